@@ -1,0 +1,1 @@
+"""What crosses the wire: typed, frozen, without I/O."""

@@ -1,0 +1,1 @@
+"""How messages come, go and survive; the command line."""
