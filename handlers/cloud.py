@@ -1,0 +1,380 @@
+"""OpenStack over HTTP: the only module that imports openstacksdk.
+
+The SDK authenticates, discovers, and keeps a session for each project; its calls block, so they run in a bounded
+pool of threads. What comes back is a `Reply`, or an error named for what to do about it.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+
+from handlers.errors import CloudRefusal, Conflict, Forbidden, NotFound, QuotaExceeded
+from messages.errors import Ambiguous, Transient, wrong
+
+if TYPE_CHECKING:
+    from openstack.connection import Connection
+
+T = TypeVar("T")
+
+#: Seconds for one call, connecting and reading counted singly.
+CALL_TIMEOUT = 30.0
+#: Bytes of an error's text that are kept.
+MAX_DETAIL = 500
+
+
+class Service(Enum):
+    """The services that are called, each with the one microversion whose shapes the handlers know."""
+
+    COMPUTE = ("compute", "2.67")
+    VOLUME = ("block_storage", "3.60")
+    IMAGE = ("image", None)
+    NETWORK = ("network", None)
+
+    def __init__(self, proxy: str, microversion: str | None) -> None:
+        self.proxy = proxy
+        self.microversion = microversion
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer below 400: the decoded JSON body (None where there is none) and OpenStack's request id."""
+
+    status: int
+    body: Any
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CloudSettings:
+    """Which clouds of clouds.yaml are used, and how much of them at once."""
+
+    cloud: str | None
+    admin_cloud: str | None = None
+    project_domain: str = "default"
+    threads: int = 32
+    #: Projects with a warm connection; the one used longest ago is closed for a new one.
+    max_projects: int = 256
+    #: Seconds after which an unused connection is closed.
+    idle: float = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectName:
+    """A project that the service account has a role in."""
+
+    id: str
+    name: str
+    domain_id: str
+
+
+class Cloud:
+    """The cloud as the service account sees it: a warm connection per project, threads shared by all."""
+
+    def __init__(self, settings: CloudSettings) -> None:
+        self._settings = settings
+        self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="openstack")
+        self._account: asyncio.Task[Connection] | None = None
+        self._admin: asyncio.Task[Project] | None = None
+        self._projects: OrderedDict[str, _Warm] = OrderedDict()
+        self._names: dict[str, ProjectName] = {}
+
+    async def project(self, project_id: str) -> "Project":
+        """A session scoped to one project, made on first use."""
+        warm = self._projects.get(project_id)
+        if warm is None:
+            warm = _Warm(asyncio.ensure_future(self._connect_to(project_id)))
+            self._projects[project_id] = warm
+            self._close_surplus()
+        self._projects.move_to_end(project_id)
+        warm.used_at = time.monotonic()
+        try:
+            return await asyncio.shield(warm.project)
+        except Exception:
+            # The next one tries afresh; whoever waits on this attempt is told.
+            if self._projects.get(project_id) is warm:
+                del self._projects[project_id]
+            raise
+
+    async def find_project(self, tenant: str) -> ProjectName:
+        """The project with this id or name (in the configured domain), or `Refused` naming `tenant_id`."""
+        found = self._names.get(tenant)
+        if found is None:
+            await self._list_projects()
+            found = self._names.get(tenant)
+        if found is None:
+            raise wrong("tenant_id", "the service account has no role in such a project")
+        return found
+
+    async def owner_of(self, server_id: str) -> str | None:
+        """The id of the project that owns a server; None where there is none, or no admin cloud to ask."""
+        if self._settings.admin_cloud is None:
+            return None
+        admin = await self.admin()
+        try:
+            reply = await admin.get(Service.COMPUTE, f"/servers/{server_id}")
+        except NotFound:
+            return None
+        owner: str = reply.body["server"]["tenant_id"]
+        return owner
+
+    async def admin(self) -> "Project":
+        """The session of the admin cloud; an error of programming where none is configured."""
+        if self._settings.admin_cloud is None:
+            raise RuntimeError("no admin cloud is configured")
+        if self._admin is None or (self._admin.done() and self._admin.exception()):
+            self._admin = asyncio.ensure_future(self._connect_admin(self._settings.admin_cloud))
+        return await asyncio.shield(self._admin)
+
+    @property
+    def has_admin(self) -> bool:
+        """Whether an admin cloud is configured."""
+        return self._settings.admin_cloud is not None
+
+    async def close(self) -> None:
+        """Close every connection; calls under way are waited for."""
+        for warm in self._projects.values():
+            warm.close()
+        self._projects.clear()
+        await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
+
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """Run what blocks in one of the pool's threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+    async def _connect_account(self) -> "Connection":
+        if self._account is None or (self._account.done() and self._account.exception()):
+            self._account = asyncio.ensure_future(
+                self.in_thread(lambda: _connect(self._settings, self._settings.cloud))
+            )
+        return await asyncio.shield(self._account)
+
+    async def _connect_to(self, project_id: str) -> "Project":
+        account = await self._connect_account()
+        connection = await self.in_thread(lambda: _scoped(account, project_id, self._settings.threads))
+        return Project(project_id, connection, self.in_thread)
+
+    async def _connect_admin(self, name: str) -> "Project":
+        connection = await self.in_thread(lambda: _connect(self._settings, name))
+        project_id = await self.in_thread(lambda: _project_of(connection))
+        return Project(project_id, connection, self.in_thread)
+
+    async def _list_projects(self) -> None:
+        account = await self._connect_account()
+        projects = await self.in_thread(lambda: _projects_of(account))
+        by_name = {project.name: project for project in projects if project.domain_id == self._settings.project_domain}
+        # An id wins over a name: nobody may take another's place by naming a project so.
+        self._names = by_name | {project.id: project for project in projects}
+
+    def _close_surplus(self) -> None:
+        oldest = time.monotonic() - self._settings.idle
+        while self._projects:
+            project_id, warm = next(iter(self._projects.items()))
+            if len(self._projects) <= self._settings.max_projects and warm.used_at > oldest:
+                return
+            del self._projects[project_id]
+            warm.close()
+
+
+class Project:
+    """One project's OpenStack. Paths are below the service's endpoint, bodies and replies JSON."""
+
+    def __init__(
+        self, project_id: str, connection: "Connection", in_thread: Callable[[Callable[[], Reply]], Any]
+    ) -> None:
+        self.id = project_id
+        self._connection = connection
+        self._in_thread = in_thread
+
+    async def get(self, service: Service, path: str, params: Mapping[str, Any] | None = None) -> Reply:
+        """Read; `Transient` where it may be asked again."""
+        return await self._call(service, "GET", path, params=params)
+
+    async def post(self, service: Service, path: str, body: Any) -> Reply:
+        """Change; `Ambiguous` where it may have been carried out."""
+        return await self._call(service, "POST", path, json=body)
+
+    async def put(self, service: Service, path: str, body: Any) -> Reply:
+        """As `post`."""
+        return await self._call(service, "PUT", path, json=body)
+
+    async def delete(self, service: Service, path: str) -> Reply:
+        """As `post`."""
+        return await self._call(service, "DELETE", path)
+
+    async def _call(self, service: Service, method: str, path: str, **options: Any) -> Reply:
+        reply: Reply = await self._in_thread(lambda: _request(self._connection, service, method, path, options))
+        return reply
+
+    def close(self) -> None:
+        """Close the connection's sockets; a call under way ends first."""
+        self._connection.close()
+
+
+@dataclass(slots=True)
+class _Warm:
+    project: "asyncio.Future[Project]"
+    used_at: float = 0.0
+
+    def close(self) -> None:
+        if self.project.done() and not self.project.cancelled() and self.project.exception() is None:
+            self.project.result().close()
+
+
+def _connect(settings: CloudSettings, name: str | None) -> "Connection":
+    import openstack  # noqa: PLC0415 - most of a second, and tens of megabytes
+
+    try:
+        connection = openstack.connect(cloud=name, app_name="ecs-worker")
+    except Exception as error:
+        raise Transient("cloud_configuration", detail=_described(error)) from None
+    return _prepared(connection, settings.threads)
+
+
+def _scoped(account: "Connection", project_id: str, threads: int) -> "Connection":
+    return _prepared(account.connect_as(project_id=project_id), threads)
+
+
+def _prepared(connection: "Connection", threads: int) -> "Connection":
+    """A pool as large as the number of threads: the default of ten would throw connections away."""
+    from requests.adapters import HTTPAdapter  # noqa: PLC0415 - comes with the SDK
+
+    connection.session.timeout = CALL_TIMEOUT
+    for scheme in ("http://", "https://"):
+        connection.session.session.mount(scheme, HTTPAdapter(pool_connections=8, pool_maxsize=threads))
+    return connection
+
+
+def _projects_of(account: "Connection") -> list[ProjectName]:
+    from keystoneauth1.plugin import AUTH_INTERFACE  # noqa: PLC0415
+
+    reply = _guarded(
+        lambda: account.session.get("/auth/projects", endpoint_filter={"interface": AUTH_INTERFACE}, raise_exc=False),
+        mutating=False,
+    )
+    return [ProjectName(project["id"], project["name"], project["domain_id"]) for project in reply.body["projects"]]
+
+
+def _project_of(connection: "Connection") -> str:
+    try:
+        return str(connection.session.get_project_id())
+    except Exception as error:
+        raise Transient("keystone", detail=_described(error)) from None
+
+
+def _request(connection: "Connection", service: Service, method: str, path: str, options: Mapping[str, Any]) -> Reply:
+    mutating = method != "GET"
+    if mutating:
+        # A failed log-in must not be taken for a call that may have been carried out.
+        _guarded_login(connection)
+    proxy = getattr(connection, service.proxy)
+    given = {key: value for key, value in options.items() if value is not None}
+    if service.microversion is not None:
+        given["microversion"] = service.microversion
+    return _guarded(lambda: proxy.request(path, method, **given), mutating)
+
+
+def _guarded_login(connection: "Connection") -> None:
+    try:
+        connection.session.get_token()
+    except Exception as error:
+        raise Transient("keystone", detail=_described(error)) from None
+
+
+def _guarded(send: Callable[[], Any], mutating: bool) -> Reply:
+    try:
+        response = send()
+    except Exception as error:
+        raise _from_exception(error, mutating) from None
+    return _from_response(response, mutating)
+
+
+def _from_exception(error: Exception, mutating: bool) -> Exception:
+    """Whatever the SDK, keystoneauth, requests or urllib3 raise: was the request sent, and did it time out?"""
+    detail = _described(error)
+    causes = _causes(error)
+    if not mutating or "NewConnectionError" in causes or "ConnectTimeoutError" in causes:
+        return Transient("no_connection", detail=detail)
+    if not causes & {"ConnectFailure", "ConnectTimeout", "ConnectionError", "ReadTimeout", "UnknownConnectionError"}:
+        # Discovery, the catalogue, an endpoint that is missing: all before the request itself.
+        return Transient("cloud_unavailable", detail=detail)
+    return Ambiguous("no_answer", detail=detail, may_land_late="ReadTimeout" in causes)
+
+
+def _causes(error: BaseException) -> set[str]:
+    """The names of all exceptions that led to this one, through chaining and through urllib3's `reason`."""
+    found: set[str] = set()
+    pending: list[Any] = [error]
+    while pending:
+        one = pending.pop()
+        if not isinstance(one, BaseException) or type(one).__name__ in found:
+            continue
+        found.update(kind.__name__ for kind in type(one).__mro__)
+        pending += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+    return found
+
+
+def _from_response(response: Any, mutating: bool) -> Reply:
+    request_id = response.headers.get("x-openstack-request-id")
+    status = response.status_code
+    if status < 400:
+        return Reply(status, _decoded(response, mutating), request_id)
+    raise _refusal(response, status, _detail(response), request_id, mutating)
+
+
+def _refusal(response: Any, status: int, detail: str, request_id: str | None, mutating: bool) -> Exception:
+    if status >= 500:
+        return _server_error(status, detail, mutating)
+    if status in (401, 429) or (status == 413 and not _speaks_of_quota(detail)):
+        return Transient(f"http_{status}", detail=detail, retry_after=_retry_after(response))
+    if status in (403, 413) and _speaks_of_quota(detail):
+        return QuotaExceeded(status, detail, request_id)
+    kind = {403: Forbidden, 404: NotFound, 409: Conflict, 410: NotFound}.get(status, CloudRefusal)
+    return kind(status, detail, request_id)
+
+
+def _server_error(status: int, detail: str, mutating: bool) -> Transient:
+    """A gateway that gave up (502, 504) may have given up on a request that still runs."""
+    if not mutating:
+        return Transient(f"http_{status}", detail=detail)
+    return Ambiguous(f"http_{status}", detail=detail, may_land_late=status in (502, 504))
+
+
+def _speaks_of_quota(detail: str) -> bool:
+    return "quota" in detail.lower()
+
+
+def _decoded(response: Any, mutating: bool) -> Any:
+    if not response.content:
+        return None
+    try:
+        return orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        # What answers nonsense may still have done what it was asked.
+        raise (Ambiguous if mutating else Transient)("bad_answer", detail="the answer is no JSON") from None
+
+
+def _detail(response: Any) -> str:
+    """OpenStack's own words: the `message` that every service's error body holds somewhere, else the bare text."""
+    try:
+        body = orjson.loads(response.content)
+        inner = next(iter(body.values())) if isinstance(body, dict) and body else body
+        message = inner.get("message") if isinstance(inner, dict) else inner
+        return str(message)[:MAX_DETAIL]
+    except (orjson.JSONDecodeError, AttributeError):
+        return str(response.text)[:MAX_DETAIL]
+
+
+def _retry_after(response: Any) -> float | None:
+    value = response.headers.get("retry-after", "")
+    return float(value) if value.isdigit() else None
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:MAX_DETAIL]

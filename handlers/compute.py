@@ -1,0 +1,200 @@
+"""Nova: the calls that are made and the shapes that are read, at the one microversion of `Service.COMPUTE`."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from handlers.cloud import Project, Reply, Service
+from messages.commands import Force, Power
+
+#: Servers in one page of a list; Nova's own default limit.
+PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Flavor:
+    """A size: RAM in MiB, root disk in GiB (0: as large as the image)."""
+
+    id: str
+    name: str
+    vcpus: int
+    ram: int
+    disk: int
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server as Nova says it is. `updated` is Nova's clock (ISO 8601, whole seconds)."""
+
+    id: str
+    project_id: str
+    status: str
+    task_state: str | None
+    updated: str
+    flavor_name: str
+    vcpus: int
+    ram: int
+    disk: int
+    #: None for a server that was booted from a volume.
+    image_id: str | None
+    metadata: Mapping[str, str]
+    volume_ids: tuple[str, ...]
+
+    @property
+    def busy(self) -> bool:
+        """Whether a task is under way."""
+        return self.task_state is not None
+
+    @classmethod
+    def from_api(cls, body: Mapping[str, Any]) -> "Server":
+        """A server from Nova's JSON."""
+        flavor = body["flavor"]
+        image = body.get("image")
+        return cls(
+            id=body["id"],
+            project_id=body["tenant_id"],
+            status=body["status"],
+            task_state=body.get("OS-EXT-STS:task_state"),
+            updated=body["updated"],
+            flavor_name=flavor["original_name"],
+            vcpus=flavor["vcpus"],
+            ram=flavor["ram"],
+            disk=flavor["disk"],
+            image_id=image["id"] if image else None,
+            metadata=body.get("metadata") or {},
+            volume_ids=tuple(volume["id"] for volume in body.get("os-extended-volumes:volumes_attached", ())),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceAction:
+    """One entry of a server's action log: `start_time` is Nova's clock; `finished` when every event of it has ended."""
+
+    request_id: str
+    action: str
+    start_time: str
+    failed: bool
+    finished: bool
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeLimits:
+    """What the project may still use; None where there is no limit."""
+
+    cores_left: int | None
+    ram_left: int | None
+
+
+async def get_server(project: Project, server_id: str) -> Server:
+    """One server, or `NotFound`."""
+    reply = await project.get(Service.COMPUTE, f"/servers/{server_id}")
+    return Server.from_api(reply.body["server"])
+
+
+async def list_servers(project: Project, **filters: str) -> list[Server]:
+    """All of the project's servers that match; a call for each thousand."""
+    found: list[Server] = []
+    params: dict[str, Any] = {**filters, "limit": PAGE}
+    while True:
+        reply = await project.get(Service.COMPUTE, "/servers/detail", params)
+        page = [Server.from_api(server) for server in reply.body["servers"]]
+        found += page
+        # A cloud may allow less than our limit in one page, and says so by a link to the next.
+        if not page or not reply.body.get("servers_links"):
+            return found
+        params["marker"] = page[-1].id
+
+
+async def change_power(project: Project, server_id: str, power: Power, force: Force) -> Reply:
+    """Start, stop or reboot; answered 202 once Nova has set the task."""
+    body: dict[str, Any] = {"reboot": {"type": force.value}} if power is Power.REBOOT else {power.value: None}
+    return await _act(project, server_id, body)
+
+
+async def resize(project: Project, server_id: str, flavor_id: str) -> Reply:
+    """Begin a resize; it must be confirmed or reverted once the server is in VERIFY_RESIZE."""
+    return await _act(project, server_id, {"resize": {"flavorRef": flavor_id}})
+
+
+async def confirm_resize(project: Project, server_id: str) -> Reply:
+    """Keep the new flavor."""
+    return await _act(project, server_id, {"confirmResize": None})
+
+
+async def revert_resize(project: Project, server_id: str) -> Reply:
+    """Go back to the old flavor."""
+    return await _act(project, server_id, {"revertResize": None})
+
+
+async def reset_state(admin: Project, server_id: str) -> Reply:
+    """Declare a server in ERROR well (ACTIVE); only an admin may."""
+    return await _act(admin, server_id, {"os-resetState": {"state": "active"}})
+
+
+async def open_console(project: Project, server_id: str, console_type: str) -> str:
+    """A fresh URL of the server's VNC console."""
+    reply = await project.post(
+        Service.COMPUTE,
+        f"/servers/{server_id}/remote-consoles",
+        {"remote_console": {"protocol": "vnc", "type": console_type}},
+    )
+    url: str = reply.body["remote_console"]["url"]
+    return url
+
+
+async def set_metadata(project: Project, server_id: str, metadata: Mapping[str, str]) -> Reply:
+    """Set these items and leave the others; doing it twice is doing it once."""
+    return await project.post(Service.COMPUTE, f"/servers/{server_id}/metadata", {"metadata": dict(metadata)})
+
+
+async def list_actions(project: Project, server_id: str) -> list[InstanceAction]:
+    """The server's action log, newest first; whether they have finished is not in it."""
+    reply = await project.get(Service.COMPUTE, f"/servers/{server_id}/os-instance-actions")
+    return [_action(action, ()) for action in reply.body["instanceActions"]]
+
+
+async def get_action(project: Project, server_id: str, request_id: str) -> InstanceAction:
+    """One action by OpenStack's request id of the call that began it, with its events, or `NotFound`."""
+    reply = await project.get(Service.COMPUTE, f"/servers/{server_id}/os-instance-actions/{request_id}")
+    action = reply.body["instanceAction"]
+    return _action(action, action.get("events") or ())
+
+
+async def list_flavors(project: Project) -> list[Flavor]:
+    """Every flavor that the project may use."""
+    reply = await project.get(Service.COMPUTE, "/flavors/detail", {"limit": PAGE})
+    return [
+        Flavor(flavor["id"], flavor["name"], flavor["vcpus"], flavor["ram"], flavor["disk"])
+        for flavor in reply.body["flavors"]
+    ]
+
+
+async def get_limits(project: Project) -> ComputeLimits:
+    """What is left of the project's quota."""
+    reply = await project.get(Service.COMPUTE, "/limits")
+    absolute = reply.body["limits"]["absolute"]
+    return ComputeLimits(
+        cores_left=_left(absolute["maxTotalCores"], absolute["totalCoresUsed"]),
+        ram_left=_left(absolute["maxTotalRAMSize"], absolute["totalRAMUsed"]),
+    )
+
+
+def _left(most: int, used: int) -> int | None:
+    return None if most < 0 else most - used
+
+
+async def _act(project: Project, server_id: str, body: Mapping[str, Any]) -> Reply:
+    return await project.post(Service.COMPUTE, f"/servers/{server_id}/action", body)
+
+
+def _action(action: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> InstanceAction:
+    listed = list(events)
+    return InstanceAction(
+        request_id=action["request_id"],
+        action=action["action"],
+        start_time=action["start_time"],
+        failed=action.get("message") == "Error" or any(event.get("result") == "Error" for event in listed),
+        finished=bool(listed) and all(event.get("finish_time") for event in listed),
+        detail=next((event["event"] for event in listed if event.get("result") == "Error"), None),
+    )

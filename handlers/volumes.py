@@ -1,0 +1,72 @@
+"""Cinder: the calls that are made and the shapes that are read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from handlers.cloud import Project, Reply, Service
+
+PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume as Cinder says it is. Size in GiB; `device` is where the server sees it."""
+
+    id: str
+    status: str
+    size: int
+    volume_type: str | None
+    bootable: bool
+    server_id: str | None
+    device: str | None
+    image_id: str | None
+    updated: str
+
+    @classmethod
+    def from_api(cls, body: Mapping[str, Any]) -> "Volume":
+        """A volume from Cinder's JSON."""
+        attachment = next(iter(body.get("attachments") or ()), {})
+        return cls(
+            id=body["id"],
+            status=body["status"],
+            size=body["size"],
+            volume_type=body.get("volume_type"),
+            bootable=body.get("bootable") == "true",
+            server_id=attachment.get("server_id"),
+            device=attachment.get("device"),
+            image_id=(body.get("volume_image_metadata") or {}).get("image_id"),
+            updated=body.get("updated_at") or body["created_at"],
+        )
+
+
+async def get_volume(project: Project, volume_id: str) -> Volume:
+    """One volume, or `NotFound`."""
+    reply = await project.get(Service.VOLUME, f"/volumes/{volume_id}")
+    return Volume.from_api(reply.body["volume"])
+
+
+async def list_volumes(project: Project, **filters: str) -> list[Volume]:
+    """All of the project's volumes that match; a call for each thousand."""
+    found: list[Volume] = []
+    params: dict[str, Any] = {**filters, "limit": PAGE}
+    while True:
+        reply = await project.get(Service.VOLUME, "/volumes/detail", params)
+        page = [Volume.from_api(volume) for volume in reply.body["volumes"]]
+        found += page
+        if not page or not reply.body.get("volumes_links"):
+            return found
+        params["marker"] = page[-1].id
+
+
+async def extend(project: Project, volume_id: str, size: int) -> Reply:
+    """Grow a volume, attached or not, to so many GiB; ends in the status it had, or in `error_extending`."""
+    return await project.post(Service.VOLUME, f"/volumes/{volume_id}/action", {"os-extend": {"new_size": size}})
+
+
+async def gigabytes_left(project: Project) -> int | None:
+    """What is left of the project's quota of gigabytes; None where there is no limit."""
+    reply = await project.get(Service.VOLUME, "/limits")
+    absolute = reply.body["limits"]["absolute"]
+    most: int = absolute["maxTotalVolumeGigabytes"]
+    return None if most < 0 else most - int(absolute["totalGigabytesUsed"])

@@ -1,0 +1,26 @@
+"""The codes of the contract, section 3."""
+
+from enum import Enum
+
+
+class Code(Enum):
+    """A result's code: its value on the wire, its message with a place for one word, its HTTP status."""
+
+    OK = (200, "OK", 200)
+    CREATED = (201, "Created", 200)
+    PARAMETER = ("101.001002", "参数{}不符合规范", 400)
+    IDENTITY = ("101.001401", "身份校验失败", 401)
+    SERVER_NOT_OWNED = ("101.001013", "存在未知所属的云服务器，请重新选择云服务器", 400)
+    SERVER_UNKNOWN = ("101.001033", "云服务器{}不存在", 400)
+    SERVER_UNPAID = ("101.001014", "存在未付费类型的云服务器，请重新选择云服务器", 400)
+    SERVER_STATE = ("101.001012", "存在未知状态的云服务器，请重新选择云服务器", 400)
+    FAILED = ("101.001040", "操作失败", 400)
+
+    def __init__(self, wire: int | str, text: str, http: int) -> None:
+        self.wire = wire
+        self.text = text
+        self.http = http
+
+    def text_for(self, subject: str | None) -> str:
+        """The message, naming what it is about."""
+        return self.text.format(subject or "")

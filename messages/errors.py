@@ -1,0 +1,83 @@
+"""What can go wrong, named for what the receiver of the error must do.
+
+EcsError
+├── Refused            answer it; nothing will change by trying again
+├── Transient          try again later; surely nothing was done
+│   └── Ambiguous      look whether it was done before trying again
+├── OutcomeUnknown     say so; never do it again
+└── Postponed          not failed: goes on later, where it was
+"""
+
+from typing import Any
+
+from messages.codes import Code
+
+
+class EcsError(Exception):
+    """Anything of ours that a dispatcher turns into a decision."""
+
+
+class Refused(EcsError):
+    """A request that is answered with a failure.
+
+    `subject` fills the place of xxx in the code's message; `reason` is the word that a program can use (`data.reason`);
+    `data` replaces the whole of the result's data where an operation has several targets.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        subject: str | None = None,
+        *,
+        reason: str | None = None,
+        detail: str | None = None,
+        data: dict[str, Any] | None = None,
+    ) -> None:
+        self.code = code
+        self.subject = subject
+        self.reason = reason
+        self.detail = detail
+        self.data = data
+        super().__init__(detail or reason or code.text_for(subject))
+
+
+class Transient(EcsError):
+    """The cloud did not do it, and may do it later. `retry_after` is in seconds, where the cloud said so."""
+
+    def __init__(self, reason: str, *, detail: str = "", retry_after: float | None = None) -> None:
+        self.reason = reason
+        self.retry_after = retry_after
+        super().__init__(detail or reason)
+
+
+class Ambiguous(Transient):
+    """The cloud may have done it.
+
+    `may_land_late` is true where the request may still be under way in the cloud (a time-out, a gateway's answer):
+    not finding it now proves nothing.
+    """
+
+    def __init__(self, reason: str, *, detail: str = "", may_land_late: bool = False) -> None:
+        self.may_land_late = may_land_late
+        super().__init__(reason, detail=detail)
+
+
+class OutcomeUnknown(EcsError):
+    """Whether an effect was done cannot be found out. It is told as it is and never repeated."""
+
+    def __init__(self, effect: str) -> None:
+        self.effect = effect
+        super().__init__(f"whether {effect} was carried out cannot be found out")
+
+
+class Postponed(EcsError):
+    """The request still waits for something that takes long; it goes on by way of a retry queue."""
+
+    def __init__(self, waiting_for: str) -> None:
+        self.waiting_for = waiting_for
+        super().__init__(f"still waiting for {waiting_for}")
+
+
+def wrong(parameter: str, detail: str | None = None, *, reason: str | None = None) -> Refused:
+    """The refusal of a parameter that is missing or wrong."""
+    return Refused(Code.PARAMETER, parameter, detail=detail, reason=reason)

@@ -1,0 +1,94 @@
+"""Status updates (contract 6) and the words that a person reads beside a status."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+#: The API document's table of statuses, and the ones that it lacks.
+STATUS_WORDS = {
+    "active": "运行中",
+    "deleted": "已删除",
+    "error": "错误/创建失败",
+    "paused": "暂停",
+    "soft_deleted": "软删除",
+    "stopped": "停止",
+    "shutoff": "已关机",
+    "build": "创建中",
+    "reboot": "软重启中",
+    "hard_reboot": "硬重启中",
+    "resize": "变更规格中",
+    "rebuild": "重置系统中",
+    "password": "重置密码中",
+    "verify_resize": "变更规格待确认",
+    "revert_resize": "回退规格中",
+    "suspended": "已挂起",
+    "migrating": "迁移中",
+    "shelved": "已搁置",
+    "shelved_offloaded": "已搁置",
+    "rescue": "救援模式",
+    "unknown": "未知",
+}
+#: The API document's table of task states; a known one wins over the status.
+TASK_WORDS = {"powering-on": "开机中", "powering-off": "关机中", "deleting": "删除中"}
+
+
+class OrderStatus(StrEnum):
+    """An order's course."""
+
+    ACCEPTED = "accepted"
+    VALIDATING = "validating"
+    RESIZING = "resizing"
+    EXTENDING = "extending"
+    CONFIRMING = "confirming"
+    REVERTING = "reverting"
+    WAITING_RETRY = "waiting_retry"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+ORDER_WORDS = {
+    OrderStatus.ACCEPTED: "已受理",
+    OrderStatus.VALIDATING: "校验中",
+    OrderStatus.RESIZING: "变更规格中",
+    OrderStatus.EXTENDING: "扩容磁盘中",
+    OrderStatus.CONFIRMING: "确认变更中",
+    OrderStatus.REVERTING: "回退中",
+    OrderStatus.WAITING_RETRY: "等待重试",
+    OrderStatus.SUCCEEDED: "成功",
+    OrderStatus.FAILED: "失败",
+}
+
+
+def server_words(status: str, task_state: str | None) -> str | None:
+    """The document's text for a server's state; None where it has none."""
+    if task_state is not None and (words := TASK_WORDS.get(task_state.lower())):
+        return words
+    return STATUS_WORDS.get(status.lower())
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One status update, without what the request it belongs to adds (operation, message id, time).
+
+    `order` holds the fields that only updates of an order carry.
+    """
+
+    resource: str
+    id: str
+    action: str | None
+    status: str
+    translation: str | None
+    final: bool = False
+    order: dict[str, Any] | None = None
+
+
+def server_update(server_id: str, action: str | None, status: str, task_state: str | None, *, final: bool) -> Update:
+    """What OpenStack says of a server: its task while one is under way, else its status."""
+    word = task_state if task_state is not None and not final else status
+    return Update("server", server_id, action, word, server_words(status, task_state), final)
+
+
+def wire_time(now: datetime | None = None) -> str:
+    """UTC with milliseconds, as `2026-11-23T10:00:00.123Z`."""
+    return (now or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

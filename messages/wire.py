@@ -1,0 +1,118 @@
+"""Bytes to one JSON object and back, within the limits of the contract, section 2.
+
+Python's own parser is used rather than a quicker one because only it can tell a key that comes twice.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from messages.errors import wrong
+
+#: Bytes of a body.
+MAX_BODY = 1024 * 1024
+#: Objects and lists inside each other.
+MAX_DEPTH = 32
+#: Bytes of one text, as UTF-8.
+MAX_TEXT = 64 * 1024
+#: Digits of a number; longer ones serve nobody and cost quadratic time.
+MAX_DIGITS = 64
+
+
+def decode(body: bytes, content_type: str | None, content_encoding: str | None) -> dict[str, Any]:
+    """The JSON object in a body, or `Refused` naming what is wrong with it."""
+    _check_transport(body, content_type, content_encoding)
+    try:
+        text = body.decode("utf-8")
+        value = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_short
+        )
+    except (ValueError, RecursionError) as error:
+        raise wrong("body", f"the body is no JSON document: {type(error).__name__}") from None
+    if not isinstance(value, dict):
+        raise wrong("body", "the body is no JSON object")
+    _check(value, 1)
+    return value
+
+
+def encode(value: Any) -> bytes:
+    """Compact UTF-8 JSON."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # an integer beyond 64 bits, echoed from a request
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def digest(message: Mapping[str, Any], without: tuple[str, ...]) -> str:
+    """What makes two requests the same: the content without what may differ between copies, in any order of keys."""
+    content = {key: value for key, value in message.items() if key not in without}
+    try:
+        canonical = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # an integer beyond 64 bits
+        canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    return hashlib.sha256(canonical).hexdigest()
+
+
+def _check_transport(body: bytes, content_type: str | None, content_encoding: str | None) -> None:
+    if content_encoding and content_encoding.strip().lower() not in ("utf-8", "utf8"):
+        raise wrong("content_encoding", "only utf-8 is read")
+    if content_type and content_type.partition(";")[0].strip().lower() != "application/json":
+        raise wrong("content_type", "only application/json is read")
+    if len(body) > MAX_BODY:
+        raise wrong("body", f"the body is larger than {MAX_BODY} bytes")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key comes twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if len(digits) > MAX_DIGITS or not math.isfinite(value):
+        raise ValueError("a number out of range")
+    return value
+
+
+def _short(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError("a number out of range")
+    return int(digits)
+
+
+def _check(value: Any, depth: int) -> None:
+    """Depth and texts; the recursion is bounded by the depth that it checks."""
+    if isinstance(value, str):
+        _check_text(value)
+    elif isinstance(value, (dict, list)):
+        if depth > MAX_DEPTH:
+            raise wrong("body", f"the body is nested deeper than {MAX_DEPTH} levels")
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                _check_text(key)
+                _check(inner, depth + 1)
+        else:
+            for inner in value:
+                _check(inner, depth + 1)
+
+
+def _check_text(text: str) -> None:
+    if len(text) * 4 > MAX_TEXT or not text.isascii():
+        try:
+            size = len(text.encode("utf-8"))
+        except UnicodeEncodeError:
+            raise wrong("body", "a text holds half a surrogate pair") from None
+        if size > MAX_TEXT:
+            raise wrong("body", f"a text is longer than {MAX_TEXT} bytes")
+    if "\x00" in text:
+        raise wrong("body", "a text holds the character NUL")
