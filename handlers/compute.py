@@ -39,6 +39,7 @@ class Server:
     image_id: str | None
     metadata: Mapping[str, str]
     volume_ids: tuple[str, ...]
+    locked: bool = False
 
     @property
     def busy(self) -> bool:
@@ -63,6 +64,7 @@ class Server:
             image_id=image["id"] if image else None,
             metadata=body.get("metadata") or {},
             volume_ids=tuple(volume["id"] for volume in body.get("os-extended-volumes:volumes_attached", ())),
+            locked=bool(body.get("locked")),
         )
 
 

@@ -26,7 +26,7 @@ class Volume:
     @classmethod
     def from_api(cls, body: Mapping[str, Any]) -> "Volume":
         """A volume from Cinder's JSON."""
-        attachment = next(iter(body.get("attachments") or ()), {})
+        attachment: Mapping[str, Any] = next(iter(body.get("attachments") or ()), {})
         return cls(
             id=body["id"],
             status=body["status"],

@@ -1,0 +1,78 @@
+"""What a handler is given: the requester's project, its effects, and ways to tell what happens."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+from zoneinfo import ZoneInfo
+
+from handlers.cloud import Cloud, Project
+from handlers.compute import Server, get_server, list_servers
+from handlers.deadlines import Deadline
+from handlers.effects import Effects, patiently
+from handlers.volumes import Volume, get_volume, list_volumes
+from handlers.waiting import Watch
+from messages.results import Result
+from messages.status import Update
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator decided about the business."""
+
+    require_fee_data: bool
+    billing_zone: ZoneInfo
+
+    def billing_now(self) -> datetime:
+        """The time now, as the billing system reads it."""
+        return datetime.now(self.billing_zone)
+
+
+class Watches:
+    """The shared watches of one project."""
+
+    def __init__(self, project: Project) -> None:
+        self.servers: Watch[Server] = Watch(
+            lambda since: list_servers(project, **{"changes-since": since}), lambda one: get_server(project, one)
+        )
+        self.volumes: Watch[Volume] = Watch(
+            lambda since: list_volumes(project, updated_at=f"gte:{since.removesuffix('Z')}"),
+            lambda one: get_volume(project, one),
+        )
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for anything in this project."""
+        return self.servers.idle and self.volumes.idle
+
+    def close(self) -> None:
+        """Stop watching."""
+        self.servers.close()
+        self.volumes.close()
+
+
+@dataclass(slots=True)
+class Context:
+    """One request's surroundings."""
+
+    project: Project
+    cloud: Cloud
+    watches: Watches
+    effects: Effects
+    policy: Policy
+    #: Until when the request must have been accepted by OpenStack, or refused.
+    deadline: Deadline
+    #: Until when its further course is followed; also the limit of each wait of an order.
+    patience: Deadline
+    #: Whether a failure that may pass counts as one that will not: there is no later try.
+    last_try: bool
+    #: Publish a status update. The final ones are held back until the result is safe.
+    tell: Callable[[Update], Awaitable[None]]
+    #: Answer before the course has ended. Must be the same answer whenever the request is run again.
+    answer: Callable[[Result], Awaitable[None]]
+
+    async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The answer of a call that changes nothing, tried again within the time limit."""
+        return await patiently(call, self.effects.patience)

@@ -1,0 +1,173 @@
+"""Effects: what is done to the cloud at most once for a request, whatever dies in between.
+
+The intent is written before the call and the outcome after it. What is found with an intent and no outcome was cut
+off in between, and the cloud is asked whether it was done before it is done again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from handlers.cloud import Reply
+from handlers.deadlines import Deadline, growing
+from handlers.errors import CloudRefusal, Conflict
+from messages.errors import Ambiguous, OutcomeUnknown, Transient
+
+T = TypeVar("T")
+
+#: Seconds that a call whose answer was lost may need until the cloud shows it.
+SETTLE = 2.0
+#: Seconds to wait for a call that may still be under way in the cloud (a time-out, a gateway that gave up).
+LATE = 60.0
+#: Seconds between two looks.
+LOOK_EVERY = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What the journal knows of an effect. `outcome` is None between intent and answer."""
+
+    marker: Any
+    outcome: dict[str, Any] | None = None
+    request_id: str | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether the cloud said no: nothing was done, and it may be tried again."""
+        return self.outcome is not None and "refused" in self.outcome
+
+    @property
+    def done(self) -> bool:
+        """Whether it is known to have been done."""
+        return self.outcome is not None and not self.refused
+
+
+class Ledger(Protocol):
+    """Where effects are written down durably before the next step is taken."""
+
+    def effect(self, name: str) -> Effect | None:
+        """What is known of an effect."""
+
+    async def intend(self, name: str, marker: Any) -> None:
+        """Write that it is about to be done; replaces an intent that was refused."""
+
+    async def record(self, name: str, outcome: dict[str, Any], request_id: str | None) -> None:
+        """Write what became of it."""
+
+    async def remember(self, name: str, value: Any) -> None:
+        """Write a value that a later run must find as it was."""
+
+
+#: Looks at the cloud since the marker: OpenStack's request id of the call that was found (empty where it has none).
+Landed = Callable[[Any], Awaitable[str | None]]
+
+
+class Effects:
+    """The effects of one request. `patience` says until when a call that failed in passing is tried again."""
+
+    def __init__(self, ledger: Ledger, patience: Deadline) -> None:
+        self._ledger = ledger
+        self.patience = patience
+
+    def begun(self, name: str) -> bool:
+        """Whether this was meant to be done before, by whomever; its preconditions no longer say anything."""
+        effect = self._ledger.effect(name)
+        return effect is not None and not effect.refused
+
+    def done(self, name: str) -> bool:
+        """Whether this is known to have been done."""
+        effect = self._ledger.effect(name)
+        return effect is not None and effect.done
+
+    def request_id(self, name: str) -> str | None:
+        """OpenStack's id of the call that did it."""
+        effect = self._ledger.effect(name)
+        return effect.request_id if effect is not None else None
+
+    def recalled(self, name: str) -> Any:
+        """What was remembered under this name; None if nothing was."""
+        effect = self._ledger.effect(name)
+        return effect.outcome["value"] if effect is not None and effect.outcome is not None else None
+
+    async def remember(self, name: str, make: Callable[[], Awaitable[Any]]) -> Any:
+        """A value that is made once, and found again by whoever goes on with the request. JSON, not None."""
+        known = self.recalled(name)
+        if known is None:
+            known = await make()
+            await self._ledger.remember(name, known)
+        return known
+
+    async def once(self, name: str, do: Callable[[], Awaitable[Reply]], landed: Landed, marker: Any) -> None:
+        """Do it, unless it has been done.
+
+        `marker` is what was known of the cloud just before (its clock); `landed` gets that of the first intent.
+        Raises what `do` raises when the cloud refuses, `Transient` when patience ends, and `OutcomeUnknown`.
+        """
+        effect = self._ledger.effect(name)
+        if effect is not None and effect.done:
+            return
+        unsure = effect is not None and not effect.refused
+        if effect is not None and unsure:
+            marker = effect.marker
+            if await self._found(name, landed, marker, Deadline.after(SETTLE)):
+                return
+        else:
+            await self._ledger.intend(name, marker)
+        await self._do(name, do, landed, marker, unsure=unsure)
+
+    async def _do(
+        self, name: str, do: Callable[[], Awaitable[Reply]], landed: Landed, marker: Any, *, unsure: bool
+    ) -> None:
+        for delay in growing(0.2, 5.0):
+            try:
+                reply = await do()
+            except Ambiguous as error:
+                unsure = True
+                if await self._found(name, landed, marker, Deadline.after(LATE if error.may_land_late else SETTLE)):
+                    return
+                if error.may_land_late:
+                    raise OutcomeUnknown(name) from error
+                await self._pause(error, delay)
+            except Transient as error:
+                await self._pause(error, delay)
+            except CloudRefusal as error:
+                # A repeat of what landed after all meets its own traces.
+                if unsure and isinstance(error, Conflict) and await self._found(name, landed, marker, Deadline(0.0)):
+                    return
+                await self._ledger.record(name, {"refused": error.status}, error.request_id)
+                raise
+            else:
+                await self._ledger.record(name, {"status": reply.status}, reply.request_id)
+                return
+
+    async def _found(self, name: str, landed: Landed, marker: Any, until: Deadline) -> bool:
+        while True:
+            request_id = await patiently(lambda: landed(marker), self.patience)
+            if request_id is not None:
+                await self._ledger.record(name, {"found": True}, request_id or None)
+                return True
+            if until.passed:
+                return False
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def _pause(self, error: Transient, delay: float) -> None:
+        await pause(error, delay, self.patience)
+
+
+async def patiently(call: Callable[[], Awaitable[T]], patience: Deadline) -> T:
+    """The answer of a call that changes nothing, tried again until patience ends; then `Transient`."""
+    for delay in growing(0.2, 5.0):
+        try:
+            return await call()
+        except Transient as error:
+            await pause(error, delay, patience)
+    raise AssertionError("delays never end")
+
+
+async def pause(error: Transient, delay: float, patience: Deadline) -> None:
+    """Wait before the next try, or raise the error where that would be too late."""
+    wait = max(delay, error.retry_after or 0.0)
+    if wait > patience.left:
+        raise error
+    await asyncio.sleep(wait)
