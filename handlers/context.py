@@ -11,11 +11,13 @@ from handlers.compute import Server, get_server, list_servers
 from handlers.deadlines import Deadline
 from handlers.effects import Effects, patiently
 from handlers.volumes import Volume, get_volume, list_volumes
-from handlers.waiting import Watch
+from handlers.waiting import Feed, Watch, Watched
+from messages.errors import Postponed
 from messages.results import Result
 from messages.status import Update
 
 T = TypeVar("T")
+W = TypeVar("W", bound=Watched)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,10 @@ class Context:
     policy: Policy
     #: Until when the request must have been accepted by OpenStack, or refused.
     deadline: Deadline
-    #: Until when its further course is followed; also the limit of each wait of an order.
-    patience: Deadline
+    #: Seconds for which what was accepted is followed; each wait of an order has as many.
+    wait_limit: float
+    #: Until when this delivery is held; what still waits then goes on by way of a retry queue.
+    hold: Deadline
     #: Whether a failure that may pass counts as one that will not: there is no later try.
     last_try: bool
     #: Publish a status update. The final ones are held back until the result is safe.
@@ -76,3 +80,16 @@ class Context:
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """The answer of a call that changes nothing, tried again within the time limit."""
         return await patiently(call, self.effects.patience)
+
+    async def next(self, feed: Feed[W], effect: str) -> W:
+        """What the feed says next of something that this effect began.
+
+        `TimeoutError` when the wait has lasted its time, in all its deliveries; `Postponed` when this delivery has.
+        """
+        limit = Deadline.after(self.wait_limit - self.effects.age(effect))
+        try:
+            return await feed.next(min(limit, self.hold))
+        except TimeoutError:
+            if limit.passed:
+                raise
+            raise Postponed(effect) from None

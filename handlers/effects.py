@@ -5,6 +5,7 @@ off in between, and the cloud is asked whether it was done before it is done aga
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -26,9 +27,10 @@ LOOK_EVERY = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What the journal knows of an effect. `outcome` is None between intent and answer."""
+    """What the journal knows of an effect: `outcome` is None between intent and answer, times are Unix seconds."""
 
     marker: Any
+    intended_at: float
     outcome: dict[str, Any] | None = None
     request_id: str | None = None
 
@@ -84,6 +86,11 @@ class Effects:
         """OpenStack's id of the call that did it."""
         effect = self._ledger.effect(name)
         return effect.request_id if effect is not None else None
+
+    def age(self, name: str) -> float:
+        """Seconds since it was meant to be done; 0 where it was not."""
+        effect = self._ledger.effect(name)
+        return max(0.0, time.time() - effect.intended_at) if effect is not None else 0.0
 
     def recalled(self, name: str) -> Any:
         """What was remembered under this name; None if nothing was."""

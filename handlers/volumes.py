@@ -64,6 +64,11 @@ async def extend(project: Project, volume_id: str, size: int) -> Reply:
     return await project.post(Service.VOLUME, f"/volumes/{volume_id}/action", {"os-extend": {"new_size": size}})
 
 
+async def reset_status(admin: Project, volume_id: str, status: str) -> Reply:
+    """Declare a volume to be in a status; only an admin may."""
+    return await admin.post(Service.VOLUME, f"/volumes/{volume_id}/action", {"os-reset_status": {"status": status}})
+
+
 async def gigabytes_left(project: Project) -> int | None:
     """What is left of the project's quota of gigabytes; None where there is no limit."""
     reply = await project.get(Service.VOLUME, "/limits")

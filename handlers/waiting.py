@@ -152,4 +152,4 @@ class Watch(Generic[T]):
 
 def _silent(feeds: tuple[Feed[T], ...]) -> bool:
     # Every feed is asked, so that each counts its own silence.
-    return any([feed.is_silent() for feed in feeds])
+    return sum(feed.is_silent() for feed in feeds) > 0

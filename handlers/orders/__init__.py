@@ -1,0 +1,1 @@
+"""What paid orders do to OpenStack."""

@@ -1,0 +1,210 @@
+"""What a changeConfigure order would change, found out wholly before anything is touched."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from handlers.compute import Flavor, Server, get_limits, list_flavors
+from handlers.context import Context
+from handlers.deadlines import Deadline
+from handlers.errors import NotFound
+from handlers.servers import find_server, judge_state, unknown_server, wait_until_idle
+from handlers.volumes import Volume, get_volume, gigabytes_left
+from messages.codes import Code
+from messages.errors import Refused, wrong
+from messages.orders import Item, ItemKind, Order, Product
+
+_NEEDS = frozenset({"ACTIVE", "SHUTOFF"})
+_MIB_IN_GIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """A volume to be grown; sizes in GiB."""
+
+    volume_id: str
+    before: int
+    after: int
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of one server. `flavor_id` is None where the flavor stays."""
+
+    server_id: str
+    status: str
+    updated: str
+    flavor_before: str
+    flavor_id: str | None
+    flavor_after: str
+    growths: tuple[Growth, ...]
+
+    @property
+    def resizes(self) -> bool:
+        """Whether the flavor changes."""
+        return self.flavor_id is not None
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the server is already as it was ordered."""
+        return not self.resizes and not self.growths
+
+    def to_json(self) -> dict[str, Any]:
+        """The record for the journal."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "Change":
+        """The change that the journal kept."""
+        return cls(**{**record, "growths": tuple(Growth(**growth) for growth in record["growths"])})
+
+
+async def plan_changes(order: Order, context: Context) -> list[Change]:
+    """A change for each product, in its order, or `Refused`."""
+    servers = await asyncio.gather(*(_idle_server(product.instance_id, context) for product in order.products))
+    flavors = await context.patiently(lambda: list_flavors(context.project))
+    drafts = [
+        _draft(product, server, await _volumes_of(server, context), flavors)
+        for product, server in zip(order.products, servers, strict=True)
+    ]
+    await _check_quota(drafts, context)
+    return [draft.change for draft in drafts]
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    change: Change
+    more_cores: int
+    more_ram: int
+
+
+async def _idle_server(server_id: str, context: Context) -> Server:
+    server = await find_server(context, server_id)
+    if server is None:
+        raise unknown_server(server_id, None)
+    server = await wait_until_idle(context, server, min(context.hold, Deadline.after(context.wait_limit)))
+    if refused := judge_state(server, _NEEDS):
+        raise refused
+    return server
+
+
+async def _volumes_of(server: Server, context: Context) -> list[Volume]:
+    """The server's volumes, the system disk first where it is one."""
+
+    async def volume(volume_id: str) -> Volume | None:
+        try:
+            return await context.patiently(lambda: get_volume(context.project, volume_id))
+        except NotFound:  # detached and deleted since
+            return None
+
+    found = await asyncio.gather(*(volume(one) for one in server.volume_ids))
+    attached = [one for one in found if one is not None]
+    return sorted(attached, key=lambda one: (not one.bootable, one.device or ""))
+
+
+def _draft(product: Product, server: Server, volumes: list[Volume], flavors: list[Flavor]) -> _Draft:
+    current = Flavor("", server.flavor_name, server.vcpus, server.ram, server.disk)
+    ordered = _ordered_flavor(product, flavors)
+    flavor = ordered or current
+    _check_size(product, flavor)
+    system, data = (volumes[0], volumes[1:]) if server.image_id is None and volumes else (None, volumes)
+    _check_image(product, server.image_id or (system.image_id if system else None))
+    growths = [*_system_growth(product, system, flavor), *_data_growths(product, data)]
+    change = Change(
+        server_id=server.id,
+        status=server.status,
+        updated=server.updated,
+        flavor_before=server.flavor_name,
+        flavor_id=ordered.id if ordered and ordered.name != server.flavor_name else None,
+        flavor_after=flavor.name,
+        growths=tuple(growths),
+    )
+    return _Draft(change, flavor.vcpus - server.vcpus, flavor.ram - server.ram)
+
+
+def _ordered_flavor(product: Product, flavors: list[Flavor]) -> Flavor | None:
+    by_word = {flavor.name: flavor for flavor in flavors} | {flavor.id: flavor for flavor in flavors}
+    items = product.of_kind(ItemKind.OTHER)
+    for item in items:
+        if item.value not in by_word:
+            raise wrong(item.code, "there is no such flavor")
+    if len(items) > 1:
+        raise wrong(items[1].code, "the product names two flavors")
+    return by_word[items[0].value] if items else None
+
+
+def _check_size(product: Product, flavor: Flavor) -> None:
+    for item in product.of_kind(ItemKind.CPU):
+        if item.number() != flavor.vcpus:
+            raise wrong(item.code, "the flavor has another number of CPUs")
+    for item in product.of_kind(ItemKind.MEMORY):
+        if item.number() * _MIB_IN_GIB != flavor.ram:
+            raise wrong(item.code, "the flavor has another size of memory")
+
+
+def _check_image(product: Product, image_id: str | None) -> None:
+    for item in product.of_kind(ItemKind.IMAGE):
+        if image_id is not None and item.value.lower() != image_id:
+            raise wrong(item.code, "the server was made from another image")
+
+
+def _system_growth(product: Product, system: Volume | None, flavor: Flavor) -> list[Growth]:
+    items = product.of_kind(ItemKind.SYSTEM_DISK)
+    if len(items) > 1:
+        raise wrong(items[1].code, "the product names two system disks")
+    if not items:
+        return []
+    if system is not None:
+        return _growth(items[0], system)
+    if items[0].number() > flavor.disk:
+        raise wrong(items[0].code, "the flavor's local disk is smaller")
+    return []
+
+
+def _data_growths(product: Product, volumes: list[Volume]) -> list[Growth]:
+    chosen: dict[str, Growth | None] = {}
+    for item in product.of_kind(ItemKind.DATA_DISK):
+        volume = _volume_meant(item, volumes)
+        if volume.id in chosen:
+            raise wrong(item.code, "the product names the disk twice")
+        chosen[volume.id] = next(iter(_growth(item, volume)), None)
+    return [growth for growth in chosen.values() if growth is not None]
+
+
+def _volume_meant(item: Item, volumes: list[Volume]) -> Volume:
+    if item.volume_id is not None:
+        meant = [volume for volume in volumes if volume.id == item.volume_id]
+    else:
+        meant = [volume for volume in volumes if volume.volume_type == item.volume_type]
+    if len(meant) != 1:
+        raise wrong(item.code, f"the server has {len(meant)} such data disks")
+    return meant[0]
+
+
+def _growth(item: Item, volume: Volume) -> list[Growth]:
+    if volume.volume_type != item.volume_type:
+        raise wrong(item.code, "the disk is of another volume type")
+    size = item.number()
+    if size < volume.size:
+        raise wrong(item.code, "a disk cannot be made smaller")
+    return [Growth(volume.id, volume.size, size, volume.status)] if size > volume.size else []
+
+
+async def _check_quota(drafts: Iterable[_Draft], context: Context) -> None:
+    drafts = list(drafts)
+    cores = sum(draft.more_cores for draft in drafts)
+    ram = sum(draft.more_ram for draft in drafts)
+    gigabytes = sum(growth.after - growth.before for draft in drafts for growth in draft.change.growths)
+    if cores > 0 or ram > 0:
+        limits = await context.patiently(lambda: get_limits(context.project))
+        _within(cores, limits.cores_left, "cores")
+        _within(ram, limits.ram_left, "ram")
+    if gigabytes > 0:
+        _within(gigabytes, await context.patiently(lambda: gigabytes_left(context.project)), "gigabytes")
+
+
+def _within(more: int, left: int | None, what: str) -> None:
+    if left is not None and more > left:
+        raise Refused(Code.FAILED, reason="quota", detail=f"{more} more {what} ordered, {left} left")

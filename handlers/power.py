@@ -1,0 +1,100 @@
+"""Start, stop and reboot one server."""
+
+import asyncio
+
+from handlers.compute import Server, change_power, list_actions
+from handlers.context import Context
+from handlers.deadlines import growing
+from handlers.errors import CloudRefusal, Conflict, NotFound
+from handlers.servers import (
+    STATES,
+    find_server,
+    follow_to_end,
+    judge_state,
+    unknown_server,
+    unpaid,
+    wait_until_idle,
+)
+from messages.codes import Code
+from messages.commands import Force, Power, PowerAction
+from messages.errors import Refused
+from messages.results import Result
+
+#: Nova's name of the action in its own log.
+_LOGGED_AS = {Power.START: "start", Power.STOP: "stop", Power.REBOOT: "reboot"}
+#: The task that Nova sets before it accepts.
+FIRST_TASK = {
+    (Power.START, Force.SOFT): "powering-on",
+    (Power.STOP, Force.SOFT): "powering-off",
+    (Power.STOP, Force.HARD): "powering-off",
+    (Power.REBOOT, Force.SOFT): "rebooting",
+    (Power.REBOOT, Force.HARD): "rebooting_hard",
+}
+#: Length of `2026-11-23T10:00:00`: Nova writes the same second in two ways.
+_SECOND = 19
+
+
+async def act_on_server(task: PowerAction, context: Context) -> Result:
+    """Carry it out; answered once Nova has accepted it, followed until it has ended."""
+    server = await find_server(context, task.server_id)
+    if server is None:
+        raise unknown_server(task.server_id, task.power)
+    effect = effect_name(task.power, task.server_id)
+    if not context.effects.begun(effect):
+        if unpaid(server, task.power, context):
+            raise Refused(Code.SERVER_UNPAID)
+        server = await wait_until_idle(context, server, context.deadline)
+    await begin(server, task.power, task.force, context)
+    accepted = Result.of(Code.OK)
+    await context.answer(accepted)
+    await follow_to_end(context, server, task.power.value, FIRST_TASK[task.power, task.force], effect)
+    return accepted
+
+
+def effect_name(power: Power, server_id: str) -> str:
+    """The journal's name for it."""
+    return f"{power.value}:{server_id}"
+
+
+async def begin(server: Server, power: Power, force: Force, context: Context) -> None:
+    """Have Nova accept it, or `Refused`. A conflicting task is waited out, and the state is judged again."""
+    name = effect_name(power, server.id)
+    for delay in growing(0.5, 4.0):
+        if not context.effects.begun(name) and (refused := judge_state(server, STATES[power, force])):
+            raise refused
+        try:
+            await _change_power(server, power, force, context)
+        except Conflict as error:
+            server = await _after_conflict(server, power, delay, error, context)
+        except NotFound:
+            raise unknown_server(server.id, power) from None
+        except CloudRefusal as error:
+            raise error.as_failure() from error
+        else:
+            return
+
+
+async def _change_power(server: Server, power: Power, force: Force, context: Context) -> None:
+    async def landed(since: str) -> str | None:
+        for action in await list_actions(context.project, server.id):
+            if action.action == _LOGGED_AS[power] and action.start_time[:_SECOND] >= since[:_SECOND]:
+                return action.request_id
+        return None
+
+    await context.effects.once(
+        effect_name(power, server.id),
+        do=lambda: change_power(context.project, server.id, power, force),
+        landed=landed,
+        marker=server.updated,
+    )
+
+
+async def _after_conflict(server: Server, power: Power, delay: float, error: Conflict, context: Context) -> Server:
+    """The server as it is once what was in the way has ended; what stays in the way ends the request in time."""
+    if delay > context.deadline.left:
+        raise error.as_failure() from error
+    await asyncio.sleep(delay)
+    found = await find_server(context, server.id)
+    if found is None:
+        raise unknown_server(server.id, power)
+    return await wait_until_idle(context, found, context.deadline)
