@@ -1,0 +1,56 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: help install demo test test-fast check bench audit constraints clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Empty: the simulated OpenStack. "real": Keystone, Nova, Cinder, Glance and Neutron themselves.
+OPENSTACK ?=
+# More for pytest, for instance ARGS='-k journal -x'.
+ARGS ?=
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed  ## the virtual environment, with pinned versions
+
+# The stamp is older than what it was made from: pip brings the environment up to date, it is not made anew.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@PYTHON="$(PYTHON)" .ci/venv "$(VENV)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	@touch $@
+
+demo: install  ## everything on this machine, one order from end to end (OPENSTACK=real: a real cloud)
+	$(BIN)/ecs-worker demo $(if $(OPENSTACK),--openstack $(OPENSTACK))
+
+test: install  ## all tests; the quick ones first, so that failures show early
+	$(BIN)/pytest -m "not openstack" $(ARGS)
+	$(BIN)/pytest -m openstack $(ARGS)
+
+test-fast: install  ## all tests but those on the real OpenStack
+	$(BIN)/pytest -m "not openstack" $(ARGS)
+
+check: install  ## style, types, layers: seconds
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: install  ## messages a second and CPU a message, beside Celery (ARGS=--quick)
+	$(BIN)/python -m tests.bench $(ARGS)
+
+audit: install  ## known vulnerabilities of the pinned versions (asks the Python advisory database)
+	$(BIN)/pip-audit --requirement constraints.txt --disable-pip --no-deps
+
+constraints:  ## resolve the newest versions anew and pin them
+	folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	PYTHON="$(PYTHON)" .ci/venv "$$folder/venv"; \
+	"$$folder/venv/bin/pip" install --quiet --editable '.[dev,bench]'; \
+	{ sed '/^[^#]/d' constraints.txt; "$$folder/venv/bin/pip" freeze --all --exclude-editable --exclude pip; } > "$$folder/constraints"; \
+	cp "$$folder/constraints" constraints.txt
+
+clean:  ## remove the virtual environment, caches and build products
+	rm -rf $(VENV) build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
