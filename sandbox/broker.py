@@ -1,0 +1,167 @@
+"""A private RabbitMQ node: free ports, its own folder, its own epmd, its own cookie."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+from sandbox.processes import SandboxError, Server, free_ports, install_debian, listens
+
+#: Debian's wrapper in /usr/sbin would change the user; these do not.
+_HOMES = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/sbin", "/usr/local/sbin")
+_USER, _PASSWORD = "guest", "guest"
+
+
+def _tool(name: str) -> str | None:
+    for home in _HOMES:
+        if os.access(f"{home}/{name}", os.X_OK):
+            return f"{home}/{name}"
+    return shutil.which(name)
+
+
+class PrivateBroker:
+    """One RabbitMQ node, from `start` to `stop`; a context manager. Its data live as long as the object."""
+
+    def __init__(self) -> None:
+        self.install()
+        self._home = Path(tempfile.mkdtemp(prefix="ecs-broker-"))
+        self._home.chmod(0o700)
+        self.port, self._dist_port, self._epmd_port = free_ports(3)
+        self._node = f"ecs{self.port}@localhost"
+        self._epmd: Server | None = None
+        self._server: Server | None = None
+
+    @staticmethod
+    def install() -> None:
+        """Install RabbitMQ unless it is there; `SandboxError` says what to install where we may not."""
+        install_debian(["rabbitmq-server"], lambda: _tool("rabbitmq-server") is not None, "RabbitMQ")
+
+    @property
+    def url(self) -> str:
+        """The AMQP URL of the node's default virtual host."""
+        return self.url_of("/")
+
+    def url_of(self, vhost: str) -> str:
+        """The AMQP URL of a virtual host."""
+        return f"amqp://{_USER}:{_PASSWORD}@127.0.0.1:{self.port}/{'%2F' if vhost == '/' else vhost}"
+
+    @property
+    def pid(self) -> int:
+        """The process id of the node."""
+        assert self._server is not None
+        return self._server.pid
+
+    def start(self) -> "PrivateBroker":
+        """Start the node and wait until it takes connections; some seconds."""
+        self._write_configuration()
+        if self._epmd is None or not self._epmd.alive:
+            epmd = shutil.which("epmd")
+            if epmd is None:
+                raise SandboxError("epmd is missing: install erlang-base")
+            arguments = [epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1"]
+            self._epmd = Server(arguments, self._home / "epmd.log")
+            self._epmd.wait_until(lambda: listens(self._epmd_port), 10, "epmd")
+        server = _tool("rabbitmq-server")
+        assert server is not None
+        self._server = Server([server], self._home / "node.log", env=self._environment())
+        self._server.wait_until(lambda: listens(self.port), 90, "RabbitMQ")
+        return self
+
+    def stop(self) -> None:
+        """Stop the node and its epmd, and remove its folder."""
+        for one in (self._server, self._epmd):
+            if one is not None:
+                one.stop()
+        self._server = self._epmd = None
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def kill(self) -> None:
+        """SIGKILL to the node; its data stay."""
+        assert self._server is not None
+        self._server.kill()
+
+    def restart(self) -> None:
+        """Stop the node, unless it is down, and start it again with its data."""
+        if self._server is not None:
+            self._server.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        assert self._server is not None
+        self._server.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        assert self._server is not None
+        self._server.signal(signal.SIGCONT)
+
+    def rabbitmqctl(self, *arguments: str) -> str:
+        """The output of an administrator's command; a second or two each."""
+        tool = _tool("rabbitmqctl")
+        assert tool is not None
+        done = subprocess.run(
+            [tool, "--quiet", "--node", self._node, *arguments],
+            env=os.environ | self._environment(), capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise SandboxError(f"rabbitmqctl {' '.join(arguments)}: {(done.stderr or done.stdout).strip()[-500:]}")
+        return done.stdout
+
+    def add_vhost(self, name: str) -> str:
+        """Make a virtual host and return its URL."""
+        self.rabbitmqctl("add_vhost", name)
+        self.rabbitmqctl("set_permissions", "--vhost", name, _USER, ".*", ".*", ".*")
+        return self.url_of(name)
+
+    def _write_configuration(self) -> None:
+        (self._home / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
+            f"load_definitions = {self._home}/definitions.json\n"
+            "disk_free_limit.absolute = 50MB\n"
+            "log.file.level = warning\n"
+        )
+        (self._home / "plugins").write_text("[].\n")
+        (self._home / "definitions.json").write_text(json.dumps(_definitions()))
+        cookie = self._home / ".erlang.cookie"
+        if not cookie.exists():
+            cookie.write_text(os.urandom(16).hex().upper())
+            cookie.chmod(0o400)
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "HOME": str(self._home),
+            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_CONFIG_FILE": str(self._home / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            "RABBITMQ_MNESIA_BASE": str(self._home / "data"),
+            "RABBITMQ_LOG_BASE": str(self._home / "logs"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._home / "plugins"),
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            # Idle schedulers sleep: they share the cores with what is tested.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none",
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+
+    def __enter__(self) -> "PrivateBroker":
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _definitions() -> dict[str, object]:
+    full = {"configure": ".*", "write": ".*", "read": ".*"}
+    return {
+        "users": [{"name": _USER, "password": _PASSWORD, "tags": "administrator"}],
+        "vhosts": [{"name": "/"}],
+        "permissions": [{"user": _USER, "vhost": "/", **full}],
+        "parameters": [], "policies": [], "queues": [], "exchanges": [], "bindings": [],
+    }  # fmt: skip

@@ -1,0 +1,61 @@
+"""Runs a server and ends it when whoever started it is gone, however he went.
+
+    python -m sandbox.guardian COMMAND...
+
+The first line of the output is the server's process id, which is its process group's, too. The end of the input means
+that the starter has ended: the group gets SIGTERM, and SIGKILL after a grace.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+#: Seconds between SIGTERM and SIGKILL.
+GRACE = 8.0
+
+
+def main() -> None:
+    """Run the command of the command line."""
+    log = Path(sys.argv[1]).open("ab")  # noqa: SIM115 - as long as the process
+    server = subprocess.Popen(
+        sys.argv[2:], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    )  # fmt: skip
+    print(server.pid, flush=True)
+    threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
+    sys.exit(server.wait() and 1)
+
+
+def _end_with_input(server: "subprocess.Popen[bytes]") -> None:
+    while os.read(0, 1024):
+        pass
+    _end_group(server.pid)
+    os._exit(0)
+
+
+def _end_group(group: int) -> None:
+    for number in (signal.SIGCONT, signal.SIGTERM):
+        _signal_group(group, number)
+    limit = time.monotonic() + GRACE
+    while time.monotonic() < limit and _signal_group(group, 0):
+        time.sleep(0.02)
+    _signal_group(group, signal.SIGKILL)
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Whether somebody was left to get it. A zombie leader counts until it is reaped, so it is."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(group, os.WNOHANG)
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Starting and stopping servers of our own."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+
+class SandboxError(Exception):
+    """A private server cannot be had; the text says what to do."""
+
+
+def free_ports(number: int) -> list[int]:
+    """So many ports of 127.0.0.1 that nobody listens on."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def install_debian(packages: Iterable[str], found: Callable[[], bool], what: str) -> None:
+    """Install Debian packages unless what they give is there; their services are kept from starting.
+
+    Raises `SandboxError` naming the packages where we may not install.
+    """
+    if found():
+        return
+    names = list(packages)
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise SandboxError(f"{what} is missing: install {' '.join(names)} (as root: apt-get install {' '.join(names)})")
+    print(f"installing {' '.join(names)} ...", file=sys.stderr, flush=True)
+    policy = Path("/usr/sbin/policy-rc.d")
+    guard = not policy.exists()
+    if guard:  # Debian's scripts ask it whether they may start the service
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    try:
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        for command in (
+            ["apt-get", "update", "-qq"],
+            ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *names],
+        ):
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SandboxError(f"{' '.join(command)} failed: {done.stderr.strip()[-300:]}")
+    finally:
+        if guard:
+            policy.unlink()
+    if not found():
+        raise SandboxError(f"{what} is still missing after installing {' '.join(names)}")
+
+
+class Server:
+    """A server process and its group, ended with us however we end."""
+
+    def __init__(
+        self, command: list[str], log: Path, *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> None:
+        self.log = log
+        self._guardian = subprocess.Popen(
+            [sys.executable, "-m", "sandbox.guardian", str(log), *command],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=cwd or Path(__file__).parents[1],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **(env or {})}, start_new_session=True,
+        )  # fmt: skip
+        assert self._guardian.stdout is not None
+        line = self._guardian.stdout.readline()
+        if not line:
+            raise SandboxError(f"{command[0]} does not start; see {log}")
+        #: The process id, and its group's.
+        self.pid = int(line)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._guardian.poll() is None
+
+    def wait_until(self, ready: Callable[[], bool], seconds: float, what: str) -> None:
+        """Wait until it answers, or `SandboxError` with the end of its log."""
+        limit = time.monotonic() + seconds
+        while not ready():
+            if not self.alive or time.monotonic() > limit:
+                tail = self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
+                raise SandboxError(f"{what} {'is not ready' if self.alive else 'has ended'}: {tail}")
+            time.sleep(0.05)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the whole group."""
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            return
+
+    def kill(self) -> None:
+        """SIGKILL to the whole group."""
+        self.signal(signal.SIGKILL)
+        self._guardian.wait(10)
+
+    def stop(self) -> None:
+        """SIGTERM, after a grace SIGKILL, to the whole group."""
+        assert self._guardian.stdin is not None
+        if self.alive:
+            self._guardian.stdin.close()
+            self._guardian.wait(30)
+        # Those of the group that outlived their leader.
+        self.signal(signal.SIGKILL)
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections on a port of 127.0.0.1."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,239 @@
+"""Consuming: a channel for each queue, acks grouped, cancels noticed."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import structlog
+from pika import BasicProperties
+from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.channel import Channel
+from pika.spec import Basic
+
+from workers.connection import Link
+from workers.envelope import Envelope
+
+log = structlog.get_logger()
+
+#: Seconds before a channel that the broker closed is opened again.
+REOPEN_DELAY = 1.0
+
+
+class Delivery:
+    """One message, to be settled once: when everything that it asked for is safe."""
+
+    __slots__ = ("_lane", "_tag", "envelope")
+
+    def __init__(self, lane: "_Lane", method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+        self._lane = lane
+        self._tag: int = method.delivery_tag
+        self.envelope = Envelope(
+            lane.queue, method.exchange, method.routing_key, method.redelivered, body,
+            properties.message_id, properties.correlation_id, properties.reply_to, properties.type,
+            properties.timestamp, properties.content_type, properties.content_encoding, properties.user_id,
+            properties.headers or {},
+        )  # fmt: skip
+
+    def settle(self) -> None:
+        """Ack. Without effect when the connection it came by is gone: then it comes again."""
+        self._lane.settle(self._tag)
+
+    def requeue(self) -> None:
+        """Give it back to the queue, for another worker or a later time."""
+        self._lane.requeue(self._tag)
+
+
+@dataclass(frozen=True, slots=True)
+class Acks:
+    """What to tell the broker: everything up to `multiple` (0: nothing), and these single ones."""
+
+    multiple: int
+    single: tuple[int, ...]
+
+
+class AckWindow:
+    """Which deliveries of a channel are settled: one `multiple` below the oldest that is not, single ones above it."""
+
+    def __init__(self) -> None:
+        self._open: deque[int] = deque()
+        self._settled: set[int] = set()
+        self._acked: set[int] = set()
+        self._fresh: list[int] = []
+
+    def delivered(self, tag: int) -> None:
+        """A delivery has come; tags only grow."""
+        self._open.append(tag)
+
+    def settled(self, tag: int) -> bool:
+        """A delivery is settled; returns whether it is the first since the last `take`."""
+        self._settled.add(tag)
+        self._fresh.append(tag)
+        return len(self._fresh) == 1
+
+    def given_back(self, tag: int) -> None:
+        """A delivery was given back to the queue: it is no longer ours to ack."""
+        self._settled.add(tag)
+        self._acked.add(tag)
+
+    def take(self) -> Acks:
+        """The acks to send now, each tag just once."""
+        multiple = 0
+        while self._open and self._open[0] in self._settled:
+            tag = self._open.popleft()
+            self._settled.discard(tag)
+            # One that was acked singly before must not be named again: the broker closes the channel for it.
+            if tag in self._acked:
+                self._acked.discard(tag)
+            else:
+                multiple = tag
+        single = tuple(sorted(tag for tag in self._fresh if tag in self._settled))
+        self._acked.update(single)
+        self._fresh = []
+        return Acks(multiple, single)
+
+
+class _Lane:
+    """One queue's channel, as long as it lives."""
+
+    def __init__(self, queue: str, channel: Channel) -> None:
+        self.queue = queue
+        self.channel = channel
+        self.tag: str | None = None
+        self._window = AckWindow()
+
+    def delivered(self, tag: int) -> None:
+        self._window.delivered(tag)
+
+    def settle(self, tag: int) -> None:
+        if self._window.settled(tag) and self.channel.is_open:
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def requeue(self, tag: int) -> None:
+        if self.channel.is_open:
+            self.channel.basic_nack(tag, requeue=True)
+            self._window.given_back(tag)
+
+    def flush(self) -> None:
+        acks = self._window.take()
+        if not self.channel.is_open:
+            return
+        if acks.multiple:
+            self.channel.basic_ack(acks.multiple, multiple=True)
+        for tag in acks.single:
+            self.channel.basic_ack(tag)
+
+
+class Consumer:
+    """The consuming connection. Calls `on_delivery` for each message, on the loop; it must not block.
+
+    `on_cancelled` is called when a queue is gone, before it is consumed again.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        queues: Sequence[str],
+        prefetch: int,
+        on_delivery: Callable[[Delivery], None],
+        on_cancelled: Callable[[str], None] | None = None,
+    ) -> None:
+        self._link = Link(url, "ecs-worker consume", self._connected, self._disconnected)
+        self._queues = tuple(queues)
+        self._prefetch = prefetch
+        self._on_delivery = on_delivery
+        self._on_cancelled = on_cancelled
+        self._connection: AsyncioConnection | None = None
+        self._lanes: dict[str, _Lane] = {}
+        self._wanted = True
+        self._numbers = count(1)
+
+    @property
+    def link(self) -> Link:
+        """The connection, for whoever asks how it is."""
+        return self._link
+
+    @property
+    def consuming(self) -> frozenset[str]:
+        """The queues that deliver now."""
+        return frozenset(queue for queue, lane in self._lanes.items() if lane.tag is not None)
+
+    def open(self) -> None:
+        """Begin to connect and to consume."""
+        self._link.open()
+
+    def pause(self) -> None:
+        """Take no more messages for now; those that came may still be settled."""
+        self._wanted = False
+        for lane in self._lanes.values():
+            if lane.tag is not None and lane.channel.is_open:
+                lane.channel.basic_cancel(lane.tag)
+            lane.tag = None
+
+    def resume(self) -> None:
+        """Take messages again."""
+        self._wanted = True
+        for lane in self._lanes.values():
+            if lane.tag is None and lane.channel.is_open:
+                self._consume(lane)
+
+    async def close(self) -> None:
+        """Flush what is settled, then close the connection: what is not settled goes back to its queue."""
+        for lane in self._lanes.values():
+            lane.flush()
+        await asyncio.sleep(0)  # the grouped write goes out on the next turn
+        await self._link.close()
+
+    def _connected(self, connection: AsyncioConnection) -> None:
+        self._connection = connection
+        for queue in self._queues:
+            self._open_lane(connection, queue)
+
+    def _disconnected(self) -> None:
+        self._connection = None
+        self._lanes.clear()
+
+    def _open_lane(self, connection: AsyncioConnection, queue: str) -> None:
+        def opened(channel: Channel) -> None:
+            lane = _Lane(queue, channel)
+            self._lanes[queue] = lane
+            channel.add_on_close_callback(lambda _, error: self._lane_closed(connection, lane, error))
+            channel.add_on_cancel_callback(lambda _: self._cancelled(lane))
+            channel.basic_qos(
+                prefetch_count=self._prefetch, callback=lambda _: self._consume(lane) if self._wanted else None
+            )
+
+        connection.channel(on_open_callback=opened)
+
+    def _consume(self, lane: _Lane) -> None:
+        def deliver(_: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+            lane.delivered(method.delivery_tag)
+            self._on_delivery(Delivery(lane, method, properties, body))
+
+        lane.tag = lane.channel.basic_consume(lane.queue, deliver, consumer_tag=f"ecs-worker-{next(self._numbers)}")
+
+    def _cancelled(self, lane: _Lane) -> None:
+        """The broker cancelled: the queue was deleted, or has moved."""
+        lane.tag = None
+        log.warning("consumer.cancelled", queue=lane.queue)
+        if self._on_cancelled is not None:
+            self._on_cancelled(lane.queue)
+        asyncio.get_running_loop().call_later(REOPEN_DELAY, self._consume_again, lane)
+
+    def _consume_again(self, lane: _Lane) -> None:
+        if self._wanted and lane.tag is None and lane.channel.is_open and self._lanes.get(lane.queue) is lane:
+            self._consume(lane)
+
+    def _lane_closed(self, connection: AsyncioConnection, lane: _Lane, error: Exception) -> None:
+        if self._lanes.get(lane.queue) is lane:
+            del self._lanes[lane.queue]
+        if connection.is_open and connection is self._connection:
+            log.warning("consumer.channel_closed", queue=lane.queue, why=str(error)[:300])
+            if self._on_cancelled is not None:
+                self._on_cancelled(lane.queue)
+            asyncio.get_running_loop().call_later(REOPEN_DELAY, self._reopen, connection, lane.queue)
+
+    def _reopen(self, connection: AsyncioConnection, queue: str) -> None:
+        if connection.is_open and connection is self._connection and queue not in self._lanes:
+            self._open_lane(connection, queue)

@@ -1,0 +1,25 @@
+"""A message as AMQP brought it, without AMQP."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Body and properties (contract 2). `timestamp` is in Unix seconds; `user_id` was validated by the broker."""
+
+    queue: str
+    exchange: str
+    routing_key: str
+    redelivered: bool
+    body: bytes
+    message_id: str | None
+    correlation_id: str | None
+    reply_to: str | None
+    type: str | None
+    timestamp: int | None
+    content_type: str | None
+    content_encoding: str | None
+    user_id: str | None
+    headers: Mapping[str, Any]

@@ -1,0 +1,53 @@
+"""Who asks, and in which project. The place where tokens will be verified."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from handlers.cloud import Cloud
+from messages.errors import wrong
+from workers.journal import Journal, Kind
+from workers.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """The project that a request acts in."""
+
+    project_id: str
+
+
+class Identity(Protocol):
+    """A way to know who asks."""
+
+    async def identify(self, request: Request) -> Requester:
+        """The requester, or `Refused`; `Transient` where that cannot be told just now."""
+
+
+class TrustedPublishers:
+    """Whoever may publish is believed (`ECS_TRUST_PUBLISHERS`): the body's `tenant_id` decides."""
+
+    def __init__(self, cloud: Cloud, journal: Journal) -> None:
+        self._cloud = cloud
+        self._journal = journal
+
+    async def identify(self, request: Request) -> Requester:
+        if request.tenant is not None:
+            return Requester((await self._cloud.find_project(request.tenant)).id)
+        if request.kind is Kind.ORDER and request.name is not None:
+            return Requester(await self._project_of_order(request, request.name))
+        raise wrong("tenant_id", "without a token the tenant_id must be given")
+
+    async def _project_of_order(self, request: Request, order_id: str) -> str:
+        """An order without tenant acts in the project that owns its instance.
+
+        The journal is asked first: a repeat must be known even when the instance is gone.
+        """
+        for known in await self._journal.find(order_id):
+            if known.kind is Kind.ORDER and known.digest == request.digest:
+                return known.tenant
+        if not self._cloud.has_admin:
+            raise wrong("tenant_id", "only an admin cloud (ECS_ADMIN_CLOUD) could tell whose the instance is")
+        owner = await self._cloud.owner_of(request.instance_id or "")
+        if owner is None:
+            raise wrong("instanceId", "there is no such instance")
+        return owner

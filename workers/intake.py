@@ -1,0 +1,166 @@
+"""From bytes to a typed request, or to a decision about what is none."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from messages.codes import Code
+from messages.commands import OpenConsole, Operation, parse_command
+from messages.errors import Refused, wrong
+from messages.fields import optional_word
+from messages.orders import is_paid, order_type_of, parse_order
+from messages.secrets import mask
+from messages.wire import decode, digest
+from workers.envelope import Envelope
+from workers.journal import Kind
+from workers.request import Request
+from workers.topology import COMMANDS_EXCHANGE, DEFAULT_RETRY_DELAYS, ORDERS_QUEUE, topology
+
+#: Headers of a message that comes back from a retry queue.
+ROUTING_KEY_HEADER = "x-ecs-routing-key"
+FIRST_SEEN_HEADER = "x-ecs-first-seen"
+ATTEMPTS_HEADER = "x-ecs-attempts"
+DEADLINE_HEADER = "x-ecs-deadline"
+_MAX_HEADER = 4096
+_OWN_QUEUES = frozenset(queue.name for queue in topology(DEFAULT_RETRY_DELAYS).queues)
+
+
+class Ignored(Exception):
+    """An order message that asks for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit(Exception):
+    """A message that cannot be carried out as it is. `operation` is None where it cannot be told."""
+
+    refused: Refused
+    operation: str | None
+    is_order: bool
+    message: dict[str, Any] | None
+
+
+def read(envelope: Envelope) -> Request:
+    """The request in a message; `Ignored`, or `Unfit` saying what is wrong."""
+    is_order = _is_order(envelope)
+    try:
+        message = decode(envelope.body, envelope.content_type, envelope.content_encoding)
+    except Refused as refused:
+        raise Unfit(refused, _from_routing_key(envelope, is_order), is_order, None) from None
+    if is_order and not is_paid(message) and "instanceList" not in message:
+        raise Ignored
+    try:
+        _check_properties(envelope)
+        return _order(envelope, message) if is_order else _command(envelope, message)
+    except Refused as refused:
+        raise Unfit(refused, _operation_of(envelope, message, is_order), is_order, message) from None
+
+
+def _is_order(envelope: Envelope) -> bool:
+    return envelope.queue == ORDERS_QUEUE and routed_by(envelope)[0] != COMMANDS_EXCHANGE.name
+
+
+def routed_by(envelope: Envelope) -> tuple[str, str]:
+    """Exchange and routing key of the first time: what comes back from a retry queue came by the default exchange."""
+    first = envelope.headers.get(ROUTING_KEY_HEADER)
+    if envelope.exchange == "" and isinstance(first, str):
+        exchange, _, key = first.partition(" ")
+        return exchange, key
+    return envelope.exchange, envelope.routing_key
+
+
+def first_seen(envelope: Envelope, now: float) -> float:
+    """When the message first came to a worker, in Unix seconds; never in the future."""
+    seen = envelope.headers.get(FIRST_SEEN_HEADER)
+    return min(float(seen), now) if isinstance(seen, (int, float)) else now
+
+
+def attempts(envelope: Envelope) -> int:
+    """How often it has been tried before."""
+    count = envelope.headers.get(ATTEMPTS_HEADER)
+    return count if isinstance(count, int) and 0 <= count < 10**6 else 0
+
+
+def deadline(envelope: Envelope) -> float | None:
+    """The requester's own deadline in Unix seconds; None where there is none. `Refused` where it is no time."""
+    value = envelope.headers.get(DEADLINE_HEADER)
+    if value is None:
+        return None
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 12:
+        return float(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    raise wrong(DEADLINE_HEADER)
+
+
+def is_own_queue(name: str) -> bool:
+    """Whether a queue is one of the worker's own."""
+    return name in _OWN_QUEUES or name.startswith("ecs.retry.")
+
+
+def fingerprint(envelope: Envelope) -> str:
+    """What stands for a message that has no usable key of its own."""
+    return hashlib.sha256(envelope.body + (envelope.message_id or "").encode()).hexdigest()
+
+
+def age(envelope: Envelope) -> float:
+    """Seconds since it was published; in the future, and unknown, counts as now."""
+    return max(0.0, time.time() - envelope.timestamp) if envelope.timestamp else 0.0
+
+
+def _check_properties(envelope: Envelope) -> None:
+    if envelope.reply_to is not None and (is_own_queue(envelope.reply_to) or len(envelope.reply_to) > 255):
+        raise wrong("reply_to", "reply_to names one of the worker's own queues")
+    deadline(envelope)
+    if any(isinstance(value, (str, bytes)) and len(value) > _MAX_HEADER for value in envelope.headers.values()):
+        raise wrong("headers", "a header is too long")
+
+
+def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
+    exchange, routing_key = routed_by(envelope)
+    if exchange == "":  # put into the queue by hand: the body alone says what it is
+        routing_key = str(message.get("operation"))
+    command = parse_command(message, routing_key)
+    journaled = not isinstance(command.task, OpenConsole)
+    name = optional_word(envelope.message_id, "message_id")
+    if name is None:
+        raise wrong("message_id", "a command that changes something needs a message_id")
+    shown = mask(message)
+    return Request(
+        envelope=envelope, kind=Kind.COMMAND, operation=command.operation.value, name=name if journaled else None,
+        digest=digest(shown, without=("token",)) if journaled else "", tenant=command.tenant, user_id=command.user_id,
+        instance_id=None, work=command.task, message=shown,
+    )  # fmt: skip
+
+
+def _order(envelope: Envelope, message: dict[str, Any]) -> Request:
+    if "instanceList" in message:
+        raise wrong("operateType", "softDown is not carried out yet")
+    shown = mask(message)
+    order = parse_order(shown)
+    return Request(
+        envelope=envelope, kind=Kind.ORDER, operation=f"order.{order.order_type}", name=order.order_id,
+        digest=digest(shown, without=("token", "statusTime")), tenant=order.tenant, user_id=order.user_id,
+        instance_id=order.products[0].instance_id, work=order, message=shown,
+    )  # fmt: skip
+
+
+def _operation_of(envelope: Envelope, message: dict[str, Any], is_order: bool) -> str | None:
+    if is_order:
+        return f"order.{order_type_of(message)}"
+    named = message.get("operation")
+    known = isinstance(named, str) and named in {one.value for one in Operation}
+    return str(named) if known else _from_routing_key(envelope, is_order)
+
+
+def _from_routing_key(envelope: Envelope, is_order: bool) -> str | None:
+    if is_order:
+        return "order.unknown"
+    key = routed_by(envelope)[1]
+    return key if key in {one.value for one in Operation} else None
+
+
+def too_late(envelope: Envelope) -> Refused | None:
+    """The refusal of a request whose own deadline has passed."""
+    limit = deadline(envelope)
+    return Refused(Code.FAILED, reason="deadline") if limit is not None and limit < time.time() else None

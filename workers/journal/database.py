@@ -1,0 +1,100 @@
+"""The database behind the journal: how it is opened, and its schema brought up to date."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from workers.journal.records import JournalError
+
+#: Seconds that SQLite waits for a lock before the group of writes is tried again.
+_SQLITE_PATIENCE = 5.0
+#: Any number; whoever migrates holds this advisory lock of PostgreSQL.
+_MIGRATION_LOCK = 0x6563_7377
+
+
+def open_engine(url: str) -> Engine:
+    """An engine for SQLite in WAL mode, every commit on the disk, or for PostgreSQL."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise JournalError("ECS_JOURNAL_URL is no database URL; for instance sqlite:///ecs-journal.db") from None
+    if parsed.get_backend_name() == "sqlite":
+        if not parsed.database or parsed.database == ":memory:":
+            raise JournalError("ECS_JOURNAL_URL names no file: a journal in memory would remember nothing")
+        engine = create_engine(
+            parsed, poolclass=NullPool, connect_args={"timeout": _SQLITE_PATIENCE, "check_same_thread": False}
+        )
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if parsed.get_backend_name() == "postgresql":
+        return create_engine(parsed.set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    raise JournalError("ECS_JOURNAL_URL must be of SQLite or PostgreSQL")
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    # Transactions are begun by us: the driver would begin them late, and deadlock two writers.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def is_sqlite(engine: Engine) -> bool:
+    """Whether the journal is a file of this machine."""
+    return engine.dialect.name == "sqlite"
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the schema up to date; several workers may try at once."""
+    from alembic import command  # noqa: PLC0415 - twenty megabytes for what is done once
+
+    if current_revision(engine) == head_revision():
+        return
+    with engine.begin() as connection:
+        if not is_sqlite(engine):
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+        command.upgrade(_config(connection), "head")
+
+
+def current_revision(engine: Engine) -> str | None:
+    """The revision of the schema; None where there is none. Changes nothing."""
+    with _reading(engine) as connection:
+        if not engine.dialect.has_table(connection, "alembic_version"):
+            return None
+        found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        return str(found) if found is not None else None
+
+
+def head_revision() -> str:
+    """The revision that this version of the worker needs: the newest file beside this one."""
+    versions = Path(__file__).parent / "migrations" / "versions"
+    return max(path.name.partition("_")[0] for path in versions.glob("[0-9]*.py"))
+
+
+@contextmanager
+def _reading(engine: Engine) -> Iterator[Connection]:
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise JournalError(f"the journal cannot be opened: {reason}") from None
+
+
+def _config(connection: Connection) -> Any:
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config

@@ -1,0 +1,278 @@
+"""The writes, each kind as few statements for all of a group."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, bindparam, select, text
+from sqlalchemy.engine import CursorResult
+
+from workers.journal import schema
+from workers.journal.owners import Owner
+from workers.journal.records import (
+    Begun,
+    Claim,
+    ClaimLost,
+    Conflict,
+    EffectRecord,
+    Elsewhere,
+    Known,
+    NewRequest,
+    Outcome,
+    Resumed,
+    State,
+)
+
+
+def to_json(value: Any) -> str:
+    """JSON text; integers may be of any size."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return json.dumps(value, ensure_ascii=False)
+
+
+_INSERT = text(
+    "INSERT INTO requests (key, name, kind, operation, tenant, digest, state, owner, claim, attempts, deliveries,"
+    " received_at, updated_at) VALUES (:key, :name, :kind, :operation, :tenant, :digest, 'running', :owner, :claim, 0,"
+    " 1, :received_at, :received_at) ON CONFLICT (key) DO NOTHING"
+)
+_SEEN = text("UPDATE requests SET deliveries = deliveries + 1 WHERE key = :key")
+_TAKE_OVER = text(
+    "UPDATE requests SET owner = :owner, claim = :claim, updated_at = :now"
+    " WHERE key = :key AND state = 'running' AND claim = :former"
+)
+_INTEND = (
+    "INSERT INTO effects (request_key, name, intended_at, marker, outcome, request_id, recorded_at)"
+    " SELECT key, :name, CAST(:now AS DOUBLE PRECISION), :marker, :outcome, NULL, CAST(:recorded AS DOUBLE PRECISION)"
+    " FROM requests WHERE key = :key AND claim = :claim AND state = 'running'{lock}"
+    " ON CONFLICT (request_key, name) DO UPDATE SET intended_at = excluded.intended_at, marker = excluded.marker,"
+    " outcome = excluded.outcome, request_id = NULL, recorded_at = excluded.recorded_at"
+)
+_INTEND_SQLITE = text(_INTEND.format(lock=""))
+#: The row stays as it is until we commit: nobody takes the request over between the check and the write.
+_INTEND_POSTGRES = text(_INTEND.format(lock=" FOR SHARE"))
+_RECORD = text(
+    "UPDATE effects SET outcome = :outcome, request_id = :request_id, recorded_at = :now WHERE request_key = :key"
+    " AND name = :name AND EXISTS (SELECT 1 FROM requests WHERE requests.key = :key AND requests.claim = :claim)"
+)
+_FINISH = text(
+    "UPDATE requests SET state = 'done', result = :result, updates = :updates, updated_at = :now"
+    " WHERE key = :key AND claim = :claim AND state = 'running'"
+)
+_SETTLE = text("UPDATE requests SET state = 'settled', updated_at = :now WHERE key = :key AND state = 'done'")
+_RELEASE = text(
+    "UPDATE requests SET owner = NULL, attempts = attempts + :more, updated_at = :now"
+    " WHERE key = :key AND claim = :claim AND state = 'running'"
+)
+
+
+def _count(connection: Connection, statement: Any, rows: Sequence[dict[str, Any]]) -> int:
+    """Execute for all rows; the number of rows that were written."""
+    result: CursorResult[Any] = connection.execute(statement, rows, execution_options={"preserve_rowcount": True})
+    return result.rowcount
+
+
+def _each(connection: Connection, statement: Any, rows: Sequence[dict[str, Any]]) -> list[Exception | None]:
+    """As `_count`; where one was not written, `ClaimLost` for it."""
+    if _count(connection, statement, rows) == len(rows):
+        return [None] * len(rows)
+    # Rare: somebody else holds one of them. Doing them again singly tells which; they may be done twice.
+    return [None if _count(connection, statement, [row]) else ClaimLost(row["key"]) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A delivery of a request."""
+
+    request: NewRequest
+    owner: Owner
+    claim: str
+
+    @staticmethod
+    def run_all(connection: Connection, operations: list["Begin"]) -> list[Outcome]:
+        """What each delivery finds."""
+        rows = [one._row() for one in operations]
+        if _count(connection, _INSERT, rows) == len(rows):
+            return [Begun(Claim(one.request.key, one.claim)) for one in operations]
+        return [one._find(connection) for one in operations]
+
+    def _row(self) -> dict[str, Any]:
+        request = self.request
+        return {
+            "key": request.key, "name": request.name, "kind": request.kind.value, "operation": request.operation,
+            "tenant": request.tenant, "digest": request.digest, "owner": self.owner.id, "claim": self.claim,
+            "received_at": request.received_at,
+        }  # fmt: skip
+
+    def _find(self, connection: Connection) -> Outcome:
+        key = self.request.key
+        row = connection.execute(select(schema.requests).where(schema.requests.c.key == key)).one()
+        if row.claim == self.claim and row.state == State.RUNNING:
+            return Begun(Claim(key, self.claim))  # ours, just now or in a commit whose outcome was not known
+        connection.execute(_SEEN, {"key": key})
+        if row.digest != self.request.digest:
+            return Conflict()
+        if row.state != State.RUNNING:
+            return Known(json.loads(row.result), json.loads(row.updates), row.state == State.SETTLED)
+        if row.owner not in (None, self.owner.id) and self.owner.lives(row.owner, connection):
+            return Elsewhere(row.owner)
+        return self._take_over(connection, row)
+
+    def _take_over(self, connection: Connection, row: Any) -> Outcome:
+        taken = _count(
+            connection, _TAKE_OVER,
+            [{"key": row.key, "owner": self.owner.id, "claim": self.claim, "former": row.claim, "now": time.time()}],
+        )  # fmt: skip
+        if not taken:  # another was quicker
+            return Elsewhere("")
+        return Resumed(Claim(row.key, self.claim), effects_of(connection, row.key), row.attempts, row.received_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Intend:
+    """An effect is about to be done; with an outcome: a value that is remembered."""
+
+    claim: Claim
+    name: str
+    marker: str
+    now: float
+    outcome: str | None = None
+
+    @staticmethod
+    def run_all(connection: Connection, operations: list["Intend"]) -> list[Any]:
+        """None, or `ClaimLost`."""
+        statement = _INTEND_SQLITE if connection.dialect.name == "sqlite" else _INTEND_POSTGRES
+        rows = [
+            {
+                "key": one.claim.key, "claim": one.claim.token, "name": one.name, "marker": one.marker, "now": one.now,
+                "outcome": one.outcome, "recorded": one.now if one.outcome is not None else None,
+            }
+            for one in operations
+        ]  # fmt: skip
+        return _each(connection, statement, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What became of an effect."""
+
+    claim: Claim
+    name: str
+    outcome: str
+    request_id: str | None
+    now: float
+
+    @staticmethod
+    def run_all(connection: Connection, operations: list["Record"]) -> list[Any]:
+        """None, or `ClaimLost`."""
+        rows = [
+            {
+                "key": one.claim.key, "claim": one.claim.token, "name": one.name, "outcome": one.outcome,
+                "request_id": one.request_id, "now": one.now,
+            }
+            for one in operations
+        ]  # fmt: skip
+        return _each(connection, _RECORD, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The result."""
+
+    claim: Claim
+    result: str
+    updates: str
+    now: float
+
+    @staticmethod
+    def run_all(connection: Connection, operations: list["Finish"]) -> list[Any]:
+        """None, or `ClaimLost`."""
+        rows = [
+            {
+                "key": one.claim.key, "claim": one.claim.token, "result": one.result, "updates": one.updates,
+                "now": one.now,
+            }
+            for one in operations
+        ]  # fmt: skip
+        if _count(connection, _FINISH, rows) == len(rows):
+            return [None] * len(rows)
+        return [None if one._is_mine(connection) else ClaimLost(one.claim.key) for one in operations]
+
+    def _is_mine(self, connection: Connection) -> bool:
+        columns = schema.requests.c
+        claim = connection.execute(select(columns.claim).where(columns.key == self.claim.key)).scalar()
+        return claim == self.claim.token
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """The result was published."""
+
+    key: str
+    now: float
+
+    @staticmethod
+    def run_all(connection: Connection, operations: list["Settle"]) -> list[None]:
+        """Nothing; one that is settled already stays so."""
+        _count(connection, _SETTLE, [{"key": one.key, "now": one.now} for one in operations])
+        return [None] * len(operations)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The request is given up for anybody; `more` attempts are counted."""
+
+    claim: Claim
+    more: int
+    now: float
+
+    @staticmethod
+    def run_all(connection: Connection, operations: list["Release"]) -> list[None]:
+        """Nothing; what another has taken over is his."""
+        rows = [
+            {"key": one.claim.key, "claim": one.claim.token, "more": one.more, "now": one.now} for one in operations
+        ]
+        _count(connection, _RELEASE, rows)
+        return [None] * len(operations)
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """Forget settled commands that nobody touched since."""
+
+    before: float
+
+    @staticmethod
+    def run_all(connection: Connection, operations: list["Prune"]) -> list[int]:
+        """How many were forgotten, a thousand at most: more would hold up those who write."""
+        columns = schema.requests.c
+        old = select(columns.key).where(
+            columns.kind == "command", columns.state == "settled", columns.updated_at < bindparam("before")
+        )
+        counts = []
+        for one in operations:
+            keys = list(connection.execute(old.limit(1000), {"before": one.before}).scalars())
+            if keys:
+                connection.execute(schema.effects.delete().where(schema.effects.c.request_key.in_(keys)))
+                connection.execute(schema.requests.delete().where(columns.key.in_(keys)))
+            counts.append(len(keys))
+        return counts
+
+
+def effects_of(connection: Connection, key: str) -> dict[str, EffectRecord]:
+    """The effects of a request by name, in the order in which they were meant."""
+    columns = schema.effects.c
+    rows = connection.execute(
+        select(schema.effects).where(columns.request_key == key).order_by(columns.intended_at, columns.name)
+    )
+    return {
+        row.name: EffectRecord(
+            row.name, row.intended_at, json.loads(row.marker),
+            json.loads(row.outcome) if row.outcome is not None else None, row.request_id,
+        )
+        for row in rows
+    }  # fmt: skip

@@ -1,0 +1,117 @@
+"""Who is at a request, and whether he still lives: told by a lock that dies with its holder, not by a clock."""
+
+import fcntl
+import os
+import zlib
+from pathlib import Path
+from typing import IO, Protocol
+from uuid import uuid4
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from workers.journal.database import is_sqlite
+
+#: First of the two keys of PostgreSQL's advisory locks; the second is made of the owner's id.
+_LOCKS = 0x6563_7301
+
+
+class Owner(Protocol):
+    """The process as a holder of requests."""
+
+    id: str
+
+    def lives(self, owner: str, connection: Connection) -> bool:
+        """Whether another owner holds its lock."""
+
+    def keep(self) -> None:
+        """Take the lock again if it was lost; called now and then."""
+
+    def close(self) -> None:
+        """Let the lock go."""
+
+
+def new_owner(engine: Engine) -> Owner:
+    """An owner for this kind of database, its lock taken."""
+    if is_sqlite(engine):
+        assert engine.url.database is not None
+        return FileOwner(Path(f"{engine.url.database}.owners"))
+    return SessionOwner(engine)
+
+
+class FileOwner:
+    """A locked file beside the database; the kernel unlocks it when the process ends, however it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.id = uuid4().hex
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file: IO[bytes] = (folder / self.id).open("wb")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def lives(self, owner: str, _connection: Connection) -> bool:
+        path = self._folder / owner
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def keep(self) -> None:
+        return
+
+    def close(self) -> None:
+        # Removed before it is unlocked: nobody can find it unlocked and take it for another's.
+        (self._folder / self.id).unlink(missing_ok=True)
+        self._file.close()
+
+
+class SessionOwner:
+    """An advisory lock of PostgreSQL, held by a session of its own.
+
+    If that session is lost, others may take our requests over; each take-over changes the claim, which is checked
+    whenever we write. So taking the lock again is all that is needed.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.id = f"{os.getpid()}-{uuid4().hex}"
+        self._engine = engine
+        self._session: Connection | None = None
+        self.keep()
+
+    def lives(self, owner: str, connection: Connection) -> bool:
+        taken = connection.execute(
+            text("SELECT pg_try_advisory_xact_lock(:kind, :owner)"), {"kind": _LOCKS, "owner": _number(owner)}
+        ).scalar()
+        return not taken
+
+    def keep(self) -> None:
+        try:
+            if self._session is not None:
+                self._session.execute(text("SELECT 1"))
+                self._session.commit()
+                return
+        except SQLAlchemyError:
+            self._drop()
+        session = self._engine.connect()
+        session.execute(text("SELECT pg_advisory_lock(:kind, :owner)"), {"kind": _LOCKS, "owner": _number(self.id)})
+        session.commit()
+        self._session = session
+
+    def close(self) -> None:
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._session is not None:
+            self._session.invalidate()
+            self._session.close()
+            self._session = None
+
+
+def _number(owner: str) -> int:
+    """A signed 32-bit number, as advisory locks want it."""
+    return zlib.crc32(owner.encode()) - 2**31

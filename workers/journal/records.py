@@ -1,0 +1,123 @@
+"""What the journal takes and gives. Times are Unix seconds, JSON is what the standard library's parser gives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class JournalError(Exception):
+    """The journal cannot be used as it is; the text says what to do."""
+
+
+class ClaimLost(Exception):
+    """Another worker has taken the request over: this one must not act for it any more."""
+
+
+class Kind(StrEnum):
+    """What a request is: it decides how long it is remembered."""
+
+    COMMAND = "command"
+    ORDER = "order"
+
+
+class State(StrEnum):
+    """How far a request is."""
+
+    RUNNING = "running"
+    #: The result and the final updates are written, and may not have been published.
+    DONE = "done"
+    #: They have been confirmed by the broker.
+    SETTLED = "settled"
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """A request as it comes. `key` is what makes it known again, `name` what an operator types."""
+
+    key: str
+    name: str
+    kind: Kind
+    operation: str
+    tenant: str
+    digest: str
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to act for a request; given to one worker at a time."""
+
+    key: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class EffectRecord:
+    """One effect: meant at `intended_at`, with what was known then; `outcome` is None until it is known."""
+
+    name: str
+    intended_at: float
+    marker: Any
+    outcome: dict[str, Any] | None
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The first time that it comes."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """It was begun, and whoever did it is gone or has released it."""
+
+    claim: Claim
+    effects: Mapping[str, EffectRecord]
+    attempts: int
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """It has a result. `settled`: which was published."""
+
+    result: dict[str, Any]
+    updates: list[dict[str, Any]]
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The key is known with another content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Another worker that lives is at it."""
+
+    owner: str
+
+
+Outcome = Begun | Resumed | Known | Conflict | Elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as an operator sees it."""
+
+    key: str
+    name: str
+    kind: Kind
+    operation: str
+    tenant: str
+    digest: str
+    state: State
+    attempts: int
+    deliveries: int
+    received_at: float
+    updated_at: float
+    result: dict[str, Any] | None
+    effects: tuple[EffectRecord, ...]

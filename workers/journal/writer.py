@@ -1,0 +1,155 @@
+"""The writing thread: everything that waits goes into one transaction, one commit, one sync of the disk."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+import structlog
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+log = structlog.get_logger()
+
+#: Operations of one transaction.
+MAX_GROUP = 500
+#: Seconds before a transaction that failed is tried again, doubled each time.
+FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
+#: Seconds of quiet after which the owner's lock is looked after.
+KEEP_EVERY = 5.0
+
+
+class Operation(Protocol):
+    """A kind of write. Many of a kind are carried out together."""
+
+    @staticmethod
+    def run_all(connection: Connection, operations: list[Any]) -> list[Any]:
+        """The outcomes in order; an exception as an outcome is that operation's own failure.
+
+        May be run again after a commit whose outcome is not known.
+        """
+
+
+@dataclass(slots=True)
+class _Job:
+    operation: Operation
+    future: "asyncio.Future[Any]"
+    outcome: Any = field(default=None)
+
+
+class Writer:
+    """Runs operations in groups until it is closed. Futures wait as long as the database cannot be written."""
+
+    def __init__(self, engine: Engine, keep: Callable[[], None]) -> None:
+        self._engine = engine
+        self._keep = keep
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._connection: Connection | None = None
+        self._closing = threading.Event()
+        #: Why the last transaction failed; None while all is well.
+        self.trouble: str | None = None
+        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+        self._thread.start()
+
+    def submit(self, operation: Operation) -> "asyncio.Future[Any]":
+        """The operation's outcome, once it is on the disk."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._queue.put(_Job(operation, future))
+        return future
+
+    async def close(self) -> None:
+        """End after what was submitted; what cannot be written now is given up."""
+        self._closing.set()
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _work(self) -> None:
+        open_ended = True
+        while open_ended:
+            jobs, open_ended = self._next_group()
+            if jobs:
+                self._write(jobs)
+            self._keep_owner()
+        self._disconnect()
+
+    def _keep_owner(self) -> None:
+        if time.monotonic() >= self._keep_at:
+            self._keep_at = time.monotonic() + KEEP_EVERY
+            try:
+                self._keep()
+            except (SQLAlchemyError, OSError) as error:
+                self._troubled(error)
+
+    _keep_at = 0.0
+
+    def _next_group(self) -> tuple[list[_Job], bool]:
+        try:
+            job = self._queue.get(timeout=KEEP_EVERY)
+        except Exception:
+            return [], True
+        jobs: list[_Job] = []
+        while job is not None:
+            jobs.append(job)
+            if len(jobs) >= MAX_GROUP or self._queue.empty():
+                return jobs, True
+            job = self._queue.get()
+        return jobs, False
+
+    def _write(self, jobs: list[_Job]) -> None:
+        delay = FIRST_DELAY
+        while True:
+            try:
+                self._transaction(jobs)
+            except (SQLAlchemyError, OSError) as error:
+                self._disconnect()
+                self._troubled(error)
+                if self._closing.is_set():
+                    return
+                time.sleep(delay)
+                delay = min(delay * 2, LONGEST_DELAY)
+            else:
+                if self.trouble is not None:
+                    log.info("journal.well_again")
+                    self.trouble = None
+                break
+        self._loop.call_soon_threadsafe(_resolve, jobs)
+
+    def _transaction(self, jobs: list[_Job]) -> None:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        kinds: dict[type, list[_Job]] = {}
+        for job in jobs:
+            kinds.setdefault(type(job.operation), []).append(job)
+        with self._connection.begin():
+            for kind, members in kinds.items():
+                outcomes = kind.run_all(self._connection, [job.operation for job in members])  # type: ignore[attr-defined]
+                for job, outcome in zip(members, outcomes, strict=True):
+                    job.outcome = outcome
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except (SQLAlchemyError, OSError):
+                connection.invalidate()
+
+    def _troubled(self, error: Exception) -> None:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0][:300]
+        if reason != self.trouble:
+            log.error("journal.trouble", why=reason)
+        self.trouble = reason
+
+
+def _resolve(jobs: list[_Job]) -> None:
+    for job in jobs:
+        if job.future.done():
+            continue
+        if isinstance(job.outcome, Exception):
+            job.future.set_exception(job.outcome)
+        else:
+            job.future.set_result(job.outcome)

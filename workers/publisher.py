@@ -1,0 +1,271 @@
+"""Publishing that is finished only when the broker has confirmed it, however often the connection is lost.
+
+Confirms are pipelined: a future for each delivery tag, a window, a deadline. Whatever is not understood (a time-out, a
+nack, a confirm that comes to a closed channel) ends the channel, and everything unconfirmed is published again, in
+order, on a new one; so a confirm can never be credited to another message.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from time import monotonic, time
+from typing import Any
+
+import structlog
+from pika import BasicProperties
+from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.channel import Channel
+from pika.spec import Basic
+
+from workers.connection import Link
+
+log = structlog.get_logger()
+
+#: Publications under way at once.
+WINDOW = 2000
+#: Seconds after which a publication that is not confirmed is not trusted any more.
+DEADLINE = 30.0
+#: Seconds before publishing again after the broker said no (a queue is full, an exchange is missing).
+FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
+PERSISTENT = 2
+_NOT_FOUND = 404
+
+
+class Published(Enum):
+    """What became of a publication."""
+
+    CONFIRMED = "confirmed"
+    #: Mandatory, and no queue took it.
+    RETURNED = "returned"
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One message to publish. `timestamp` is set when it is sent, in whole Unix seconds."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    message_id: str | None = None
+    correlation_id: str | None = None
+    type: str | None = None
+    headers: Mapping[str, Any] | None = None
+    mandatory: bool = False
+    content_type: str | None = "application/json"
+    content_encoding: str | None = None
+    reply_to: str | None = None
+    timestamp: int | None = None
+
+
+@dataclass(slots=True)
+class _Entry:
+    publication: Publication
+    future: "asyncio.Future[Published]"
+    sent_at: float = 0.0
+    returned: bool = field(default=False)
+
+
+class Publisher:
+    """The publishing connection. `on_missing` is called when an exchange is not there."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        window: int = WINDOW,
+        deadline: float = DEADLINE,
+        on_missing: Callable[[], None] | None = None,
+    ) -> None:
+        self._link = Link(url, "ecs-worker publish", self._connected, self._disconnected)
+        self._window = window
+        self._deadline = deadline
+        self._on_missing = on_missing
+        self._channel: Channel | None = None
+        self._next_tag = 1
+        #: Sent and not confirmed, by delivery tag, in order.
+        self._sent: dict[int, _Entry] = {}
+        #: Not sent yet, in order.
+        self._waiting: deque[_Entry] = deque()
+        self._failures = 0
+        self._watchdog: asyncio.Task[None] | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def link(self) -> Link:
+        """The connection, for whoever asks how it is."""
+        return self._link
+
+    @property
+    def unconfirmed(self) -> int:
+        """Publications that are not confirmed yet."""
+        return len(self._sent) + len(self._waiting)
+
+    def open(self) -> None:
+        """Begin to connect."""
+        self._link.open()
+        self._watchdog = asyncio.get_running_loop().create_task(self._watch())
+
+    def publish(self, publication: Publication) -> "asyncio.Future[Published]":
+        """The future is done when the broker has confirmed or returned it; it waits out whatever is in between."""
+        future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
+        entry = _Entry(publication, future)
+        self._empty.clear()
+        if self._channel is not None and not self._waiting and len(self._sent) < self._window:
+            self._send(entry)
+        else:
+            self._waiting.append(entry)
+        return future
+
+    async def drain(self) -> None:
+        """Wait until everything is confirmed."""
+        await self._empty.wait()
+
+    async def close(self) -> None:
+        """Close the connection; what is unconfirmed stays so, its future pending for ever."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        await self._link.close()
+
+    # From here on: the channel's life.
+
+    def _connected(self, connection: AsyncioConnection) -> None:
+        connection.channel(on_open_callback=self._channel_opened)
+
+    def _disconnected(self) -> None:
+        self._forget_channel()
+
+    def _channel_opened(self, channel: Channel) -> None:
+        channel.add_on_close_callback(self._channel_closed)
+        channel.add_on_return_callback(self._returned)
+        channel.confirm_delivery(self._confirmed, callback=lambda _: self._channel_ready(channel))
+
+    def _channel_ready(self, channel: Channel) -> None:
+        self._channel = channel
+        self._next_tag = 1
+        self._fill()
+
+    def _forget_channel(self) -> None:
+        """Everything unconfirmed is to be published again, before what has not been published at all."""
+        self._channel = None
+        again = list(self._sent.values())
+        self._sent.clear()
+        for entry in again:
+            entry.returned = False
+        self._waiting.extendleft(reversed(again))
+
+    def _channel_closed(self, channel: Channel, error: Exception) -> None:
+        if channel is not self._channel and self._channel is not None:
+            return
+        self._forget_channel()
+        if channel.connection.is_open:
+            code = getattr(error, "reply_code", None)
+            log.warning("publisher.channel_closed", why=str(error)[:300])
+            if code == _NOT_FOUND and self._on_missing is not None:
+                self._on_missing()
+            self._later(lambda: self._reopen(channel.connection))
+
+    def _reopen(self, connection: AsyncioConnection) -> None:
+        if self._channel is None and connection.is_open:
+            connection.channel(on_open_callback=self._channel_opened)
+
+    def _later(self, action: Callable[[], None]) -> None:
+        delay = min(FIRST_DELAY * 2**self._failures, LONGEST_DELAY)
+        self._failures = min(self._failures + 1, 10)
+        asyncio.get_running_loop().call_later(delay, action)
+
+    # From here on: one message's way.
+
+    def _fill(self) -> None:
+        while self._waiting and self._channel is not None and len(self._sent) < self._window:
+            self._send(self._waiting.popleft())
+
+    def _send(self, entry: _Entry) -> None:
+        if entry.future.cancelled():
+            self._settle()
+            return
+        channel = self._channel
+        assert channel is not None
+        one = entry.publication
+        self._sent[self._next_tag] = entry
+        self._next_tag += 1
+        entry.sent_at = monotonic()
+        channel.basic_publish(one.exchange, one.routing_key, one.body, _properties(one), one.mandatory)
+
+    def _returned(self, _channel: Channel, method: Basic.Return, properties: BasicProperties, _body: bytes) -> None:
+        """Comes before the confirm of the same message. The oldest of several that are alike is meant."""
+        for entry in self._sent.values():
+            one = entry.publication
+            if not entry.returned and (one.message_id, one.exchange, one.routing_key) == (
+                properties.message_id, method.exchange, method.routing_key,
+            ):  # fmt: skip
+                entry.returned = True
+                return
+        log.error("publisher.return_not_understood", message_id=properties.message_id)
+        self._link.drop()
+
+    def _confirmed(self, frame: Any) -> None:
+        method = frame.method
+        tags = self._tags(method.delivery_tag, method.multiple)
+        if isinstance(method, Basic.Nack):
+            self._refused(tags)
+            return
+        self._failures = 0
+        for tag in tags:
+            entry = self._sent.pop(tag)
+            if not entry.future.done():
+                entry.future.set_result(Published.RETURNED if entry.returned else Published.CONFIRMED)
+        self._settle()
+        if self._waiting:
+            self._fill()
+
+    def _tags(self, tag: int, multiple: bool) -> list[int]:
+        if not multiple:
+            return [tag] if tag in self._sent else []
+        found = []
+        for sent in self._sent:
+            if sent > tag:
+                break
+            found.append(sent)
+        return found
+
+    def _refused(self, tags: list[int]) -> None:
+        """Nacked: the queue is full or has lost its leader. Tried again, later and later."""
+        entries = [self._sent.pop(tag) for tag in tags]
+        log.warning("publisher.nacked", messages=len(entries))
+        for entry in entries:
+            entry.returned = False
+        self._later(lambda: self._again(entries))
+
+    def _again(self, entries: list[_Entry]) -> None:
+        self._waiting.extendleft(reversed(entries))
+        self._fill()
+
+    def _settle(self) -> None:
+        if not self._sent and not self._waiting:
+            self._empty.set()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(min(1.0, self._deadline / 4))
+            oldest = next(iter(self._sent.values()), None)
+            # A broker that blocks publishers says so; its silence then is no failure.
+            if oldest and not self._link.is_blocked and monotonic() - oldest.sent_at > self._deadline:
+                log.error("publisher.confirm_overdue", unconfirmed=len(self._sent))
+                self._link.drop()
+
+
+def _properties(one: Publication) -> BasicProperties:
+    return BasicProperties(
+        content_type=one.content_type,
+        content_encoding=one.content_encoding,
+        headers=dict(one.headers) if one.headers else None,
+        delivery_mode=PERSISTENT,
+        correlation_id=one.correlation_id,
+        reply_to=one.reply_to,
+        message_id=one.message_id,
+        timestamp=one.timestamp if one.timestamp is not None else int(time()),
+        type=one.type,
+    )

@@ -1,0 +1,32 @@
+"""A request as the dispatcher knows it: who asks for what, and how it is known again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from workers.envelope import Envelope
+from workers.journal import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A message that is right in form.
+
+    `name` is what makes it known again within its tenant, None for what leaves no journal entry; `work` is the typed
+    task or order, `message` the body without secrets.
+    """
+
+    envelope: Envelope
+    kind: Kind
+    operation: str
+    name: str | None
+    digest: str
+    tenant: str | None
+    user_id: str | None
+    instance_id: str | None
+    work: Any
+    message: Mapping[str, Any]
+
+    def key(self, project_id: str) -> str | None:
+        """The journal's key."""
+        return f"{self.kind}:{project_id}:{self.name}" if self.name is not None else None

@@ -1,0 +1,63 @@
+"""What comes after a failure: one pure function."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from handlers.errors import CloudRefusal
+from messages.codes import Code
+from messages.errors import OutcomeUnknown, Postponed, Refused, Transient
+from workers.journal import Kind
+
+#: Seconds for which an order is tried again.
+GIVE_UP_AFTER = 86400.0
+#: Times that an order is tried again after an error that nobody foresaw.
+UNFORESEEN_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """It is over: this is the answer. `park`: a person has to look at the message, too."""
+
+    refused: Refused
+    park: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Again after so many seconds. `counts`: as an attempt that failed; without, it only waits for something long."""
+
+    delay: int
+    counts: bool
+
+
+Decision = Answer | Retry
+
+
+def decide(error: Exception, kind: Kind, attempts: int, age: float, delays: Sequence[int]) -> Decision:
+    """The decision after an error; `attempts` failed before this one, `age` is in seconds since the first delivery."""
+    match error:
+        case Refused():
+            return Answer(error)
+        case CloudRefusal():
+            return Answer(error.as_failure())
+        case OutcomeUnknown():
+            return Answer(Refused(Code.FAILED, reason="outcome_unknown", detail=str(error)))
+        case Postponed():
+            return Retry(delays[0], counts=False)
+        case Transient():
+            if kind is Kind.ORDER and age < GIVE_UP_AFTER:
+                return Retry(_delay(attempts, delays), counts=True)
+            return Answer(Refused(Code.FAILED, reason=error.reason, detail=str(error)))
+        case _:
+            if kind is Kind.ORDER and attempts < UNFORESEEN_TRIES:
+                return Retry(_delay(attempts, delays), counts=True)
+            return Answer(Refused(Code.FAILED, reason="internal", detail=type(error).__name__), park=True)
+
+
+def is_last_try(age: float) -> bool:
+    """Whether a failure that may pass would not be tried again."""
+    return age >= GIVE_UP_AFTER
+
+
+def _delay(attempts: int, delays: Sequence[int]) -> int:
+    return delays[min(attempts, len(delays) - 1)]

@@ -1,0 +1,123 @@
+"""The configuration (contract 8): environment variables, and `.env` in the working directory."""
+
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from workers.topology import DEFAULT_RETRY_DELAYS
+
+Seconds = Annotated[float, Field(gt=0, le=86400 * 30)]
+
+
+class ConfigurationError(Exception):
+    """Values that are wrong; a line for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class Settings(BaseSettings):
+    """Every variable with its default. URLs are secrets: they hold passwords."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ECS_", env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True,
+        hide_input_in_errors=True,
+    )  # fmt: skip
+
+    broker_url: SecretStr = SecretStr("amqp://guest:guest@127.0.0.1:5672//")
+    journal_url: SecretStr = SecretStr("sqlite:///ecs-journal.db")
+    os_cloud: str | None = Field(None, validation_alias=AliasChoices("OS_CLOUD", "os_cloud"))
+    os_client_config_file: str | None = Field(
+        None, validation_alias=AliasChoices("OS_CLIENT_CONFIG_FILE", "os_client_config_file")
+    )
+    admin_cloud: str | None = None
+    project_domain: str = "default"
+    jwt_jwks: str | None = None
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
+    jwt_tenant_claim: str = "project"
+    trust_publishers: bool = False
+    tokenless_publishers: Annotated[tuple[str, ...], NoDecode] = ()
+    prefetch: int = Field(500, ge=1, le=65535)
+    openstack_threads: int = Field(32, ge=1, le=1000)
+    command_timeout: Seconds = 30.0
+    order_timeout: Seconds = 1500.0
+    retry_delays: Annotated[tuple[int, ...], NoDecode] = DEFAULT_RETRY_DELAYS
+    max_age: Seconds = 86400.0
+    billing_timezone: str = "Asia/Shanghai"
+    require_fee_data: bool = True
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    http_port: int = Field(8080, ge=0, le=65535)
+
+    @field_validator("tokenless_publishers", "retry_delays", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("retry_delays")
+    @classmethod
+    def _delays(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or any(not 1 <= delay <= 86400 for delay in value):
+            raise ValueError("needs seconds from 1 to 86400, separated by commas")
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _amqp(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("amqp://", "amqps://")):
+            raise ValueError("must begin with amqp:// or amqps://")
+        return value
+
+    @field_validator("journal_url")
+    @classmethod
+    def _database(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("sqlite:", "postgresql:", "postgresql+psycopg:")):
+            raise ValueError("must begin with sqlite: or postgresql:")
+        return value
+
+    @field_validator("billing_timezone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("there is no such time zone") from None
+        return value
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _who_asks(self) -> "Settings":
+        if self.trust_publishers == bool(self.jwt_jwks):
+            raise ValueError(
+                "ECS_TRUST_PUBLISHERS: just one of ECS_TRUST_PUBLISHERS=true and ECS_JWT_JWKS must be set, "
+                "or nobody could say who asks"
+            )
+        if self.jwt_jwks:
+            raise ValueError("ECS_JWT_JWKS: tokens are not verified yet in this version; set ECS_TRUST_PUBLISHERS=true")
+        return self
+
+
+def load_settings() -> Settings:
+    """The configuration of this process, or `ConfigurationError` naming every wrong value, none of them shown."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ConfigurationError([_problem(dict(one)) for one in error.errors(include_url=False)]) from None
+
+
+def _problem(error: dict[str, object]) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    location = error["loc"]
+    if not isinstance(location, tuple) or not location:
+        return message
+    name = str(location[0])
+    variable = name.upper() if name.upper().startswith(("ECS_", "OS_")) else f"ECS_{name.upper()}"
+    return f"{variable}: {message}"

@@ -1,0 +1,88 @@
+"""Logs and metrics."""
+
+import logging
+import sys
+from typing import Any
+
+import orjson
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from messages.secrets import mask_text
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def configure_logs(log_format: str, level: str) -> None:
+    """Log lines to stderr, as JSON objects or for a person's eyes; libraries' warnings, too."""
+    common: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        _mask_secrets,
+    ]
+    factory: Any
+    if log_format == "json":
+        renderer: Any = structlog.processors.JSONRenderer(serializer=_dumps)
+        factory = structlog.BytesLoggerFactory(file=sys.stderr.buffer)
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        factory = structlog.PrintLoggerFactory(file=sys.stderr)
+    structlog.configure(
+        processors=[*common, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=factory,
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.ERROR, handlers=[_Forward()], force=True)
+    # It tells of every reconnect in ten lines, which our own one line says better.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+
+class _Forward(logging.Handler):
+    """A library's log line as one of ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(record.levelno, "library", logger=record.name, said=record.getMessage())
+
+
+def _mask_secrets(_logger: Any, _method: str, event: Any) -> Any:
+    """The last net under all that must not be logged in the first place."""
+    for key, value in event.items():
+        if isinstance(value, str) and "eyJ" in value:
+            event[key] = mask_text(value)
+    return event
+
+
+def _dumps(value: Any, default: Any = None, **_: Any) -> bytes:
+    return orjson.dumps(value, default=default or str)
+
+
+class Metrics:
+    """What is counted; names as Prometheus wants them."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._results = Counter("ecs_results_total", "Requests answered", ["operation", "code"], registry=self.registry)
+        self._seconds = Histogram(
+            "ecs_request_seconds", "From delivery to ack", ["operation"], registry=self.registry,
+            buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+        )  # fmt: skip
+        self._events = Counter("ecs_messages_total", "What became of deliveries", ["event"], registry=self.registry)
+        self.in_flight = Gauge("ecs_in_flight", "Requests under way", registry=self.registry)
+        self.reconnects = Gauge("ecs_broker_reconnects", "Connections lost or not made", registry=self.registry)
+        self._children: dict[tuple[str, ...], Any] = {}
+
+    def answered(self, operation: str, code: object, seconds: float) -> None:
+        """A request was answered and its message settled."""
+        key = (operation, str(code))
+        pair = self._children.get(key)
+        if pair is None:
+            pair = self._children[key] = (self._results.labels(*key), self._seconds.labels(operation))
+        pair[0].inc()
+        pair[1].observe(seconds)
+
+    def event(self, name: str) -> None:
+        """Something else happened to a delivery: ignored, parked, retried, duplicate, conflict."""
+        self._events.labels(name).inc()
