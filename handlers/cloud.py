@@ -89,7 +89,7 @@ class Cloud:
         """A session scoped to one project, made on first use."""
         warm = self._projects.get(project_id)
         if warm is None:
-            warm = _Warm(asyncio.ensure_future(self._connect_to(project_id)))
+            warm = _Warm(asyncio.ensure_future(self._connect_to(project_id)), time.monotonic())
             self._projects[project_id] = warm
             self._close_surplus()
         self._projects.move_to_end(project_id)
@@ -101,6 +101,16 @@ class Cloud:
             if self._projects.get(project_id) is warm:
                 del self._projects[project_id]
             raise
+
+    async def list_projects(self) -> list[ProjectName]:
+        """The projects that the service account has a role in."""
+        account = await self._connect_account()
+        return await self.in_thread(lambda: _projects_of(account))
+
+    async def missing_services(self) -> list[str]:
+        """The services that are called and that the catalogue does not list."""
+        account = await self._connect_account()
+        return await self.in_thread(lambda: _missing_services(account))
 
     async def find_project(self, tenant: str) -> ProjectName:
         """The project with this id or name (in the configured domain), or `Refused` naming `tenant_id`."""
@@ -166,8 +176,7 @@ class Cloud:
         return Project(project_id, connection, self.in_thread)
 
     async def _list_projects(self) -> None:
-        account = await self._connect_account()
-        projects = await self.in_thread(lambda: _projects_of(account))
+        projects = await self.list_projects()
         by_name = {project.name: project for project in projects if project.domain_id == self._settings.project_domain}
         # An id wins over a name: nobody may take another's place by naming a project so.
         self._names = by_name | {project.id: project for project in projects}
@@ -220,7 +229,7 @@ class Project:
 @dataclass(slots=True)
 class _Warm:
     project: "asyncio.Future[Project]"
-    used_at: float = 0.0
+    used_at: float
 
     def close(self) -> None:
         if self.project.done() and not self.project.cancelled() and self.project.exception() is None:
@@ -259,6 +268,13 @@ def _projects_of(account: "Connection") -> list[ProjectName]:
         mutating=False,
     )
     return [ProjectName(project["id"], project["name"], project["domain_id"]) for project in reply.body["projects"]]
+
+
+def _missing_services(account: "Connection") -> list[str]:
+    try:
+        return [service.name.lower() for service in Service if getattr(account, service.proxy).get_endpoint() is None]
+    except Exception as error:
+        raise Transient("keystone", detail=_described(error)) from None
 
 
 def _project_of(connection: "Connection") -> str:

@@ -13,7 +13,8 @@ from typing import Any, Protocol, TypeVar
 from handlers.cloud import Reply
 from handlers.deadlines import Deadline, growing
 from handlers.errors import CloudRefusal, Conflict
-from messages.errors import Ambiguous, OutcomeUnknown, Transient
+from messages.codes import Code
+from messages.errors import Ambiguous, OutcomeUnknown, Refused, Transient
 
 T = TypeVar("T")
 
@@ -66,10 +67,15 @@ Landed = Callable[[Any], Awaitable[str | None]]
 
 
 class Effects:
-    """The effects of one request. `patience` says until when a call that failed in passing is tried again."""
+    """The effects of one request.
 
-    def __init__(self, ledger: Ledger, patience: Deadline) -> None:
+    `patience` says until when a call that failed in passing is tried again; past `expiry`, where there is one, nothing
+    is begun any more: whoever asked has given up.
+    """
+
+    def __init__(self, ledger: Ledger, patience: Deadline, expiry: Deadline | None = None) -> None:
         self._ledger = ledger
+        self._expiry = expiry
         self.patience = patience
 
     def begun(self, name: str) -> bool:
@@ -119,9 +125,15 @@ class Effects:
             marker = effect.marker
             if await self._found(name, landed, marker, Deadline.after(SETTLE)):
                 return
+            self._check_expiry()
         else:
+            self._check_expiry()
             await self._ledger.intend(name, marker)
         await self._do(name, do, landed, marker, unsure=unsure)
+
+    def _check_expiry(self) -> None:
+        if self._expiry is not None and self._expiry.passed:
+            raise Refused(Code.FAILED, reason="timeout", detail="the time was up before it could be begun")
 
     async def _do(
         self, name: str, do: Callable[[], Awaitable[Reply]], landed: Landed, marker: Any, *, unsure: bool

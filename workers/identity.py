@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from handlers.cloud import Cloud
-from messages.errors import wrong
+from messages.codes import Code
+from messages.errors import Refused, wrong
 from workers.journal import Journal, Kind
 from workers.request import Request
 
@@ -49,5 +50,5 @@ class TrustedPublishers:
             raise wrong("tenant_id", "only an admin cloud (ECS_ADMIN_CLOUD) could tell whose the instance is")
         owner = await self._cloud.owner_of(request.instance_id or "")
         if owner is None:
-            raise wrong("instanceId", "there is no such instance")
+            raise Refused(Code.SERVER_UNKNOWN, request.instance_id)
         return owner

@@ -70,7 +70,7 @@ def routed_by(envelope: Envelope) -> tuple[str, str]:
 
 
 def first_seen(envelope: Envelope, now: float) -> float:
-    """When the message first came to a worker, in Unix seconds; never in the future."""
+    """When the message first came to a worker, in whole Unix seconds where it came before; never in the future."""
     seen = envelope.headers.get(FIRST_SEEN_HEADER)
     return min(float(seen), now) if isinstance(seen, (int, float)) else now
 

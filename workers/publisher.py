@@ -17,6 +17,7 @@ import structlog
 from pika import BasicProperties
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
+from pika.exceptions import AMQPError
 from pika.spec import Basic
 
 from workers.connection import Link
@@ -189,10 +190,18 @@ class Publisher:
         channel = self._channel
         assert channel is not None
         one = entry.publication
+        try:
+            channel.basic_publish(one.exchange, one.routing_key, one.body, _properties(one), one.mandatory)
+        except AMQPError as error:
+            if channel.is_open:  # it cannot be written as AMQP: nothing was sent, and no tag was used
+                entry.future.set_exception(error)
+                self._settle()
+            else:
+                self._waiting.append(entry)
+            return
         self._sent[self._next_tag] = entry
         self._next_tag += 1
         entry.sent_at = monotonic()
-        channel.basic_publish(one.exchange, one.routing_key, one.body, _properties(one), one.mandatory)
 
     def _returned(self, _channel: Channel, method: Basic.Return, properties: BasicProperties, _body: bytes) -> None:
         """Comes before the confirm of the same message. The oldest of several that are alike is meant."""

@@ -33,7 +33,7 @@ class Retry:
 Decision = Answer | Retry
 
 
-def decide(error: Exception, kind: Kind, attempts: int, age: float, delays: Sequence[int]) -> Decision:
+def decide(error: Exception, kind: Kind, attempts: int, age: float, delays: Sequence[int]) -> Decision:  # noqa: PLR0911
     """The decision after an error; `attempts` failed before this one, `age` is in seconds since the first delivery."""
     match error:
         case Refused():

@@ -115,6 +115,28 @@ def declare(url: str, wanted: Topology) -> None:
             raise TopologyMismatch(_advice(str(error.reply_text))) from None
 
 
+def compare(url: str, retry_delays: Iterable[int]) -> tuple[str, list[str]]:
+    """The broker's version, and the names of what is not declared yet. Changes nothing. Blocks."""
+    from amqp.exceptions import NotFound  # noqa: PLC0415
+
+    missing = []
+    with Connection(url, connect_timeout=_SECONDS) as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0.1)
+        version = str(connection.connection.server_properties.get("version", "unknown"))
+        wanted = topology(retry_delays)
+        for entity in (*wanted.exchanges, *wanted.queues):
+            try:
+                with connection.channel() as channel:  # the broker closes it where something is missing
+                    bound = entity(channel)
+                    if isinstance(entity, Queue):
+                        bound.queue_declare(passive=True)
+                    else:
+                        bound.declare(passive=True)
+            except NotFound:
+                missing.append(entity.name)
+    return version, missing
+
+
 def _advice(broker_text: str) -> str:
     told = broker_text.removeprefix("PRECONDITION_FAILED - ").replace("\n", " ")
     return (

@@ -1,0 +1,188 @@
+"""The one place where everything is wired."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Mapping
+from zoneinfo import ZoneInfo
+
+import structlog
+
+from handlers.catalogue import HANDLERS, Handler
+from handlers.cloud import Cloud, CloudSettings
+from handlers.context import Policy
+from workers.consumer import Consumer, Delivery
+from workers.dispatch import Dispatcher, Limits
+from workers.health import HealthServer
+from workers.identity import TrustedPublishers
+from workers.journal import Journal
+from workers.outbox import Outbox
+from workers.publisher import Publisher
+from workers.settings import Settings
+from workers.telemetry import Metrics
+from workers.topology import INPUT_QUEUES, UNDELIVERED_QUEUE, TopologyMismatch, declare, topology
+from workers.undelivered import move_to_dead
+
+log = structlog.get_logger()
+
+#: Seconds that what is under way may take when the worker is told to end; the next worker goes on with the rest.
+DRAIN = 25.0
+#: Seconds for which commands are remembered; orders are for good.
+COMMANDS_KEPT = 7 * 86400.0
+_PRUNE_EVERY = 600.0
+_DECLARE_DELAYS = (0.5, 1, 2, 5, 10)
+
+
+def cloud_settings(settings: Settings) -> CloudSettings:
+    """Which clouds are used."""
+    return CloudSettings(
+        cloud=settings.os_cloud,
+        admin_cloud=settings.admin_cloud,
+        project_domain=settings.project_domain,
+        threads=settings.openstack_threads,
+    )
+
+
+class Worker:
+    """A worker from start to drained."""
+
+    def __init__(self, settings: Settings, handlers: Mapping[type, Handler] = HANDLERS) -> None:
+        self._settings = settings
+        self._broker_url = settings.broker_url.get_secret_value()
+        self._policy = Policy(settings.require_fee_data, ZoneInfo(settings.billing_timezone))
+        self.metrics = Metrics()
+        self.journal = Journal(settings.journal_url.get_secret_value())
+        self.cloud = Cloud(cloud_settings(settings))
+        self.publisher = Publisher(self._broker_url, on_missing=self._declare_soon)
+        self._outbox = Outbox(self.publisher, on_returned=self._declare_soon)
+        self.dispatcher = Dispatcher(
+            cloud=self.cloud,
+            identity=TrustedPublishers(self.cloud, self.journal),
+            journal=self.journal,
+            outbox=self._outbox,
+            handlers=handlers,
+            policy=self._policy,
+            limits=Limits(
+                settings.command_timeout, settings.order_timeout, settings.max_age, tuple(settings.retry_delays)
+            ),
+            metrics=self.metrics,
+        )
+        self.consumer = Consumer(
+            self._broker_url,
+            (*INPUT_QUEUES, UNDELIVERED_QUEUE),
+            settings.prefetch,
+            self._deliver,
+            on_cancelled=lambda _: self._declare_soon(),
+        )
+        self._stopping = asyncio.Event()
+        self._declaring: asyncio.Task[None] | None = None
+        self._moving: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Work until SIGTERM or SIGINT, then drain. `TopologyMismatch` and `JournalError` end it at the start."""
+        self._catch_signals()
+        await self.journal.open()
+        health = self._health()
+        if not await self._until_declared():
+            await self.journal.close()
+            return
+        self.publisher.open()
+        self.consumer.open()
+        pruning = asyncio.create_task(self._prune())
+        log.info("worker.started", prefetch=self._settings.prefetch)
+        await self._stopping.wait()
+        pruning.cancel()
+        await self._drain()
+        if health is not None:
+            await health.close()
+        log.info("worker.ended")
+
+    def stop(self) -> None:
+        """Begin to drain."""
+        self._stopping.set()
+
+    def problems(self) -> list[str]:
+        """What keeps the worker from working now."""
+        found = []
+        if self._stopping.is_set():
+            found.append("draining")
+        if not self.consumer.link.is_up or len(self.consumer.consuming) < len(INPUT_QUEUES):
+            found.append("not consuming from the broker")
+        if not self.publisher.link.is_up:
+            found.append("not publishing to the broker")
+        if self.publisher.link.is_blocked:
+            found.append("the broker takes no messages (memory or disk alarm)")
+        if self.journal.trouble is not None:
+            found.append(f"journal: {self.journal.trouble}")
+        return found
+
+    async def _drain(self) -> None:
+        """Stop consuming, finish or leave to the next worker, confirms, then acks."""
+        log.info("worker.draining", in_flight=self.dispatcher.in_flight)
+        self.consumer.pause()
+        await self.dispatcher.drain(DRAIN)
+        if self._moving:
+            await asyncio.wait(self._moving, timeout=5)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.publisher.drain(), 5)
+        await self.consumer.close()
+        await self.publisher.close()
+        await self.journal.close()
+        await self.cloud.close()
+
+    def _deliver(self, delivery: Delivery) -> None:
+        if delivery.envelope.queue == UNDELIVERED_QUEUE:
+            moving = asyncio.get_running_loop().create_task(move_to_dead(delivery, self._outbox, self._policy))
+            self._moving.add(moving)
+            moving.add_done_callback(self._moving.discard)
+        else:
+            self.dispatcher.accept(delivery)
+            self.metrics.in_flight.set(self.dispatcher.in_flight)
+
+    async def _until_declared(self) -> bool:
+        """Declare the topology; a broker that is down is waited for. False when told to end meanwhile."""
+        tries = 0
+        while not self._stopping.is_set():
+            try:
+                await asyncio.to_thread(declare, self._broker_url, topology(self._settings.retry_delays))
+            except TopologyMismatch:
+                raise
+            except Exception as error:
+                delay = _DECLARE_DELAYS[min(tries, len(_DECLARE_DELAYS) - 1)]
+                log.warning("broker.not_reached", why=f"{type(error).__name__}: {error}"[:300], again_in=delay)
+                tries += 1
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), delay)
+            else:
+                return True
+        return False
+
+    def _declare_soon(self) -> None:
+        """Something of ours is gone from the broker: declare everything again, once for all who notice."""
+        if self._declaring is None or self._declaring.done():
+            self._declaring = asyncio.get_running_loop().create_task(self._declare_again())
+
+    async def _declare_again(self) -> None:
+        try:
+            await self._until_declared()
+        except TopologyMismatch as error:
+            log.error("topology.mismatch", why=str(error))  # noqa: TRY400 - its text says it all
+            self.stop()
+
+    async def _prune(self) -> None:
+        while True:
+            while await self.journal.prune(COMMANDS_KEPT):
+                pass
+            self.metrics.reconnects.set(self.consumer.link.reconnects + self.publisher.link.reconnects)
+            await asyncio.sleep(_PRUNE_EVERY)
+
+    def _health(self) -> HealthServer | None:
+        if not self._settings.http_port:
+            return None
+        server = HealthServer(self._settings.http_port, self.problems, self.metrics.registry)
+        server.open()
+        return server
+
+    def _catch_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.stop)

@@ -1,0 +1,140 @@
+"""The commands."""
+
+import asyncio
+import sys
+import traceback
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workers.cli.exits import CommandFailed, Exit
+from workers.cli.output import Format, show
+
+if TYPE_CHECKING:
+    from workers.settings import Settings
+
+app = typer.Typer(
+    name="ecs-worker", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Carries out server actions and paid orders from RabbitMQ on OpenStack.",
+)  # fmt: skip
+topology_app = typer.Typer(no_args_is_help=True, help="Exchanges and queues.")
+app.add_typer(topology_app, name="topology")
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="How data is printed to stdout.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
+
+
+@app.callback()
+def options(context: typer.Context, verbose: Verbose = False) -> None:
+    """Carries out server actions and paid orders from RabbitMQ on OpenStack."""
+    context.obj = verbose
+
+
+@app.command()
+def run() -> None:
+    """Consume until SIGTERM or SIGINT, then drain and exit."""
+    from workers.bootstrap import Worker  # noqa: PLC0415 - each command imports what it needs
+    from workers.journal import JournalError  # noqa: PLC0415
+    from workers.telemetry import configure_logs  # noqa: PLC0415
+    from workers.topology import TopologyMismatch  # noqa: PLC0415
+
+    settings = _settings()
+    configure_logs(settings.log_format, settings.log_level)
+
+    async def work() -> None:
+        await Worker(settings).run()
+
+    try:
+        asyncio.run(work())
+    except TopologyMismatch as error:
+        raise CommandFailed(Exit.REFUSED, str(error)) from error
+    except JournalError as error:
+        raise CommandFailed(Exit.UNREACHABLE, f"{error}; check ECS_JOURNAL_URL") from error
+
+
+@app.command()
+def check(output: Output = Format.TABLE) -> None:
+    """Look at the configuration, the broker, the journal and the cloud."""
+    from workers.cli.check import check_all  # noqa: PLC0415
+
+    findings, code = check_all()
+    show([finding.row() for finding in findings], output)
+    raise typer.Exit(code)
+
+
+@topology_app.command("show")
+def topology_show(output: Output = Format.TABLE) -> None:
+    """List what the worker declares."""
+    from workers.topology import rows, topology  # noqa: PLC0415
+
+    show(rows(topology(_retry_delays())), output)
+
+
+@topology_app.command("apply")
+def topology_apply(output: Output = Format.TABLE) -> None:
+    """Declare exchanges and queues; what is there already stays."""
+    from workers.topology import TopologyMismatch, declare, rows, topology  # noqa: PLC0415
+
+    settings = _settings()
+    wanted = topology(settings.retry_delays)
+    try:
+        declare(settings.broker_url.get_secret_value(), wanted)
+    except TopologyMismatch as error:
+        raise CommandFailed(Exit.REFUSED, str(error)) from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CommandFailed(
+            Exit.UNREACHABLE, f"the broker cannot be reached: {reason}; check ECS_BROKER_URL"
+        ) from error
+    show(rows(wanted), output)
+
+
+@app.command()
+def demo(
+    openstack: Annotated[str, typer.Option(help="simulated, or real: Keystone, Nova and the others.")] = "simulated",
+) -> None:
+    """Run everything on this machine for a minute and show what happens."""
+    from workers.cli.demo import run_demo  # noqa: PLC0415
+
+    if openstack not in ("simulated", "real"):
+        raise CommandFailed(Exit.USAGE, "--openstack is simulated or real")
+    raise typer.Exit(run_demo(openstack))
+
+
+def _settings() -> "Settings":
+    from workers.settings import ConfigurationError, load_settings  # noqa: PLC0415
+
+    try:
+        return load_settings()
+    except ConfigurationError as error:
+        raise CommandFailed(Exit.CONFIGURATION, str(error)) from error
+
+
+def _retry_delays() -> tuple[int, ...]:
+    """Showing the topology needs no complete configuration."""
+    from workers.settings import ConfigurationError, load_settings  # noqa: PLC0415
+    from workers.topology import DEFAULT_RETRY_DELAYS  # noqa: PLC0415
+
+    try:
+        return tuple(load_settings().retry_delays)
+    except ConfigurationError:
+        return DEFAULT_RETRY_DELAYS
+
+
+def run_app() -> None:
+    """Run the command line; an error is one line on stderr, a traceback only with `-v`."""
+    verbose = "-v" in sys.argv[1:] or "--verbose" in sys.argv[1:]
+    try:
+        app()
+    except CommandFailed as error:
+        if verbose:
+            traceback.print_exc()
+        print(error, file=sys.stderr)
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        print(f"unexpected {type(error).__name__}: {error} (-v shows where)", file=sys.stderr)
+        sys.exit(Exit.UNEXPECTED)

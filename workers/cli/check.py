@@ -1,0 +1,177 @@
+"""`ecs-worker check`: configuration, broker, journal, cloud, a line each with what to do."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from handlers.cloud import Cloud
+from handlers.errors import CloudRefusal
+from messages.errors import Transient
+from workers.bootstrap import cloud_settings
+from workers.cli.exits import Exit
+from workers.journal import JournalError
+from workers.journal.database import current_revision, head_revision, open_engine
+from workers.settings import ConfigurationError, Settings, load_settings
+from workers.topology import TopologyMismatch, compare
+
+_SECONDS = 30
+
+
+class Verdict(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line. `advice` is empty where there is nothing to do."""
+
+    check: str
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+    def row(self) -> dict[str, str]:
+        """The line's fields."""
+        return {"check": self.check, "result": self.verdict.value, "found": self.found, "advice": self.advice}
+
+
+def check_all() -> tuple[list[Finding], Exit]:
+    """Every finding, and the exit code that they amount to."""
+    try:
+        settings = load_settings()
+    except ConfigurationError as error:
+        return [
+            Finding("configuration", Verdict.FAILED, problem, "see docs/reference/configuration.md")
+            for problem in error.problems
+        ], Exit.CONFIGURATION
+    findings = asyncio.run(_check(settings))
+    if any(one.verdict is Verdict.UNREACHABLE for one in findings):
+        return findings, Exit.UNREACHABLE
+    return findings, Exit.CHECK_FAILED if any(one.verdict is Verdict.FAILED for one in findings) else Exit.OK
+
+
+async def _check(settings: Settings) -> list[Finding]:
+    findings = [Finding("configuration", Verdict.OK, _shown(settings))]
+    for check in (_broker, _journal, _cloud):
+        findings += await _guarded(check, settings)
+    return findings
+
+
+async def _guarded(check: Callable[[Settings], Awaitable[list[Finding]]], settings: Settings) -> list[Finding]:
+    name = check.__name__.strip("_")
+    try:
+        async with asyncio.timeout(_SECONDS):
+            return await check(settings)
+    except TimeoutError:
+        return [Finding(name, Verdict.UNREACHABLE, f"no answer in {_SECONDS} s", "look at the network between")]
+
+
+def _shown(settings: Settings) -> str:
+    """The configuration in a line; URLs without their passwords."""
+    from sqlalchemy.engine import make_url  # noqa: PLC0415
+
+    journal = make_url(settings.journal_url.get_secret_value()).render_as_string(hide_password=True)
+    return f"broker {_without_password(settings)}, journal {journal}, cloud {settings.os_cloud or '(environment)'}"
+
+
+def _without_password(settings: Settings) -> str:
+    scheme, _, rest = settings.broker_url.get_secret_value().partition("://")
+    user, at, host = rest.rpartition("@")
+    return f"{scheme}://{user.partition(':')[0]}:***@{host}" if at else f"{scheme}://{host}"
+
+
+async def _broker(settings: Settings) -> list[Finding]:
+    shown = _without_password(settings)
+    try:
+        version, missing = await asyncio.to_thread(
+            compare, settings.broker_url.get_secret_value(), tuple(settings.retry_delays)
+        )
+    except TopologyMismatch as error:
+        return [Finding("broker", Verdict.FAILED, "another topology", str(error))]
+    except Exception as error:
+        refused = "ACCESS_REFUSED" in str(error) or "NOT_ALLOWED" in str(error)
+        advice = (
+            "check user, password and virtual host of ECS_BROKER_URL" if refused else "start it, or set ECS_BROKER_URL"
+        )
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        return [Finding("broker", Verdict.FAILED if refused else Verdict.UNREACHABLE, f"{shown}: {reason}", advice)]
+    findings = [Finding("broker", Verdict.OK, f"RabbitMQ {version} at {shown}")]
+    if missing:
+        findings.append(
+            Finding(
+                "topology", Verdict.WARNING, f"not declared yet: {', '.join(missing)}",
+                "the worker declares them at its start; or run: ecs-worker topology apply",
+            )
+        )  # fmt: skip
+    else:
+        findings.append(Finding("topology", Verdict.OK, "declared"))
+    return findings
+
+
+async def _journal(settings: Settings) -> list[Finding]:
+    try:
+        engine = open_engine(settings.journal_url.get_secret_value())
+        current = await asyncio.to_thread(current_revision, engine)
+        engine.dispose()
+    except JournalError as error:
+        return [Finding("journal", Verdict.UNREACHABLE, str(error), "start the database, or set ECS_JOURNAL_URL")]
+    if current == head_revision():
+        return [Finding("journal", Verdict.OK, f"{engine.dialect.name}, revision {current}")]
+    found = f"{engine.dialect.name}, revision {current or 'none'}, {head_revision()} is needed"
+    return [Finding("journal", Verdict.WARNING, found, "the worker migrates it at its start")]
+
+
+async def _cloud(settings: Settings) -> list[Finding]:
+    cloud = Cloud(cloud_settings(settings))
+    try:
+        return [*await _service_account(cloud), *await _admin(cloud, settings)]
+    finally:
+        await cloud.close()
+
+
+async def _service_account(cloud: Cloud) -> list[Finding]:
+    try:
+        projects = await cloud.list_projects()
+        missing = await cloud.missing_services()
+    except (Transient, CloudRefusal) as error:
+        return [_unreached("keystone", error)]
+    findings = [Finding("keystone", Verdict.OK, "the service account can log in")]
+    if missing:
+        advice = "the service catalogue must list them; ask who runs the cloud"
+        findings.append(Finding("catalogue", Verdict.FAILED, f"missing: {', '.join(missing)}", advice))
+    else:
+        findings.append(Finding("catalogue", Verdict.OK, "compute, block storage, image and network are there"))
+    if projects:
+        names = ", ".join(sorted(project.name for project in projects)[:10])
+        findings.append(Finding("rights", Verdict.OK, f"a role in {len(projects)} projects: {names}"))
+    else:
+        advice = "give it the role member in every tenant's project (an inherited role on their domain does it)"
+        findings.append(Finding("rights", Verdict.FAILED, "the service account has a role in no project", advice))
+    return findings
+
+
+async def _admin(cloud: Cloud, settings: Settings) -> list[Finding]:
+    if settings.admin_cloud is None:
+        advice = "without it: no owner of an instance is looked up, no server in ERROR is reset (ECS_ADMIN_CLOUD)"
+        return [Finding("admin cloud", Verdict.OK, "not configured", advice)]
+    try:
+        admin = await cloud.admin()
+    except (Transient, CloudRefusal) as error:
+        return [_unreached("admin cloud", error)]
+    return [Finding("admin cloud", Verdict.OK, f"{settings.admin_cloud}, project {admin.id}")]
+
+
+def _unreached(check: str, error: Any) -> Finding:
+    text = " ".join(str(error).split())[:250]
+    refused = "401" in text or "Unauthorized" in text
+    configuration = getattr(error, "reason", "") == "cloud_configuration"
+    verdict = Verdict.FAILED if refused or configuration else Verdict.UNREACHABLE
+    advice = "check OS_CLOUD, OS_CLIENT_CONFIG_FILE and the account in clouds.yaml"
+    return Finding(check, verdict, text, advice)

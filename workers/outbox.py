@@ -1,0 +1,157 @@
+"""What the worker publishes: results, status updates, messages that wait and messages that are parked."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from uuid import UUID, uuid5
+
+import structlog
+
+from messages.errors import Refused
+from messages.results import Result
+from messages.secrets import MASK, could_hold_secret, mask, mask_text
+from messages.wire import encode
+from workers.envelope import Envelope
+from workers.intake import (
+    ATTEMPTS_HEADER,
+    FIRST_SEEN_HEADER,
+    ROUTING_KEY_HEADER,
+    first_seen,
+    is_own_queue,
+    routed_by,
+)
+from workers.publisher import Publication, Published, Publisher
+from workers.topology import DEAD_EXCHANGE, RESULTS_EXCHANGE, RETRY_EXCHANGE, RETRY_HEADER, STATUS_EXCHANGE
+
+log = structlog.get_logger()
+
+_IDS = UUID("6f1c1d0e-6f0a-5c55-9f0e-3d0c3e6b2a71")
+_TRACE_HEADERS = ("traceparent", "tracestate")
+#: Seconds before a message that no queue took is published again, where a taker must exist.
+_RETURNED_DELAY = 1.0
+_MAX_ERROR = 500
+
+
+class Outbox:
+    """Publishes at once; what is returned ends when the broker has it.
+
+    `on_returned` is called when a queue of our own is not there.
+    """
+
+    def __init__(self, publisher: Publisher, on_returned: Callable[[], None]) -> None:
+        self._publisher = publisher
+        self._on_returned = on_returned
+
+    def result(self, envelope: Envelope, operation: str, key: str, result: Result) -> list[Awaitable[Any]]:
+        """Publish a result to whoever asked; `key` makes it known again: copies share id and body."""
+        body = encode(result.envelope())
+        shared: dict[str, Any] = {
+            "body": body, "message_id": str(uuid5(_IDS, f"{key}|result")), "type": operation,
+            "correlation_id": envelope.correlation_id or envelope.message_id,
+            "headers": {"x-ecs-http-status": result.http, **_trace(envelope)},
+        }  # fmt: skip
+        published: list[Awaitable[Any]] = []
+        is_order = operation.startswith("order.")
+        replies = envelope.reply_to is not None and not is_own_queue(envelope.reply_to)
+        if replies and envelope.reply_to is not None:
+            reply = Publication("", envelope.reply_to, mandatory=True, **shared)
+            published.append(self._publish_reply(reply))
+        if is_order:
+            published.append(self._must_arrive(Publication(RESULTS_EXCHANGE.name, operation, mandatory=True, **shared)))
+        elif not replies:
+            published.append(self._publisher.publish(Publication(RESULTS_EXCHANGE.name, operation, **shared)))
+        return published
+
+    def update(self, envelope: Envelope, body: Mapping[str, Any], key: str) -> Awaitable[Any]:
+        """Publish a status update."""
+        identity = f"{key}|{body['resource']}|{body['id']}|{'final' if body['final'] else body['status']}"
+        return self._publisher.publish(
+            Publication(
+                STATUS_EXCHANGE.name, f"{body['resource']}.{body['id']}", encode(body),
+                message_id=str(uuid5(_IDS, identity)), type=body["operation"],
+                correlation_id=envelope.correlation_id or envelope.message_id, headers=_trace(envelope) or None,
+            )
+        )  # fmt: skip
+
+    async def retry(self, envelope: Envelope, message: Mapping[str, Any], delay: int, attempts: int) -> None:
+        """Have the message come back after a delay, without its secrets."""
+        exchange, routing_key = routed_by(envelope)
+        now = time.time()
+        headers = {
+            **_kept(envelope.headers),
+            RETRY_HEADER: str(delay),
+            ATTEMPTS_HEADER: attempts,
+            FIRST_SEEN_HEADER: int(first_seen(envelope, now)),
+            ROUTING_KEY_HEADER: f"{exchange} {routing_key}",
+        }
+        await self._must_arrive(
+            _again(envelope, RETRY_EXCHANGE.name, envelope.queue, encode(mask(dict(message))), headers)
+        )
+
+    async def park(self, envelope: Envelope, refused: Refused, attempts: int, origin: str | None = None) -> None:
+        """Put a message that cannot be handled where an operator finds it, without its secrets."""
+        headers = {
+            **_kept(envelope.headers),
+            "x-ecs-error-code": str(refused.code.wire),
+            "x-ecs-error": mask_text(f"{refused.code.text_for(refused.subject)}; {refused.detail or ''}")[:_MAX_ERROR],
+            "x-ecs-origin-queue": origin or envelope.queue,
+            ATTEMPTS_HEADER: attempts,
+            "x-ecs-failed-at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        body = masked_body(envelope.body)
+        await self._must_arrive(_again(envelope, DEAD_EXCHANGE.name, origin or envelope.queue, body, headers))
+
+    def _publish_reply(self, publication: Publication) -> Awaitable[Any]:
+        published = self._publisher.publish(publication)
+        published.add_done_callback(lambda done: _note_returned(done, publication))
+        return published
+
+    def _must_arrive(self, publication: Publication) -> Awaitable[Any]:
+        return self._until_taken(self._publisher.publish(publication), publication)
+
+    async def _until_taken(self, published: "asyncio.Future[Published]", publication: Publication) -> None:
+        """Until a queue has it: our own queue may have been deleted, and is declared again meanwhile."""
+        while await published is Published.RETURNED:
+            log.error("publisher.no_queue", exchange=publication.exchange, routing_key=publication.routing_key)
+            self._on_returned()
+            await asyncio.sleep(_RETURNED_DELAY)
+            published = self._publisher.publish(publication)
+
+
+def _note_returned(published: "asyncio.Future[Published]", publication: Publication) -> None:
+    if not published.cancelled() and published.result() is Published.RETURNED:
+        log.info("reply.nobody_waits", reply_to=publication.routing_key, message_id=publication.message_id)
+
+
+def masked_body(body: bytes) -> bytes:
+    """A body without its secrets; what cannot be read stays as it is, unless it could hold one."""
+    import json  # noqa: PLC0415 - only for what is parked
+
+    try:
+        return encode(mask(json.loads(body)))
+    except (ValueError, RecursionError):
+        return encode({"masked": MASK, "bytes": len(body)}) if could_hold_secret(body) else body
+
+
+def _again(envelope: Envelope, exchange: str, key: str, body: bytes, headers: Mapping[str, Any]) -> Publication:
+    return Publication(
+        exchange, key, body, headers=headers, mandatory=True, message_id=envelope.message_id,
+        correlation_id=envelope.correlation_id, reply_to=envelope.reply_to, type=envelope.type,
+        timestamp=envelope.timestamp, content_type=envelope.content_type, content_encoding=envelope.content_encoding,
+    )  # fmt: skip
+
+
+def _kept(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers that go along: the broker's own history of the message is made anew each time."""
+    return {
+        # pika writes no floats.
+        name: str(value) if isinstance(value, float) else mask(value)
+        for name, value in headers.items()
+        if not name.startswith(("x-death", "x-first-death"))
+    }
+
+
+def _trace(envelope: Envelope) -> dict[str, str]:
+    found = {name: envelope.headers.get(name) for name in _TRACE_HEADERS} if envelope.headers else {}
+    return {name: value for name, value in found.items() if isinstance(value, str)}

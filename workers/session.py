@@ -1,0 +1,136 @@
+"""One request while it is carried out: what its handler says is written down and published."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Mapping
+from typing import Any
+
+import structlog
+
+from handlers.effects import Effect
+from messages.results import Result
+from messages.status import Update, wire_time
+from workers.journal import Claim, EffectRecord, Journal
+from workers.outbox import Outbox
+from workers.request import Request
+
+
+class Session:
+    """The handler's way to the journal and to whoever asked; a `Ledger`."""
+
+    def __init__(  # noqa: PLR0917 - all that a request is known by
+        self,
+        request: Request,
+        key: str,
+        outbox: Outbox,
+        journal: Journal | None,
+        claim: Claim | None,
+        effects: Mapping[str, EffectRecord],
+        log: Any,
+    ) -> None:
+        self.request = request
+        self.key = key
+        self.log = log
+        self._outbox = outbox
+        self._journal = journal
+        self._claim = claim
+        self._effects = {
+            name: Effect(found.marker, found.intended_at, found.outcome, found.request_id)
+            for name, found in effects.items()
+        }
+        #: Final updates, published when the result is safe.
+        self.finals: list[dict[str, Any]] = []
+        #: Progress last told of an order.
+        self.progress = 0
+        #: What was answered before the end.
+        self.answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._published: list[Awaitable[Any]] = []
+
+    # What the effects are written down with.
+
+    def effect(self, name: str) -> Effect | None:
+        """What is known of an effect."""
+        return self._effects.get(name)
+
+    async def intend(self, name: str, marker: Any) -> None:
+        """Write that it is about to be done."""
+        if self._journal is not None and self._claim is not None:
+            await self._journal.intend(self._claim, name, marker)
+        self._effects[name] = Effect(marker, time.time())
+
+    async def record(self, name: str, outcome: dict[str, Any], request_id: str | None) -> None:
+        """Write what became of it."""
+        if self._journal is not None and self._claim is not None:
+            await self._journal.record(self._claim, name, outcome, request_id)
+        known = self._effects[name]
+        self._effects[name] = Effect(known.marker, known.intended_at, outcome, request_id)
+        self.log.info("effect.recorded", effect=name, outcome=outcome, openstack_request_id=request_id)
+
+    async def remember(self, name: str, value: Any) -> None:
+        """Write a value that a later run must find."""
+        if self._journal is not None and self._claim is not None:
+            await self._journal.remember(self._claim, name, value)
+        self._effects[name] = Effect(None, time.time(), {"value": value})
+
+    # What is told.
+
+    async def tell(self, update: Update) -> None:
+        """Publish an update; a final one is held back."""
+        body = update_body(self.request, update)
+        if update.order is not None:
+            # It never falls, also when a later run begins from the start.
+            self.progress = body["progress"] = max(self.progress, body["progress"])
+        if update.final:
+            self.finals.append(body)
+        else:
+            self._published.append(self._outbox.update(self.request.envelope, body, self.key))
+
+    async def answer(self, result: Result) -> None:
+        """Publish the result before the end."""
+        if not self.answered.done():
+            self._published += self._outbox.result(self.request.envelope, self.request.operation, self.key, result)
+            self.answered.set_result(result)
+
+    async def publish_end(self, result: Result) -> None:
+        """Publish what has not been: the result and the final updates; ends when the broker has everything."""
+        await self.answer(result)
+        for body in self.finals:
+            self._published.append(self._outbox.update(self.request.envelope, body, self.key))
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Wait until the broker has everything that was published."""
+        published, self._published = self._published, []
+        for one in published:
+            await one
+
+    def openstack_request_ids(self) -> list[str]:
+        """OpenStack's ids of the calls that changed something."""
+        return [effect.request_id for effect in self._effects.values() if effect.request_id]
+
+
+def update_body(request: Request, update: Update) -> dict[str, Any]:
+    """The update as it goes over the wire."""
+    return {
+        "resource": update.resource,
+        "id": update.id,
+        "operation": request.operation,
+        "action": update.action,
+        "status": update.status,
+        "translation": update.translation,
+        "final": update.final,
+        "message_id": request.envelope.message_id or request.name,
+        "time": wire_time(),
+        **(update.order or {}),
+    }
+
+
+def request_log(request: Request, project_id: str, attempt: int) -> Any:
+    """A logger whose lines carry what the request is known by."""
+    return structlog.get_logger().bind(
+        message_id=request.envelope.message_id,
+        request=request.name,
+        operation=request.operation,
+        tenant=project_id,
+        attempt=attempt,
+    )
