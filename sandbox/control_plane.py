@@ -1,0 +1,138 @@
+"""The real OpenStack control plane of `tests/openstack/ministack`: installed once, started afresh, then taken away."""
+
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sandbox.processes import SandboxError
+
+_TOOL = Path(__file__).parents[1] / "tests" / "openstack" / "ministack" / "ministack"
+#: The usual ports of the services that the tool moves by an offset.
+_PORTS = (5000, 9292, 8778, 8774, 9696, 8776, 3306, 5672, 5673, 4369, 6080)
+_OFFSETS = range(10_000, 23_000, 500)  # below the ports that the kernel hands out
+
+
+class ControlPlane:
+    """Keystone, Nova, Glance, Neutron, Cinder and Placement themselves, from `start` to `stop`; a context manager.
+
+    The software is installed once, into the user's cache folder; every start has databases of its own. With
+    `ECS_TEST_OPENSTACK_HOME` a control plane that already runs in that folder is used, and left running.
+    """
+
+    def __init__(self) -> None:
+        if not _TOOL.exists():
+            raise SandboxError(
+                "the real control plane is in the source repository: run `make demo OPENSTACK=real` there"
+            )
+        given = os.environ.get("ECS_TEST_OPENSTACK_HOME")
+        self._given = given is not None
+        self._home = Path(given) if given else Path(tempfile.mkdtemp(prefix="ecs-openstack-"))
+        self._offset = os.environ.get("MINISTACK_PORT_OFFSET", "20000") if self._given else str(_free_offset())
+        self._keeper: subprocess.Popen[bytes] | None = None
+
+    @property
+    def clouds_yaml(self) -> Path:
+        """The clouds: `ecs-worker` (the service account), `admin`, `tenant-a`, `tenant-b`."""
+        return self._home / "clouds.yaml"
+
+    @property
+    def log(self) -> Path:
+        """What the start said."""
+        return self._home / "keeper.log"
+
+    def start(self) -> "ControlPlane":
+        """Install it, unless it is, and start it; a minute, two more the first time."""
+        if self._given:
+            return self
+        installed = _install()
+        (self._home / "venv").symlink_to(installed / "venv")
+        with self.log.open("wb") as log:
+            self._keeper = subprocess.Popen(
+                [sys.executable, "-m", "sandbox.keeper", str(_TOOL), str(self._home)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
+                env=self._environment() | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            )  # fmt: skip
+        assert self._keeper.stdout is not None
+        if self._keeper.stdout.readline() != b"ready\n":
+            said = self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
+            raise SandboxError(f"the control plane does not start: {said}")
+        return self
+
+    def stop(self) -> None:
+        """Stop it and remove its folder, unless it was there before."""
+        if self._keeper is not None and self._keeper.stdin is not None:
+            self._keeper.stdin.close()
+            self._keeper.wait(120)
+            self._keeper = None
+
+    def fault(self, point: str, **rule: Any) -> None:
+        """Put a rule in force: `match`, `error`, `status`, `delay`, `times`; the tool's README lists the points."""
+        self.command("fault", point, *(word for name, value in rule.items() for word in (f"--{name}", str(value))))
+
+    def clear_faults(self) -> None:
+        """Forget all rules."""
+        self.command("fault", "--clear")
+
+    def command(self, *words: str) -> str:
+        """The output of one of the tool's commands: stop, start, kill, pause, resume, restart, fault."""
+        done = subprocess.run(
+            [str(_TOOL), *words], env=self._environment(), capture_output=True, text=True, timeout=300, check=False
+        )
+        if done.returncode:
+            raise SandboxError(f"ministack {' '.join(words)}: {(done.stderr or done.stdout).strip()[-500:]}")
+        return done.stdout
+
+    def _environment(self) -> dict[str, str]:
+        return os.environ | {"MINISTACK_HOME": str(self._home), "MINISTACK_PORT_OFFSET": self._offset}
+
+    def __enter__(self) -> "ControlPlane":
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _install() -> Path:
+    """The folder with the installed services; made under the name of what is pinned, so that a change is a new one."""
+    pinned = b"".join((_TOOL.parent / name).read_bytes() for name in ("requirements.txt", "constraints.txt"))
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecs-worker"
+    home = cache / f"openstack-{hashlib.sha256(pinned).hexdigest()[:12]}"
+    marker = home / "installed"
+    if not marker.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        print("installing the OpenStack control plane, some two minutes ...", file=sys.stderr, flush=True)
+        with (home / "install.log").open("wb") as log:
+            done = subprocess.run(
+                [str(_TOOL), "install"], env=os.environ | {"MINISTACK_HOME": str(home)}, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, check=False,
+            )  # fmt: skip
+        if done.returncode:
+            said = (home / "install.log").read_text(errors="replace")[-1500:]
+            raise SandboxError(f"the control plane cannot be installed (see {home / 'install.log'}): {said}")
+        marker.touch()
+    return home
+
+
+def _free_offset() -> int:
+    """Where none of the ports is taken."""
+    for offset in _OFFSETS:
+        if all(_is_free(port + offset) for port in _PORTS):
+            return offset
+    raise SandboxError("no free range of ports for the control plane")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as one:
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

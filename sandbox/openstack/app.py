@@ -1,0 +1,78 @@
+"""The services behind one port, each below its own path, and the door to the faults."""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+
+from sandbox.openstack.cinder import Cinder
+from sandbox.openstack.faults import Rule
+from sandbox.openstack.glance import Glance
+from sandbox.openstack.keystone import Keystone, identify
+from sandbox.openstack.neutron import Neutron
+from sandbox.openstack.nova import Nova
+from sandbox.openstack.state import World
+from sandbox.openstack.wire import ApiError, body_of, new_request_id, render
+
+Api = type[Keystone] | type[Nova] | type[Cinder] | type[Glance] | type[Neutron]
+_SERVICES: dict[str, tuple[str, Api]] = {
+    "/identity": ("keystone", Keystone), "/compute": ("nova", Nova), "/volume": ("cinder", Cinder),
+    "/image": ("glance", Glance), "/network": ("neutron", Neutron),
+}  # fmt: skip
+
+Next = Callable[[Request], Awaitable[Response]]
+
+
+def build_app(world: World) -> Starlette:
+    """The whole cloud as one application."""
+
+    async def add_fault(request: Request) -> Response:
+        world.faults.add(Rule.of(await body_of(request)))
+        return Response(status_code=204)
+
+    async def clear_faults(_: Request) -> Response:
+        world.faults.clear()
+        return Response(status_code=204)
+
+    async def calls(_: Request) -> Response:
+        return JSONResponse(world.calls)
+
+    mounts = [
+        Mount(path, Starlette(routes=api(world).routes(), exception_handlers={ApiError: _renders(name)}))
+        for path, (name, api) in _SERVICES.items()
+    ]
+    controls = [
+        Route("/_sandbox/faults", add_fault, methods=["POST"]),
+        Route("/_sandbox/faults", clear_faults, methods=["DELETE"]),
+        Route("/_sandbox/calls", calls),
+    ]
+
+    async def around(request: Request, call_next: Next) -> Response:
+        service = next((name for path, (name, _) in _SERVICES.items() if request.url.path.startswith(path)), None)
+        if service is None:
+            return await call_next(request)
+        request.state.request_id = new_request_id()
+        request.state.caller = identify(world, request.headers.get("x-auth-token"))
+        line = f"{request.method} {request.url.path}{'?' if request.url.query else ''}{request.url.query}"
+        world.calls.append(f"{service} {line}")
+        rule = await world.faults.strike(f"api.{service}", line)
+        if rule is not None:
+            response: Response = JSONResponse({"error": {"code": rule.status, "message": rule.error}}, rule.status)
+        else:
+            response = await call_next(request)
+        response.headers["x-openstack-request-id"] = request.state.request_id
+        return response
+
+    return Starlette(routes=[*controls, *mounts], middleware=[Middleware(BaseHTTPMiddleware, dispatch=around)])
+
+
+def _renders(service: str) -> Callable[[Request, Exception], Response]:
+    def rendered(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ApiError)
+        return render(service, error)
+
+    return rendered

@@ -1,0 +1,165 @@
+"""Cinder: volumes that are made, grown, looked at and deleted."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sandbox.openstack.state import Volume, World, new_id, stamp
+from sandbox.openstack.wire import ApiError, Caller, body_of, caller, links, page_of, root_of
+
+_GROWABLE = ("available", "in-use")
+
+
+class Cinder:
+    """The part of the API that is called."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def routes(self) -> list[Route]:
+        """Where each call goes."""
+        return [
+            Route("/", self.versions),
+            Route("/v3", self.versions),
+            Route("/v3/", self.versions),
+            Route("/v3/volumes/detail", self.list_volumes),
+            Route("/v3/volumes", self.create, methods=["POST"]),
+            Route("/v3/volumes/{volume_id}", self.show),
+            Route("/v3/volumes/{volume_id}", self.delete, methods=["DELETE"]),
+            Route("/v3/volumes/{volume_id}/action", self.act, methods=["POST"]),
+            Route("/v3/limits", self.limits),
+            Route("/v3/types", self.types),
+        ]
+
+    async def versions(self, request: Request) -> Response:
+        base = root_of(request)
+        version = {
+            "id": "v3.0", "status": "CURRENT", "version": "3.71", "min_version": "3.0", "media-types": [],
+            "updated": "2023-08-31T00:00:00Z", "links": [{"rel": "self", "href": f"{base}/v3/"}],
+        }  # fmt: skip
+        return JSONResponse({"versions": [version]}, 300)
+
+    async def list_volumes(self, request: Request) -> Response:
+        project = caller(request).project
+        newest_first = sorted(self._world.volumes.values(), key=lambda one: one.created, reverse=True)
+        found = [shown(one) for one in newest_first if one.project is project and _changed_since(one, request)]
+        page, marker = page_of(found, request)
+        body: dict[str, Any] = {"volumes": page}
+        return JSONResponse(body | ({"volumes_links": links(marker, request)} if marker else {}))
+
+    async def show(self, request: Request) -> Response:
+        return JSONResponse({"volume": shown(_volume(self._world, request))})
+
+    async def create(self, request: Request) -> Response:
+        wanted = (await body_of(request)).get("volume", {})
+        volume = Volume(
+            new_id(), wanted.get("name") or "", caller(request).project, wanted["size"],
+            wanted.get("volume_type") or "__DEFAULT__", datetime.now(UTC),
+        )  # fmt: skip
+        self._world.volumes[volume.id] = volume
+        return JSONResponse({"volume": shown(volume)}, 202)
+
+    async def delete(self, request: Request) -> Response:
+        volume = _volume(self._world, request)
+        if volume.server_id is not None:
+            raise ApiError(400, f"Invalid volume: Volume {volume.id} status must be available or error")
+        del self._world.volumes[volume.id]
+        return Response(status_code=202)
+
+    async def act(self, request: Request) -> Response:
+        volume = _volume(self._world, request)
+        action = await body_of(request)
+        if "os-extend" in action:
+            extend(self._world, volume, action["os-extend"].get("new_size"))
+        elif "os-reset_status" in action:
+            _reset(volume, action["os-reset_status"], caller(request))
+        else:
+            raise ApiError(400, f"There is no such action: {next(iter(action), '')}.")
+        return Response(status_code=202)
+
+    async def limits(self, request: Request) -> Response:
+        mine = [volume for volume in self._world.volumes.values() if volume.project is caller(request).project]
+        absolute = {
+            "maxTotalVolumes": -1, "totalVolumesUsed": len(mine),
+            "maxTotalVolumeGigabytes": self._world.gigabytes, "totalGigabytesUsed": sum(volume.size for volume in mine),
+        }  # fmt: skip
+        return JSONResponse({"limits": {"rate": [], "absolute": absolute}})
+
+    async def types(self, request: Request) -> Response:
+        caller(request)
+        listed = [{"id": one, "name": name, "is_public": True} for name, one in self._world.types.items()]
+        return JSONResponse({"volume_types": listed})
+
+
+def shown(volume: Volume) -> dict[str, Any]:
+    """A volume as the API shows it."""
+    attachments = []
+    if volume.server_id is not None:
+        attachments.append(
+            {"id": volume.id, "volume_id": volume.id, "server_id": volume.server_id, "device": volume.device}
+        )
+    body: dict[str, Any] = {
+        "id": volume.id, "name": volume.name, "status": volume.status, "size": volume.size,
+        "volume_type": volume.type, "bootable": "true" if volume.bootable else "false", "attachments": attachments,
+        "created_at": stamp(volume.created, "micro"), "metadata": {}, "multiattach": False, "encrypted": False,
+        "updated_at": stamp(volume.changed, "micro") if volume.changed else None, "description": None,
+    }  # fmt: skip
+    if volume.image is not None:
+        body["volume_image_metadata"] = {"image_id": volume.image.id, "image_name": volume.image.name}
+    return body
+
+
+def extend(world: World, volume: Volume, size: Any) -> None:
+    """Begin to grow a volume."""
+    if not isinstance(size, int) or size <= volume.size:
+        raise ApiError(
+            400,
+            "Invalid input received: New size for extend must be greater than current size. "
+            f"(current: {volume.size}, extended: {size}).",
+        )
+    if volume.status not in _GROWABLE:
+        raise ApiError(400, f"Invalid volume: Volume {volume.id} status must be '{_GROWABLE}' to extend.")
+    used = sum(one.size for one in world.volumes.values() if one.project is volume.project)
+    if world.gigabytes >= 0 and used + size - volume.size > world.gigabytes:
+        raise ApiError(
+            413,
+            "VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes quota. "
+            f"Requested {size - volume.size}G, quota is {world.gigabytes}G and {used}G has been consumed.",
+        )
+    before = volume.status
+    volume.become("extending")
+    world.run(_extend(world, volume, before, size))
+
+
+async def _extend(world: World, volume: Volume, before: str, size: int) -> None:
+    await world.lasts(0.8)
+    if await world.faults.strike("volume.extend_volume", f"{volume.id} {volume.name}"):
+        volume.become("error_extending")
+        return
+    volume.size = size
+    volume.become(before)
+
+
+def _reset(volume: Volume, wanted: dict[str, str], who: Caller) -> None:
+    if not who.is_admin:
+        raise ApiError(403, "Policy doesn't allow volume_extension:volume_admin_actions:reset_status to be performed.")
+    volume.become(wanted["status"])
+
+
+def _volume(world: World, request: Request) -> Volume:
+    found = world.volumes.get(request.path_params["volume_id"])
+    who = caller(request)
+    if found is None or not (found.project is who.project or who.is_admin):
+        raise ApiError(404, f"Volume {request.path_params['volume_id']} could not be found.")
+    return found
+
+
+def _changed_since(volume: Volume, request: Request) -> bool:
+    wanted = request.query_params.get("updated_at")
+    if wanted is None:
+        return True
+    since = wanted.removeprefix("gte:")[:19]
+    return volume.changed is not None and stamp(volume.changed)[:19] >= since

@@ -1,0 +1,93 @@
+"""Starting a simulated cloud, and pulling its strings."""
+
+import json
+import shutil
+import sys
+import tempfile
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sandbox.openstack.state import PASSWORD
+from sandbox.processes import Server, free_ports, listens
+
+#: The entries of clouds.yaml: who logs in, and to which project at first.
+_CLOUDS = {
+    "ecs-worker": ("ecs-worker", "tenant-a"), "admin": ("admin", "admin"), "tenant-a": ("user-a", "tenant-a"),
+    "tenant-b": ("user-b", "tenant-b"),
+}  # fmt: skip
+
+
+class SimulatedOpenStack:
+    """A cloud in a process of its own, from `start` to `stop`; a context manager.
+
+    `pace` stretches (above 1) or shortens what takes time.
+    """
+
+    def __init__(self, pace: float = 1.0) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix="ecs-openstack-"))
+        (self.port,) = free_ports(1)
+        self._pace = pace
+        self._server: Server | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def clouds_yaml(self) -> Path:
+        """The clouds: `ecs-worker` (the service account), `admin`, `tenant-a`, `tenant-b`."""
+        return self._home / "clouds.yaml"
+
+    def start(self) -> "SimulatedOpenStack":
+        """Start it and wait until it answers; a second."""
+        self.clouds_yaml.write_text(json.dumps({"clouds": {name: self._cloud(*who) for name, who in _CLOUDS.items()}}))
+        self.clouds_yaml.chmod(0o600)
+        command = [sys.executable, "-m", "sandbox.openstack", str(self.port), str(self._pace)]
+        self._server = Server(command, self._home / "openstack.log")
+        self._server.wait_until(lambda: listens(self.port), 20, "the simulated OpenStack")
+        return self
+
+    def stop(self) -> None:
+        """Stop it; all that was in it is gone."""
+        if self._server is not None:
+            self._server.stop()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def fault(self, point: str, **rule: Any) -> None:
+        """Put a rule in force (`sandbox.openstack.faults.Rule`)."""
+        self._control("POST", "faults", {"point": point, **rule})
+
+    def clear_faults(self) -> None:
+        """Forget all rules."""
+        self._control("DELETE", "faults")
+
+    def calls(self) -> list[str]:
+        """Every call since the start: `SERVICE METHOD PATH`."""
+        listed: list[str] = json.loads(self._control("GET", "calls"))
+        return listed
+
+    def _control(self, method: str, what: str, body: Any = None) -> bytes:
+        request = urllib.request.Request(  # noqa: S310 - our own server
+            f"{self.url}/_sandbox/{what}", method=method, data=json.dumps(body).encode() if body else None
+        )
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+            answer: bytes = response.read()
+        return answer
+
+    def _cloud(self, user: str, project: str) -> dict[str, Any]:
+        auth = {
+            "auth_url": f"{self.url}/identity/v3", "username": user, "password": PASSWORD, "project_name": project,
+            "user_domain_id": "default", "project_domain_id": "default",
+        }  # fmt: skip
+        return {"auth": auth, "region_name": "RegionOne"}
+
+    def __enter__(self) -> "SimulatedOpenStack":
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

@@ -1,0 +1,114 @@
+"""Keystone: versions, log-in by password, the catalogue, the projects one has a role in."""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sandbox.openstack.state import PASSWORD, Project, Token, User, World
+from sandbox.openstack.wire import ApiError, Caller, body_of, caller, root_of
+
+_DOMAIN = {"id": "default", "name": "Default"}
+_SERVICES = (
+    ("identity", "keystone", "/identity/v3"), ("compute", "nova", "/compute/v2.1"),
+    ("volumev3", "cinder", "/volume/v3"), ("image", "glance", "/image"), ("network", "neutron", "/network"),
+)  # fmt: skip
+_UNAUTHORIZED = "The request you have made requires authentication."
+
+
+class Keystone:
+    """The part of the API that is called."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def routes(self) -> list[Route]:
+        """Where each call goes."""
+        return [
+            Route("/", self.versions),
+            Route("/v3", self.version),
+            Route("/v3/", self.version),
+            Route("/v3/auth/tokens", self.log_in, methods=["POST"]),
+            Route("/v3/auth/projects", self.projects),
+        ]
+
+    async def versions(self, request: Request) -> Response:
+        return JSONResponse({"versions": {"values": [_version(request)]}}, 300)
+
+    async def version(self, request: Request) -> Response:
+        return JSONResponse({"version": _version(request)})
+
+    async def log_in(self, request: Request) -> Response:
+        token = _token_for(self._world, (await body_of(request)).get("auth", {}))
+        key = uuid.uuid4().hex
+        self._world.tokens[key] = token
+        return JSONResponse(_described(token, request), 201, {"X-Subject-Token": key})
+
+    async def projects(self, request: Request) -> Response:
+        user = caller(request).user
+        listed = [_project(self._world.projects[one]) for one in user.projects]
+        return JSONResponse({"projects": listed, "links": {"next": None, "self": str(request.url), "previous": None}})
+
+
+def identify(world: World, token: str | None) -> Caller | None:
+    """Whose token this is; None for one that is unknown or over."""
+    found = world.tokens.get(token or "")
+    if found is None or found.expires < datetime.now(UTC):
+        return None
+    return Caller(found.user, found.project)
+
+
+def _token_for(world: World, auth: dict[str, Any]) -> Token:
+    given = auth.get("identity", {}).get("password", {}).get("user", {})
+    user = world.users.get(given.get("name"))
+    if user is None or given.get("password") != PASSWORD:
+        raise ApiError(401, _UNAUTHORIZED)
+    wanted = auth.get("scope", {}).get("project", {})
+    for project_id in user.projects:
+        project = world.projects[project_id]
+        if wanted.get("id") == project.id or wanted.get("name") == project.name:
+            return Token(user, project, datetime.now(UTC))
+    raise ApiError(401, _UNAUTHORIZED)
+
+
+def _described(token: Token, request: Request) -> dict[str, Any]:
+    base = root_of(request).removesuffix("/identity")
+    return {
+        "token": {
+            "methods": ["password"], "user": _user(token.user), "is_domain": False,
+            "issued_at": _time(token.issued), "expires_at": _time(token.expires),
+            "project": {"id": token.project.id, "name": token.project.name, "domain": _DOMAIN},
+            "roles": [{"id": uuid.uuid4().hex, "name": "admin" if token.user.admin else "member"}],
+            "catalog": [_service(kind, name, base + path) for kind, name, path in _SERVICES],
+        }
+    }  # fmt: skip
+
+
+def _service(kind: str, name: str, url: str) -> dict[str, Any]:
+    endpoint = {"region": "RegionOne", "region_id": "RegionOne", "url": url}
+    endpoints = [{"id": uuid.uuid4().hex, "interface": one, **endpoint} for one in ("public", "internal", "admin")]
+    return {"id": uuid.uuid4().hex, "type": kind, "name": name, "endpoints": endpoints}
+
+
+def _user(user: User) -> dict[str, Any]:
+    return {"id": user.id, "name": user.name, "domain": _DOMAIN, "password_expires_at": None}
+
+
+def _project(project: Project) -> dict[str, Any]:
+    return {"id": project.id, "name": project.name, "domain_id": "default", "enabled": True, "is_domain": False}
+
+
+def _version(request: Request) -> dict[str, Any]:
+    base = root_of(request)
+    return {
+        "id": "v3.14", "status": "stable", "updated": "2020-04-07T00:00:00Z",
+        "links": [{"rel": "self", "href": f"{base}/v3/"}],
+        "media-types": [{"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"}],
+    }  # fmt: skip
+
+
+def _time(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,265 @@
+"""Nova: servers, their action logs, consoles and metadata; flavors and limits."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sandbox.openstack.nova_actions import ServerActions
+from sandbox.openstack.state import Action, Flavor, Server, Volume, World, new_id, stamp
+from sandbox.openstack.wire import ApiError, Caller, body_of, caller, links, page_of, request_id, root_of
+
+#: Status by vm_state, and by vm_state and task_state; as in Nova.
+_STATUS = {
+    "active": "ACTIVE", "building": "BUILD", "stopped": "SHUTOFF", "resized": "VERIFY_RESIZE", "error": "ERROR",
+    "paused": "PAUSED", "suspended": "SUSPENDED", "deleted": "DELETED",
+}  # fmt: skip
+_RESIZE = dict.fromkeys(("resize_prep", "resize_migrating", "resize_migrated", "resize_finish"), "RESIZE")
+_TASK_STATUS = {
+    "active": _RESIZE
+    | dict.fromkeys(("rebooting", "reboot_pending", "reboot_started"), "REBOOT")
+    | dict.fromkeys(("rebooting_hard", "reboot_pending_hard", "reboot_started_hard"), "HARD_REBOOT"),
+    "stopped": _RESIZE,
+    "resized": {"resize_reverting": "REVERT_RESIZE"},
+}
+_POWER = {"active": 1, "stopped": 4, "resized": 1, "paused": 3}
+_NO_METADATA_IN = ("resized", "error", "building")
+_CONSOLES = {"novnc": "vnc_auto.html"}
+
+
+class Nova:
+    """The part of the API that is called."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._actions = ServerActions(world)
+
+    def routes(self) -> list[Route]:
+        """Where each call goes."""
+        return [
+            Route("/v2.1/", self.version),
+            Route("/v2.1", self.version),
+            Route("/v2.1/servers/detail", self.list_servers),
+            Route("/v2.1/servers", self.create, methods=["POST"]),
+            Route("/v2.1/servers/{server_id}", self.show),
+            Route("/v2.1/servers/{server_id}", self.delete, methods=["DELETE"]),
+            Route("/v2.1/servers/{server_id}/action", self.act, methods=["POST"]),
+            Route("/v2.1/servers/{server_id}/remote-consoles", self.open_console, methods=["POST"]),
+            Route("/v2.1/servers/{server_id}/metadata", self.set_metadata, methods=["POST"]),
+            Route("/v2.1/servers/{server_id}/os-instance-actions", self.list_actions),
+            Route("/v2.1/servers/{server_id}/os-instance-actions/{request_id}", self.show_action),
+            Route("/v2.1/flavors/detail", self.flavors),
+            Route("/v2.1/flavors", self.flavors),
+            Route("/v2.1/limits", self.limits),
+        ]
+
+    async def version(self, request: Request) -> Response:
+        base = root_of(request)
+        shown = {
+            "id": "v2.1", "status": "CURRENT", "version": "2.104", "min_version": "2.1", "media-types": [],
+            "updated": "2013-07-23T11:33:21Z", "links": [{"rel": "self", "href": f"{base}/v2.1/"}],
+        }  # fmt: skip
+        return JSONResponse({"version": shown})
+
+    async def list_servers(self, request: Request) -> Response:
+        since = request.query_params.get("changes-since")
+        found = [
+            _shown(one, request)
+            for one in sorted(self._world.servers.values(), key=lambda one: one.created, reverse=True)
+            if one.project is caller(request).project and _is_listed(one, since)
+        ]
+        page, marker = page_of(found, request)
+        body: dict[str, Any] = {"servers": page}
+        return _answer(body | ({"servers_links": links(marker, request)} if marker else {}))
+
+    async def show(self, request: Request) -> Response:
+        return _answer({"server": _shown(_server(self._world, request), request)})
+
+    async def create(self, request: Request) -> Response:
+        server = _new_server(self._world, (await body_of(request)).get("server", {}), caller(request))
+        server.actions.append(Action("create", request_id(request), caller(request).user.id, datetime.now(UTC)))
+        self._world.servers[server.id] = server
+        self._world.run(_build(self._world, server))
+        return _answer({"server": {"id": server.id, "links": [], "adminPass": "not-a-real-one"}}, 202)
+
+    async def delete(self, request: Request) -> Response:
+        server = _server(self._world, request)
+        server.become(task_state="deleting")
+        self._world.run(_delete(self._world, server))
+        return Response(status_code=204)
+
+    async def act(self, request: Request) -> Response:
+        body, server = await body_of(request), _server(self._world, request)
+        return Response(status_code=self._actions.act(server, body, caller(request), request_id(request)))
+
+    async def open_console(self, request: Request) -> Response:
+        server, wanted = _server(self._world, request), (await body_of(request)).get("remote_console", {})
+        page = _CONSOLES.get(wanted.get("type", ""))
+        if page is None:
+            raise ApiError(400, f"Invalid console type {wanted.get('type')}")
+        if server.vm_state != "active":
+            raise ApiError(409, f"Instance {server.id} is not ready")
+        url = f"http://127.0.0.1:6080/{page}?path=%3Ftoken%3D{new_id()}"
+        return _answer({"remote_console": {"protocol": "vnc", "type": wanted["type"], "url": url}})
+
+    async def set_metadata(self, request: Request) -> Response:
+        server, wanted = _server(self._world, request), (await body_of(request)).get("metadata", {})
+        if server.vm_state in _NO_METADATA_IN:
+            raise ApiError(
+                409, f"Cannot 'update metadata' instance {server.id} while it is in vm_state {server.vm_state}"
+            )
+        server.metadata |= wanted
+        server.updated = datetime.now(UTC)
+        return _answer({"metadata": server.metadata})
+
+    async def list_actions(self, request: Request) -> Response:
+        server = _server(self._world, request)
+        return _answer({"instanceActions": [_action(one, server) for one in server.actions]})
+
+    async def show_action(self, request: Request) -> Response:
+        server, wanted = _server(self._world, request), request.path_params["request_id"]
+        for action in server.actions:
+            if action.request_id == wanted:
+                return _answer({"instanceAction": _action(action, server) | {"events": _events(action)}})
+        raise ApiError(404, f"Action for request_id {wanted} on instance {server.id} not found")
+
+    async def flavors(self, request: Request) -> Response:
+        caller(request)
+        return _answer({"flavors": [_flavor(one) for one in self._world.flavors.values()]})
+
+    async def limits(self, request: Request) -> Response:
+        project = caller(request).project
+        mine = [one for one in self._world.servers.values() if one.project is project and not one.deleted]
+        absolute = {
+            "maxTotalCores": self._world.cores, "totalCoresUsed": sum(one.flavor.vcpus for one in mine),
+            "maxTotalRAMSize": self._world.ram, "totalRAMUsed": sum(one.flavor.ram for one in mine),
+            "maxTotalInstances": 2000, "totalInstancesUsed": len(mine), "maxServerMeta": 128,
+        }  # fmt: skip
+        return _answer({"limits": {"rate": [], "absolute": absolute}})
+
+
+def status_of(server: Server) -> str:
+    """Nova's status for what the server is and does."""
+    of_task = _TASK_STATUS.get(server.vm_state, {})
+    return of_task.get(server.task_state or "", _STATUS[server.vm_state])
+
+
+def _is_listed(server: Server, since: str | None) -> bool:
+    # Only a list of changes shows what is gone.
+    return not server.deleted if since is None else stamp(server.updated) >= since
+
+
+def _new_server(world: World, wanted: dict[str, Any], who: Caller) -> Server:
+    flavor = world.flavors.get(wanted.get("flavorRef", ""))
+    if flavor is None:
+        raise ApiError(400, f"Flavor {wanted.get('flavorRef')} could not be found.")
+    now = datetime.now(UTC)
+    server = Server(
+        new_id(), wanted.get("name", ""), who.project, who.user, flavor, world.images.get(wanted.get("imageRef") or ""),
+        now, now, metadata=dict(wanted.get("metadata") or {}),
+    )  # fmt: skip
+    for number, wish in enumerate(wanted.get("block_device_mapping_v2") or ()):
+        server.volumes.append(_new_volume(world, server, wish, f"/dev/vd{'abcdefgh'[number]}"))
+    return server
+
+
+def _new_volume(world: World, server: Server, wish: dict[str, Any], device: str) -> Volume:
+    if wish.get("source_type") == "volume":
+        volume = world.volumes[wish["uuid"]]
+    else:
+        image = world.images.get(wish.get("uuid", ""))
+        volume = Volume(
+            new_id(), "", server.project, wish["volume_size"], wish.get("volume_type") or "__DEFAULT__",
+            datetime.now(UTC), bootable=image is not None, image=image,
+        )  # fmt: skip
+        world.volumes[volume.id] = volume
+    volume.server_id, volume.device = server.id, device
+    volume.goes_with_server = bool(wish.get("delete_on_termination"))
+    volume.become("in-use")
+    return volume
+
+
+async def _build(world: World, server: Server) -> None:
+    with server.actions[0].event("compute__do_build_and_run_instance") as event:
+        server.become(task_state="spawning")
+        await world.lasts(0.5)
+        rule = await world.faults.strike("virt.spawn", f"{server.id} {server.name}")
+        event.failed = rule is not None
+        server.fault = rule.error if rule is not None else None
+    server.become("error" if server.fault else "active")
+
+
+async def _delete(world: World, server: Server) -> None:
+    await world.lasts(0.2)
+    for volume in server.volumes:
+        volume.server_id = None
+        volume.become("available")
+        if volume.goes_with_server:
+            world.volumes.pop(volume.id, None)
+    server.deleted = True
+    server.become("deleted")
+
+
+def _server(world: World, request: Request) -> Server:
+    found, who = world.servers.get(request.path_params["server_id"]), caller(request)
+    if found is None or found.deleted or not (found.project is who.project or who.is_admin):
+        raise ApiError(404, f"Instance {request.path_params['server_id']} could not be found.")
+    return found
+
+
+def _shown(server: Server, request: Request) -> dict[str, Any]:
+    flavor = server.flavor
+    base = root_of(request)
+    body: dict[str, Any] = {
+        "id": server.id, "name": server.name, "status": status_of(server), "tenant_id": server.project.id,
+        "user_id": server.user.id, "created": stamp(server.created), "updated": stamp(server.updated),
+        "flavor": {
+            "vcpus": flavor.vcpus, "ram": flavor.ram, "disk": flavor.disk, "ephemeral": 0, "swap": 0,
+            "original_name": flavor.name, "extra_specs": {},
+        },
+        "image": {"id": server.image.id, "links": []} if server.image else "",
+        "metadata": server.metadata, "addresses": {}, "key_name": None, "locked": server.locked, "tags": [],
+        "hostId": "", "description": None, "config_drive": "", "OS-EXT-AZ:availability_zone": "nova",
+        "OS-EXT-STS:task_state": server.task_state, "OS-EXT-STS:vm_state": server.vm_state,
+        "OS-EXT-STS:power_state": _POWER.get(server.vm_state, 0),
+        "os-extended-volumes:volumes_attached": [
+            {"id": one.id, "delete_on_termination": one.goes_with_server} for one in server.volumes
+        ],
+        "links": [{"rel": "self", "href": f"{base}/v2.1/servers/{server.id}"}],
+    }  # fmt: skip
+    if server.fault is not None:
+        body["fault"] = {"code": 500, "created": stamp(server.updated), "message": server.fault}
+    return body
+
+
+def _flavor(flavor: Flavor) -> dict[str, Any]:
+    return {
+        "id": flavor.id, "name": flavor.name, "ram": flavor.ram, "disk": flavor.disk, "vcpus": flavor.vcpus, "swap": "",
+        "OS-FLV-EXT-DATA:ephemeral": 0, "OS-FLV-DISABLED:disabled": False, "os-flavor-access:is_public": True,
+        "rxtx_factor": 1.0, "links": [], "description": None, "extra_specs": {},
+    }  # fmt: skip
+
+
+def _action(action: Action, server: Server) -> dict[str, Any]:
+    return {
+        "action": action.name, "instance_uuid": server.id, "request_id": action.request_id,
+        "user_id": action.user_id, "project_id": server.project.id, "start_time": stamp(action.start, "micro"),
+        "message": "Error" if action.failed else None, "updated_at": stamp(server.updated, "micro"),
+    }  # fmt: skip
+
+
+def _events(action: Action) -> list[dict[str, Any]]:
+    return [
+        {
+            "event": one.name, "start_time": stamp(one.start, "micro"),
+            "finish_time": stamp(one.finish, "micro") if one.finish else None,
+            "result": ("Error" if one.failed else "Success") if one.finish else None, "hostId": "",
+        }
+        for one in action.events
+    ]  # fmt: skip
+
+
+def _answer(body: dict[str, Any], status: int = 200) -> Response:
+    return JSONResponse(body, status, {"OpenStack-API-Version": "compute 2.67"})

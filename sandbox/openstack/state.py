@@ -1,0 +1,227 @@
+"""What the simulated cloud consists of. One event loop changes it, so nothing is locked; gone with the process."""
+
+import asyncio
+import uuid
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sandbox.openstack.faults import Faults
+
+#: Everybody's.
+PASSWORD = "ecs-sandbox"  # noqa: S105 - opens nothing but this
+_TOKEN_LIFE = timedelta(hours=1)
+
+
+def new_id() -> str:
+    """A UUID as OpenStack writes them."""
+    return str(uuid.uuid4())
+
+
+def stamp(time: datetime, form: str = "Z") -> str:
+    """A time as the services write it: whole seconds, with Z (Nova, Glance) or six zeros (Cinder, action logs)."""
+    text = time.strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}Z" if form == "Z" else f"{text}.000000"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A tenant."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody with a password, and a role in some projects."""
+
+    id: str
+    name: str
+    projects: tuple[str, ...]
+    admin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A log-in."""
+
+    user: User
+    project: Project
+    issued: datetime
+
+    @property
+    def expires(self) -> datetime:
+        """When it ends."""
+        return self.issued + _TOKEN_LIFE
+
+
+@dataclass(frozen=True, slots=True)
+class Flavor:
+    """A size: RAM in MiB, disk in GiB."""
+
+    id: str
+    name: str
+    vcpus: int
+    ram: int
+    disk: int
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A public image."""
+
+    id: str
+    name: str
+    owner: str
+    created: datetime
+    properties: dict[str, str]
+
+
+@dataclass(slots=True)
+class Volume:
+    """A volume; `changed` is None until something about it changes."""
+
+    id: str
+    name: str
+    project: Project
+    size: int
+    type: str
+    created: datetime
+    status: str = "available"
+    bootable: bool = False
+    image: Image | None = None
+    server_id: str | None = None
+    device: str | None = None
+    goes_with_server: bool = False
+    changed: datetime | None = None
+
+    def become(self, status: str) -> None:
+        """Change the status."""
+        self.status = status
+        self.changed = datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Event:
+    """A step of an action."""
+
+    name: str
+    start: datetime
+    finish: datetime | None = None
+    failed: bool = False
+
+
+@dataclass(slots=True)
+class Action:
+    """An entry of a server's action log."""
+
+    name: str
+    request_id: str
+    user_id: str
+    start: datetime
+    failed: bool = False
+    events: list[Event] = field(default_factory=list)
+
+    @contextmanager
+    def event(self, name: str) -> Iterator[Event]:
+        """A step while it lasts."""
+        event = Event(name, datetime.now(UTC))
+        self.events.append(event)
+        yield event
+        event.finish = datetime.now(UTC)
+        self.failed |= event.failed
+
+
+@dataclass(slots=True)
+class Server:
+    """A server; `status` follows from `vm_state` and `task_state` as in Nova."""
+
+    id: str
+    name: str
+    project: Project
+    user: User
+    flavor: Flavor
+    image: Image | None
+    created: datetime
+    updated: datetime
+    metadata: dict[str, str] = field(default_factory=dict)
+    vm_state: str = "building"
+    task_state: str | None = "scheduling"
+    fault: str | None = None
+    locked: bool = False
+    deleted: bool = False
+    old_flavor: Flavor | None = None
+    old_vm_state: str = "active"
+    volumes: list[Volume] = field(default_factory=list)
+    actions: list[Action] = field(default_factory=list)
+
+    def become(self, vm_state: str | None = None, task_state: str | None = None) -> None:
+        """Change what the server is and does."""
+        self.vm_state = vm_state or self.vm_state
+        self.task_state = task_state
+        self.updated = datetime.now(UTC)
+
+
+class World:
+    """All there is, and the clock by which it changes. `pace` stretches or shortens what takes time."""
+
+    def __init__(self, pace: float = 1.0) -> None:
+        self.pace = pace
+        self.faults = Faults()
+        self.calls: list[str] = []
+        self.projects: dict[str, Project] = {}
+        self.users: dict[str, User] = {}
+        self.tokens: dict[str, Token] = {}
+        self.flavors: dict[str, Flavor] = {}
+        self.images: dict[str, Image] = {}
+        self.types: dict[str, str] = {}
+        self.networks: list[dict[str, Any]] = []
+        self.volumes: dict[str, Volume] = {}
+        self.servers: dict[str, Server] = {}
+        self.gigabytes = -1
+        self.cores, self.ram = 20000, 40_000_000
+        self._running: set[asyncio.Task[None]] = set()
+        _furnish(self)
+
+    async def lasts(self, seconds: float) -> None:
+        """Let time go by."""
+        await asyncio.sleep(seconds * self.pace)
+
+    def run(self, course: Coroutine[Any, Any, None]) -> None:
+        """Let something happen by itself."""
+        task = asyncio.get_running_loop().create_task(course)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+
+def _furnish(world: World) -> None:
+    """The same furniture as the real control plane's, under the same names."""
+    for name in ("admin", "tenant-a", "tenant-b"):
+        project = Project(uuid.uuid4().hex, name)
+        world.projects[project.id] = project
+    ids = {project.name: project.id for project in world.projects.values()}
+    for name, projects, admin in (
+        ("admin", ("admin",), True), ("user-a", ("tenant-a",), False), ("user-b", ("tenant-b",), False),
+        ("ecs-worker", ("tenant-a", "tenant-b"), False),
+    ):  # fmt: skip
+        world.users[name] = User(uuid.uuid4().hex, name, tuple(ids[one] for one in projects), admin)
+    for name, vcpus, ram, disk in (
+        ("S1.small.1", 1, 1024, 10), ("S1.medium.2", 2, 4096, 20), ("S1.large.2", 4, 8192, 40),
+        ("S1.xlarge.2", 8, 16384, 80), ("too-big-for-any-host", 2000, 1024, 10),
+    ):  # fmt: skip
+        flavor = Flavor(new_id(), name, vcpus, ram, disk)
+        world.flavors[flavor.id] = flavor
+    properties = {"os_distro": "cirros", "os_version": "0.6", "architecture": "x86_64"}
+    image = Image(new_id(), "cirros-like", ids["admin"], datetime.now(UTC), properties)
+    world.images[image.id] = image
+    world.types = {name: new_id() for name in ("SATA", "SSD", "__DEFAULT__")}
+    for name, owner in (("public", "admin"), ("tenant-a-net", "tenant-a"), ("tenant-b-net", "tenant-b")):
+        world.networks.append(
+            {
+                "id": new_id(), "name": name, "tenant_id": ids[owner], "project_id": ids[owner], "status": "ACTIVE",
+                "subnets": [new_id()], "shared": False, "router:external": name == "public", "admin_state_up": True,
+            }
+        )  # fmt: skip
