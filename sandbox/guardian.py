@@ -27,7 +27,8 @@ def main() -> None:
     )  # fmt: skip
     print(server.pid, flush=True)
     threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
-    sys.exit(server.wait() and 1)
+    status = server.wait()
+    sys.exit(status if status >= 0 else 128 - status)
 
 
 def _end_with_input(server: "subprocess.Popen[bytes]") -> None:

@@ -61,13 +61,15 @@ class Server:
     """A server process and its group, ended with us however we end."""
 
     def __init__(
-        self, command: list[str], log: Path, *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+        self, command: list[str], log: Path, *, env: Mapping[str, str | None] | None = None, cwd: Path | None = None
     ) -> None:
+        """Start it. `env` is added to our own environment; None takes a variable away."""
         self.log = log
+        wanted = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **(env or {})}
         self._guardian = subprocess.Popen(
             [sys.executable, "-m", "sandbox.guardian", str(log), *command],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=cwd or Path(__file__).parents[1],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **(env or {})}, start_new_session=True,
+            env={name: value for name, value in wanted.items() if value is not None}, start_new_session=True,
         )  # fmt: skip
         assert self._guardian.stdout is not None
         line = self._guardian.stdout.readline()
@@ -101,6 +103,10 @@ class Server:
         """SIGKILL to the whole group."""
         self.signal(signal.SIGKILL)
         self._guardian.wait(10)
+
+    def wait(self, seconds: float) -> int:
+        """The exit status once it has ended by itself (128 + N after signal N)."""
+        return self._guardian.wait(seconds)
 
     def stop(self) -> None:
         """SIGTERM, after a grace SIGKILL, to the whole group."""

@@ -390,7 +390,9 @@ class Dispatcher:
         """An order that ended outside its handler still has its one final update."""
         order = session.request.work
         if isinstance(order, Order) and not any(body["resource"] == "order" for body in session.finals):
-            update = order_update(order.order_id, order.flow_id, instance_of(order), OrderStatus.FAILED, 100)
+            update = order_update(
+                order.order_id, order.flow_id, instance_of(order), OrderStatus.FAILED, session.progress
+            )
             session.finals.append(update_body(session.request, update))
 
     async def _repeat(self, request: Request, key: str, result: Result, known: Known | None = None) -> None:

@@ -9,10 +9,13 @@ import structlog
 
 from handlers.effects import Effect
 from messages.results import Result
-from messages.status import Update, wire_time
+from messages.status import OrderStatus, Update, wire_time
 from workers.journal import Claim, EffectRecord, Journal
 from workers.outbox import Outbox
 from workers.request import Request
+
+#: Names of what is remembered of an order's updates.
+_TOLD = "told:"
 
 
 class Session:
@@ -40,8 +43,14 @@ class Session:
         }
         #: Final updates, published when the result is safe.
         self.finals: list[dict[str, Any]] = []
-        #: Progress last told of an order.
-        self.progress = 0
+        #: What an earlier run told of an order: progress by status.
+        self._told = {
+            name.removeprefix(_TOLD): int(found.outcome["value"])
+            for name, found in self._effects.items()
+            if name.startswith(_TOLD) and found.outcome is not None
+        }
+        #: Progress last told of an order, by whichever run.
+        self.progress = max(self._told.values(), default=0)
         #: What was answered before the end.
         self.answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._published: list[Awaitable[Any]] = []
@@ -78,12 +87,21 @@ class Session:
         """Publish an update; a final one is held back."""
         body = update_body(self.request, update)
         if update.order is not None:
-            # It never falls, also when a later run begins from the start.
-            self.progress = body["progress"] = max(self.progress, body["progress"])
+            if self._told.get(update.status, self.progress) < self.progress:
+                return  # an earlier run had come further than this
+            await self._note_progress(update.status, body)
         if update.final:
             self.finals.append(body)
         else:
             self._published.append(self._outbox.update(self.request.envelope, body, self.key))
+
+    async def _note_progress(self, status: str, body: dict[str, Any]) -> None:
+        """It never falls; written down before it is told, so that a later run begins where this one was."""
+        risen = body["progress"] > self.progress or status not in self._told
+        self.progress = body["progress"] = max(self.progress, body["progress"])
+        if risen and not body["final"] and status != OrderStatus.WAITING_RETRY:
+            self._told[status] = self.progress
+            await self.remember(_TOLD + status, self.progress)
 
     async def answer(self, result: Result) -> None:
         """Publish the result before the end."""

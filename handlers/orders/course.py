@@ -14,7 +14,7 @@ _PROGRESS = {
     OrderStatus.CONFIRMING: 80,
     OrderStatus.REVERTING: 80,
     OrderStatus.SUCCEEDED: 100,
-    OrderStatus.FAILED: 100,
+    OrderStatus.FAILED: 0,  # as far as it had come
 }
 
 

@@ -70,10 +70,10 @@ class SimulatedOpenStack:
         return listed
 
     def _control(self, method: str, what: str, body: Any = None) -> bytes:
-        request = urllib.request.Request(  # noqa: S310 - our own server
+        request = urllib.request.Request(
             f"{self.url}/_sandbox/{what}", method=method, data=json.dumps(body).encode() if body else None
         )
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=10) as response:
             answer: bytes = response.read()
         return answer
 
