@@ -12,7 +12,7 @@ from messages.errors import Transient
 from workers.bootstrap import cloud_settings
 from workers.cli.exits import Exit
 from workers.journal import JournalError
-from workers.journal.database import current_revision, head_revision, open_engine
+from workers.journal.database import current_revision, head_revision, open_engine, url_without_password
 from workers.settings import ConfigurationError, Settings, load_settings
 from workers.topology import TopologyMismatch, compare
 
@@ -75,9 +75,7 @@ async def _guarded(check: Callable[[Settings], Awaitable[list[Finding]]], settin
 
 def _shown(settings: Settings) -> str:
     """The configuration in a line; URLs without their passwords."""
-    from sqlalchemy.engine import make_url  # noqa: PLC0415
-
-    journal = make_url(settings.journal_url.get_secret_value()).render_as_string(hide_password=True)
+    journal = url_without_password(settings.journal_url.get_secret_value())
     return f"broker {_without_password(settings)}, journal {journal}, cloud {settings.os_cloud or '(environment)'}"
 
 

@@ -49,6 +49,11 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+def url_without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    return make_url(url).render_as_string(hide_password=True)
+
+
 def is_sqlite(engine: Engine) -> bool:
     """Whether the journal is a file of this machine."""
     return engine.dialect.name == "sqlite"
