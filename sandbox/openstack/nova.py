@@ -1,5 +1,6 @@
 """Nova: servers, their action logs, consoles and metadata; flavors and limits."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -64,11 +65,11 @@ class Nova:
         return JSONResponse({"version": shown})
 
     async def list_servers(self, request: Request) -> Response:
-        since = request.query_params.get("changes-since")
+        since, name = request.query_params.get("changes-since"), request.query_params.get("name", "")
         found = [
             _shown(one, request)
             for one in sorted(self._world.servers.values(), key=lambda one: one.created, reverse=True)
-            if one.project is caller(request).project and _is_listed(one, since)
+            if one.project is caller(request).project and _is_listed(one, since) and re.search(name, one.name)
         ]
         page, marker = page_of(found, request)
         body: dict[str, Any] = {"servers": page}
@@ -78,10 +79,14 @@ class Nova:
         return _answer({"server": _shown(_server(self._world, request), request)})
 
     async def create(self, request: Request) -> Response:
-        server = _new_server(self._world, (await body_of(request)).get("server", {}), caller(request))
-        server.actions.append(Action("create", request_id(request), caller(request).user.id, datetime.now(UTC)))
-        self._world.servers[server.id] = server
-        self._world.run(_build(self._world, server))
+        wanted = (await body_of(request)).get("server", {})
+        for number in range(int(wanted.get("min_count", 1))):
+            server = _new_server(self._world, wanted, caller(request))
+            if "min_count" in wanted:
+                server.name += f"-{number + 1}"
+            server.actions.append(Action("create", request_id(request), caller(request).user.id, datetime.now(UTC)))
+            self._world.servers[server.id] = server
+            self._world.run(_build(self._world, server))
         return _answer({"server": {"id": server.id, "links": [], "adminPass": "not-a-real-one"}}, 202)
 
     async def delete(self, request: Request) -> Response:
@@ -161,7 +166,7 @@ def _new_server(world: World, wanted: dict[str, Any], who: Caller) -> Server:
         now, now, metadata=dict(wanted.get("metadata") or {}),
     )  # fmt: skip
     for number, wish in enumerate(wanted.get("block_device_mapping_v2") or ()):
-        server.volumes.append(_new_volume(world, server, wish, f"/dev/vd{'abcdefgh'[number]}"))
+        server.volumes.append(_new_volume(world, server, wish, f"/dev/sd{'abcdefgh'[number]}"))
     return server
 
 

@@ -98,10 +98,11 @@ class ServerActions:
         return 202
 
     async def _resized(self, server: Server, flavor: Flavor, action: Action) -> None:
-        with action.event("cold_migrate") as scheduling:
+        too_big = flavor.vcpus > _HOST_CPUS or flavor.ram > _HOST_RAM
+        with action.event("cold_migrate") as asking, action.event("conductor_migrate_server") as scheduling:
             await self._world.lasts(0.3)
-            scheduling.failed = flavor.vcpus > _HOST_CPUS or flavor.ram > _HOST_RAM
-        if scheduling.failed:
+            asking.failed = scheduling.failed = too_big
+        if too_big:
             server.become()
             return
         for event, task in (

@@ -1,0 +1,91 @@
+"""A private PostgreSQL server: a free port, its own folder."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+from sandbox.processes import SandboxError, Server, free_ports, install_debian
+
+_HOMES = "/usr/lib/postgresql"
+
+
+def _tool(name: str) -> str | None:
+    found = sorted(Path(_HOMES).glob(f"*/bin/{name}")) if Path(_HOMES).exists() else []
+    return str(found[-1]) if found else shutil.which(name)
+
+
+class PrivatePostgres:
+    """One server, from `start` to `stop`; a context manager. Who is on this machine may log in: it holds nothing."""
+
+    def __init__(self) -> None:
+        install_debian(["postgresql"], lambda: _tool("initdb") is not None, "PostgreSQL")
+        self._home = Path(tempfile.mkdtemp(prefix="ecs-postgres-"))
+        (self._port,) = free_ports(1)
+        self._server: Server | None = None
+        # It does not run as root.
+        self._as_user: list[str] = []
+        if os.geteuid() == 0:
+            shutil.chown(self._home, "postgres", "postgres")
+            self._as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+
+    @property
+    def url(self) -> str:
+        """The SQLAlchemy URL of its one database."""
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self._port}/postgres"
+
+    def start(self) -> "PrivatePostgres":
+        """Make the database, unless it is there, and start it; three seconds."""
+        data = self._home / "data"
+        if not data.exists():
+            self._run("initdb", "--pgdata", str(data), "--username=postgres", "--auth=trust", "--no-sync")
+        options = ["-p", str(self._port), "-c", "listen_addresses=127.0.0.1", "-k", str(self._home)]
+        command = [*self._as_user, _required("postgres"), "-D", str(data), *options]
+        self._server = Server(command, Path(f"{self._home}.log"))
+        self._server.wait_until(self._is_ready, 30, "PostgreSQL")
+        return self
+
+    def restart(self) -> None:
+        """Stop it and start it again with its data."""
+        assert self._server is not None
+        self._server.stop()
+        self.start()
+
+    def kill(self) -> None:
+        """SIGKILL; its data stay."""
+        assert self._server is not None
+        self._server.kill()
+
+    def stop(self) -> None:
+        """Stop it and remove its folder."""
+        if self._server is not None:
+            self._server.stop()
+        shutil.rmtree(self._home, ignore_errors=True)
+        Path(f"{self._home}.log").unlink(missing_ok=True)
+
+    def _is_ready(self) -> bool:
+        command = [_required("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self._port)]
+        return subprocess.run(command, check=False).returncode == 0
+
+    def _run(self, tool: str, *arguments: str) -> None:
+        command = [*self._as_user, _required(tool), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self._home, check=False)
+        if done.returncode:
+            raise SandboxError(f"{tool}: {done.stderr.strip()[-300:]}")
+
+    def __enter__(self) -> "PrivatePostgres":
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _required(tool: str) -> str:
+    found = _tool(tool)
+    if found is None:
+        raise SandboxError(f"{tool} is missing: install postgresql")
+    return found

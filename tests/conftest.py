@@ -1,0 +1,56 @@
+"""What the tests run on: real servers of their own, started once for all of them."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandbox.broker import PrivateBroker
+from sandbox.openstack import SimulatedOpenStack
+from sandbox.postgres import PrivatePostgres
+from tests.workshop import Workshop
+from workers.topology import declare, topology
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[PrivateBroker]:
+    """A RabbitMQ node that the tests share; each has a virtual host of its own."""
+    with PrivateBroker() as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PrivatePostgres]:
+    with PrivatePostgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def simulated() -> Iterator[SimulatedOpenStack]:
+    """A cloud that is quick: what takes time takes a third of it."""
+    with SimulatedOpenStack(pace=0.3) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def vhost(broker: PrivateBroker) -> Iterator[str]:
+    """The URL of a fresh virtual host without any queue."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    yield broker.add_vhost(name)
+    broker.rabbitmqctl("delete_vhost", name)
+
+
+@pytest.fixture
+def declared(vhost: str) -> str:
+    """The URL of a fresh virtual host with the topology."""
+    declare(vhost, topology())
+    return vhost
+
+
+@pytest.fixture
+def workshop(declared: str, simulated: SimulatedOpenStack, tmp_path: Path) -> Iterator[Workshop]:
+    """Broker, simulated cloud and journal of one test, and a worker where the test starts one."""
+    with Workshop(declared, simulated, tmp_path) as found:
+        yield found
+    simulated.clear_faults()

@@ -1,0 +1,260 @@
+"""The calls that the handlers make, answered alike by the simulated cloud and the real one."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.tenant import COMPUTE, VOLUME, Tenant
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture(scope="module")
+def own(cloud: Any) -> Iterator[Tenant]:
+    found = Tenant(cloud.clouds_yaml, "tenant-a")
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def server_id(own: Tenant) -> str:
+    return own.make_server(name="calls", data=(("SSD", 1),))
+
+
+def act(own: Tenant, server_id: str, body: Any) -> Any:
+    return own.connection.compute.post(f"/servers/{server_id}/action", json=body, microversion=COMPUTE)
+
+
+def error_of(answer: Any) -> tuple[int, str, str]:
+    key, inner = next(iter(answer.json().items()))
+    return answer.status_code, key, inner["message"]
+
+
+def test_a_server_has_the_fields_that_are_read(own: Tenant, server_id: str) -> None:
+    server = own.server(server_id)
+    assert server["status"] == "ACTIVE"
+    assert server["OS-EXT-STS:task_state"] is None
+    assert server["tenant_id"] == own.project_id
+    assert server["image"] == ""
+    assert server["metadata"] == {"charge_type": "monthly"}
+    assert server["flavor"].keys() >= {"original_name", "vcpus", "ram", "disk"}
+    assert server["flavor"]["original_name"] == "S1.small.1"
+    assert len(server["os-extended-volumes:volumes_attached"]) == 2
+    assert server["locked"] is False
+    assert len(server["updated"]) == len("2026-11-23T10:00:00Z")
+
+
+def test_volumes_have_the_fields_that_are_read(own: Tenant, server_id: str) -> None:
+    system, data = own.volumes(server_id)
+    assert (system["size"], system["volume_type"], system["bootable"]) == (10, "SATA", "true")
+    assert system["status"] == "in-use"
+    assert (data["size"], data["volume_type"], data["bootable"]) == (1, "SSD", "false")
+    assert system["attachments"][0]["server_id"] == server_id
+    assert system["attachments"][0]["device"] == "/dev/sda"
+    assert system["volume_image_metadata"]["image_id"] == own.image
+
+
+def test_changes_since_lists_what_changed_and_what_is_gone(own: Tenant) -> None:
+    server_id = own.make_server(disk=None)
+    updated = own.server(server_id)["updated"]
+    path = f"/servers/detail?changes-since={updated}"
+    assert server_id in [one["id"] for one in own.connection.compute.get(path, microversion=COMPUTE).json()["servers"]]
+    own.connection.compute.delete(f"/servers/{server_id}")
+    for _ in range(200):
+        listed = own.connection.compute.get(path, microversion=COMPUTE).json()["servers"]
+        if "DELETED" in [one["status"] for one in listed if one["id"] == server_id]:
+            break
+    else:
+        pytest.fail("the deletion is not listed")
+    for _ in range(200):
+        if own.connection.compute.get(f"/servers/{server_id}", microversion=COMPUTE).status_code == 404:
+            return
+    pytest.fail("the server can still be seen")
+
+
+def test_a_list_goes_on_by_its_marker(own: Tenant, server_id: str) -> None:
+    other = own.make_server(disk=None)
+    first = own.connection.compute.get("/servers/detail?limit=1", microversion=COMPUTE).json()
+    assert [one["id"] for one in first["servers"]] == [other]
+    assert first["servers_links"][0]["rel"] == "next"
+    path = f"/servers/detail?limit=100&marker={other}"
+    rest = own.connection.compute.get(path, microversion=COMPUTE).json()
+    assert server_id in [one["id"] for one in rest["servers"]]
+    assert "servers_links" not in rest
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"os-start": None}, (409, "conflictingRequest", "Cannot 'start' instance {} while it is in vm_state active")),
+        (
+            {"confirmResize": None},
+            (409, "conflictingRequest", "Cannot 'confirmResize' instance {} while it is in vm_state active"),
+        ),
+        ({"resize": {"flavorRef": "nope"}}, (400, "badRequest", "Flavor nope could not be found.")),
+        ({"os-start": None, "os-stop": None}, (400, "badRequest", "Malformed request body")),
+    ],
+)
+def test_actions_are_refused_in_the_same_words(own: Tenant, server_id: str, body: Any, expected: Any) -> None:
+    status, key, message = expected
+    assert error_of(act(own, server_id, body)) == (status, key, message.format(server_id))
+
+
+def test_the_same_flavor_is_refused(own: Tenant, server_id: str) -> None:
+    refused = error_of(act(own, server_id, {"resize": {"flavorRef": own.flavors["S1.small.1"]}}))
+    assert refused == (400, "badRequest", "When resizing, instances must change flavor!")
+
+
+def test_what_does_not_exist_is_404(own: Tenant, server_id: str) -> None:
+    compute, volume = own.connection.compute, own.connection.block_storage
+    assert error_of(compute.get(f"/servers/{UNKNOWN}", microversion=COMPUTE)) == (
+        404, "itemNotFound", f"Instance {UNKNOWN} could not be found.",
+    )  # fmt: skip
+    assert error_of(volume.get(f"/volumes/{UNKNOWN}", microversion=VOLUME)) == (
+        404, "itemNotFound", f"Volume {UNKNOWN} could not be found.",
+    )  # fmt: skip
+    action = compute.get(f"/servers/{server_id}/os-instance-actions/req-{UNKNOWN}", microversion=COMPUTE)
+    assert error_of(action)[:2] == (404, "itemNotFound")
+
+
+def test_another_tenants_server_is_not_seen(own: Tenant, server_id: str, cloud: Any) -> None:
+    other = Tenant(cloud.clouds_yaml, "tenant-b")
+    answer = other.connection.compute.get(f"/servers/{server_id}", microversion=COMPUTE)
+    assert error_of(answer) == (404, "itemNotFound", f"Instance {server_id} could not be found.")
+    assert error_of(act(other, server_id, {"os-stop": None}))[0] == 404
+    other.close()
+
+
+def test_a_locked_server_is_left_alone(own: Tenant, server_id: str) -> None:
+    own.act(server_id, {"lock": None})
+    assert own.server(server_id)["locked"] is True
+    refused = error_of(act(own, server_id, {"os-stop": None}))
+    assert refused == (409, "conflictingRequest", f"Instance {server_id} is locked")
+    own.act(server_id, {"unlock": None})
+
+
+def test_an_action_is_found_by_the_request_id_of_its_call(own: Tenant, server_id: str) -> None:
+    answer = act(own, server_id, {"reboot": {"type": "HARD"}})
+    assert answer.status_code == 202
+    request_id = answer.headers["x-openstack-request-id"]
+    path = f"/servers/{server_id}/os-instance-actions/{request_id}"
+    action = own.connection.compute.get(path, microversion=COMPUTE).json()["instanceAction"]
+    assert (action["action"], action["request_id"]) == ("reboot", request_id)
+    own.wait(server_id, lambda server: server["status"] == "ACTIVE" and not server["OS-EXT-STS:task_state"])
+    action = own.connection.compute.get(path, microversion=COMPUTE).json()["instanceAction"]
+    (event,) = action["events"]
+    assert (event["event"], event["result"], action["message"]) == ("compute_reboot_instance", "Success", None)
+    assert event["finish_time"] is not None
+
+
+def test_a_resize_is_verified_extended_and_confirmed(own: Tenant) -> None:
+    server_id = own.make_server()
+    own.act(server_id, {"resize": {"flavorRef": own.flavors["S1.medium.2"]}})
+    own.wait(server_id, lambda server: server["status"] == "VERIFY_RESIZE")
+    assert own.server(server_id)["flavor"]["original_name"] == "S1.medium.2"
+    metadata = own.connection.compute.post(
+        f"/servers/{server_id}/metadata", json={"metadata": {"a": "b"}}, microversion=COMPUTE
+    )
+    assert error_of(metadata)[:2] == (409, "conflictingRequest")
+    (volume,) = own.volumes(server_id)
+    extended = own.connection.block_storage.post(
+        f"/volumes/{volume['id']}/action", json={"os-extend": {"new_size": 12}}, microversion=VOLUME
+    )
+    assert extended.status_code == 202
+    for _ in range(300):
+        (volume,) = own.volumes(server_id)
+        if volume["status"] != "extending":
+            break
+    assert (volume["status"], volume["size"]) == ("in-use", 12)
+    confirmed = act(own, server_id, {"confirmResize": None})
+    assert confirmed.status_code == 204
+    server = own.wait(server_id, lambda server: server["status"] != "VERIFY_RESIZE")
+    assert (server["status"], server["flavor"]["original_name"]) == ("ACTIVE", "S1.medium.2")
+    assert [name for name in own.actions(server_id) if name != "extend_volume"] == ["create", "resize", "confirmResize"]
+
+
+def test_a_resize_without_a_host_leaves_only_its_action_log(own: Tenant, server_id: str) -> None:
+    answer = act(own, server_id, {"resize": {"flavorRef": own.flavors["too-big-for-any-host"]}})
+    assert answer.status_code == 202
+    server = own.wait(server_id, lambda server: not server["OS-EXT-STS:task_state"])
+    assert (server["status"], server["flavor"]["original_name"]) == ("ACTIVE", "S1.small.1")
+    assert "fault" not in server
+    path = f"/servers/{server_id}/os-instance-actions/{answer.headers['x-openstack-request-id']}"
+    action = own.connection.compute.get(path, microversion=COMPUTE).json()["instanceAction"]
+    assert action["message"] == "Error"
+    failed = {one["event"] for one in action["events"] if one["result"] == "Error"}
+    assert failed == {"cold_migrate", "conductor_migrate_server"}
+
+
+def test_a_resize_that_fails_on_the_host_ends_in_error_and_the_admin_resets_it(own: Tenant, cloud: Any) -> None:
+    server_id = own.make_server(name="unlucky", disk=None)
+    cloud.fault("virt.finish_migration", match=server_id, error="disk is full", times=1)
+    own.act(server_id, {"resize": {"flavorRef": own.flavors["S1.medium.2"]}})
+    server = own.wait(server_id, lambda server: server["status"] == "ERROR")
+    assert "disk is full" in server["fault"]["message"]
+    assert error_of(act(own, server_id, {"os-resetState": {"state": "active"}}))[:2] == (403, "forbidden")
+    admin = Tenant(cloud.clouds_yaml, "admin")
+    admin.act(server_id, {"os-resetState": {"state": "active"}})
+    assert own.server(server_id)["status"] == "ACTIVE"
+    admin.close()
+
+
+def test_a_volume_that_fails_to_grow_says_so(own: Tenant, server_id: str, cloud: Any) -> None:
+    _, data = own.volumes(server_id)
+    cloud.fault("volume.extend_volume", match=data["id"], error="no space", times=1)
+    path = f"/volumes/{data['id']}/action"
+    volumes = own.connection.block_storage
+    assert volumes.post(path, json={"os-extend": {"new_size": 2}}, microversion=VOLUME).status_code == 202
+    for _ in range(300):
+        _, data = own.volumes(server_id)
+        if data["status"] != "extending":
+            break
+    assert (data["status"], data["size"]) == ("error_extending", 1)
+    reset = {"os-reset_status": {"status": "in-use"}}
+    assert volumes.post(path, json=reset, microversion=VOLUME).status_code == 403
+    admin = Tenant(cloud.clouds_yaml, "admin")
+    assert admin.connection.block_storage.post(path, json=reset, microversion=VOLUME).status_code == 202
+    admin.close()
+    assert own.volumes(server_id)[1]["status"] == "in-use"
+    smaller = volumes.post(path, json={"os-extend": {"new_size": 1}}, microversion=VOLUME)
+    assert error_of(smaller)[:2] == (400, "badRequest")
+    assert "New size for extend must be greater than current size" in error_of(smaller)[2]
+
+
+def test_consoles_are_opened_by_type(own: Tenant, server_id: str) -> None:
+    def opened(kind: str) -> Any:
+        body = {"remote_console": {"protocol": "vnc", "type": kind}}
+        path = f"/servers/{server_id}/remote-consoles"
+        return own.connection.compute.post(path, json=body, microversion=COMPUTE)
+
+    console = opened("novnc").json()["remote_console"]
+    assert console["type"] == "novnc"
+    assert "token" in console["url"]
+    assert error_of(opened("xvpvnc")) == (400, "badRequest", "Invalid console type xvpvnc")
+
+
+def test_flavors_and_limits_have_what_is_read(own: Tenant) -> None:
+    flavors = own.connection.compute.get("/flavors/detail", microversion=COMPUTE).json()["flavors"]
+    sizes = {one["name"]: (one["vcpus"], one["ram"], one["disk"]) for one in flavors}
+    assert sizes["S1.medium.2"] == (2, 4096, 20)
+    nova = own.connection.compute.get("/limits", microversion=COMPUTE).json()["limits"]["absolute"]
+    assert nova.keys() >= {"maxTotalCores", "totalCoresUsed", "maxTotalRAMSize", "totalRAMUsed"}
+    cinder = own.connection.block_storage.get("/limits", microversion=VOLUME).json()["limits"]["absolute"]
+    assert cinder.keys() >= {"maxTotalVolumeGigabytes", "totalGigabytesUsed"}
+
+
+def test_changed_volumes_are_listed(own: Tenant, server_id: str) -> None:
+    _, data = own.volumes(server_id)
+    path = f"/volumes/detail?updated_at=gte:{data['updated_at'][:19]}"
+    listed = own.connection.block_storage.get(path, microversion=VOLUME).json()["volumes"]
+    assert data["id"] in [one["id"] for one in listed]
+    later = own.connection.block_storage.get("/volumes/detail?updated_at=gte:2100-01-01T00:00:00", microversion=VOLUME)
+    assert later.json()["volumes"] == []
+
+
+def test_an_injected_error_comes_with_its_status(own: Tenant, server_id: str, cloud: Any) -> None:
+    cloud.fault("api.nova", match=f"GET .*{server_id}", error="overloaded", status=503, times=1)
+    answer = own.connection.compute.get(f"/servers/{server_id}", microversion=COMPUTE)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (503, "overloaded")
+    assert own.server(server_id)["status"] == "ACTIVE"

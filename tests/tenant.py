@@ -1,0 +1,125 @@
+"""A tenant's own view of the cloud, by openstacksdk: makes what a test needs, looks what was done, cleans up."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openstack
+from openstack.config import OpenStackConfig
+
+COMPUTE, VOLUME = "2.67", "3.60"
+
+
+class Tenant:
+    """One project, logged in as its own user."""
+
+    def __init__(self, clouds_yaml: Path, name: str) -> None:
+        region = OpenStackConfig(config_files=[str(clouds_yaml)], load_envvars=False).get_one(name)
+        self.connection = openstack.connection.Connection(config=region)
+        self.flavors = {one.name: one.id for one in self.connection.compute.flavors()}
+        self.image: str = next(iter(self.connection.image.images())).id
+        self.project_id: str = self.connection.session.get_project_id()
+        self._made: list[str] = []
+
+    def make_server(
+        self,
+        *,
+        name: str = "test",
+        disk: int | None = 10,
+        data: tuple[tuple[str, int], ...] = (),
+        paid: bool = True,
+        flavor: str = "S1.small.1",
+    ) -> str:
+        """A running server: `disk` GiB of type SATA for its system (None: a local disk), `data` volumes (type, GiB)."""
+        body: dict[str, Any] = {
+            "name": name, "flavorRef": self.flavors[flavor], "networks": "none",
+            "metadata": {"charge_type": "monthly"} if paid else {},
+        }  # fmt: skip
+        if disk is None:
+            body["imageRef"] = self.image
+        else:
+            body["block_device_mapping_v2"] = [
+                {
+                    "boot_index": 0, "uuid": self.image, "source_type": "image", "destination_type": "volume",
+                    "volume_size": disk, "volume_type": "SATA", "delete_on_termination": True,
+                },
+                *(
+                    {
+                        "boot_index": -1, "source_type": "blank", "destination_type": "volume", "volume_size": size,
+                        "volume_type": kind, "delete_on_termination": True,
+                    }
+                    for kind, size in data
+                ),
+            ]  # fmt: skip
+        answer = self.connection.compute.post("/servers", json={"server": body}, microversion=COMPUTE)
+        assert answer.status_code == 202, answer.text
+        server_id: str = answer.json()["server"]["id"]
+        self._made.append(server_id)
+        self.wait(server_id, lambda server: server["status"] != "BUILD")
+        assert self.server(server_id)["status"] == "ACTIVE", self.server(server_id).get("fault")
+        return server_id
+
+    def make_servers(self, number: int) -> list[str]:
+        """So many paid servers with local disks, made at once."""
+        body = {
+            "name": "many", "flavorRef": self.flavors["S1.small.1"], "networks": "none", "imageRef": self.image,
+            "metadata": {"charge_type": "monthly"}, "min_count": number, "max_count": number,
+        }  # fmt: skip
+        answer = self.connection.compute.post("/servers", json={"server": body}, microversion=COMPUTE)
+        assert answer.status_code == 202, answer.text
+        limit = time.monotonic() + 240
+        while True:
+            listed = self.connection.compute.get("/servers/detail?name=^many", microversion=COMPUTE).json()["servers"]
+            if len(listed) == number and all(one["status"] != "BUILD" for one in listed):
+                self._made += [one["id"] for one in listed]
+                assert {one["status"] for one in listed} == {"ACTIVE"}
+                return [one["id"] for one in listed]
+            assert time.monotonic() < limit, "the servers are not there"
+            time.sleep(1)
+
+    def act(self, server_id: str, body: dict[str, Any]) -> None:
+        """An action that the test itself takes."""
+        answer = self.connection.compute.post(f"/servers/{server_id}/action", json=body, microversion=COMPUTE)
+        assert answer.status_code < 300, answer.text
+
+    def server(self, server_id: str) -> dict[str, Any]:
+        """The server as Nova shows it."""
+        answer = self.connection.compute.get(f"/servers/{server_id}", microversion=COMPUTE)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()["server"]
+        return found
+
+    def wait(self, server_id: str, holds: Callable[[dict[str, Any]], bool], seconds: float = 60.0) -> dict[str, Any]:
+        """The server once something holds of it."""
+        limit = time.monotonic() + seconds
+        while not holds(server := self.server(server_id)):
+            assert time.monotonic() < limit, f"still {server['status']} {server['OS-EXT-STS:task_state']}"
+            time.sleep(0.1)
+        return server
+
+    def volumes(self, server_id: str) -> list[dict[str, Any]]:
+        """The server's volumes as Cinder shows them, in the order of their devices."""
+        found = [
+            self.connection.block_storage.get(f"/volumes/{one['id']}", microversion=VOLUME).json()["volume"]
+            for one in self.server(server_id)["os-extended-volumes:volumes_attached"]
+        ]
+        return sorted(found, key=lambda one: str(one["attachments"][0]["device"]))
+
+    def actions(self, server_id: str) -> list[str]:
+        """The names in the server's action log, oldest first."""
+        answer = self.connection.compute.get(f"/servers/{server_id}/os-instance-actions", microversion=COMPUTE)
+        return [one["action"] for one in reversed(answer.json()["instanceActions"])]
+
+    def close(self) -> None:
+        """Delete what was made and log out."""
+        for server_id in self._made:
+            self.connection.compute.delete(f"/servers/{server_id}")
+        limit = time.monotonic() + 60
+        while self._made and time.monotonic() < limit:
+            gone = self.connection.compute.get(f"/servers/{self._made[-1]}", microversion=COMPUTE)
+            if gone.status_code == 404:
+                self._made.pop()
+            else:
+                time.sleep(0.1)
+        self.connection.close()

@@ -1,0 +1,88 @@
+"""A worker with everything around it: what an end-to-end test works with."""
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sandbox.control_plane import ControlPlane
+from sandbox.openstack import SimulatedOpenStack
+from sandbox.requester import Requester
+from sandbox.worker import WorkerProcess
+from tests.tenant import Tenant
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+class Workshop:
+    """Starts workers and requesters and ends them; a context manager."""
+
+    def __init__(self, broker_url: str, cloud: SimulatedOpenStack | ControlPlane, folder: Path) -> None:
+        self.broker_url = broker_url
+        self.cloud = cloud
+        self.folder = folder
+        self.settings = {
+            "ECS_BROKER_URL": broker_url, "ECS_JOURNAL_URL": f"sqlite:///{folder}/journal.db",
+            "OS_CLIENT_CONFIG_FILE": str(cloud.clouds_yaml), "OS_CLOUD": "ecs-worker", "ECS_ADMIN_CLOUD": "admin",
+            "ECS_TRUST_PUBLISHERS": "true",
+        }  # fmt: skip
+        self._stack = ExitStack()
+        self._tenants: dict[str, Tenant] = {}
+        self._workers = 0
+
+    def worker(self, *, wait: bool = True, **settings: str) -> WorkerProcess:
+        """One more worker, ready unless it is not waited for."""
+        self._workers += 1
+        worker = WorkerProcess(self.settings | settings, self.folder, f"worker-{self._workers}")
+        self._stack.callback(worker.stop)
+        return worker.start(wait=wait)
+
+    def requester(self, **options: Any) -> Requester:
+        """One more user."""
+        return self._stack.enter_context(Requester(self.broker_url, **options))
+
+    def tenant(self, name: str = "tenant-a") -> Tenant:
+        """A tenant's own view of the cloud."""
+        if name not in self._tenants:
+            self._tenants[name] = Tenant(self.cloud.clouds_yaml, name)
+            self._stack.callback(self._tenants[name].close)
+        return self._tenants[name]
+
+    def command(self, *words: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """Run `ecs-worker` with these words."""
+        environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), "HOME": str(self.folder)}
+        return subprocess.run(
+            [sys.executable, "-m", "workers", *words], env=environment | self.settings | settings, cwd=self.folder,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    def logs(self) -> str:
+        """What all workers have logged."""
+        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("worker-*.log")))
+
+    def journal_dump(self) -> str:
+        """Everything in the SQLite journal, as SQL."""
+        with sqlite3.connect(f"file:{self.folder}/journal.db?mode=ro", uri=True) as journal:
+            return "\n".join(journal.iterdump())
+
+    def __enter__(self) -> "Workshop":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 15.0) -> None:
+    """Wait until something holds, or fail."""
+    import time  # noqa: PLC0415
+
+    limit = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < limit, f"does not hold after {seconds} s"
+        time.sleep(0.05)
