@@ -7,6 +7,7 @@ import pytest
 from sandbox.broker import PrivateBroker
 from sandbox.control_plane import ControlPlane
 from sandbox.openstack import SimulatedOpenStack
+from sandbox.requester import Requester
 from sandbox.worker import WorkerProcess
 from tests.tenant import Tenant
 from tests.workshop import Workshop
@@ -46,6 +47,14 @@ def shop(broker: PrivateBroker, cloud: Cloud, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="session")
 def worker(shop: Workshop) -> WorkerProcess:
     return shop.worker()
+
+
+@pytest.fixture
+def requester(shop: Workshop, worker: WorkerProcess) -> Iterator[Requester]:
+    """A user of the worker; one at a time, for the order results are shared."""
+    assert worker.alive
+    with Requester(shop.broker_url) as found:
+        yield found
 
 
 @pytest.fixture

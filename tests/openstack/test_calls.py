@@ -191,7 +191,7 @@ def test_a_resize_that_fails_on_the_host_ends_in_error_and_the_admin_resets_it(o
     server_id = own.make_server(name="unlucky", disk=None)
     cloud.fault("virt.finish_migration", match=server_id, error="disk is full", times=1)
     own.act(server_id, {"resize": {"flavorRef": own.flavors["S1.medium.2"]}})
-    server = own.wait(server_id, lambda server: server["status"] == "ERROR")
+    server = own.wait(server_id, lambda server: server["status"] == "ERROR" and "fault" in server)
     assert "disk is full" in server["fault"]["message"]
     assert error_of(act(own, server_id, {"os-resetState": {"state": "active"}}))[:2] == (403, "forbidden")
     admin = Tenant(cloud.clouds_yaml, "admin")

@@ -1,0 +1,175 @@
+"""A console's actions from message to message, on the simulated cloud and on the real one."""
+
+from typing import Any
+
+from sandbox.requester import Requester, Source
+from tests.tenant import Tenant
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+
+
+def act(requester: Requester, server_id: str, body: Any, *, follow: bool = False) -> dict[str, Any]:
+    message_id = requester.command("server.action", server_id=server_id, body=body)
+    result = requester.result_of(message_id).body
+    if follow:
+        requester.last_update_of("server", message_id)
+    return result
+
+
+def test_a_server_is_stopped_and_started_and_its_course_is_told(requester: Requester, tenant: Tenant) -> None:
+    server_id = tenant.make_server(disk=None)
+    for action, task, words, end in (
+        ("os-stop", "powering-off", "关机中", "SHUTOFF"),
+        ("os-start", "powering-on", "开机中", "ACTIVE"),
+    ):
+        message_id = requester.command("server.action", server_id=server_id, body={action: None})
+        result = requester.result_of(message_id)
+        assert result.body == {"code": 200, "message": "OK", "data": None}
+        assert result.headers["x-ecs-http-status"] == 200
+        assert result.properties["type"] == "server.action"
+        last = requester.last_update_of("server", message_id)
+        assert tenant.server(server_id)["status"] == end
+        told = [one.body for one in requester.updates_of(message_id)]
+        assert told[0] | {"time": None} == {
+            "resource": "server", "id": server_id, "operation": "server.action", "action": action, "status": task,
+            "translation": words, "final": False, "message_id": message_id, "time": None,
+        }  # fmt: skip
+        assert [one["final"] for one in told] == [False] * (len(told) - 1) + [True]
+        assert (last.body["status"], last.routing_key) == (end, f"server.{server_id}")
+    assert tenant.actions(server_id) == ["create", "stop", "start"]
+
+
+def test_soft_and_hard_reboots_are_what_nova_logs(requester: Requester, tenant: Tenant) -> None:
+    server_id = tenant.make_server(disk=None)
+    assert act(requester, server_id, {"reboot": {"type": "soft"}}, follow=True)["code"] == 200
+    assert act(requester, server_id, {"os-stop": {}}, follow=True)["code"] == 200
+    assert act(requester, server_id, {"reboot": {"type": "SOFT"}})["code"] == "101.001012"
+    assert act(requester, server_id, {"reboot": {"type": "HARD"}}, follow=True)["code"] == 200
+    assert tenant.server(server_id)["status"] == "ACTIVE"
+    assert tenant.actions(server_id) == ["create", "reboot", "stop", "reboot"]
+
+
+def test_a_console_is_opened_and_a_type_that_is_gone_is_told(requester: Requester, tenant: Tenant) -> None:
+    server_id = tenant.make_server(disk=None)
+    console = act(requester, server_id, {"os-getVNCConsole": {"type": "novnc"}})["data"]["console"]
+    assert console["type"] == "novnc"
+    assert console["url"].startswith("http")
+    refused = act(requester, server_id, {"os-getVNCConsole": {"type": "xvpvnc"}})
+    assert refused == {"code": "101.001040", "message": "操作失败", "data": {"reason": "console_type"}}
+
+
+def test_preconditions_are_refused_with_the_documents_codes(requester: Requester, tenant: Tenant) -> None:
+    server_id = tenant.make_server(disk=None, paid=False)
+    unpaid = act(requester, server_id, {"os-stop": None})
+    assert (unpaid["code"], unpaid["message"]) == ("101.001014", "存在未付费类型的云服务器，请重新选择云服务器")
+    running = act(requester, server_id, {"os-start": None})
+    assert (running["code"], running["message"]) == ("101.001012", "存在未知状态的云服务器，请重新选择云服务器")
+    missing = act(requester, UNKNOWN, {"os-start": None})
+    assert (missing["code"], missing["message"]) == ("101.001033", f"云服务器{UNKNOWN}不存在")
+    foreign = act(requester, UNKNOWN, {"os-stop": None})
+    assert (foreign["code"], foreign["message"]) == ("101.001013", "存在未知所属的云服务器，请重新选择云服务器")
+    wrong = act(requester, "no-uuid", {"os-stop": None})
+    assert (wrong["code"], wrong["message"]) == ("101.001002", "参数server_id不符合规范")
+    assert tenant.actions(server_id) == ["create"]
+
+
+def test_another_tenants_server_does_not_exist(requester: Requester, tenant: Tenant) -> None:
+    server_id = tenant.make_server(disk=None)
+    message_id = requester.command(
+        "server.action", tenant="tenant-b", server_id=server_id, body={"reboot": {"type": "HARD"}}
+    )
+    assert requester.result_of(message_id).body["code"] == "101.001033"
+    assert tenant.actions(server_id) == ["create"]
+
+
+def test_a_locked_server_is_told(requester: Requester, tenant: Tenant) -> None:
+    server_id = tenant.make_server(disk=None)
+    tenant.act(server_id, {"lock": None})
+    refused = act(requester, server_id, {"os-stop": None})
+    tenant.act(server_id, {"unlock": None})
+    assert (refused["code"], refused["data"]["reason"]) == ("101.001040", "locked")
+
+
+def test_a_task_under_way_is_waited_out(requester: Requester, tenant: Tenant, cloud: Any) -> None:
+    server_id = tenant.make_server(disk=None)
+    cloud.fault("virt.reboot", match=server_id, delay=1.5, times=1)
+    tenant.act(server_id, {"reboot": {"type": "HARD"}})
+    assert act(requester, server_id, {"os-stop": None}, follow=True)["code"] == 200
+    assert tenant.actions(server_id) == ["create", "reboot", "stop"]
+
+
+def test_a_stop_that_fails_ends_in_the_state_that_the_server_has(
+    requester: Requester, tenant: Tenant, cloud: Any
+) -> None:
+    server_id = tenant.make_server(disk=None)
+    cloud.fault("virt.power_off", match=server_id, error="the guest does not stop", times=1)
+    message_id = requester.command("server.action", server_id=server_id, body={"os-stop": None})
+    assert requester.result_of(message_id).body["code"] == 200
+    assert requester.last_update_of("server", message_id).body["status"] == "ACTIVE"
+
+
+def test_a_repeated_action_gets_its_result_and_has_no_second_effect(requester: Requester, tenant: Tenant) -> None:
+    server_id = tenant.make_server(disk=None)
+    first = requester.command("server.action", server_id=server_id, body={"reboot": {"type": "HARD"}})
+    result = requester.result_of(first)
+    for number in range(3):
+        requester.command(
+            "server.action", server_id=server_id, body={"reboot": {"type": "HARD"}}, message_id=first,
+            correlation_id=f"again-{number}",
+        )  # fmt: skip
+        again = requester.result_of(f"again-{number}")
+        assert (again.raw, again.properties["message_id"]) == (result.raw, result.properties["message_id"])
+    requester.last_update_of("server", first)
+    assert tenant.actions(server_id) == ["create", "reboot"]
+    requester.listen(0.5)
+    assert sum(one.is_final for one in requester.updates_of(first)) == 1
+
+
+def test_an_overloaded_nova_is_asked_again_within_the_time_limit(
+    requester: Requester, tenant: Tenant, cloud: Any
+) -> None:
+    server_id = tenant.make_server(disk=None)
+    cloud.fault("api.nova", match=f"^POST .*{server_id}/action", error="overloaded", status=503, times=2)
+    assert act(requester, server_id, {"os-stop": None}, follow=True)["code"] == 200
+    assert tenant.actions(server_id) == ["create", "stop"]
+
+
+def batch(requester: Requester, ids: list[str], action: str, **options: Any) -> str:
+    body = {action: {"servers": [{"id": one} for one in ids], **options}}
+    return requester.command("server.batch_action", body=body)
+
+
+def test_a_batch_is_checked_first_and_not_begun_when_one_is_wrong(requester: Requester, tenant: Tenant) -> None:
+    good, bad = tenant.make_server(disk=None), tenant.make_server(disk=None, paid=False)
+    result = requester.result_of(batch(requester, [good, bad], "os-stop")).body
+    assert result["code"] == "101.001014"
+    assert result["data"]["servers"] == [
+        {"id": good, "code": None, "message": None},
+        {"id": bad, "code": "101.001014", "message": "存在未付费类型的云服务器，请重新选择云服务器"},
+    ]
+    result = requester.result_of(batch(requester, [good, UNKNOWN], "os-stop")).body
+    assert (result["code"], result["data"]["servers"][1]["code"]) == ("101.001013", "101.001013")
+    assert requester.result_of(batch(requester, [good, good.upper()], "os-stop")).body["message"] == (
+        "参数servers不符合规范"
+    )
+    assert tenant.actions(good) == ["create"]
+
+
+def test_each_server_of_a_batch_is_told_of(requester: Requester, tenant: Tenant, cloud: Any) -> None:
+    good, bad = tenant.make_server(disk=None), tenant.make_server(disk=None)
+    cloud.fault("api.nova", match=f"^POST .*{bad}/action", error="policy says no", status=403)
+    message_id = batch(requester, [good, bad], "reboot", type="HARD")
+    result = requester.result_of(message_id).body
+    assert result["code"] == "101.001040"
+    assert [one["code"] for one in result["data"]["servers"]] == [200, "101.001040"]
+    assert requester.last_update_of("server", message_id).body["id"] == good
+    assert tenant.actions(bad) == ["create"]
+
+
+def test_results_go_to_the_exchange_where_nobody_is_named(requester: Requester, tenant: Tenant) -> None:
+    server_id = tenant.make_server(disk=None)
+    message_id = requester.command(
+        "server.action", server_id=server_id, body={"reboot": {"type": "HARD"}}, reply_to=None
+    )
+    requester.last_update_of("server", message_id)
+    assert not [one for one in requester.heard if one.source is Source.REPLY and one.correlation_id == message_id]
