@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 #: Seconds for one call, connecting and reading counted singly.
 CALL_TIMEOUT = 30.0
+#: Seconds for which a list of projects without a name proves that there is no such project.
+_NAMES_LAST = 5.0
 #: Bytes of an error's text that are kept.
 MAX_DETAIL = 500
 
@@ -74,16 +76,22 @@ class ProjectName:
     domain_id: str
 
 
+#: Told of each call: service, method, HTTP status (or the name of the error), seconds.
+OnCall = Callable[[str, str, str, float], None]
+
+
 class Cloud:
     """The cloud as the service account sees it: a warm connection per project, threads shared by all."""
 
-    def __init__(self, settings: CloudSettings) -> None:
+    def __init__(self, settings: CloudSettings, on_call: OnCall = lambda *_: None) -> None:
         self._settings = settings
+        self._on_call = on_call
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="openstack")
         self._account: asyncio.Task[Connection] | None = None
         self._admin: asyncio.Task[Project] | None = None
         self._projects: OrderedDict[str, _Warm] = OrderedDict()
         self._names: dict[str, ProjectName] = {}
+        self._named_at = -_NAMES_LAST
 
     async def project(self, project_id: str) -> "Project":
         """A session scoped to one project, made on first use."""
@@ -115,7 +123,8 @@ class Cloud:
     async def find_project(self, tenant: str) -> ProjectName:
         """The project with this id or name (in the configured domain), or `Refused` naming `tenant_id`."""
         found = self._names.get(tenant)
-        if found is None:
+        # Whoever floods us with names that do not exist must not flood Keystone.
+        if found is None and time.monotonic() - self._named_at > _NAMES_LAST:
             await self._list_projects()
             found = self._names.get(tenant)
         if found is None:
@@ -168,17 +177,18 @@ class Cloud:
     async def _connect_to(self, project_id: str) -> "Project":
         account = await self._connect_account()
         connection = await self.in_thread(lambda: _scoped(account, project_id, self._settings.threads))
-        return Project(project_id, connection, self.in_thread)
+        return Project(project_id, connection, self.in_thread, self._on_call)
 
     async def _connect_admin(self, name: str) -> "Project":
         connection = await self.in_thread(lambda: _connect(self._settings, name))
         project_id = await self.in_thread(lambda: _project_of(connection))
-        return Project(project_id, connection, self.in_thread)
+        return Project(project_id, connection, self.in_thread, self._on_call)
 
     async def _list_projects(self) -> None:
         projects = await self.list_projects()
         by_name = {project.name: project for project in projects if project.domain_id == self._settings.project_domain}
         # An id wins over a name: nobody may take another's place by naming a project so.
+        self._named_at = time.monotonic()
         self._names = by_name | {project.id: project for project in projects}
 
     def _close_surplus(self) -> None:
@@ -195,9 +205,14 @@ class Project:
     """One project's OpenStack. Paths are below the service's endpoint, bodies and replies JSON."""
 
     def __init__(
-        self, project_id: str, connection: "Connection", in_thread: Callable[[Callable[[], Reply]], Any]
+        self,
+        project_id: str,
+        connection: "Connection",
+        in_thread: Callable[[Callable[[], Reply]], Any],
+        on_call: OnCall,
     ) -> None:
         self.id = project_id
+        self._on_call = on_call
         self._connection = connection
         self._in_thread = in_thread
 
@@ -218,8 +233,19 @@ class Project:
         return await self._call(service, "DELETE", path)
 
     async def _call(self, service: Service, method: str, path: str, **options: Any) -> Reply:
-        reply: Reply = await self._in_thread(lambda: _request(self._connection, service, method, path, options))
-        return reply
+        started, outcome = time.monotonic(), "cancelled"
+        try:
+            reply: Reply = await self._in_thread(lambda: _request(self._connection, service, method, path, options))
+            outcome = str(reply.status)
+            return reply
+        except CloudRefusal as error:
+            outcome = str(error.status)
+            raise
+        except Transient as error:
+            outcome = error.reason
+            raise
+        finally:
+            self._on_call(service.proxy, method, outcome, time.monotonic() - started)
 
     def close(self) -> None:
         """Close the connection's sockets; a call under way ends first."""

@@ -37,10 +37,13 @@ class Watches:
 
     def __init__(self, project: Project) -> None:
         self.servers: Watch[Server] = Watch(
-            lambda since: list_servers(project, **{"changes-since": since}), lambda one: get_server(project, one)
+            lambda since: list_servers(project, **{"changes-since": since}),
+            lambda: list_servers(project),
+            lambda one: get_server(project, one),
         )
         self.volumes: Watch[Volume] = Watch(
             lambda since: list_volumes(project, updated_at=f"gte:{since.removesuffix('Z')}"),
+            lambda: list_volumes(project),
             lambda one: get_volume(project, one),
         )
 

@@ -20,6 +20,8 @@ from messages.errors import Transient
 TICK, LONGEST_TICK = 0.5, 2.0
 #: Seconds of silence after which a resource is looked at singly, doubled each time.
 SILENCE, LONGEST_SILENCE = 3.0, 30.0
+#: Up to so many are looked at singly; more by one list of everything.
+FEW = 4
 #: How far the first tick looks back, against clocks that differ.
 LOOK_BACK = timedelta(seconds=60)
 
@@ -81,8 +83,15 @@ class Feed(Generic[T]):
 class Watch(Generic[T]):
     """All waiting for one kind of resource in one project. Ticks only while somebody waits."""
 
-    def __init__(self, changed: Callable[[str], Awaitable[list[T]]], get: Callable[[str], Awaitable[T]]) -> None:
+    def __init__(
+        self,
+        changed: Callable[[str], Awaitable[list[T]]],
+        everything: Callable[[], Awaitable[list[T]]],
+        get: Callable[[str], Awaitable[T]],
+    ) -> None:
+        """`changed` since a time (ISO 8601), `everything` there is, and one by its id: `NotFound` when it is gone."""
         self._changed = changed
+        self._everything = everything
         self._get = get
         self._feeds: defaultdict[str, set[Feed[T]]] = defaultdict(set)
         self._ticking: asyncio.Task[None] | None = None
@@ -132,8 +141,15 @@ class Watch(Generic[T]):
         for resource in changed:
             for feed in asking.get(resource.id, ()):
                 feed.hear(resource)
-        await asyncio.gather(*(self._look(name, feeds) for name, feeds in asking.items() if _silent(feeds)))
+        await self._look_at({name: feeds for name, feeds in asking.items() if _silent(feeds)})
         return max([since, *(resource.updated for resource in changed)])
+
+    async def _look_at(self, silent: dict[str, tuple[Feed[T], ...]]) -> None:
+        if len(silent) > FEW:
+            for resource in await self._everything():
+                for feed in silent.pop(resource.id, ()):
+                    feed.hear(resource)
+        await asyncio.gather(*(self._look(name, feeds) for name, feeds in silent.items()))
 
     async def _look(self, resource_id: str, feeds: tuple[Feed[T], ...]) -> None:
         try:

@@ -52,7 +52,7 @@ class Worker:
         self._policy = Policy(settings.require_fee_data, ZoneInfo(settings.billing_timezone))
         self.metrics = Metrics()
         self.journal = Journal(settings.journal_url.get_secret_value())
-        self.cloud = Cloud(cloud_settings(settings))
+        self.cloud = Cloud(cloud_settings(settings), self.metrics.called)
         self.publisher = Publisher(self._broker_url, on_missing=self._declare_soon)
         self._outbox = Outbox(self.publisher, on_returned=self._declare_soon)
         self.dispatcher = Dispatcher(

@@ -70,6 +70,13 @@ class Metrics:
             buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
         )  # fmt: skip
         self._events = Counter("ecs_messages_total", "What became of deliveries", ["event"], registry=self.registry)
+        self._calls = Counter(
+            "ecs_openstack_calls_total", "OpenStack calls", ["service", "method", "outcome"], registry=self.registry
+        )
+        self._call_seconds = Histogram(
+            "ecs_openstack_call_seconds", "One OpenStack call, the wait for a thread included", ["service"],
+            registry=self.registry, buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+        )  # fmt: skip
         self.in_flight = Gauge("ecs_in_flight", "Requests under way", registry=self.registry)
         self.reconnects = Gauge("ecs_broker_reconnects", "Connections lost or not made", registry=self.registry)
         self._children: dict[tuple[str, ...], Any] = {}
@@ -82,6 +89,11 @@ class Metrics:
             pair = self._children[key] = (self._results.labels(*key), self._seconds.labels(operation))
         pair[0].inc()
         pair[1].observe(seconds)
+
+    def called(self, service: str, method: str, outcome: str, seconds: float) -> None:
+        """OpenStack was called: with which HTTP status, or with what trouble instead of one."""
+        self._calls.labels(service, method, outcome).inc()
+        self._call_seconds.labels(service).observe(seconds)
 
     def event(self, name: str) -> None:
         """Something else happened to a delivery: ignored, parked, retried, duplicate, conflict."""
