@@ -106,14 +106,13 @@ class Requester:
             after = len(self.heard)
             if time.monotonic() > limit:
                 raise TimeoutError(f"not heard in {seconds} s; heard: {[one.body for one in self.heard[-5:]]}")
-            self.listen(0.1)
+            self._listen_once(0.1)
 
     def listen(self, seconds: float) -> None:
         """Hear what comes within so many seconds, at least once."""
         limit = time.monotonic() + seconds
         while True:
-            with suppress(TimeoutError):
-                self._connection.drain_events(timeout=max(0.01, limit - time.monotonic()))
+            self._listen_once(max(0.01, limit - time.monotonic()))
             if time.monotonic() >= limit:
                 return
 
@@ -155,6 +154,10 @@ class Requester:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _listen_once(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            self._connection.drain_events(timeout=seconds)
 
     def _listen(self, queue: Queue, source: Source) -> Consumer:
         consumer = Consumer(self._channel, [queue], on_message=lambda message: self._hear(message, source))

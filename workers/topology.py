@@ -116,8 +116,11 @@ def declare(url: str, wanted: Topology) -> None:
 
 
 def compare(url: str, retry_delays: Iterable[int]) -> tuple[str, list[str]]:
-    """The broker's version, and the names of what is not declared yet. Changes nothing. Blocks."""
-    from amqp.exceptions import NotFound  # noqa: PLC0415
+    """The broker's version, and the names of what is not declared yet. Changes nothing. Blocks.
+
+    `TopologyMismatch` for what exists with other arguments.
+    """
+    from amqp.exceptions import NotFound, PreconditionFailed  # noqa: PLC0415
 
     missing = []
     with Connection(url, connect_timeout=_SECONDS) as connection:
@@ -127,14 +130,22 @@ def compare(url: str, retry_delays: Iterable[int]) -> tuple[str, list[str]]:
         for entity in (*wanted.exchanges, *wanted.queues):
             try:
                 with connection.channel() as channel:  # the broker closes it where something is missing
-                    bound = entity(channel)
-                    if isinstance(entity, Queue):
-                        bound.queue_declare(passive=True)
-                    else:
-                        bound.declare(passive=True)
+                    _declare_alone(entity(channel), passive=True)
+                    # It is there: only declaring it compares its arguments, and makes nothing.
+                    _declare_alone(entity(channel), passive=False)
             except NotFound:
                 missing.append(entity.name)
+            except PreconditionFailed as error:
+                raise TopologyMismatch(_advice(str(error.reply_text))) from None
     return version, missing
+
+
+def _declare_alone(entity: Exchange | Queue, *, passive: bool) -> None:
+    """Without what it is bound to."""
+    if isinstance(entity, Queue):
+        entity.queue_declare(passive=passive)
+    else:
+        entity.declare(passive=passive)
 
 
 def _advice(broker_text: str) -> str:

@@ -1,0 +1,152 @@
+"""The journal on SQLite and on PostgreSQL: who may act, what is known, what survives."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from workers.journal import (
+    Begun,
+    ClaimLost,
+    Conflict,
+    Elsewhere,
+    Journal,
+    JournalError,
+    Kind,
+    Known,
+    NewRequest,
+    Resumed,
+    State,
+)
+
+REQUEST = NewRequest("order:p:17", "17", Kind.ORDER, "order.changeConfigure", "p", "digest", 1000.0)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/journal.db"
+    url: str = request.getfixturevalue("postgres").url
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+    return url
+
+
+@pytest.fixture
+async def journal(url: str) -> AsyncIterator[Journal]:
+    found = Journal(url)
+    await found.open()
+    yield found
+    await found.close()
+
+
+async def begun(journal: Journal) -> Begun:
+    outcome = await journal.begin(REQUEST)
+    assert isinstance(outcome, Begun)
+    return outcome
+
+
+async def test_a_finished_request_is_known_with_its_result(journal: Journal) -> None:
+    claim = (await begun(journal)).claim
+    await journal.finish(claim, {"code": 200}, [{"final": True}])
+    known = await journal.begin(REQUEST)
+    assert known == Known({"code": 200}, [{"final": True}], settled=False)
+    await journal.settle(REQUEST.key)
+    assert await journal.begin(REQUEST) == Known({"code": 200}, [{"final": True}], settled=True)
+    (found,) = await journal.find("17")
+    assert (found.state, found.deliveries, found.result) == (State.SETTLED, 3, {"code": 200})
+
+
+async def test_the_same_key_with_another_content_conflicts(journal: Journal) -> None:
+    await begun(journal)
+    assert await journal.begin(replace(REQUEST, digest="another")) == Conflict()
+
+
+async def test_effects_are_found_by_whoever_goes_on(journal: Journal) -> None:
+    claim = (await begun(journal)).claim
+    await journal.intend(claim, "resize:1", "2026-11-23T10:00:00Z")
+    await journal.record(claim, "resize:1", {"status": 202}, "req-1")
+    await journal.intend(claim, "extend:2", None)
+    await journal.remember(claim, "plan", [{"a": 1}])
+    await journal.release(claim, 1)
+    resumed = await journal.begin(replace(REQUEST, received_at=2000.0))
+    assert isinstance(resumed, Resumed)
+    assert (resumed.attempts, resumed.received_at) == (1, 1000.0)
+    assert resumed.effects["resize:1"].outcome == {"status": 202}
+    assert resumed.effects["resize:1"].marker == "2026-11-23T10:00:00Z"
+    assert resumed.effects["resize:1"].request_id == "req-1"
+    assert resumed.effects["extend:2"].outcome is None
+    assert resumed.effects["plan"].outcome == {"value": [{"a": 1}]}
+
+
+async def test_who_has_lost_the_claim_may_write_no_more(journal: Journal) -> None:
+    old = (await begun(journal)).claim
+    await journal.release(old)
+    taken = await journal.begin(REQUEST)
+    assert isinstance(taken, Resumed)
+    for write in (
+        journal.intend(old, "resize:1", None),
+        journal.record(old, "resize:1", {}, None),
+        journal.finish(old, {"code": 500}, []),
+    ):
+        with pytest.raises(ClaimLost):
+            await write
+    await journal.finish(taken.claim, {"code": 200}, [])
+
+
+async def test_a_request_of_a_living_worker_is_left_to_it_and_of_a_dead_one_taken_over(
+    journal: Journal, url: str
+) -> None:
+    other = Journal(url)
+    await other.open()
+    claim = (await begun(other)).claim
+    await other.intend(claim, "os-stop:1", "then")
+    outcome = await journal.begin(REQUEST)
+    assert isinstance(outcome, Elsewhere)
+    await other.close()
+    resumed = await journal.begin(REQUEST)
+    assert isinstance(resumed, Resumed)
+    assert set(resumed.effects) == {"os-stop:1"}
+
+
+async def test_a_thousand_requests_at_once_are_each_begun_once(journal: Journal) -> None:
+    requests = [replace(REQUEST, key=f"k{number}", name=f"n{number}") for number in range(1000)]
+    outcomes = await asyncio.gather(*(journal.begin(one) for one in requests))
+    assert all(isinstance(one, Begun) for one in outcomes)
+    claims = [one.claim for one in outcomes if isinstance(one, Begun)]
+    await asyncio.gather(*(journal.finish(claim, {"code": 200}, []) for claim in claims))
+    again = await asyncio.gather(*(journal.begin(one) for one in requests))
+    assert all(isinstance(one, Known) for one in again)
+
+
+async def test_settled_commands_are_forgotten_and_orders_kept(journal: Journal) -> None:
+    for kind in Kind:
+        outcome = await journal.begin(replace(REQUEST, key=kind.value, name=kind.value, kind=kind, received_at=1.0))
+        assert isinstance(outcome, Begun)
+        await journal.finish(outcome.claim, {}, [])
+        await journal.settle(kind.value)
+    await asyncio.sleep(0.05)
+    assert await journal.prune(commands_older_than=0.01) == 1
+    assert await journal.find("command") == []
+    assert len(await journal.find("order")) == 1
+
+
+async def test_migrating_twice_is_migrating_once(journal: Journal, url: str) -> None:
+    await begun(journal)
+    other = Journal(url)
+    await other.open()
+    assert len(await other.find("17")) == 1
+    await other.close()
+
+
+async def test_a_database_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+    for url in (f"sqlite:///{tmp_path}/no/such/folder/j.db", "postgresql+psycopg://nobody@127.0.0.1:1/none"):
+        with pytest.raises(JournalError) as caught:
+            await Journal(url).open()
+        assert "\n" not in str(caught.value)
