@@ -7,11 +7,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from sandbox.control_plane import ControlPlane
 from sandbox.openstack import SimulatedOpenStack
-from sandbox.requester import Requester
 from sandbox.worker import WorkerProcess
 from tests.tenant import Tenant
 
@@ -32,18 +30,19 @@ class Workshop:
         }  # fmt: skip
         self._stack = ExitStack()
         self._tenants: dict[str, Tenant] = {}
-        self._workers = 0
+        self._workers: list[WorkerProcess] = []
 
     def worker(self, *, wait: bool = True, **settings: str) -> WorkerProcess:
         """One more worker, ready unless it is not waited for."""
-        self._workers += 1
-        worker = WorkerProcess(self.settings | settings, self.folder, f"worker-{self._workers}")
+        worker = WorkerProcess(self.settings | settings, self.folder, f"worker-{len(self._workers) + 1}")
+        self._workers.append(worker)
         self._stack.callback(worker.stop)
         return worker.start(wait=wait)
 
-    def requester(self, **options: Any) -> Requester:
-        """One more user."""
-        return self._stack.enter_context(Requester(self.broker_url, **options))
+    @property
+    def running(self) -> WorkerProcess:
+        """The worker that was started last."""
+        return self._workers[-1]
 
     def tenant(self, name: str = "tenant-a") -> Tenant:
         """A tenant's own view of the cloud."""

@@ -8,7 +8,12 @@ from typing import Any
 import pika
 import structlog
 from pika.adapters.asyncio_connection import AsyncioConnection
-from pika.exceptions import AMQPConnectionError, ProbableAccessDeniedError, ProbableAuthenticationError
+from pika.exceptions import (
+    AMQPConnectionError,
+    ProbableAccessDeniedError,
+    ProbableAuthenticationError,
+    StreamLostError,
+)
 
 log = structlog.get_logger()
 
@@ -16,6 +21,8 @@ log = structlog.get_logger()
 HEARTBEAT = 15
 #: Seconds before the first and at most before any attempt to reconnect; each waits a random part (full jitter).
 FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
+#: Seconds that the broker has to agree to the end of a connection.
+CLOSE_PATIENCE = 3.0
 #: At most, where the broker refuses who we are: a person has to mend that.
 LONGEST_REFUSED_DELAY = 30.0
 
@@ -51,6 +58,11 @@ class CoalescingConnection(AsyncioConnection):  # type: ignore[misc]  # pika is 
         if data and self._transport is not None and not self.is_closed:
             super()._adapter_emit_data(data)
 
+    def abort(self) -> None:
+        """End it without the broker's consent, unless it has ended: one that hangs does not answer a close either."""
+        if not self.is_closed:
+            self._terminate_stream(StreamLostError("the broker did not answer the close"))
+
 
 class Link:
     """A connection that comes back. `on_up` gets each new connection, `on_down` is told when it is gone."""
@@ -62,7 +74,7 @@ class Link:
         self._name = name
         self._on_up = on_up
         self._on_down = on_down
-        self._connection: AsyncioConnection | None = None
+        self._connection: CoalescingConnection | None = None
         self._closing = False
         self._failures = 0
         self._later: asyncio.TimerHandle | None = None
@@ -87,6 +99,7 @@ class Link:
         """Throw the connection away and make a new one."""
         if self._connection is not None and self._connection.is_open:
             self._connection.close(320, "starting over")
+            asyncio.get_running_loop().call_later(CLOSE_PATIENCE, self._connection.abort)
 
     async def close(self) -> None:
         """Close for good; waits for the broker to agree, but not long."""

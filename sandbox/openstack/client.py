@@ -50,10 +50,14 @@ class SimulatedOpenStack:
         self._server.wait_until(lambda: listens(self.port), 20, "the simulated OpenStack")
         return self
 
-    def stop(self) -> None:
-        """Stop it; all that was in it is gone."""
+    def stop_server(self) -> None:
+        """Stop answering; `start` begins again, on the same port, with a new world."""
         if self._server is not None:
             self._server.stop()
+
+    def stop(self) -> None:
+        """Stop it; all that was in it is gone."""
+        self.stop_server()
         shutil.rmtree(self._home, ignore_errors=True)
 
     def fault(self, point: str, **rule: Any) -> None:

@@ -1,0 +1,94 @@
+"""Publishing to a real broker: confirmed, returned, and through a broker that goes away."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from kombu import Connection, Queue
+
+from sandbox.broker import PrivateBroker
+from workers.publisher import Publication, Published, Publisher
+
+
+def declare(url: str, name: str) -> None:
+    with Connection(url) as connection:
+        connection.channel().queue_declare(name, durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"})
+
+
+def fetch_all(url: str, name: str) -> list[str]:
+    with Connection(url) as connection:
+        queue, found = Queue(name, no_declare=True)(connection.channel()), []
+        while (message := queue.get(no_ack=True)) is not None:
+            found.append(message.properties["message_id"])
+        return found
+
+
+@pytest.fixture
+async def publisher(vhost: str) -> AsyncIterator[Publisher]:
+    found = Publisher(vhost)
+    found.open()
+    yield found
+    await found.close()
+
+
+async def test_many_at_once_are_all_confirmed_and_there(publisher: Publisher, vhost: str) -> None:
+    declare(vhost, "taker")
+    futures = [publisher.publish(Publication("", "taker", b"{}", message_id=str(one))) for one in range(3000)]
+    assert set(await asyncio.gather(*futures)) == {Published.CONFIRMED}
+    assert fetch_all(vhost, "taker") == [str(one) for one in range(3000)]
+
+
+async def test_what_nobody_takes_is_returned_and_what_stands_beside_it_is_not(publisher: Publisher, vhost: str) -> None:
+    declare(vhost, "taker")
+    futures = [
+        publisher.publish(Publication("", "taker" if one % 3 else "nobody", b"{}", message_id=str(one), mandatory=True))
+        for one in range(300)
+    ]
+    outcomes = await asyncio.gather(*futures)
+    assert [one is Published.RETURNED for one in outcomes] == [one % 3 == 0 for one in range(300)]
+
+
+async def test_an_exchange_that_is_missing_is_asked_for_and_waited_for(vhost: str) -> None:
+    declare(vhost, "taker")
+    asked = asyncio.Event()
+    publisher = Publisher(vhost, on_missing=asked.set)
+    publisher.open()
+    future = publisher.publish(Publication("late", "taker", b"{}", message_id="1"))
+    await asyncio.wait_for(asked.wait(), 10)
+    with Connection(vhost) as connection:
+        channel = connection.channel()
+        channel.exchange_declare("late", "direct", durable=True, auto_delete=False)
+        channel.queue_bind("taker", "late", "taker")
+    assert await asyncio.wait_for(future, 20) is Published.CONFIRMED
+    await publisher.close()
+
+
+@pytest.fixture(scope="module")
+def own_broker() -> Iterator[PrivateBroker]:
+    """A node that may be killed."""
+    with PrivateBroker() as node:
+        yield node
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+async def test_nothing_is_lost_when_the_broker_goes_away_in_the_middle(own_broker: PrivateBroker, how: str) -> None:
+    name = f"taker-{uuid.uuid4().hex[:6]}"
+    declare(own_broker.url, name)
+    publisher = Publisher(own_broker.url)
+    publisher.open()
+    futures = []
+    for number in range(6000):
+        futures.append(publisher.publish(Publication("", name, b"x" * 200, message_id=str(number))))
+        if number == 3000:
+            await asyncio.sleep(0.1)
+            if how == "kill":
+                await asyncio.to_thread(own_broker.kill)
+            restarted = asyncio.create_task(asyncio.to_thread(own_broker.restart))
+        if number % 100 == 0:
+            await asyncio.sleep(0)
+    await restarted
+    assert set(await asyncio.wait_for(asyncio.gather(*futures), 60)) == {Published.CONFIRMED}
+    await publisher.close()
+    # Some may be there twice: what was not confirmed was sent again.
+    assert set(fetch_all(own_broker.url, name)) == {str(one) for one in range(6000)}
