@@ -1,0 +1,160 @@
+"""Effects: at most once, whatever is lost in between."""
+
+import time
+from typing import Any
+
+import pytest
+
+from handlers import effects as module
+from handlers.cloud import Reply
+from handlers.deadlines import Deadline
+from handlers.effects import Effect, Effects
+from handlers.errors import CloudRefusal, Conflict
+from messages.errors import Ambiguous, OutcomeUnknown, Refused, Transient
+
+
+class Book:
+    """A ledger in memory; `lines` tells in which order it was written to."""
+
+    def __init__(self, **known: Effect) -> None:
+        self.known: dict[str, Effect] = dict(known)
+        self.lines: list[str] = []
+
+    def effect(self, name: str) -> Effect | None:
+        return self.known.get(name)
+
+    async def intend(self, name: str, marker: Any) -> None:
+        self.lines.append("intend")
+        self.known[name] = Effect(marker, time.time())
+
+    async def record(self, name: str, outcome: dict[str, Any], request_id: str | None) -> None:
+        self.lines.append("record")
+        self.known[name] = Effect(self.known[name].marker, time.time(), outcome, request_id)
+
+    async def remember(self, name: str, value: Any) -> None:
+        self.known[name] = Effect(None, time.time(), {"value": value})
+
+
+class Cloud:
+    """Answers each call as its script says: an exception, or done. `shows` is whether it can be seen to be done."""
+
+    def __init__(self, book: Book, *script: Exception | None, shows: bool = False) -> None:
+        self.book, self.script, self.shows, self.done = book, list(script), shows, 0
+
+    async def do(self) -> Reply:
+        self.book.lines.append("do")
+        answer = self.script.pop(0)
+        if answer is None:
+            self.done += 1
+            return Reply(202, None, "req-1")
+        raise answer
+
+    async def landed(self, _marker: Any) -> str | None:
+        self.book.lines.append("look")
+        return "req-found" if self.shows else None
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SETTLE", "LATE", "LOOK_EVERY"):
+        monkeypatch.setattr(module, name, 0.02)
+
+
+async def once(book: Book, cloud: Cloud, *, patience: float = 5.0, expiry: float | None = None) -> None:
+    effects = Effects(book, Deadline.after(patience), None if expiry is None else Deadline.after(expiry))
+    await effects.once("stop", cloud.do, cloud.landed, "marker")
+
+
+async def test_the_intent_is_written_before_the_call_and_the_outcome_after() -> None:
+    book = Book()
+    await once(book, Cloud(book, None))
+    assert book.lines == ["intend", "do", "record"]
+    assert book.known["stop"].request_id == "req-1"
+
+
+async def test_what_is_done_is_not_done_again() -> None:
+    book = Book(stop=Effect("marker", 1.0, {"status": 202}, "req-0"))
+    await once(book, Cloud(book))
+    assert book.lines == []
+
+
+async def test_what_was_cut_off_is_looked_for_first() -> None:
+    book = Book(stop=Effect("marker", 1.0))
+    await once(book, Cloud(book, shows=True))
+    assert book.lines == ["look", "record"]
+    assert book.known["stop"].request_id == "req-found"
+
+
+async def test_what_was_cut_off_and_cannot_be_found_is_done() -> None:
+    book = Book(stop=Effect("marker", 1.0))
+    cloud = Cloud(book, None)
+    await once(book, cloud)
+    assert cloud.done == 1
+    assert book.lines[-2:] == ["do", "record"]
+
+
+async def test_an_answer_that_was_lost_is_looked_for_and_the_call_repeated_if_nothing_is_found() -> None:
+    book = Book()
+    cloud = Cloud(book, Ambiguous("http_500"), None)
+    await once(book, cloud)
+    assert (cloud.done, book.lines.count("do")) == (1, 2)
+    found = Book()
+    await once(found, Cloud(found, Ambiguous("http_500"), shows=True))
+    assert found.lines.count("do") == 1
+
+
+async def test_a_call_that_may_still_land_is_never_repeated() -> None:
+    book = Book()
+    with pytest.raises(OutcomeUnknown):
+        await once(book, Cloud(book, Ambiguous("no_answer", may_land_late=True)))
+    assert book.lines.count("do") == 1
+
+
+async def test_what_surely_was_not_done_is_tried_again_within_patience() -> None:
+    book = Book()
+    await once(book, Cloud(book, Transient("no_connection"), Transient("http_429", retry_after=0.01), None))
+    assert book.lines.count("do") == 3
+    impatient = Book()
+    with pytest.raises(Transient):
+        await once(impatient, Cloud(impatient, Transient("http_429", retry_after=60.0)), patience=0.5)
+
+
+async def test_a_refusal_is_written_down_and_may_be_tried_again_by_a_later_run() -> None:
+    book = Book()
+    with pytest.raises(CloudRefusal):
+        await once(book, Cloud(book, Conflict(409, "busy", "req-9")))
+    assert book.known["stop"].refused
+    await once(book, Cloud(book, None))
+    assert book.known["stop"].done
+
+
+async def test_a_repeat_that_meets_its_own_traces_is_done() -> None:
+    book = Book(stop=Effect("marker", 1.0))
+    cloud = Cloud(book, Conflict(409, "Cannot 'stop' instance in vm_state stopped", None))
+
+    async def refuse() -> Reply:
+        cloud.shows = True
+        return await Cloud.do(cloud)
+
+    await Effects(book, Deadline.after(5)).once("stop", refuse, cloud.landed, "marker")
+    assert book.known["stop"].done
+
+
+@pytest.mark.parametrize("known", [{}, {"stop": Effect("marker", 1.0)}])
+async def test_past_its_expiry_nothing_is_begun(known: dict[str, Effect]) -> None:
+    book = Book(**known)
+    with pytest.raises(Refused) as caught:
+        await once(book, Cloud(book), expiry=-1.0)
+    assert caught.value.reason == "timeout"
+    assert "do" not in book.lines
+
+
+async def test_what_is_remembered_is_made_once() -> None:
+    book, made = Book(), []
+
+    async def make() -> list[int]:
+        made.append(1)
+        return [len(made)]
+
+    effects = Effects(book, Deadline.after(1))
+    assert await effects.remember("plan", make) == await effects.remember("plan", make) == [1]

@@ -1,0 +1,56 @@
+"""What comes after a failure."""
+
+from typing import Any
+
+import pytest
+
+from handlers.errors import Conflict, QuotaExceeded
+from messages.codes import Code
+from messages.errors import Ambiguous, OutcomeUnknown, Postponed, Refused, Transient
+from workers.journal import Kind
+from workers.retry import Answer, Retry, decide
+
+DELAYS = (5, 30, 120)
+DAY = 86400.0
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "attempts", "age", "expected"),
+    [
+        (Transient("http_503"), Kind.ORDER, 0, 0.0, Retry(5, counts=True)),
+        (Transient("http_503"), Kind.ORDER, 1, 0.0, Retry(30, counts=True)),
+        (Transient("http_503"), Kind.ORDER, 99, DAY - 1, Retry(120, counts=True)),
+        (Ambiguous("no_answer"), Kind.ORDER, 0, 0.0, Retry(5, counts=True)),
+        (Postponed("resize"), Kind.ORDER, 7, 2 * DAY, Retry(5, counts=False)),
+        (Postponed("os-stop"), Kind.COMMAND, 0, 0.0, Retry(5, counts=False)),
+        (ZeroDivisionError(), Kind.ORDER, 2, 0.0, Retry(120, counts=True)),
+    ],
+)
+def test_what_may_pass_is_tried_again(error: Exception, kind: Kind, attempts: int, age: float, expected: Any) -> None:
+    assert decide(error, kind, attempts, age, DELAYS) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "attempts", "age", "reason", "park"),
+    [
+        (Transient("http_503"), Kind.COMMAND, 0, 0.0, "http_503", False),
+        (Transient("http_503"), Kind.ORDER, 50, DAY, "http_503", False),
+        (OutcomeUnknown("resize"), Kind.ORDER, 0, 0.0, "outcome_unknown", False),
+        (QuotaExceeded(403, "Quota exceeded for cores", None), Kind.ORDER, 0, 0.0, "quota", False),
+        (ZeroDivisionError(), Kind.COMMAND, 0, 0.0, "internal", True),
+        (ZeroDivisionError(), Kind.ORDER, 3, 0.0, "internal", True),
+    ],
+)
+def test_what_will_not_pass_is_answered(
+    error: Exception, kind: Kind, attempts: int, age: float, reason: str, park: bool
+) -> None:
+    decision = decide(error, kind, attempts, age, DELAYS)
+    assert isinstance(decision, Answer)
+    assert (decision.refused.code, decision.refused.reason, decision.park) == (Code.FAILED, reason, park)
+
+
+def test_a_refusal_is_answered_as_it_is() -> None:
+    refused = Refused(Code.SERVER_STATE)
+    assert decide(refused, Kind.ORDER, 0, 0.0, DELAYS) == Answer(refused)
+    answer = decide(Conflict(409, "Cannot 'stop' instance", None), Kind.COMMAND, 0, 0.0, DELAYS)
+    assert isinstance(answer, Answer)

@@ -1,0 +1,118 @@
+"""Waiting: one watch for all, in order, and nobody waits for nothing."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from handlers import waiting
+from handlers.deadlines import Deadline
+from handlers.errors import NotFound
+from handlers.waiting import Watch
+
+
+@dataclass(frozen=True)
+class Thing:
+    id: str
+    status: str
+    updated: str = "2026-11-23T10:00:00Z"
+
+
+@dataclass
+class Service:
+    """What the cloud knows; `forgets`: its list of changes is empty."""
+
+    things: dict[str, Thing] = field(default_factory=dict)
+    forgets: bool = False
+    asked: list[str] = field(default_factory=list)
+
+    async def changed(self, since: str) -> list[Thing]:
+        self.asked.append(since)
+        return [] if self.forgets else list(self.things.values())
+
+    async def everything(self) -> list[Thing]:
+        self.asked.append("everything")
+        return list(self.things.values())
+
+    async def get(self, name: str) -> Thing:
+        self.asked.append(name)
+        if name not in self.things:
+            raise NotFound(404, "gone", None)
+        return self.things[name]
+
+    def watch(self) -> Watch[Thing]:
+        return Watch(self.changed, self.everything, self.get)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in {"TICK": 0.02, "LONGEST_TICK": 0.02, "SILENCE": 0.1, "LONGEST_SILENCE": 0.2}.items():
+        monkeypatch.setattr(waiting, name, seconds)
+
+
+SOON = 2.0
+
+
+async def test_news_come_in_order_and_each_once() -> None:
+    service = Service({"a": Thing("a", "BUILD")})
+    with service.watch().follow("a") as feed:
+        assert (await feed.next(Deadline.after(SOON))).status == "BUILD"
+        await asyncio.sleep(0.1)
+        service.things["a"] = Thing("a", "ACTIVE")
+        assert (await feed.next(Deadline.after(SOON))).status == "ACTIVE"
+        with pytest.raises(TimeoutError):
+            await feed.next(Deadline.after(0.1))
+
+
+async def test_a_hundred_wait_by_one_question_a_tick() -> None:
+    service = Service({str(one): Thing(str(one), "ACTIVE") for one in range(100)})
+    watch = service.watch()
+
+    async def wait(name: str) -> Thing:
+        with watch.follow(name) as feed:
+            return await feed.next(Deadline.after(SOON))
+
+    found = await asyncio.gather(*(wait(str(one)) for one in range(100)))
+    assert len(found) == 100
+    assert len(service.asked) <= 2
+    assert watch.idle
+
+
+async def test_a_service_that_forgets_changes_is_asked_singly() -> None:
+    service = Service({"a": Thing("a", "ACTIVE")}, forgets=True)
+    with service.watch().follow("a") as feed:
+        assert (await feed.next(Deadline.after(SOON))).status == "ACTIVE"
+    assert "a" in service.asked
+
+
+async def test_many_silent_ones_are_looked_at_by_one_list() -> None:
+    names = [str(one) for one in range(20)]
+    service = Service({one: Thing(one, "ACTIVE") for one in names[:-1]}, forgets=True)
+    watch = service.watch()
+
+    async def wait(name: str) -> str:
+        with watch.follow(name) as feed:
+            try:
+                return (await feed.next(Deadline.after(SOON))).status
+            except NotFound:
+                return "gone"
+
+    assert await asyncio.gather(*(wait(one) for one in names)) == ["ACTIVE"] * 19 + ["gone"]
+    assert service.asked.count("everything") == 1
+    assert [one for one in service.asked if one in names] == ["19"]
+
+
+async def test_what_is_gone_is_told() -> None:
+    with Service().watch().follow("a") as feed, pytest.raises(NotFound):
+        await feed.next(Deadline.after(SOON))
+
+
+async def test_nothing_is_asked_when_nobody_waits() -> None:
+    service = Service({"a": Thing("a", "ACTIVE")})
+    watch = service.watch()
+    with watch.follow("a") as feed:
+        await feed.next(Deadline.after(SOON))
+    await asyncio.sleep(0.1)
+    asked = len(service.asked)
+    await asyncio.sleep(0.1)
+    assert len(service.asked) == asked
