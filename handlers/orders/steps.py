@@ -3,12 +3,14 @@
 A step that fails for good raises `Refused` with FAILED and a reason.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from handlers import compute, volumes
 from handlers.cloud import Reply
-from handlers.compute import Server
+from handlers.compute import InstanceAction, Server
 from handlers.context import Context
+from handlers.deadlines import Deadline
 from handlers.effects import Landed
 from handlers.errors import CloudRefusal, NotFound
 from handlers.orders.course import Course
@@ -20,6 +22,8 @@ from messages.errors import Refused
 _SECOND = 19
 #: Events of Nova's action log in which a host is looked for.
 _SCHEDULING = frozenset({"cold_migrate", "conductor_migrate_server"})
+#: Seconds by which the action log may lag behind the server, and between two looks at it.
+_LOG_LATE, _LOG_EVERY = 5.0, 0.2
 _VERIFY = "VERIFY_RESIZE"
 _WELL = frozenset({"ACTIVE", "SHUTOFF"})
 
@@ -48,14 +52,26 @@ async def resize(change: Change, context: Context, course: Course) -> None:
 
 async def _verify(server: Server, change: Change, effect: str, context: Context) -> None:
     """A status proves nothing: a resize that found no host is ACTIVE, too. Flavor and action log do."""
-    request_id = context.effects.request_id(effect)
-    action = None
-    if request_id is not None:
-        action = await context.patiently(lambda: compute.get_action(context.project, server.id, request_id))
+    right = server.flavor_name == change.flavor_after and server.status in (_VERIFY, *_WELL)
+    action = await _logged_action(server.id, context.effects.request_id(effect), context, until_ended=not right)
     if action is not None and action.failed:
         raise failed("no_host" if action.detail in _SCHEDULING else "resize_failed", f"event {action.detail} failed")
-    if server.flavor_name != change.flavor_after or server.status not in (_VERIFY, *_WELL):
+    if not right:
         raise failed("resize_failed", f"the server is {server.status} with flavor {server.flavor_name}")
+
+
+async def _logged_action(
+    server_id: str, request_id: str | None, context: Context, *, until_ended: bool
+) -> InstanceAction | None:
+    """The entry of Nova's action log; it may be closed only a moment after the server is no longer busy."""
+    if request_id is None:
+        return None
+    limit = Deadline.after(_LOG_LATE)
+    while True:
+        action = await context.patiently(lambda: compute.get_action(context.project, server_id, request_id))
+        if action.failed or action.finished or limit.passed or not until_ended:
+            return action
+        await asyncio.sleep(_LOG_EVERY)
 
 
 async def extend(growth: Growth, context: Context) -> None:
