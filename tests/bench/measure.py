@@ -62,7 +62,9 @@ def run(command: list[str], folder: Path, env: dict[str, str], count: Callable[[
     server = Server(["taskset", "-c", CORE, *command], log, env=env, cwd=folder)
     try:
         process = psutil.Process(server.pid)
-        begun, at_begin = _reached(server, process, count, number // 5)
+        # Before it is warm nothing counts: imports, the first log-in, the first connection.
+        begun, at_begin = _reached(server, process, count, 1)
+        begun, at_begin = _reached(server, process, count, at_begin.answered + number // 10)
         ended, at_end = _reached(server, process, count, number)
         answered = at_end.answered - at_begin.answered
         return Cost(
