@@ -61,10 +61,10 @@ def is_sqlite(engine: Engine) -> bool:
 
 def migrate(engine: Engine) -> None:
     """Bring the schema up to date; several workers may try at once."""
-    from alembic import command  # noqa: PLC0415 - twenty megabytes for what is done once
-
     if current_revision(engine) == head_revision():
         return
+    from alembic import command  # noqa: PLC0415 - ten megabytes for what is done once in a version's life
+
     with engine.begin() as connection:
         if not is_sqlite(engine):
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
