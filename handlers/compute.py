@@ -9,6 +9,8 @@ from messages.commands import Force, Power
 
 #: Servers in one page of a list; Nova's own default limit.
 PAGE = 1000
+#: Statuses in which a server is well, as long as no task is under way.
+AT_REST = frozenset({"ACTIVE", "SHUTOFF"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,11 @@ class Server:
     def busy(self) -> bool:
         """Whether a task is under way."""
         return self.task_state is not None
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether it runs or is off, and nothing is under way with it."""
+        return self.status in AT_REST and not self.busy
 
     @classmethod
     def from_api(cls, body: Mapping[str, Any]) -> "Server":

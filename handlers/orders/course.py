@@ -52,9 +52,9 @@ class Course:
         )
 
     async def tell_server(self, server: Server) -> None:
-        """Say what a server of the order does; only what is new."""
+        """Say what a server of the order does; only what is new. That it is at rest again, its end says."""
         state = (server.status, server.task_state)
-        if self._last.get(server.id) != state:
+        if self._last.get(server.id) != state and not server.at_rest:
             self._last[server.id] = state
             await self._context.tell(server_update(server.id, None, *state, final=False))
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from handlers.compute import Flavor, Server, get_limits, list_flavors
+from handlers.compute import AT_REST, Flavor, Server, get_limits, list_flavors
 from handlers.context import Context
 from handlers.deadlines import Deadline
 from handlers.errors import NotFound
@@ -15,7 +15,6 @@ from messages.codes import Code
 from messages.errors import Refused, wrong
 from messages.orders import Item, ItemKind, Order, Product
 
-_NEEDS = frozenset({"ACTIVE", "SHUTOFF"})
 _MIB_IN_GIB = 1024
 
 
@@ -85,7 +84,7 @@ async def _idle_server(server_id: str, context: Context) -> Server:
     if server is None:
         raise unknown_server(server_id, None)
     server = await wait_until_idle(context, server, min(context.hold, Deadline.after(context.wait_limit)))
-    if refused := judge_state(server, _NEEDS):
+    if refused := judge_state(server, AT_REST):
         raise refused
     return server
 

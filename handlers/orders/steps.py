@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from handlers import compute, volumes
 from handlers.cloud import Reply
-from handlers.compute import InstanceAction, Server
+from handlers.compute import AT_REST, InstanceAction, Server
 from handlers.context import Context
 from handlers.deadlines import Deadline
 from handlers.effects import Landed
@@ -25,7 +25,6 @@ _SCHEDULING = frozenset({"cold_migrate", "conductor_migrate_server"})
 #: Seconds by which the action log may lag behind the server, and between two looks at it.
 _LOG_LATE, _LOG_EVERY = 5.0, 0.2
 _VERIFY = "VERIFY_RESIZE"
-_WELL = frozenset({"ACTIVE", "SHUTOFF"})
 
 
 def failed(reason: str, detail: str | None = None) -> Refused:
@@ -52,7 +51,7 @@ async def resize(change: Change, context: Context, course: Course) -> None:
 
 async def _verify(server: Server, change: Change, effect: str, context: Context) -> None:
     """A status proves nothing: a resize that found no host is ACTIVE, too. Flavor and action log do."""
-    right = server.flavor_name == change.flavor_after and server.status in (_VERIFY, *_WELL)
+    right = server.flavor_name == change.flavor_after and server.status in (_VERIFY, *AT_REST)
     action = await _logged_action(server.id, context.effects.request_id(effect), context, until_ended=not right)
     if action is not None and action.failed:
         raise failed("no_host" if action.detail in _SCHEDULING else "resize_failed", f"event {action.detail} failed")
@@ -98,7 +97,7 @@ async def confirm(change: Change, context: Context, course: Course) -> None:
         return
     effect = f"confirm:{change.server_id}"
     server = await _get(change.server_id, context)
-    if server.status in _WELL and server.flavor_name == change.flavor_after and not context.effects.begun(effect):
+    if server.status in AT_REST and server.flavor_name == change.flavor_after and not context.effects.begun(effect):
         return  # the cloud confirms by itself
     try:
         await _once(
@@ -109,13 +108,13 @@ async def confirm(change: Change, context: Context, course: Course) -> None:
     except Refused:
         # The cloud's own confirmation may have been quicker.
         server = await _get(change.server_id, context)
-        if server.status not in _WELL or server.flavor_name != change.flavor_after:
+        if server.status not in AT_REST or server.flavor_name != change.flavor_after:
             raise
     # Nova confirms without setting a task: only the status tells when it has.
     done = await _follow(
         change.server_id, effect, context, course, lambda server: not server.busy and server.status != _VERIFY
     )
-    if done.status not in _WELL or done.flavor_name != change.flavor_after:
+    if done.status not in AT_REST or done.flavor_name != change.flavor_after:
         raise failed("confirm_failed", f"the server is {done.status} with flavor {done.flavor_name}")
 
 
