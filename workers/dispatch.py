@@ -4,19 +4,17 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
 from handlers.catalogue import Handler
-from handlers.cloud import Cloud
+from handlers.cloud import Cloud, Project
 from handlers.context import Context, Policy, Watches
 from handlers.deadlines import Deadline
 from handlers.effects import Effects
 from handlers.orders.course import instance_of, order_update
 from messages.codes import Code
-from messages.errors import Postponed, Refused, wrong
-from messages.order_results import unread_order_result
+from messages.errors import EcsError, Refused, wrong
 from messages.orders import Order
 from messages.results import Result
 from messages.status import OrderStatus
@@ -36,8 +34,9 @@ from workers.journal import (
     Resumed,
 )
 from workers.outbox import Outbox
+from workers.refusals import Refusals
 from workers.request import Request
-from workers.retry import Retry, decide, is_last_try
+from workers.retry import Decision, Retry, decide, is_last_try
 from workers.session import Session, request_log, update_body
 from workers.telemetry import Metrics
 
@@ -90,6 +89,7 @@ class Dispatcher:
         self._outbox = outbox
         self._handlers = handlers
         self._policy = policy
+        self._refusals = Refusals(outbox, policy, metrics)
         self._limits = limits
         self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
@@ -129,12 +129,7 @@ class Dispatcher:
             return
         except Exception as error:
             log.exception("dispatch.unforeseen", message_id=envelope.message_id, queue=envelope.queue)
-            await self._outbox.park(
-                envelope,
-                Refused(Code.FAILED, reason="internal", detail=type(error).__name__),
-                intake.attempts(envelope),
-            )
-            self._metrics.event("parked")
+            await self._refusals.park(envelope, Refused(Code.FAILED, reason="internal", detail=type(error).__name__))
         delivery.settle()
 
     async def _take(self, envelope: Envelope) -> None:
@@ -145,7 +140,7 @@ class Dispatcher:
             log.info("order.ignored", message_id=envelope.message_id)
             return
         except intake.Unfit as unfit:
-            await self._turn_away(envelope, unfit)
+            await self._refusals.turn_away(envelope, unfit)
             return
         started = time.monotonic()
         try:
@@ -159,30 +154,6 @@ class Dispatcher:
         else:
             await self._carry_out(request, key, requester.project_id, started)
 
-    # What is not carried out.
-
-    async def _turn_away(self, envelope: Envelope, unfit: intake.Unfit) -> None:
-        """Answer a message that is wrong in form, and park it where nobody may hear the answer."""
-        refused = unfit.refused
-        log.warning(
-            "message.unfit", message_id=envelope.message_id, operation=unfit.operation, queue=envelope.queue,
-            code=refused.code.wire, subject=refused.subject, why=refused.detail,
-        )  # fmt: skip
-        result = Result.refusal(refused)
-        if unfit.is_order:
-            result = unread_order_result(unfit.message or {}, refused, self._policy.billing_now())
-        if unfit.operation is not None or envelope.reply_to is not None:
-            key = f"unfit:{intake.fingerprint(envelope)}"
-            for one in self._outbox.result(envelope, unfit.operation or "unknown", key, result):
-                await one
-        if unfit.is_order or envelope.reply_to is None or intake.is_own_queue(envelope.reply_to):
-            await self._park(envelope, refused)
-        self._metrics.answered(unfit.operation or "unknown", result.code, 0.0)
-
-    async def _park(self, envelope: Envelope, refused: Refused) -> None:
-        await self._outbox.park(envelope, refused, intake.attempts(envelope))
-        self._metrics.event("parked")
-
     async def _fail_early(self, request: Request, error: Exception) -> None:
         """Who asks is not known: refused for good, or to be asked again."""
         decision = self._decide(error, request)
@@ -192,26 +163,7 @@ class Dispatcher:
         refused = decision.refused
         is_order = request.kind is Kind.ORDER
         parks = decision.park or refused.code in (Code.PARAMETER, Code.IDENTITY)
-        await self._refuse(request, refused, park=parks and (is_order or request.envelope.reply_to is None))
-
-    async def _refuse(self, request: Request, refused: Refused, *, park: bool) -> None:
-        """Answer what was not begun, without a trace in the journal."""
-        result = self._failure(request, refused)
-        key = f"refused:{intake.fingerprint(request.envelope)}"
-        for one in self._outbox.result(request.envelope, request.operation, key, result):
-            await one
-        if park:
-            await self._park(request.envelope, refused)
-        log.info(
-            "request.refused", message_id=request.envelope.message_id, operation=request.operation, code=result.code,
-            why=refused.detail,
-        )  # fmt: skip
-        self._metrics.answered(request.operation, result.code, 0.0)
-
-    def _failure(self, request: Request, refused: Refused) -> Result:
-        if request.kind is Kind.ORDER:
-            return unread_order_result(request.message, refused, self._policy.billing_now())
-        return Result.refusal(refused)
+        await self._refusals.refuse(request, refused, park=parks and (is_order or request.envelope.reply_to is None))
 
     # What leaves no journal entry.
 
@@ -234,7 +186,7 @@ class Dispatcher:
             decision = self._decide(error, request)
             refused = decision.refused if not isinstance(decision, Retry) else Refused(Code.FAILED, reason="timeout")
             _log_unforeseen(session, error)
-            result = self._failure(request, refused)
+            result = self._refusals.result(request, refused)
         await session.publish_end(result)
         self._report(session, result, started)
 
@@ -244,7 +196,7 @@ class Dispatcher:
         flight = self._flights.get(key)
         while flight is not None:
             if flight.digest != request.digest:
-                await self._conflict(request)
+                await self._refusals.conflict(request)
                 return
             answer = await _answer_of(flight)
             if answer is not None:
@@ -272,9 +224,11 @@ class Dispatcher:
             case Known():
                 await self._repeat(request, key, Result.restored(outcome.result), outcome)
             case Conflict():
-                await self._conflict(request)
+                await self._refusals.conflict(request)
             case Elsewhere():
-                await self._retry(request, self._decide(Postponed("another worker"), request), 0)
+                await self._retry(
+                    request, Retry(self._limits.retry_delays[0], counts=False), intake.attempts(request.envelope)
+                )
             case Begun():
                 session = self._session(request, key, project_id, outcome, flight)
                 await self._finish(session, outcome, project_id, new.received_at, started)
@@ -311,14 +265,14 @@ class Dispatcher:
             if isinstance(decision, Retry):
                 await self._put_off(session, begun, decision, attempts)
                 return
-            result = self._failure(request, decision.refused)
+            result = self._refusals.result(request, decision.refused)
             park = decision.refused if decision.park else None
             self._end_order(session)
             session.log.info("request.failed", why=decision.refused.detail, reason=decision.refused.reason)
         await self._journal.finish(begun.claim, result.stored(), session.finals)
         await session.publish_end(result)
         if park is not None:
-            await self._park(request.envelope, park)
+            await self._refusals.park(request.envelope, park)
         # Not awaited: should it be lost, the next delivery finds the result and publishes it again.
         self._journal.settle(session.key)
         self._report(session, result, started)
@@ -349,7 +303,7 @@ class Dispatcher:
         left = self._limits.command_timeout - age
         return min(left, own - time.time()) if own is not None else left
 
-    def _watches_of(self, project_id: str, project: Any) -> Watches:
+    def _watches_of(self, project_id: str, project: Project) -> Watches:
         found = self._watches.get(project_id)
         if found is None:
             for name in [name for name, watches in self._watches.items() if watches.idle]:
@@ -375,13 +329,14 @@ class Dispatcher:
             )
         await session.flush()
         await self._journal.release(begun.claim, int(retry.counts))
-        await self._retry(request, retry, attempts + int(retry.counts))
+        await self._retry(request, retry, attempts)
 
-    async def _retry(self, request: Request, decision: Any, attempts: int) -> None:
-        delay = decision.delay if isinstance(decision, Retry) else self._limits.retry_delays[0]
-        await self._outbox.retry(request.envelope, request.message, delay, attempts)
+    async def _retry(self, request: Request, retry: Retry, attempts: int) -> None:
+        """Have the message come back; `attempts` failed before this one."""
+        attempts += int(retry.counts)
+        await self._outbox.retry(request.envelope, request.message, retry.delay, attempts)
         log.info(
-            "request.put_off", message_id=request.envelope.message_id, operation=request.operation, seconds=delay,
+            "request.put_off", message_id=request.envelope.message_id, operation=request.operation, seconds=retry.delay,
             attempt=attempts,
         )  # fmt: skip
         self._metrics.event("retried")
@@ -409,16 +364,7 @@ class Dispatcher:
             "request.repeated", message_id=request.envelope.message_id, operation=request.operation, code=result.code
         )
 
-    async def _conflict(self, request: Request) -> None:
-        refused = wrong(
-            "message_id" if request.kind is Kind.COMMAND else "orderId",
-            "the key is known with another content",
-            reason="conflicting_duplicate",
-        )
-        self._metrics.event("conflict")
-        await self._refuse(request, refused, park=True)
-
-    def _decide(self, error: Exception, request: Request) -> Any:
+    def _decide(self, error: Exception, request: Request) -> Decision:
         envelope = request.envelope
         if not isinstance(error, Refused):
             log.info(
@@ -447,7 +393,5 @@ async def _answer_of(flight: _Flight) -> Result | None:
 
 
 def _log_unforeseen(session: Session, error: Exception) -> None:
-    from messages.errors import EcsError  # noqa: PLC0415
-
     if not isinstance(error, EcsError):
         session.log.error("handler.unforeseen", exc_info=error)
