@@ -1,0 +1,76 @@
+"""What is not carried out: answered, and parked where nobody may hear the answer."""
+
+import structlog
+
+from handlers.context import Policy
+from messages.errors import Refused, wrong
+from messages.order_results import unread_order_result
+from messages.results import Result
+from workers import intake
+from workers.envelope import Envelope
+from workers.journal import Kind
+from workers.outbox import Outbox
+from workers.request import Request
+from workers.telemetry import Metrics
+
+log = structlog.get_logger()
+
+
+class Refusals:
+    """Says no, without a trace in the journal."""
+
+    def __init__(self, outbox: Outbox, policy: Policy, metrics: Metrics) -> None:
+        self._outbox = outbox
+        self._policy = policy
+        self._metrics = metrics
+
+    def result(self, request: Request, refused: Refused) -> Result:
+        """What the requester is told, in the shape of what was asked."""
+        if request.kind is Kind.ORDER:
+            return unread_order_result(request.message, refused, self._policy.billing_now())
+        return Result.refusal(refused)
+
+    async def turn_away(self, envelope: Envelope, unfit: intake.Unfit) -> None:
+        """Answer a message that is wrong in form, and park it where nobody may hear the answer."""
+        refused = unfit.refused
+        log.warning(
+            "message.unfit", message_id=envelope.message_id, operation=unfit.operation, queue=envelope.queue,
+            code=refused.code.wire, subject=refused.subject, why=refused.detail,
+        )  # fmt: skip
+        result = Result.refusal(refused)
+        if unfit.is_order:
+            result = unread_order_result(unfit.message or {}, refused, self._policy.billing_now())
+        if unfit.operation is not None or envelope.reply_to is not None:
+            key = f"unfit:{intake.fingerprint(envelope)}"
+            for one in self._outbox.result(envelope, unfit.operation or "unknown", key, result):
+                await one
+        if unfit.is_order or envelope.reply_to is None or intake.is_own_queue(envelope.reply_to):
+            await self.park(envelope, refused)
+        self._metrics.answered(unfit.operation or "unknown", result.code, 0.0)
+
+    async def refuse(self, request: Request, refused: Refused, *, park: bool) -> None:
+        """Answer a request that was not begun."""
+        result = self.result(request, refused)
+        key = f"refused:{intake.fingerprint(request.envelope)}"
+        for one in self._outbox.result(request.envelope, request.operation, key, result):
+            await one
+        if park:
+            await self.park(request.envelope, refused)
+        log.info(
+            "request.refused", message_id=request.envelope.message_id, operation=request.operation, code=result.code,
+            why=refused.detail,
+        )  # fmt: skip
+        self._metrics.answered(request.operation, result.code, 0.0)
+
+    async def conflict(self, request: Request) -> None:
+        """Answer a request whose key belongs to another content; what that one did is not touched."""
+        key = "message_id" if request.kind is Kind.COMMAND else "orderId"
+        self._metrics.event("conflict")
+        await self.refuse(
+            request, wrong(key, "the key is known with another content", reason="conflicting_duplicate"), park=True
+        )
+
+    async def park(self, envelope: Envelope, refused: Refused) -> None:
+        """Put the message where an operator finds it."""
+        await self._outbox.park(envelope, refused, intake.attempts(envelope))
+        self._metrics.event("parked")
