@@ -25,12 +25,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install  ## everything on this machine, one order from end to end (OPENSTACK=real: a real cloud)
 	$(BIN)/ecs-worker demo $(if $(OPENSTACK),--openstack $(OPENSTACK))
 
+# The quick tests mostly wait, for timers, brokers and clouds of their own: several at a time, however few the cores.
+QUICKLY := -m "not openstack" -n 4 --dist worksteal
+
 test: install  ## all tests; the quick ones first, so that failures show early
-	$(BIN)/pytest -m "not openstack" $(ARGS)
+	$(BIN)/pytest $(QUICKLY) $(ARGS)
 	$(BIN)/pytest -m openstack $(ARGS)
 
 test-fast: install  ## all tests but those on the real OpenStack
-	$(BIN)/pytest -m "not openstack" $(ARGS)
+	$(BIN)/pytest $(QUICKLY) $(ARGS)
 
 check: install  ## style, types, layers: seconds
 	$(BIN)/ruff check

@@ -7,6 +7,7 @@ that the starter has ended: the group gets SIGTERM, and SIGKILL after a grace.
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -17,10 +18,13 @@ from pathlib import Path
 
 #: Seconds between SIGTERM and SIGKILL.
 GRACE = 8.0
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> None:
     """Run the command of the command line."""
+    # Whoever outlives the leader becomes our child, so that its end can be waited for.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     log = Path(sys.argv[1]).open("ab")  # noqa: SIM115 - as long as the process
     server = subprocess.Popen(
         sys.argv[2:], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -28,7 +32,18 @@ def main() -> None:
     print(server.pid, flush=True)
     threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
     status = server.wait()
+    if status < 0:
+        _outwait(server.pid)
     sys.exit(status if status >= 0 else 128 - status)
+
+
+def _outwait(group: int) -> None:
+    """A signal is meant for all of the group: its ports are free when the last one is gone."""
+    limit = time.monotonic() + GRACE
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < limit:
+            if os.waitpid(-group, os.WNOHANG)[0] == 0:
+                time.sleep(0.02)
 
 
 def _end_with_input(server: "subprocess.Popen[bytes]") -> None:

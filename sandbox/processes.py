@@ -1,15 +1,21 @@
 """Starting and stopping servers of our own."""
 
+import contextlib
+import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+
+_PORTS = range(12000, 32000)
 
 
 class SandboxError(Exception):
@@ -17,12 +23,20 @@ class SandboxError(Exception):
 
 
 def free_ports(number: int) -> list[int]:
-    """So many ports of 127.0.0.1 that nobody listens on."""
+    """So many ports of 127.0.0.1 that nobody uses.
+
+    Below those that the kernel gives to outgoing connections: one of them must not sit on a server's port in the
+    second in which the server is restarted.
+    """
+    found: list[int] = []
+    candidates = iter(random.sample(_PORTS, len(_PORTS)))
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        while len(found) < number:
+            one = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                one.bind(("127.0.0.1", port := next(candidates)))
+                found.append(port)
+    return found
 
 
 def install_debian(packages: Iterable[str], found: Callable[[], bool], what: str) -> None:
@@ -30,9 +44,21 @@ def install_debian(packages: Iterable[str], found: Callable[[], bool], what: str
 
     Raises `SandboxError` naming the packages where we may not install.
     """
-    if found():
-        return
-    names = list(packages)
+    if not found():
+        with _one_at_a_time():
+            if not found():
+                _install(list(packages), found, what)
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Several test processes may miss the same thing at once; the package manager serves one."""
+    with Path(tempfile.gettempdir(), f"ecs-worker-install-{os.geteuid()}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _install(names: list[str], found: Callable[[], bool], what: str) -> None:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise SandboxError(f"{what} is missing: install {' '.join(names)} (as root: apt-get install {' '.join(names)})")
     print(f"installing {' '.join(names)} ...", file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ from handlers.catalogue import Handler
 from handlers.cloud import Cloud, Project
 from handlers.context import Context, Policy, Watches
 from handlers.deadlines import Deadline
-from handlers.effects import Effects
+from handlers.effects import Effects, patiently
 from handlers.orders.course import instance_of, order_update
 from messages.codes import Code
 from messages.errors import EcsError, Refused, wrong
@@ -144,7 +144,8 @@ class Dispatcher:
             return
         started = time.monotonic()
         try:
-            requester = await self._identity.identify(request)
+            patience = self._patience(request, time.time() - intake.first_seen(request.envelope, time.time()))
+            requester = await patiently(lambda: self._identity.identify(request), patience)
         except Exception as error:
             await self._fail_early(request, error)
             return
@@ -279,10 +280,10 @@ class Dispatcher:
 
     async def _run(self, session: Session, project_id: str, received_at: float) -> Result:
         request = session.request
-        project = await self._cloud.project(project_id)
         is_order = request.kind is Kind.ORDER
         age = max(0.0, time.time() - received_at)
-        patience = Deadline.after(ORDER_PATIENCE if is_order else self._command_seconds(request, age))
+        patience = self._patience(request, age)
+        project = await patiently(lambda: self._cloud.project(project_id), patience)
         context = Context(
             project=project,
             cloud=self._cloud,
@@ -298,10 +299,13 @@ class Dispatcher:
         )
         return await self._handlers[type(request.work)](request.work, context)
 
-    def _command_seconds(self, request: Request, age: float) -> float:
+    def _patience(self, request: Request, age: float) -> Deadline:
+        """Until when a request that came so many seconds ago is tried again in this delivery."""
+        if request.kind is Kind.ORDER:
+            return Deadline.after(ORDER_PATIENCE)
         own = intake.deadline(request.envelope)
         left = self._limits.command_timeout - age
-        return min(left, own - time.time()) if own is not None else left
+        return Deadline.after(min(left, own - time.time()) if own is not None else left)
 
     def _watches_of(self, project_id: str, project: Project) -> Watches:
         found = self._watches.get(project_id)

@@ -305,6 +305,7 @@ def test_a_worker_without_broker_and_cloud_waits_for_them(own_broker: PrivateBro
             worker.wait_ready()
             with Requester(own_broker.url) as requester:
                 message_id = requester.command("server.action", server_id=str(uuid.uuid4()), body={"os-start": None})
+                time.sleep(2)  # a console waits this long for an answer; the worker meanwhile for Keystone
                 cloud.start()
                 assert requester.result_of(message_id).body["code"] == "101.001033"
 
