@@ -47,7 +47,7 @@ class PrivateBroker:
 
     def url_of(self, vhost: str) -> str:
         """The AMQP URL of a virtual host."""
-        return f"amqp://{_USER}:{_PASSWORD}@127.0.0.1:{self.port}/{'%2F' if vhost == '/' else vhost}"
+        return f"amqp://{_USER}:{_PASSWORD}@127.0.0.1:{self.port}/{vhost}"
 
     @property
     def pid(self) -> int:

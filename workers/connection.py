@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pika
 import structlog
@@ -30,6 +31,9 @@ LONGEST_REFUSED_DELAY = 30.0
 def parameters(url: str, name: str) -> pika.URLParameters:
     """Connection parameters; the name is what the broker's management shows."""
     found = pika.URLParameters(url)
+    path = urlsplit(url).path
+    if path.startswith("//"):  # the virtual host "/" as everybody but pika reads it
+        found.virtual_host = unquote(path[1:])
     if "heartbeat=" not in url:
         found.heartbeat = HEARTBEAT
     found.client_properties = {"connection_name": name, "product": "ecs-worker"}
