@@ -44,6 +44,10 @@ class Service(Enum):
         self.microversion = microversion
 
 
+#: Things in one page of a list; the default limit of Nova and Cinder.
+PAGE = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An answer below 400: the decoded JSON body (None where there is none) and OpenStack's request id."""
@@ -219,6 +223,19 @@ class Project:
     async def get(self, service: Service, path: str, params: Mapping[str, Any] | None = None) -> Reply:
         """Read; `Transient` where it may be asked again."""
         return await self._call(service, "GET", path, params=params)
+
+    async def get_all(self, service: Service, path: str, name: str, filters: Mapping[str, Any]) -> list[Any]:
+        """All of a list of Nova's or Cinder's, whose `name` is what the reply calls it; a call for each page."""
+        found: list[Any] = []
+        params = {**filters, "limit": PAGE}
+        while True:
+            reply = await self.get(service, path, params)
+            page = reply.body[name]
+            found += page
+            # A cloud may allow less than our limit in one page, and says so by a link to the next.
+            if not page or not reply.body.get(f"{name}_links"):
+                return found
+            params["marker"] = page[-1]["id"]
 
     async def post(self, service: Service, path: str, body: Any) -> Reply:
         """Change; `Ambiguous` where it may have been carried out."""

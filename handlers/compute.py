@@ -7,8 +7,6 @@ from typing import Any
 from handlers.cloud import Project, Reply, Service
 from messages.commands import Force, Power
 
-#: Servers in one page of a list; Nova's own default limit.
-PAGE = 1000
 #: Statuses in which a server is well, as long as no task is under way.
 AT_REST = frozenset({"ACTIVE", "SHUTOFF"})
 
@@ -103,16 +101,8 @@ async def get_server(project: Project, server_id: str) -> Server:
 
 async def list_servers(project: Project, **filters: str) -> list[Server]:
     """All of the project's servers that match; a call for each thousand."""
-    found: list[Server] = []
-    params: dict[str, Any] = {**filters, "limit": PAGE}
-    while True:
-        reply = await project.get(Service.COMPUTE, "/servers/detail", params)
-        page = [Server.from_api(server) for server in reply.body["servers"]]
-        found += page
-        # A cloud may allow less than our limit in one page, and says so by a link to the next.
-        if not page or not reply.body.get("servers_links"):
-            return found
-        params["marker"] = page[-1].id
+    found = await project.get_all(Service.COMPUTE, "/servers/detail", "servers", filters)
+    return [Server.from_api(server) for server in found]
 
 
 async def change_power(project: Project, server_id: str, power: Power, force: Force) -> Reply:
@@ -172,11 +162,8 @@ async def get_action(project: Project, server_id: str, request_id: str) -> Insta
 
 async def list_flavors(project: Project) -> list[Flavor]:
     """Every flavor that the project may use."""
-    reply = await project.get(Service.COMPUTE, "/flavors/detail", {"limit": PAGE})
-    return [
-        Flavor(flavor["id"], flavor["name"], flavor["vcpus"], flavor["ram"], flavor["disk"])
-        for flavor in reply.body["flavors"]
-    ]
+    found = await project.get_all(Service.COMPUTE, "/flavors/detail", "flavors", {})
+    return [Flavor(flavor["id"], flavor["name"], flavor["vcpus"], flavor["ram"], flavor["disk"]) for flavor in found]
 
 
 async def get_limits(project: Project) -> ComputeLimits:

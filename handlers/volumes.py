@@ -6,8 +6,6 @@ from typing import Any
 
 from handlers.cloud import Project, Reply, Service
 
-PAGE = 1000
-
 
 @dataclass(frozen=True, slots=True)
 class Volume:
@@ -48,15 +46,8 @@ async def get_volume(project: Project, volume_id: str) -> Volume:
 
 async def list_volumes(project: Project, **filters: str) -> list[Volume]:
     """All of the project's volumes that match; a call for each thousand."""
-    found: list[Volume] = []
-    params: dict[str, Any] = {**filters, "limit": PAGE}
-    while True:
-        reply = await project.get(Service.VOLUME, "/volumes/detail", params)
-        page = [Volume.from_api(volume) for volume in reply.body["volumes"]]
-        found += page
-        if not page or not reply.body.get("volumes_links"):
-            return found
-        params["marker"] = page[-1].id
+    found = await project.get_all(Service.VOLUME, "/volumes/detail", "volumes", filters)
+    return [Volume.from_api(volume) for volume in found]
 
 
 async def extend(project: Project, volume_id: str, size: int) -> Reply:

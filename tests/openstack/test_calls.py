@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from handlers.cloud import Cloud, CloudSettings
+from handlers.compute import list_flavors, list_servers
+from handlers.volumes import list_volumes
 from tests.tenant import COMPUTE, VOLUME, Tenant
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -262,3 +265,19 @@ def test_an_injected_error_comes_with_its_status(own: Tenant, server_id: str, cl
     answer = own.connection.compute.get(f"/servers/{server_id}", microversion=COMPUTE)
     assert (answer.status_code, answer.json()["error"]["message"]) == (503, "overloaded")
     assert own.server(server_id)["status"] == "ACTIVE"
+
+
+async def test_lists_are_read_to_their_last_page(
+    cloud: Any, own: Tenant, server_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers = {server_id, own.make_server(disk=None), own.make_server(disk=None)}
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.clouds_yaml))
+    monkeypatch.setattr("handlers.cloud.PAGE", 1)
+    calls: list[str] = []
+    found = Cloud(CloudSettings("ecs-worker"), lambda _service, method, *_: calls.append(method))
+    project = await found.project(own.project_id)
+    assert servers <= {server.id for server in await list_servers(project)}
+    assert len(calls) >= 3
+    assert {volume.id for volume in await list_volumes(project)} >= {one["id"] for one in own.volumes(server_id)}
+    assert len(await list_flavors(project)) >= 2
+    await found.close()
