@@ -36,7 +36,9 @@ async def act_on_servers(task: PowerBatch, context: Context) -> Result:
 async def _checked(task: PowerBatch, servers: dict[str, Server], context: Context) -> dict[str, Server]:
     """The servers, none of them busy, or `Refused` saying what is wrong with which."""
     _refuse_any({one: _owned_and_paid(one, servers.get(one), task, context) for one in task.server_ids})
-    idle = await asyncio.gather(*(wait_until_idle(context, one, context.deadline) for one in servers.values()))
+    idle = await asyncio.gather(
+        *(wait_until_idle(context, one, context.deadline, task.power) for one in servers.values())
+    )
     servers = {server.id: server for server in idle}
     _refuse_any({one: judge_state(servers[one], STATES[task.power, task.force]) for one in task.server_ids})
     return servers

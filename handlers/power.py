@@ -43,7 +43,7 @@ async def act_on_server(task: PowerAction, context: Context) -> Result:
     if not context.effects.begun(effect):
         if unpaid(server, task.power, context):
             raise Refused(Code.SERVER_UNPAID)
-        server = await wait_until_idle(context, server, context.deadline)
+        server = await wait_until_idle(context, server, context.deadline, task.power)
     await begin(server, task.power, task.force, context)
     accepted = Result.of(Code.OK)
     await context.answer(accepted)
@@ -97,4 +97,4 @@ async def _after_conflict(server: Server, power: Power, delay: float, error: Con
     found = await find_server(context, server.id)
     if found is None:
         raise unknown_server(server.id, power)
-    return await wait_until_idle(context, found, context.deadline)
+    return await wait_until_idle(context, found, context.deadline, power)

@@ -66,8 +66,8 @@ def judge_state(server: Server, states: frozenset[str]) -> Refused | None:
     return None
 
 
-async def wait_until_idle(context: Context, server: Server, until: Deadline) -> Server:
-    """The server once no task is under way; as it is then, if the time is up before."""
+async def wait_until_idle(context: Context, server: Server, until: Deadline, power: Power | None = None) -> Server:
+    """The server once no task is under way; as it is then, if the time is up before. `Refused` when it goes away."""
     if not server.busy:
         return server
     with context.watches.servers.follow(server.id) as feed:
@@ -76,6 +76,8 @@ async def wait_until_idle(context: Context, server: Server, until: Deadline) -> 
                 server = await feed.next(until)
             except TimeoutError:
                 break
+            except NotFound:
+                raise unknown_server(server.id, power) from None
     return server
 
 

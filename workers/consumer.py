@@ -200,9 +200,7 @@ class Consumer:
             self._lanes[queue] = lane
             channel.add_on_close_callback(lambda _, error: self._lane_closed(connection, lane, error))
             channel.add_on_cancel_callback(lambda _: self._cancelled(lane))
-            channel.basic_qos(
-                prefetch_count=self._prefetch, callback=lambda _: self._consume(lane) if self._wanted else None
-            )
+            channel.basic_qos(prefetch_count=self._prefetch, callback=lambda _: self._consume_again(lane))
 
         connection.channel(on_open_callback=opened)
 
@@ -222,6 +220,7 @@ class Consumer:
         asyncio.get_running_loop().call_later(REOPEN_DELAY, self._consume_again, lane)
 
     def _consume_again(self, lane: _Lane) -> None:
+        """Unless it was paused, is consumed already, or is gone."""
         if self._wanted and lane.tag is None and lane.channel.is_open and self._lanes.get(lane.queue) is lane:
             self._consume(lane)
 

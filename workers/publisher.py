@@ -114,7 +114,7 @@ class Publisher:
         future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
         entry = _Entry(publication, future)
         self._empty.clear()
-        if self._channel is not None and not self._waiting and len(self._sent) < self._window:
+        if not self._waiting and self._may_send():
             self._send(entry)
         else:
             self._waiting.append(entry)
@@ -179,8 +179,12 @@ class Publisher:
 
     # From here on: one message's way.
 
+    def _may_send(self) -> bool:
+        # A channel that is closing is not forgotten yet, and takes nothing.
+        return self._channel is not None and self._channel.is_open and len(self._sent) < self._window
+
     def _fill(self) -> None:
-        while self._waiting and self._channel is not None and len(self._sent) < self._window:
+        while self._waiting and self._may_send():
             self._send(self._waiting.popleft())
 
     def _send(self, entry: _Entry) -> None:
@@ -197,7 +201,7 @@ class Publisher:
                 entry.future.set_exception(error)
                 self._settle()
             else:
-                self._waiting.append(entry)
+                self._waiting.appendleft(entry)
             return
         self._sent[self._next_tag] = entry
         self._next_tag += 1
