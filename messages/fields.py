@@ -20,7 +20,7 @@ def uuid_of(value: Any, name: str) -> str:
 
 
 def word(value: Any, name: str) -> str:
-    """A text of 1..255 characters, blanks around it trimmed."""
+    """A text of 1..255 printable characters, blanks around it trimmed."""
     found = optional_word(value, name)
     if found is None:
         raise wrong(name)
@@ -31,7 +31,7 @@ def optional_word(value: Any, name: str) -> str | None:
     """As `word`; missing, null and blank are None."""
     if value is None:
         return None
-    if not isinstance(value, str) or len(value) > MAX_NAME:
+    if not isinstance(value, str) or len(value) > MAX_NAME or not value.strip().isprintable():
         raise wrong(name)
     return value.strip() or None
 

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import structlog
 from pika import BasicProperties
@@ -30,10 +31,11 @@ class Delivery:
         self._lane = lane
         self._tag: int = method.delivery_tag
         self.envelope = Envelope(
-            lane.queue, method.exchange, method.routing_key, method.redelivered, body,
-            properties.message_id, properties.correlation_id, properties.reply_to, properties.type,
-            properties.timestamp, properties.content_type, properties.content_encoding, properties.user_id,
-            properties.headers or {},
+            lane.queue, method.exchange, _text(method.routing_key), method.redelivered, body,
+            # The correlation id is never read, only given back as it came.
+            _text(properties.message_id), properties.correlation_id, _text(properties.reply_to), _text(properties.type),
+            properties.timestamp, _text(properties.content_type), _text(properties.content_encoding),
+            properties.user_id, properties.headers or {},
         )  # fmt: skip
 
     def settle(self) -> None:
@@ -43,6 +45,11 @@ class Delivery:
     def requeue(self) -> None:
         """Give it back to the queue, for another worker or a later time."""
         self._lane.requeue(self._tag)
+
+
+def _text(value: Any) -> Any:
+    """A short string, which pika leaves as bytes where it is no UTF-8."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
 @dataclass(frozen=True, slots=True)

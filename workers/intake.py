@@ -1,6 +1,7 @@
 """From bytes to a typed request, or to a decision about what is none."""
 
 import hashlib
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +73,8 @@ def routed_by(envelope: Envelope) -> tuple[str, str]:
 def first_seen(envelope: Envelope, now: float) -> float:
     """When the message first came to a worker, in whole Unix seconds where it came before; never in the future."""
     seen = envelope.headers.get(FIRST_SEEN_HEADER)
-    return min(float(seen), now) if isinstance(seen, (int, float)) else now
+    # Not a number fails the comparison, too.
+    return float(seen) if isinstance(seen, (int, float)) and 0 <= seen <= now else now
 
 
 def attempts(envelope: Envelope) -> int:
@@ -88,7 +90,7 @@ def deadline(envelope: Envelope) -> float | None:
         return None
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 12:
         return float(value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     raise wrong(DEADLINE_HEADER)
 

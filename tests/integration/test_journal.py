@@ -150,3 +150,12 @@ async def test_a_database_that_cannot_be_had_is_told(tmp_path: Path) -> None:
         with pytest.raises(JournalError) as caught:
             await Journal(url).open()
         assert "\n" not in str(caught.value)
+
+
+async def test_what_cannot_be_written_does_not_keep_the_rest_from_the_disk(journal: Journal) -> None:
+    half_a_pair = replace(REQUEST, key="order:p:18", name="\ud800")
+    bad, good = journal.begin(half_a_pair), journal.begin(REQUEST)
+    with pytest.raises(JournalError, match="cannot be written"):
+        await asyncio.wait_for(bad, 10)
+    assert isinstance(await asyncio.wait_for(good, 10), Begun)
+    assert journal.trouble is None

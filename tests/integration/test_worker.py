@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from amqp import Message
 from kombu import Connection, Queue
 
 from sandbox.broker import PrivateBroker
@@ -69,6 +70,30 @@ def test_a_command_that_is_wrong_in_form_is_answered(
         assert result.body == {"code": PARAMETER, "message": f"参数{parameter}不符合规范", "data": None}
         assert result.headers["x-ecs-http-status"] == 400
     assert dead(small) == []
+
+
+@pytest.mark.parametrize(
+    ("properties", "code"),
+    [
+        ({"message_id": "a\x00b"}, PARAMETER),
+        ({"message_id": b"\xff\xfe"}, "101.001033"),
+        ({"message_id": "x", "application_headers": {"x-ecs-first-seen": -1.5}}, "101.001033"),
+        ({"message_id": "y", "application_headers": {"x-ecs-deadline": "soon"}}, PARAMETER),
+    ],
+)
+def test_odd_properties_are_answered(small: Workshop, properties: dict[str, Any], code: str) -> None:
+    """kombu would not write all of them."""
+    command = {"operation": "server.action", "tenant_id": "tenant-a", "server_id": str(uuid.uuid4())}
+    correlation_id = uuid.uuid4().hex
+    with Requester(small.broker_url) as requester, Connection(small.broker_url) as connection:
+        connection.channel().basic_publish(
+            Message(
+                json.dumps(command | {"body": {"os-start": None}}), reply_to=requester.reply_to,
+                correlation_id=correlation_id, content_type="application/json", **properties,
+            ),
+            "ecs.commands", "server.action",
+        )  # fmt: skip
+        assert requester.result_of(correlation_id).body["code"] == code
 
 
 def test_a_wrong_command_that_nobody_waits_for_is_parked(small: Workshop) -> None:

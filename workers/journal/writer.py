@@ -5,12 +5,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import structlog
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
+
+from workers.journal.records import JournalError
 
 log = structlog.get_logger()
 
@@ -89,7 +91,7 @@ class Writer:
     def _next_group(self) -> tuple[list[_Job], bool]:
         try:
             job = self._queue.get(timeout=KEEP_EVERY)
-        except Exception:
+        except Empty:
             return [], True
         jobs: list[_Job] = []
         while job is not None:
@@ -104,8 +106,11 @@ class Writer:
         while True:
             try:
                 self._transaction(jobs)
-            except (SQLAlchemyError, OSError) as error:
+            except Exception as error:
                 self._disconnect()
+                if not _may_pass(error):
+                    self._single_out(jobs, error)
+                    return
                 self._troubled(error)
                 if self._closing.is_set():
                     return
@@ -116,6 +121,16 @@ class Writer:
                     log.info("journal.well_again")
                     self.trouble = None
                 break
+        self._loop.call_soon_threadsafe(_resolve, jobs)
+
+    def _single_out(self, jobs: list[_Job], error: Exception) -> None:
+        """One of them cannot be written, however often: it must not keep the others from the disk."""
+        if len(jobs) > 1:
+            for job in jobs:
+                self._write([job])
+            return
+        log.error("journal.unwritable", operation=type(jobs[0].operation).__name__, why=_reason(error))
+        jobs[0].outcome = JournalError(f"it cannot be written: {_reason(error)}")
         self._loop.call_soon_threadsafe(_resolve, jobs)
 
     def _transaction(self, jobs: list[_Job]) -> None:
@@ -139,10 +154,22 @@ class Writer:
                 connection.invalidate()
 
     def _troubled(self, error: Exception) -> None:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0][:300]
+        reason = _reason(error)
         if reason != self.trouble:
             log.error("journal.trouble", why=reason)
         self.trouble = reason
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same may succeed later: the database is away, full or locked. Not where the values are at fault."""
+    if isinstance(error, DBAPIError):
+        return not isinstance(error, (DataError, IntegrityError))
+    return isinstance(error, (SQLAlchemyError, OSError)) and not isinstance(error, StatementError)
+
+
+def _reason(error: Exception) -> str:
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]
 
 
 def _resolve(jobs: list[_Job]) -> None:
