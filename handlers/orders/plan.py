@@ -63,10 +63,13 @@ class Change:
 async def plan_changes(order: Order, context: Context) -> list[Change]:
     """A change for each product, in its order, or `Refused`."""
     servers = await asyncio.gather(*(_idle_server(product.instance_id, context) for product in order.products))
-    flavors = await context.patiently(lambda: list_flavors(context.project))
+    flavors, volumes = await asyncio.gather(
+        context.patiently(lambda: list_flavors(context.project)),
+        asyncio.gather(*(_volumes_of(server, context) for server in servers)),
+    )
     drafts = [
-        _draft(product, server, await _volumes_of(server, context), flavors)
-        for product, server in zip(order.products, servers, strict=True)
+        _draft(product, server, attached, flavors)
+        for product, server, attached in zip(order.products, servers, volumes, strict=True)
     ]
     await _check_quota(drafts, context)
     return [draft.change for draft in drafts]
