@@ -352,7 +352,7 @@ class Dispatcher:
             update = order_update(
                 order.order_id, order.flow_id, instance_of(order), OrderStatus.FAILED, session.progress
             )
-            session.finals.append(update_body(session.request, update))
+            session.finals.append(update_body(session.request.message_id, session.request.operation, update))
 
     async def _repeat(self, request: Request, key: str, result: Result, known: Known | None = None) -> None:
         """Give a known request's result to whoever asks again; and what was finished and not published, too."""

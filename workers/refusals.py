@@ -1,8 +1,12 @@
 """What is not carried out: answered, and parked where nobody may hear the answer."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import structlog
 
 from handlers.context import Policy
+from handlers.orders.course import refused_order_update
 from messages.errors import Refused, wrong
 from messages.order_results import unread_order_result
 from messages.results import Result
@@ -11,6 +15,7 @@ from workers.envelope import Envelope
 from workers.journal import Kind
 from workers.outbox import Outbox
 from workers.request import Request
+from workers.session import update_body
 from workers.telemetry import Metrics
 
 log = structlog.get_logger()
@@ -42,18 +47,21 @@ class Refusals:
             result = unread_order_result(unfit.message or {}, refused, self._policy.billing_now())
         if unfit.operation is not None or envelope.reply_to is not None:
             key = f"unfit:{intake.fingerprint(envelope)}"
-            for one in self._outbox.result(envelope, unfit.operation or "unknown", key, result):
-                await one
+            await self._tell(
+                envelope, unfit.operation or "unknown", key, result, unfit.message if unfit.is_order else None
+            )
         if unfit.is_order or envelope.reply_to is None or intake.is_own_queue(envelope.reply_to):
             await self.park(envelope, refused)
         self._metrics.answered(unfit.operation or "unknown", result.code, 0.0)
 
     async def refuse(self, request: Request, refused: Refused, *, park: bool) -> None:
         """Answer a request that was not begun."""
+        await self._refuse(request, refused, request.message if request.kind is Kind.ORDER else None, park=park)
+
+    async def _refuse(self, request: Request, refused: Refused, order: Mapping[str, Any] | None, *, park: bool) -> None:
         result = self.result(request, refused)
         key = f"refused:{intake.fingerprint(request.envelope)}"
-        for one in self._outbox.result(request.envelope, request.operation, key, result):
-            await one
+        await self._tell(request.envelope, request.operation, key, result, order)
         if park:
             await self.park(request.envelope, refused)
         log.info(
@@ -66,9 +74,20 @@ class Refusals:
         """Answer a request whose key belongs to another content; what that one did is not touched."""
         key = "message_id" if request.kind is Kind.COMMAND else "orderId"
         self._metrics.event("conflict")
-        await self.refuse(
-            request, wrong(key, "the key is known with another content", reason="conflicting_duplicate"), park=True
-        )
+        refused = wrong(key, "the key is known with another content", reason="conflicting_duplicate")
+        # No update: the order of this id has a course of its own, which this one must not seem to end.
+        await self._refuse(request, refused, None, park=True)
+
+    async def _tell(
+        self, envelope: Envelope, operation: str, key: str, result: Result, order: Mapping[str, Any] | None
+    ) -> None:
+        """Publish the result, and the one update of an order that has got no further."""
+        published = self._outbox.result(envelope, operation, key, result)
+        update = refused_order_update(order) if order is not None else None
+        if update is not None:
+            published.append(self._outbox.update(envelope, update_body(envelope.message_id, operation, update), key))
+        for one in published:
+            await one
 
     async def park(self, envelope: Envelope, refused: Refused) -> None:
         """Put the message where an operator finds it."""

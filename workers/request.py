@@ -27,6 +27,11 @@ class Request:
     work: Any
     message: Mapping[str, Any]
 
+    @property
+    def message_id(self) -> str | None:
+        """What its updates name it by."""
+        return self.envelope.message_id or self.name
+
     def key(self, project_id: str) -> str | None:
         """The journal's key."""
         return f"{self.kind}:{project_id}:{self.name}" if self.name is not None else None

@@ -85,7 +85,7 @@ class Session:
 
     async def tell(self, update: Update) -> None:
         """Publish an update; a final one is held back."""
-        body = update_body(self.request, update)
+        body = update_body(self.request.message_id, self.request.operation, update)
         if update.order is not None:
             if self._told.get(update.status, self.progress) < self.progress:
                 return  # an earlier run had come further than this
@@ -127,17 +127,17 @@ class Session:
         return [effect.request_id for effect in self._effects.values() if effect.request_id]
 
 
-def update_body(request: Request, update: Update) -> dict[str, Any]:
-    """The update as it goes over the wire."""
+def update_body(message_id: str | None, operation: str, update: Update) -> dict[str, Any]:
+    """The update as it goes over the wire; the message id is the request's."""
     return {
         "resource": update.resource,
         "id": update.id,
-        "operation": request.operation,
+        "operation": operation,
         "action": update.action,
         "status": update.status,
         "translation": update.translation,
         "final": update.final,
-        "message_id": request.envelope.message_id or request.name,
+        "message_id": message_id,
         "time": wire_time(),
         **(update.order or {}),
     }

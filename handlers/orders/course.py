@@ -1,7 +1,12 @@
 """What an order tells of its course: its own updates, and those of its servers."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from handlers.compute import Server
 from handlers.context import Context
+from messages.errors import Refused
+from messages.fields import optional_word
 from messages.orders import Order
 from messages.status import ORDER_WORDS, OrderStatus, Update, server_update
 
@@ -25,6 +30,19 @@ def order_update(
     fields = {"consoleOrderFlowId": flow_id, "instanceId": instance_id, "progress": progress}
     final = status in (OrderStatus.SUCCEEDED, OrderStatus.FAILED)
     return Update("order", order_id, None, status.value, ORDER_WORDS[status], final, fields)
+
+
+def refused_order_update(message: Mapping[str, Any]) -> Update | None:
+    """The final update of an order that could not even be read; None where it has no usable id."""
+    products = message.get("productList")
+    product = products[0] if isinstance(products, list) and len(products) == 1 else None
+    try:
+        order_id = optional_word(message.get("orderId"), "orderId")
+        flow_id = optional_word(message.get("consoleOrderFlowId"), "consoleOrderFlowId")
+        instance = optional_word(product.get("instanceId"), "instanceId") if isinstance(product, dict) else None
+    except Refused:
+        return None
+    return order_update(order_id, flow_id, instance, OrderStatus.FAILED, 0) if order_id else None
 
 
 def instance_of(order: Order) -> str | None:

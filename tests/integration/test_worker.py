@@ -151,6 +151,11 @@ def test_an_unknown_tenant_is_refused(small: Workshop) -> None:
         ('{"orderId": "1", ', "body", "order.unknown"),
         ('{"orderStatus": "paySuccess", "orderType": "changeConfigure"}', "orderRoute", "order.changeConfigure"),
         ('{"orderStatus": "paySuccess", "orderType": "x/y"}', "orderType", "order.unknown"),
+        (
+            '{"orderStatus": "paySuccess", "orderType": "changeConfigure", "orderId": {}}',
+            "orderRoute",
+            "order.changeConfigure",
+        ),
     ],
 )
 def test_an_order_that_is_wrong_in_form_is_answered_and_parked(
@@ -164,6 +169,17 @@ def test_an_order_that_is_wrong_in_form_is_answered_and_parked(
         assert result.body["data"]["productSetList"][0]["productSetStatus"] == "fail"
         eventually(lambda: requester.depth("ecs.dead") == 1)
     dead(small)
+
+
+def test_an_order_that_is_refused_has_one_update(small: Workshop) -> None:
+    order_id = new_order_id()
+    order = {"orderStatus": "paySuccess", "orderType": "renew", "orderId": order_id, "tenant_id": "tenant-a"}
+    with Requester(small.broker_url) as requester:
+        message_id = requester.order(json.dumps(order), "order.renew")
+        update = requester.last_update_of("order", message_id, resource_id=order_id)
+        assert [one.body["status"] for one in requester.updates_of(message_id)] == ["failed"]
+        assert (update.body["progress"], update.body["operation"]) == (0, "order.renew")
+    eventually(lambda: len(dead(small)) == 1)
 
 
 def test_the_same_order_with_another_content_is_refused_and_parked(small: Workshop) -> None:
