@@ -1,5 +1,6 @@
 """Who is at a request, and whether he still lives: told by a lock that dies with its holder, not by a clock."""
 
+import contextlib
 import fcntl
 import os
 import zlib
@@ -103,6 +104,12 @@ class SessionOwner:
         self._session = session
 
     def close(self) -> None:
+        # A session that merely goes away holds its lock until the server has noticed.
+        with contextlib.suppress(SQLAlchemyError):
+            if self._session is not None:
+                self._session.execute(
+                    text("SELECT pg_advisory_unlock(:kind, :owner)"), {"kind": _LOCKS, "owner": _number(self.id)}
+                )
         self._drop()
 
     def _drop(self) -> None:
