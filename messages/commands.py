@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from messages import images, servers
 from messages.errors import wrong
 from messages.fields import listing, mapping, optional_word, uuid_of, word
+from messages.images import ImageTask, ListImages, ListPrivateImages, ShowImage
+from messages.servers import ListServers, ListTags, ShowServer, UpdateTags
 
 #: Servers in one batch.
 MAX_BATCH = 100
@@ -17,6 +20,16 @@ class Operation(StrEnum):
 
     SERVER_ACTION = "server.action"
     SERVER_BATCH_ACTION = "server.batch_action"
+    SERVER_LIST = "server.list"
+    SERVER_SHOW = "server.show"
+    SERVER_TAGS_LIST = "server.tags.list"
+    SERVER_TAGS_UPDATE = "server.tags.update"
+    IMAGE_LIST = "image.list"
+    IMAGE_LIST_PRIVATE = "image.list_private"
+    IMAGE_SHOW = "image.show"
+    IMAGE_DELETE = "image.delete"
+    IMAGE_BATCH_DELETE = "image.batch_delete"
+    IMAGE_UPDATE = "image.update"
 
 
 class Power(StrEnum):
@@ -60,7 +73,10 @@ class OpenConsole:
     console_type: str
 
 
-Task = PowerAction | PowerBatch | OpenConsole
+ServerTask = PowerAction | PowerBatch | OpenConsole | ListServers | ShowServer | ListTags | UpdateTags
+Task = ServerTask | ImageTask
+#: What changes nothing: its result is not kept, a repeat is looked up afresh.
+READS = (OpenConsole, ListServers, ShowServer, ListTags, ListImages, ListPrivateImages, ShowImage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +115,8 @@ def _parse_action(message: Mapping[str, Any]) -> Task:
     action, options = _one_action(message, _ACTIONS)
     if action == "os-getVNCConsole":
         return OpenConsole(server_id, word(options.get("type"), "type").lower())
+    if action == "createImage":
+        return images.parse_create(server_id, options)
     power = Power(action)
     return PowerAction(server_id, power, _force(power, options))
 
@@ -116,7 +134,7 @@ _ACTIONS = (*Power, "os-getVNCConsole", "createImage")
 def _one_action(message: Mapping[str, Any], allowed: tuple[str, ...]) -> tuple[str, Mapping[str, Any]]:
     body = mapping(message.get("body"), "body")
     named = [name for name in _ACTIONS if name in body]
-    if len(named) != 1 or named[0] not in allowed or named[0] == "createImage":
+    if len(named) != 1 or named[0] not in allowed:
         raise wrong("body", "the body must name just one action")
     return named[0], mapping(body[named[0]], named[0])
 
@@ -131,10 +149,10 @@ def _force(power: Power, options: Mapping[str, Any]) -> Force:
 
 
 def _server_ids(value: Any) -> tuple[str, ...]:
-    servers = listing(value, "servers", 1, MAX_BATCH)
-    if not all(isinstance(server, dict) for server in servers):
+    named = listing(value, "servers", 1, MAX_BATCH)
+    if not all(isinstance(server, dict) for server in named):
         raise wrong("servers")
-    ids = tuple(uuid_of(server.get("id"), "id") for server in servers)
+    ids = tuple(uuid_of(server.get("id"), "id") for server in named)
     if len(set(ids)) != len(ids):
         raise wrong("servers", "a server is named twice")
     return ids
@@ -143,4 +161,14 @@ def _server_ids(value: Any) -> tuple[str, ...]:
 _PARSERS: Mapping[Operation, Callable[[Mapping[str, Any]], Task]] = {
     Operation.SERVER_ACTION: _parse_action,
     Operation.SERVER_BATCH_ACTION: _parse_batch,
+    Operation.SERVER_LIST: servers.parse_list,
+    Operation.SERVER_SHOW: servers.parse_show,
+    Operation.SERVER_TAGS_LIST: servers.parse_list_tags,
+    Operation.SERVER_TAGS_UPDATE: servers.parse_update_tags,
+    Operation.IMAGE_LIST: images.parse_list,
+    Operation.IMAGE_LIST_PRIVATE: images.parse_list_private,
+    Operation.IMAGE_SHOW: images.parse_show,
+    Operation.IMAGE_DELETE: images.parse_delete,
+    Operation.IMAGE_BATCH_DELETE: images.parse_batch_delete,
+    Operation.IMAGE_UPDATE: images.parse_update,
 }

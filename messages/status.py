@@ -33,6 +33,20 @@ STATUS_WORDS = {
 TASK_WORDS = {"powering-on": "开机中", "powering-off": "关机中", "deleting": "删除中"}
 
 
+#: The API document's table of images' statuses, and the ones that it lacks.
+IMAGE_WORDS = {
+    "queued": "创建中",
+    "saving": "创建中",
+    "killed": "创建失败/错误",
+    "active": "可用",
+    "pending_delete": "删除中",
+    "importing": "创建中",
+    "uploading": "创建中",
+    "deleted": "已删除",
+    "deactivated": "已停用",
+}
+
+
 class OrderStatus(StrEnum):
     """An order's course."""
 
@@ -87,6 +101,16 @@ def server_update(server_id: str, action: str | None, status: str, task_state: s
     """What OpenStack says of a server: its task while one is under way, else its status."""
     word = task_state if task_state is not None and not final else status
     return Update("server", server_id, action, word, server_words(status, task_state), final)
+
+
+def image_words(status: str) -> str | None:
+    """The document's text for an image's status; None where it has none."""
+    return IMAGE_WORDS.get(status.lower())
+
+
+def image_update(image_id: str, action: str | None, status: str, *, final: bool) -> Update:
+    """What Glance says of an image."""
+    return Update("image", image_id, action, status, image_words(status), final)
 
 
 def wire_time(now: datetime | None = None) -> str:

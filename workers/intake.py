@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from messages.codes import Code
-from messages.commands import OpenConsole, Operation, parse_command
+from messages.commands import READS, Operation, parse_command
 from messages.errors import Refused, wrong
 from messages.fields import optional_word
 from messages.orders import is_paid, order_type_of, parse_order
@@ -123,7 +123,7 @@ def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
     if exchange == "":  # put into the queue by hand: the body alone says what it is
         routing_key = str(message.get("operation"))
     command = parse_command(message, routing_key)
-    journaled = not isinstance(command.task, OpenConsole)
+    journaled = not isinstance(command.task, READS)
     name = optional_word(envelope.message_id, "message_id")
     if name is None:
         raise wrong("message_id", "a command that changes something needs a message_id")

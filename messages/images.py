@@ -1,0 +1,177 @@
+"""The console's requests about images (contract 4)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from messages.errors import wrong
+from messages.fields import listing, mapping, optional_word, uuid_of, word
+from messages.paging import Page, Sort, parse_page, parse_sort
+
+SORT_FIELDS = ("name", "createTime", "status")
+VISIBILITIES = ("public", "private", "shared", "community")
+#: Images in one batch, operations in one patch.
+MAX_BATCH = MAX_PATCH = 100
+#: Characters of a description and of a property's value; Nova takes no more.
+MAX_TEXT = 255
+MAX_PROPERTIES = 100
+#: Attributes that Glance has itself: no property may have such a name.
+OWN_ATTRIBUTES = frozenset(
+    {
+        "id", "name", "status", "visibility", "owner", "size", "virtual_size", "checksum", "tags", "locations",
+        "direct_url", "self", "file", "schema", "container_format", "disk_format", "created_at", "updated_at",
+        "min_disk", "min_ram", "protected", "os_hidden", "os_hash_algo", "os_hash_value", "deleted", "deleted_at",
+        "is_public", "stores",
+    }
+)  # fmt: skip
+#: Prefixes of properties that mean something to OpenStack, and are no customer's to set.
+_RESERVED = ("img_signature", "os_glance", "owner_specified", "ecs_")
+
+
+class PatchedField(StrEnum):
+    """What a customer may change of an image."""
+
+    NAME = "name"
+    DESCRIPTION = "description"
+    SYSTEM = "system"
+    SYSTEM_TYPE = "systemType"
+
+
+_PATHS = {f"/{field}": field for field in PatchedField}
+
+
+@dataclass(frozen=True, slots=True)
+class CreateImage:
+    """An image of a server; `properties` hold its description, too."""
+
+    server_id: str
+    name: str
+    properties: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ListImages:
+    """A page of the images that the tenant may use; `search` is part of the name, or the id."""
+
+    page: Page
+    sort: Sort
+    search: str | None
+    visibility: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListPrivateImages:
+    """All private images with a tag."""
+
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShowImage:
+    """One image."""
+
+    image_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteImage:
+    """Delete one image."""
+
+    image_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteImages:
+    """Delete 1..100 different images, each by itself."""
+
+    image_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateImage:
+    """New values of an image's fields; None removes one."""
+
+    image_id: str
+    values: Mapping[PatchedField, str | None]
+
+
+ImageTask = CreateImage | ListImages | ListPrivateImages | ShowImage | DeleteImage | DeleteImages | UpdateImage
+
+
+def parse_create(server_id: str, options: Mapping[str, Any]) -> CreateImage:
+    """`createImage` of `server.action`."""
+    name = word(options.get("name"), "name")
+    metadata = mapping(options.get("metadata"), "metadata")
+    if len(metadata) > MAX_PROPERTIES:
+        raise wrong("metadata", f"at most {MAX_PROPERTIES} items")
+    properties = {_property(key): _text(value, "metadata") for key, value in metadata.items()}
+    return CreateImage(server_id, name, properties | {"description": _text(options.get("description"), "description")})
+
+
+def parse_list(message: Mapping[str, Any]) -> ListImages:
+    """`image.list`."""
+    visibility = optional_word(message.get("visibility"), "visibility")
+    if visibility is not None and visibility not in VISIBILITIES:
+        raise wrong("visibility")
+    search = optional_word(message.get("searchValue"), "searchValue")
+    return ListImages(parse_page(message, "page"), parse_sort(message, SORT_FIELDS), search, visibility)
+
+
+def parse_list_private(message: Mapping[str, Any]) -> ListPrivateImages:
+    """`image.list_private`."""
+    return ListPrivateImages(word(message.get("tag"), "tag"))
+
+
+def parse_show(message: Mapping[str, Any]) -> ShowImage:
+    """`image.show`."""
+    return ShowImage(uuid_of(message.get("image_id"), "image_id"))
+
+
+def parse_delete(message: Mapping[str, Any]) -> DeleteImage:
+    """`image.delete`."""
+    return DeleteImage(uuid_of(message.get("image_id"), "image_id"))
+
+
+def parse_batch_delete(message: Mapping[str, Any]) -> DeleteImages:
+    """`image.batch_delete`."""
+    images = listing(mapping(message.get("body"), "body").get("images"), "images", 1, MAX_BATCH)
+    ids = tuple(uuid_of(mapping(image, "images").get("id"), "id") for image in images)
+    if len(set(ids)) != len(ids):
+        raise wrong("images", "an image is named twice")
+    return DeleteImages(ids)
+
+
+def parse_update(message: Mapping[str, Any]) -> UpdateImage:
+    """`image.update`: the last of several operations on one field counts, as in any patch."""
+    operations = listing(message.get("body"), "body", 1, MAX_PATCH)
+    values = dict(_operation(mapping(one, "body")) for one in operations)
+    return UpdateImage(uuid_of(message.get("image_id"), "image_id"), values)
+
+
+def _operation(operation: Mapping[str, Any]) -> tuple[PatchedField, str | None]:
+    path = word(operation.get("path"), "path")
+    if path not in _PATHS:
+        raise wrong("path", "this is not for a customer to change")
+    field = _PATHS[path]
+    op = word(operation.get("op"), "op")
+    if op not in ("add", "replace", "remove") or (op == "remove" and field is PatchedField.NAME):
+        raise wrong("op")
+    if op == "remove":
+        return field, None
+    value = operation.get("value")
+    return field, word(value, "value") if field is PatchedField.NAME else _text(value, "value")
+
+
+def _property(name: str) -> str:
+    lowered = name.strip().lower()
+    if not lowered or len(lowered) > MAX_TEXT or lowered in OWN_ATTRIBUTES or lowered.startswith(_RESERVED):
+        raise wrong("metadata", f"{name} is not for a customer to set")
+    return name.strip()
+
+
+def _text(value: Any, name: str) -> str:
+    """A text of up to 255 characters, line breaks and all; it may be empty."""
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise wrong(name)
+    return value

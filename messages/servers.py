@@ -1,0 +1,98 @@
+"""The console's questions about servers, and their tags (contract 4)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from messages.errors import wrong
+from messages.fields import optional_word, uuid_of
+from messages.paging import Page, Sort, parse_page, parse_sort
+
+#: What a list of servers can be searched and ordered by.
+SEARCH_FIELDS = ("name", "ip", "uuid", "status")
+SORT_FIELDS = ("name", "createTime", "status")
+#: Nova's own limits.
+MAX_TAGS, MAX_TAG = 50, 60
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is looked for; `field` None: in name, id and addresses."""
+
+    field: str | None
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListServers:
+    """A page of the tenant's servers."""
+
+    page: Page
+    sort: Sort
+    search: Search | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShowServer:
+    """One server."""
+
+    server_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListTags:
+    """A server's tags."""
+
+    server_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateTags:
+    """A server's whole new set of tags."""
+
+    server_id: str
+    tags: tuple[str, ...]
+
+
+def parse_list(message: Mapping[str, Any]) -> ListServers:
+    """`server.list`."""
+    return ListServers(parse_page(message, "pageNo"), parse_sort(message, SORT_FIELDS), _search(message))
+
+
+def parse_show(message: Mapping[str, Any]) -> ShowServer:
+    """`server.show`."""
+    return ShowServer(uuid_of(message.get("server_id"), "server_id"))
+
+
+def parse_list_tags(message: Mapping[str, Any]) -> ListTags:
+    """`server.tags.list`."""
+    return ListTags(uuid_of(message.get("server_id"), "server_id"))
+
+
+def parse_update_tags(message: Mapping[str, Any]) -> UpdateTags:
+    """`server.tags.update`."""
+    return UpdateTags(uuid_of(message.get("server_id"), "server_id"), _tags(message.get("tags")))
+
+
+def _search(message: Mapping[str, Any]) -> Search | None:
+    field = optional_word(message.get("searchField"), "searchField")
+    if field is not None and field not in SEARCH_FIELDS:
+        raise wrong("searchField")
+    value = optional_word(message.get("searchValue"), "searchValue")
+    return Search(field, value) if value is not None else None
+
+
+def _tags(value: Any) -> tuple[str, ...]:
+    """Comma separated; repeats count once, in the order in which they first came."""
+    if not isinstance(value, str):
+        raise wrong("tags")
+    if not value.strip():
+        return ()
+    tags = tuple(dict.fromkeys(part.strip() for part in value.split(",")))
+    if len(tags) > MAX_TAGS or not all(_is_tag(tag) for tag in tags):
+        raise wrong("tags", f"at most {MAX_TAGS} tags of 1..{MAX_TAG} characters without slash")
+    return tags
+
+
+def _is_tag(tag: str) -> bool:
+    return 1 <= len(tag) <= MAX_TAG and "/" not in tag and tag.isprintable()
