@@ -6,11 +6,26 @@ from typing import Any
 from handlers.batch import act_on_servers
 from handlers.consoles import open_server_console
 from handlers.context import Context
+from handlers.image_changes import remove_image, remove_images, update_image
+from handlers.image_making import make_image
+from handlers.image_queries import show_image, show_images, show_private_images
 from handlers.orders.change_configure import change_configuration
 from handlers.power import act_on_server
+from handlers.server_queries import show_server, show_servers
+from handlers.tags import show_tags, update_tags
 from messages.commands import OpenConsole, PowerAction, PowerBatch
+from messages.images import (
+    CreateImage,
+    DeleteImage,
+    DeleteImages,
+    ListImages,
+    ListPrivateImages,
+    ShowImage,
+    UpdateImage,
+)
 from messages.orders import Order
 from messages.results import Result
+from messages.servers import ListServers, ListTags, ShowServer, UpdateTags
 
 Handler = Callable[[Any, Context], Awaitable[Result]]
 
@@ -19,5 +34,16 @@ HANDLERS: dict[type, Handler] = {
     PowerAction: act_on_server,
     PowerBatch: act_on_servers,
     OpenConsole: open_server_console,
+    ListServers: show_servers,
+    ShowServer: show_server,
+    ListTags: show_tags,
+    UpdateTags: update_tags,
+    CreateImage: make_image,
+    ListImages: show_images,
+    ListPrivateImages: show_private_images,
+    ShowImage: show_image,
+    DeleteImage: remove_image,
+    DeleteImages: remove_images,
+    UpdateImage: update_image,
     Order: change_configuration,
 }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 
 from handlers.errors import CloudRefusal, Conflict, Forbidden, NotFound, QuotaExceeded
+from handlers.recent import Recent
 from messages.errors import Ambiguous, Transient, wrong
 
 if TYPE_CHECKING:
@@ -216,9 +217,17 @@ class Project:
         on_call: OnCall,
     ) -> None:
         self.id = project_id
+        #: What seldom changes and may be a few seconds old.
+        self.recent = Recent()
         self._on_call = on_call
         self._connection = connection
         self._in_thread = in_thread
+
+    @property
+    def region(self) -> str | None:
+        """The region's name, as clouds.yaml has it."""
+        name = self._connection.config.region_name
+        return str(name) if name else None
 
     async def get(self, service: Service, path: str, params: Mapping[str, Any] | None = None) -> Reply:
         """Read; `Transient` where it may be asked again."""
@@ -244,6 +253,10 @@ class Project:
     async def put(self, service: Service, path: str, body: Any) -> Reply:
         """As `post`."""
         return await self._call(service, "PUT", path, json=body)
+
+    async def patch(self, service: Service, path: str, body: Any, content_type: str) -> Reply:
+        """As `post`, with a patch of this media type."""
+        return await self._call(service, "PATCH", path, json=body, headers={"Content-Type": content_type})
 
     async def delete(self, service: Service, path: str) -> Reply:
         """As `post`."""

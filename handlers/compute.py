@@ -1,7 +1,7 @@
 """Nova: the calls that are made and the shapes that are read, at the one microversion of `Service.COMPUTE`."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from handlers.cloud import Project, Reply, Service
@@ -40,6 +40,8 @@ class Server:
     metadata: Mapping[str, str]
     volume_ids: tuple[str, ...]
     locked: bool = False
+    #: All that Nova says, for views; two servers are not told apart by it.
+    body: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def busy(self) -> bool:
@@ -70,6 +72,7 @@ class Server:
             metadata=body.get("metadata") or {},
             volume_ids=tuple(volume["id"] for volume in body.get("os-extended-volumes:volumes_attached", ())),
             locked=bool(body.get("locked")),
+            body=body,
         )
 
 
@@ -114,6 +117,36 @@ async def change_power(project: Project, server_id: str, power: Power, force: Fo
 async def resize(project: Project, server_id: str, flavor_id: str) -> Reply:
     """Begin a resize; it must be confirmed or reverted once the server is in VERIFY_RESIZE."""
     return await _act(project, server_id, {"resize": {"flavorRef": flavor_id}})
+
+
+async def list_hosts(admin: Project, project_id: str) -> dict[str, str | None]:
+    """The host of each of a project's servers, by its id; only an admin is told."""
+    filters = {"all_tenants": "1", "project_id": project_id}
+    found = await admin.get_all(Service.COMPUTE, "/servers/detail", "servers", filters)
+    return {server["id"]: server.get("OS-EXT-SRV-ATTR:host") for server in found if server["tenant_id"] == project_id}
+
+
+async def get_host(admin: Project, server_id: str) -> str | None:
+    """The host of one server."""
+    server = (await admin.get(Service.COMPUTE, f"/servers/{server_id}")).body["server"]
+    host: str | None = server.get("OS-EXT-SRV-ATTR:host")
+    return host
+
+
+async def list_tags(project: Project, server_id: str) -> list[str]:
+    """A server's tags, or `NotFound`."""
+    tags: list[str] = (await project.get(Service.COMPUTE, f"/servers/{server_id}/tags")).body["tags"]
+    return tags
+
+
+async def replace_tags(project: Project, server_id: str, tags: Sequence[str]) -> Reply:
+    """Give a server these tags and no others."""
+    return await project.put(Service.COMPUTE, f"/servers/{server_id}/tags", {"tags": list(tags)})
+
+
+async def create_image(project: Project, server_id: str, name: str, properties: Mapping[str, str]) -> Reply:
+    """Have an image made; answered once Glance knows of it."""
+    return await _act(project, server_id, {"createImage": {"name": name, "metadata": dict(properties)}})
 
 
 async def confirm_resize(project: Project, server_id: str) -> Reply:

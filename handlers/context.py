@@ -10,6 +10,7 @@ from handlers.cloud import Cloud, Project
 from handlers.compute import Server, get_server, list_servers
 from handlers.deadlines import Deadline
 from handlers.effects import Effects, patiently
+from handlers.images import Image, get_image, list_images
 from handlers.volumes import Volume, get_volume, list_volumes
 from handlers.waiting import Feed, Watch, Watched
 from messages.errors import Postponed
@@ -41,6 +42,11 @@ class Watches:
             lambda: list_servers(project),
             lambda one: get_server(project, one),
         )
+        self.images: Watch[Image] = Watch(
+            lambda since: list_images(project, updated_at=f"gte:{since}"),
+            lambda: list_images(project),
+            lambda one: get_image(project, one),
+        )
         self.volumes: Watch[Volume] = Watch(
             lambda since: list_volumes(project, updated_at=f"gte:{since.removesuffix('Z')}"),
             lambda: list_volumes(project),
@@ -50,12 +56,13 @@ class Watches:
     @property
     def idle(self) -> bool:
         """Whether nobody waits for anything in this project."""
-        return self.servers.idle and self.volumes.idle
+        return self.servers.idle and self.volumes.idle and self.images.idle
 
     def close(self) -> None:
         """Stop watching."""
         self.servers.close()
         self.volumes.close()
+        self.images.close()
 
 
 @dataclass(slots=True)
@@ -75,6 +82,8 @@ class Context:
     hold: Deadline
     #: Whether a failure that may pass counts as one that will not: there is no later try.
     last_try: bool
+    #: The same for every run of the request, and for no other: what is made can be marked with it.
+    mark: str
     #: Publish a status update. The final ones are held back until the result is safe.
     tell: Callable[[Update], Awaitable[None]]
     #: Answer before the course has ended. Must be the same answer whenever the request is run again.

@@ -1,7 +1,7 @@
 """Cinder: the calls that are made and the shapes that are read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from handlers.cloud import Project, Reply, Service
@@ -20,6 +20,9 @@ class Volume:
     device: str | None
     image_id: str | None
     updated: str
+    name: str = ""
+    #: What Cinder remembers of the image that it was made from.
+    image: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def from_api(cls, body: Mapping[str, Any]) -> "Volume":
@@ -35,6 +38,8 @@ class Volume:
             device=attachment.get("device"),
             image_id=(body.get("volume_image_metadata") or {}).get("image_id"),
             updated=body.get("updated_at") or body["created_at"],
+            name=body.get("name") or "",
+            image=body.get("volume_image_metadata") or {},
         )
 
 

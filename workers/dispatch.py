@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from uuid import UUID, uuid5
 
 import structlog
 
@@ -46,6 +47,7 @@ log = structlog.get_logger()
 HOLD = 270.0
 #: Seconds within which an order's calls are tried again before it goes to a retry queue.
 ORDER_PATIENCE = 10.0
+_MARKS = UUID("0d2f7a63-52c1-5a0c-9b0e-8f4f0c1d9e55")
 #: Seconds between two looks at a request that another worker is at.
 _LOOK_EVERY = 1.0
 
@@ -294,6 +296,7 @@ class Dispatcher:
             wait_limit=self._limits.order_timeout,
             hold=Deadline.after(HOLD),
             last_try=is_last_try(age),
+            mark=uuid5(_MARKS, session.key).hex,
             tell=session.tell,
             answer=session.answer,
         )

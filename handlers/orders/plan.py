@@ -8,6 +8,7 @@ from typing import Any
 from handlers.compute import AT_REST, Flavor, Server, get_limits, list_flavors
 from handlers.context import Context
 from handlers.deadlines import Deadline
+from handlers.disks import image_of, system_and_data
 from handlers.errors import NotFound
 from handlers.servers import find_server, judge_state, unknown_server, wait_until_idle
 from handlers.volumes import Volume, get_volume, gigabytes_left
@@ -93,7 +94,7 @@ async def _idle_server(server_id: str, context: Context) -> Server:
 
 
 async def _volumes_of(server: Server, context: Context) -> list[Volume]:
-    """The server's volumes, the system disk first where it is one."""
+    """The server's volumes."""
 
     async def volume(volume_id: str) -> Volume | None:
         try:
@@ -102,8 +103,7 @@ async def _volumes_of(server: Server, context: Context) -> list[Volume]:
             return None
 
     found = await asyncio.gather(*(volume(one) for one in server.volume_ids))
-    attached = [one for one in found if one is not None]
-    return sorted(attached, key=lambda one: (not one.bootable, one.device or ""))
+    return [one for one in found if one is not None]
 
 
 def _draft(product: Product, server: Server, volumes: list[Volume], flavors: list[Flavor]) -> _Draft:
@@ -111,8 +111,8 @@ def _draft(product: Product, server: Server, volumes: list[Volume], flavors: lis
     ordered = _ordered_flavor(product, flavors)
     flavor = ordered or current
     _check_size(product, flavor)
-    system, data = (volumes[0], volumes[1:]) if server.image_id is None and volumes else (None, volumes)
-    _check_image(product, server.image_id or (system.image_id if system else None))
+    system, data = system_and_data(server, volumes)
+    _check_image(product, image_of(server, system))
     growths = [*_system_growth(product, system, flavor), *_data_growths(product, data)]
     change = Change(
         server_id=server.id,

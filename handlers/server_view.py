@@ -1,0 +1,178 @@
+"""A server as the API document shows it. Pure: from OpenStack's own words to the document's; unknown is null."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from handlers.compute import Server
+from handlers.disks import image_of, system_and_data
+from handlers.images import Image
+from handlers.volumes import Volume
+from messages.status import server_words
+
+Thing = Mapping[str, Any]
+_FLAVOR_FIELDS = ("disk", "ephemeral", "extra_specs", "original_name", "ram", "swap", "vcpus")
+#: The document's name and the metadata item of what a server is paid by.
+_FEE_FIELDS = {
+    "chargetype": "charge_type", "purchasetime": "purchase_time", "startFeeTime": "start_fee_time",
+    "nextFeeTime": "next_fee_time",
+}  # fmt: skip
+#: `bandwidth=10`, `chargemode: Bandwidth`: in a tag or in the description of a floating IP.
+_NOTE = re.compile(r"\b(bandwidth|chargemode|iptype)\s*[=:]\s*([^\s,;]+)", re.IGNORECASE)
+_KILO = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a server's view is made of besides the server; the mappings are by id."""
+
+    region: str | None
+    volumes: Mapping[str, Volume]
+    images: Mapping[str, Image]
+    subnets: Mapping[str, Thing]
+    routers: Mapping[str, Thing]
+    #: Of servers and of routers.
+    ports: Iterable[Thing]
+    floating_ips: Iterable[Thing]
+    policies: Mapping[str, Thing]
+    hosts: Mapping[str, str | None]
+
+
+def server_view(server: Server, around: Surroundings) -> dict[str, Any]:
+    """The document's server, of table and examples together."""
+    body = server.body
+    attached = [around.volumes[one] for one in server.volume_ids if one in around.volumes]
+    system, data = system_and_data(server, attached)
+    ports = sorted(_ports_of(server.id, around), key=lambda one: (one.get("created_at") or "", one["id"]))
+    vpc = _vpc(ports, around)
+    return {
+        "regionId": around.region,
+        "regionID": around.region,
+        "availability_zone": body.get("OS-EXT-AZ:availability_zone") or None,
+        "name": body.get("name"),
+        "id": server.id,
+        "status": server.status.lower(),
+        "translation": server_words(server.status, server.task_state),
+        "task_state": server.task_state,
+        "image": _image(image_of(server, system), system, around),
+        "root_volume": _root(server, system),
+        "data_volumes": [
+            {"volumetype": one.volume_type, "volumeid": one.id, "volumename": one.name, "size": one.size}
+            for one in data
+        ],
+        "flavor": {name: body["flavor"].get(name) for name in _FLAVOR_FIELDS},
+        "security_groups": [{"name": name} for name in dict.fromkeys(_group_names(body))],
+        "vpcid": vpc.get("id"),
+        "vpcname": vpc.get("name"),
+        "nics": [nic for port in ports for nic in _nics(port, around)],
+        "eip": _eip({port["id"] for port in ports}, around),
+        "key_name": body.get("key_name"),
+        "feeData": {name: server.metadata.get(item) for name, item in _FEE_FIELDS.items()},
+        "created": body.get("created"),
+        "hostId": body.get("hostId") or None,
+        "host": around.hosts.get(server.id),
+    }
+
+
+def server_details(server: Server, around: Surroundings) -> dict[str, Any]:
+    """What is shown of a single server: the view, and whose it is in the console."""
+    return server_view(server, around) | {
+        "keyCloakUserId": server.metadata.get("keycloak_user_id"),
+        "keyCloakUserName": server.metadata.get("keycloak_user_name"),
+    }
+
+
+def addresses_of(server: Server) -> list[str]:
+    """All its IP addresses, as Nova knows them."""
+    networks = server.body.get("addresses") or {}
+    return [one["addr"] for network in networks.values() for one in network]
+
+
+def image_words_of(properties: Mapping[str, Any]) -> dict[str, str | None]:
+    """`system` and `systemType` of an image: its properties of that name, else those that OpenStack knows."""
+    return {
+        "system": properties.get("system") or properties.get("os_distro"),
+        "systemType": properties.get("systemType") or properties.get("os_type"),
+    }
+
+
+def _image(image_id: str | None, system: Volume | None, around: Surroundings) -> dict[str, Any] | None:
+    """None where the server was made from none, or it cannot be told; a deleted one is known by the volume."""
+    if image_id is None:
+        return None
+    image = around.images.get(image_id)
+    if image is not None:
+        return {"id": image_id, "name": image.name, **image_words_of(image.body), "tags": list(image.body["tags"])}
+    remembered: Mapping[str, Any] = system.image if system is not None else {}
+    return {"id": image_id, "name": remembered.get("image_name"), **image_words_of(remembered), "tags": None}
+
+
+def _root(server: Server, system: Volume | None) -> dict[str, Any]:
+    if system is not None:
+        return {"volumetype": system.volume_type, "size": system.size}
+    return {"volumetype": None, "size": server.disk if server.image_id is not None else None}
+
+
+def _group_names(body: Mapping[str, Any]) -> list[str]:
+    return [group["name"] for group in body.get("security_groups") or ()]
+
+
+def _ports_of(device_id: str, around: Surroundings) -> list[Thing]:
+    return [port for port in around.ports if port["device_id"] == device_id]
+
+
+def _vpc(ports: Iterable[Thing], around: Surroundings) -> Thing:
+    """The router that joins the first subnet."""
+    first = next((one["subnet_id"] for port in ports for one in port["fixed_ips"]), None)
+    for port in around.ports:
+        joins = port["device_id"] in around.routers and port["device_owner"].startswith("network:router_interface")
+        if joins and any(one["subnet_id"] == first for one in port["fixed_ips"]):
+            return around.routers[port["device_id"]]
+    return {}
+
+
+def _nics(port: Thing, around: Surroundings) -> list[dict[str, Any]]:
+    """One for each address of a port; one without an address for a port that has none."""
+    return [
+        {
+            "subnet_id": address.get("subnet_id"),
+            "subnet_name": subnet.get("name"),
+            "subnet_cidr": subnet.get("cidr"),
+            "network_id": port["network_id"],
+            "mac_address": port["mac_address"],
+            "fixed_ip": address.get("ip_address"),
+            "portid": port["id"],
+        }
+        for address in port["fixed_ips"] or [{}]
+        for subnet in [around.subnets.get(address.get("subnet_id", ""), {})]
+    ]
+
+
+def _eip(port_ids: set[str], around: Surroundings) -> dict[str, Any] | None:
+    found = [one for one in around.floating_ips if one.get("port_id") in port_ids]
+    if not found:
+        return None
+    one = min(found, key=lambda each: (each.get("created_at") or "", each["id"]))
+    notes = _notes(one)
+    bandwidth = _limit(around.policies.get(one.get("qos_policy_id") or "", {})) or notes.get("bandwidth")
+    return {
+        "eipid": one["id"],
+        "iptype": notes.get("iptype"),
+        "bandwidth": int(bandwidth) if bandwidth is not None and str(bandwidth).isdigit() else None,
+        "chargemode": notes.get("chargemode"),
+        "ip_addr": one["floating_ip_address"],
+    }
+
+
+def _notes(floating_ip: Thing) -> dict[str, str]:
+    """What tags and description tell; a tag wins."""
+    texts = [floating_ip.get("description") or "", *(floating_ip.get("tags") or ())]
+    return {name.lower(): value for text in texts for name, value in _NOTE.findall(text)}
+
+
+def _limit(policy: Thing) -> int | None:
+    """Mbit/s that a policy allows: its bandwidth rule, that of outgoing traffic where there are two."""
+    rules = [rule for rule in policy.get("rules") or () if rule.get("max_kbps")]
+    rules.sort(key=lambda rule: rule.get("direction") != "egress")
+    return int(rules[0]["max_kbps"]) // _KILO if rules else None
