@@ -44,7 +44,7 @@ def server_view(server: Server, around: Surroundings) -> dict[str, Any]:
     body = server.body
     attached = [around.volumes[one] for one in server.volume_ids if one in around.volumes]
     system, data = system_and_data(server, attached)
-    ports = sorted(_ports_of(server.id, around), key=lambda one: (one.get("created_at") or "", one["id"]))
+    ports = _ports_in_order(server, around)
     vpc = _vpc(ports, around)
     return {
         "regionId": around.region,
@@ -118,8 +118,15 @@ def _group_names(body: Mapping[str, Any]) -> list[str]:
     return [group["name"] for group in body.get("security_groups") or ()]
 
 
-def _ports_of(device_id: str, around: Surroundings) -> list[Thing]:
-    return [port for port in around.ports if port["device_id"] == device_id]
+def _ports_in_order(server: Server, around: Surroundings) -> list[Thing]:
+    """As the server has them: Nova lists the addresses so. Neutron's times are too coarse to tell."""
+    networks = (server.body.get("addresses") or {}).values()
+    macs = [one.get("OS-EXT-IPS-MAC:mac_addr") for network in networks for one in network]
+    places = {mac: place for place, mac in reversed(list(enumerate(macs)))}
+    ports = [port for port in around.ports if port["device_id"] == server.id]
+    return sorted(
+        ports, key=lambda one: (places.get(one["mac_address"], len(macs)), one.get("created_at") or "", one["id"])
+    )
 
 
 def _vpc(ports: Iterable[Thing], around: Surroundings) -> Thing:

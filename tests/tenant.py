@@ -21,6 +21,7 @@ class Tenant:
         self.image: str = next(iter(self.connection.image.images())).id
         self.project_id: str = self.connection.session.get_project_id()
         self._made: list[str] = []
+        self._rest: list[tuple[str, str]] = []
 
     def make_server(
         self,
@@ -30,18 +31,20 @@ class Tenant:
         data: tuple[tuple[str, int], ...] = (),
         paid: bool = True,
         flavor: str = "S1.small.1",
+        image: str | None = None,
+        **fields: Any,
     ) -> str:
         """A running server: `disk` GiB of type SATA for its system (None: a local disk), `data` volumes (type, GiB)."""
         body: dict[str, Any] = {
             "name": name, "flavorRef": self.flavors[flavor], "networks": "none",
-            "metadata": {"charge_type": "monthly"} if paid else {},
+            "metadata": {"charge_type": "monthly"} if paid else {}, **fields,
         }  # fmt: skip
         if disk is None:
-            body["imageRef"] = self.image
+            body["imageRef"] = image or self.image
         else:
             body["block_device_mapping_v2"] = [
                 {
-                    "boot_index": 0, "uuid": self.image, "source_type": "image", "destination_type": "volume",
+                    "boot_index": 0, "uuid": image or self.image, "source_type": "image", "destination_type": "volume",
                     "volume_size": disk, "volume_type": "SATA", "delete_on_termination": True,
                 },
                 *(
@@ -111,6 +114,10 @@ class Tenant:
         answer = self.connection.compute.get(f"/servers/{server_id}/os-instance-actions", microversion=COMPUTE)
         return [one["action"] for one in reversed(answer.json()["instanceActions"])]
 
+    def later(self, service: str, path: str) -> None:
+        """Have something deleted when the servers are."""
+        self._rest.append((service, path))
+
     def close(self) -> None:
         """Delete what was made and log out."""
         for server_id in self._made:
@@ -122,4 +129,6 @@ class Tenant:
                 self._made.pop()
             else:
                 time.sleep(0.1)
+        for service, path in reversed(self._rest):
+            getattr(self.connection, service).delete(path)
         self.connection.close()

@@ -1,0 +1,184 @@
+"""createImage and the image operations, on the simulated cloud and on the real one."""
+
+import json
+from typing import Any
+
+from sandbox.requester import Requester, Source
+from tests.openstack.test_views import ask
+from tests.tenant import Tenant
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+_PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+
+
+def make_image(requester: Requester, tenant: Tenant, server_id: str, name: str = "mine") -> tuple[str, str]:
+    """Ids of the image, which can be used, and of the command."""
+    body = {"createImage": {"name": name, "description": "填写描述信息", "metadata": {"meta_var": "meta_val"}}}
+    message_id = requester.command("server.action", server_id=server_id, body=body)
+    result = requester.result_of(message_id)
+    assert (result.body["code"], result.body["message"]) == (201, "Created"), result.body
+    image_id: str = result.body["data"]["image_id"]
+    tenant.later("image", f"/images/{image_id}")
+    assert requester.last_update_of("image", message_id).body["status"] == "active"
+    return image_id, message_id
+
+
+def queued_image(tenant: Tenant) -> str:
+    """The id of an image whose data have not come."""
+    answer = tenant.connection.image.post("/images", json={"name": "queued", "visibility": "private"})
+    assert answer.status_code == 201, answer.text
+    image_id: str = answer.json()["id"]
+    tenant.later("image", f"/images/{image_id}")
+    return image_id
+
+
+def patch(tenant: Tenant, image_id: str, field: str, value: Any) -> None:
+    operations = [{"op": "replace", "path": f"/{field}", "value": value}]
+    answer = tenant.connection.image.patch(f"/images/{image_id}", data=json.dumps(operations), headers=_PATCH)
+    assert answer.status_code == 200, answer.text
+
+
+def test_an_image_is_made_shown_changed_and_deleted(requester: Requester, tenant: Tenant) -> None:
+    server_id = tenant.make_server(disk=None)
+    image_id, message_id = make_image(requester, tenant, server_id)
+    told = [one.body for one in requester.updates_of(message_id)]
+    assert [one["final"] for one in told] == [False] * (len(told) - 1) + [True]
+    assert {one["resource"] for one in told} == {"image"}
+    assert {one["action"] for one in told} == {"createImage"}
+    assert told[-1]["translation"] == "可用"
+
+    # The same command again: the same image.
+    again = requester.command(
+        "server.action", server_id=server_id, message_id=message_id,
+        body={"createImage": {"name": "mine", "description": "填写描述信息", "metadata": {"meta_var": "meta_val"}}},
+    )  # fmt: skip
+    first = requester.result_of(again)
+    repeated = requester.wait(
+        lambda one: one.source is Source.REPLY and one.correlation_id == again and one is not first
+    )
+    assert repeated.body == first.body
+    assert len(ask(requester, "image.list", searchValue="mine", visibility="private")["data"]["images"]) == 1
+
+    shown = ask(requester, "image.show", image_id=image_id)["data"]
+    glance = tenant.connection.image.get(f"/images/{image_id}").json()
+    assert shown == {
+        "id": image_id, "name": "mine", "tags": ["ECS"], "status": "active", "translation": "可用",
+        "checksum": glance["checksum"], "owner": tenant.project_id, "visibility": "private", "size": glance["size"],
+        "locations": None, "direct_url": None, "self": f"/v2/images/{image_id}",
+        "file": f"/v2/images/{image_id}/file", "schema": "/v2/schemas/image", "description": "填写描述信息",
+        "system": "cirros", "systemType": None, "systemDisk": None, "container_format": "bare", "disk_format": "raw",
+        "created_at": glance["created_at"].replace("Z", ".000+0000"),
+        "updated_at": glance["updated_at"].replace("Z", ".000+0000"), "min_disk": glance["min_disk"],
+        "min_ram": glance["min_ram"], "protected": False, "instance_uuid": server_id,
+    }  # fmt: skip
+    assert glance["meta_var"] == "meta_val"
+
+    assert ask(
+        requester, "image.update", image_id=image_id,
+        body=[{"op": "add", "path": "/name", "value": "新名称"}, {"op": "remove", "path": "/description"},
+              {"op": "replace", "path": "/system", "value": "centos7.1"}, {"op": "remove", "path": "/systemType"}],
+    ) == {"code": 200, "message": "OK", "data": ""}  # fmt: skip
+    shown = ask(requester, "image.show", image_id=image_id)["data"]
+    assert (shown["name"], shown["description"], shown["system"]) == ("新名称", None, "centos7.1")
+
+    assert image_id in str(ask(requester, "image.list_private", tag="ECS")["data"]["images"])
+    assert image_id not in str(ask(requester, "image.list_private", tag="other")["data"]["images"])
+    found = ask(requester, "image.list", searchValue="新名", visibility="private")["data"]
+    assert (found["totalCount"], found["images"]) == (1, [shown])
+
+    deleting = requester.command("image.delete", image_id=image_id)
+    assert requester.result_of(deleting).body == {"code": 200, "message": "OK", "data": ""}
+    last = requester.last_update_of("image", deleting)
+    assert (last.body["status"], last.body["translation"], last.routing_key) == (
+        "deleted", "已删除", f"image.{image_id}",
+    )  # fmt: skip
+    assert tenant.connection.image.get(f"/images/{image_id}").status_code == 404
+    gone = ask(requester, "image.show", image_id=image_id)
+    assert (gone["code"], gone["message"]) == ("101.003033", f"镜像{image_id}不存在")
+
+
+def test_an_image_that_vanishes_ends_as_deleted(requester: Requester, tenant: Tenant, cloud: Any) -> None:
+    server_id = tenant.make_server(disk=None)
+    cloud.fault("virt.snapshot", match=server_id, delay=2, error="no space", times=1)
+    body = {"createImage": {"name": "lost", "description": ""}}
+    message_id = requester.command("server.action", server_id=server_id, body=body)
+    assert requester.result_of(message_id).body["code"] == 201
+    assert requester.last_update_of("image", message_id).body["status"] == "deleted"
+    statuses = [one.body["status"] for one in requester.updates_of(message_id)]
+    assert statuses[0] == "queued"
+    assert tenant.wait(server_id, lambda one: one["OS-EXT-STS:task_state"] is None)["status"] == "ACTIVE"
+
+
+def test_a_server_in_the_wrong_state_gives_no_image(requester: Requester, tenant: Tenant, cloud: Any) -> None:
+    server_id = tenant.make_server(disk=None)
+    admin = Tenant(cloud.clouds_yaml, "admin")
+    admin.act(server_id, {"os-resetState": {"state": "error"}})
+    admin.close()
+    body = {"createImage": {"name": "x", "description": "y"}}
+    answer = ask(requester, "server.action", server_id=server_id, body=body)
+    assert (answer["code"], answer["message"]) == ("101.003011", "虚机不能创建自定义镜像,状态:ERROR")
+    assert ask(requester, "server.action", server_id=UNKNOWN, body=body)["code"] == "101.001033"
+    for wrong in ({"name": "x"}, {"description": "x"}, {"name": "x", "description": "y", "metadata": {"owner": "z"}}):
+        assert ask(requester, "server.action", server_id=server_id, body={"createImage": wrong})["code"] == "101.001002"
+
+
+def test_what_may_not_be_deleted_is_not(requester: Requester, tenant: Tenant) -> None:
+    template = tenant.make_server(disk=None)
+    used, _ = make_image(requester, tenant, template)
+    tenant.make_server(name="uses-it", disk=None, image=used)
+    answer = ask(requester, "image.delete", image_id=used)
+    assert (answer["code"], answer["message"]) == ("101.003015", '当前镜像无法删除，已关联云服务器"uses-it"')
+    in_volume, _ = make_image(requester, tenant, template)
+    tenant.make_server(name="uses-it-too", disk=10, image=in_volume)
+    assert "uses-it-too" in ask(requester, "image.delete", image_id=in_volume)["message"]
+    protected, _ = make_image(requester, tenant, template)
+    patch(tenant, protected, "protected", True)
+    free, _ = make_image(requester, tenant, template)
+
+    refused = ask(requester, "image.delete", image_id=protected)
+    assert refused == {"code": "101.003006", "message": "删除镜像失败", "data": {"reason": "protected"}}
+    public = ask(requester, "image.delete", image_id=tenant.image)
+    assert public == {"code": "101.003006", "message": "删除镜像失败", "data": {"reason": "not_owned"}}
+    assert ask(requester, "image.delete", image_id=free, tenant="tenant-b")["code"] == "101.003033"
+
+    ids = [free, protected, UNKNOWN, used]
+    batch = ask(requester, "image.batch_delete", body={"images": [{"id": one} for one in ids]})
+    assert (batch["code"], batch["data"]["status"]) == (200, "删除成功1台,删除失败3台")
+    assert [(one["id"], one["code"]) for one in batch["data"]["images"]] == [
+        (free, 200), (protected, "101.003006"), (UNKNOWN, "101.003033"), (used, "101.003015"),
+    ]  # fmt: skip
+    assert tenant.connection.image.get(f"/images/{free}").status_code == 404
+    twice = ask(requester, "image.batch_delete", body={"images": [{"id": free}, {"id": free.upper()}]})
+    assert twice["message"] == "参数images不符合规范"
+    patch(tenant, protected, "protected", False)
+
+
+def test_what_may_not_be_changed_is_not(requester: Requester, tenant: Tenant) -> None:
+    queued = queued_image(tenant)
+    renaming = [{"op": "replace", "path": "/name", "value": "x"}]
+    assert ask(requester, "image.update", image_id=queued, body=renaming)["code"] == "101.003016"
+    assert ask(requester, "image.update", image_id=tenant.image, body=renaming)["code"] == "101.003017"
+    assert ask(requester, "image.update", image_id=UNKNOWN, body=renaming)["code"] == "101.003033"
+    for path in ("/owner", "/visibility", "/locations", "/img_signature", "name", "/tags"):
+        body = [{"op": "add", "path": path, "value": "x"}]
+        assert ask(requester, "image.update", image_id=queued, body=body)["message"] == "参数path不符合规范"
+    for operation in ({"op": "remove", "path": "/name"}, {"op": "move", "path": "/name"}):
+        assert ask(requester, "image.update", image_id=queued, body=[operation])["message"] == "参数op不符合规范"
+    assert ask(requester, "image.show", image_id=queued)["data"]["translation"] == "创建中"
+
+
+def test_images_are_searched_sorted_and_paged(requester: Requester, tenant: Tenant) -> None:
+    template = tenant.make_server(disk=None)
+    made = {name: make_image(requester, tenant, template, name)[0] for name in ("list-b", "LIST-a")}
+    asked = {"searchValue": "list-", "sortField": "name", "sortOrder": "ascend"}
+    page = ask(requester, "image.list", **asked)["data"]
+    assert [one["name"] for one in page["images"]] == ["LIST-a", "list-b"]
+    second = ask(requester, "image.list", page=2, pageSize=1, **asked)["data"]
+    assert (second["totalCount"], [one["name"] for one in second["images"]]) == (2, ["list-b"])
+    assert ask(requester, "image.list", page=3, pageSize=1, **asked)["data"] == {"totalCount": 2, "images": []}
+    by_id = ask(requester, "image.list", searchValue=made["list-b"])["data"]["images"]
+    assert [one["name"] for one in by_id] == ["list-b"]
+    everything = ask(requester, "image.list", pageSize=100)["data"]["images"]
+    assert {"cirros-like", "LIST-a"} <= {one["name"] for one in everything}
+    assert "list-b" not in str(ask(requester, "image.list", tenant="tenant-b", pageSize=100))
+    assert ask(requester, "image.list", visibility="everyone")["code"] == "101.001002"
