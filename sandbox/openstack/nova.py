@@ -1,5 +1,6 @@
 """Nova: servers, their action logs, consoles and metadata; flavors and limits."""
 
+import hashlib
 import re
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sandbox.openstack.nova_actions import ServerActions
+from sandbox.openstack.snapshots import begin_snapshot
 from sandbox.openstack.state import Action, Flavor, Server, Volume, World, new_id, stamp
 from sandbox.openstack.wire import ApiError, Caller, body_of, caller, links, page_of, request_id, root_of
 
@@ -27,6 +29,8 @@ _TASK_STATUS = {
 }
 _POWER = {"active": 1, "stopped": 4, "resized": 1, "paused": 3}
 _NO_METADATA_IN = ("resized", "error", "building")
+#: Everything is on one.
+_HOST = "compute-1"
 _CONSOLES = {"novnc": "vnc_auto.html"}
 
 
@@ -51,6 +55,10 @@ class Nova:
             Route("/v2.1/servers/{server_id}/metadata", self.set_metadata, methods=["POST"]),
             Route("/v2.1/servers/{server_id}/os-instance-actions", self.list_actions),
             Route("/v2.1/servers/{server_id}/os-instance-actions/{request_id}", self.show_action),
+            Route("/v2.1/servers/{server_id}/tags", self.tags),
+            Route("/v2.1/servers/{server_id}/tags", self.replace_tags, methods=["PUT"]),
+            Route("/v2.1/os-keypairs", self.add_key, methods=["POST"]),
+            Route("/v2.1/os-keypairs/{name}", self.remove_key, methods=["DELETE"]),
             Route("/v2.1/flavors/detail", self.flavors),
             Route("/v2.1/flavors", self.flavors),
             Route("/v2.1/limits", self.limits),
@@ -67,16 +75,16 @@ class Nova:
     async def list_servers(self, request: Request) -> Response:
         since, name = request.query_params.get("changes-since"), request.query_params.get("name", "")
         found = [
-            _shown(one, request)
+            _shown(self._world, one, request)
             for one in sorted(self._world.servers.values(), key=lambda one: one.created, reverse=True)
-            if one.project is caller(request).project and _is_listed(one, since) and re.search(name, one.name)
+            if _is_in_scope(one, request) and _is_listed(one, since) and re.search(name, one.name)
         ]
         page, marker = page_of(found, request)
         body: dict[str, Any] = {"servers": page}
         return _answer(body | ({"servers_links": links(marker, request)} if marker else {}))
 
     async def show(self, request: Request) -> Response:
-        return _answer({"server": _shown(_server(self._world, request), request)})
+        return _answer({"server": _shown(self._world, _server(self._world, request), request)})
 
     async def create(self, request: Request) -> Response:
         wanted = (await body_of(request)).get("server", {})
@@ -97,6 +105,9 @@ class Nova:
 
     async def act(self, request: Request) -> Response:
         body, server = await body_of(request), _server(self._world, request)
+        if "createImage" in body:
+            image_id = begin_snapshot(self._world, server, body["createImage"], caller(request), request_id(request))
+            return _answer({"image_id": image_id}, 202)
         return Response(status_code=self._actions.act(server, body, caller(request), request_id(request)))
 
     async def open_console(self, request: Request) -> Response:
@@ -118,6 +129,25 @@ class Nova:
         server.metadata |= wanted
         server.updated = datetime.now(UTC)
         return _answer({"metadata": server.metadata})
+
+    async def tags(self, request: Request) -> Response:
+        return _answer({"tags": _server(self._world, request).tags})
+
+    async def replace_tags(self, request: Request) -> Response:
+        server, wanted = _server(self._world, request), (await body_of(request)).get("tags")
+        if not isinstance(wanted, list) or not all(re.fullmatch("[^,/]{1,60}", str(one)) for one in wanted):
+            raise ApiError(400, f"Invalid input for field/attribute tags. Value: {wanted}.")
+        server.tags = list(dict.fromkeys(wanted))
+        return _answer({"tags": server.tags})
+
+    async def add_key(self, request: Request) -> Response:
+        wanted = (await body_of(request))["keypair"]
+        self._world.keys.add((caller(request).user.id, wanted["name"]))
+        return _answer({"keypair": wanted}, 201)
+
+    async def remove_key(self, request: Request) -> Response:
+        self._world.keys.discard((caller(request).user.id, request.path_params["name"]))
+        return Response(status_code=202)
 
     async def list_actions(self, request: Request) -> Response:
         server = _server(self._world, request)
@@ -151,6 +181,13 @@ def status_of(server: Server) -> str:
     return of_task.get(server.task_state or "", _STATUS[server.vm_state])
 
 
+def _is_in_scope(server: Server, request: Request) -> bool:
+    who = caller(request)
+    if who.is_admin and request.query_params.get("all_tenants") == "1":
+        return request.query_params.get("project_id") in (None, server.project.id)
+    return server.project is who.project
+
+
 def _is_listed(server: Server, since: str | None) -> bool:
     # Only a list of changes shows what is gone.
     return not server.deleted if since is None else stamp(server.updated) >= since
@@ -165,6 +202,14 @@ def _new_server(world: World, wanted: dict[str, Any], who: Caller) -> Server:
         new_id(), wanted.get("name", ""), who.project, who.user, flavor, world.images.get(wanted.get("imageRef") or ""),
         now, now, metadata=dict(wanted.get("metadata") or {}),
     )  # fmt: skip
+    if (key := wanted.get("key_name")) is not None and (who.user.id, key) not in world.keys:
+        raise ApiError(400, "Invalid key_name provided.")
+    server.key_name = wanted.get("key_name")
+    networks = wanted.get("networks")
+    for one in networks if isinstance(networks, list) else ():
+        if one["uuid"] not in world.nets.networks:
+            raise ApiError(400, f"Network {one['uuid']} could not be found.")
+        world.nets.add_port(who.project.id, one["uuid"], server.id, "compute:nova")
     for number, wish in enumerate(wanted.get("block_device_mapping_v2") or ()):
         server.volumes.append(_new_volume(world, server, wish, f"/dev/sd{'abcdefgh'[number]}"))
     return server
@@ -203,6 +248,8 @@ async def _delete(world: World, server: Server) -> None:
         volume.become("available")
         if volume.goes_with_server:
             world.volumes.pop(volume.id, None)
+    for port in [one for one in world.nets.ports.values() if one["device_id"] == server.id]:
+        world.nets.remove(port["id"])
     server.deleted = True
     server.become("deleted")
 
@@ -214,8 +261,9 @@ def _server(world: World, request: Request) -> Server:
     return found
 
 
-def _shown(server: Server, request: Request) -> dict[str, Any]:
+def _shown(world: World, server: Server, request: Request) -> dict[str, Any]:
     flavor = server.flavor
+    addresses = world.nets.addresses_of(server.id)
     base = root_of(request)
     body: dict[str, Any] = {
         "id": server.id, "name": server.name, "status": status_of(server), "tenant_id": server.project.id,
@@ -225,8 +273,9 @@ def _shown(server: Server, request: Request) -> dict[str, Any]:
             "original_name": flavor.name, "extra_specs": {},
         },
         "image": {"id": server.image.id, "links": []} if server.image else "",
-        "metadata": server.metadata, "addresses": {}, "key_name": None, "locked": server.locked, "tags": [],
-        "hostId": "", "description": None, "config_drive": "", "OS-EXT-AZ:availability_zone": "nova",
+        "metadata": server.metadata, "addresses": addresses, "key_name": server.key_name, "locked": server.locked,
+        "tags": server.tags, "hostId": _host_id(server), "description": None,
+        "config_drive": "", "OS-EXT-AZ:availability_zone": "nova",
         "OS-EXT-STS:task_state": server.task_state, "OS-EXT-STS:vm_state": server.vm_state,
         "OS-EXT-STS:power_state": _POWER.get(server.vm_state, 0),
         "os-extended-volumes:volumes_attached": [
@@ -234,9 +283,18 @@ def _shown(server: Server, request: Request) -> dict[str, Any]:
         ],
         "links": [{"rel": "self", "href": f"{base}/v2.1/servers/{server.id}"}],
     }  # fmt: skip
+    if addresses:
+        body["security_groups"] = [{"name": "default"}]
+    if caller(request).is_admin:
+        body["OS-EXT-SRV-ATTR:host"] = _HOST
     if server.fault is not None:
         body["fault"] = {"code": 500, "created": stamp(server.updated), "message": server.fault}
     return body
+
+
+def _host_id(server: Server) -> str:
+    """The host as a tenant may know it."""
+    return hashlib.sha224(f"{server.project.id}{_HOST}".encode()).hexdigest()
 
 
 def _flavor(flavor: Flavor) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sandbox.openstack.faults import Faults
+from sandbox.openstack.nets import Nets
 
 #: Everybody's.
 PASSWORD = "ecs-sandbox"  # noqa: S105 - opens nothing but this
@@ -69,15 +70,23 @@ class Flavor:
     disk: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Image:
-    """A public image."""
+    """An image; size in bytes, `min_disk` in GiB, `min_ram` in MiB."""
 
     id: str
     name: str
     owner: str
     created: datetime
     properties: dict[str, str]
+    status: str = "active"
+    visibility: str = "public"
+    protected: bool = False
+    size: int = 1048576
+    min_disk: int = 1
+    min_ram: int = 64
+    tags: list[str] = field(default_factory=list)
+    updated: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -157,6 +166,8 @@ class Server:
     old_vm_state: str = "active"
     volumes: list[Volume] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    key_name: str | None = None
 
     def become(self, vm_state: str | None = None, task_state: str | None = None) -> None:
         """Change what the server is and does."""
@@ -178,7 +189,8 @@ class World:
         self.flavors: dict[str, Flavor] = {}
         self.images: dict[str, Image] = {}
         self.types: dict[str, str] = {}
-        self.networks: list[dict[str, Any]] = []
+        self.nets = Nets()
+        self.keys: set[tuple[str, str]] = set()
         self.volumes: dict[str, Volume] = {}
         self.servers: dict[str, Server] = {}
         self.gigabytes = -1
@@ -218,10 +230,9 @@ def _furnish(world: World) -> None:
     image = Image(new_id(), "cirros-like", ids["admin"], datetime.now(UTC), properties)
     world.images[image.id] = image
     world.types = {name: new_id() for name in ("SATA", "SSD", "__DEFAULT__")}
-    for name, owner in (("public", "admin"), ("tenant-a-net", "tenant-a"), ("tenant-b-net", "tenant-b")):
-        world.networks.append(
-            {
-                "id": new_id(), "name": name, "tenant_id": ids[owner], "project_id": ids[owner], "status": "ACTIVE",
-                "subnets": [new_id()], "shared": False, "router:external": name == "public", "admin_state_up": True,
-            }
-        )  # fmt: skip
+    public = world.nets.add_network(ids["admin"], "public", external=True)
+    world.nets.add_subnet(ids["admin"], public["id"], "public", "172.24.0.0/16")
+    for number, tenant in enumerate(("tenant-a", "tenant-b"), start=1):
+        network = world.nets.add_network(ids[tenant], f"{tenant}-net")
+        subnet = world.nets.add_subnet(ids[tenant], network["id"], f"{tenant}-subnet", f"10.{number}.0.0/16")
+        world.nets.add_router(ids[tenant], f"{tenant}-router", subnet)
