@@ -234,15 +234,16 @@ class Project:
         return await self._call(service, "GET", path, params=params)
 
     async def get_all(self, service: Service, path: str, name: str, filters: Mapping[str, Any]) -> list[Any]:
-        """All of a list of Nova's or Cinder's, whose `name` is what the reply calls it; a call for each page."""
+        """All of a list, whose `name` is what the reply calls it; a call for each page. Glance pages in another way."""
         found: list[Any] = []
         params = {**filters, "limit": PAGE}
         while True:
             reply = await self.get(service, path, params)
             page = reply.body[name]
             found += page
-            # A cloud may allow less than our limit in one page, and says so by a link to the next.
-            if not page or not reply.body.get(f"{name}_links"):
+            # A cloud may allow less than our limit in one page, and says so by a link. Neutron links back, too.
+            links = reply.body.get(f"{name}_links") or ()
+            if not page or all(link["rel"] != "next" for link in links):
                 return found
             params["marker"] = page[-1]["id"]
 

@@ -1,7 +1,6 @@
 """Neutron: networks, subnets, ports, routers and floating IPs, as far as they are looked at and made."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -50,10 +49,11 @@ class Neutron:
             who = caller(request)
             found = [one for one in things.values() if _may_see(one, who) and _is_wanted(one, request)]
             page, marker = page_of(found, request)
-            body: dict[str, Any] = {name: page}
+            back = request.url.include_query_params(page_reverse="True")
+            links = [{"rel": "previous", "href": str(back)}] if page and "limit" in request.query_params else []
             if marker:
-                body[f"{name}_links"] = [{"rel": "next", "href": str(request.url.include_query_params(marker=marker))}]
-            return JSONResponse(body)
+                links.insert(0, {"rel": "next", "href": str(request.url.include_query_params(marker=marker))})
+            return JSONResponse({name: page} | ({f"{name}_links": links} if links else {}))
 
         return listed
 

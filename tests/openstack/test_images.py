@@ -182,3 +182,18 @@ def test_images_are_searched_sorted_and_paged(requester: Requester, tenant: Tena
     assert {"cirros-like", "LIST-a"} <= {one["name"] for one in everything}
     assert "list-b" not in str(ask(requester, "image.list", tenant="tenant-b", pageSize=100))
     assert ask(requester, "image.list", visibility="everyone")["code"] == "101.001002"
+
+
+def test_what_glance_or_nova_refuses_is_told(requester: Requester, tenant: Tenant, cloud: Any) -> None:
+    server_id = tenant.make_server(disk=None)
+    image_id, _ = make_image(requester, tenant, server_id)
+    cloud.fault("api.glance", match=f"^(PATCH|DELETE) .*{image_id}", error="not today", status=403)
+    changed = ask(requester, "image.update", image_id=image_id, body=[{"op": "add", "path": "/name", "value": "x"}])
+    assert changed == {"code": "101.003005", "message": "更新镜像失败", "data": {"reason": "forbidden"}}
+    deleted = ask(requester, "image.delete", image_id=image_id)
+    assert deleted == {"code": "101.003006", "message": "删除镜像失败", "data": {"reason": "forbidden"}}
+    cloud.clear_faults()
+    cloud.fault("api.nova", match=f"^POST .*{server_id}/action", error="not today", status=403)
+    body = {"createImage": {"name": "x", "description": "y"}}
+    made = ask(requester, "server.action", server_id=server_id, body=body)
+    assert made == {"code": "101.003007", "message": "创建自定义镜像失败", "data": {"reason": "forbidden"}}

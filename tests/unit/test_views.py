@@ -1,0 +1,152 @@
+"""Views beside golden files made from the API document's own examples; its slips of the pen are put right."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handlers.compute import Server
+from handlers.image_queries import image_view
+from handlers.images import Image
+from handlers.server_view import Surroundings, server_details, server_view
+from handlers.volumes import Volume
+from messages.status import server_words
+
+GOLDEN = Path(__file__).parent / "golden"
+SERVER, IMAGE = "9168b536-cd40-4630-b43f-b259807c6e87", "1189efbf-d48b-46ad-a823-94b942e2a000"
+ROUTER, SUBNET = "0dae26c9-9a70-4392-93f3-87d53115d171", "157ee789-03ea-45b1-a698-76c92660dd83"
+
+
+def golden(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def server(**fields: Any) -> Server:
+    """The document's server as Nova would say it."""
+    expected = golden("server")
+    body = {
+        "id": SERVER, "tenant_id": "p", "name": "newserver", "status": "ACTIVE", "OS-EXT-STS:task_state": "xxx",
+        "updated": "2012-08-20T21:11:09Z", "created": "2012-08-20T21:11:09Z", "flavor": expected["flavor"],
+        "image": "", "key_name": "sshkey-123", "hostId": "12efd5567jklu", "OS-EXT-AZ:availability_zone": "nova",
+        "security_groups": [{"name": "sg_aa1"}, {"name": "sg_aa1"}],
+        "metadata": {
+            "charge_type": "prePaid", "purchase_time": "1", "start_fee_time": "2012-08-20 21:11:09",
+            "next_fee_time": "2012-08-20 21:11:09", "keycloak_user_id": "u", "keycloak_user_name": "n",
+        },
+        "addresses": {"net": [{"addr": "10.20.30.137", "OS-EXT-IPS-MAC:mac_addr": "fa:16:3e:dc:d1:aa"}]},
+        "os-extended-volumes:volumes_attached": [{"id": one} for one in ("bbb", "zzz", "root")], **fields,
+    }  # fmt: skip
+    return Server.from_api(body)
+
+
+def volume(volume_id: str, name: str, size: int, device: str, **fields: Any) -> Volume:
+    return Volume.from_api(
+        {
+            "id": volume_id, "name": name, "status": "in-use", "size": size, "volume_type": "SATA",
+            "created_at": "2012-08-20T21:11:09", "attachments": [{"server_id": SERVER, "device": device}], **fields,
+        }
+    )  # fmt: skip
+
+
+def port(port_id: str, device_id: str, owner: str, address: str) -> dict[str, Any]:
+    return {
+        "id": port_id, "device_id": device_id, "device_owner": owner, "mac_address": "fa:16:3e:dc:d1:aa",
+        "network_id": "5d0180c1-ddaa-4582-9111-6332e0b091e1",
+        "fixed_ips": [{"subnet_id": SUBNET, "ip_address": address}], "created_at": "2012-08-20T21:11:09Z",
+    }  # fmt: skip
+
+
+AROUND = Surroundings(
+    region="cn-north-3",
+    volumes={
+        "root": volume("root", "", 50, "/dev/vda", bootable="true", volume_image_metadata={"image_id": IMAGE}),
+        "zzz": volume("zzz", "aaa", 100, "/dev/vdb"), "bbb": volume("bbb", "ccc", 100, "/dev/vdc"),
+    },
+    images={
+        IMAGE: Image(
+            IMAGE, "centos70X64", "active", "public", "x", False, "",
+            {"tags": ["xxx", "xxx"], "os_distro": "Centos", "systemType": "Linux"},
+        )
+    },
+    subnets={SUBNET: {"id": SUBNET, "name": "xxxx", "cidr": "xxxx"}},
+    routers={ROUTER: {"id": ROUTER, "name": "myvpc"}},
+    ports=[
+        port("r", ROUTER, "network:router_interface_distributed", "10.20.30.1"),
+        port("xxx", SERVER, "compute:nova", "10.20.30.137"),
+    ],
+    floating_ips=[
+        {
+            "id": "xxx", "port_id": "xxx", "floating_ip_address": "100.100.100.100", "qos_policy_id": "q",
+            "tags": ["chargemode=Bandwidth"], "description": "iptype: 5_bgp, chargemode: Traffic, bandwidth=5",
+        }
+    ],
+    policies={
+        "q": {
+            "id": "q",
+            "rules": [{"max_kbps": 1000, "direction": "ingress"}, {"max_kbps": 10_000, "direction": "egress"}],
+        }
+    },
+    hosts={SERVER: "compute-1"},
+)  # fmt: skip
+
+
+def test_a_server_is_shown_as_in_the_document() -> None:
+    expected = golden("server") | {"regionId": "cn-north-3", "translation": "运行中", "host": "compute-1"}
+    assert server_view(server(), AROUND) == expected
+    assert server_details(server(), AROUND) == expected | {"keyCloakUserId": "u", "keyCloakUserName": "n"}
+
+
+def test_what_is_not_known_is_null_and_never_left_out() -> None:
+    nothing = Surroundings(None, {}, {}, {}, {}, (), (), {}, {})
+    bare = server(
+        metadata={}, addresses={}, security_groups=[], hostId="", key_name=None,
+        **{"OS-EXT-AZ:availability_zone": "", "OS-EXT-STS:task_state": None},
+    )  # fmt: skip
+    shown = server_view(bare, nothing)
+    assert shown.keys() == server_view(server(), AROUND).keys()
+    assert (shown["image"], shown["eip"], shown["vpcid"], shown["nics"]) == (None, None, None, [])
+    assert shown["root_volume"] == {"volumetype": None, "size": None}
+    assert set(shown["feeData"].values()) == {None}
+
+
+def test_a_local_root_disk_has_the_flavors_size() -> None:
+    shown = server_view(server(image={"id": IMAGE}), AROUND)
+    assert shown["root_volume"] == {"volumetype": None, "size": 50}
+    assert [one["volumeid"] for one in shown["data_volumes"]] == ["root", "zzz", "bbb"]
+
+
+def test_an_image_that_is_gone_is_known_by_the_volume() -> None:
+    remembered = {"image_id": IMAGE, "image_name": "old", "os_distro": "debian", "os_type": "linux"}
+    root = volume("root", "", 50, "/dev/vda", bootable="true", volume_image_metadata=remembered)
+    shown = server_view(server(), replace(AROUND, images={}, volumes={"root": root}))
+    assert shown["image"] == {"id": IMAGE, "name": "old", "system": "debian", "systemType": "linux", "tags": None}
+
+
+@pytest.mark.parametrize("text", ["bandwidth=ten", "", "bandwidth"])
+def test_a_bandwidth_that_nobody_tells_is_null(text: str) -> None:
+    one = {"id": "e", "port_id": "xxx", "floating_ip_address": "1.2.3.4", "description": text}
+    assert server_view(server(), replace(AROUND, floating_ips=[one]))["eip"] == {
+        "eipid": "e", "iptype": None, "bandwidth": None, "chargemode": None, "ip_addr": "1.2.3.4",
+    }  # fmt: skip
+
+
+def test_an_image_is_shown_as_in_the_document() -> None:
+    expected = golden("image")
+    body = expected | {"created_at": "2018-09-27T08:45:55Z", "updated_at": "2018-09-27T08:47:02Z"}
+    secret = {"locations": [{"url": "rbd://inside"}], "direct_url": "rbd://inside"}
+    shown = image_view(Image.from_api(body | secret))
+    assert shown == expected | {"translation": "可用", "description": None}
+
+
+@pytest.mark.parametrize(
+    ("status", "task", "words"),
+    [
+        ("ACTIVE", "Powering-OFF", "关机中"), ("shutoff", None, "已关机"), ("ACTIVE", "image_snapshot", "运行中"),
+        ("VERIFY_RESIZE", None, "变更规格待确认"), ("SHELVED_OFFLOADED", None, "已搁置"), ("NEW_IN_NOVA", None, None),
+    ],
+)  # fmt: skip
+def test_the_tables_of_the_document_in_any_case(status: str, task: str | None, words: str | None) -> None:
+    assert server_words(status, task) == words
