@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help install demo test test-fast check bench audit constraints clean
+.PHONY: help install demo test test-fast check bench docs audit constraints clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -43,6 +43,9 @@ check: install  ## style, types, layers: seconds
 
 bench: install  ## messages a second and CPU a message, beside Celery (ARGS=--quick)
 	$(BIN)/python -m tests.bench $(ARGS)
+
+docs: install  ## write docs/reference/operations.md anew, from what goes over the wire
+	ECS_WRITE_DOCS=1 $(BIN)/pytest -q tests/integration/test_operations_page.py
 
 audit: install  ## known vulnerabilities of the pinned versions (asks the Python advisory database)
 	$(BIN)/pip-audit --requirement constraints.txt --disable-pip --no-deps
