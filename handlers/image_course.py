@@ -7,38 +7,38 @@ from messages.status import image_update
 
 _ENDS = frozenset({"active", "killed", "deactivated", "deleted"})
 _GONE = "deleted"
+#: As every image begins; it may be over before anybody looks.
+_FIRST = "queued"
 
 
 async def follow_creation(image_id: str, effect: str, context: Context) -> None:
     """Until it can be used. Nova takes the image of a snapshot that failed away again: it then ends as deleted."""
-    await _follow(image_id, "createImage", effect, _ENDS, context)
+    await context.tell(image_update(image_id, "createImage", _FIRST, final=False))
+    await _follow(image_id, "createImage", effect, _ENDS, _FIRST, context)
 
 
 async def follow_deletion(image_id: str, context: Context) -> None:
     """Until it is gone, which it mostly is at once."""
     try:
-        await context.patiently(lambda: get_image(context.project, image_id))
+        status = (await context.patiently(lambda: get_image(context.project, image_id))).status
     except NotFound:
-        await context.tell(image_update(image_id, None, _GONE, final=True))
-        return
-    await _follow(image_id, None, f"delete:{image_id}", frozenset({_GONE}), context)
+        status = _GONE
+    await _follow(image_id, None, f"delete:{image_id}", frozenset({_GONE}), status, context)
 
 
-async def _follow(image_id: str, action: str | None, effect: str, ends: frozenset[str], context: Context) -> None:
-    told: str | None = None
+async def _follow(
+    image_id: str, action: str | None, effect: str, ends: frozenset[str], status: str, context: Context
+) -> None:
+    """From a known status to one of the ends; at the limit of patience the last known one is the end."""
     with context.watches.images.follow(image_id) as feed:
-        while told not in ends:
+        while status not in ends:
             try:
-                status = (await context.next(feed, effect)).status
+                found = (await context.next(feed, effect)).status
             except NotFound:
-                status = _GONE
-                break
+                found = _GONE
             except TimeoutError:
-                status = told or "unknown"
                 break
-            if status in ends:
-                break
-            if status != told:
-                told = status
-                await context.tell(image_update(image_id, action, status, final=False))
+            if found != status and found not in ends:
+                await context.tell(image_update(image_id, action, found, final=False))
+            status = found
     await context.tell(image_update(image_id, action, status, final=True))

@@ -280,6 +280,27 @@ def test_a_batch_is_killed_and_gone_on_with(workshop: Workshop, simulated: Simul
     assert [workshop.tenant().actions(one) for one in ids] == [["create", "reboot"]] * 6
 
 
+def test_an_image_is_made_once_though_the_worker_is_killed(workshop: Workshop, simulated: SimulatedOpenStack) -> None:
+    tenant = workshop.tenant()
+    server_id = tenant.make_server(disk=None)
+    # Nova does it, and its answer does not come before the worker is gone.
+    simulated.fault("virt.snapshot", match=server_id, delay=3)
+    worker = workshop.worker()
+    body = {"createImage": {"name": "once", "description": "x"}}
+    with Requester(workshop.broker_url) as requester:
+        message_id = requester.command("server.action", server_id=server_id, body=body)
+        eventually(lambda: tenant.actions(server_id).count("createImage") == 1)
+        worker.kill()
+        workshop.worker()
+        result = requester.result_of(message_id)
+        assert result.body["code"] == 201
+        assert requester.last_update_of("image", message_id).body["status"] == "active"
+    images = tenant.connection.image.get("/images?name=once").json()["images"]
+    assert [one["id"] for one in images] == [result.body["data"]["image_id"]]
+    assert tenant.actions(server_id).count("createImage") == 1
+    tenant.later("image", f"/images/{images[0]['id']}")
+
+
 def test_sigterm_drains_and_leaves_the_rest_to_the_next(workshop: Workshop) -> None:
     tenant = workshop.tenant()
     server_id = tenant.make_server(disk=None)

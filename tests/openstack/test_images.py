@@ -45,6 +45,7 @@ def test_an_image_is_made_shown_changed_and_deleted(requester: Requester, tenant
     assert [one["final"] for one in told] == [False] * (len(told) - 1) + [True]
     assert {one["resource"] for one in told} == {"image"}
     assert {one["action"] for one in told} == {"createImage"}
+    assert (told[0]["status"], told[0]["translation"]) == ("queued", "创建中")
     assert told[-1]["translation"] == "可用"
 
     # The same command again: the same image.

@@ -24,12 +24,25 @@ class Play:
     def perform(self) -> None:
         """All scenes."""
         scenes: tuple[Callable[[], None], ...] = (
-            self.refuse_unpaid, self.stop_and_start, self.reboot_batch, self.open_console, self.resize_paid,
+            self.list_servers, self.refuse_unpaid, self.stop_and_start, self.reboot_batch, self.open_console,
+            self.make_image, self.resize_paid,
             self.repeat_order, self.refuse_order, self.park_rubbish, self.survive_kill,
         )  # fmt: skip
         for scene in scenes:
             self._screen.title(scene.__doc__ or "")
             scene()
+
+    def list_servers(self) -> None:
+        """A person opens the page of servers, and searches it."""
+        listed = self._ask("server.list", sortField="name", sortOrder="ascend")
+        for one in listed["servers"]:
+            self._screen.note(
+                f"{one['name']}, {one['translation']}, {one['flavor']['original_name']}, "
+                f"system disk {one['root_volume']['size']} GiB, {one['feeData']['chargetype'] or 'not paid for'}"
+            )
+        found = self._ask("server.list", searchField="name", searchValue=listed["servers"][0]["name"])
+        right = (listed["totalCount"], len(listed["servers"]), found["totalCount"]) == (3, 3, 1)
+        self._check("a page of servers is listed and searched", right)
 
     def refuse_unpaid(self) -> None:
         """The console stops a server that nobody has paid for."""
@@ -61,6 +74,24 @@ class Play:
         """A person wants to see a server's screen."""
         result = self._act(self._stage.servers.web, {"os-getVNCConsole": {"type": "novnc"}})
         self._check("the console's URL comes", str(result["data"]["console"]["url"]).startswith("http"))
+
+    def make_image(self) -> None:
+        """A person makes an image of a server, finds it in the list, and deletes it."""
+        self._screen.sent('server.action {"createImage": {"name": "web-golden", …}}')
+        message_id = self._requester.command(
+            "server.action", server_id=self._stage.servers.web,
+            body={"createImage": {"name": "web-golden", "description": "before the resize"}},
+        )  # fmt: skip
+        image_id = self._requester.result_of(message_id).body["data"]["image_id"]
+        ended = self._requester.last_update_of("image", message_id).body["status"]
+        listed = self._ask("image.list_private", tag="ECS")["images"]
+        for one in listed:
+            self._screen.note(f"image {one['name']}, {one['translation']}, {one['description']}")
+        self._screen.sent(f"image.delete {image_id[:8]}")
+        deleting = self._requester.command("image.delete", image_id=image_id)
+        gone = self._requester.last_update_of("image", deleting).body["status"]
+        right = (ended, [one["id"] for one in listed], gone) == ("active", [image_id], "deleted")
+        self._check("an image is made, listed and deleted", right)
 
     def resize_paid(self) -> None:
         """The billing system sends a paid order: more CPUs, more memory, a larger system disk."""
@@ -138,6 +169,11 @@ class Play:
         if follow and result["code"] == 200:
             self._requester.last_update_of("server", message_id)
         return result
+
+    def _ask(self, operation: str, **fields: Any) -> Any:
+        """The data of an answer."""
+        self._screen.sent(f"{operation} {json.dumps(fields)}")
+        return self._requester.result_of(self._requester.command(operation, **fields)).body["data"]
 
     def _check(self, what: str, held: bool) -> None:
         self.checks.append((what, held))

@@ -1,5 +1,6 @@
 """What the person at the terminal sees."""
 
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from rich.text import Text
 
 from sandbox.requester import Heard, Source
 
+#: Characters of a result that are shown.
+_MOST = 150
 _STYLES = {Source.REPLY: "green", Source.ORDER_RESULT: "green", Source.STATUS: "cyan"}
 _NAMES = {Source.REPLY: "result", Source.ORDER_RESULT: "order result", Source.STATUS: "status"}
 
@@ -82,5 +85,5 @@ def _result(body: dict[str, object]) -> str:
         one = data["productSetList"][0]
         shown = f"order {data['orderId']}: {one['productSetStatus']}, resourceChanged {one['resourceChanged']}"
     elif data is not None:
-        shown = str(data)
+        shown = textwrap.shorten(str(data), _MOST, placeholder=" …")
     return f"{body['code']} {body['message']} {shown}"
