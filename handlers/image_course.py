@@ -14,7 +14,7 @@ _FIRST = "queued"
 async def follow_creation(image_id: str, effect: str, context: Context) -> None:
     """Until it can be used. Nova takes the image of a snapshot that failed away again: it then ends as deleted."""
     await context.tell(image_update(image_id, "createImage", _FIRST, final=False))
-    await _follow(image_id, "createImage", effect, _ENDS, _FIRST, context)
+    await _follow(image_id, "createImage", effect, _FIRST, context)
 
 
 async def follow_deletion(image_id: str, context: Context) -> None:
@@ -23,13 +23,15 @@ async def follow_deletion(image_id: str, context: Context) -> None:
         status = (await context.patiently(lambda: get_image(context.project, image_id))).status
     except NotFound:
         status = _GONE
-    await _follow(image_id, None, f"delete:{image_id}", frozenset({_GONE}), status, context)
+    await _follow(image_id, None, f"delete:{image_id}", status, context)
 
 
-async def _follow(
-    image_id: str, action: str | None, effect: str, ends: frozenset[str], status: str, context: Context
-) -> None:
-    """From a known status to one of the ends; at the limit of patience the last known one is the end."""
+async def _follow(image_id: str, action: str | None, effect: str, status: str, context: Context) -> None:
+    """From a known status to the end of an image being made, or else of one being deleted.
+
+    At the limit of patience the last known status is the end.
+    """
+    ends = _ENDS if action is not None else frozenset({_GONE})
     with context.watches.images.follow(image_id) as feed:
         while status not in ends:
             try:
