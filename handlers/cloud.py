@@ -7,8 +7,9 @@ pool of threads. What comes back is a `Reply`, or an error named for what to do 
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -47,6 +48,10 @@ class Service(Enum):
 
 #: Things in one page of a list; the default limit of Nova and Cinder.
 PAGE = 1000
+#: What a service that works answers anybody, by its type in the catalogue.
+_PROBES: Mapping[str, tuple[Service, str]] = {
+    "compute": (Service.COMPUTE, "/limits"), "image": (Service.IMAGE, "/images?limit=1"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,19 @@ class Cloud:
     async def list_projects(self) -> list[ProjectName]:
         """The projects that the service account has a role in."""
         account = await self._connect_account()
-        return await self.in_thread(lambda: _projects_of(account))
+        with self._told("identity", "GET"):
+            return await self.in_thread(lambda: _projects_of(account))
+
+    async def probe(self, service: str) -> None:
+        """Ask `identity`, `compute` or `image` for something small that no tenant's state can refuse.
+
+        `Transient` where it does not answer.
+        """
+        projects = await self.list_projects()
+        if not projects or service not in _PROBES:
+            return
+        project = await self.project(projects[0].id)
+        await project.get(*_PROBES[service])
 
     async def missing_services(self) -> list[str]:
         """The services that are called and that the catalogue does not list."""
@@ -171,6 +188,19 @@ class Cloud:
     async def in_thread(self, function: Callable[[], T]) -> T:
         """Run what blocks in one of the pool's threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+    @contextmanager
+    def _told(self, service: str, method: str) -> Iterator[None]:
+        """Report a call that is made inside."""
+        started, outcome = time.monotonic(), "cancelled"
+        try:
+            yield
+            outcome = "200"
+        except Transient as error:
+            outcome = error.reason
+            raise
+        finally:
+            self._on_call(service, method, outcome, time.monotonic() - started)
 
     async def _connect_account(self) -> "Connection":
         if self._account is None or (self._account.done() and self._account.exception()):

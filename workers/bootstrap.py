@@ -23,6 +23,7 @@ from workers.settings import Settings
 from workers.telemetry import Metrics
 from workers.topology import INPUT_QUEUES, UNDELIVERED_QUEUE, TopologyMismatch, declare, topology
 from workers.undelivered import move_to_dead
+from workers.weather import JOURNAL, Weather
 
 log = structlog.get_logger()
 
@@ -31,6 +32,7 @@ DRAIN = 25.0
 #: Seconds for which commands are remembered; orders are for good.
 COMMANDS_KEPT = 7 * 86400.0
 _PRUNE_EVERY = 600.0
+_CONSUMED = (*INPUT_QUEUES, UNDELIVERED_QUEUE)
 _DECLARE_DELAYS = (0.5, 1, 2, 5, 10)
 
 
@@ -60,7 +62,8 @@ class Worker:
         self._policy = Policy(settings.require_fee_data, ZoneInfo(settings.billing_timezone))
         self.metrics = Metrics()
         self.journal = Journal(settings.journal_url.get_secret_value())
-        self.cloud = Cloud(cloud_settings(settings), self.metrics.called)
+        self.cloud = Cloud(cloud_settings(settings), self._called)
+        self.weather = Weather(self.cloud.probe, lambda: self.journal.trouble, self._steer)
         self.publisher = Publisher(self._broker_url, on_missing=self._declare_soon)
         self._outbox = Outbox(self.publisher, on_returned=self._declare_soon)
         self.dispatcher = Dispatcher(
@@ -77,7 +80,7 @@ class Worker:
         )
         self.consumer = Consumer(
             self._broker_url,
-            (*INPUT_QUEUES, UNDELIVERED_QUEUE),
+            _CONSUMED,
             settings.prefetch,
             self._deliver,
             on_cancelled=lambda _: self._declare_soon(),
@@ -97,10 +100,11 @@ class Worker:
         _collect_seldom()
         self.publisher.open()
         self.consumer.open()
-        pruning = asyncio.create_task(self._prune())
+        besides = [asyncio.create_task(self._prune()), asyncio.create_task(self.weather.watch())]
         log.info("worker.started", prefetch=self._settings.prefetch)
         await self._stopping.wait()
-        pruning.cancel()
+        for task in besides:
+            task.cancel()
         await self._drain()
         if health is not None:
             await health.close()
@@ -115,15 +119,25 @@ class Worker:
         found = []
         if self._stopping.is_set():
             found.append("draining")
-        if not self.consumer.link.is_up or len(self.consumer.consuming) < len(INPUT_QUEUES):
+        if not self.consumer.link.is_up or self.consumer.consuming != self.consumer.wanted:
             found.append("not consuming from the broker")
+        found += [f"paused, {dependency} is down: {why}" for dependency, why in self.weather.down.items()]
         if not self.publisher.link.is_up:
             found.append("not publishing to the broker")
         if self.publisher.link.is_blocked:
             found.append("the broker takes no messages (memory or disk alarm)")
-        if self.journal.trouble is not None:
+        if self.journal.trouble is not None and JOURNAL not in self.weather.down:
             found.append(f"journal: {self.journal.trouble}")
         return found
+
+    def _called(self, service: str, method: str, outcome: str, seconds: float) -> None:
+        self.metrics.called(service, method, outcome, seconds)
+        self.weather.called(service, outcome)
+
+    def _steer(self) -> None:
+        """Take messages of those queues alone whose requests can be carried out now."""
+        if not self._stopping.is_set():
+            self.consumer.want(queue for queue in _CONSUMED if self.weather.may_consume(queue))
 
     async def _drain(self) -> None:
         """Stop consuming, finish or leave to the next worker, confirms, then acks."""

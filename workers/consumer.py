@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -153,7 +153,7 @@ class Consumer:
         self._on_cancelled = on_cancelled
         self._connection: AsyncioConnection | None = None
         self._lanes: dict[str, _Lane] = {}
-        self._wanted = True
+        self._wanted = frozenset(self._queues)
         self._numbers = count(1)
 
     @property
@@ -170,20 +170,23 @@ class Consumer:
         """Begin to connect and to consume."""
         self._link.open()
 
-    def pause(self) -> None:
-        """Take no more messages for now; those that came may still be settled."""
-        self._wanted = False
+    def want(self, queues: Iterable[str]) -> None:
+        """Take messages of these queues and of no others, from now on; those that came may still be settled."""
+        self._wanted = frozenset(queues)
         for lane in self._lanes.values():
-            if lane.tag is not None and lane.channel.is_open:
-                lane.channel.basic_cancel(lane.tag)
-            lane.tag = None
+            if lane.queue in self._wanted:
+                self._consume_again(lane)
+            elif lane.tag is not None:
+                self._leave(lane)
 
-    def resume(self) -> None:
-        """Take messages again."""
-        self._wanted = True
-        for lane in self._lanes.values():
-            if lane.tag is None and lane.channel.is_open:
-                self._consume(lane)
+    def pause(self) -> None:
+        """Take no more messages."""
+        self.want(())
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The queues that are to deliver."""
+        return self._wanted
 
     async def close(self) -> None:
         """Flush what is settled, then close the connection: what is not settled goes back to its queue."""
@@ -218,6 +221,12 @@ class Consumer:
 
         lane.tag = lane.channel.basic_consume(lane.queue, deliver, consumer_tag=f"ecs-worker-{next(self._numbers)}")
 
+    def _leave(self, lane: _Lane) -> None:
+        """What is delivered meanwhile pika gives back to the queue."""
+        if lane.tag is not None and lane.channel.is_open:
+            lane.channel.basic_cancel(lane.tag)
+        lane.tag = None
+
     def _cancelled(self, lane: _Lane) -> None:
         """The broker cancelled: the queue was deleted, or has moved."""
         lane.tag = None
@@ -227,8 +236,9 @@ class Consumer:
         asyncio.get_running_loop().call_later(REOPEN_DELAY, self._consume_again, lane)
 
     def _consume_again(self, lane: _Lane) -> None:
-        """Unless it was paused, is consumed already, or is gone."""
-        if self._wanted and lane.tag is None and lane.channel.is_open and self._lanes.get(lane.queue) is lane:
+        """Unless it is not wanted, is consumed already, or is gone."""
+        is_ours = self._lanes.get(lane.queue) is lane and lane.channel.is_open
+        if lane.queue in self._wanted and lane.tag is None and is_ours:
             self._consume(lane)
 
     def _lane_closed(self, connection: AsyncioConnection, lane: _Lane, error: Exception) -> None:

@@ -45,6 +45,8 @@ log = structlog.get_logger()
 
 #: Seconds for which a delivery is held before it goes on by way of a retry queue; five minutes are promised.
 HOLD = 270.0
+#: Seconds after which it is given back to its queue, whatever it waits for: a journal or a broker that takes nothing.
+HOLD_LIMIT = 290.0
 #: Seconds within which an order's calls are tried again before it goes to a retry queue.
 ORDER_PATIENCE = 10.0
 _MARKS = UUID("0d2f7a63-52c1-5a0c-9b0e-8f4f0c1d9e55")
@@ -122,14 +124,20 @@ class Dispatcher:
     async def _handle(self, delivery: Delivery) -> None:
         """The one broad except: whatever happens ends in a decision."""
         envelope = delivery.envelope
+        limit = asyncio.timeout(HOLD_LIMIT)
         try:
-            await self._take(envelope)
+            async with limit:
+                await self._take(envelope)
         except ClaimLost:
             # Another worker is at it; the broker gives the message to him, or it is found done.
             log.warning("request.taken_over", message_id=envelope.message_id)
             delivery.requeue()
             return
         except Exception as error:
+            if limit.expired():
+                log.warning("request.held_too_long", message_id=envelope.message_id, queue=envelope.queue)
+                delivery.requeue()
+                return
             log.exception("dispatch.unforeseen", message_id=envelope.message_id, queue=envelope.queue)
             await self._refusals.park(envelope, Refused(Code.FAILED, reason="internal", detail=type(error).__name__))
         delivery.settle()
