@@ -1,27 +1,11 @@
-"""Who asks, and in which project. The place where tokens will be verified."""
-
-from dataclasses import dataclass
-from typing import Protocol
+"""Publishers that are believed."""
 
 from handlers.cloud import Cloud
 from messages.codes import Code
 from messages.errors import Refused, wrong
+from workers.identity.requester import Requester
 from workers.journal import Journal, Kind
 from workers.request import Request
-
-
-@dataclass(frozen=True, slots=True)
-class Requester:
-    """The project that a request acts in."""
-
-    project_id: str
-
-
-class Identity(Protocol):
-    """A way to know who asks."""
-
-    async def identify(self, request: Request) -> Requester:
-        """The requester, or `Refused`; `Transient` where that cannot be told just now."""
 
 
 class TrustedPublishers:

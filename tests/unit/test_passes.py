@@ -1,0 +1,45 @@
+"""What is known without a token: passes, and publishers that need none."""
+
+import pytest
+
+from tests.envelopes import envelope
+from workers.identity import PASS_HEADER, hash_of, new_pass, pass_of
+from workers.identity.tokenless import may_omit_token
+
+
+def test_a_pass_is_long_and_never_the_same() -> None:
+    words = {new_pass() for _ in range(100)}
+    assert len(words) == 100
+    assert all(len(word) >= 43 for word in words)
+    assert len({hash_of(word) for word in words}) == 100
+    assert not any(word in hash_of(word) for word in words)
+
+
+def test_a_message_gives_the_word_that_it_carries() -> None:
+    word = new_pass()
+    assert pass_of(envelope({}, headers={PASS_HEADER: word})) == word
+
+
+@pytest.mark.parametrize("word", [None, "", 7, b"word", ["word"], {"a": 1}, "w" * 129, "wörd"])
+def test_what_could_be_no_word_is_none(word: object) -> None:
+    assert pass_of(envelope({}, headers={PASS_HEADER: word})) is None
+
+
+@pytest.mark.parametrize(
+    ("user", "publishers", "may"),
+    [
+        ("billing", ("billing",), True),
+        ("billing", ("console", "billing"), True),
+        ("console", ("billing",), False),
+        ("Billing", ("billing",), False),
+        ("billing ", ("billing",), False),
+        ("", ("billing",), False),
+        (None, ("billing",), False),
+        ("billing", (), False),
+        (None, (), False),
+    ],
+)
+def test_only_the_named_publishers_may_send_without_a_token(
+    user: str | None, publishers: tuple[str, ...], may: bool
+) -> None:
+    assert may_omit_token(envelope({}, user_id=user), frozenset(publishers)) is may

@@ -1,0 +1,10 @@
+"""Who asks, and in which project."""
+
+from workers.identity.passes import PASS_HEADER, ReplayAuthority, Replays, hash_of, new_pass, pass_of
+from workers.identity.requester import Identity, Requester
+from workers.identity.trusted import TrustedPublishers
+
+__all__ = [
+    "PASS_HEADER", "Identity", "ReplayAuthority", "Replays", "Requester", "TrustedPublishers", "hash_of", "new_pass",
+    "pass_of",
+]  # fmt: skip

@@ -1,0 +1,26 @@
+"""Who asks, and the one question about it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from workers.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """The project that a request acts in.
+
+    `operator` is who has answered for it, where the message did not prove by itself who asks; `pass_word` the word by
+    which it was known again and may be known again the next time.
+    """
+
+    project_id: str
+    operator: str | None = None
+    pass_word: str | None = None
+
+
+class Identity(Protocol):
+    """A way to know who asks."""
+
+    async def identify(self, request: Request) -> Requester:
+        """The requester, or `Refused`; `Transient` where that cannot be told just now."""
