@@ -13,7 +13,7 @@ from handlers.cloud import Cloud, Project
 from handlers.context import Context, Policy, Watches
 from handlers.deadlines import Deadline
 from handlers.effects import Effects, patiently
-from handlers.orders.course import instance_of, order_update
+from handlers.orders.course import order_update
 from messages.codes import Code
 from messages.errors import EcsError, Refused, wrong
 from messages.orders import Order
@@ -151,6 +151,9 @@ class Dispatcher:
             return
         except intake.Unfit as unfit:
             await self._refusals.turn_away(envelope, unfit)
+            return
+        if type(request.work) not in self._handlers:
+            await self._refusals.turn_away(envelope, intake.not_carried_out(request))
             return
         started = time.monotonic()
         try:
@@ -336,12 +339,7 @@ class Dispatcher:
         """Give the request up and have the message come back; whoever gets it goes on where it was."""
         request = session.request
         if retry.counts and isinstance(request.work, Order):
-            order = request.work
-            await session.tell(
-                order_update(
-                    order.order_id, order.flow_id, instance_of(order), OrderStatus.WAITING_RETRY, session.progress
-                )
-            )
+            await session.tell(order_update(request.work, OrderStatus.WAITING_RETRY, session.progress))
         await session.flush()
         await self._journal.release(begun.claim, int(retry.counts))
         await self._retry(request, retry, attempts)
@@ -360,9 +358,7 @@ class Dispatcher:
         """An order that ended outside its handler still has its one final update."""
         order = session.request.work
         if isinstance(order, Order) and not any(body["resource"] == "order" for body in session.finals):
-            update = order_update(
-                order.order_id, order.flow_id, instance_of(order), OrderStatus.FAILED, session.progress
-            )
+            update = order_update(order, OrderStatus.FAILED, session.progress)
             session.finals.append(update_body(session.request.message_id, session.request.operation, update))
 
     async def _repeat(self, request: Request, key: str, result: Result, known: Known | None = None) -> None:
