@@ -2,6 +2,7 @@
 
 from workers.journal.journal import Journal
 from workers.journal.records import (
+    Ahead,
     Begun,
     Claim,
     ClaimLost,
@@ -15,10 +16,11 @@ from workers.journal.records import (
     Outcome,
     Request,
     Resumed,
+    Standing,
     State,
 )
 
 __all__ = [
-    "Begun", "Claim", "ClaimLost", "Conflict", "EffectRecord", "Elsewhere", "Journal", "JournalError", "Kind", "Known",
-    "NewRequest", "Outcome", "Request", "Resumed", "State",
+    "Ahead", "Begun", "Claim", "ClaimLost", "Conflict", "EffectRecord", "Elsewhere", "Journal", "JournalError", "Kind",
+    "Known", "NewRequest", "Outcome", "Request", "Resumed", "Standing", "State",
 ]  # fmt: skip
