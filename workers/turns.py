@@ -33,7 +33,7 @@ def servers_of(work: Any) -> tuple[str, ...]:
         case PowerBatch():
             return work.server_ids
         case Order():
-            return tuple(product.instance_id for product in work.products)
+            return work.instance_ids
         case _:
             return ()
 
