@@ -25,7 +25,6 @@ from workers.journal.records import (
     Resumed,
     State,
 )
-from workers.journal.turns import sweep
 
 
 def to_json(value: Any) -> str:
@@ -67,7 +66,7 @@ _FINISH = text(
 _SETTLE = text("UPDATE requests SET state = 'settled', updated_at = :now WHERE key = :key AND state = 'done'")
 _RELEASE = text(
     "UPDATE requests SET owner = NULL, attempts = attempts + :more, updated_at = :now"
-    " WHERE key = :key AND claim = :claim AND state = 'running'"
+    " WHERE key = :key AND claim = :claim AND state = 'running' AND owner IS NOT NULL"
 )
 
 
@@ -113,7 +112,8 @@ class Begin:
         key = self.request.key
         row = connection.execute(select(schema.requests).where(schema.requests.c.key == key)).one()
         if row.claim == self.claim and row.state == State.RUNNING:
-            return Begun(Claim(key, self.claim))  # ours, just now or in a commit whose outcome was not known
+            # Ours, just now or in a commit whose outcome was not known: begun, or taken over then.
+            return Begun(Claim(key, self.claim)) if row.deliveries == 1 else self._resumed(connection, row)
         connection.execute(_SEEN, {"key": key})
         if row.digest != self.request.digest:
             return Conflict()
@@ -130,6 +130,9 @@ class Begin:
         )  # fmt: skip
         if not taken:  # another was quicker
             return Elsewhere("")
+        return self._resumed(connection, row)
+
+    def _resumed(self, connection: Connection, row: Any) -> Resumed:
         return Resumed(Claim(row.key, self.claim), effects_of(connection, row.key), row.attempts, row.received_at)
 
 
@@ -256,7 +259,6 @@ class Prune:
         )
         counts = []
         for one in operations:
-            sweep(connection, one.before)
             keys = list(connection.execute(old.limit(1000), {"before": one.before}).scalars())
             if keys:
                 connection.execute(schema.effects.delete().where(schema.effects.c.request_key.in_(keys)))
