@@ -2,7 +2,6 @@
 
 from workers.journal.journal import Journal
 from workers.journal.records import (
-    Ahead,
     Begun,
     Claim,
     ClaimLost,
@@ -16,11 +15,10 @@ from workers.journal.records import (
     Outcome,
     Request,
     Resumed,
-    Standing,
     State,
 )
 
 __all__ = [
-    "Ahead", "Begun", "Claim", "ClaimLost", "Conflict", "EffectRecord", "Elsewhere", "Journal", "JournalError", "Kind",
-    "Known", "NewRequest", "Outcome", "Request", "Resumed", "Standing", "State",
+    "Begun", "Claim", "ClaimLost", "Conflict", "EffectRecord", "Elsewhere", "Journal", "JournalError", "Kind", "Known",
+    "NewRequest", "Outcome", "Request", "Resumed", "State",
 ]  # fmt: skip

@@ -34,7 +34,11 @@ def open_engine(url: str) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     if parsed.get_backend_name() == "postgresql":
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), poolclass=NullPool)
+        from workers.journal.postgres import connect  # noqa: PLC0415 - who uses SQLite needs no driver
+
+        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), poolclass=NullPool)
+        event.listen(engine, "do_connect", lambda _dialect, _record, _args, arguments: connect(**arguments))
+        return engine
     raise JournalError("ECS_JOURNAL_URL must be of SQLite or PostgreSQL")
 
 
@@ -67,6 +71,9 @@ def migrate(engine: Engine) -> None:
 
     with engine.begin() as connection:
         if not is_sqlite(engine):
+            from workers.journal.postgres import wait_as_long_as_it_takes  # noqa: PLC0415
+
+            wait_as_long_as_it_takes(connection)
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
         command.upgrade(_config(connection), "head")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,9 +25,10 @@ from workers.journal.operations import (
     to_json,
 )
 from workers.journal.owners import Owner, new_owner
-from workers.journal.records import Ahead, Claim, JournalError, Kind, NewRequest, Outcome, Request, State
-from workers.journal.turns import Forfeit, Leave, LineUp
+from workers.journal.records import Claim, JournalError, Kind, NewRequest, Outcome, Request, State
 from workers.journal.writer import Writer
+
+log = structlog.get_logger()
 
 
 class Journal:
@@ -50,10 +52,10 @@ class Journal:
 
     async def close(self) -> None:
         """Write what was submitted, then let go of everything: others may take over what is unfinished."""
-        if self._writer is not None:
-            await self._writer.close()
-        if self._owner is not None:
-            self._owner.close()
+        if self._writer is not None and not await self._writer.close():
+            log.warning("journal.close_unanswered")  # the owner's lock goes with the process
+        elif self._owner is not None:
+            await asyncio.to_thread(self._owner.close)
         self._engine.dispose()
 
     @property
@@ -93,19 +95,6 @@ class Journal:
     def release(self, claim: Claim, attempts: int = 0) -> "asyncio.Future[None]":
         """Give an unfinished request up for anybody."""
         return self._opened()[1].submit(Release(claim, attempts, time.time()))
-
-    def line_up(self, claim: Claim, servers: tuple[str, ...] = ()) -> "asyncio.Future[Ahead | None]":
-        """Take a place at these servers, unless the request has one; who is right ahead, None if it is its turn."""
-        owner, writer = self._opened()
-        return writer.submit(LineUp(claim.key, owner, servers))
-
-    def leave(self, key: str) -> "asyncio.Future[None]":
-        """Give the request's places up."""
-        return self._opened()[1].submit(Leave(key))
-
-    def forfeit(self, claim: Claim) -> "asyncio.Future[None]":
-        """Take the places away from a request that nobody is at."""
-        return self._opened()[1].submit(Forfeit(claim))
 
     def prune(self, commands_older_than: float) -> "asyncio.Future[int]":
         """Forget some settled commands of more than so many seconds ago; 0 when there are no more. Orders are kept."""

@@ -82,6 +82,7 @@ class SessionOwner:
         self.id = f"{os.getpid()}-{uuid4().hex}"
         self._engine = engine
         self._session: Connection | None = None
+        self._holds = False
         self.keep()
 
     def lives(self, owner: str, connection: Connection) -> bool:
@@ -91,17 +92,29 @@ class SessionOwner:
         return not taken
 
     def keep(self) -> None:
-        try:
-            if self._session is not None:
-                self._session.execute(text("SELECT 1"))
-                self._session.commit()
-                return
-        except SQLAlchemyError:
+        if self._session is not None and not self._answers(self._session):
             self._drop()
-        session = self._engine.connect()
-        session.execute(text("SELECT pg_advisory_lock(:kind, :owner)"), {"kind": _LOCKS, "owner": _number(self.id)})
+        if self._session is None:
+            self._session, self._holds = self._engine.connect(), False
+        if not self._holds:
+            # Not waited for: who has it is our own lost session, until the server has noticed that it is lost.
+            self._holds = self._take(self._session)
+
+    @staticmethod
+    def _answers(session: Connection) -> bool:
+        try:
+            session.execute(text("SELECT 1"))
+            session.commit()
+        except SQLAlchemyError:
+            return False
+        return True
+
+    def _take(self, session: Connection) -> bool:
+        taken = session.execute(
+            text("SELECT pg_try_advisory_lock(:kind, :owner)"), {"kind": _LOCKS, "owner": _number(self.id)}
+        ).scalar()
         session.commit()
-        self._session = session
+        return bool(taken)
 
     def close(self) -> None:
         # A session that merely goes away holds its lock until the server has noticed.

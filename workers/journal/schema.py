@@ -1,6 +1,6 @@
 """The tables. A change here needs a migration beside it."""
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text
 
 metadata = MetaData()
 
@@ -37,13 +37,3 @@ effects = Table(
     Column("request_id", String(255)),
     Column("recorded_at", Float(53)),
 )
-
-turns = Table(
-    "turns",
-    metadata,
-    Column("resource", String(255), primary_key=True),
-    Column("request_key", String(800), primary_key=True),
-    Column("ticket", BigInteger, nullable=False),
-    Column("since", Float(53), nullable=False),
-)
-Index("turns_request_key", turns.c.request_key)

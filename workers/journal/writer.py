@@ -22,6 +22,8 @@ MAX_GROUP = 500
 FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
 #: Seconds of quiet after which the owner's lock is looked after.
 KEEP_EVERY = 5.0
+#: Seconds that the last writes may take.
+LAST_WRITES = 10.0
 
 
 class Operation(Protocol):
@@ -63,11 +65,12 @@ class Writer:
         self._queue.put(_Job(operation, future))
         return future
 
-    async def close(self) -> None:
-        """End after what was submitted; what cannot be written now is given up."""
+    async def close(self) -> bool:
+        """End after what was submitted; what cannot be written now is given up. False where the database hangs."""
         self._closing.set()
         self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, LAST_WRITES)
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         open_ended = True
@@ -85,6 +88,9 @@ class Writer:
                 self._keep()
             except (SQLAlchemyError, OSError) as error:
                 self._troubled(error)
+            else:
+                # Every write has ended well, or we were not here: it was the owner's lock that could not be kept.
+                self._well_again()
 
     _keep_at = 0.0
 
@@ -117,9 +123,7 @@ class Writer:
                 time.sleep(delay)
                 delay = min(delay * 2, LONGEST_DELAY)
             else:
-                if self.trouble is not None:
-                    log.info("journal.well_again")
-                    self.trouble = None
+                self._well_again()
                 break
         self._loop.call_soon_threadsafe(_resolve, jobs)
 
@@ -152,6 +156,11 @@ class Writer:
                 connection.close()
             except (SQLAlchemyError, OSError):
                 connection.invalidate()
+
+    def _well_again(self) -> None:
+        if self.trouble is not None:
+            log.info("journal.well_again")
+            self.trouble = None
 
     def _troubled(self, error: Exception) -> None:
         reason = _reason(error)
