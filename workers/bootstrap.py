@@ -15,7 +15,7 @@ from handlers.context import Policy
 from workers.consumer import Consumer, Delivery
 from workers.dispatch import Dispatcher, Limits
 from workers.health import HealthServer
-from workers.identity import TrustedPublishers
+from workers.identity import Identity, Readmission, TrustedPublishers
 from workers.journal import Journal
 from workers.outbox import Outbox
 from workers.publisher import Publisher
@@ -68,7 +68,7 @@ class Worker:
         self._outbox = Outbox(self.publisher, on_returned=self._declare_soon)
         self.dispatcher = Dispatcher(
             cloud=self.cloud,
-            identity=TrustedPublishers(self.cloud, self.journal),
+            identity=self._identity(),
             journal=self.journal,
             outbox=self._outbox,
             handlers=handlers,
@@ -109,6 +109,10 @@ class Worker:
         if health is not None:
             await health.close()
         log.info("worker.ended")
+
+    def _identity(self) -> Identity:
+        trusted = TrustedPublishers(self.cloud, self.journal)
+        return Readmission(trusted, self.cloud, self.journal, None)
 
     def stop(self) -> None:
         """Begin to drain."""

@@ -15,14 +15,15 @@ from handlers.deadlines import Deadline
 from handlers.effects import Effects, patiently
 from handlers.orders.course import instance_of, order_update
 from messages.codes import Code
-from messages.errors import EcsError, Refused, wrong
+from messages.errors import EcsError, Refused
 from messages.orders import Order
 from messages.results import Result
 from messages.status import OrderStatus
 from workers import intake
+from workers.admission import Admission, GivenBack
 from workers.consumer import Delivery
 from workers.envelope import Envelope
-from workers.identity import Identity
+from workers.identity import Identity, Requester, hash_of, new_pass
 from workers.journal import (
     Begun,
     ClaimLost,
@@ -37,7 +38,7 @@ from workers.journal import (
 from workers.outbox import Outbox
 from workers.refusals import Refusals
 from workers.request import Request
-from workers.retry import Decision, Retry, decide, is_last_try
+from workers.retry import Decision, GiveBack, Retry, decide, decide_unbegun, is_last_try
 from workers.session import Session, request_log, update_body
 from workers.telemetry import Metrics
 
@@ -88,7 +89,7 @@ class Dispatcher:
         metrics: Metrics,
     ) -> None:
         self._cloud = cloud
-        self._identity = identity
+        self._admission = Admission(identity, journal, limits.max_age)
         self._journal = journal
         self._outbox = outbox
         self._handlers = handlers
@@ -133,6 +134,9 @@ class Dispatcher:
             log.warning("request.taken_over", message_id=envelope.message_id)
             delivery.requeue()
             return
+        except GivenBack:
+            delivery.requeue()
+            return
         except Exception as error:
             if limit.expired():
                 log.warning("request.held_too_long", message_id=envelope.message_id, queue=envelope.queue)
@@ -154,8 +158,9 @@ class Dispatcher:
             return
         started = time.monotonic()
         try:
-            patience = self._patience(request, time.time() - intake.first_seen(request.envelope, time.time()))
-            requester = await patiently(lambda: self._identity.identify(request), patience)
+            requester = await self._admission.admit(request, self._hold(request))
+        except GivenBack:
+            raise
         except Exception as error:
             await self._fail_early(request, error)
             return
@@ -163,14 +168,15 @@ class Dispatcher:
         if key is None:
             await self._answer_only(request, requester.project_id, started)
         else:
-            await self._carry_out(request, key, requester.project_id, started)
+            await self._carry_out(request, key, requester, started)
 
     async def _fail_early(self, request: Request, error: Exception) -> None:
-        """Who asks is not known: refused for good, or to be asked again."""
-        decision = self._decide(error, request)
-        if isinstance(decision, Retry):
-            await self._retry(request, decision, intake.attempts(request.envelope))
-            return
+        """Who asks is not known, and that is the end of it."""
+        decision = decide_unbegun(error, request.kind)
+        if isinstance(decision, GiveBack):
+            raise GivenBack from error
+        if not isinstance(error, EcsError):
+            log.error("identity.unforeseen", message_id=request.envelope.message_id, exc_info=error)
         refused = decision.refused
         is_order = request.kind is Kind.ORDER
         parks = decision.park or refused.code in (Code.PARAMETER, Code.IDENTITY)
@@ -190,8 +196,8 @@ class Dispatcher:
             request_log(request, project_id, intake.attempts(request.envelope)),
         )
         try:
-            if late := intake.too_late(request.envelope):
-                raise late
+            if refused := self._stale(request):
+                raise refused
             result = await self._run(session, project_id, time.time())
         except Exception as error:
             decision = self._decide(error, request)
@@ -203,7 +209,7 @@ class Dispatcher:
 
     # What does.
 
-    async def _carry_out(self, request: Request, key: str, project_id: str, started: float) -> None:
+    async def _carry_out(self, request: Request, key: str, requester: Requester, started: float) -> None:
         flight = self._flights.get(key)
         while flight is not None:
             if flight.digest != request.digest:
@@ -216,13 +222,13 @@ class Dispatcher:
             flight = self._flights.get(key)
         flight = self._flights[key] = _Flight(request.digest)
         try:
-            await self._begin(request, key, project_id, started, flight)
+            await self._begin(request, key, requester, started, flight)
         finally:
             del self._flights[key]
             flight.answered.cancel()
 
-    async def _begin(self, request: Request, key: str, project_id: str, started: float, flight: _Flight) -> None:
-        hold = Deadline.after(HOLD)
+    async def _begin(self, request: Request, key: str, requester: Requester, started: float, flight: _Flight) -> None:
+        hold, project_id = Deadline.after(HOLD), requester.project_id
         new = NewRequest(
             key, request.name or "", request.kind, request.operation, project_id, request.digest,
             intake.first_seen(request.envelope, time.time()),
@@ -237,26 +243,28 @@ class Dispatcher:
             case Conflict():
                 await self._refusals.conflict(request)
             case Elsewhere():
-                await self._retry(
-                    request, Retry(self._limits.retry_delays[0], counts=False), intake.attempts(request.envelope)
-                )
+                pass_word = requester.pass_word or new_pass()
+                await self._journal.give_pass(key, hash_of(pass_word))
+                again = Retry(self._limits.retry_delays[0], counts=False)
+                await self._retry(request, again, intake.attempts(request.envelope), pass_word)
             case Begun():
-                session = self._session(request, key, project_id, outcome, flight)
+                session = self._session(request, key, requester, outcome, flight)
                 await self._finish(session, outcome, project_id, new.received_at, started)
             case Resumed():
-                session = self._session(request, key, project_id, outcome, flight)
+                session = self._session(request, key, requester, outcome, flight)
                 session.log.info("request.resumed", effects=sorted(outcome.effects))
                 await self._finish(session, outcome, project_id, outcome.received_at, started)
 
     def _session(
-        self, request: Request, key: str, project_id: str, outcome: Begun | Resumed, flight: _Flight
+        self, request: Request, key: str, requester: Requester, outcome: Begun | Resumed, flight: _Flight
     ) -> Session:
         effects = outcome.effects if isinstance(outcome, Resumed) else {}
         attempt = outcome.attempts if isinstance(outcome, Resumed) else 0
-        session = Session(
-            request, key, self._outbox, self._journal, outcome.claim, effects, request_log(request, project_id, attempt)
-        )
+        log_of = request_log(request, requester.project_id, attempt)
+        session = Session(request, key, self._outbox, self._journal, outcome.claim, effects, log_of)
         session.answered = flight.answered
+        session.pass_word = requester.pass_word or new_pass()
+        session.operator = requester.operator
         return session
 
     async def _finish(
@@ -265,7 +273,9 @@ class Dispatcher:
         request, park = session.request, None
         attempts = begun.attempts if isinstance(begun, Resumed) else 0
         try:
-            if isinstance(begun, Begun) and (refused := self._stale(request)):
+            # What an operator has put in again is as old as he wants it to be.
+            is_first = isinstance(begun, Begun) and session.operator is None
+            if is_first and (refused := self._stale(request)):
                 raise refused
             result = await self._run(session, project_id, received_at)
         except ClaimLost:
@@ -310,6 +320,12 @@ class Dispatcher:
         )
         return await self._handlers[type(request.work)](request.work, context)
 
+    def _hold(self, request: Request) -> Deadline:
+        """Until when it is asked who asks: before that is known nothing can be put off."""
+        if request.kind is Kind.ORDER:
+            return Deadline.after(HOLD)
+        return self._patience(request, time.time() - intake.first_seen(request.envelope, time.time()))
+
     def _patience(self, request: Request, age: float) -> Deadline:
         """Until when a request that came so many seconds ago is tried again in this delivery."""
         if request.kind is Kind.ORDER:
@@ -328,9 +344,7 @@ class Dispatcher:
 
     def _stale(self, request: Request) -> Refused | None:
         """The refusal of what comes too late for the first time."""
-        if intake.age(request.envelope) > self._limits.max_age:
-            return wrong("timestamp", "the message is too old", reason="too_old")
-        return intake.too_late(request.envelope)
+        return self._admission.stale(request.envelope) or intake.too_late(request.envelope)
 
     async def _put_off(self, session: Session, begun: Begun | Resumed, retry: Retry, attempts: int) -> None:
         """Give the request up and have the message come back; whoever gets it goes on where it was."""
@@ -343,13 +357,13 @@ class Dispatcher:
                 )
             )
         await session.flush()
-        await self._journal.release(begun.claim, int(retry.counts))
-        await self._retry(request, retry, attempts)
+        await self._journal.release(begun.claim, int(retry.counts), hash_of(session.pass_word))
+        await self._retry(request, retry, attempts, session.pass_word)
 
-    async def _retry(self, request: Request, retry: Retry, attempts: int) -> None:
-        """Have the message come back; `attempts` failed before this one."""
+    async def _retry(self, request: Request, retry: Retry, attempts: int, pass_word: str) -> None:
+        """Have the message come back, known again by its pass; `attempts` failed before this one."""
         attempts += int(retry.counts)
-        await self._outbox.retry(request.envelope, request.message, retry.delay, attempts)
+        await self._outbox.retry(request.envelope, request.message, retry.delay, attempts, pass_word)
         log.info(
             "request.put_off", message_id=request.envelope.message_id, operation=request.operation, seconds=retry.delay,
             attempt=attempts,

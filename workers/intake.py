@@ -14,6 +14,7 @@ from messages.orders import is_paid, order_type_of, parse_order
 from messages.secrets import mask
 from messages.wire import decode, digest
 from workers.envelope import Envelope
+from workers.identity import PASS_HEADER
 from workers.journal import Kind
 from workers.request import Request
 from workers.topology import COMMANDS_EXCHANGE, DEFAULT_RETRY_DELAYS, ORDERS_QUEUE, topology
@@ -106,8 +107,8 @@ def fingerprint(envelope: Envelope) -> str:
 
 
 def age(envelope: Envelope) -> float:
-    """Seconds since it was published; in the future, and unknown, counts as now."""
-    return max(0.0, time.time() - envelope.timestamp) if envelope.timestamp else 0.0
+    """How old it was, in seconds, when it was delivered; published in the future, or unknown when, counts as now."""
+    return max(0.0, envelope.arrived - envelope.timestamp) if envelope.timestamp else 0.0
 
 
 def _check_properties(envelope: Envelope) -> None:
@@ -130,8 +131,9 @@ def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
     shown = mask(message)
     return Request(
         envelope=envelope, kind=Kind.COMMAND, operation=command.operation.value, name=name if journaled else None,
-        digest=digest(shown, without=("token",)) if journaled else "", tenant=command.tenant, user_id=command.user_id,
-        instance_id=None, work=command.task, message=shown,
+        digest=digest(shown, without=("token",)) if journaled or PASS_HEADER in envelope.headers else "",
+        tenant=command.tenant, user_id=command.user_id, instance_id=None, work=command.task, message=shown,
+        token=_token(message),
     )  # fmt: skip
 
 
@@ -143,8 +145,14 @@ def _order(envelope: Envelope, message: dict[str, Any]) -> Request:
     return Request(
         envelope=envelope, kind=Kind.ORDER, operation=f"order.{order.order_type}", name=order.order_id,
         digest=digest(shown, without=("token", "statusTime")), tenant=order.tenant, user_id=order.user_id,
-        instance_id=order.products[0].instance_id, work=order, message=shown,
+        instance_id=order.products[0].instance_id, work=order, message=shown, token=_token(message),
     )  # fmt: skip
+
+
+def _token(message: dict[str, Any]) -> str | None:
+    """The token as it came; who asks is judged later."""
+    token = message.get("token")
+    return token if isinstance(token, str) else None
 
 
 def _operation_of(envelope: Envelope, message: dict[str, Any], is_order: bool) -> str | None:

@@ -13,6 +13,7 @@ from messages.results import Result
 from messages.secrets import MASK, could_hold_secret, mask, mask_text
 from messages.wire import encode
 from workers.envelope import Envelope
+from workers.identity import PASS_HEADER
 from workers.intake import (
     ATTEMPTS_HEADER,
     FIRST_SEEN_HEADER,
@@ -74,13 +75,16 @@ class Outbox:
             )
         )  # fmt: skip
 
-    async def retry(self, envelope: Envelope, message: Mapping[str, Any], delay: int, attempts: int) -> None:
-        """Have the message come back after a delay, without its secrets."""
+    async def retry(
+        self, envelope: Envelope, message: Mapping[str, Any], delay: int, attempts: int, pass_word: str
+    ) -> None:
+        """Have the message come back after a delay, without its secrets, and with a pass in their place."""
         exchange, routing_key = routed_by(envelope)
         now = time.time()
         headers = {
             **_kept(envelope.headers),
             RETRY_HEADER: str(delay),
+            PASS_HEADER: pass_word,
             ATTEMPTS_HEADER: attempts,
             FIRST_SEEN_HEADER: int(first_seen(envelope, now)),
             ROUTING_KEY_HEADER: f"{exchange} {routing_key}",
@@ -143,12 +147,14 @@ def _again(envelope: Envelope, exchange: str, key: str, body: bytes, headers: Ma
 
 
 def _kept(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """The headers that go along: the broker's own history of the message is made anew each time."""
+    """The headers that go along. Not the broker's history of the message, which it makes anew each time, and no pass:
+    it is good for one way back.
+    """
     return {
         # pika writes no floats.
         name: str(value) if isinstance(value, float) else mask(value)
         for name, value in headers.items()
-        if not name.startswith(("x-death", "x-first-death"))
+        if name != PASS_HEADER and not name.startswith(("x-death", "x-first-death"))
     }
 
 

@@ -1,7 +1,7 @@
 """A request as the dispatcher knows it: who asks for what, and how it is known again."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from workers.envelope import Envelope
@@ -13,7 +13,7 @@ class Request:
     """A message that is right in form.
 
     `name` is what makes it known again within its tenant, None for what leaves no journal entry; `work` is the typed
-    task or order, `message` the body without secrets.
+    task or order, `message` the body without secrets. `token` is what is to be verified, and is written nowhere.
     """
 
     envelope: Envelope
@@ -26,6 +26,7 @@ class Request:
     instance_id: str | None
     work: Any
     message: Mapping[str, Any]
+    token: str | None = field(default=None, repr=False)
 
     @property
     def message_id(self) -> str | None:

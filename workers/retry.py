@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from handlers.errors import CloudRefusal
 from messages.codes import Code
-from messages.errors import OutcomeUnknown, Postponed, Refused, Transient
+from messages.errors import EcsError, OutcomeUnknown, Postponed, Refused, Transient
 from workers.journal import Kind
 
 #: Seconds for which an order is tried again.
@@ -30,11 +30,45 @@ class Retry:
     counts: bool
 
 
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Back to its queue as it came, for a later time."""
+
+
 Decision = Answer | Retry
 
 
-def decide(error: Exception, kind: Kind, attempts: int, age: float, delays: Sequence[int]) -> Decision:  # noqa: PLR0911
+def decide(error: Exception, kind: Kind, attempts: int, age: float, delays: Sequence[int]) -> Decision:
     """The decision after an error; `attempts` failed before this one, `age` is in seconds since the first delivery."""
+    match error:
+        case Postponed():
+            return Retry(delays[0], counts=False)
+        case Transient() if kind is Kind.ORDER and age < GIVE_UP_AFTER:
+            return Retry(_delay(attempts, delays), counts=True)
+        case EcsError():
+            return _answer(error)
+        case _ if kind is Kind.ORDER and attempts < UNFORESEEN_TRIES:
+            return Retry(_delay(attempts, delays), counts=True)
+        case _:
+            return _answer(error)
+
+
+def decide_unbegun(error: Exception, kind: Kind) -> Answer | GiveBack:
+    """The decision where it cannot be told who asks. Nothing is in the journal: what comes back must come as it was.
+
+    Nobody waits for a command longer than its time limit, which has been waited out.
+    """
+    if kind is Kind.ORDER and isinstance(error, Transient):
+        return GiveBack()
+    return _answer(error)
+
+
+def is_last_try(age: float) -> bool:
+    """Whether a failure that may pass would not be tried again."""
+    return age >= GIVE_UP_AFTER
+
+
+def _answer(error: Exception) -> Answer:
     match error:
         case Refused():
             return Answer(error)
@@ -42,21 +76,10 @@ def decide(error: Exception, kind: Kind, attempts: int, age: float, delays: Sequ
             return Answer(error.as_failure())
         case OutcomeUnknown():
             return Answer(Refused(Code.FAILED, reason="outcome_unknown", detail=str(error)))
-        case Postponed():
-            return Retry(delays[0], counts=False)
         case Transient():
-            if kind is Kind.ORDER and age < GIVE_UP_AFTER:
-                return Retry(_delay(attempts, delays), counts=True)
             return Answer(Refused(Code.FAILED, reason=error.reason, detail=str(error)))
         case _:
-            if kind is Kind.ORDER and attempts < UNFORESEEN_TRIES:
-                return Retry(_delay(attempts, delays), counts=True)
             return Answer(Refused(Code.FAILED, reason="internal", detail=type(error).__name__), park=True)
-
-
-def is_last_try(age: float) -> bool:
-    """Whether a failure that may pass would not be tried again."""
-    return age >= GIVE_UP_AFTER
 
 
 def _delay(attempts: int, delays: Sequence[int]) -> int:

@@ -54,6 +54,10 @@ class Session:
         #: What was answered before the end.
         self.answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._published: list[Awaitable[Any]] = []
+        #: What the message is known again by when it comes back without its token.
+        self.pass_word = ""
+        #: Who has put it in again, where somebody has.
+        self.operator: str | None = None
 
     # What the effects are written down with.
 

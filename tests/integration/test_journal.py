@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from alembic import command
 from sqlalchemy import create_engine, text
 
+from workers.identity import hash_of
 from workers.journal import (
     Begun,
     ClaimLost,
@@ -21,6 +23,7 @@ from workers.journal import (
     Resumed,
     State,
 )
+from workers.journal.database import _config
 
 REQUEST = NewRequest("order:p:17", "17", Kind.ORDER, "order.changeConfigure", "p", "digest", 1000.0)
 
@@ -159,3 +162,67 @@ async def test_what_cannot_be_written_does_not_keep_the_rest_from_the_disk(journ
         await asyncio.wait_for(bad, 10)
     assert isinstance(await asyncio.wait_for(good, 10), Begun)
     assert journal.trouble is None
+
+
+# What comes back without its token.
+
+
+async def _admitted(journal: Journal, pass_hash: str, **changed: str) -> str | None:
+    asked = {"name": REQUEST.name, "digest": REQUEST.digest} | changed
+    return await journal.admitted(Kind.ORDER, asked["name"], asked["digest"], pass_hash)
+
+
+async def test_a_request_is_known_again_by_the_pass_that_its_release_wrote(journal: Journal) -> None:
+    claim = (await begun(journal)).claim
+    assert await _admitted(journal, hash_of("word")) is None
+    await journal.release(claim, 1, hash_of("word"))
+    assert await _admitted(journal, hash_of("word")) == "p"
+    assert await _admitted(journal, hash_of("other")) is None
+    assert await _admitted(journal, hash_of("word")[:63]) is None
+    assert await _admitted(journal, "") is None
+    assert await _admitted(journal, hash_of("word"), digest="another content") is None
+    assert await _admitted(journal, hash_of("word"), name="18") is None
+    assert await journal.admitted(Kind.COMMAND, REQUEST.name, REQUEST.digest, hash_of("word")) is None
+
+
+async def test_earlier_passes_count_until_there_are_too_many(journal: Journal) -> None:
+    """The first copy may still lie in a retry queue when a redelivery of the message is put off anew."""
+    for number in range(9):
+        outcome = await journal.begin(REQUEST)
+        assert isinstance(outcome, (Begun, Resumed))
+        await journal.release(outcome.claim, 1, hash_of(str(number)))
+    assert [await _admitted(journal, hash_of(str(number))) for number in range(9)] == [None, *["p"] * 8]
+    outcome = await journal.begin(REQUEST)
+    assert isinstance(outcome, Resumed)
+    # Said again, it is the newest, and no other is forgotten for it.
+    await journal.release(outcome.claim, 0, hash_of("1"))
+    assert [await _admitted(journal, hash_of(str(number))) for number in range(1, 9)] == ["p"] * 8
+
+
+async def test_a_copy_of_what_another_worker_is_at_may_go_away_and_come_back(journal: Journal) -> None:
+    claim = (await begun(journal)).claim
+    await journal.give_pass(REQUEST.key, hash_of("word"))
+    assert await _admitted(journal, hash_of("word")) == "p"
+    await journal.finish(claim, {"code": 200}, [])
+    assert await _admitted(journal, hash_of("word")) == "p", "it finds the result, then"
+
+
+async def test_a_journal_of_the_first_revision_is_migrated(url: str) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        command.upgrade(_config(connection), "0001")
+        connection.execute(
+            text(
+                "INSERT INTO requests (key, name, kind, operation, tenant, digest, state, claim, attempts, deliveries,"
+                " received_at, updated_at)"
+                " VALUES ('order:p:17', '17', 'order', 'o', 'p', 'digest', 'running', 'c', 0, 1, 1, 1)"
+            )
+        )
+    engine.dispose()
+    found = Journal(url)
+    await found.open()
+    outcome = await found.begin(REQUEST)
+    assert isinstance(outcome, Resumed)
+    await found.release(outcome.claim, 1, hash_of("word"))
+    assert await _admitted(found, hash_of("word")) == "p"
+    await found.close()

@@ -8,7 +8,7 @@ from handlers.errors import Conflict, QuotaExceeded
 from messages.codes import Code
 from messages.errors import Ambiguous, OutcomeUnknown, Postponed, Refused, Transient
 from workers.journal import Kind
-from workers.retry import Answer, Retry, decide
+from workers.retry import Answer, GiveBack, Retry, decide, decide_unbegun
 
 DELAYS = (5, 30, 120)
 DAY = 86400.0
@@ -54,3 +54,19 @@ def test_a_refusal_is_answered_as_it_is() -> None:
     assert decide(refused, Kind.ORDER, 0, 0.0, DELAYS) == Answer(refused)
     answer = decide(Conflict(409, "Cannot 'stop' instance", None), Kind.COMMAND, 0, 0.0, DELAYS)
     assert isinstance(answer, Answer)
+
+
+def test_an_order_of_nobody_knows_whom_is_given_back_and_a_command_is_answered() -> None:
+    assert decide_unbegun(Transient("keys"), Kind.ORDER) == GiveBack()
+    answer = decide_unbegun(Transient("keys"), Kind.COMMAND)
+    assert isinstance(answer, Answer)
+    assert (answer.refused.code, answer.refused.reason, answer.park) == (Code.FAILED, "keys", False)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_who_is_not_proven_is_answered_and_an_unforeseen_error_is_parked(kind: Kind) -> None:
+    refused = Refused(Code.IDENTITY)
+    assert decide_unbegun(refused, kind) == Answer(refused)
+    answer = decide_unbegun(ZeroDivisionError(), kind)
+    assert isinstance(answer, Answer)
+    assert (answer.refused.reason, answer.park) == ("internal", True)

@@ -17,6 +17,7 @@ from workers.journal.operations import (
     Begin,
     Finish,
     Intend,
+    Pass,
     Prune,
     Record,
     Release,
@@ -92,9 +93,13 @@ class Journal:
         """Note that the result was published."""
         return self._opened()[1].submit(Settle(key, time.time()))
 
-    def release(self, claim: Claim, attempts: int = 0) -> "asyncio.Future[None]":
-        """Give an unfinished request up for anybody."""
-        return self._opened()[1].submit(Release(claim, attempts, time.time()))
+    def release(self, claim: Claim, attempts: int = 0, pass_hash: str | None = None) -> "asyncio.Future[None]":
+        """Give an unfinished request up for anybody; its message is known again by a pass."""
+        return self._opened()[1].submit(Release(claim, attempts, time.time(), pass_hash))
+
+    def give_pass(self, key: str, pass_hash: str) -> "asyncio.Future[None]":
+        """Have a copy of a request that another worker is at be known again by a pass."""
+        return self._opened()[1].submit(Pass(key, pass_hash))
 
     def prune(self, commands_older_than: float) -> "asyncio.Future[int]":
         """Forget some settled commands of more than so many seconds ago; 0 when there are no more. Orders are kept."""
@@ -103,6 +108,24 @@ class Journal:
     async def find(self, word: str) -> list[Request]:
         """The requests with this key or name, newest first."""
         return await asyncio.to_thread(self._find, word)
+
+    async def admitted(self, kind: Kind, name: str, digest: str, pass_hash: str) -> str | None:
+        """The tenant of the request with this name and content that was given this pass; None where there is none."""
+        return await asyncio.to_thread(self._admitted, kind, name, digest, pass_hash)
+
+    def _admitted(self, kind: Kind, name: str, digest: str, pass_hash: str) -> str | None:
+        columns = schema.requests.c
+        statement = select(columns.tenant, columns.pass_hash).where(
+            columns.name == name, columns.kind == kind.value, columns.digest == digest
+        )
+        try:
+            with self._engine.connect() as connection:
+                for row in connection.execute(statement):
+                    if pass_hash in (row.pass_hash or "").split():
+                        return str(row.tenant)
+        except SQLAlchemyError as error:
+            raise JournalError(f"the journal cannot be read: {getattr(error, 'orig', None) or error}") from None
+        return None
 
     def _find(self, word: str) -> list[Request]:
         columns = schema.requests.c

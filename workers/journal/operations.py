@@ -68,6 +68,12 @@ _RELEASE = text(
     "UPDATE requests SET owner = NULL, attempts = attempts + :more, updated_at = :now"
     " WHERE key = :key AND claim = :claim AND state = 'running' AND owner IS NOT NULL"
 )
+#: The word that comes is put first, and stands there once. Copies of a message may be under way with several words; of
+#: more than eight (of 65 characters each) the oldest are forgotten.
+_PASS = text(
+    "UPDATE requests SET pass_hash = substr(:passed || replace(coalesce(pass_hash, ''), :passed, ''), 1, 520)"
+    " WHERE key = :key"
+)
 
 
 def _count(connection: Connection, statement: Any, rows: Sequence[dict[str, Any]]) -> int:
@@ -228,11 +234,12 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The request is given up for anybody; `more` attempts are counted."""
+    """The request is given up for anybody; `more` attempts are counted, and it is known again by a pass."""
 
     claim: Claim
     more: int
     now: float
+    pass_hash: str | None = None
 
     @staticmethod
     def run_all(connection: Connection, operations: list["Release"]) -> list[None]:
@@ -241,6 +248,22 @@ class Release:
             {"key": one.claim.key, "claim": one.claim.token, "more": one.more, "now": one.now} for one in operations
         ]
         _count(connection, _RELEASE, rows)
+        Pass.run_all(connection, [Pass(one.claim.key, one.pass_hash) for one in operations if one.pass_hash])
+        return [None] * len(operations)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A message of this request goes away, and is known by this when it comes back."""
+
+    key: str
+    pass_hash: str
+
+    @staticmethod
+    def run_all(connection: Connection, operations: list["Pass"]) -> list[None]:
+        """Nothing."""
+        if operations:
+            _count(connection, _PASS, [{"key": one.key, "passed": f"{one.pass_hash} "} for one in operations])
         return [None] * len(operations)
 
 

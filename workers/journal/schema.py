@@ -22,6 +22,8 @@ requests = Table(
     Column("updated_at", Float(53), nullable=False),
     Column("result", Text),
     Column("updates", Text),
+    # SHA-256 of the words by which the message is known again without its token, newest first, a blank after each.
+    Column("pass_hash", Text),
 )
 Index("requests_name", requests.c.name)
 Index("requests_kind_state_updated_at", requests.c.kind, requests.c.state, requests.c.updated_at)

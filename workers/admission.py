@@ -1,0 +1,70 @@
+"""Who asks: told at once, or held until it can be told, or given back to the queue.
+
+Before a request is in the journal nothing of it may go to a retry queue: its token would be masked, and nobody could
+say any more who asked.
+"""
+
+import structlog
+
+from handlers.deadlines import Deadline
+from handlers.effects import patiently
+from messages.errors import Refused, Transient, wrong
+from workers import intake
+from workers.envelope import Envelope
+from workers.identity import Identity, Requester
+from workers.journal import Journal, JournalError
+from workers.request import Request
+from workers.retry import GIVE_UP_AFTER, GiveBack, decide_unbegun
+
+log = structlog.get_logger()
+
+
+class GivenBack(Exception):
+    """Not begun, and not to be answered: the message goes back to its queue as it came."""
+
+
+class Admission:
+    """Finds out who asks."""
+
+    def __init__(self, identity: Identity, journal: Journal, max_age: float) -> None:
+        self._identity = identity
+        self._journal = journal
+        self._max_age = max_age
+
+    async def admit(self, request: Request, patience: Deadline) -> Requester:
+        """The requester. `GivenBack` where it could not be told until then; any other error is the request's end."""
+        try:
+            return await patiently(lambda: self._ask(request), patience)
+        except Exception as error:
+            if not isinstance(decide_unbegun(error, request.kind), GiveBack):
+                raise
+            # What is too old when it first comes does not get younger by waiting for the key set.
+            if (refused := self.stale(request.envelope)) and not await self._is_known(request):
+                raise refused from None
+            log.warning("request.given_back", message_id=request.envelope.message_id, why=str(error)[:300])
+            raise GivenBack from None
+
+    def stale(self, envelope: Envelope) -> Refused | None:
+        """The refusal of what came too late.
+
+        When a message that comes again first came is not known: it may have been given back by us. It counts for as
+        long as an order would have waited.
+        """
+        limit = self._max_age + (GIVE_UP_AFTER if envelope.redelivered else 0.0)
+        if intake.age(envelope) > limit:
+            return wrong("timestamp", "the message is too old", reason="too_old")
+        return None
+
+    async def _ask(self, request: Request) -> Requester:
+        try:
+            return await self._identity.identify(request)
+        except JournalError as error:
+            raise Transient("journal", detail=str(error)) from None
+
+    async def _is_known(self, request: Request) -> bool:
+        """Whether somebody's request of this name and content was begun: then it came before."""
+        try:
+            found = await self._journal.find(request.name or "")
+        except JournalError:
+            return True
+        return any(one.kind is request.kind and one.digest == request.digest for one in found)

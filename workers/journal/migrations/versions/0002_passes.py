@@ -1,0 +1,19 @@
+"""What a request is known by when it comes back from a retry queue without its token."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Add the column."""
+    op.add_column("requests", sa.Column("pass_hash", sa.Text))
+
+
+def downgrade() -> None:
+    """Remove the column."""
+    op.drop_column("requests", "pass_hash")
