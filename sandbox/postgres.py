@@ -33,8 +33,17 @@ class PrivatePostgres:
 
     @property
     def url(self) -> str:
-        """The SQLAlchemy URL of its one database."""
-        return f"postgresql+psycopg://postgres@127.0.0.1:{self._port}/postgres"
+        """The SQLAlchemy URL of its first database."""
+        return self.url_of("postgres")
+
+    def url_of(self, database: str) -> str:
+        """The SQLAlchemy URL of a database."""
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self._port}/{database}"
+
+    def add_database(self, name: str) -> str:
+        """Make a database and return its URL."""
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self._port), "-U", "postgres", name)
+        return self.url_of(name)
 
     def start(self) -> "PrivatePostgres":
         """Make the database, unless it is there, and start it; three seconds."""

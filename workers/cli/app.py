@@ -9,6 +9,7 @@ import typer
 
 from workers.cli.exits import CommandFailed, Exit
 from workers.cli.output import Format, show
+from workers.cli.times import instant
 
 if TYPE_CHECKING:
     from workers.settings import Settings
@@ -19,6 +20,8 @@ app = typer.Typer(
 )  # fmt: skip
 topology_app = typer.Typer(no_args_is_help=True, help="Exchanges and queues.")
 app.add_typer(topology_app, name="topology")
+journal_app = typer.Typer(no_args_is_help=True, help="What was asked, meant and done.")
+app.add_typer(journal_app, name="journal")
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How data is printed to stdout.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
@@ -87,6 +90,37 @@ def topology_apply(output: Output = Format.TABLE) -> None:
             Exit.UNREACHABLE, f"the broker cannot be reached: {reason}; check ECS_BROKER_URL"
         ) from error
     show(rows(wanted), output)
+
+
+@journal_app.command("list")
+def journal_list(
+    *,
+    state: Annotated[str | None, typer.Option(metavar="STATE", help="running, done, settled.")] = None,
+    operation: Annotated[str | None, typer.Option(help="For instance server.action, order.changeConfigure.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="A project's id.")] = None,
+    since: Annotated[float | None, typer.Option(parser=instant, metavar="TIME", help="Received since; 2h, 3d.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
+    output: Output = Format.TABLE,
+) -> None:
+    """List requests, newest first."""
+    from workers.cli.journal import list_requests  # noqa: PLC0415
+    from workers.journal import State, Wanted  # noqa: PLC0415
+
+    if state is not None and state not in set(State):
+        raise CommandFailed(Exit.USAGE, f"--state is one of {', '.join(State)}")
+    named = State(state) if state is not None else None
+    list_requests(_settings(), Wanted(named, operation, tenant, since, limit), output)
+
+
+@journal_app.command("show")
+def journal_show(
+    key: Annotated[str, typer.Argument(help="message_id, orderId, flowId, or the whole key.")],
+    output: Output = Format.TABLE,
+) -> None:
+    """Show a request's history: deliveries, effects, updates, result, replays."""
+    from workers.cli.journal import show_request  # noqa: PLC0415
+
+    show_request(_settings(), key, output)
 
 
 @app.command()

@@ -2,9 +2,12 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Format(StrEnum):
@@ -18,25 +21,74 @@ class Format(StrEnum):
 def show(rows: Iterable[Mapping[str, Any]], output: Format) -> None:
     """Print rows that all have the same fields."""
     listed = [dict(row) for row in rows]
-    if output is Format.JSON:
-        print(json.dumps(listed, ensure_ascii=False, indent=2))
-    elif output is Format.JSONL:
-        for row in listed:
-            print(json.dumps(row, ensure_ascii=False))
+    if output is Format.TABLE:
+        Page().table(listed)
     else:
-        _show_table(listed)
+        show_json(listed, output)
+
+
+def show_json(rows: Sequence[Mapping[str, Any]], output: Format) -> None:
+    """Print rows as one JSON list, or as an object a line."""
+    if output is Format.JSON:
+        print(json.dumps(list(rows), ensure_ascii=False, indent=2))
+    else:
+        for row in rows:
+            print(json.dumps(row, ensure_ascii=False))
     sys.stdout.flush()
 
 
-def _show_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+def plain(value: Any) -> str:
+    """A value on a screen: what others wrote must neither move the cursor nor turn the line around."""
+    text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
 
-    table = Table(box=None, pad_edge=False)
-    for name in rows[0] if rows else ():
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+
+class Page:
+    """What a person reads on stdout: headings, facts, tables."""
+
+    def __init__(self) -> None:
+        self._console = _console()
+
+    def heading(self, text: str) -> None:
+        """A line that stands out."""
+        from rich.text import Text  # noqa: PLC0415
+
+        self._console.print(Text(plain(text), style="bold"))
+
+    def line(self, text: str = "") -> None:
+        """A line as it is."""
+        from rich.text import Text  # noqa: PLC0415
+
+        self._console.print(Text(plain(text)))
+
+    def facts(self, facts: Mapping[str, Any]) -> None:
+        """A name and a value a line; what is unknown is left out."""
+        self._grid([(name, plain(value)) for name, value in facts.items() if value not in (None, "")], None)
+
+    def table(self, rows: Sequence[Mapping[str, Any]], indent: int = 0) -> None:
+        """Rows under their fields' names."""
+        if rows:
+            names = tuple(rows[0])
+            self._grid([tuple(plain(row[name]) for name in names) for row in rows], names, indent)
+        sys.stdout.flush()
+
+    def _grid(self, rows: Sequence[Sequence[str]], names: Sequence[str] | None, indent: int = 2) -> None:
+        from rich.padding import Padding  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        table = Table(box=None, pad_edge=False, show_header=names is not None)
+        for name in names or ("", ""):
+            table.add_column(name, overflow="fold", style="dim" if names is None and not table.columns else None)
+        for row in rows:
+            table.add_row(*(Text(value) for value in row))
+        self._console.print(Padding(table, (0, 0, 0, indent)))
+
+
+def _console() -> "Console":
+    from rich.console import Console  # noqa: PLC0415 - programs need no tables
+
     # Cut by nobody where nobody looks: a pipe has no width.
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 240).print(table)
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 240, highlight=False, soft_wrap=False)

@@ -1,7 +1,10 @@
 """What was asked, meant and done, kept durably: the only place with SQL."""
 
+from workers.journal.history import History, Wanted
 from workers.journal.journal import Journal
 from workers.journal.records import (
+    Action,
+    Batch,
     Begun,
     Claim,
     ClaimLost,
@@ -13,12 +16,15 @@ from workers.journal.records import (
     Known,
     NewRequest,
     Outcome,
+    Replay,
+    ReplayState,
     Request,
     Resumed,
     State,
 )
 
 __all__ = [
-    "Begun", "Claim", "ClaimLost", "Conflict", "EffectRecord", "Elsewhere", "Journal", "JournalError", "Kind", "Known",
-    "NewRequest", "Outcome", "Request", "Resumed", "State",
+    "Action", "Batch", "Begun", "Claim", "ClaimLost", "Conflict", "EffectRecord", "Elsewhere", "History", "Journal",
+    "JournalError", "Kind", "Known", "NewRequest", "Outcome", "Replay", "ReplayState", "Request", "Resumed", "State",
+    "Wanted",
 ]  # fmt: skip

@@ -16,6 +16,8 @@ from workers.journal.records import JournalError
 _SQLITE_PATIENCE = 5.0
 #: Any number; whoever migrates holds this advisory lock of PostgreSQL.
 _MIGRATION_LOCK = 0x6563_7377
+#: Execution option of an engine that reads.
+_READS = "ecs_reads"
 
 
 def open_engine(url: str) -> Engine:
@@ -50,7 +52,14 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    # Whoever only reads takes no lock: in WAL mode he sees the last commit, and waits for nobody.
+    reads = connection.get_execution_options().get(_READS)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def reading_engine(engine: Engine) -> Engine:
+    """The same database, only to be read."""
+    return engine.execution_options(**{_READS: True})
 
 
 def url_without_password(url: str) -> str:

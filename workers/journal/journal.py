@@ -1,18 +1,16 @@
 """The journal's face: coroutines that return once it is on the disk."""
 
 import asyncio
-import json
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from workers.journal import schema
-from workers.journal.database import migrate, open_engine
+from workers.journal.database import migrate, open_engine, reading_engine
+from workers.journal.history import find_admitted, find_requests, reading
 from workers.journal.operations import (
     Begin,
     Finish,
@@ -22,11 +20,11 @@ from workers.journal.operations import (
     Record,
     Release,
     Settle,
-    effects_of,
     to_json,
 )
 from workers.journal.owners import Owner, new_owner
-from workers.journal.records import Claim, JournalError, Kind, NewRequest, Outcome, Request, State
+from workers.journal.records import Claim, JournalError, Kind, NewRequest, Outcome, Replay, ReplayState, Request
+from workers.journal.replays import Issue, Note, Pin, PutInAgain, Redeem
 from workers.journal.writer import Writer
 
 log = structlog.get_logger()
@@ -105,6 +103,26 @@ class Journal:
         """Forget some settled commands of more than so many seconds ago; 0 when there are no more. Orders are kept."""
         return self._opened()[1].submit(Prune(time.time() - commands_older_than))
 
+    def pin(self, replays: Sequence[Replay]) -> "asyncio.Future[None]":
+        """Note which parked messages an operator is about to take in hand."""
+        return self._opened()[1].submit(Pin(tuple(replays)))
+
+    def issue(self, words: Sequence[tuple[str, str]]) -> "asyncio.Future[None]":
+        """Put into force a word (its SHA-256) for each of these replays (their ids), before they are published."""
+        return self._opened()[1].submit(Issue(tuple(words)))
+
+    def put_in_again(self, former: Sequence[str], replays: Sequence[Replay]) -> "asyncio.Future[None]":
+        """Note new replays in the place of former ones (their ids), which may have been published and stay in force."""
+        return self._opened()[1].submit(PutInAgain(tuple(former), tuple(replays)))
+
+    def note(self, ids: Sequence[str], state: ReplayState) -> "asyncio.Future[None]":
+        """Note what became of these replays."""
+        return self._opened()[1].submit(Note(tuple(ids), state, time.time()))
+
+    def redeem(self, pass_hash: str, digest: str) -> "asyncio.Future[Replay | None]":
+        """The replay that a message with this word and digest is; None where it is none. It is noted that it came."""
+        return self._opened()[1].submit(Redeem(pass_hash, digest, time.time()))
+
     async def find(self, word: str) -> list[Request]:
         """The requests with this key or name, newest first."""
         return await asyncio.to_thread(self._find, word)
@@ -114,41 +132,14 @@ class Journal:
         return await asyncio.to_thread(self._admitted, kind, name, digest, pass_hash)
 
     def _admitted(self, kind: Kind, name: str, digest: str, pass_hash: str) -> str | None:
-        columns = schema.requests.c
-        statement = select(columns.tenant, columns.pass_hash).where(
-            columns.name == name, columns.kind == kind.value, columns.digest == digest
-        )
-        try:
-            with self._engine.connect() as connection:
-                for row in connection.execute(statement):
-                    if pass_hash in (row.pass_hash or "").split():
-                        return str(row.tenant)
-        except SQLAlchemyError as error:
-            raise JournalError(f"the journal cannot be read: {getattr(error, 'orig', None) or error}") from None
-        return None
+        with reading(reading_engine(self._engine)) as connection:
+            return find_admitted(connection, kind, name, digest, pass_hash)
 
     def _find(self, word: str) -> list[Request]:
-        columns = schema.requests.c
-        statement = select(schema.requests).where(or_(columns.key == word, columns.name == word))
-        try:
-            with self._engine.connect() as connection:
-                rows = connection.execute(statement.order_by(columns.received_at.desc())).all()
-                return list(_requests(connection, rows))
-        except SQLAlchemyError as error:
-            raise JournalError(f"the journal cannot be read: {getattr(error, 'orig', None) or error}") from None
+        with reading(reading_engine(self._engine)) as connection:
+            return find_requests(connection, word)
 
     def _opened(self) -> tuple[Owner, Writer]:
         if self._owner is None or self._writer is None:
             raise JournalError("the journal is not open")
         return self._owner, self._writer
-
-
-def _requests(connection: Connection, rows: Iterable[Any]) -> Iterable[Request]:
-    for row in rows:
-        yield Request(
-            key=row.key, name=row.name, kind=Kind(row.kind), operation=row.operation, tenant=row.tenant,
-            digest=row.digest, state=State(row.state), attempts=row.attempts, deliveries=row.deliveries,
-            received_at=row.received_at, updated_at=row.updated_at,
-            result=json.loads(row.result) if row.result is not None else None,
-            effects=tuple(effects_of(connection, row.key).values()),
-        )  # fmt: skip

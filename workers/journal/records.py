@@ -119,5 +119,73 @@ class Request:
     deliveries: int
     received_at: float
     updated_at: float
+    #: Who is at it; None where nobody is.
+    owner: str | None
     result: dict[str, Any] | None
+    #: The final status updates.
+    updates: tuple[dict[str, Any], ...]
     effects: tuple[EffectRecord, ...]
+
+
+class Action(StrEnum):
+    """What an operator does with parked messages."""
+
+    REPLAY = "replay"
+    DISCARD = "discard"
+
+
+class ReplayState(StrEnum):
+    """How far a pinned message is."""
+
+    PINNED = "pinned"
+    #: It may have been published: the word by which it is known again is in force.
+    ISSUED = "issued"
+    #: The broker has confirmed it.
+    SENT = "sent"
+    DISCARDED = "discarded"
+    #: It was in `ecs.dead` no longer when its turn came.
+    GONE = "gone"
+    #: It was put in once more, and another row tells the rest; its word stays in force.
+    AGAIN = "again"
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A parked message that an operator took in hand; times are Unix seconds.
+
+    `name` is what `journal show` finds it by, `identity` tells the very message, `digest` its content as a request
+    (empty where it is none), `tenant` is the project that the operator named for it, `arrived_at` is when a worker met
+    it again.
+    """
+
+    id: str
+    batch: str
+    position: int
+    action: str
+    operator: str
+    name: str | None
+    message_id: str | None
+    operation: str | None
+    origin: str
+    code: str
+    failed_at: str
+    identity: str
+    digest: str
+    tenant: str | None
+    state: ReplayState
+    pinned_at: float
+    done_at: float | None = None
+    arrived_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages that were taken in hand together; `done` of them are."""
+
+    name: str
+    action: str
+    operator: str
+    begun_at: float
+    ended_at: float | None
+    messages: int
+    done: int

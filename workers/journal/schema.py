@@ -27,6 +27,7 @@ requests = Table(
 )
 Index("requests_name", requests.c.name)
 Index("requests_kind_state_updated_at", requests.c.kind, requests.c.state, requests.c.updated_at)
+Index("requests_received_at", requests.c.received_at)
 
 effects = Table(
     "effects",
@@ -39,3 +40,32 @@ effects = Table(
     Column("request_id", String(255)),
     Column("recorded_at", Float(53)),
 )
+
+#: What operators did with parked messages. A row is one message of one set ("batch") that was pinned before anything
+#: was done, so that exactly this is done, however often it is interrupted. Of a message only what tells it is kept.
+replays = Table(
+    "replays",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("batch", String(40), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("operator", String(255), nullable=False),
+    Column("name", String(255)),
+    Column("message_id", String(255)),
+    Column("operation", String(64)),
+    Column("origin", String(255), nullable=False),
+    Column("code", String(16), nullable=False),
+    Column("failed_at", String(40), nullable=False),
+    Column("identity", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("tenant", String(255)),
+    Column("state", String(16), nullable=False),
+    Column("pass_hash", String(64)),
+    Column("pinned_at", Float(53), nullable=False),
+    Column("done_at", Float(53)),
+    Column("arrived_at", Float(53)),
+)
+Index("replays_batch", replays.c.batch, replays.c.position)
+Index("replays_name", replays.c.name)
+Index("replays_pass_hash", replays.c.pass_hash, unique=True)

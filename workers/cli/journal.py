@@ -1,0 +1,212 @@
+"""`ecs-worker journal`: what was asked, meant and done, for a person."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from messages.secrets import mask
+from workers.cli.exits import CommandFailed, Exit
+from workers.cli.output import Format, Page, show_json
+from workers.cli.times import ago, shown, wire
+from workers.journal import EffectRecord, History, JournalError, Replay, Request, State, Wanted
+from workers.settings import Settings
+
+_STATES = {
+    State.RUNNING: "running: begun, not answered yet",
+    State.DONE: "done: has its result, which may not have been published",
+    State.SETTLED: "settled: answered, and the answer is confirmed",
+}
+_TOLD = "told:"
+
+
+@contextmanager
+def history_of(settings: Settings) -> Iterator[History]:
+    """The journal to read in; its trouble ends the command."""
+    try:
+        history = History(settings.journal_url.get_secret_value()).open()
+        try:
+            yield history
+        finally:
+            history.close()
+    except JournalError as error:
+        raise CommandFailed(Exit.UNREACHABLE, f"{error}; see ecs-worker check, ECS_JOURNAL_URL") from error
+
+
+def list_requests(settings: Settings, wanted: Wanted, output: Format) -> None:
+    """Print requests, newest first."""
+    with history_of(settings) as history:
+        found = history.requests(wanted)
+    if output is not Format.TABLE:
+        show_json([_brief(one) for one in found], output)
+        return
+    page = Page()
+    page.table(
+        [
+            {
+                "received": shown(one.received_at), "state": one.state.value, "request": one.name,
+                "operation": one.operation, "tenant": one.tenant, "deliveries": one.deliveries,
+                "result": result_line(one.result),
+            }
+            for one in found
+        ]
+    )  # fmt: skip
+    if wanted.limit is not None and len(found) == wanted.limit:
+        page.line(f"the newest {wanted.limit}; --limit shows more")
+
+
+def show_request(settings: Settings, key: str, output: Format) -> None:
+    """Print all that is known of a request, of each where several have this name."""
+    with history_of(settings) as history:
+        found = history.find(key)
+        replays = {one.key: history.replays(name=one.name) for one in found}
+    if not found:
+        raise CommandFailed(
+            Exit.CHECK_FAILED,
+            f"the journal knows no request {key!r}; it is asked by message_id, orderId, flowId or the whole key "
+            "(what was refused for its form or identity is not in the journal: see ecs-worker dead list)",
+        )
+    if output is not Format.TABLE:
+        show_json([record(one, replays[one.key]) for one in found], output)
+        return
+    for one in found:
+        print_request(Page(), one, replays[one.key])
+
+
+def _brief(request: Request) -> dict[str, Any]:
+    result = request.result or {}
+    return {
+        "key": request.key, "operation": request.operation, "tenant": request.tenant, "state": request.state.value,
+        "received_at": wire(request.received_at), "updated_at": wire(request.updated_at),
+        "deliveries": request.deliveries, "attempts": request.attempts, "code": result.get("code"),
+        "reason": reason_of(result),
+    }  # fmt: skip
+
+
+def record(request: Request, replays: list[Replay]) -> dict[str, Any]:
+    """A request as JSON (contract 9)."""
+    told = [one for one in request.effects if one.name.startswith(_TOLD)]
+    return {
+        "key": request.key, "operation": request.operation, "tenant": request.tenant, "state": request.state.value,
+        "received_at": wire(request.received_at), "updated_at": wire(request.updated_at),
+        "deliveries": request.deliveries, "attempts": request.attempts,
+        "effects": [
+            {
+                "name": one.name, "intended_at": wire(one.intended_at), "outcome": one.outcome,
+                "request_id": one.request_id,
+            }
+            for one in request.effects if _is_effect(one)
+        ],
+        "result": mask(request.result),
+        "course": [
+            {"status": one.name.removeprefix(_TOLD), "progress": _value(one), "time": wire(one.intended_at)}
+            for one in told
+        ],
+        "updates": mask(list(request.updates)),
+        "remembered": {
+            one.name: mask(_value(one)) for one in request.effects if not _is_effect(one) and one not in told
+        },
+        "replays": [replay_row(one) for one in replays],
+    }  # fmt: skip
+
+
+def replay_row(replay: Replay) -> dict[str, Any]:
+    """What an operator did with a message, as JSON."""
+    return {
+        "batch": replay.batch, "action": replay.action, "operator": replay.operator, "id": replay.message_id,
+        "key": replay.name, "operation": replay.operation, "origin": replay.origin, "code": replay.code,
+        "failed_at": replay.failed_at, "state": replay.state.value, "pinned_at": wire(replay.pinned_at),
+        "done_at": wire(replay.done_at), "arrived_at": wire(replay.arrived_at),
+    }  # fmt: skip
+
+
+def print_request(page: Page, request: Request, replays: list[Replay]) -> None:
+    """A request for a tired person's eyes."""
+    page.heading(request.key)
+    page.facts(
+        {
+            "operation": request.operation,
+            "tenant": request.tenant,
+            "state": _STATES[request.state],
+            "received": f"{shown(request.received_at)} ({ago(request.received_at)})",
+            "last change": f"{shown(request.updated_at)} ({ago(request.updated_at)})",
+            "deliveries": f"{request.deliveries}, failed attempts before the last: {request.attempts}",
+            "result": result_line(request.result) or "none yet",
+        }
+    )
+    _print_effects(page, [one for one in request.effects if _is_effect(one)])
+    _print_course(page, request)
+    if replays:
+        page.line("what operators did with it while it was parked")
+        page.table([replay_line(one) for one in replays], indent=2)
+
+
+def _print_effects(page: Page, effects: list[EffectRecord]) -> None:
+    page.line("what was done in the cloud" if effects else "nothing was done in the cloud")
+    page.table(
+        [
+            {
+                "meant at": shown(one.intended_at), "effect": one.name, "what became of it": _outcome_line(one),
+                "OpenStack request": one.request_id or "",
+            }
+            for one in effects
+        ],
+        indent=2,
+    )  # fmt: skip
+
+
+def _print_course(page: Page, request: Request) -> None:
+    told = [one for one in request.effects if one.name.startswith(_TOLD)]
+    course = [
+        {"time": shown(one.intended_at), "update": f"{one.name.removeprefix(_TOLD)} {_value(one)} %"} for one in told
+    ]
+    course += [{"time": str(update.get("time")), "update": _update_line(update)} for update in request.updates]
+    if course:
+        page.line("what was told (updates)")
+        page.table(course, indent=2)
+
+
+def replay_line(replay: Replay) -> dict[str, Any]:
+    return {
+        "at": shown(replay.done_at or replay.pinned_at), "what": f"{replay.action}: {replay.state.value}",
+        "by": replay.operator, "batch": replay.batch, "a worker met it": shown(replay.arrived_at),
+    }  # fmt: skip
+
+
+def _is_effect(effect: EffectRecord) -> bool:
+    """Whether something was done: a value that is remembered is written down in the same way."""
+    return effect.outcome is None or "value" not in effect.outcome
+
+
+def _value(effect: EffectRecord) -> Any:
+    return (effect.outcome or {}).get("value")
+
+
+def _outcome_line(effect: EffectRecord) -> str:
+    outcome = effect.outcome
+    if outcome is None:
+        return "not known: begun, and cut off before the answer was written down"
+    if "refused" in outcome:
+        return f"refused by OpenStack ({outcome['refused']})"
+    if "found" in outcome:
+        return "done: found in the cloud after its answer was lost"
+    return f"done ({outcome.get('status')})"
+
+
+def _update_line(update: Mapping[str, Any]) -> str:
+    final = ", final" if update.get("final") else ""
+    return f"{update.get('resource')} {update.get('id')}: {update.get('status')}{final}"
+
+
+def reason_of(result: Mapping[str, Any]) -> str | None:
+    """The word for programs in a result."""
+    data = result.get("data")
+    reason = data.get("reason") if isinstance(data, dict) else None
+    return reason if isinstance(reason, str) else None
+
+
+def result_line(result: Mapping[str, Any] | None) -> str:
+    """Code, message and reason in a line; empty where there is no result."""
+    if result is None:
+        return ""
+    reason = reason_of(result)
+    return f"{result.get('code')} {result.get('message')}" + (f" ({reason})" if reason else "")

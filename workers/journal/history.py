@@ -1,0 +1,179 @@
+"""The journal as a person reads it: beside workers that write, waiting for none of them, changing nothing."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Select, func, or_, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from workers.journal import schema
+from workers.journal.database import (
+    current_revision,
+    head_revision,
+    is_sqlite,
+    open_engine,
+    reading_engine,
+    url_without_password,
+)
+from workers.journal.operations import effects_of
+from workers.journal.records import Batch, JournalError, Kind, Replay, ReplayState, Request, State
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which requests are listed; `since` is in Unix seconds."""
+
+    state: State | None = None
+    operation: str | None = None
+    tenant: str | None = None
+    since: float | None = None
+    limit: int | None = None
+
+
+class History:
+    """Reads of the journal. They block; `JournalError` where the database cannot be read."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._engine = reading_engine(open_engine(url))
+
+    def open(self) -> "History":
+        """See that there is a journal of the revision that this version reads."""
+        database = self._engine.url.database
+        if is_sqlite(self._engine) and not Path(database or "").exists():
+            raise JournalError(f"there is no journal at {url_without_password(self._url)} yet")
+        found = current_revision(self._engine)
+        if found != head_revision():
+            raise JournalError(
+                f"the journal is of revision {found or 'none'}, and this version reads {head_revision()}: "
+                "a worker of this version brings it up to date at its start"
+            )
+        return self
+
+    def close(self) -> None:
+        """Let the database go."""
+        self._engine.dispose()
+
+    def requests(self, wanted: Wanted) -> list[Request]:
+        """Requests without their effects, newest first."""
+        columns = schema.requests.c
+        statement = select(schema.requests).order_by(columns.received_at.desc(), columns.key)
+        for column, value in (
+            (columns.state, wanted.state), (columns.operation, wanted.operation), (columns.tenant, wanted.tenant),
+        ):  # fmt: skip
+            if value is not None:
+                statement = statement.where(column == value)
+        if wanted.since is not None:
+            statement = statement.where(columns.received_at >= wanted.since)
+        with self._reading() as connection:
+            return [request_of(row) for row in connection.execute(statement.limit(wanted.limit))]
+
+    def find(self, word: str) -> list[Request]:
+        """The requests with this key or name, newest first, with their effects."""
+        with self._reading() as connection:
+            return find_requests(connection, word)
+
+    def batches(self, limit: int | None = None) -> list[Batch]:
+        """The sets of parked messages that operators took in hand, newest first."""
+        columns = schema.replays.c
+        begun = func.min(columns.pinned_at)
+        statement = (
+            select(
+                columns.batch, columns.action, columns.operator, begun, func.max(columns.done_at),
+                func.count(), func.count(columns.done_at),
+            )
+            .where(columns.state != ReplayState.AGAIN)
+            .group_by(columns.batch, columns.action, columns.operator)
+            .order_by(begun.desc())
+        )  # fmt: skip
+        with self._reading() as connection:
+            return [Batch(*row) for row in connection.execute(statement.limit(limit))]
+
+    def replays(self, *, batch: str | None = None, name: str | None = None) -> list[Replay]:
+        """What became of the messages of a batch, or of those of a name, in the order in which they were pinned."""
+        columns = schema.replays.c
+        statement = select(schema.replays).where(columns.state != ReplayState.AGAIN)
+        if batch is not None:
+            statement = statement.where(columns.batch == batch)
+        if name is not None:
+            statement = statement.where(or_(columns.name == name, columns.message_id == name))
+        with self._reading() as connection:
+            rows = connection.execute(statement.order_by(columns.pinned_at, columns.batch, columns.position))
+            return [replay_of(row) for row in rows]
+
+    def results(self, names: Sequence[str]) -> dict[str, Request]:
+        """The newest request of each of these names, without effects."""
+        columns = schema.requests.c
+        found: dict[str, Request] = {}
+        with self._reading() as connection:
+            for begin in range(0, len(names), _AT_ONCE):
+                some = columns.name.in_(names[begin : begin + _AT_ONCE])
+                rows = connection.execute(select(schema.requests).where(some).order_by(columns.received_at))
+                found |= {row.name: request_of(row) for row in rows}
+        return found
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with reading(self._engine) as connection:
+            yield connection
+
+
+#: Values of one IN.
+_AT_ONCE = 500
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection; its errors as `JournalError`."""
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise JournalError(f"the journal cannot be read: {reason}") from None
+
+
+def find_requests(connection: Connection, word: str) -> list[Request]:
+    """The requests with this key or name, newest first."""
+    columns = schema.requests.c
+    statement: Select[Any] = select(schema.requests).where(or_(columns.key == word, columns.name == word))
+    rows = connection.execute(statement.order_by(columns.received_at.desc())).all()
+    return [request_of(row, effects_of(connection, row.key).values()) for row in rows]
+
+
+def find_admitted(connection: Connection, kind: Kind, name: str, digest: str, pass_hash: str) -> str | None:
+    """The tenant of the request with this name and content that was given this pass; None where there is none."""
+    columns = schema.requests.c
+    statement = select(columns.tenant, columns.pass_hash).where(
+        columns.name == name, columns.kind == kind.value, columns.digest == digest
+    )
+    for row in connection.execute(statement):
+        if pass_hash in (row.pass_hash or "").split():
+            return str(row.tenant)
+    return None
+
+
+def request_of(row: Any, effects: Iterable[Any] = ()) -> Request:
+    """A row as a record."""
+    return Request(
+        key=row.key, name=row.name, kind=Kind(row.kind), operation=row.operation, tenant=row.tenant,
+        digest=row.digest, state=State(row.state), attempts=row.attempts, deliveries=row.deliveries,
+        received_at=row.received_at, updated_at=row.updated_at, owner=row.owner,
+        result=json.loads(row.result) if row.result is not None else None,
+        updates=tuple(json.loads(row.updates)) if row.updates is not None else (),
+        effects=tuple(effects),
+    )  # fmt: skip
+
+
+def replay_of(row: Any) -> Replay:
+    """A row as a record."""
+    return Replay(
+        id=row.id, batch=row.batch, position=row.position, action=row.action, operator=row.operator, name=row.name,
+        message_id=row.message_id, operation=row.operation, origin=row.origin, code=row.code, failed_at=row.failed_at,
+        identity=row.identity, digest=row.digest, tenant=row.tenant,
+        state=ReplayState(row.state), pinned_at=row.pinned_at, done_at=row.done_at, arrived_at=row.arrived_at,
+    )  # fmt: skip
