@@ -8,10 +8,12 @@ from handlers.compute import Server
 from handlers.context import Context
 from handlers.power import FIRST_TASK, begin, effect_name
 from handlers.servers import STATES, find_servers, follow_to_end, judge_state, unknown_server, unpaid, wait_until_idle
+from handlers.together import all_of
 from messages.codes import Code
 from messages.commands import PowerBatch
 from messages.errors import OutcomeUnknown, Refused, Transient
 from messages.results import Result
+from messages.status import server_update
 
 #: What became of each server; None: right, but not begun.
 Verdicts = Mapping[str, Refused | None]
@@ -83,12 +85,13 @@ async def _begin_one(server_id: str, task: PowerBatch, server: Server | None, co
 async def _follow_all(task: PowerBatch, servers: Mapping[str, Server], answer: Result, context: Context) -> None:
     accepted = {one["id"] for one in answer.data["servers"] if one["code"] == Code.OK.wire}
     first = FIRST_TASK[task.power, task.force]
-    async with asyncio.TaskGroup() as following:
-        for server_id in task.server_ids:
-            if server_id in accepted and (server := servers.get(server_id)):
-                following.create_task(
-                    follow_to_end(context, server, task.power.value, first, effect_name(task.power, server_id))
-                )
+    action = task.power.value
+    await all_of(
+        follow_to_end(context, servers[one], action, first, effect_name(task.power, one))
+        for one in accepted & servers.keys()
+    )
+    for gone in accepted - servers.keys():  # since an earlier run had it accepted
+        await context.tell(server_update(gone, action, "DELETED", None, final=True))
 
 
 def _listed(verdicts: Verdicts, unharmed: Result | None = None) -> list[dict[str, Any]]:

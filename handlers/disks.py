@@ -8,10 +8,12 @@ from handlers.volumes import Volume
 
 def system_and_data(server: Server, attached: Iterable[Volume]) -> tuple[Volume | None, list[Volume]]:
     """The system disk where it is a volume, and the others in the order of their devices."""
-    volumes = sorted(attached, key=lambda one: (not one.bootable, one.device or ""))
-    if server.image_id is None and volumes:
-        return volumes[0], volumes[1:]
-    return None, volumes
+    # The shorter name first: /dev/vdz comes before /dev/vdaa.
+    volumes = sorted(attached, key=lambda one: (len(one.device or ""), one.device or ""))
+    if server.image_id is not None or not volumes:
+        return None, volumes
+    system = next((one for one in volumes if one.bootable), volumes[0])
+    return system, [one for one in volumes if one is not system]
 
 
 def image_of(server: Server, system: Volume | None) -> str | None:

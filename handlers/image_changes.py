@@ -11,6 +11,7 @@ from handlers.errors import CloudRefusal, NotFound
 from handlers.image_course import follow_deletion
 from handlers.image_queries import find_image, unknown_image
 from handlers.images import Image, delete_image, find_images, get_image, patch_image
+from handlers.together import all_of
 from handlers.volumes import list_volumes
 from messages.codes import Code
 from messages.errors import OutcomeUnknown, Refused, Transient
@@ -40,7 +41,7 @@ async def remove_images(task: DeleteImages, context: Context) -> Result:
     answer = Result.restored(record)
     await context.answer(answer)
     deleted = [one["id"] for one in answer.data["images"] if one["code"] == Code.OK.wire]
-    await asyncio.gather(*(follow_deletion(one, context) for one in deleted))
+    await all_of(follow_deletion(one, context) for one in deleted)
     return answer
 
 

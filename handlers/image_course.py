@@ -1,12 +1,13 @@
 """What is told of an image: from queued to active, or to its end."""
 
 from handlers.context import Context
-from handlers.errors import NotFound
+from handlers.errors import CloudRefusal, NotFound
 from handlers.images import get_image
+from messages.errors import Transient
 from messages.status import image_update
 
 _ENDS = frozenset({"active", "killed", "deactivated", "deleted"})
-_GONE = "deleted"
+_GONE, _GOING = "deleted", "pending_delete"
 #: As every image begins; it may be over before anybody looks.
 _FIRST = "queued"
 
@@ -20,9 +21,12 @@ async def follow_creation(image_id: str, effect: str, context: Context) -> None:
 async def follow_deletion(image_id: str, context: Context) -> None:
     """Until it is gone, which it mostly is at once."""
     try:
-        status = (await context.patiently(lambda: get_image(context.project, image_id))).status
+        status = (await get_image(context.project, image_id)).status
     except NotFound:
         status = _GONE
+    except (Transient, CloudRefusal):
+        # It has been answered: whatever Glance says now must not make another answer of it. The watch goes on asking.
+        status = _GOING
     await _follow(image_id, None, f"delete:{image_id}", status, context)
 
 

@@ -10,7 +10,7 @@ from handlers.context import Context
 from handlers.disks import image_of, system_and_data
 from handlers.errors import CloudRefusal
 from handlers.images import find_images
-from handlers.server_view import Surroundings, Thing, addresses_of, server_details, server_view
+from handlers.server_view import Surroundings, Thing, inner_addresses, policy_of, server_details, server_view
 from handlers.servers import find_server, unknown_server
 from handlers.volumes import Volume, list_volumes
 from messages.codes import Code
@@ -18,7 +18,7 @@ from messages.errors import Transient
 from messages.paging import Sort
 from messages.results import Result
 from messages.servers import ListServers, Search, ShowServer
-from messages.status import STATUS_WORDS
+from messages.status import is_unusual
 
 #: The value that a search by status takes for everything that is not well.
 _UNUSUAL = "unusual"
@@ -62,18 +62,13 @@ def _matches(server: Server, search: Search | None) -> bool:
         case "uuid":
             return wanted == server.id
         case "status":
-            return _is_unusual(server) if wanted == _UNUSUAL else wanted == server.status.lower()
+            return is_unusual(server.status) if wanted == _UNUSUAL else wanted == server.status.lower()
         case _:
             return wanted in name or wanted in server.id or _has_address(server, wanted)
 
 
 def _has_address(server: Server, part: str) -> bool:
-    return any(part in address.lower() for address in addresses_of(server))
-
-
-def _is_unusual(server: Server) -> bool:
-    status = server.status.lower()
-    return status == "error" or status not in STATUS_WORDS or status == "unknown"
+    return any(part in address.lower() for address in inner_addresses(server))
 
 
 def _sorted(servers: Iterable[Server], sort: Sort) -> Sequence[Server]:
@@ -125,7 +120,7 @@ async def _volumes(context: Context) -> dict[str, Volume]:
 
 async def _policies(floating_ips: Iterable[Thing], context: Context) -> list[Thing]:
     """Asked for only where one is used: not every Neutron has them."""
-    if not any(one.get("qos_policy_id") for one in floating_ips):
+    if not any(policy_of(one) for one in floating_ips):
         return []
     return await context.patiently(lambda: networks.list_policies(context.project))
 

@@ -21,6 +21,13 @@ _FEE_FIELDS = {
 #: `bandwidth=10`, `chargemode: Bandwidth`: in a tag or in the description of a floating IP.
 _NOTE = re.compile(r"\b(bandwidth|chargemode|iptype)\s*[=:]\s*([^\s,;]+)", re.IGNORECASE)
 _KILO = 1000
+#: What owns the port by which a router joins a subnet: a plain router, a distributed, a highly available one.
+_JOINTS = frozenset(
+    {
+        "network:router_interface", "network:router_interface_distributed",
+        "network:ha_router_replicated_interface",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +90,10 @@ def server_details(server: Server, around: Surroundings) -> dict[str, Any]:
     }
 
 
-def addresses_of(server: Server) -> list[str]:
-    """All its IP addresses, as Nova knows them."""
+def inner_addresses(server: Server) -> list[str]:
+    """Its IP addresses in its own networks, as Nova knows them; floating ones are not among them."""
     networks = server.body.get("addresses") or {}
-    return [one["addr"] for network in networks.values() for one in network]
+    return [one["addr"] for network in networks.values() for one in network if one.get("OS-EXT-IPS:type") != "floating"]
 
 
 def image_words_of(properties: Mapping[str, Any]) -> dict[str, str | None]:
@@ -133,7 +140,7 @@ def _vpc(ports: Iterable[Thing], around: Surroundings) -> Thing:
     """The router that joins the first subnet."""
     first = next((one["subnet_id"] for port in ports for one in port["fixed_ips"]), None)
     for port in around.ports:
-        joins = port["device_id"] in around.routers and port["device_owner"].startswith("network:router_interface")
+        joins = port["device_id"] in around.routers and port["device_owner"] in _JOINTS
         if joins and any(one["subnet_id"] == first for one in port["fixed_ips"]):
             return around.routers[port["device_id"]]
     return {}
@@ -162,7 +169,7 @@ def _eip(port_ids: set[str], around: Surroundings) -> dict[str, Any] | None:
         return None
     one = min(found, key=lambda each: (each.get("created_at") or "", each["id"]))
     notes = _notes(one)
-    bandwidth = _limit(around.policies.get(one.get("qos_policy_id") or "", {})) or notes.get("bandwidth")
+    bandwidth = _limit(around.policies.get(policy_of(one) or "", {})) or notes.get("bandwidth")
     return {
         "eipid": one["id"],
         "iptype": notes.get("iptype"),
@@ -170,6 +177,11 @@ def _eip(port_ids: set[str], around: Surroundings) -> dict[str, Any] | None:
         "chargemode": notes.get("chargemode"),
         "ip_addr": one["floating_ip_address"],
     }
+
+
+def policy_of(floating_ip: Thing) -> str | None:
+    """The id of the QoS policy that it is under: its own, else that of its network."""
+    return floating_ip.get("qos_policy_id") or floating_ip.get("qos_network_policy_id")
 
 
 def _notes(floating_ip: Thing) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The console's requests about images (contract 4)."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +26,8 @@ OWN_ATTRIBUTES = frozenset(
         "is_public", "stores",
     }
 )  # fmt: skip
+#: Nova's own rule for the name of an item.
+_ITEM = re.compile(r"[a-zA-Z0-9\-_:. ]{1,255}")
 #: Prefixes of properties that mean something to OpenStack, and are no customer's to set.
 _RESERVED = ("img_signature", "os_glance", "owner_specified", "ecs_")
 
@@ -164,10 +167,12 @@ def _operation(operation: Mapping[str, Any]) -> tuple[PatchedField, str | None]:
 
 
 def _property(name: str) -> str:
-    lowered = name.strip().lower()
-    if not lowered or len(lowered) > MAX_TEXT or lowered in OWN_ATTRIBUTES or lowered.startswith(_RESERVED):
-        raise wrong("metadata", f"{name} is not for a customer to set")
-    return name.strip()
+    trimmed = name.strip()
+    if not _ITEM.fullmatch(trimmed):
+        raise wrong("metadata", "a name has 1..255 letters, digits, blanks or -_:.")
+    if trimmed.lower() in OWN_ATTRIBUTES or trimmed.lower().startswith(_RESERVED):
+        raise wrong("metadata", f"{trimmed} is not for a customer to set")
+    return trimmed
 
 
 def _text(value: Any, name: str) -> str:

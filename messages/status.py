@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-#: The API document's table of statuses, and the ones that it lacks.
+#: The API document's table of statuses.
 STATUS_WORDS = {
     "active": "运行中",
     "deleted": "已删除",
@@ -20,6 +20,9 @@ STATUS_WORDS = {
     "resize": "变更规格中",
     "rebuild": "重置系统中",
     "password": "重置密码中",
+}
+#: The statuses that it lacks.
+_MORE_STATUS_WORDS = {
     "verify_resize": "变更规格待确认",
     "revert_resize": "回退规格中",
     "suspended": "已挂起",
@@ -31,7 +34,6 @@ STATUS_WORDS = {
 }
 #: The API document's table of task states; a known one wins over the status.
 TASK_WORDS = {"powering-on": "开机中", "powering-off": "关机中", "deleting": "删除中"}
-
 
 #: The API document's table of images' statuses, and the ones that it lacks.
 IMAGE_WORDS = {
@@ -78,7 +80,12 @@ def server_words(status: str, task_state: str | None) -> str | None:
     """The document's text for a server's state; None where it has none."""
     if task_state is not None and (words := TASK_WORDS.get(task_state.lower())):
         return words
-    return STATUS_WORDS.get(status.lower())
+    return STATUS_WORDS.get(status.lower()) or _MORE_STATUS_WORDS.get(status.lower())
+
+
+def is_unusual(status: str) -> bool:
+    """Whether a server is not well: in ERROR, or in a status that the API document does not know."""
+    return status.lower() == "error" or status.lower() not in STATUS_WORDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ _TASK_STATUS = {
     "resized": {"resize_reverting": "REVERT_RESIZE"},
 }
 _POWER = {"active": 1, "stopped": 4, "resized": 1, "paused": 3}
+_TAGGED_IN = ("active", "paused", "suspended", "stopped")
 _NO_METADATA_IN = ("resized", "error", "building")
 #: Everything is on one.
 _HOST = "compute-1"
@@ -137,6 +138,8 @@ class Nova:
         server, wanted = _server(self._world, request), (await body_of(request)).get("tags")
         if not isinstance(wanted, list) or not all(re.fullmatch("[^,/]{1,60}", str(one)) for one in wanted):
             raise ApiError(400, f"Invalid input for field/attribute tags. Value: {wanted}.")
+        if server.vm_state not in _TAGGED_IN:
+            raise ApiError(409, f"Cannot 'update tags' instance {server.id} while it is in vm_state {server.vm_state}")
         server.tags = list(dict.fromkeys(wanted))
         return _answer({"tags": server.tags})
 

@@ -154,6 +154,20 @@ def test_what_may_not_be_deleted_is_not(requester: Requester, tenant: Tenant) ->
     patch(tenant, protected, "protected", False)
 
 
+def test_what_was_answered_stays_answered_though_glance_no_longer_speaks(
+    requester: Requester, tenant: Tenant, cloud: Any
+) -> None:
+    image_id = queued_image(tenant)
+    cloud.fault("api.glance", match=f"^GET .*/images/{image_id}", error="not now", status=403, times=1)
+    body = {"images": [{"id": image_id}]}
+    message_id = requester.command("image.batch_delete", body=body)
+    assert requester.last_update_of("image", message_id).body["status"] == "deleted"
+    first = requester.result_of(message_id)
+    requester.command("image.batch_delete", body=body, message_id=message_id, correlation_id="again")
+    assert requester.result_of("again").raw == first.raw
+    assert first.body["data"]["status"] == "删除成功1台,删除失败0台"
+
+
 def test_what_may_not_be_changed_is_not(requester: Requester, tenant: Tenant) -> None:
     queued = queued_image(tenant)
     renaming = [{"op": "replace", "path": "/name", "value": "x"}]

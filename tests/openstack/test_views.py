@@ -112,6 +112,9 @@ def test_an_unusual_server_is_found(requester: Requester, tenant: Tenant, cloud:
     admin.act(server_id, {"os-resetState": {"state": "error"}})
     admin.close()
     assert "broken" in listed(requester, searchField="status", searchValue="UNUSUAL")[1]
+    # Nova tags no server in ERROR.
+    answer = ask(requester, "server.tags.update", server_id=server_id, tags="x")
+    assert (answer["code"], answer["message"]) == ("101.001012", "存在未知状态的云服务器，请重新选择云服务器")
     (shown,) = ask(requester, "server.list", searchValue=server_id)["data"]["servers"]
     assert (shown["status"], shown["translation"]) == ("error", "错误/创建失败")
 

@@ -78,6 +78,7 @@ def test_an_image_to_be_made() -> None:
             ({"name": "x", "description": "y", "metadata": metadata}, "metadata")
             for metadata in (
                 {"Owner": "z"}, {"img_signature_hash": "z"}, {"ecs_request": "z"}, {"": "z"}, {"k": 1}, ["k"],
+                {"名": "z"}, {"a/b": "z"}, {"k" * 256: "z"},
                 {str(n): "v" for n in range(101)},
             )
         ),

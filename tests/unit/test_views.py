@@ -10,9 +10,9 @@ import pytest
 from handlers.compute import Server
 from handlers.image_queries import image_view
 from handlers.images import Image
-from handlers.server_view import Surroundings, server_details, server_view
+from handlers.server_view import Surroundings, inner_addresses, server_details, server_view
 from handlers.volumes import Volume
-from messages.status import server_words
+from messages.status import is_unusual, server_words
 
 GOLDEN = Path(__file__).parent / "golden"
 SERVER, IMAGE = "9168b536-cd40-4630-b43f-b259807c6e87", "1189efbf-d48b-46ad-a823-94b942e2a000"
@@ -125,6 +125,42 @@ def test_an_image_that_is_gone_is_known_by_the_volume() -> None:
     assert shown["image"] == {"id": IMAGE, "name": "old", "system": "debian", "systemType": "linux", "tags": None}
 
 
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        ("network:router_interface", "myvpc"), ("network:ha_router_replicated_interface", "myvpc"),
+        ("network:router_ha_interface", None), ("network:router_gateway", None),
+    ],
+)  # fmt: skip
+def test_the_vpc_is_the_router_that_joins_the_subnet_whatever_its_kind(owner: str, name: str | None) -> None:
+    mine = port("xxx", SERVER, "compute:nova", "10.20.30.137")
+    around = replace(AROUND, ports=[port("r", ROUTER, owner, "10.20.30.1"), mine])
+    assert server_view(server(), around)["vpcname"] == name
+
+
+def test_data_disks_are_in_the_order_of_their_devices() -> None:
+    made = {"root": "/dev/vda", "b": "/dev/vdb", "z": "/dev/vdz", "aa": "/dev/vdaa"}
+    volumes = {
+        one: volume(one, one, 1, device, bootable="true" if one in ("root", "z") else "false")
+        for one, device in made.items()
+    }
+    attached = [{"id": one} for one in ("aa", "z", "root", "b")]
+    booted_from_volume = server(**{"os-extended-volumes:volumes_attached": attached})
+    shown = server_view(booted_from_volume, replace(AROUND, volumes=volumes))
+    assert [one["volumeid"] for one in shown["data_volumes"]] == ["b", "z", "aa"]
+
+
+def test_a_floating_ip_without_a_policy_of_its_own_is_under_its_networks() -> None:
+    one = {"id": "e", "port_id": "xxx", "floating_ip_address": "1.2.3.4", "qos_policy_id": None}
+    around = replace(AROUND, floating_ips=[one | {"qos_network_policy_id": "q"}])
+    assert server_view(server(), around)["eip"]["bandwidth"] == 10
+
+
+def test_a_floating_address_is_no_inner_one() -> None:
+    kinds = [{"addr": "10.0.0.5", "OS-EXT-IPS:type": "fixed"}, {"addr": "1.2.3.4", "OS-EXT-IPS:type": "floating"}]
+    assert inner_addresses(server(addresses={"net": kinds})) == ["10.0.0.5"]
+
+
 @pytest.mark.parametrize("text", ["bandwidth=ten", "", "bandwidth"])
 def test_a_bandwidth_that_nobody_tells_is_null(text: str) -> None:
     one = {"id": "e", "port_id": "xxx", "floating_ip_address": "1.2.3.4", "description": text}
@@ -150,3 +186,8 @@ def test_an_image_is_shown_as_in_the_document() -> None:
 )  # fmt: skip
 def test_the_tables_of_the_document_in_any_case(status: str, task: str | None, words: str | None) -> None:
     assert server_words(status, task) == words
+
+
+def test_unusual_is_an_error_and_what_the_document_does_not_know() -> None:
+    assert [status for status in ("ACTIVE", "Shutoff", "BUILD", "RESIZE", "Password") if is_unusual(status)] == []
+    assert all(map(is_unusual, ("ERROR", "error", "UNKNOWN", "SUSPENDED", "RESCUE", "VERIFY_RESIZE", "NEW_IN_NOVA")))
