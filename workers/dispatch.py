@@ -286,7 +286,9 @@ class Dispatcher:
             if isinstance(decision, Retry):
                 await self._put_off(session, begun, decision, attempts)
                 return
-            result = self._refusals.result(request, decision.refused)
+            # What was answered already stays the answer, whatever goes wrong with telling its course.
+            answered = session.answered.done()
+            result = session.answered.result() if answered else self._refusals.result(request, decision.refused)
             park = decision.refused if decision.park else None
             self._end_order(session)
             session.log.info("request.failed", why=decision.refused.detail, reason=decision.refused.reason)
