@@ -15,11 +15,15 @@ from pika.spec import Basic
 
 from workers.connection import Link
 from workers.envelope import Envelope
+from workers.headers import short_text
+from workers.properties import UNREADABLE_HEADERS
 
 log = structlog.get_logger()
 
 #: Seconds before a channel that the broker closed is opened again.
 REOPEN_DELAY = 1.0
+#: The end of the year 9999, in Unix seconds.
+_LAST_SECOND = 253402300799
 
 
 class Delivery:
@@ -30,13 +34,7 @@ class Delivery:
     def __init__(self, lane: "_Lane", method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         self._lane = lane
         self._tag: int = method.delivery_tag
-        self.envelope = Envelope(
-            lane.queue, method.exchange, _text(method.routing_key), method.redelivered, body,
-            # The correlation id is never read, only given back as it came.
-            _text(properties.message_id), properties.correlation_id, _text(properties.reply_to), _text(properties.type),
-            properties.timestamp, _text(properties.content_type), _text(properties.content_encoding),
-            properties.user_id, properties.headers or {},
-        )  # fmt: skip
+        self.envelope = envelope_of(lane.queue, method, properties, body)
 
     def settle(self) -> None:
         """Ack. Without effect when the connection it came by is gone: then it comes again."""
@@ -47,9 +45,31 @@ class Delivery:
         self._lane.requeue(self._tag)
 
 
+def envelope_of(queue: str, method: Basic.Deliver, given: BasicProperties, body: bytes) -> Envelope:
+    """The message as the broker delivers it; whatever its publisher put into it can be published again."""
+    readable = given.headers is not UNREADABLE_HEADERS
+    return Envelope(
+        queue, method.exchange, _text(method.routing_key), method.redelivered, body, _text(given.message_id),
+        _text(given.correlation_id), _text(given.reply_to), _text(given.type), _time(given.timestamp),
+        _text(given.content_type), _text(given.content_encoding), _text(given.user_id),
+        given.headers or {}, _text(given.app_id), given.priority, _odd(given) + (() if readable else ("headers",)),
+    )  # fmt: skip
+
+
 def _text(value: Any) -> Any:
     """A short string, which pika leaves as bytes where it is no UTF-8."""
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+    return short_text(value) if isinstance(value, bytes) else value
+
+
+def _odd(given: BasicProperties) -> tuple[str, ...]:
+    """The names of those that are no UTF-8. What decides by them (`content_type`) refuses whatever is not its word."""
+    named = ("message_id", given.message_id), ("correlation_id", given.correlation_id), ("reply_to", given.reply_to)
+    return tuple(name for name, value in named if isinstance(value, bytes))
+
+
+def _time(seconds: int | None) -> int | None:
+    """Beyond the year 9999 it is no time that anybody can read: as if it were missing."""
+    return seconds if seconds is None or seconds <= _LAST_SECOND else None
 
 
 @dataclass(frozen=True, slots=True)

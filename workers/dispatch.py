@@ -178,9 +178,9 @@ class Dispatcher:
         if not isinstance(error, EcsError):
             log.error("identity.unforeseen", message_id=request.envelope.message_id, exc_info=error)
         refused = decision.refused
-        is_order = request.kind is Kind.ORDER
         parks = decision.park or refused.code in (Code.PARAMETER, Code.IDENTITY)
-        await self._refusals.refuse(request, refused, park=parks and (is_order or request.envelope.reply_to is None))
+        unheard = request.kind is Kind.ORDER or intake.reply_queue(request.envelope) is None
+        await self._refusals.refuse(request, refused, park=parks and unheard)
 
     # What leaves no journal entry.
 

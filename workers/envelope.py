@@ -11,6 +11,8 @@ class Envelope:
     """Body and properties (contract 2). `user_id` was validated by the broker.
 
     `timestamp` (when it was published, as the publisher says) and `arrived` (when it was delivered): Unix seconds.
+    `unreadable` names the properties that were no UTF-8 (here they are, escaped), and `headers` where they could not be
+    decoded.
     """
 
     queue: str
@@ -27,4 +29,7 @@ class Envelope:
     content_encoding: str | None
     user_id: str | None
     headers: Mapping[str, Any]
+    app_id: str | None = None
+    priority: int | None = None
+    unreadable: tuple[str, ...] = ()
     arrived: float = field(default_factory=time.time)

@@ -13,18 +13,19 @@ from messages.fields import optional_word
 from messages.orders import is_paid, order_type_of, parse_order
 from messages.secrets import mask
 from messages.wire import decode, digest
+from workers import headers
 from workers.envelope import Envelope
 from workers.identity import PASS_HEADER
 from workers.journal import Kind
 from workers.request import Request
-from workers.topology import COMMANDS_EXCHANGE, DEFAULT_RETRY_DELAYS, ORDERS_QUEUE, topology
+from workers.topology import COMMANDS_EXCHANGE, DEFAULT_RETRY_DELAYS, ORDERS_EXCHANGE, ORDERS_QUEUE, topology
 
 #: Headers of a message that comes back from a retry queue.
 ROUTING_KEY_HEADER = "x-ecs-routing-key"
 FIRST_SEEN_HEADER = "x-ecs-first-seen"
 ATTEMPTS_HEADER = "x-ecs-attempts"
 DEADLINE_HEADER = "x-ecs-deadline"
-_MAX_HEADER = 4096
+_PUBLISHED_TO = (COMMANDS_EXCHANGE.name, ORDERS_EXCHANGE.name)
 _OWN_QUEUES = frozenset(queue.name for queue in topology(DEFAULT_RETRY_DELAYS).queues)
 
 
@@ -55,7 +56,7 @@ def read(envelope: Envelope) -> Request:
         _check_properties(envelope)
         return _order(envelope, message) if is_order else _command(envelope, message)
     except Refused as refused:
-        raise Unfit(refused, _operation_of(envelope, message, is_order), is_order, message) from None
+        raise Unfit(refused, operation_of(envelope, message, is_order), is_order, message) from None
 
 
 def _is_order(envelope: Envelope) -> bool:
@@ -73,15 +74,20 @@ def routed_by(envelope: Envelope) -> tuple[str, str]:
 
 def first_seen(envelope: Envelope, now: float) -> float:
     """When the message first came to a worker, in whole Unix seconds where it came before; never in the future."""
-    seen = envelope.headers.get(FIRST_SEEN_HEADER)
+    seen = _ours(envelope, FIRST_SEEN_HEADER)
     # Not a number fails the comparison, too.
     return float(seen) if isinstance(seen, (int, float)) and 0 <= seen <= now else now
 
 
 def attempts(envelope: Envelope) -> int:
     """How often it has been tried before."""
-    count = envelope.headers.get(ATTEMPTS_HEADER)
+    count = _ours(envelope, ATTEMPTS_HEADER)
     return count if isinstance(count, int) and 0 <= count < 10**6 else 0
+
+
+def _ours(envelope: Envelope, name: str) -> Any:
+    """A header of ours. What comes by the publishers' exchanges has been in no queue of ours: there it is forged."""
+    return None if envelope.exchange in _PUBLISHED_TO else envelope.headers.get(name)
 
 
 def deadline(envelope: Envelope) -> float | None:
@@ -101,6 +107,12 @@ def is_own_queue(name: str) -> bool:
     return name in _OWN_QUEUES or name.startswith("ecs.retry.")
 
 
+def reply_queue(envelope: Envelope) -> str | None:
+    """Where a result may go; None where nothing is named, or what no result may be put into. An empty name is none."""
+    name = envelope.reply_to
+    return None if not name or is_own_queue(name) or "reply_to" in envelope.unreadable else name
+
+
 def fingerprint(envelope: Envelope) -> str:
     """What stands for a message that has no usable key of its own."""
     return hashlib.sha256(envelope.body + (envelope.message_id or "").encode()).hexdigest()
@@ -112,11 +124,12 @@ def age(envelope: Envelope) -> float:
 
 
 def _check_properties(envelope: Envelope) -> None:
-    if envelope.reply_to is not None and (is_own_queue(envelope.reply_to) or len(envelope.reply_to) > 255):
+    if envelope.unreadable:
+        raise wrong(envelope.unreadable[0], "it cannot be read")
+    if envelope.reply_to and reply_queue(envelope) is None:
         raise wrong("reply_to", "reply_to names one of the worker's own queues")
     deadline(envelope)
-    if any(isinstance(value, (str, bytes)) and len(value) > _MAX_HEADER for value in envelope.headers.values()):
-        raise wrong("headers", "a header is too long")
+    headers.check(envelope.headers)
 
 
 def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
@@ -155,7 +168,8 @@ def _token(message: dict[str, Any]) -> str | None:
     return token if isinstance(token, str) else None
 
 
-def _operation_of(envelope: Envelope, message: dict[str, Any], is_order: bool) -> str | None:
+def operation_of(envelope: Envelope, message: dict[str, Any], is_order: bool) -> str | None:
+    """What a message that is wrong asked for, as far as it can be told: an operation, or `order.<orderType>`."""
     if is_order:
         return f"order.{order_type_of(message)}"
     named = message.get("operation")

@@ -13,13 +13,14 @@ from messages.results import Result
 from messages.secrets import MASK, could_hold_secret, mask, mask_text
 from messages.wire import encode
 from workers.envelope import Envelope
+from workers.headers import kept, trace
 from workers.identity import PASS_HEADER
 from workers.intake import (
     ATTEMPTS_HEADER,
     FIRST_SEEN_HEADER,
     ROUTING_KEY_HEADER,
     first_seen,
-    is_own_queue,
+    reply_queue,
     routed_by,
 )
 from workers.publisher import Publication, Published, Publisher
@@ -28,7 +29,8 @@ from workers.topology import DEAD_EXCHANGE, RESULTS_EXCHANGE, RETRY_EXCHANGE, RE
 log = structlog.get_logger()
 
 _IDS = UUID("6f1c1d0e-6f0a-5c55-9f0e-3d0c3e6b2a71")
-_TRACE_HEADERS = ("traceparent", "tracestate")
+#: The broker calls a message that only a direct reply-to took unroutable.
+_DIRECT_REPLY = "amq.rabbitmq.reply-to."
 #: Seconds before a message that no queue took is published again, where a taker must exist.
 _RETURNED_DELAY = 1.0
 _MAX_ERROR = 500
@@ -50,17 +52,17 @@ class Outbox:
         shared: dict[str, Any] = {
             "body": body, "message_id": str(uuid5(_IDS, f"{key}|result")), "type": operation,
             "correlation_id": envelope.correlation_id or envelope.message_id,
-            "headers": {"x-ecs-http-status": result.http, **_trace(envelope)},
+            "headers": {"x-ecs-http-status": result.http, **trace(envelope.headers)},
         }  # fmt: skip
         published: list[Awaitable[Any]] = []
         is_order = operation.startswith("order.")
-        replies = envelope.reply_to is not None and not is_own_queue(envelope.reply_to)
-        if replies and envelope.reply_to is not None:
-            reply = Publication("", envelope.reply_to, mandatory=True, **shared)
-            published.append(self._publish_reply(reply))
+        reply_to = reply_queue(envelope)
+        if reply_to is not None:
+            mandatory = not reply_to.startswith(_DIRECT_REPLY)
+            published.append(self._publish_reply(Publication("", reply_to, mandatory=mandatory, **shared)))
         if is_order:
             published.append(self._must_arrive(Publication(RESULTS_EXCHANGE.name, operation, mandatory=True, **shared)))
-        elif not replies:
+        elif reply_to is None:
             published.append(self._publisher.publish(Publication(RESULTS_EXCHANGE.name, operation, **shared)))
         return published
 
@@ -71,7 +73,7 @@ class Outbox:
             Publication(
                 STATUS_EXCHANGE.name, f"{body['resource']}.{body['id']}", encode(body),
                 message_id=str(uuid5(_IDS, identity)), type=body["operation"],
-                correlation_id=envelope.correlation_id or envelope.message_id, headers=_trace(envelope) or None,
+                correlation_id=envelope.correlation_id or envelope.message_id, headers=trace(envelope.headers) or None,
             )
         )  # fmt: skip
 
@@ -82,7 +84,7 @@ class Outbox:
         exchange, routing_key = routed_by(envelope)
         now = time.time()
         headers = {
-            **_kept(envelope.headers),
+            **kept(envelope.headers),
             RETRY_HEADER: str(delay),
             PASS_HEADER: pass_word,
             ATTEMPTS_HEADER: attempts,
@@ -96,7 +98,7 @@ class Outbox:
     async def park(self, envelope: Envelope, refused: Refused, attempts: int, origin: str | None = None) -> None:
         """Put a message that cannot be handled where an operator finds it, without its secrets."""
         headers = {
-            **_kept(envelope.headers),
+            **kept(envelope.headers),
             "x-ecs-error-code": str(refused.code.wire),
             "x-ecs-error": mask_text(f"{refused.code.text_for(refused.subject)}; {refused.detail or ''}")[:_MAX_ERROR],
             "x-ecs-origin-queue": origin or envelope.queue,
@@ -143,21 +145,5 @@ def _again(envelope: Envelope, exchange: str, key: str, body: bytes, headers: Ma
         exchange, key, body, headers=headers, mandatory=True, message_id=envelope.message_id,
         correlation_id=envelope.correlation_id, reply_to=envelope.reply_to, type=envelope.type,
         timestamp=envelope.timestamp, content_type=envelope.content_type, content_encoding=envelope.content_encoding,
+        app_id=envelope.app_id, priority=envelope.priority,
     )  # fmt: skip
-
-
-def _kept(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """The headers that go along. Not the broker's history of the message, which it makes anew each time, and no pass:
-    it is good for one way back.
-    """
-    return {
-        # pika writes no floats.
-        name: str(value) if isinstance(value, float) else mask(value)
-        for name, value in headers.items()
-        if name != PASS_HEADER and not name.startswith(("x-death", "x-first-death"))
-    }
-
-
-def _trace(envelope: Envelope) -> dict[str, str]:
-    found = {name: envelope.headers.get(name) for name in _TRACE_HEADERS} if envelope.headers else {}
-    return {name: value for name, value in found.items() if isinstance(value, str)}

@@ -6,6 +6,7 @@ order, on a new one; so a confirm can never be credited to another message.
 """
 
 import asyncio
+import struct
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -58,6 +59,8 @@ class Publication:
     content_encoding: str | None = None
     reply_to: str | None = None
     timestamp: int | None = None
+    app_id: str | None = None
+    priority: int | None = None
 
 
 @dataclass(slots=True)
@@ -196,7 +199,7 @@ class Publisher:
         one = entry.publication
         try:
             channel.basic_publish(one.exchange, one.routing_key, one.body, _properties(one), one.mandatory)
-        except AMQPError as error:
+        except (AMQPError, ValueError, RecursionError, struct.error) as error:
             if channel.is_open:  # it cannot be written as AMQP: nothing was sent, and no tag was used
                 entry.future.set_exception(error)
                 self._settle()
@@ -281,4 +284,6 @@ def _properties(one: Publication) -> BasicProperties:
         message_id=one.message_id,
         timestamp=one.timestamp if one.timestamp is not None else int(time()),
         type=one.type,
+        app_id=one.app_id,
+        priority=one.priority,
     )

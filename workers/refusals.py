@@ -45,12 +45,13 @@ class Refusals:
         result = Result.refusal(refused)
         if unfit.is_order:
             result = unread_order_result(unfit.message or {}, refused, self._policy.billing_now())
-        if unfit.operation is not None or envelope.reply_to is not None:
+        replies = intake.reply_queue(envelope) is not None
+        if unfit.operation is not None or replies:
             key = f"unfit:{intake.fingerprint(envelope)}"
             await self._tell(
                 envelope, unfit.operation or "unknown", key, result, unfit.message if unfit.is_order else None
             )
-        if unfit.is_order or envelope.reply_to is None or intake.is_own_queue(envelope.reply_to):
+        if unfit.is_order or not replies:
             await self.park(envelope, refused)
         self._metrics.answered(unfit.operation or "unknown", result.code, 0.0)
 

@@ -1,53 +1,73 @@
 """What the broker could not route or gave up on: answered where it says where to, then moved to the dead letters."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import structlog
 
 from handlers.context import Policy
 from messages.codes import Code
 from messages.errors import Refused, wrong
 from messages.order_results import unread_order_result
-from messages.orders import order_type_of
 from messages.results import Result
 from messages.wire import decode
 from workers import intake
 from workers.consumer import Delivery
 from workers.envelope import Envelope
 from workers.outbox import Outbox
-from workers.topology import ORDERS_QUEUE, UNDELIVERED_QUEUE
+from workers.topology import COMMANDS_EXCHANGE, INPUT_QUEUES, ORDERS_QUEUE, UNDELIVERED_EXCHANGE, UNDELIVERED_QUEUE
 
 log = structlog.get_logger()
+
+#: `data.reason` by why the broker took a message out of its queue; the publisher's own `expiration` is a deadline.
+_REASONS = {"expired": "deadline", "maxlen": "queue_full"}
 
 
 async def move_to_dead(delivery: Delivery, outbox: Outbox, policy: Policy) -> None:
     """Answer it as what it is, park it without its secrets, settle it."""
     envelope = delivery.envelope
-    origin = _origin(envelope)
+    death = _last_death(envelope)
     # Never in a queue of ours: no binding wants its routing key.
     refused = wrong("operation", "there is no such operation")
-    if origin is not None:
-        refused = Refused(Code.FAILED, reason="delivery_limit", detail=f"the broker gave up on it in {origin}")
-    operation, result = _answer(envelope, origin, refused, policy)
-    if operation is not None or envelope.reply_to is not None:
+    if death is not None:
+        refused = Refused(Code.FAILED, reason=death.reason, detail=f"the broker gave up on it in {death.queue}")
+    operation, result = _answer(envelope, death is not None and death.was_order, refused, policy)
+    if operation is not None or intake.reply_queue(envelope) is not None:
         key = f"undelivered:{intake.fingerprint(envelope)}"
         for one in outbox.result(envelope, operation or "unknown", key, result):
             await one
-    await outbox.park(envelope, refused, intake.attempts(envelope), origin or UNDELIVERED_QUEUE)
+    origin = death.queue if death is not None else UNDELIVERED_QUEUE
+    await outbox.park(envelope, refused, intake.attempts(envelope), origin)
     log.warning("message.undelivered", message_id=envelope.message_id, origin=origin, why=refused.detail)
     delivery.settle()
 
 
-def _origin(envelope: Envelope) -> str | None:
-    queue = envelope.headers.get("x-first-death-queue")
-    return queue if isinstance(queue, str) else None
+@dataclass(frozen=True, slots=True)
+class _Death:
+    """What the broker says of it: which queue of ours gave it up, and why."""
+
+    queue: str
+    reason: str
+    was_order: bool
 
 
-def _answer(envelope: Envelope, origin: str | None, refused: Refused, policy: Policy) -> tuple[str | None, Result]:
+def _last_death(envelope: Envelope) -> _Death | None:
+    """None for what is only unroutable: it keeps its publisher's exchange, and whatever history he has forged."""
+    deaths = envelope.headers.get("x-death")
+    last: Any = deaths[0] if isinstance(deaths, list) and deaths else None
+    if envelope.exchange != UNDELIVERED_EXCHANGE.name or not isinstance(last, dict):
+        return None
+    queue = last.get("queue")
+    if queue not in INPUT_QUEUES:
+        return None
+    reason = _REASONS.get(str(last.get("reason")), "delivery_limit")
+    return _Death(queue, reason, queue == ORDERS_QUEUE and last.get("exchange") != COMMANDS_EXCHANGE.name)
+
+
+def _answer(envelope: Envelope, is_order: bool, refused: Refused, policy: Policy) -> tuple[str | None, Result]:
     try:
         message = decode(envelope.body, envelope.content_type, envelope.content_encoding)
     except Refused:
         message = {}
-    if origin == ORDERS_QUEUE:
-        return f"order.{order_type_of(message)}", unread_order_result(message, refused, policy.billing_now())
-    named = message.get("operation")
-    known = isinstance(named, str) and origin is not None and len(named) < 100
-    return (str(named) if known else None), Result.refusal(refused)
+    result = Result.refusal(refused) if not is_order else unread_order_result(message, refused, policy.billing_now())
+    return intake.operation_of(envelope, message, is_order), result

@@ -1,0 +1,99 @@
+"""A message's headers, which publishers fill as they like: what a request may carry, and what goes along when it is
+published again, so that the broker takes it and every client can read it.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from messages.errors import wrong
+from messages.secrets import MASK, could_hold_secret, mask
+from workers.identity import PASS_HEADER
+
+#: Bytes of all headers; the broker ends a connection whose headers do not fit into one frame of 128 KiB.
+MAX_HEADERS = 32 * 1024
+#: Tables and arrays inside each other.
+MAX_DEPTH = 8
+#: Bytes of a short string: a property, the name of a header.
+MAX_SHORT = 255
+#: Tells how many headers were left out, for their size.
+LEFT_OUT_HEADER = "x-ecs-headers-left-out"
+#: The broker's own history of the message, which it makes anew.
+_HISTORY = ("x-death", "x-first-death", "x-last-death", "x-delivery-count", "x-acquired-count")
+#: The broker takes CC and BCC for further routing keys: a publisher could have our copy put into others' queues.
+#: A pass is good for one way back.
+_NOT_KEPT = ("CC", "BCC", PASS_HEADER)
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_MAX_TRACESTATE = 512
+
+
+def short_text(raw: bytes) -> str:
+    """A short string that is no UTF-8, as one that is."""
+    return raw.decode("utf-8", "backslashreplace").encode()[:MAX_SHORT].decode("utf-8", "ignore")
+
+
+def check(headers: Mapping[Any, Any]) -> None:
+    """`Refused` where there is more in them than a request may carry."""
+    if headers and _weigh(headers, 0) > MAX_HEADERS:
+        raise wrong("headers", f"the headers are larger than {MAX_HEADERS} bytes")
+
+
+def kept(headers: Mapping[Any, Any]) -> dict[str, Any]:
+    """What goes along: masked, and as much as a request may carry; `x-ecs-headers-left-out` counts what does not."""
+    found: dict[str, Any] = {}
+    room, left_out = MAX_HEADERS, 0
+    for name, value in mask(_plain(headers, 0)).items():
+        if name.startswith(_HISTORY) or name in _NOT_KEPT:
+            continue
+        size = _weigh({name: value}, -1)
+        if size > room:
+            left_out += 1
+        else:
+            room -= size
+            found[name] = value
+    return found | ({LEFT_OUT_HEADER: left_out} if left_out else {})
+
+
+def _weigh(value: Any, depth: int) -> int:
+    """Bytes on the wire, about; the recursion is bounded by the depth that it checks."""
+    if isinstance(value, (str, bytes)):
+        return 5 + (len(value.encode()) if isinstance(value, str) else len(value))
+    if not isinstance(value, (Mapping, list)):
+        return 9
+    if depth >= MAX_DEPTH:
+        raise wrong("headers", f"the headers are nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, Mapping):
+        return 5 + sum(_weigh(name, depth + 1) + _weigh(inner, depth + 1) for name, inner in value.items())
+    return 5 + sum(_weigh(inner, depth + 1) for inner in value)
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """A header's value as any client can read it; pika writes no floats."""
+    if isinstance(value, (Mapping, list)):
+        if depth >= MAX_DEPTH:
+            return "nested too deep"
+        if isinstance(value, Mapping):
+            return {_name(name): _plain(inner, depth + 1) for name, inner in value.items()}
+        return [_plain(inner, depth + 1) for inner in value]
+    if isinstance(value, bytes):
+        return MASK if could_hold_secret(value) else value
+    writable = value is None or isinstance(value, (str, datetime)) or (isinstance(value, int) and _fits(value))
+    return value if writable else str(value)
+
+
+def _fits(number: int) -> bool:
+    return -(2**63) <= number < 2**63
+
+
+def _name(name: str | bytes) -> str:
+    return short_text(name) if isinstance(name, bytes) else name
+
+
+def trace(headers: Mapping[Any, Any]) -> dict[str, str]:
+    """The W3C trace context, where it is one."""
+    parent, state = headers.get("traceparent"), headers.get("tracestate")
+    if not isinstance(parent, str) or not _TRACEPARENT.fullmatch(parent):
+        return {}
+    usable = isinstance(state, str) and len(state) <= _MAX_TRACESTATE and state.isascii() and state.isprintable()
+    return {"traceparent": parent, **({"tracestate": state} if usable else {})}  # type: ignore[dict-item]
