@@ -23,7 +23,7 @@ from messages.images import (
     ShowImage,
     UpdateImage,
 )
-from messages.orders import Order
+from messages.orders import ChangeConfigure
 from messages.results import Result
 from messages.servers import ListServers, ListTags, ShowServer, UpdateTags
 
@@ -45,5 +45,5 @@ HANDLERS: dict[type, Handler] = {
     DeleteImage: remove_image,
     DeleteImages: remove_images,
     UpdateImage: update_image,
-    Order: change_configuration,
+    ChangeConfigure: change_configuration,
 }

@@ -102,6 +102,7 @@ class Cloud:
         self._projects: OrderedDict[str, _Warm] = OrderedDict()
         self._names: dict[str, ProjectName] = {}
         self._named_at = -_NAMES_LAST
+        self._naming: asyncio.Future[None] | None = None
 
     async def project(self, project_id: str) -> "Project":
         """A session scoped to one project, made on first use."""
@@ -147,7 +148,7 @@ class Cloud:
         found = self._names.get(tenant)
         # Whoever floods us with names that do not exist must not flood Keystone.
         if found is None and time.monotonic() - self._named_at > _NAMES_LAST:
-            await self._list_projects()
+            await self._learn_names()
             found = self._names.get(tenant)
         if found is None:
             raise wrong("tenant_id", "the service account has no role in such a project")
@@ -218,6 +219,12 @@ class Cloud:
         connection = await self.in_thread(lambda: _connect(self._settings, name))
         project_id = await self.in_thread(lambda: _project_of(connection))
         return Project(project_id, connection, self.in_thread, self._on_call)
+
+    async def _learn_names(self) -> None:
+        """One question for all who wait: they go on in the order in which they came."""
+        if self._naming is None or self._naming.done():
+            self._naming = asyncio.ensure_future(self._list_projects())
+        await asyncio.shield(self._naming)
 
     async def _list_projects(self) -> None:
         projects = await self.list_projects()

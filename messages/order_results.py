@@ -1,14 +1,17 @@
-"""The result of an order (contract 5): one set, in it a product for each server."""
+"""The result of an order (contract 5): a product set for each set, in it a product for each server.
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+That of a softDown is the message itself, with what became of each of its instances.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from messages.codes import Code
 from messages.errors import Refused
-from messages.orders import Order
+from messages.orders import Order, SoftDown
 from messages.results import Result
 from messages.secrets import mask
 
@@ -19,6 +22,8 @@ class InstanceStatus(StrEnum):
     ACTIVE = "ACTIVE"
     STOP = "STOP"
     ERROR = "ERROR"
+    PENDING_CREATE = "PENDING_CREATE"
+    DELETE = "DELETE"
 
 
 _INSTANCE_STATUS = {
@@ -26,6 +31,9 @@ _INSTANCE_STATUS = {
     "SHUTOFF": InstanceStatus.STOP,
     "STOPPED": InstanceStatus.STOP,
     "ERROR": InstanceStatus.ERROR,
+    "BUILD": InstanceStatus.PENDING_CREATE,
+    "DELETED": InstanceStatus.DELETE,
+    "SOFT_DELETED": InstanceStatus.DELETE,
 }
 
 
@@ -39,65 +47,125 @@ def instance_status(status: str | None) -> InstanceStatus | None:
 
 @dataclass(frozen=True, slots=True)
 class ProductOutcome:
-    """What became of one server: Nova's status (None: there is none) and whether something of it was left changed."""
+    """What became of one server.
 
+    `ordered` is the product that it belongs to, `status` Nova's (None: there is none), `changed` whether something of
+    the customer's was left changed, `more` what else is told of it.
+    """
+
+    ordered: Mapping[str, Any]
+    instance_id: str | None
     status: str | None
     changed: bool
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
-def order_result(order: Order, outcomes: Iterable[ProductOutcome], failure: Refused | None, now: datetime) -> Result:
+def order_result(
+    order: Order, sets: Sequence[Sequence[ProductOutcome]], failure: Refused | None, now: datetime
+) -> Result:
     """The order's result envelope; `now` is in the billing time zone."""
-    ended = list(outcomes)
-    products = [
-        _product(product.ordered, product.instance_id, outcome.status, now)
-        for product, outcome in zip(order.products, ended, strict=True)
-    ]
-    changed = any(outcome.changed for outcome in ended)
-    return _result(order.ordered, order.order_type, products, changed, failure)
+    return _result(order.ordered, order.order_type, sets, failure, now)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceOutcome:
+    """What became of one instance of a softDown: Nova's status (None: there is none), and why it failed."""
+
+    status: str | None
+    failure: Refused | None = None
+
+
+def soft_down_result(order: SoftDown, outcomes: Sequence[InstanceOutcome], now: datetime) -> Result:
+    """The result of a softDown: each instance has its own; the code is that of the first that failed."""
+    failure = next((one.failure for one in outcomes if one.failure is not None), None)
+    return _soft_down_result(
+        order.ordered,
+        [
+            (instance.ordered, instance_status(outcome.status), outcome.failure is None)
+            for instance, outcome in zip(order.instances, outcomes, strict=True)
+        ],
+        failure,
+        now,
+    )
 
 
 def unread_order_result(message: Mapping[str, Any], failure: Refused, now: datetime) -> Result:
     """The failing result of an order that could not be read: what can be echoed of it is."""
-    listed = message.get("productList")
-    products = [
-        _product(product, product.get("instanceId"), None, now)
-        for product in (listed if isinstance(listed, list) else [])
-        if isinstance(product, dict)
+    if "instanceList" in message:
+        instances = [(one, None, False) for one in _objects(message, "instanceList")]
+        return _soft_down_result(message, instances, failure, now)
+    outcomes = [
+        ProductOutcome(product, product.get("instanceId"), None, changed=False)
+        for product in _objects(message, "productList")
     ]
     order_type = message.get("orderType")
-    cleaned = order_type.strip() if isinstance(order_type, str) else None
-    return _result(message, cleaned, products, False, failure)
+    return _result(message, order_type.strip() if isinstance(order_type, str) else None, [outcomes], failure, now)
+
+
+def _objects(message: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    listed = message.get(name)
+    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
 
 
 def _result(
     message: Mapping[str, Any],
     order_type: str | None,
-    products: list[dict[str, Any]],
-    changed: bool,
+    sets: Sequence[Sequence[ProductOutcome]],
     failure: Refused | None,
+    now: datetime,
 ) -> Result:
-    code = failure.code if failure else Code.OK
     data: dict[str, Any] = {name: message.get(name) for name in ("userId", "consoleOrderFlowId", "orderId")}
     if failure and failure.reason:
         data["reason"] = failure.reason
     data["productSetList"] = [
         {
             "productSetStatus": "fail" if failure else "success",
-            "resourceChanged": changed,
+            "resourceChanged": any(outcome.changed for outcome in outcomes),
             "billType": message.get("billType"),
             "orderType": order_type,
             "duration": message.get("duration"),
             "durationUnit": message.get("durationUnit"),
-            "productList": products,
+            "productList": [_product(outcome, now) for outcome in outcomes],
         }
+        for outcomes in sets
     ]
-    return Result.of(code, mask(data), failure.subject if failure else None)
+    return _envelope(data, failure)
 
 
-def _product(ordered: Mapping[str, Any], instance_id: Any, status: str | None, now: datetime) -> dict[str, Any]:
+def _product(outcome: ProductOutcome, now: datetime) -> dict[str, Any]:
     return {
-        **ordered,
-        "instanceId": instance_id,
-        "instanceStatus": instance_status(status),
-        "statusTime": now.strftime("%Y-%m-%d %H:%M:%S"),
+        **outcome.ordered,
+        "instanceId": outcome.instance_id,
+        "instanceStatus": instance_status(outcome.status),
+        "statusTime": _written(now),
+        **outcome.more,
     }
+
+
+def _soft_down_result(
+    message: Mapping[str, Any],
+    instances: Sequence[tuple[Mapping[str, Any], InstanceStatus | None, bool]],
+    failure: Refused | None,
+    now: datetime,
+) -> Result:
+    data = dict(message)
+    data["instanceList"] = [
+        {
+            **ordered,
+            "result": "success" if succeeded else "fail",
+            "instanceStatus": status,
+            "statusTime": _written(now),
+        }
+        for ordered, status, succeeded in instances
+    ]
+    if failure and failure.reason:
+        data["reason"] = failure.reason
+    return _envelope(data, failure)
+
+
+def _envelope(data: dict[str, Any], failure: Refused | None) -> Result:
+    return Result.of(failure.code if failure else Code.OK, mask(data), failure.subject if failure else None)
+
+
+def _written(now: datetime) -> str:
+    return now.strftime("%Y-%m-%d %H:%M:%S")

@@ -88,11 +88,15 @@ def _tags(value: Any) -> tuple[str, ...]:
         raise wrong("tags")
     if not value.strip():
         return ()
-    tags = tuple(dict.fromkeys(part.strip() for part in value.split(",")))
+    return check_tags(tuple(dict.fromkeys(part.strip() for part in value.split(","))))
+
+
+def check_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
+    """The same tags, or `Refused` where Nova would not take them."""
     if len(tags) > MAX_TAGS or not all(_is_tag(tag) for tag in tags):
         raise wrong("tags", f"at most {MAX_TAGS} tags of 1..{MAX_TAG} characters without slash")
     return tags
 
 
 def _is_tag(tag: str) -> bool:
-    return 1 <= len(tag) <= MAX_TAG and "/" not in tag and tag.isprintable()
+    return 1 <= len(tag) <= MAX_TAG and not {"/", ","} & set(tag) and tag.isprintable()

@@ -54,10 +54,14 @@ class OrderStatus(StrEnum):
 
     ACCEPTED = "accepted"
     VALIDATING = "validating"
+    CREATING = "creating"
     RESIZING = "resizing"
     EXTENDING = "extending"
     CONFIRMING = "confirming"
     REVERTING = "reverting"
+    STARTING = "starting"
+    STOPPING = "stopping"
+    DELETING = "deleting"
     WAITING_RETRY = "waiting_retry"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -66,10 +70,14 @@ class OrderStatus(StrEnum):
 ORDER_WORDS = {
     OrderStatus.ACCEPTED: "已受理",
     OrderStatus.VALIDATING: "校验中",
+    OrderStatus.CREATING: "创建中",
     OrderStatus.RESIZING: "变更规格中",
     OrderStatus.EXTENDING: "扩容磁盘中",
     OrderStatus.CONFIRMING: "确认变更中",
     OrderStatus.REVERTING: "回退中",
+    OrderStatus.STARTING: "开机中",
+    OrderStatus.STOPPING: "关机中",
+    OrderStatus.DELETING: "删除中",
     OrderStatus.WAITING_RETRY: "等待重试",
     OrderStatus.SUCCEEDED: "成功",
     OrderStatus.FAILED: "失败",

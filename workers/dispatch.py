@@ -13,9 +13,9 @@ from handlers.cloud import Cloud, Project
 from handlers.context import Context, Policy, Watches
 from handlers.deadlines import Deadline
 from handlers.effects import Effects, patiently
-from handlers.orders.course import instance_of, order_update
+from handlers.orders.course import order_update
 from messages.codes import Code
-from messages.errors import EcsError, Refused
+from messages.errors import EcsError, Postponed, Refused
 from messages.orders import Order
 from messages.results import Result
 from messages.status import OrderStatus
@@ -26,6 +26,7 @@ from workers.envelope import Envelope
 from workers.identity import Identity, Requester, hash_of, new_pass
 from workers.journal import (
     Begun,
+    Claim,
     ClaimLost,
     Conflict,
     Elsewhere,
@@ -41,6 +42,7 @@ from workers.request import Request
 from workers.retry import Decision, GiveBack, Retry, decide, decide_unbegun, is_last_try
 from workers.session import Session, request_log, update_body
 from workers.telemetry import Metrics
+from workers.turns import Turns, servers_of
 
 log = structlog.get_logger()
 
@@ -71,6 +73,7 @@ class _Flight:
 
     digest: str
     answered: "asyncio.Future[Result]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Dispatcher:
@@ -100,6 +103,11 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._flights: dict[str, _Flight] = {}
         self._watches: dict[str, Watches] = {}
+        self._turns = Turns(journal, self._ended_event, limits.retry_delays[0])
+
+    def _ended_event(self, key: str) -> asyncio.Event | None:
+        flight = self._flights.get(key)
+        return flight.ended if flight is not None else None
 
     @property
     def in_flight(self) -> int:
@@ -155,6 +163,9 @@ class Dispatcher:
             return
         except intake.Unfit as unfit:
             await self._refusals.turn_away(envelope, unfit)
+            return
+        if type(request.work) not in self._handlers:
+            await self._refusals.turn_away(envelope, intake.not_carried_out(request))
             return
         started = time.monotonic()
         try:
@@ -226,6 +237,7 @@ class Dispatcher:
         finally:
             del self._flights[key]
             flight.answered.cancel()
+            flight.ended.set()
 
     async def _begin(self, request: Request, key: str, requester: Requester, started: float, flight: _Flight) -> None:
         hold, project_id = Deadline.after(HOLD), requester.project_id
@@ -277,7 +289,7 @@ class Dispatcher:
             is_first = isinstance(begun, Begun) and session.operator is None
             if is_first and (refused := self._stale(request)):
                 raise refused
-            result = await self._run(session, project_id, received_at)
+            result = await self._in_turn(session, begun.claim, project_id, received_at)
         except ClaimLost:
             raise
         except Exception as error:
@@ -299,6 +311,19 @@ class Dispatcher:
         # Not awaited: should it be lost, the next delivery finds the result and publishes it again.
         self._journal.settle(session.key)
         self._report(session, result, started)
+
+    async def _in_turn(self, session: Session, claim: Claim, project_id: str, received_at: float) -> Result:
+        """Carried out when nobody is ahead at the same servers; a command waits no longer than it may take."""
+        request = session.request
+        until: Deadline
+        too_late: EcsError
+        if request.kind is Kind.ORDER:
+            until, too_late = Deadline.after(HOLD), Postponed("its turn")
+        else:
+            until = self._patience(request, max(0.0, time.time() - received_at))
+            too_late = Refused(Code.FAILED, reason="busy", detail="other requests for the server are under way")
+        async with self._turns.taken(claim, servers_of(request.work), until, too_late):
+            return await self._run(session, project_id, received_at)
 
     async def _run(self, session: Session, project_id: str, received_at: float) -> Result:
         request = session.request
@@ -352,12 +377,7 @@ class Dispatcher:
         """Give the request up and have the message come back; whoever gets it goes on where it was."""
         request = session.request
         if retry.counts and isinstance(request.work, Order):
-            order = request.work
-            await session.tell(
-                order_update(
-                    order.order_id, order.flow_id, instance_of(order), OrderStatus.WAITING_RETRY, session.progress
-                )
-            )
+            await session.tell(order_update(request.work, OrderStatus.WAITING_RETRY, session.progress))
         await session.flush()
         await self._journal.release(begun.claim, int(retry.counts), hash_of(session.pass_word))
         await self._retry(request, retry, attempts, session.pass_word)
@@ -376,9 +396,7 @@ class Dispatcher:
         """An order that ended outside its handler still has its one final update."""
         order = session.request.work
         if isinstance(order, Order) and not any(body["resource"] == "order" for body in session.finals):
-            update = order_update(
-                order.order_id, order.flow_id, instance_of(order), OrderStatus.FAILED, session.progress
-            )
+            update = order_update(order, OrderStatus.FAILED, session.progress)
             session.finals.append(update_body(session.request.message_id, session.request.operation, update))
 
     async def _repeat(self, request: Request, key: str, result: Result, known: Known | None = None) -> None:

@@ -10,7 +10,7 @@ from messages.codes import Code
 from messages.commands import READS, Operation, parse_command
 from messages.errors import Refused, wrong
 from messages.fields import optional_word
-from messages.orders import is_paid, order_type_of, parse_order
+from messages.orders import SoftDown, is_paid, order_type_of, parse_order
 from messages.secrets import mask
 from messages.wire import decode, digest
 from workers import headers
@@ -50,13 +50,21 @@ def read(envelope: Envelope) -> Request:
         message = decode(envelope.body, envelope.content_type, envelope.content_encoding)
     except Refused as refused:
         raise Unfit(refused, _from_routing_key(envelope, is_order), is_order, None) from None
-    if is_order and not is_paid(message) and "instanceList" not in message:
+    if is_order and not is_paid(message):
         raise Ignored
     try:
         _check_properties(envelope)
         return _order(envelope, message) if is_order else _command(envelope, message)
     except Refused as refused:
         raise Unfit(refused, operation_of(envelope, message, is_order), is_order, message) from None
+
+
+def not_carried_out(request: Request) -> Unfit:
+    """What becomes of a request that is right in form and that this version has no handler for."""
+    is_order = request.kind is Kind.ORDER
+    field = ("operateType" if isinstance(request.work, SoftDown) else "orderType") if is_order else "operation"
+    refused = wrong(field, "this version does not carry it out")
+    return Unfit(refused, request.operation, is_order, dict(request.message))
 
 
 def _is_order(envelope: Envelope) -> bool:
@@ -151,14 +159,12 @@ def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
 
 
 def _order(envelope: Envelope, message: dict[str, Any]) -> Request:
-    if "instanceList" in message:
-        raise wrong("operateType", "softDown is not carried out yet")
-    shown = mask(message)
-    order = parse_order(shown)
+    order = parse_order(message)
+    heading = order.heading
     return Request(
-        envelope=envelope, kind=Kind.ORDER, operation=f"order.{order.order_type}", name=order.order_id,
-        digest=digest(shown, without=("token", "statusTime")), tenant=order.tenant, user_id=order.user_id,
-        instance_id=order.products[0].instance_id, work=order, message=shown, token=_token(message),
+        envelope=envelope, kind=Kind.ORDER, operation=f"order.{heading.order_type}", name=heading.name,
+        digest=digest(heading.ordered, without=("token", "statusTime")), tenant=heading.tenant, user_id=heading.user_id,
+        instance_id=next(iter(order.instance_ids), None), work=order, message=heading.ordered, token=_token(message),
     )  # fmt: skip
 
 

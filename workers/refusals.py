@@ -9,6 +9,7 @@ from handlers.context import Policy
 from handlers.orders.course import refused_order_update
 from messages.errors import Refused, wrong
 from messages.order_results import unread_order_result
+from messages.orders import Order, SoftDown
 from messages.results import Result
 from workers import intake
 from workers.envelope import Envelope
@@ -73,7 +74,7 @@ class Refusals:
 
     async def conflict(self, request: Request) -> None:
         """Answer a request whose key belongs to another content; what that one did is not touched."""
-        key = "message_id" if request.kind is Kind.COMMAND else "orderId"
+        key = "message_id" if request.kind is Kind.COMMAND else _key_of(request.work)
         self._metrics.event("conflict")
         refused = wrong(key, "the key is known with another content", reason="conflicting_duplicate")
         # No update: the order of this id has a course of its own, which this one must not seem to end.
@@ -94,3 +95,7 @@ class Refusals:
         """Put the message where an operator finds it."""
         await self._outbox.park(envelope, refused, intake.attempts(envelope))
         self._metrics.event("parked")
+
+
+def _key_of(order: Order) -> str:
+    return "flowId" if isinstance(order, SoftDown) else "orderId"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from messages.orders import SoftDown
 from workers.envelope import Envelope
 from workers.journal import Kind
 
@@ -34,5 +35,6 @@ class Request:
         return self.envelope.message_id or self.name
 
     def key(self, project_id: str) -> str | None:
-        """The journal's key."""
-        return f"{self.kind}:{project_id}:{self.name}" if self.name is not None else None
+        """The journal's key. A softDown's flowId is no orderId, though it may look like one."""
+        prefix = "softdown" if isinstance(self.work, SoftDown) else self.kind
+        return f"{prefix}:{project_id}:{self.name}" if self.name is not None else None

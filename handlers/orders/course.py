@@ -7,14 +7,18 @@ from handlers.compute import Server
 from handlers.context import Context
 from messages.errors import Refused
 from messages.fields import optional_word
-from messages.orders import Order
+from messages.orders import Order, name_of
 from messages.status import ORDER_WORDS, OrderStatus, Update, server_update
 
 #: How far an order is when a status is told, in percent. It never falls: what is lower is told as the last one was.
 _PROGRESS = {
     OrderStatus.ACCEPTED: 0,
     OrderStatus.VALIDATING: 10,
+    OrderStatus.CREATING: 20,
     OrderStatus.RESIZING: 20,
+    OrderStatus.STOPPING: 30,
+    OrderStatus.STARTING: 40,
+    OrderStatus.DELETING: 50,
     OrderStatus.EXTENDING: 60,
     OrderStatus.CONFIRMING: 80,
     OrderStatus.REVERTING: 80,
@@ -23,31 +27,29 @@ _PROGRESS = {
 }
 
 
-def order_update(
-    order_id: str, flow_id: str | None, instance_id: str | None, status: OrderStatus, progress: int
-) -> Update:
-    """An update of an order."""
-    fields = {"consoleOrderFlowId": flow_id, "instanceId": instance_id, "progress": progress}
-    final = status in (OrderStatus.SUCCEEDED, OrderStatus.FAILED)
-    return Update("order", order_id, None, status.value, ORDER_WORDS[status], final, fields)
+def order_update(order: Order, status: OrderStatus, progress: int) -> Update:
+    """An update of an order; it names the instance where there is just one."""
+    named = order.instance_ids
+    return _update(order.name, order.heading.flow_id, named[0] if len(named) == 1 else None, status, progress)
 
 
 def refused_order_update(message: Mapping[str, Any]) -> Update | None:
     """The final update of an order that could not even be read; None where it has no usable id."""
-    products = message.get("productList")
-    product = products[0] if isinstance(products, list) and len(products) == 1 else None
+    listed = message.get("instanceList", message.get("productList"))
+    only = listed[0] if isinstance(listed, list) and len(listed) == 1 else None
     try:
-        order_id = optional_word(message.get("orderId"), "orderId")
         flow_id = optional_word(message.get("consoleOrderFlowId"), "consoleOrderFlowId")
-        instance = optional_word(product.get("instanceId"), "instanceId") if isinstance(product, dict) else None
+        instance = optional_word(only.get("instanceId"), "instanceId") if isinstance(only, dict) else None
     except Refused:
         return None
-    return order_update(order_id, flow_id, instance, OrderStatus.FAILED, 0) if order_id else None
+    name = name_of(message)
+    return _update(name, flow_id, instance, OrderStatus.FAILED, 0) if name else None
 
 
-def instance_of(order: Order) -> str | None:
-    """The order's instance, where it has just one."""
-    return order.products[0].instance_id if len(order.products) == 1 else None
+def _update(name: str, flow_id: str | None, instance_id: str | None, status: OrderStatus, progress: int) -> Update:
+    fields = {"consoleOrderFlowId": flow_id, "instanceId": instance_id, "progress": progress}
+    final = status in (OrderStatus.SUCCEEDED, OrderStatus.FAILED)
+    return Update("order", name, None, status.value, ORDER_WORDS[status], final, fields)
 
 
 class Course:
@@ -64,10 +66,7 @@ class Course:
         if status in self._told:
             return
         self._told.add(status)
-        order = self._order
-        await self._context.tell(
-            order_update(order.order_id, order.flow_id, instance_of(order), status, _PROGRESS[status])
-        )
+        await self._context.tell(order_update(self._order, status, _PROGRESS[status]))
 
     async def tell_server(self, server: Server) -> None:
         """Say what a server of the order does; only what is new. That it is at rest again, its end says."""

@@ -14,7 +14,7 @@ from handlers.servers import find_server, judge_state, unknown_server, wait_unti
 from handlers.volumes import Volume, get_volume, gigabytes_left
 from messages.codes import Code
 from messages.errors import Refused, wrong
-from messages.orders import Item, ItemKind, Order, Product
+from messages.orders import ChangeConfigure, ChangedProduct, Item, ItemKind, of_kind
 
 _MIB_IN_GIB = 1024
 
@@ -61,7 +61,7 @@ class Change:
         return cls(**{**record, "growths": tuple(Growth(**growth) for growth in record["growths"])})
 
 
-async def plan_changes(order: Order, context: Context) -> list[Change]:
+async def plan_changes(order: ChangeConfigure, context: Context) -> list[Change]:
     """A change for each product, in its order, or `Refused`."""
     servers = await asyncio.gather(*(_idle_server(product.instance_id, context) for product in order.products))
     flavors, volumes = await asyncio.gather(
@@ -106,7 +106,7 @@ async def _volumes_of(server: Server, context: Context) -> list[Volume]:
     return [one for one in found if one is not None]
 
 
-def _draft(product: Product, server: Server, volumes: list[Volume], flavors: list[Flavor]) -> _Draft:
+def _draft(product: ChangedProduct, server: Server, volumes: list[Volume], flavors: list[Flavor]) -> _Draft:
     current = Flavor("", server.flavor_name, server.vcpus, server.ram, server.disk)
     ordered = _ordered_flavor(product, flavors)
     flavor = ordered or current
@@ -126,9 +126,9 @@ def _draft(product: Product, server: Server, volumes: list[Volume], flavors: lis
     return _Draft(change, flavor.vcpus - server.vcpus, flavor.ram - server.ram)
 
 
-def _ordered_flavor(product: Product, flavors: list[Flavor]) -> Flavor | None:
+def _ordered_flavor(product: ChangedProduct, flavors: list[Flavor]) -> Flavor | None:
     by_word = {flavor.name: flavor for flavor in flavors} | {flavor.id: flavor for flavor in flavors}
-    items = product.of_kind(ItemKind.OTHER)
+    items = of_kind(product.items, ItemKind.OTHER)
     for item in items:
         if item.value not in by_word:
             raise wrong(item.code, "there is no such flavor")
@@ -137,23 +137,23 @@ def _ordered_flavor(product: Product, flavors: list[Flavor]) -> Flavor | None:
     return by_word[items[0].value] if items else None
 
 
-def _check_size(product: Product, flavor: Flavor) -> None:
-    for item in product.of_kind(ItemKind.CPU):
+def _check_size(product: ChangedProduct, flavor: Flavor) -> None:
+    for item in of_kind(product.items, ItemKind.CPU):
         if item.number() != flavor.vcpus:
             raise wrong(item.code, "the flavor has another number of CPUs")
-    for item in product.of_kind(ItemKind.MEMORY):
+    for item in of_kind(product.items, ItemKind.MEMORY):
         if item.number() * _MIB_IN_GIB != flavor.ram:
             raise wrong(item.code, "the flavor has another size of memory")
 
 
-def _check_image(product: Product, image_id: str | None) -> None:
-    for item in product.of_kind(ItemKind.IMAGE):
+def _check_image(product: ChangedProduct, image_id: str | None) -> None:
+    for item in of_kind(product.items, ItemKind.IMAGE):
         if image_id is not None and item.value.lower() != image_id:
             raise wrong(item.code, "the server was made from another image")
 
 
-def _system_growth(product: Product, system: Volume | None, flavor: Flavor) -> list[Growth]:
-    items = product.of_kind(ItemKind.SYSTEM_DISK)
+def _system_growth(product: ChangedProduct, system: Volume | None, flavor: Flavor) -> list[Growth]:
+    items = of_kind(product.items, ItemKind.SYSTEM_DISK)
     if len(items) > 1:
         raise wrong(items[1].code, "the product names two system disks")
     if not items:
@@ -165,9 +165,9 @@ def _system_growth(product: Product, system: Volume | None, flavor: Flavor) -> l
     return []
 
 
-def _data_growths(product: Product, volumes: list[Volume]) -> list[Growth]:
+def _data_growths(product: ChangedProduct, volumes: list[Volume]) -> list[Growth]:
     chosen: dict[str, Growth | None] = {}
-    for item in product.of_kind(ItemKind.DATA_DISK):
+    for item in of_kind(product.items, ItemKind.DATA_DISK):
         volume = _volume_meant(item, volumes)
         if volume.id in chosen:
             raise wrong(item.code, "the product names the disk twice")

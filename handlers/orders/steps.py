@@ -15,8 +15,8 @@ from handlers.effects import Landed
 from handlers.errors import CloudRefusal, NotFound
 from handlers.orders.course import Course
 from handlers.orders.plan import Change, Growth
+from handlers.orders.undertaking import failed
 from handlers.volumes import Volume
-from messages.codes import Code
 from messages.errors import Refused
 
 _SECOND = 19
@@ -25,11 +25,6 @@ _SCHEDULING = frozenset({"cold_migrate", "conductor_migrate_server"})
 #: Seconds by which the action log may lag behind the server, and between two looks at it.
 _LOG_LATE, _LOG_EVERY = 5.0, 0.2
 _VERIFY = "VERIFY_RESIZE"
-
-
-def failed(reason: str, detail: str | None = None) -> Refused:
-    """The failure of a step."""
-    return Refused(Code.FAILED, reason=reason, detail=detail)
 
 
 async def resize(change: Change, context: Context, course: Course) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, text
 
 from workers.identity import hash_of
 from workers.journal import (
+    Ahead,
     Begun,
     ClaimLost,
     Conflict,
@@ -21,6 +22,7 @@ from workers.journal import (
     Known,
     NewRequest,
     Resumed,
+    Standing,
     State,
 )
 from workers.journal.database import _config
@@ -226,3 +228,67 @@ async def test_a_journal_of_the_first_revision_is_migrated(url: str) -> None:
     await found.release(outcome.claim, 1, hash_of("word"))
     assert await _admitted(found, hash_of("word")) == "p"
     await found.close()
+
+
+# Who is next.
+
+
+def _another(number: int) -> NewRequest:
+    return replace(REQUEST, key=f"order:p:{number}", name=str(number))
+
+
+async def _lined_up(journal: Journal, number: int, *servers: str) -> tuple[Begun, Ahead | None]:
+    outcome = await journal.begin(_another(number))
+    assert isinstance(outcome, Begun)
+    return outcome, await journal.line_up(outcome.claim, servers)
+
+
+async def test_requests_for_a_server_line_up_in_the_order_in_which_they_come(journal: Journal, url: str) -> None:
+    other = Journal(url)
+    await other.open()
+    first, ahead = await _lined_up(journal, 1, "a")
+    assert ahead is None
+    second, ahead = await _lined_up(other, 2, "a")
+    assert ahead == Ahead(first.claim, Standing.ELSEWHERE)
+    third, ahead = await _lined_up(journal, 3, "a", "b")
+    assert ahead == Ahead(second.claim, Standing.ELSEWHERE)
+    await journal.finish(first.claim, {}, [])
+    assert await other.line_up(second.claim) is None
+    await other.leave(second.claim.key)
+    assert await journal.line_up(third.claim) is None
+    await other.close()
+
+
+async def test_what_nobody_is_at_can_be_taken_out_of_the_line(journal: Journal) -> None:
+    first, _ = await _lined_up(journal, 1, "a")
+    second, ahead = await _lined_up(journal, 2, "a")
+    assert ahead == Ahead(first.claim, Standing.OURS)
+    await journal.release(first.claim)
+    ahead = await journal.line_up(second.claim)
+    assert ahead == Ahead(first.claim, Standing.GONE)
+    resumed = await journal.begin(_another(1))
+    assert isinstance(resumed, Resumed)
+    await journal.forfeit(first.claim)
+    assert await journal.line_up(second.claim) == Ahead(resumed.claim, Standing.OURS), "taken up meanwhile: it stays"
+    await journal.forfeit(resumed.claim)
+    assert await journal.line_up(second.claim) is None
+
+
+async def test_whoever_goes_on_keeps_the_place(journal: Journal) -> None:
+    first, _ = await _lined_up(journal, 1, "a", "b")
+    _, ahead = await _lined_up(journal, 2, "b", "a")
+    assert ahead is not None
+    await journal.release(first.claim)
+    resumed = await journal.begin(_another(1))
+    assert isinstance(resumed, Resumed)
+    assert await journal.line_up(resumed.claim, ("a", "b")) is None
+
+
+async def test_places_that_a_crash_left_are_swept(journal: Journal, url: str) -> None:
+    first, _ = await _lined_up(journal, 1, "a")
+    await journal.finish(first.claim, {}, [])
+    await journal.prune(-10.0)
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM turns")).scalar() == 0
+    engine.dispose()

@@ -11,7 +11,7 @@ from messages.codes import Code
 from messages.commands import Force, OpenConsole, Power, PowerAction, PowerBatch, parse_command
 from messages.errors import Refused
 from messages.order_results import unread_order_result
-from messages.orders import ItemKind, OrderType, is_paid, order_type_of, parse_order
+from messages.orders import ChangeConfigure, ItemKind, OrderType, is_paid, order_type_of, parse_order
 from messages.results import Result
 from messages.secrets import could_hold_secret, mask, mask_text
 from messages.status import server_update
@@ -104,8 +104,10 @@ def document() -> dict[str, Any]:
 
 def test_the_documents_order_is_read_with_its_quirks() -> None:
     order = parse_order(document())
+    assert isinstance(order, ChangeConfigure)
     assert order.order_type is OrderType.CHANGE_CONFIGURE
-    assert (order.order_id, order.bill_type, order.tenant) == ("178549870045495296", "hourlySettlement", None)
+    heading = order.heading
+    assert (heading.name, heading.bill_type, heading.tenant) == ("178549870045495296", "hourlySettlement", None)
     (product,) = order.products
     assert product.instance_id == ID
     assert [(item.code, item.kind, item.value, item.volume_type) for item in product.items] == [

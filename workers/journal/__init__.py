@@ -4,6 +4,7 @@ from workers.journal.history import History, Wanted
 from workers.journal.journal import Journal
 from workers.journal.records import (
     Action,
+    Ahead,
     Batch,
     Begun,
     Claim,
@@ -20,11 +21,12 @@ from workers.journal.records import (
     ReplayState,
     Request,
     Resumed,
+    Standing,
     State,
 )
 
 __all__ = [
-    "Action", "Batch", "Begun", "Claim", "ClaimLost", "Conflict", "EffectRecord", "Elsewhere", "History", "Journal",
-    "JournalError", "Kind", "Known", "NewRequest", "Outcome", "Replay", "ReplayState", "Request", "Resumed", "State",
-    "Wanted",
+    "Action", "Ahead", "Batch", "Begun", "Claim", "ClaimLost", "Conflict", "EffectRecord", "Elsewhere", "History",
+    "Journal", "JournalError", "Kind", "Known", "NewRequest", "Outcome", "Replay", "ReplayState", "Request", "Resumed",
+    "Standing", "State", "Wanted",
 ]  # fmt: skip

@@ -23,8 +23,9 @@ from workers.journal.operations import (
     to_json,
 )
 from workers.journal.owners import Owner, new_owner
-from workers.journal.records import Claim, JournalError, Kind, NewRequest, Outcome, Replay, ReplayState, Request
+from workers.journal.records import Ahead, Claim, JournalError, Kind, NewRequest, Outcome, Replay, ReplayState, Request
 from workers.journal.replays import Issue, Note, Pin, PutInAgain, Redeem
+from workers.journal.turns import Forfeit, Leave, LineUp
 from workers.journal.writer import Writer
 
 log = structlog.get_logger()
@@ -98,6 +99,19 @@ class Journal:
     def give_pass(self, key: str, pass_hash: str) -> "asyncio.Future[None]":
         """Have a copy of a request that another worker is at be known again by a pass."""
         return self._opened()[1].submit(Pass(key, pass_hash))
+
+    def line_up(self, claim: Claim, servers: tuple[str, ...] = ()) -> "asyncio.Future[Ahead | None]":
+        """Take a place at these servers, unless the request has one; who is right ahead, None if it is its turn."""
+        owner, writer = self._opened()
+        return writer.submit(LineUp(claim.key, owner, servers))
+
+    def leave(self, key: str) -> "asyncio.Future[None]":
+        """Give the request's places up."""
+        return self._opened()[1].submit(Leave(key))
+
+    def forfeit(self, claim: Claim) -> "asyncio.Future[None]":
+        """Take the places away from a request that nobody is at."""
+        return self._opened()[1].submit(Forfeit(claim))
 
     def prune(self, commands_older_than: float) -> "asyncio.Future[int]":
         """Forget some settled commands of more than so many seconds ago; 0 when there are no more. Orders are kept."""

@@ -25,6 +25,7 @@ from workers.journal.records import (
     Resumed,
     State,
 )
+from workers.journal.turns import sweep
 
 
 def to_json(value: Any) -> str:
@@ -282,6 +283,7 @@ class Prune:
         )
         counts = []
         for one in operations:
+            sweep(connection, one.before)
             keys = list(connection.execute(old.limit(1000), {"before": one.before}).scalars())
             if keys:
                 connection.execute(schema.effects.delete().where(schema.effects.c.request_key.in_(keys)))

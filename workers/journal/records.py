@@ -52,6 +52,23 @@ class Claim:
     token: str
 
 
+class Standing(StrEnum):
+    """Who is at a request that stands ahead of another."""
+
+    OURS = "ours"
+    ELSEWHERE = "elsewhere"
+    #: Nobody: its worker is dead, or it waits in a retry queue.
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """The request that is right ahead of another at one of its servers."""
+
+    claim: Claim
+    standing: Standing
+
+
 @dataclass(frozen=True, slots=True)
 class EffectRecord:
     """One effect: meant at `intended_at`, with what was known then; `outcome` is None until it is known."""

@@ -1,6 +1,6 @@
 """The tables. A change here needs a migration beside it."""
 
-from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
 
 metadata = MetaData()
 
@@ -69,3 +69,13 @@ replays = Table(
 Index("replays_batch", replays.c.batch, replays.c.position)
 Index("replays_name", replays.c.name)
 Index("replays_pass_hash", replays.c.pass_hash, unique=True)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("resource", String(255), primary_key=True),
+    Column("request_key", String(800), primary_key=True),
+    Column("ticket", BigInteger, nullable=False),
+    Column("since", Float(53), nullable=False),
+)
+Index("turns_request_key", turns.c.request_key)

@@ -1,0 +1,43 @@
+"""Orders (contract 5): what the billing system says has been paid for, and what it wants done with what is not.
+
+Their quirks are cleaned here and nowhere else: numbers come as strings, words with blanks around them, and items with
+the value `"0"` that mean "none".
+"""
+
+from messages.orders.change_configure import ChangeConfigure, ChangedProduct
+from messages.orders.items import Item, ItemKind, of_kind
+from messages.orders.new_servers import Customization, NewProduct, NewServers, Secrets
+from messages.orders.order import Heading, Order, OrderType
+from messages.orders.parsing import is_paid, name_of, order_type_of, parse_order
+from messages.orders.products import InstanceProduct
+from messages.orders.renew import Renew
+from messages.orders.soft_down import Operate, SoftDown, SoftDownInstance
+from messages.orders.term import Term, Unit
+from messages.orders.unsubscribe import Unsubscribe
+
+__all__ = [
+    "ChangeConfigure",
+    "ChangedProduct",
+    "Customization",
+    "Heading",
+    "InstanceProduct",
+    "Item",
+    "ItemKind",
+    "NewProduct",
+    "NewServers",
+    "Operate",
+    "Order",
+    "OrderType",
+    "Renew",
+    "Secrets",
+    "SoftDown",
+    "SoftDownInstance",
+    "Term",
+    "Unit",
+    "Unsubscribe",
+    "is_paid",
+    "name_of",
+    "of_kind",
+    "order_type_of",
+    "parse_order",
+]

@@ -1,0 +1,104 @@
+"""Requests for the same server do not make each other fail: they take turns, also across workers."""
+
+import json
+from typing import Any
+
+from sandbox.openstack import SimulatedOpenStack
+from sandbox.requester import Requester
+from tests.integration.test_worker import resize_order
+from tests.workshop import Workshop
+
+STOP = {"os-stop": None}
+START = {"os-start": {}}
+
+
+def _act(requester: Requester, server_id: str, body: dict[str, Any]) -> str:
+    return requester.command("server.action", server_id=server_id, body=body)
+
+
+def _in_this_order(requester: Requester, server_id: str, pause: float) -> list[Any]:
+    sent = []
+    for body in (STOP, START, {"reboot": {"type": "SOFT"}}, STOP, START):
+        sent.append(_act(requester, server_id, body))
+        requester.listen(pause)
+    return [requester.result_of(one).body["code"] for one in sent]
+
+
+def test_what_comes_at_once_is_done_in_the_order_in_which_it_came(workshop: Workshop) -> None:
+    workshop.worker()
+    tenant = workshop.tenant()
+    server_id = tenant.make_server(metadata={"charge_type": "monthly"})
+    with Requester(workshop.broker_url) as requester:
+        assert _in_this_order(requester, server_id, 0.0) == [200] * 5
+    assert tenant.actions(server_id)[1:] == ["stop", "start", "reboot", "stop", "start"]
+
+
+def test_two_workers_keep_the_order_in_which_they_wrote_the_requests_down(workshop: Workshop) -> None:
+    workshop.worker()
+    workshop.worker()
+    tenant = workshop.tenant()
+    server_id = tenant.make_server(metadata={"charge_type": "monthly"})
+    with Requester(workshop.broker_url) as requester:
+        # Both have logged in to the cloud: from then on a request is written down as soon as it comes.
+        for one in [requester.command("server.tags.list", server_id=server_id) for _ in range(8)]:
+            requester.result_of(one)
+        assert _in_this_order(requester, server_id, 1.0) == [200] * 5
+    assert tenant.actions(server_id)[1:] == ["stop", "start", "reboot", "stop", "start"]
+
+
+def test_ten_requests_for_one_server_on_two_workers_all_succeed(workshop: Workshop) -> None:
+    workshop.worker()
+    workshop.worker()
+    tenant = workshop.tenant()
+    server_id = tenant.make_server()
+    with Requester(workshop.broker_url) as requester:
+        sent = [_act(requester, server_id, {"reboot": {"type": "HARD"}}) for _ in range(10)]
+        results = [requester.result_of(one, 60) for one in sent]
+        assert [one.body["code"] for one in results] == [200] * 10
+    assert tenant.actions(server_id)[1:] == ["reboot"] * 10
+
+
+def test_a_batch_and_single_requests_and_an_order_take_turns(workshop: Workshop) -> None:
+    workshop.worker()
+    tenant = workshop.tenant()
+    first, second = (tenant.make_server(metadata={"charge_type": "monthly"}) for _ in range(2))
+    with Requester(workshop.broker_url) as requester:
+        order_text = resize_order(first, tenant.image)
+        order = requester.order(order_text)
+        requester.wait(lambda one: one.body.get("id") == json.loads(order_text)["orderId"])
+        batch = requester.command("server.batch_action", body={"os-stop": {"servers": [{"id": second}, {"id": first}]}})
+        start = _act(requester, first, START)
+        assert requester.result_of(start).body["code"] == 200
+        assert requester.result_of(batch).body["code"] == 200
+        assert requester.order_result_of(order).body["code"] == 200
+    assert tenant.actions(first)[1:] == ["resize", "confirmResize", "stop", "start"]
+
+
+def test_a_request_whose_turn_does_not_come_in_time_is_answered_in_time(
+    workshop: Workshop, simulated: SimulatedOpenStack
+) -> None:
+    workshop.worker(ECS_COMMAND_TIMEOUT="4")
+    tenant = workshop.tenant()
+    server_id = tenant.make_server(name="slow-to-stop", metadata={"charge_type": "monthly"})
+    simulated.fault("virt.power_off", match="slow-to-stop", delay=8.0)
+    with Requester(workshop.broker_url) as requester:
+        stop, start = _act(requester, server_id, STOP), _act(requester, server_id, START)
+        assert requester.result_of(stop).body["code"] == 200
+        late = requester.result_of(start)
+        assert (late.body["code"], late.body["data"]) == ("101.001040", {"reason": "busy"})
+        requester.last_update_of("server", stop)
+    assert tenant.actions(server_id)[1:] == ["stop"]
+
+
+def test_the_next_worker_keeps_the_order_of_the_dead_one(workshop: Workshop, simulated: SimulatedOpenStack) -> None:
+    worker = workshop.worker()
+    tenant = workshop.tenant()
+    server_id = tenant.make_server(name="stops-slowly", metadata={"charge_type": "monthly"})
+    simulated.fault("virt.power_off", match="stops-slowly", delay=4.0)
+    with Requester(workshop.broker_url) as requester:
+        stop, start = _act(requester, server_id, STOP), _act(requester, server_id, START)
+        assert requester.result_of(stop).body["code"] == 200
+        worker.kill()
+        workshop.worker()
+        assert requester.result_of(start).body["code"] == 200
+    assert tenant.actions(server_id)[1:] == ["stop", "start"]

@@ -1,0 +1,95 @@
+"""Requests that change the same server take turns, in the order in which they came."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
+from typing import Any
+
+import structlog
+
+from handlers.deadlines import Deadline
+from messages.commands import PowerAction, PowerBatch
+from messages.errors import EcsError, Postponed
+from messages.images import CreateImage
+from messages.orders import Order
+from messages.servers import UpdateTags
+from workers.journal import Ahead, Claim, Journal, Standing
+
+log = structlog.get_logger()
+
+#: Seconds between two looks at a request that another worker is at.
+LOOK_EVERY = 0.5
+#: Seconds, besides those in a retry queue, for which a request that nobody is at keeps its place: the broker has its
+#: message, and gives it to somebody.
+GRACE = 10.0
+
+
+def servers_of(work: Any) -> tuple[str, ...]:
+    """The servers that a request changes."""
+    match work:
+        case PowerAction() | CreateImage() | UpdateTags():
+            return (work.server_id,)
+        case PowerBatch():
+            return work.server_ids
+        case Order():
+            return work.instance_ids
+        case _:
+            return ()
+
+
+class Turns:
+    """The lines before the servers. `under_way` gives what is set when a request of this process has ended."""
+
+    def __init__(self, journal: Journal, under_way: Callable[[str], asyncio.Event | None], retry_delay: float) -> None:
+        self._journal = journal
+        self._grace = retry_delay + GRACE
+        self._under_way = under_way
+
+    @asynccontextmanager
+    async def taken(
+        self, claim: Claim, servers: tuple[str, ...], until: Deadline, too_late: EcsError
+    ) -> AsyncIterator[None]:
+        """Inside it is this request's turn at all these servers; `too_late` is raised where it does not come in time.
+
+        A request that goes on later (`Postponed`) keeps its place.
+        """
+        if not servers:
+            yield
+            return
+        try:
+            if not await self._comes_first(claim, servers, until):
+                raise too_late
+            yield
+        except Postponed:
+            raise
+        except Exception:
+            self._leave(claim)
+            raise
+        self._leave(claim)
+
+    def _leave(self, claim: Claim) -> None:
+        # Not awaited: a place whose request has ended counts no more.
+        self._journal.leave(claim.key)
+
+    async def _comes_first(self, claim: Claim, servers: tuple[str, ...], until: Deadline) -> bool:
+        gone: dict[Claim, float] = {}
+        ahead = await self._journal.line_up(claim, servers)
+        while ahead is not None and not until.passed:
+            await self._wait_for(ahead, until, gone)
+            ahead = await self._journal.line_up(claim)
+        return ahead is None
+
+    async def _wait_for(self, ahead: Ahead, until: Deadline, gone: dict[Claim, float]) -> None:
+        ended = self._under_way(ahead.claim.key)
+        if ended is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), until.left)
+            return
+        if ahead.standing is not Standing.ELSEWHERE:
+            since = gone.setdefault(ahead.claim, monotonic())
+            if monotonic() - since > self._grace:
+                log.warning("turn.forfeited", key=ahead.claim.key)
+                await self._journal.forfeit(ahead.claim)
+                return
+        await asyncio.sleep(min(LOOK_EVERY, until.left))
