@@ -7,6 +7,7 @@ from handlers import compute, volumes
 from handlers.context import Context
 from handlers.errors import NotFound
 from handlers.orders import steps
+from handlers.orders.acts import write_fee_data
 from handlers.orders.course import Course
 from handlers.orders.plan import Change, plan_changes
 from handlers.orders.undertaking import Outcomes, all_of, all_undone, carry_out
@@ -56,7 +57,7 @@ class _Changing:
     async def _note_payment(self, change: Change) -> None:
         bill_type = self.order.heading.bill_type
         metadata = {"order_id": self.order.name} | ({"charge_type": bill_type} if bill_type else {})
-        await steps.write_fee_data(change, metadata, self.context)
+        await write_fee_data(change.server_id, metadata, self.context)
 
     async def undo(self) -> None:
         await self.course.tell(OrderStatus.REVERTING)

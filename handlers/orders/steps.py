@@ -4,22 +4,18 @@ A step that fails for good raises `Refused` with FAILED and a reason.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 from handlers import compute, volumes
-from handlers.cloud import Reply
 from handlers.compute import AT_REST, InstanceAction, Server
 from handlers.context import Context
 from handlers.deadlines import Deadline
 from handlers.effects import Landed
-from handlers.errors import CloudRefusal, NotFound
+from handlers.orders.acts import follow_server, follow_volume, logged, once, server_now
 from handlers.orders.course import Course
 from handlers.orders.plan import Change, Growth
 from handlers.orders.undertaking import failed
-from handlers.volumes import Volume
 from messages.errors import Refused
 
-_SECOND = 19
 #: Events of Nova's action log in which a host is looked for.
 _SCHEDULING = frozenset({"cold_migrate", "conductor_migrate_server"})
 #: Seconds by which the action log may lag behind the server, and between two looks at it.
@@ -33,14 +29,14 @@ async def resize(change: Change, context: Context, course: Course) -> None:
         return
     effect = f"resize:{change.server_id}"
     flavor_id = change.flavor_id
-    await _once(
+    await once(
         context, effect,
         do=lambda: compute.resize(context.project, change.server_id, flavor_id),
-        landed=_logged(context, change.server_id, "resize"), marker=change.updated,
+        landed=logged(context, change.server_id, "resize"), marker=change.updated,
     )  # fmt: skip
     if context.effects.begun(f"confirm:{change.server_id}") or context.effects.begun(f"revert:{change.server_id}"):
         return
-    server = await _follow(change.server_id, effect, context, course, lambda server: not server.busy)
+    server = await follow_server(change.server_id, effect, context, course, lambda server: not server.busy)
     await _verify(server, change, effect, context)
 
 
@@ -77,11 +73,11 @@ async def extend(growth: Growth, context: Context) -> None:
         grown_or_trying = volume.size >= growth.after or volume.status in ("extending", "error_extending")
         return "" if grown_or_trying else None
 
-    await _once(
+    await once(
         context, effect,
         do=lambda: volumes.extend(context.project, growth.volume_id, growth.after), landed=landed, marker=None,
     )  # fmt: skip
-    volume = await _follow_volume(growth, effect, context)
+    volume = await follow_volume(growth.volume_id, effect, context, lambda volume: volume.status != "extending")
     if volume.size < growth.after:
         raise failed("extend_failed", f"volume {growth.volume_id} is {volume.status}")
 
@@ -91,22 +87,22 @@ async def confirm(change: Change, context: Context, course: Course) -> None:
     if not change.resizes:
         return
     effect = f"confirm:{change.server_id}"
-    server = await _get(change.server_id, context)
+    server = await server_now(change.server_id, context)
     if server.status in AT_REST and server.flavor_name == change.flavor_after and not context.effects.begun(effect):
         return  # the cloud confirms by itself
     try:
-        await _once(
+        await once(
             context, effect,
             do=lambda: compute.confirm_resize(context.project, change.server_id),
-            landed=_logged(context, change.server_id, "confirmResize"), marker=server.updated,
+            landed=logged(context, change.server_id, "confirmResize"), marker=server.updated,
         )  # fmt: skip
     except Refused:
         # The cloud's own confirmation may have been quicker.
-        server = await _get(change.server_id, context)
+        server = await server_now(change.server_id, context)
         if server.status not in AT_REST or server.flavor_name != change.flavor_after:
             raise
     # Nova confirms without setting a task: only the status tells when it has.
-    done = await _follow(
+    done = await follow_server(
         change.server_id, effect, context, course, lambda server: not server.busy and server.status != _VERIFY
     )
     if done.status not in AT_REST or done.flavor_name != change.flavor_after:
@@ -116,14 +112,14 @@ async def confirm(change: Change, context: Context, course: Course) -> None:
 async def revert(change: Change, context: Context, course: Course) -> None:
     """Go back to the old flavor, where the resize has come as far as to be confirmed."""
     effect = f"revert:{change.server_id}"
-    server = await _get(change.server_id, context)
+    server = await server_now(change.server_id, context)
     if server.status == _VERIFY or context.effects.begun(effect):
-        await _once(
+        await once(
             context, effect,
             do=lambda: compute.revert_resize(context.project, change.server_id),
-            landed=_logged(context, change.server_id, "revertResize"), marker=server.updated,
+            landed=logged(context, change.server_id, "revertResize"), marker=server.updated,
         )  # fmt: skip
-        await _follow(
+        await follow_server(
             change.server_id, effect, context, course, lambda server: not server.busy and server.status != _VERIFY
         )
 
@@ -133,11 +129,11 @@ async def rescue(server: Server, context: Context) -> Server:
     if server.status != "ERROR" or not context.cloud.has_admin:
         return server
     admin = await context.cloud.admin()
-    await _once(
+    await once(
         context, f"reset:{server.id}",
         do=lambda: compute.reset_state(admin, server.id), landed=_is_not_in_error(context, server.id), marker=None,
     )  # fmt: skip
-    return await _get(server.id, context)
+    return await server_now(server.id, context)
 
 
 async def rescue_volume(growth: Growth, context: Context) -> None:
@@ -151,44 +147,10 @@ async def rescue_volume(growth: Growth, context: Context) -> None:
         found = await volumes.get_volume(context.project, growth.volume_id)
         return None if found.status == "error_extending" else ""
 
-    await _once(
+    await once(
         context, f"reset:{growth.volume_id}",
         do=lambda: volumes.reset_status(admin, growth.volume_id, growth.status), landed=landed, marker=None,
     )  # fmt: skip
-
-
-async def write_fee_data(change: Change, metadata: dict[str, str], context: Context) -> None:
-    """Note what the server is now paid by."""
-
-    async def landed(_: object) -> str | None:
-        server = await compute.get_server(context.project, change.server_id)
-        return "" if metadata.items() <= server.metadata.items() else None
-
-    await _once(
-        context, f"metadata:{change.server_id}",
-        do=lambda: compute.set_metadata(context.project, change.server_id, metadata), landed=landed, marker=None,
-    )  # fmt: skip
-
-
-async def _once(
-    context: Context, effect: str, do: Callable[[], Awaitable[Reply]], landed: Landed, marker: str | None
-) -> None:
-    try:
-        await context.effects.once(effect, do, landed, marker)
-    except CloudRefusal as error:
-        raise error.as_failure() from error
-
-
-def _logged(context: Context, server_id: str, action: str) -> Landed:
-    """Whether Nova's action log has an action of this kind since the marker."""
-
-    async def landed(since: str) -> str | None:
-        for logged in await compute.list_actions(context.project, server_id):
-            if logged.action == action and logged.start_time[:_SECOND] >= since[:_SECOND]:
-                return logged.request_id
-        return None
-
-    return landed
 
 
 def _is_not_in_error(context: Context, server_id: str) -> Landed:
@@ -196,39 +158,3 @@ def _is_not_in_error(context: Context, server_id: str) -> Landed:
         return None if (await compute.get_server(context.project, server_id)).status == "ERROR" else ""
 
     return landed
-
-
-async def _follow(
-    server_id: str, effect: str, context: Context, course: Course, ended: Callable[[Server], bool]
-) -> Server:
-    with context.watches.servers.follow(server_id) as feed:
-        while True:
-            try:
-                server = await context.next(feed, effect)
-            except TimeoutError:
-                raise failed("timeout", f"{effect} has not ended in time") from None
-            except NotFound:
-                raise failed("not_found", "the server is gone") from None
-            await course.tell_server(server)
-            if ended(server):
-                return server
-
-
-async def _follow_volume(growth: Growth, effect: str, context: Context) -> Volume:
-    with context.watches.volumes.follow(growth.volume_id) as feed:
-        while True:
-            try:
-                volume = await context.next(feed, effect)
-            except TimeoutError:
-                raise failed("timeout", f"{effect} has not ended in time") from None
-            except NotFound:
-                raise failed("not_found", "the volume is gone") from None
-            if volume.status != "extending":
-                return volume
-
-
-async def _get(server_id: str, context: Context) -> Server:
-    try:
-        return await context.patiently(lambda: compute.get_server(context.project, server_id))
-    except NotFound:
-        raise failed("not_found", "the server is gone") from None

@@ -1,0 +1,90 @@
+"""What steps of orders are made of: done once, followed to the end. A step that fails for good raises `Refused`."""
+
+from collections.abc import Awaitable, Callable
+
+from handlers import compute
+from handlers.cloud import Reply
+from handlers.compute import Server
+from handlers.context import Context
+from handlers.effects import Landed
+from handlers.errors import CloudRefusal, NotFound
+from handlers.orders.course import Course
+from handlers.orders.undertaking import failed
+from handlers.volumes import Volume
+
+#: Length of `2026-11-23T10:00:00`: Nova writes the same second in two ways.
+_SECOND = 19
+
+
+async def once(
+    context: Context, effect: str, do: Callable[[], Awaitable[Reply]], landed: Landed, marker: str | None
+) -> None:
+    """Do it at most once; what the cloud refuses is the step's failure."""
+    try:
+        await context.effects.once(effect, do, landed, marker)
+    except CloudRefusal as error:
+        raise error.as_failure() from error
+
+
+def logged(context: Context, server_id: str, action: str) -> Landed:
+    """Whether Nova's action log has an action of this kind since the marker."""
+
+    async def landed(since: str) -> str | None:
+        for entry in await compute.list_actions(context.project, server_id):
+            if entry.action == action and entry.start_time[:_SECOND] >= since[:_SECOND]:
+                return entry.request_id
+        return None
+
+    return landed
+
+
+async def follow_server(
+    server_id: str, effect: str, context: Context, course: Course, ended: Callable[[Server], bool]
+) -> Server:
+    """The server once something holds of it; what it does until then is told."""
+    with context.watches.servers.follow(server_id) as feed:
+        while True:
+            try:
+                server = await context.next(feed, effect)
+            except TimeoutError:
+                raise failed("timeout", f"{effect} has not ended in time") from None
+            except NotFound:
+                raise failed("not_found", "the server is gone") from None
+            await course.tell_server(server)
+            if ended(server):
+                return server
+
+
+async def follow_volume(volume_id: str, effect: str, context: Context, ended: Callable[[Volume], bool]) -> Volume:
+    """The volume once something holds of it."""
+    with context.watches.volumes.follow(volume_id) as feed:
+        while True:
+            try:
+                volume = await context.next(feed, effect)
+            except TimeoutError:
+                raise failed("timeout", f"{effect} has not ended in time") from None
+            except NotFound:
+                raise failed("not_found", "the volume is gone") from None
+            if ended(volume):
+                return volume
+
+
+async def server_now(server_id: str, context: Context) -> Server:
+    """The server as it is."""
+    try:
+        return await context.patiently(lambda: compute.get_server(context.project, server_id))
+    except NotFound:
+        raise failed("not_found", "the server is gone") from None
+
+
+async def write_fee_data(server_id: str, metadata: dict[str, str], context: Context) -> None:
+    """Note what the server is now paid by."""
+
+    async def landed(_: object) -> str | None:
+        server = await compute.get_server(context.project, server_id)
+        return "" if metadata.items() <= server.metadata.items() else None
+
+    await once(
+        context, f"metadata:{server_id}",
+        do=lambda: compute.set_metadata(context.project, server_id, metadata), landed=landed, marker=None,
+    )  # fmt: skip
