@@ -16,6 +16,11 @@ from workers.consumer import Consumer, Delivery
 from workers.dispatch import Dispatcher, Limits
 from workers.health import HealthServer
 from workers.identity import Identity, Readmission, TrustedPublishers
+from workers.identity.bearers import TokenBearers
+from workers.identity.key_source import key_source
+from workers.identity.keys import Keys
+from workers.identity.tokens import Expected
+from workers.identity.verifier import TokenVerifier
 from workers.journal import Journal
 from workers.outbox import Outbox
 from workers.publisher import Publisher
@@ -64,6 +69,7 @@ class Worker:
         self.journal = Journal(settings.journal_url.get_secret_value())
         self.cloud = Cloud(cloud_settings(settings), self._called)
         self.weather = Weather(self.cloud.probe, lambda: self.journal.trouble, self._steer)
+        self._keys = Keys(key_source(settings.jwt_jwks)) if settings.jwt_jwks is not None else None
         self.publisher = Publisher(self._broker_url, on_missing=self._declare_soon)
         self._outbox = Outbox(self.publisher, on_returned=self._declare_soon)
         self.dispatcher = Dispatcher(
@@ -101,6 +107,8 @@ class Worker:
         self.publisher.open()
         self.consumer.open()
         besides = [asyncio.create_task(self._prune()), asyncio.create_task(self.weather.watch())]
+        if self._keys is not None:
+            besides.append(asyncio.create_task(self._keys.fetch()))
         log.info("worker.started", prefetch=self._settings.prefetch)
         await self._stopping.wait()
         for task in besides:
@@ -111,8 +119,13 @@ class Worker:
         log.info("worker.ended")
 
     def _identity(self) -> Identity:
-        trusted = TrustedPublishers(self.cloud, self.journal)
-        return Readmission(trusted, self.cloud, self.journal, None)
+        first_time: Identity = TrustedPublishers(self.cloud, self.journal)
+        if self._keys is not None:
+            settings = self._settings
+            expected = Expected(settings.jwt_issuer, settings.jwt_audience, settings.jwt_tenant_claim)
+            tokenless = frozenset(settings.tokenless_publishers)
+            first_time = TokenBearers(TokenVerifier(self._keys, expected), self.cloud, self.journal, tokenless)
+        return Readmission(first_time, self.cloud, self.journal, None)
 
     def stop(self) -> None:
         """Begin to drain."""
@@ -130,6 +143,8 @@ class Worker:
             found.append("not publishing to the broker")
         if self.publisher.link.is_blocked:
             found.append("the broker takes no messages (memory or disk alarm)")
+        if self._keys is not None and self._keys.is_empty:
+            found.append(f"no key set, so nobody can be told: {self._keys.trouble}")
         if self.journal.trouble is not None and JOURNAL not in self.weather.down:
             found.append(f"journal: {self.journal.trouble}")
         return found

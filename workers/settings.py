@@ -1,11 +1,14 @@
 """The configuration (contract 8): environment variables, and `.env` in the working directory."""
 
+from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from workers.identity.key_source import is_url
 from workers.topology import DEFAULT_RETRY_DELAYS
 
 Seconds = Annotated[float, Field(gt=0, le=86400 * 30)]
@@ -39,7 +42,7 @@ class Settings(BaseSettings):
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
     jwt_tenant_claim: str = "project"
-    trust_publishers: bool = False
+    trust_publishers: bool = Field(False, validate_default=True)
     tokenless_publishers: Annotated[tuple[str, ...], NoDecode] = ()
     prefetch: int = Field(500, ge=1, le=65535)
     openstack_threads: int = Field(32, ge=1, le=1000)
@@ -93,16 +96,44 @@ class Settings(BaseSettings):
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
-    @model_validator(mode="after")
-    def _who_asks(self) -> "Settings":
-        if self.trust_publishers == bool(self.jwt_jwks):
+    @field_validator("jwt_jwks", "jwt_issuer", "jwt_audience", mode="before")
+    @classmethod
+    def _blank_is_unset(cls, value: object) -> object:
+        return (value.strip() or None) if isinstance(value, str) else value
+
+    @field_validator("jwt_jwks")
+    @classmethod
+    def _key_set(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if not is_url(value):
+            if "://" in value or not Path(value).is_file():
+                raise ValueError("names no file, and is no URL that begins with https:// or http://")
+            return value
+        parts = urlsplit(value)
+        is_odd = parts.username is not None or parts.fragment or not value.isprintable() or " " in value
+        if not parts.hostname or is_odd:
+            raise ValueError("must be a URL like https://host/path, without user, password, fragment and blanks")
+        _ = parts.port  # ValueError where it is none
+        return value
+
+    @field_validator("jwt_tenant_claim")
+    @classmethod
+    def _claim(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must name a claim")
+        return value.strip()
+
+    # Of a field, not of the whole: so it is said together with whatever else is wrong.
+    @field_validator("trust_publishers")
+    @classmethod
+    def _who_asks(cls, value: bool, others: ValidationInfo) -> bool:
+        # A key set that is wrong is missing among the others: it was set nevertheless.
+        if value == bool(others.data.get("jwt_jwks", "wrong")):
             raise ValueError(
-                "ECS_TRUST_PUBLISHERS: just one of ECS_TRUST_PUBLISHERS=true and ECS_JWT_JWKS must be set, "
-                "or nobody could say who asks"
+                "just one of ECS_TRUST_PUBLISHERS=true and ECS_JWT_JWKS must be set, or nobody could say who asks"
             )
-        if self.jwt_jwks:
-            raise ValueError("ECS_JWT_JWKS: tokens are not verified yet in this version; set ECS_TRUST_PUBLISHERS=true")
-        return self
+        return value
 
 
 def load_settings() -> Settings:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from messages.codes import Code
+from messages.errors import Refused
 from workers.request import Request
 
 
@@ -17,6 +19,13 @@ class Requester:
     project_id: str
     operator: str | None = None
     pass_word: str | None = None
+
+
+class NotProven(Refused):
+    """Who asks is not proven. Why is told to the log and to operators, not to him."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(Code.IDENTITY, detail=why)
 
 
 class Identity(Protocol):

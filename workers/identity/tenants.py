@@ -1,12 +1,12 @@
 """From what a tenant is called to its project."""
 
 from handlers.cloud import Cloud
-from messages.codes import Code
 from messages.errors import Refused
+from workers.identity.requester import NotProven
 
 
 async def project_of(cloud: Cloud, proven: str, said: str | None) -> str:
-    """The id of the project that is proven (its id or name), or `Refused` where the message itself says another.
+    """The id of the project that is proven (its id or name), or `NotProven` where the message itself says another.
 
     Projects are compared, not words: one may say the id and the other the name.
     """
@@ -14,7 +14,7 @@ async def project_of(cloud: Cloud, proven: str, said: str | None) -> str:
     if said is not None and said != proven:
         other = await _find(cloud, said, "the service account has no role in the tenant_id's project")
         if other != project:
-            raise Refused(Code.IDENTITY, detail="the tenant_id is not the project that is proven")
+            raise NotProven("the tenant_id is not the project that is proven")
     return project
 
 
@@ -22,4 +22,4 @@ async def _find(cloud: Cloud, name: str, otherwise: str) -> str:
     try:
         return (await cloud.find_project(name)).id
     except Refused:
-        raise Refused(Code.IDENTITY, detail=otherwise) from None
+        raise NotProven(otherwise) from None

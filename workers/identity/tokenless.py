@@ -4,6 +4,9 @@ from collections.abc import Collection
 
 from workers.envelope import Envelope
 
+#: The operation that has no token.
+SOFT_DOWN = "order.softDown"
+
 
 def may_omit_token(envelope: Envelope, publishers: Collection[str]) -> bool:
     """Whether a message without token counts.
