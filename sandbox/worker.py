@@ -15,11 +15,15 @@ from sandbox.processes import Server, free_ports
 class WorkerProcess:
     """`ecs-worker run` with these settings, in an empty folder; logs go to `log`."""
 
-    def __init__(self, settings: Mapping[str, str], folder: Path, name: str = "worker") -> None:
+    def __init__(
+        self, settings: Mapping[str, str], folder: Path, name: str = "worker", module: str = "workers"
+    ) -> None:
+        """`module` is what is run with the word `run`."""
         (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / f"{name}.log"
         self._folder = folder
+        self._command = [sys.executable, "-m", module, "run"]
         # What the machine's own environment says about clouds and workers is not meant for this one.
         inherited: dict[str, str | None] = {key: None for key in os.environ if key.startswith(("OS_", "ECS_"))}
         self._settings = inherited | {"ECS_HTTP_PORT": str(port)} | dict(settings)
@@ -38,7 +42,7 @@ class WorkerProcess:
 
     def start(self, *, wait: bool = True) -> "WorkerProcess":
         """Start it, and wait until it is ready."""
-        self._server = Server([sys.executable, "-m", "workers", "run"], self.log, env=self._settings, cwd=self._folder)
+        self._server = Server(self._command, self.log, env=self._settings, cwd=self._folder)
         if wait:
             self.wait_ready()
         return self
@@ -69,6 +73,11 @@ class WorkerProcess:
         """SIGKILL."""
         assert self._server is not None
         self._server.kill()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._server is not None
+        self._server.signal(number)
 
     def terminate(self) -> int:
         """SIGTERM; the exit status once it has drained."""

@@ -81,6 +81,30 @@ class Tenant:
             assert time.monotonic() < limit, "the servers are not there"
             time.sleep(1)
 
+    def make_image(self, name: str) -> str:
+        """A private image that can be used."""
+        wanted = {"name": name, "visibility": "private", "disk_format": "raw", "container_format": "bare"}
+        made = self.connection.image.post("/images", json=wanted)
+        assert made.status_code == 201, made.text
+        image_id: str = made.json()["id"]
+        kind = {"Content-Type": "application/octet-stream"}
+        filled = self.connection.image.put(f"/images/{image_id}/file", data=b"image", headers=kind)
+        assert filled.status_code == 204, filled.text
+        return image_id
+
+    def images(self, name: str, image_id: str | None = None) -> list[dict[str, Any]]:
+        """The tenant's images of that name; with an id, that one or none."""
+        if image_id is not None:
+            answer = self.connection.image.get(f"/images/{image_id}")
+            return [answer.json()] if answer.status_code == 200 else []
+        found: list[dict[str, Any]] = self.connection.image.get(f"/images?name={name}").json()["images"]
+        return found
+
+    def stop(self, server_id: str) -> None:
+        """Have a server stopped."""
+        self.act(server_id, {"os-stop": None})
+        self.wait(server_id, lambda one: one["status"] == "SHUTOFF" and not one["OS-EXT-STS:task_state"])
+
     def act(self, server_id: str, body: dict[str, Any]) -> None:
         """An action that the test itself takes."""
         answer = self.connection.compute.post(f"/servers/{server_id}/action", json=body, microversion=COMPUTE)

@@ -32,9 +32,9 @@ class Workshop:
         self._tenants: dict[str, Tenant] = {}
         self._workers: list[WorkerProcess] = []
 
-    def worker(self, *, wait: bool = True, **settings: str) -> WorkerProcess:
+    def worker(self, *, wait: bool = True, module: str = "workers", **settings: str) -> WorkerProcess:
         """One more worker, ready unless it is not waited for."""
-        worker = WorkerProcess(self.settings | settings, self.folder, f"worker-{len(self._workers) + 1}")
+        worker = WorkerProcess(self.settings | settings, self.folder, f"worker-{len(self._workers) + 1}", module)
         self._workers.append(worker)
         self._stack.callback(worker.stop)
         return worker.start(wait=wait)

@@ -10,13 +10,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from sandbox.openstack.cinder import Cinder
-from sandbox.openstack.faults import Rule
+from sandbox.openstack.faults import Rule, spoil
 from sandbox.openstack.glance import Glance
 from sandbox.openstack.keystone import Keystone, identify
 from sandbox.openstack.neutron import Neutron
 from sandbox.openstack.nova import Nova
 from sandbox.openstack.state import World
-from sandbox.openstack.wire import ApiError, body_of, new_request_id, render
+from sandbox.openstack.wire import ApiError, body_of, first_word, new_request_id, render
 
 Api = type[Keystone] | type[Nova] | type[Cinder] | type[Glance] | type[Neutron]
 _SERVICES: dict[str, tuple[str, Api]] = {
@@ -41,6 +41,9 @@ def build_app(world: World) -> Starlette:
     async def calls(_: Request) -> Response:
         return JSONResponse(world.calls)
 
+    async def executed(_: Request) -> Response:
+        return JSONResponse(world.executed)
+
     mounts = [
         Mount(path, Starlette(routes=api(world).routes(), exception_handlers={ApiError: _renders(name)}))
         for path, (name, api) in _SERVICES.items()
@@ -49,6 +52,7 @@ def build_app(world: World) -> Starlette:
         Route("/_sandbox/faults", add_fault, methods=["POST"]),
         Route("/_sandbox/faults", clear_faults, methods=["DELETE"]),
         Route("/_sandbox/calls", calls),
+        Route("/_sandbox/executed", executed),
     ]
 
     async def around(request: Request, call_next: Next) -> Response:
@@ -59,11 +63,15 @@ def build_app(world: World) -> Starlette:
         request.state.caller = identify(world, request.headers.get("x-auth-token"))
         line = f"{request.method} {request.url.path}{'?' if request.url.query else ''}{request.url.query}"
         world.calls.append(f"{service} {line}")
-        rule = await world.faults.strike(f"api.{service}", line)
-        if rule is not None:
-            response: Response = JSONResponse({"error": {"code": rule.status, "message": rule.error}}, rule.status)
-        else:
+        rule = world.faults.taken(f"api.{service}", line)
+        response = await spoil(rule) if rule is not None and not rule.after else None
+        if response is None:
+            body = await request.body()
             response = await call_next(request)
+            if request.method != "GET" and response.status_code < 400:
+                world.executed.append(f"{service} {line} {first_word(body)}".strip())
+            if rule is not None and rule.after:
+                response = await spoil(rule) or response
         response.headers["x-openstack-request-id"] = request.state.request_id
         return response
 

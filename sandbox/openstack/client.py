@@ -73,6 +73,11 @@ class SimulatedOpenStack:
         listed: list[str] = json.loads(self._control("GET", "calls"))
         return listed
 
+    def executed(self) -> list[str]:
+        """Every call that changed something: `SERVICE METHOD PATH`, and the word that the body begins with."""
+        listed: list[str] = json.loads(self._control("GET", "executed"))
+        return listed
+
     def _control(self, method: str, what: str, body: Any = None) -> bytes:
         request = urllib.request.Request(
             f"{self.url}/_sandbox/{what}", method=method, data=json.dumps(body).encode() if body else None

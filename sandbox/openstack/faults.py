@@ -2,16 +2,23 @@
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+
+#: Seconds between two bytes of an answer that drips.
+_DRIP = 0.2
 
 
 @dataclass(slots=True)
 class Rule:
     """Strikes at a point: `api.SERVICE` (matched in `METHOD PATH`), `virt.METHOD` or `volume.METHOD` (in `UUID NAME`).
 
-    It waits `delay` seconds; then it fails with `error` (an API with `status`), or lets the call go on.
+    It waits `delay` seconds; then it fails with `error` (an API with `status` and `retry_after`), answers in an odd way
+    (an API: `answer` is html, cut, endless, drip or hangup), or lets the call go on. With `after`, an API carries the
+    call out first.
     """
 
     point: str
@@ -20,6 +27,9 @@ class Rule:
     error: str | None = None
     status: int = 503
     times: int | None = None
+    after: bool = False
+    answer: str | None = None
+    retry_after: str | None = None
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Rule":
@@ -43,13 +53,14 @@ class Faults:
 
     async def strike(self, point: str, subject: str) -> Rule | None:
         """Wait as the first rule that matches says; the rule, if it says that the call fails."""
-        rule = self._taken(point, subject)
+        rule = self.taken(point, subject)
         if rule is None:
             return None
         await asyncio.sleep(rule.delay)
         return rule if rule.error is not None else None
 
-    def _taken(self, point: str, subject: str) -> Rule | None:
+    def taken(self, point: str, subject: str) -> Rule | None:
+        """The first rule that matches, one strike of it used up."""
         for rule in _matching(self._rules, point, subject):
             if rule.times is not None:
                 rule.times -= 1
@@ -57,6 +68,56 @@ class Faults:
                     self._rules.remove(rule)
             return rule
         return None
+
+
+async def spoil(rule: Rule) -> Response | None:
+    """What an API answers in the place of its own answer; None where it only took its time."""
+    await asyncio.sleep(rule.delay)
+    if rule.answer is not None:
+        return _ODD[rule.answer]()
+    if rule.error is None:
+        return None
+    headers = {"Retry-After": rule.retry_after} if rule.retry_after is not None else {}
+    return JSONResponse({"error": {"code": rule.status, "message": rule.error}}, rule.status, headers)
+
+
+def _html() -> Response:
+    return HTMLResponse("<html><body><h1>It works!</h1></body></html>")
+
+
+def _cut() -> Response:
+    return Response(b'{"server": {"id": "', media_type="application/json")
+
+
+def _hangup() -> Response:
+    """Promises more than it gives; the connection is closed over it."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"server": {"id": "'
+
+    return StreamingResponse(body(), headers={"Content-Type": "application/json", "Content-Length": "4000"})
+
+
+def _endless() -> Response:
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"server": "'
+        while True:
+            yield b"x" * 65536
+            await asyncio.sleep(0)
+
+    return StreamingResponse(body(), media_type="application/json")
+
+
+def _drip() -> Response:
+    async def body() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(_DRIP)
+
+    return StreamingResponse(body(), media_type="application/json")
+
+
+_ODD = {"html": _html, "cut": _cut, "hangup": _hangup, "endless": _endless, "drip": _drip}
 
 
 def _matching(rules: Iterable[Rule], point: str, subject: str) -> list[Rule]:

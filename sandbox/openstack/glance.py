@@ -31,6 +31,7 @@ class Glance:
             Route("/v2/images/{image_id}", self.show),
             Route("/v2/images/{image_id}", self.change, methods=["PATCH"]),
             Route("/v2/images/{image_id}", self.delete, methods=["DELETE"]),
+            Route("/v2/images/{image_id}/file", self.fill, methods=["PUT"]),
             Route("/v2/images/{image_id}/tags/{tag}", self.tag, methods=["PUT"]),
         ]
 
@@ -77,6 +78,14 @@ class Glance:
         if image.protected:
             raise ApiError(403, f"Image {image.id} is protected and cannot be deleted.")
         del self._world.images[image.id]
+        return Response(status_code=204)
+
+    async def fill(self, request: Request) -> Response:
+        image = self._own(request, "upload_image")
+        if image.status != "queued":
+            raise ApiError(409, f"Image status transition from {image.status} to saving is not allowed")
+        image.status, image.size = "active", len(await request.body())
+        image.updated = datetime.now(UTC)
         return Response(status_code=204)
 
     async def tag(self, request: Request) -> Response:

@@ -183,6 +183,8 @@ class World:
         self.pace = pace
         self.faults = Faults()
         self.calls: list[str] = []
+        #: The calls that changed something.
+        self.executed: list[str] = []
         self.projects: dict[str, Project] = {}
         self.users: dict[str, User] = {}
         self.tokens: dict[str, Token] = {}

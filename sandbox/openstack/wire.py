@@ -69,6 +69,15 @@ async def body_of(request: Request) -> dict[str, Any]:
     return body
 
 
+def first_word(body: bytes) -> str:
+    """The name of the first field of a JSON object, by which Nova and Cinder tell one action from another."""
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return ""
+    return str(next(iter(found), "")) if isinstance(found, dict) else ""
+
+
 def new_request_id() -> str:
     """An id as OpenStack makes them."""
     return f"req-{uuid.uuid4()}"

@@ -1,0 +1,290 @@
+"""`ecs-worker run`, made to be killed at an instant that a test names: `python -m tests.faults.dying_worker run`.
+
+Nothing in the worker knows of it: the seams between its parts are wrapped from here, and each request that is named in
+`DYING_HOLDS` (JSON, a list of `Hold`s) is held when it comes to its instant. When all are held the process kills
+itself, so that one death is the death of many requests, each at its own instant. With `DYING_STAY` it stays instead,
+until it is killed from outside, or SIGUSR1 lets everything go on. Either way it says so by a file named `held`.
+
+`DYING_CONSTANTS` (JSON, "module.NAME" to a value) shortens what is long in the worker.
+"""
+
+import asyncio
+import importlib
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar, copy_context
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+
+from handlers.cloud import Cloud
+from handlers.waiting import Feed
+from workers import bootstrap
+from workers.cli import main as work
+from workers.consumer import Delivery
+from workers.dispatch import Dispatcher
+from workers.journal import Journal
+from workers.publisher import Publisher
+from workers.session import Session
+
+#: Seconds in which the broker and the disk get what is on its way, where just that is the instant.
+_ON_ITS_WAY = 0.5
+
+
+class Instant(StrEnum):
+    """Where a request may be when its worker dies; the first numbers of faults.md."""
+
+    NOTHING_WRITTEN = "1 nothing written"
+    REQUEST_WRITTEN = "2 request written"
+    #: Not numbered: of a request with several effects, this one has not been begun.
+    EFFECT_NOT_BEGUN = "effect not begun"
+    INTENT_WRITTEN = "3 intent written"
+    CALL_EXECUTED = "4 call executed, answer not read"
+    ANSWER_READ = "5 answer read, not written"
+    WAITING = "6 waiting"
+    RESULT_WRITTEN = "7 result written, not published"
+    PUBLISHED = "8 published, not confirmed"
+    CONFIRMED = "9 confirmed, not noted"
+    NOTED = "10 noted, not acked"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Hold a request at an instant; where that is one of an effect, `effect` is a regular expression of its name."""
+
+    message_id: str
+    instant: Instant
+    effect: str = ""
+
+
+_request: ContextVar[str | None] = ContextVar("request", default=None)
+_effect: ContextVar[str] = ContextVar("effect", default="")
+
+
+def settings_for(holds: list[Hold], *, stay: bool = False, constants: dict[str, Any] | None = None) -> dict[str, str]:
+    """The environment of a worker that is to be held so."""
+    return {
+        "DYING_HOLDS": json.dumps([asdict(hold) for hold in holds]),
+        "DYING_CONSTANTS": json.dumps(constants or {}),
+        **({"DYING_STAY": "1"} if stay else {}),
+    }
+
+
+class Holder:
+    """Who is held, and what happens when all are."""
+
+    def __init__(self, holds: list[Hold], *, stay: bool) -> None:
+        self._missing = list(holds)
+        self._stay = stay
+        self._released = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+        self._settling: list[asyncio.Future[Any]] = []
+        self.recorded: set[tuple[str | None, str]] = set()
+
+    def wants(self, instant: Instant, effect: str | None = None) -> Hold | None:
+        """The hold that is meant by the request that is being carried out here and now."""
+        message_id = _request.get()
+        for hold in self._missing:
+            meant = effect is None or re.search(hold.effect, effect)
+            if meant and (hold.message_id, hold.instant) == (message_id, instant):
+                return hold
+        return None
+
+    def holds_any(self, instant: Instant) -> bool:
+        """Whether some request is, or will be, held at this instant."""
+        return any(hold.instant is instant for hold in self._missing)
+
+    def arrive(self, hold: Hold) -> None:
+        """Count it as held; safe in any thread."""
+        with self._lock:
+            if hold in self._missing:
+                self._missing.remove(hold)
+            done = not self._missing
+        if done:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._all_held)
+
+    async def hold(self, hold: Hold) -> None:
+        """Wait, mostly for ever."""
+        self.arrive(hold)
+        while not self._released.is_set():  # noqa: ASYNC110 - it is set in a signal handler, for threads, too
+            await asyncio.sleep(0.02)
+
+    def hold_thread(self, hold: Hold) -> None:
+        """As `hold`, in a thread of the pool."""
+        self.arrive(hold)
+        self._released.wait()
+
+    def open(self) -> None:
+        """The worker's loop runs from now on."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_signal_handler(signal.SIGUSR1, self._released.set)
+
+    def note_settling(self, future: "asyncio.Future[Any]") -> None:
+        """A request is being noted as published."""
+        self._settling.append(future)
+
+    def _all_held(self) -> None:
+        async def end() -> None:
+            await asyncio.sleep(_ON_ITS_WAY)
+            await asyncio.gather(*self._settling)
+            Path("held").touch()  # noqa: ASYNC240
+            if not self._stay:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        self._ending = asyncio.get_running_loop().create_task(end())
+
+
+def _around(
+    owner: type, name: str, holder: Holder, before: Instant | None, after: Instant | None, effect_at: int | None = None
+) -> None:
+    """Hold before and after a method that is awaited; `effect_at`: where the effect's name is among its arguments."""
+    real = getattr(owner, name)
+
+    def wrapped(self: Any, *arguments: Any) -> Coroutine[Any, Any, Any]:
+        async def run() -> Any:
+            effect = arguments[effect_at] if effect_at is not None else None
+            if before is not None and (hold := holder.wants(before, effect)):
+                await holder.hold(hold)
+            if name == "intend":
+                _effect.set(effect or "")
+            result = await real(self, *arguments)
+            if name == "record":
+                holder.recorded.add((_request.get(), effect or ""))
+            if after is not None and (hold := holder.wants(after, effect)):
+                await holder.hold(hold)
+            return result
+
+        return run()
+
+    setattr(owner, name, wrapped)
+
+
+def instrument(holder: Holder) -> None:
+    """Wrap every seam."""
+    _around(Journal, "begin", holder, Instant.NOTHING_WRITTEN, Instant.REQUEST_WRITTEN)
+    _around(Journal, "intend", holder, Instant.EFFECT_NOT_BEGUN, Instant.INTENT_WRITTEN, effect_at=1)
+    _around(Journal, "record", holder, Instant.ANSWER_READ, None, effect_at=1)
+    _around(Journal, "finish", holder, None, Instant.RESULT_WRITTEN)
+    _around(Session, "publish_end", holder, None, Instant.CONFIRMED)
+    _know_the_request(holder)
+    _hold_at_the_wire(holder)
+    _hold_the_waiting(holder)
+    _hold_confirms(holder)
+    _hold_acks(holder)
+
+
+def _know_the_request(holder: Holder) -> None:
+    """What runs for a delivery runs in its context, in threads, too."""
+    accept: Callable[[Dispatcher, Delivery], None] = Dispatcher.accept
+    in_thread: Callable[[Cloud, Callable[[], Any]], Awaitable[Any]] = Cloud.in_thread
+
+    def accept_knowing(self: Dispatcher, delivery: Delivery) -> None:
+        token = _request.set(delivery.envelope.message_id)
+        accept(self, delivery)
+        _request.reset(token)
+
+    def in_thread_knowing(self: Cloud, function: Callable[[], Any]) -> Awaitable[Any]:
+        context = copy_context()
+        return in_thread(self, lambda: context.run(function))
+
+    Dispatcher.accept = accept_knowing  # type: ignore[method-assign]
+    Cloud.in_thread = in_thread_knowing  # type: ignore[method-assign, assignment]
+
+
+def _hold_at_the_wire(holder: Holder) -> None:
+    """The cloud has answered, so it has done it; nobody reads the answer."""
+    send = HTTPAdapter.send
+
+    def send_and_hold(self: HTTPAdapter, request: Any, *arguments: Any, **options: Any) -> Any:
+        response = send(self, request, *arguments, **options)
+        changes = request.method != "GET" and "/auth/" not in request.url and response.status_code < 400
+        if changes and (hold := holder.wants(Instant.CALL_EXECUTED, _effect.get())):
+            holder.hold_thread(hold)
+        return response
+
+    HTTPAdapter.send = send_and_hold  # type: ignore[method-assign]
+
+
+def _hold_the_waiting(holder: Holder) -> None:
+    """The first wait after the effect was written down."""
+    following = Feed.next
+
+    async def next_or_hold(self: Feed[Any], *arguments: Any) -> Any:
+        for request, effect in list(holder.recorded):
+            if request == _request.get() and (hold := holder.wants(Instant.WAITING, effect)):
+                await holder.hold(hold)
+        return await following(self, *arguments)
+
+    Feed.next = next_or_hold  # type: ignore[method-assign]
+
+
+def _hold_confirms(holder: Holder) -> None:
+    """The broker confirms, and nobody hears it."""
+    publish_end: Callable[[Session, Any], Awaitable[None]] = Session.publish_end
+    confirmed: Callable[[Publisher, Any], None] = Publisher._confirmed
+    deaf = holder.holds_any(Instant.PUBLISHED)
+
+    async def publish_end_unconfirmed(self: Session, result: Any) -> None:
+        if hold := holder.wants(Instant.PUBLISHED):
+            holder.arrive(hold)
+        await publish_end(self, result)
+
+    Session.publish_end = publish_end_unconfirmed  # type: ignore[method-assign]
+    Publisher._confirmed = lambda self, frame: None if deaf else confirmed(self, frame)  # type: ignore[method-assign]
+
+
+def _hold_acks(holder: Holder) -> None:
+    """Everything is done but the ack."""
+    settle: Callable[[Journal, str], asyncio.Future[None]] = Journal.settle
+    ack: Callable[[Delivery], None] = Delivery.settle
+
+    def note(self: Journal, key: str) -> "asyncio.Future[None]":
+        future = settle(self, key)
+        holder.note_settling(future)
+        return future
+
+    def ack_or_hold(self: Delivery) -> None:
+        if hold := holder.wants(Instant.NOTED):
+            holder.arrive(hold)
+        else:
+            ack(self)
+
+    Journal.settle = note  # type: ignore[method-assign]
+    Delivery.settle = ack_or_hold  # type: ignore[method-assign]
+
+
+def main() -> None:
+    """Wrap, then be the worker."""
+    for name, value in json.loads(os.environ.get("DYING_CONSTANTS", "{}")).items():
+        module, _, constant = name.rpartition(".")
+        found = importlib.import_module(module)
+        assert hasattr(found, constant), name
+        setattr(found, constant, value)
+    holds = [
+        Hold(one["message_id"], Instant(one["instant"]), one["effect"])
+        for one in json.loads(os.environ.get("DYING_HOLDS", "[]"))
+    ]
+    if holds:
+        holder = Holder(holds, stay="DYING_STAY" in os.environ)
+        instrument(holder)
+        run = bootstrap.Worker.run
+
+        async def run_held(self: bootstrap.Worker) -> None:
+            holder.open()
+            await run(self)
+
+        bootstrap.Worker.run = run_held  # type: ignore[method-assign]
+    work()
+
+
+if __name__ == "__main__":
+    main()

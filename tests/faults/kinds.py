@@ -1,0 +1,219 @@
+"""The kinds of effects that are killed in the middle: for each a function that asks for it, and a line of `KINDS`."""
+
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sandbox.documents import change_configure, new_order_id
+from sandbox.requester import Requester
+from tests.tenant import Tenant
+
+#: Resources by kind and id.
+Resource = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request, and what there must be of it in the end.
+
+    `effect` is the regular expression of the name of the effect that is meant; `calls` are regular expressions of the
+    calls that must have been executed just once, of all that changes anything (`SimulatedOpenStack.executed`);
+    `actions` is what Nova's own log must say of a server; `holds` looks at whatever else there is to see.
+    """
+
+    kind: str
+    message_id: str
+    publish: Callable[[Requester], object]
+    effect: str
+    code: int | str
+    finals: Mapping[Resource, str]
+    calls: tuple[str, ...]
+    actions: Mapping[str, list[str]] = field(default_factory=dict)
+    holds: Callable[[], bool] = lambda: True
+    is_order: bool = False
+
+
+Ask = Callable[[Tenant, Any], Asked]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of effect; `waits` says whether it takes time after the call was answered."""
+
+    name: str
+    ask: Ask
+    waits: bool = True
+
+
+def command(kind: str, operation: str, *, effect: str, **told: Any) -> Asked:
+    """A command; fields of the body are given as `fields`."""
+    message_id, fields = uuid.uuid4().hex, told.pop("fields")
+    return Asked(
+        kind,
+        message_id,
+        lambda requester: requester.command(operation, message_id=message_id, **fields),
+        effect,
+        **told,
+    )
+
+
+def order(kind: str, order_id: str, body: Mapping[str, Any], *, effect: str, **told: Any) -> Asked:
+    """An order."""
+    message_id, text = uuid.uuid4().hex, json.dumps({"tenant_id": "tenant-a", **body})
+    key = f"order.{body.get('orderType', 'softDown')}".strip()
+    finals = {("order", order_id): "succeeded" if told["code"] == 200 else "failed", **told.pop("finals")}
+    return Asked(
+        kind, message_id, lambda requester: requester.order(text, key, message_id=message_id), effect, finals=finals,
+        is_order=True, **told,
+    )  # fmt: skip
+
+
+# Servers.
+
+
+def power(kind: str, body: Mapping[str, Any], end: str, *, stopped: bool = False) -> Ask:
+    def ask(tenant: Tenant, _: Any) -> Asked:
+        server_id = tenant.make_server(name=kind, disk=None)
+        before = ["create"]
+        if stopped:
+            tenant.stop(server_id)
+            before.append("stop")
+        action = next(iter(body))
+        return command(
+            kind, "server.action", fields={"server_id": server_id, "body": body}, effect=f"^{action}:{server_id}",
+            code=200, finals={("server", server_id): end}, calls=(f"nova POST .*/{server_id}/action {action}$",),
+            actions={server_id: [*before, action.removeprefix("os-")]},
+        )  # fmt: skip
+
+    return ask
+
+
+def batch(tenant: Tenant, _: Any) -> Asked:
+    """Held at the third server."""
+    ids = [tenant.make_server(name=f"batch-{number}", disk=None) for number in range(4)]
+    body = {"reboot": {"type": "HARD", "servers": [{"id": one} for one in ids]}}
+    return command(
+        "batch", "server.batch_action", fields={"body": body}, effect=f"^reboot:{ids[2]}", code=200,
+        finals={("server", one): "ACTIVE" for one in ids},
+        calls=tuple(f"nova POST .*/{one}/action reboot$" for one in ids),
+        actions={one: ["create", "reboot"] for one in ids},
+    )  # fmt: skip
+
+
+def tags(tenant: Tenant, _: Any) -> Asked:
+    server_id = tenant.make_server(name="tags", disk=None)
+    return command(
+        "tags", "server.tags.update", fields={"server_id": server_id, "tags": "web,prod"}, effect="^tags:", code=200,
+        finals={}, calls=(f"nova PUT .*/{server_id}/tags tags$",),
+        holds=lambda: tenant.server(server_id)["tags"] in (["web", "prod"], ["prod", "web"]),
+    )  # fmt: skip
+
+
+# Images.
+
+
+def create_image(tenant: Tenant, _: Any) -> Asked:
+    server_id, name = tenant.make_server(name="image-of", disk=None), f"image-{uuid.uuid4().hex}"
+
+    def is_one() -> bool:
+        found = tenant.images(name)
+        for one in found:
+            tenant.later("image", f"/images/{one['id']}")
+        return [one["status"] for one in found] == ["active"]
+
+    return command(
+        "createImage", "server.action", effect="^createImage:", code=201, finals={("image", "*"): "active"},
+        fields={"server_id": server_id, "body": {"createImage": {"name": name, "description": "x"}}},
+        calls=(f"nova POST .*/{server_id}/action createImage$",),
+        actions={server_id: ["create", "createImage"]}, holds=is_one,
+    )  # fmt: skip
+
+
+def delete_image(tenant: Tenant, _: Any) -> Asked:
+    image_id = tenant.make_image("to-be-deleted")
+    return command(
+        "image.delete", "image.delete", fields={"image_id": image_id}, effect="^delete:", code=200,
+        finals={("image", image_id): "deleted"}, calls=(f"glance DELETE .*/images/{image_id}$",),
+        holds=lambda: tenant.images("to-be-deleted", image_id) == [],
+    )  # fmt: skip
+
+
+def delete_images(tenant: Tenant, _: Any) -> Asked:
+    ids = [tenant.make_image(f"batch-deleted-{number}") for number in range(3)]
+    return command(
+        "image.batch_delete", "image.batch_delete", fields={"body": {"images": [{"id": one} for one in ids]}},
+        effect=f"^delete:{ids[1]}", code=200, finals={("image", one): "deleted" for one in ids},
+        calls=tuple(f"glance DELETE .*/images/{one}$" for one in ids),
+    )  # fmt: skip
+
+
+def update_image(tenant: Tenant, _: Any) -> Asked:
+    image_id, name = tenant.make_image("to-be-changed"), f"changed-{uuid.uuid4().hex}"
+    tenant.later("image", f"/images/{image_id}")
+    patch = [{"op": "replace", "path": "/name", "value": name}, {"op": "add", "path": "/system", "value": "centos7.1"}]
+    return command(
+        "image.update", "image.update", fields={"image_id": image_id, "body": patch}, effect="^update:", code=200,
+        finals={}, calls=(f"glance PATCH .*/images/{image_id}$",), holds=lambda: len(tenant.images(name)) == 1,
+    )  # fmt: skip
+
+
+# Orders.
+
+
+def change(kind: str, effect: str) -> Ask:
+    """The document's order, held at one of its effects."""
+
+    def ask(tenant: Tenant, _: Any) -> Asked:
+        server_id, order_id = tenant.make_server(name=kind, disk=10), new_order_id()
+        (volume,) = tenant.volumes(server_id)
+        body = json.loads(change_configure(server_id, tenant.image, order_id=order_id))
+        return order(
+            kind, order_id, body, effect=f"^{effect}:", code=200, finals={("server", server_id): "ACTIVE"},
+            calls=(
+                *(f"nova POST .*/{server_id}/action {one}$" for one in ("resize", "confirmResize")),
+                f"cinder POST .*/{volume['id']}/action os-extend$",
+            ),
+            actions={server_id: ["create", "resize", "confirmResize"]},
+            holds=lambda: [one["size"] for one in tenant.volumes(server_id)] == [60]
+            and tenant.server(server_id)["metadata"].get("order_id") == order_id,
+        )  # fmt: skip
+
+    return ask
+
+
+def revert(tenant: Tenant, cloud: Any) -> Asked:
+    """The document's order, whose disk does not grow."""
+    server_id, order_id = tenant.make_server(name="revert", disk=10), new_order_id()
+    (volume,) = tenant.volumes(server_id)
+    cloud.fault("volume.extend_volume", match=volume["id"], error="no space")
+    body = json.loads(change_configure(server_id, tenant.image, order_id=order_id))
+    return order(
+        "revert", order_id, body, effect="^revert:", code="101.001040", finals={("server", server_id): "ACTIVE"},
+        calls=(
+            *(f"nova POST .*/{server_id}/action {one}$" for one in ("resize", "revertResize")),
+            f"cinder POST .*/{volume['id']}/action os-extend$",
+        ),
+        actions={server_id: ["create", "resize", "revertResize"]},
+        holds=lambda: [(one["size"], one["status"]) for one in tenant.volumes(server_id)] == [(10, "in-use")]
+        and tenant.server(server_id)["flavor"]["original_name"] == "S1.small.1",
+    )  # fmt: skip
+
+
+KINDS = (
+    Kind("start", power("start", {"os-start": None}, "ACTIVE", stopped=True)),
+    Kind("stop", power("stop", {"os-stop": None}, "SHUTOFF")),
+    Kind("reboot", power("reboot", {"reboot": {"type": "HARD"}}, "ACTIVE")),
+    Kind("batch", batch),
+    Kind("tags", tags, waits=False),
+    Kind("createImage", create_image),
+    Kind("image.delete", delete_image, waits=False),
+    Kind("image.batch_delete", delete_images, waits=False),
+    Kind("image.update", update_image, waits=False),
+    Kind("resize", change("resize", "resize")),
+    Kind("extend", change("extend", "extend")),
+    Kind("confirm", change("confirm", "confirm")),
+    Kind("fee data", change("metadata", "metadata"), waits=False),
+    Kind("revert", revert),
+)

@@ -1,0 +1,29 @@
+"""What fault tests have in common."""
+
+from typing import Any
+
+from sandbox.requester import Requester
+from sandbox.worker import WorkerProcess
+from tests.faults.dying_worker import Hold, settings_for
+from tests.workshop import Workshop
+from workers.topology import INPUT_QUEUES
+
+
+def dying(
+    workshop: Workshop,
+    holds: list[Hold],
+    *,
+    stay: bool = False,
+    constants: dict[str, Any] | None = None,
+    **settings: str,
+) -> WorkerProcess:
+    """A worker that is held at the instants of these requests, and then kills itself, or stays."""
+    told = settings_for(holds, stay=stay, constants=constants)
+    return workshop.worker(module="tests.faults.dying_worker", **told, **settings)
+
+
+def settled(workshop: Workshop, requester: Requester) -> None:
+    """Drain the worker that runs: what it leaves in a queue was not acked."""
+    assert workshop.running.terminate() == 0
+    requester.listen(0.5)
+    assert {queue: requester.depth(queue) for queue in INPUT_QUEUES} == dict.fromkeys(INPUT_QUEUES, 0)

@@ -1,0 +1,34 @@
+"""Workers killed by SIGKILL at each instant, with every kind of effect under way (faults 1..10)."""
+
+import pytest
+
+from sandbox.openstack import SimulatedOpenStack
+from sandbox.requester import Requester
+from tests.faults.dying_worker import Hold, Instant
+from tests.faults.invariants import await_ends, check
+from tests.faults.kinds import KINDS, Kind
+from tests.faults.stage import dying, settled
+from tests.workshop import Workshop, eventually
+
+
+def kinds_for(instant: Instant) -> list[Kind]:
+    return [kind for kind in KINDS if kind.waits or instant is not Instant.WAITING]
+
+
+@pytest.mark.parametrize("instant", [one for one in Instant if one is not Instant.EFFECT_NOT_BEGUN])
+def test_every_kind_of_effect_is_done_once_though_the_worker_is_killed(
+    workshop: Workshop, simulated: SimulatedOpenStack, instant: Instant
+) -> None:
+    tenant = workshop.tenant()
+    asked = [kind.ask(tenant, simulated) for kind in kinds_for(instant)]
+    worker = dying(workshop, [Hold(one.message_id, instant, one.effect) for one in asked])
+    with Requester(workshop.broker_url) as requester:
+        for one in asked:
+            one.publish(requester)
+        eventually(lambda: not worker.alive, 60)
+        assert (workshop.folder / "held").exists()
+        workshop.worker()
+        await_ends(requester, asked)
+        settled(workshop, requester)
+        check(requester.heard, asked, tenant, simulated.executed())
+        assert requester.depth("ecs.dead") == 0
