@@ -177,7 +177,7 @@ class Dispatcher:
             return
         key = request.key(requester.project_id)
         if key is None:
-            await self._answer_only(request, requester.project_id, started)
+            await self._answer_only(request, requester, started)
         else:
             await self._carry_out(request, key, requester, started)
 
@@ -195,7 +195,8 @@ class Dispatcher:
 
     # What leaves no journal entry.
 
-    async def _answer_only(self, request: Request, project_id: str, started: float) -> None:
+    async def _answer_only(self, request: Request, requester: Requester, started: float) -> None:
+        project_id = requester.project_id
         key = f"{request.kind}:{project_id}:{intake.fingerprint(request.envelope)}"
         session = Session(
             request,
@@ -207,7 +208,7 @@ class Dispatcher:
             request_log(request, project_id, intake.attempts(request.envelope)),
         )
         try:
-            if refused := self._stale(request):
+            if refused := self._stale(request, requester.operator):
                 raise refused
             result = await self._run(session, project_id, time.time())
         except Exception as error:
@@ -285,9 +286,7 @@ class Dispatcher:
         request, park = session.request, None
         attempts = begun.attempts if isinstance(begun, Resumed) else 0
         try:
-            # What an operator has put in again is as old as he wants it to be.
-            is_first = isinstance(begun, Begun) and session.operator is None
-            if is_first and (refused := self._stale(request)):
+            if isinstance(begun, Begun) and (refused := self._stale(request, session.operator)):
                 raise refused
             result = await self._in_turn(session, begun.claim, project_id, received_at)
         except ClaimLost:
@@ -369,9 +368,10 @@ class Dispatcher:
             found = self._watches[project_id] = Watches(project)
         return found
 
-    def _stale(self, request: Request) -> Refused | None:
-        """The refusal of what comes too late for the first time."""
-        return self._admission.stale(request.envelope) or intake.too_late(request.envelope)
+    def _stale(self, request: Request, operator: str | None) -> Refused | None:
+        """The refusal of what comes too late for the first time; what an operator puts in again may be of any age."""
+        too_old = self._admission.stale(request.envelope) if operator is None else None
+        return too_old or intake.too_late(request.envelope)
 
     async def _put_off(self, session: Session, begun: Begun | Resumed, retry: Retry, attempts: int) -> None:
         """Give the request up and have the message come back; whoever gets it goes on where it was."""

@@ -1,0 +1,451 @@
+"""Who asks, on a real broker: tokens of an issuer of our own, its key set over HTTP and as a file; passes; attacks."""
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from amqp import Message
+from kombu import Connection, Queue
+
+from sandbox.broker import PrivateBroker
+from sandbox.documents import change_configure, new_order_id
+from sandbox.issuer import USER, Issuer, KeySetServer
+from sandbox.openstack import SimulatedOpenStack
+from sandbox.requester import Heard, Requester
+from tests.workshop import Workshop, eventually
+from workers.identity import PASS_HEADER, hash_of, new_pass
+from workers.topology import declare, topology
+
+IDENTITY, PARAMETER, FAILED, UNKNOWN = "101.001401", "101.001002", "101.001040", "101.001033"
+REFUSED = {"code": IDENTITY, "message": "身份校验失败", "data": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A worker that asks for tokens, and who issues them."""
+
+    workshop: Workshop
+    issuer: Issuer
+    server: KeySetServer
+
+    def token(self, **claims: Any) -> str:
+        """The user's token for tenant-a."""
+        return self.issuer.token(**{"project": "tenant-a"} | claims)
+
+    def order(self, server_id: str, **fields: Any) -> dict[str, Any]:
+        """The user's order for another flavor alone."""
+        image = self.workshop.tenant().image
+        order: dict[str, Any] = json.loads(change_configure(server_id, image, token=self.token()))
+        order["productList"][0]["itemList"] = order["productList"][0]["itemList"][:3]
+        return order | fields
+
+
+def guards(workshop: Workshop, key_set: str, **settings: str) -> None:
+    """Have the workers of a workshop ask for tokens."""
+    workshop.settings |= {"ECS_TRUST_PUBLISHERS": "false", "ECS_JWT_JWKS": key_set, **settings}
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    broker: PrivateBroker, simulated: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Guarded]:
+    """One worker for all tests that leave it well."""
+    folder, issuer = tmp_path_factory.mktemp("guarded"), Issuer()
+    url = broker.add_vhost(folder.name)
+    declare(url, topology())
+    with KeySetServer(issuer) as server, Workshop(url, simulated, folder) as workshop:
+        guards(workshop, server.url, ECS_JWT_ISSUER=issuer.name, ECS_JWT_AUDIENCE="client-gaoss")
+        workshop.worker()
+        yield Guarded(workshop, issuer, server)
+
+
+@pytest.fixture
+def own(workshop: Workshop) -> Iterator[Guarded]:
+    """No worker yet, a key set of its own."""
+    issuer = Issuer()
+    with KeySetServer(issuer) as server:
+        guards(workshop, server.url)
+        yield Guarded(workshop, issuer, server)
+
+
+def start(requester: Requester, token: str | None, server_id: str | None = None, **fields: Any) -> str:
+    """Publish a command that would start a server."""
+    body = {"server_id": server_id or str(uuid.uuid4()), "body": {"os-start": None}, "user_id": USER, "token": token}
+    body = {name: value for name, value in (body | fields).items() if value is not None}
+    return requester.command("server.action", **{"tenant": None} | body)
+
+
+def publish_bare(url: str, exchange: str, routing_key: str, body: Any, **properties: Any) -> None:
+    """Publish with these properties and no others: without a timestamp, or as what kombu would not write."""
+    with Connection(url) as connection:
+        connection.channel().basic_publish(
+            Message(json.dumps(body), content_type="application/json", **properties), exchange, routing_key
+        )
+
+
+def in_queue(url: str, name: str) -> list[Any]:
+    """Everything in a queue, taken out."""
+    with Connection(url) as connection:
+        queue, found = Queue(name, no_declare=True)(connection.channel()), []
+        while (message := queue.get(no_ack=True)) is not None:
+            found.append(message)
+        return found
+
+
+def refused(heard: Heard) -> None:
+    assert heard.body == REFUSED
+    assert heard.headers["x-ecs-http-status"] == 401
+
+
+def order_refused(heard: Heard) -> None:
+    assert (heard.body["code"], heard.body["message"]) == (IDENTITY, "身份校验失败")
+    assert heard.body["data"]["productSetList"][0]["resourceChanged"] is False
+    assert heard.headers["x-ecs-http-status"] == 401
+
+
+# What is right.
+
+
+def test_a_token_says_who_asks_and_for_which_tenant(guarded: Guarded) -> None:
+    """The code says that the server does not exist: so it was asked for, in a project."""
+    project_id = guarded.workshop.tenant().project_id
+    with Requester(guarded.workshop.broker_url) as requester:
+        for claim in ("tenant-a", project_id):
+            for said in (None, "tenant-a", project_id):
+                message_id = start(requester, f"Bearer {guarded.token(project=claim)}", tenant=said)
+                assert requester.result_of(message_id).body["code"] == UNKNOWN, (claim, said)
+
+
+def test_an_order_acts_in_its_tokens_tenant(guarded: Guarded) -> None:
+    tenant = guarded.workshop.tenant()
+    server_id = tenant.make_server(disk=None)
+    with Requester(guarded.workshop.broker_url) as requester:
+        message_id = requester.order(json.dumps(guarded.order(server_id)))
+        result = requester.order_result_of(message_id).body
+        assert result["code"] == 200
+        assert "eyJ" not in json.dumps(result)
+    assert tenant.server(server_id)["flavor"]["original_name"] == "S1.medium.2"
+
+
+def test_the_key_set_may_be_a_file(own: Guarded, tmp_path: Path) -> None:
+    own.workshop.worker(ECS_JWT_JWKS=str(own.issuer.write(tmp_path / "keys.json")))
+    with Requester(own.workshop.broker_url) as requester:
+        assert requester.result_of(start(requester, own.token())).body["code"] == UNKNOWN
+        refused(requester.result_of(start(requester, Issuer().token(project="tenant-a"))))
+    assert own.server.asked == []
+
+
+# Attacks. Each is refused, nothing is called, and the next good message is handled as ever.
+
+
+def unsigned(issuer: Issuer) -> str:
+    import base64  # noqa: PLC0415
+
+    header = base64.urlsafe_b64encode(json.dumps({"alg": "none", "typ": "JWT", "kid": issuer.kid}).encode())
+    return f"{header.rstrip(b'=').decode()}.{issuer.token(project='tenant-a').split('.')[1]}."
+
+
+def altered(issuer: Issuer) -> str:
+    mine, other = (issuer.token(project=name).split(".") for name in ("tenant-a", "tenant-b"))
+    return ".".join([mine[0], other[1], mine[2]])
+
+
+ATTACKS: dict[str, Any] = {
+    "no token": lambda _: None,
+    "an empty one": lambda _: "",
+    "a mask": lambda _: "***",
+    "alg none": unsigned,
+    "altered payload": altered,
+    "unknown kid": lambda _: Issuer().token(project="tenant-a"),
+    "another's key of the same kid": lambda one: Issuer(one.name).token(project="tenant-a", header={"kid": one.kid}),
+    "jku": lambda one: one.token(project="tenant-a", header={"jku": "http://127.0.0.1:1/"}),
+    "other issuer": lambda one: one.token(project="tenant-a", iss="https://iam.example/auth/realms/other"),
+    "other audience": lambda one: one.token(project="tenant-a", aud=["account"]),
+    "expired": lambda one: one.token(project="tenant-a", exp=int(time.time()) - 61),
+    "nbf in the future": lambda one: one.token(project="tenant-a", nbf=int(time.time()) + 120),
+    "refresh token": lambda one: one.token(project="tenant-a", typ="Refresh"),
+    "sub is another's": lambda one: one.token(project="tenant-a", sub=str(uuid.uuid4())),
+    "no exp": lambda one: one.token(project="tenant-a", exp=None),
+    "no tenant": lambda one: one.token(project=None),
+    "a tenant that we have no role in": lambda one: one.token(project="gaoss"),
+    "60 KB": lambda one: one.token(project="tenant-a", padding="x" * 40_000),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_who_is_not_proven_is_refused(guarded: Guarded, attack: str) -> None:
+    workshop, token = guarded.workshop, ATTACKS[attack](guarded.issuer)
+    server_id = workshop.tenant().make_server(disk=None)
+    workshop.tenant().act(server_id, {"os-stop": None})
+    workshop.tenant().wait(server_id, lambda server: bool(server["status"] == "SHUTOFF"))
+    order = guarded.order(server_id, token=token)
+    with Requester(workshop.broker_url) as requester:
+        refused(requester.result_of(start(requester, token, server_id)))
+        message_id = requester.order(json.dumps(order))
+        order_refused(requester.order_result_of(message_id, 60))
+        update = requester.last_update_of("order", message_id, resource_id=order["orderId"])
+        assert update.body["status"] == "failed"
+        eventually(lambda: requester.depth("ecs.dead") == 1)
+        (parked,) = in_queue(workshop.broker_url, "ecs.dead")
+        assert json.loads(parked.body) == order | {"token": None if token is None else "***"}
+        assert parked.headers["x-ecs-error-code"] == IDENTITY
+        assert requester.result_of(start(requester, guarded.token(), server_id)).body["code"] == 200
+    assert workshop.tenant().actions(server_id) == ["create", "stop", "start"]
+
+
+@pytest.mark.parametrize("kid", ["../../../../dev/null", "/etc/passwd", "http://127.0.0.1:1/", "' OR 1=1 --"])
+def test_a_key_id_is_compared_and_nothing_else(guarded: Guarded, kid: str) -> None:
+    with Requester(guarded.workshop.broker_url) as requester:
+        refused(requester.result_of(start(requester, guarded.token(header={"kid": kid}))))
+
+
+def test_a_token_of_300_kilobytes_is_refused(guarded: Guarded) -> None:
+    """Which is longer than any text may be."""
+    with Requester(guarded.workshop.broker_url) as requester:
+        result = requester.result_of(start(requester, guarded.token(padding="x" * 300_000)))
+        assert result.body["code"] == PARAMETER
+
+
+@pytest.mark.parametrize("user", [None, "", "somebody", USER.upper(), 7])
+def test_a_message_of_nobody_or_of_another_is_refused(guarded: Guarded, user: Any) -> None:
+    with Requester(guarded.workshop.broker_url) as requester:
+        result = requester.result_of(start(requester, guarded.token(), user_id=user)).body
+        assert result["code"] == (PARAMETER if user == 7 else IDENTITY)
+
+
+@pytest.mark.parametrize("token", [7, True, ["eyJ"], {"a": "b"}, 1.5])
+def test_a_token_that_is_no_text_is_refused(guarded: Guarded, token: Any) -> None:
+    with Requester(guarded.workshop.broker_url) as requester:
+        refused(requester.result_of(start(requester, token)))
+
+
+@pytest.mark.parametrize("tenant", ["tenant-b", "no-such-tenant", "admin"])
+def test_a_tenant_id_that_says_another_project_is_refused(guarded: Guarded, tenant: str) -> None:
+    server_id = guarded.workshop.tenant().make_server(disk=None)
+    with Requester(guarded.workshop.broker_url) as requester:
+        refused(requester.result_of(start(requester, guarded.token(), tenant=tenant)))
+        other = guarded.workshop.tenant("tenant-b").project_id
+        refused(requester.result_of(start(requester, guarded.token(), tenant=other)))
+        message_id = requester.order(json.dumps(guarded.order(server_id, tenant_id=tenant)))
+        order_refused(requester.order_result_of(message_id))
+        eventually(lambda: requester.depth("ecs.dead") == 1)
+    in_queue(guarded.workshop.broker_url, "ecs.dead")
+    assert guarded.workshop.tenant().actions(server_id) == ["create"]
+
+
+def test_a_refused_command_that_nobody_waits_for_is_parked_masked(guarded: Guarded) -> None:
+    token = Issuer().token()
+    with Requester(guarded.workshop.broker_url) as requester:
+        body = {"operation": "server.show", "server_id": str(uuid.uuid4()), "token": f"Bearer {token}", "user_id": USER}
+        requester.publish("ecs.commands", "server.show", body)
+        eventually(lambda: requester.depth("ecs.dead") == 1)
+    (parked,) = in_queue(guarded.workshop.broker_url, "ecs.dead")
+    assert json.loads(parked.body)["token"] == "***"
+    assert token.split(".")[2] not in repr(parked.headers)
+
+
+# When it counts.
+
+
+def test_a_token_counts_when_it_was_valid_at_the_instant_of_publishing(guarded: Guarded) -> None:
+    url, now = guarded.workshop.broker_url, int(time.time())
+    over = guarded.token(iat=now - 7200, exp=now - 3600)
+    with Requester(url) as requester:
+        for timestamp, code in ((now - 3700, UNKNOWN), (now, IDENTITY), (None, IDENTITY), (now - 8000, IDENTITY)):
+            correlation_id = uuid.uuid4().hex
+            body = {
+                "operation": "server.action", "server_id": str(uuid.uuid4()), "body": {"os-start": None},
+                "user_id": USER, "token": over,
+            }  # fmt: skip
+            given = {} if timestamp is None else {"timestamp": timestamp}
+            publish_bare(
+                url, "ecs.commands", "server.action", body, message_id=uuid.uuid4().hex,
+                correlation_id=correlation_id, reply_to=requester.reply_to, **given,
+            )  # fmt: skip
+            assert requester.result_of(correlation_id).body["code"] == code, timestamp
+
+
+@pytest.mark.parametrize("operation", ["server.action", "server.show"])
+def test_a_message_that_is_too_old_when_it_first_comes_is_refused(guarded: Guarded, operation: str) -> None:
+    """A read as well: an old token opens nothing for good."""
+    url, then = guarded.workshop.broker_url, int(time.time()) - 86400 - 60
+    body = {
+        "operation": operation, "server_id": str(uuid.uuid4()), "body": {"os-start": None}, "user_id": USER,
+        "token": guarded.token(iat=then - 10, exp=then + 100),
+    }  # fmt: skip
+    with Requester(url) as requester:
+        correlation_id = uuid.uuid4().hex
+        publish_bare(
+            url, "ecs.commands", operation, body, message_id=uuid.uuid4().hex, correlation_id=correlation_id,
+            reply_to=requester.reply_to, timestamp=then,
+        )  # fmt: skip
+        result = requester.result_of(correlation_id).body
+        assert (result["code"], result["data"]) == (PARAMETER, {"reason": "too_old"})
+
+
+def test_a_redelivery_counts_though_its_token_has_expired_meanwhile(own: Guarded) -> None:
+    """It has no timestamp: so it was published when it comes, and the second time that is too late."""
+    workshop, url = own.workshop, own.workshop.broker_url
+    server_id = workshop.tenant().make_server(disk=10)
+    now = int(time.time())
+    # With the leeway it counts for six seconds more.
+    order = own.order(server_id, token=own.token(iat=now - 600, exp=now - 54))
+    worker = workshop.worker()
+    with Requester(url) as requester:
+        publish_bare(url, "ecs.orders", "order.changeConfigure", order, message_id="m", delivery_mode=2)
+        requester.wait(lambda one: one.body.get("status") == "resizing")
+        worker.kill()
+        time.sleep(max(0.0, now + 7 - time.time()))
+        workshop.worker()
+        assert requester.order_result_of("m").body["code"] == 200
+        # Somebody else's order with that token is refused.
+        publish_bare(url, "ecs.orders", "order.changeConfigure", order | {"orderId": "1"}, message_id="n")
+        order_refused(requester.order_result_of("n"))
+    assert workshop.tenant().actions(server_id).count("resize") == 1
+
+
+# The key set.
+
+
+def test_a_new_key_counts_as_soon_as_it_is_in_the_set(own: Guarded) -> None:
+    own.workshop.worker()
+    old = own.token()
+    with Requester(own.workshop.broker_url) as requester:
+        assert requester.result_of(start(requester, old)).body["code"] == UNKNOWN
+        own.issuer.rotate()
+        order = own.order(own.workshop.tenant().make_server(disk=None))
+        # The set was fetched a moment ago: an order waits until it may be fetched again, and is not refused.
+        message_id = requester.order(json.dumps(order))
+        assert requester.order_result_of(message_id, 60).body["code"] == 200
+        assert requester.result_of(start(requester, old)).body["code"] == UNKNOWN, "the old key is still in the set"
+    assert len(own.server.asked) == 2
+
+
+def test_a_thousand_key_ids_that_are_made_up_fetch_the_set_once_in_thirty_seconds(own: Guarded) -> None:
+    own.workshop.worker()
+    began = time.monotonic()
+    with Requester(own.workshop.broker_url) as requester:
+        assert requester.result_of(start(requester, own.token())).body["code"] == UNKNOWN
+        ids = [start(requester, own.token(header={"kid": uuid.uuid4().hex})) for _ in range(1000)]
+        for message_id in ids:
+            refused(requester.result_of(message_id, 120))
+        assert requester.result_of(start(requester, own.token())).body["code"] == UNKNOWN
+    assert len(own.server.asked) <= 1 + (time.monotonic() - began) / 30 + 1
+
+
+def test_old_keys_count_while_the_set_cannot_be_reached(own: Guarded) -> None:
+    own.workshop.worker(ECS_COMMAND_TIMEOUT="3")
+    with Requester(own.workshop.broker_url) as requester:
+        assert requester.result_of(start(requester, own.token())).body["code"] == UNKNOWN
+        own.server.stop()
+        assert requester.result_of(start(requester, own.token())).body["code"] == UNKNOWN
+        assert own.workshop.running.problems() == []
+        own.server.start()
+
+
+def test_while_there_is_no_key_set_orders_wait_and_commands_are_answered_in_time(own: Guarded) -> None:
+    own.server.stop()
+    worker = own.workshop.worker(wait=False, ECS_COMMAND_TIMEOUT="3")
+    eventually(lambda: any("key set" in one for one in worker.problems()), 60)
+    server_id = own.workshop.tenant().make_server(disk=None)
+    with Requester(own.workshop.broker_url) as requester:
+        waiting = requester.order(json.dumps(own.order(server_id)))
+        result = requester.result_of(start(requester, own.token())).body
+        assert (result["code"], result["data"]) == (FAILED, {"reason": "keys"})
+        # It is in no retry queue: there its token would be lost. A worker that ends leaves it to the next.
+        assert [requester.depth(f"ecs.retry.{seconds}") for seconds in (5, 30, 120)] == [0, 0, 0]
+        worker.kill()
+        eventually(lambda: requester.depth("ecs.orders") == 1)
+        own.workshop.worker(wait=False)
+        own.server.start()
+        assert requester.order_result_of(waiting).body["code"] == 200
+        assert requester.depth("ecs.dead") == 0
+    assert own.workshop.tenant().actions(server_id).count("resize") == 1
+
+
+def test_what_waited_for_the_key_set_is_not_too_old(own: Guarded) -> None:
+    """It was young enough when it first came."""
+    own.server.stop()
+    worker = own.workshop.worker(wait=False, ECS_MAX_AGE="5")
+    eventually(lambda: any("key set" in one for one in worker.problems()), 60)
+    server_id = own.workshop.tenant().make_server(disk=None)
+    with Requester(own.workshop.broker_url) as requester:
+        message_id = requester.order(json.dumps(own.order(server_id)))
+        eventually(lambda: requester.depth("ecs.orders") == 0)
+        time.sleep(3)
+        worker.kill()
+        eventually(lambda: requester.depth("ecs.orders") == 1)
+        time.sleep(3)
+        own.workshop.worker(wait=False, ECS_MAX_AGE="5")
+        own.server.start()
+        assert requester.order_result_of(message_id).body["code"] == 200
+
+
+# Passes.
+
+
+def put_off(own: Guarded, requester: Requester, cloud: SimulatedOpenStack) -> tuple[dict[str, Any], str]:
+    """An order that waits in a retry queue, and its message's id."""
+    server_id = own.workshop.tenant().make_server(disk=None)
+    cloud.fault("api.nova", match=server_id, error="down", status=503)
+    order = own.order(server_id)
+    message_id = requester.order(json.dumps(order))
+    requester.wait(lambda one: one.body.get("status") == "waiting_retry", 60)
+    cloud.clear_faults()
+    return order, message_id
+
+
+def test_what_comes_back_from_a_retry_queue_is_known_by_its_pass(own: Guarded, simulated: SimulatedOpenStack) -> None:
+    workshop = own.workshop
+    declare(workshop.broker_url, topology((2,)))
+    workshop.worker(ECS_RETRY_DELAYS="2")
+    with Requester(workshop.broker_url) as requester:
+        order, message_id = put_off(own, requester, simulated)
+        assert requester.order_result_of(message_id).body["code"] == 200
+        assert requester.depth("ecs.dead") == 0
+    assert workshop.tenant().actions(order["productList"][0]["instanceId"]).count("resize") == 1
+
+
+def test_a_retry_queue_holds_a_pass_and_no_token(own: Guarded, simulated: SimulatedOpenStack) -> None:
+    """The journal knows the word by its hash alone. Whoever has the word may bring that message back, and no other."""
+    workshop, url = own.workshop, own.workshop.broker_url
+    declare(url, topology((600,)))
+    workshop.worker(ECS_RETRY_DELAYS="600")
+    with Requester(url) as requester:
+        order, message_id = put_off(own, requester, simulated)
+        eventually(lambda: requester.depth("ecs.retry.600") == 1)
+        (waiting,) = in_queue(url, "ecs.retry.600")
+        word, masked = waiting.headers[PASS_HEADER], json.loads(waiting.body)
+        assert masked == order | {"token": "***"}
+        assert word not in workshop.journal_dump()
+        assert hash_of(word) in workshop.journal_dump()
+        assert word not in workshop.logs()
+        wrong = [
+            (masked, {}),
+            (masked, {PASS_HEADER: new_pass()}),
+            (masked, {PASS_HEADER: hash_of(word)}),
+            (masked, {PASS_HEADER: word[:-1]}),
+            (masked, {PASS_HEADER: 7}),
+            (masked, {"x-death": [{"queue": "ecs.retry.600", "reason": "expired", "count": 1}]}),
+            (masked, {"x-ecs-attempts": 1, "x-ecs-routing-key": "ecs.orders order.changeConfigure"}),
+            (masked | {"orderId": new_order_id()}, {PASS_HEADER: word}),
+            (masked | {"billType": "monthly"}, {PASS_HEADER: word}),
+            (masked | {"tenant_id": "tenant-b"}, {PASS_HEADER: word}),
+            (masked | {"token": "Bearer ***"}, {PASS_HEADER: word}),
+            (masked | {"token": altered(own.issuer)}, {PASS_HEADER: word}),
+        ]  # fmt: skip
+        for body, headers in wrong:
+            forged = requester.order(json.dumps(body), headers=headers)
+            order_refused(requester.order_result_of(forged, 60))
+        eventually(lambda: requester.depth("ecs.dead") == len(wrong))
+        assert PASS_HEADER not in {name for one in in_queue(url, "ecs.dead") for name in one.headers}
+        assert workshop.tenant().actions(order["productList"][0]["instanceId"]) == ["create"]
+        again = requester.order(json.dumps(masked), headers={PASS_HEADER: word}, correlation_id=message_id)
+        assert again != message_id
+        assert requester.order_result_of(message_id).body["code"] == 200
+    assert workshop.tenant().actions(order["productList"][0]["instanceId"]).count("resize") == 1
