@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
-from handlers.errors import CloudRefusal, Conflict, Forbidden, NotFound, QuotaExceeded
+from handlers.errors import CloudRefusal, Conflict, Forbidden, Foreseen, NotFound, QuotaExceeded
 from handlers.recent import Recent
 from messages.errors import Ambiguous, Transient, wrong
 
@@ -75,6 +75,8 @@ class CloudSettings:
     max_projects: int = 256
     #: Seconds after which an unused connection is closed.
     idle: float = 900.0
+    #: Whether the cloud is only looked at: what would change something ends as `Foreseen`.
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +215,12 @@ class Cloud:
     async def _connect_to(self, project_id: str) -> "Project":
         account = await self._connect_account()
         connection = await self.in_thread(lambda: _scoped(account, project_id, self._settings.threads))
-        return Project(project_id, connection, self.in_thread, self._on_call)
+        return Project(project_id, connection, self.in_thread, self._on_call, self._settings.read_only)
 
     async def _connect_admin(self, name: str) -> "Project":
         connection = await self.in_thread(lambda: _connect(self._settings, name))
         project_id = await self.in_thread(lambda: _project_of(connection))
-        return Project(project_id, connection, self.in_thread, self._on_call)
+        return Project(project_id, connection, self.in_thread, self._on_call, self._settings.read_only)
 
     async def _learn_names(self) -> None:
         """One question for all who wait: they go on in the order in which they came."""
@@ -252,8 +254,10 @@ class Project:
         connection: "Connection",
         in_thread: Callable[[Callable[[], Reply]], Any],
         on_call: OnCall,
+        read_only: bool = False,
     ) -> None:
         self.id = project_id
+        self._read_only = read_only
         #: What seldom changes and may be a few seconds old.
         self.recent = Recent()
         self._on_call = on_call
@@ -301,6 +305,8 @@ class Project:
         return await self._call(service, "DELETE", path)
 
     async def _call(self, service: Service, method: str, path: str, **options: Any) -> Reply:
+        if self._read_only and method != "GET":
+            raise Foreseen(f"{method} {path}")
         started, outcome = time.monotonic(), "cancelled"
         try:
             reply: Reply = await self._in_thread(lambda: _request(self._connection, service, method, path, options))

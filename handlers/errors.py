@@ -13,6 +13,14 @@ from messages.codes import Code
 from messages.errors import EcsError, Refused
 
 
+class Foreseen(BaseException):
+    """Something would be done now, where it is only asked what would be. No error: nothing may catch it on its way."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(what)
+
+
 class CloudRefusal(EcsError):
     """OpenStack said no. `detail` is its own text, `request_id` its id of the call."""
 

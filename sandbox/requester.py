@@ -12,7 +12,7 @@ from typing import Any
 
 from kombu import Connection, Consumer, Exchange, Message, Queue
 
-_PROPERTIES = ("message_id", "reply_to", "headers", "correlation_id")
+_PROPERTIES = ("message_id", "reply_to", "headers", "correlation_id", "expiration")
 
 
 class Source(StrEnum):

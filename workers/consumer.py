@@ -20,8 +20,8 @@ from workers.properties import UNREADABLE_HEADERS
 
 log = structlog.get_logger()
 
-#: Seconds before a channel that the broker closed is opened again: at first, and at most.
-REOPEN_DELAY, LONGEST_REOPEN_DELAY = 1.0, 10.0
+#: Seconds before a channel that the broker closed is opened again.
+REOPEN_DELAY = 1.0
 #: The end of the year 9999, in Unix seconds.
 _LAST_SECOND = 253402300799
 
@@ -43,6 +43,11 @@ class Delivery:
     def requeue(self) -> None:
         """Give it back to the queue, for another worker or a later time."""
         self._lane.requeue(self._tag)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the channel that it came by is gone: then it comes again."""
+        return not self._lane.channel.is_open
 
 
 def envelope_of(queue: str, method: Basic.Deliver, given: BasicProperties, body: bytes) -> Envelope:
@@ -128,8 +133,6 @@ class _Lane:
         self.queue = queue
         self.channel = channel
         self.tag: str | None = None
-        #: Whether the broker has agreed.
-        self.delivers = False
         self._window = AckWindow()
 
     def delivered(self, tag: int) -> None:
@@ -167,16 +170,16 @@ class Consumer:
         prefetch: int,
         on_delivery: Callable[[Delivery], None],
         on_cancelled: Callable[[str], None] | None = None,
+        *,
+        name: str = "ecs-worker consume",
     ) -> None:
-        self._link = Link(url, "ecs-worker consume", self._connected, self._disconnected)
+        self._link = Link(url, name, self._connected, self._disconnected)
         self._queues = tuple(queues)
         self._prefetch = prefetch
         self._on_delivery = on_delivery
         self._on_cancelled = on_cancelled
         self._connection: AsyncioConnection | None = None
         self._lanes: dict[str, _Lane] = {}
-        #: Channels in a row that the broker closed before it delivered from them.
-        self._failures: dict[str, int] = {}
         self._wanted = frozenset(self._queues)
         self._numbers = count(1)
 
@@ -188,7 +191,7 @@ class Consumer:
     @property
     def consuming(self) -> frozenset[str]:
         """The queues that deliver now."""
-        return frozenset(queue for queue, lane in self._lanes.items() if lane.tag is not None and lane.delivers)
+        return frozenset(queue for queue, lane in self._lanes.items() if lane.tag is not None)
 
     def open(self) -> None:
         """Begin to connect and to consume."""
@@ -243,13 +246,7 @@ class Consumer:
             lane.delivered(method.delivery_tag)
             self._on_delivery(Delivery(lane, method, properties, body))
 
-        def agreed(_: Any) -> None:
-            lane.delivers = True
-            self._failures.pop(lane.queue, None)
-
-        lane.delivers = False
-        tag = f"ecs-worker-{next(self._numbers)}"
-        lane.tag = lane.channel.basic_consume(lane.queue, deliver, consumer_tag=tag, callback=agreed)
+        lane.tag = lane.channel.basic_consume(lane.queue, deliver, consumer_tag=f"ecs-worker-{next(self._numbers)}")
 
     def _leave(self, lane: _Lane) -> None:
         """What is delivered meanwhile pika gives back to the queue."""
@@ -278,10 +275,7 @@ class Consumer:
             log.warning("consumer.channel_closed", queue=lane.queue, why=str(error)[:300])
             if self._on_cancelled is not None:
                 self._on_cancelled(lane.queue)
-            failures = self._failures.get(lane.queue, 0)
-            self._failures[lane.queue] = failures + 1
-            delay = min(REOPEN_DELAY * 2.0 ** min(failures, 10), LONGEST_REOPEN_DELAY)
-            asyncio.get_running_loop().call_later(delay, self._reopen, connection, lane.queue)
+            asyncio.get_running_loop().call_later(REOPEN_DELAY, self._reopen, connection, lane.queue)
 
     def _reopen(self, connection: AsyncioConnection, queue: str) -> None:
         if connection.is_open and connection is self._connection and queue not in self._lanes:

@@ -116,7 +116,7 @@ class Dispatcher:
 
     def accept(self, delivery: Delivery) -> None:
         """Begin with a delivery."""
-        task = asyncio.get_running_loop().create_task(self._handle(delivery))
+        task = asyncio.get_running_loop().create_task(self.handle(delivery))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -130,7 +130,7 @@ class Dispatcher:
         for watches in self._watches.values():
             watches.close()
 
-    async def _handle(self, delivery: Delivery) -> None:
+    async def handle(self, delivery: Delivery) -> None:
         """The one broad except: whatever happens ends in a decision."""
         envelope = delivery.envelope
         limit = asyncio.timeout(HOLD_LIMIT)

@@ -11,6 +11,7 @@ import structlog
 from messages.errors import Refused
 from messages.results import Result
 from messages.secrets import MASK, could_hold_secret, mask, mask_text
+from messages.status import wire_time
 from messages.wire import encode
 from workers.envelope import Envelope
 from workers.headers import kept, trace
@@ -23,8 +24,7 @@ from workers.intake import (
     reply_queue,
     routed_by,
 )
-from workers.publication import Publication, Published
-from workers.publisher import Publisher
+from workers.publisher import Publication, Published, Publisher
 from workers.topology import DEAD_EXCHANGE, RESULTS_EXCHANGE, RETRY_EXCHANGE, RETRY_HEADER, STATUS_EXCHANGE
 
 log = structlog.get_logger()
@@ -32,6 +32,11 @@ log = structlog.get_logger()
 _IDS = UUID("6f1c1d0e-6f0a-5c55-9f0e-3d0c3e6b2a71")
 #: The broker calls a message that only a direct reply-to took unroutable.
 _DIRECT_REPLY = "amq.rabbitmq.reply-to."
+#: What is written on a parked message, beside `x-ecs-attempts`.
+ERROR_CODE_HEADER = "x-ecs-error-code"
+ERROR_HEADER = "x-ecs-error"
+ORIGIN_HEADER = "x-ecs-origin-queue"
+FAILED_AT_HEADER = "x-ecs-failed-at"
 #: Seconds before a message that no queue took is published again, where a taker must exist.
 _RETURNED_DELAY = 1.0
 _MAX_ERROR = 500
@@ -93,21 +98,29 @@ class Outbox:
             ROUTING_KEY_HEADER: f"{exchange} {routing_key}",
         }
         await self._must_arrive(
-            _again(envelope, RETRY_EXCHANGE.name, envelope.queue, encode(mask(dict(message))), headers)
+            again(envelope, RETRY_EXCHANGE.name, envelope.queue, encode(mask(dict(message))), headers)
         )
 
-    async def park(self, envelope: Envelope, refused: Refused, attempts: int, origin: str | None = None) -> None:
-        """Put a message that cannot be handled where an operator finds it, without its secrets."""
+    async def park(
+        self, envelope: Envelope, refused: Refused, attempts: int, origin: str | None = None,
+        route: tuple[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """Put a message that cannot be handled where an operator finds it, without its secrets.
+
+        `origin` and `route` (exchange and routing key) are how it came, where the envelope does not say it.
+        """
         headers = {
             **kept(envelope.headers),
-            "x-ecs-error-code": str(refused.code.wire),
-            "x-ecs-error": mask_text(f"{refused.code.text_for(refused.subject)}; {refused.detail or ''}")[:_MAX_ERROR],
-            "x-ecs-origin-queue": origin or envelope.queue,
+            ERROR_CODE_HEADER: str(refused.code.wire),
+            ERROR_HEADER: mask_text(_described(refused))[:_MAX_ERROR],
+            ORIGIN_HEADER: origin or envelope.queue,
+            ROUTING_KEY_HEADER: " ".join(route or routed_by(envelope)),
+            FIRST_SEEN_HEADER: int(first_seen(envelope, time.time())),
             ATTEMPTS_HEADER: attempts,
-            "x-ecs-failed-at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            FAILED_AT_HEADER: wire_time(),
         }
         body = masked_body(envelope.body)
-        await self._must_arrive(_again(envelope, DEAD_EXCHANGE.name, origin or envelope.queue, body, headers))
+        await self._must_arrive(again(envelope, DEAD_EXCHANGE.name, origin or envelope.queue, body, headers))
 
     def _publish_reply(self, publication: Publication) -> Awaitable[Any]:
         published = self._publisher.publish(publication)
@@ -126,6 +139,12 @@ class Outbox:
             published = self._publisher.publish(publication)
 
 
+def _described(refused: Refused) -> str:
+    """Code's message, reason and detail, whichever there are."""
+    parts = (refused.code.text_for(refused.subject), refused.reason, refused.detail)
+    return "; ".join(part for part in parts if part)
+
+
 def _note_returned(published: "asyncio.Future[Published]", publication: Publication) -> None:
     if not published.cancelled() and published.result() is Published.RETURNED:
         log.info("reply.nobody_waits", reply_to=publication.routing_key, message_id=publication.message_id)
@@ -141,7 +160,8 @@ def masked_body(body: bytes) -> bytes:
         return encode({"masked": MASK, "bytes": len(body)}) if could_hold_secret(body) else body
 
 
-def _again(envelope: Envelope, exchange: str, key: str, body: bytes, headers: Mapping[str, Any]) -> Publication:
+def again(envelope: Envelope, exchange: str, key: str, body: bytes, headers: Mapping[str, Any]) -> Publication:
+    """The message once more, with its properties, where a taker must exist."""
     return Publication(
         exchange, key, body, headers=headers, mandatory=True, message_id=envelope.message_id,
         correlation_id=envelope.correlation_id, reply_to=envelope.reply_to, type=envelope.type,

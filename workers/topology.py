@@ -66,6 +66,15 @@ def topology(retry_delays: Iterable[int] = DEFAULT_RETRY_DELAYS) -> Topology:
     )  # fmt: skip
 
 
+def queue_of_command(routing_key: str) -> str | None:
+    """The queue that a command with this routing key comes to; None where none takes it."""
+    for queue in topology().queues:
+        for one in queue.bindings:
+            if one.exchange is COMMANDS_EXCHANGE and f"{routing_key}.".startswith(one.routing_key.removesuffix("#")):
+                return str(queue.name)
+    return None
+
+
 def retry_queue_name(delay: int) -> str:
     """The queue in which a message waits so many seconds."""
     return f"ecs.retry.{delay}"
@@ -104,7 +113,7 @@ def declare(url: str, wanted: Topology) -> None:
     """
     from amqp.exceptions import PreconditionFailed  # noqa: PLC0415 - only here
 
-    with _connection(url) as connection:
+    with Connection(url, connect_timeout=_SECONDS) as connection:
         try:
             with connection.channel() as channel:
                 for exchange in wanted.exchanges:
@@ -115,12 +124,6 @@ def declare(url: str, wanted: Topology) -> None:
             raise TopologyMismatch(_advice(str(error.reply_text))) from None
 
 
-def _connection(url: str) -> Connection:
-    """Does not wait for ever for an answer. The URL's options are meant for the worker's own connections."""
-    limits = {"read_timeout": _SECONDS, "write_timeout": _SECONDS}
-    return Connection(url.partition("?")[0], connect_timeout=_SECONDS, transport_options=limits)
-
-
 def compare(url: str, retry_delays: Iterable[int]) -> tuple[str, list[str]]:
     """The broker's version, and the names of what is not declared yet. Changes nothing. Blocks.
 
@@ -129,7 +132,7 @@ def compare(url: str, retry_delays: Iterable[int]) -> tuple[str, list[str]]:
     from amqp.exceptions import NotFound, PreconditionFailed  # noqa: PLC0415
 
     missing = []
-    with _connection(url) as connection:
+    with Connection(url, connect_timeout=_SECONDS) as connection:
         connection.ensure_connection(max_retries=1, interval_start=0.1)
         version = str(connection.connection.server_properties.get("version", "unknown"))
         wanted = topology(retry_delays)
@@ -144,6 +147,26 @@ def compare(url: str, retry_delays: Iterable[int]) -> tuple[str, list[str]]:
             except PreconditionFailed as error:
                 raise TopologyMismatch(_advice(str(error.reply_text))) from None
     return version, missing
+
+
+class NotDeclared(Exception):
+    """A queue of ours is not there. The text is one line that says what to do."""
+
+
+def depth(url: str, queue: str) -> tuple[int, int]:
+    """How many messages wait in a queue, held by nobody, and how many consumers it has. Changes nothing. Blocks.
+
+    `NotDeclared`, or `OSError` or kombu's errors where the broker cannot be reached.
+    """
+    from amqp.exceptions import NotFound  # noqa: PLC0415
+
+    with Connection(url, connect_timeout=_SECONDS) as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0.1)
+        try:
+            found = connection.channel().queue_declare(queue, passive=True)
+        except NotFound:
+            raise NotDeclared(f"there is no queue {queue}: run ecs-worker topology apply") from None
+        return found.message_count, found.consumer_count
 
 
 def _declare_alone(entity: Exchange | Queue, *, passive: bool) -> None:

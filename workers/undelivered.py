@@ -37,7 +37,8 @@ async def move_to_dead(delivery: Delivery, outbox: Outbox, policy: Policy) -> No
         for one in outbox.result(envelope, operation or "unknown", key, result):
             await one
     origin = death.queue if death is not None else UNDELIVERED_QUEUE
-    await outbox.park(envelope, refused, intake.attempts(envelope), origin)
+    route = death.route if death is not None else None
+    await outbox.park(envelope, refused, intake.attempts(envelope), origin, route)
     log.warning("message.undelivered", message_id=envelope.message_id, origin=origin, why=refused.detail)
     delivery.settle()
 
@@ -49,6 +50,8 @@ class _Death:
     queue: str
     reason: str
     was_order: bool
+    #: Exchange and routing key by which it had come; None where that was a retry queue, which has kept them.
+    route: tuple[str, str] | None
 
 
 def _last_death(envelope: Envelope) -> _Death | None:
@@ -61,7 +64,10 @@ def _last_death(envelope: Envelope) -> _Death | None:
     if queue not in INPUT_QUEUES:
         return None
     reason = _REASONS.get(str(last.get("reason")), "delivery_limit")
-    return _Death(queue, reason, queue == ORDERS_QUEUE and last.get("exchange") != COMMANDS_EXCHANGE.name)
+    exchange, keys = str(last.get("exchange")), last.get("routing-keys")
+    key = str(keys[0]) if isinstance(keys, list) and keys else ""
+    was_order = queue == ORDERS_QUEUE and exchange != COMMANDS_EXCHANGE.name
+    return _Death(queue, reason, was_order, (exchange, key) if exchange else None)
 
 
 def _answer(envelope: Envelope, is_order: bool, refused: Refused, policy: Policy) -> tuple[str | None, Result]:

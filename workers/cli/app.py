@@ -3,16 +3,15 @@
 import asyncio
 import sys
 import traceback
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from workers.cli.dead_commands import dead_app
 from workers.cli.exits import CommandFailed, Exit
+from workers.cli.options import Output, settings_or_fail
 from workers.cli.output import Format, show
 from workers.cli.times import instant
-
-if TYPE_CHECKING:
-    from workers.settings import Settings
 
 app = typer.Typer(
     name="ecs-worker", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -22,8 +21,8 @@ topology_app = typer.Typer(no_args_is_help=True, help="Exchanges and queues.")
 app.add_typer(topology_app, name="topology")
 journal_app = typer.Typer(no_args_is_help=True, help="What was asked, meant and done.")
 app.add_typer(journal_app, name="journal")
+app.add_typer(dead_app, name="dead")
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="How data is printed to stdout.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
 
 
@@ -41,7 +40,7 @@ def run() -> None:
     from workers.telemetry import configure_logs  # noqa: PLC0415
     from workers.topology import TopologyMismatch  # noqa: PLC0415
 
-    settings = _settings()
+    settings = settings_or_fail()
     configure_logs(settings.log_format, settings.log_level)
 
     async def work() -> None:
@@ -78,7 +77,7 @@ def topology_apply(output: Output = Format.TABLE) -> None:
     """Declare exchanges and queues; what is there already stays."""
     from workers.topology import TopologyMismatch, declare, rows, topology  # noqa: PLC0415
 
-    settings = _settings()
+    settings = settings_or_fail()
     wanted = topology(settings.retry_delays)
     try:
         declare(settings.broker_url.get_secret_value(), wanted)
@@ -109,7 +108,7 @@ def journal_list(
     if state is not None and state not in set(State):
         raise CommandFailed(Exit.USAGE, f"--state is one of {', '.join(State)}")
     named = State(state) if state is not None else None
-    list_requests(_settings(), Wanted(named, operation, tenant, since, limit), output)
+    list_requests(settings_or_fail(), Wanted(named, operation, tenant, since, limit), output)
 
 
 @journal_app.command("show")
@@ -120,7 +119,7 @@ def journal_show(
     """Show a request's history: deliveries, effects, updates, result, replays."""
     from workers.cli.journal import show_request  # noqa: PLC0415
 
-    show_request(_settings(), key, output)
+    show_request(settings_or_fail(), key, output)
 
 
 @app.command()
@@ -133,15 +132,6 @@ def demo(
     if openstack not in ("simulated", "real"):
         raise CommandFailed(Exit.USAGE, "--openstack is simulated or real")
     raise typer.Exit(run_demo(openstack))
-
-
-def _settings() -> "Settings":
-    from workers.settings import ConfigurationError, load_settings  # noqa: PLC0415
-
-    try:
-        return load_settings()
-    except ConfigurationError as error:
-        raise CommandFailed(Exit.CONFIGURATION, str(error)) from error
 
 
 def _retry_delays() -> tuple[int, ...]:

@@ -159,7 +159,10 @@ def _print_course(page: Page, request: Request) -> None:
     course = [
         {"time": shown(one.intended_at), "update": f"{one.name.removeprefix(_TOLD)} {_value(one)} %"} for one in told
     ]
-    course += [{"time": str(update.get("time")), "update": _update_line(update)} for update in request.updates]
+    course += [
+        {"time": str(update.get("time"))[:19].replace("T", " ") + "Z", "update": _update_line(update)}
+        for update in request.updates
+    ]
     if course:
         page.line("what was told (updates)")
         page.table(course, indent=2)

@@ -4,10 +4,11 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 class Format(StrEnum):
@@ -46,10 +47,10 @@ def plain(value: Any) -> str:
 
 
 class Page:
-    """What a person reads on stdout: headings, facts, tables."""
+    """What a person reads: headings, facts, tables. On stdout, unless it goes beside the data."""
 
-    def __init__(self) -> None:
-        self._console = _console()
+    def __init__(self, file: TextIO | None = None) -> None:
+        self._console = _console(file or sys.stdout)
 
     def heading(self, text: str) -> None:
         """A line that stands out."""
@@ -72,23 +73,33 @@ class Page:
         if rows:
             names = tuple(rows[0])
             self._grid([tuple(plain(row[name]) for name in names) for row in rows], names, indent)
-        sys.stdout.flush()
 
     def _grid(self, rows: Sequence[Sequence[str]], names: Sequence[str] | None, indent: int = 2) -> None:
-        from rich.padding import Padding  # noqa: PLC0415
         from rich.table import Table  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
 
-        table = Table(box=None, pad_edge=False, show_header=names is not None)
+        table = Table(box=None, pad_edge=False, show_header=names is not None, padding=(0, 2, 0, 0))
+        if indent:
+            table.add_column("", width=indent - 2)
         for name in names or ("", ""):
-            table.add_column(name, overflow="fold", style="dim" if names is None and not table.columns else None)
+            table.add_column(name, overflow="fold", style="dim" if names is None and not table.columns[1:] else None)
         for row in rows:
-            table.add_row(*(Text(value) for value in row))
-        self._console.print(Padding(table, (0, 0, 0, indent)))
+            table.add_row(*([""] if indent else []), *(Text(value) for value in row))
+        self._print_table(table)
+
+    def _print_table(self, table: "Table") -> None:
+        if self._console.is_terminal:
+            self._console.print(table)
+            return
+        # A table fills its lines up with blanks.
+        with self._console.capture() as captured:
+            self._console.print(table)
+        text = "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+        self._console.file.write(text)
 
 
-def _console() -> "Console":
+def _console(file: TextIO) -> "Console":
     from rich.console import Console  # noqa: PLC0415 - programs need no tables
 
     # Cut by nobody where nobody looks: a pipe has no width.
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 240, highlight=False, soft_wrap=False)
+    return Console(file=file, width=None if file.isatty() else 240, highlight=False)

@@ -1,11 +1,12 @@
 """Who asks, and in which project."""
 
+from workers.identity.operators import OperatorReplays
 from workers.identity.passes import PASS_HEADER, ReplayAuthority, Replays, hash_of, new_pass, pass_of
 from workers.identity.readmission import Readmission
 from workers.identity.requester import Identity, Requester
 from workers.identity.trusted import TrustedPublishers
 
 __all__ = [
-    "PASS_HEADER", "Identity", "Readmission", "ReplayAuthority", "Replays", "Requester", "TrustedPublishers", "hash_of",
-    "new_pass", "pass_of",
+    "PASS_HEADER", "Identity", "OperatorReplays", "Readmission", "ReplayAuthority", "Replays", "Requester",
+    "TrustedPublishers", "hash_of", "new_pass", "pass_of",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, func, or_, select
+from sqlalchemy import Connection, Engine, Select, case, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from workers.journal import schema
@@ -20,7 +20,8 @@ from workers.journal.database import (
     url_without_password,
 )
 from workers.journal.operations import effects_of
-from workers.journal.records import Batch, JournalError, Kind, Replay, ReplayState, Request, State
+from workers.journal.owners import owner_lives
+from workers.journal.records import Action, Batch, JournalError, Kind, Replay, ReplayState, Request, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,18 @@ class History:
         with self._reading() as connection:
             return find_requests(connection, word)
 
+    def admitted(self, kind: Kind, name: str, digest: str, pass_hash: str) -> str | None:
+        """The tenant of the request with this name and content that was given this pass; None where there is none."""
+        with self._reading() as connection:
+            return find_admitted(connection, kind, name, digest, pass_hash)
+
+    def lives(self, owner: str) -> bool:
+        """Whether the worker that is at a request lives."""
+        try:
+            return owner_lives(self._engine, owner)
+        except (SQLAlchemyError, OSError) as error:
+            raise JournalError(f"the journal cannot be read: {error}") from None
+
     def batches(self, limit: int | None = None) -> list[Batch]:
         """The sets of parked messages that operators took in hand, newest first."""
         columns = schema.replays.c
@@ -105,6 +118,33 @@ class History:
             rows = connection.execute(statement.order_by(columns.pinned_at, columns.batch, columns.position))
             return [replay_of(row) for row in rows]
 
+    def unfinished(self, selection: str, action: Action, operator: str) -> str | None:
+        """The newest set that this operator chose by these words and did not end; None where there is none."""
+        columns = schema.replays.c
+        statement = (
+            select(columns.batch)
+            .where(columns.selection == selection, columns.action == action.value, columns.operator == operator)
+            .where(columns.done_at.is_(None), columns.state != ReplayState.AGAIN.value)
+            .order_by(columns.pinned_at.desc())
+        )
+        with self._reading() as connection:
+            return connection.execute(statement.limit(1)).scalar()
+
+    def done_before(self, identities: Sequence[str], action: Action) -> set[str]:
+        """Those of which a set knows that all that were alike have been done: they need no more than the ack."""
+        columns, found = schema.replays.c, set[str]()
+        with self._reading() as connection:
+            for begin in range(0, len(identities), _AT_ONCE):
+                statement = (
+                    select(columns.identity)
+                    .where(columns.identity.in_(identities[begin : begin + _AT_ONCE]))
+                    .where(columns.action == action.value, columns.state != ReplayState.AGAIN.value)
+                    .group_by(columns.batch, columns.identity)
+                    .having(func.count() == func.sum(case((columns.state.in_(_DONE), 1), else_=0)))
+                )
+                found |= set(connection.execute(statement).scalars())
+        return found
+
     def results(self, names: Sequence[str]) -> dict[str, Request]:
         """The newest request of each of these names, without effects."""
         columns = schema.requests.c
@@ -124,6 +164,7 @@ class History:
 
 #: Values of one IN.
 _AT_ONCE = 500
+_DONE = (ReplayState.SENT.value, ReplayState.DISCARDED.value)
 
 
 @contextmanager
@@ -172,7 +213,8 @@ def request_of(row: Any, effects: Iterable[Any] = ()) -> Request:
 def replay_of(row: Any) -> Replay:
     """A row as a record."""
     return Replay(
-        id=row.id, batch=row.batch, position=row.position, action=row.action, operator=row.operator, name=row.name,
+        id=row.id, batch=row.batch, position=row.position, action=row.action, operator=row.operator,
+        selection=row.selection, name=row.name,
         message_id=row.message_id, operation=row.operation, origin=row.origin, code=row.code, failed_at=row.failed_at,
         identity=row.identity, digest=row.digest, tenant=row.tenant,
         state=ReplayState(row.state), pinned_at=row.pinned_at, done_at=row.done_at, arrived_at=row.arrived_at,

@@ -40,6 +40,21 @@ def new_owner(engine: Engine) -> Owner:
     return SessionOwner(engine)
 
 
+def owner_lives(engine: Engine, owner: str) -> bool:
+    """Whether an owner holds its lock, asked by somebody who is none."""
+    if is_sqlite(engine):
+        try:
+            with (Path(f"{engine.url.database}.owners") / owner).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+    with engine.connect() as connection:
+        return _holds_lock(owner, connection)
+
+
 class FileOwner:
     """A locked file beside the database; the kernel unlocks it when the process ends, however it ends."""
 
@@ -86,10 +101,7 @@ class SessionOwner:
         self.keep()
 
     def lives(self, owner: str, connection: Connection) -> bool:
-        taken = connection.execute(
-            text("SELECT pg_try_advisory_xact_lock(:kind, :owner)"), {"kind": _LOCKS, "owner": _number(owner)}
-        ).scalar()
-        return not taken
+        return _holds_lock(owner, connection)
 
     def keep(self) -> None:
         if self._session is not None and not self._answers(self._session):
@@ -130,6 +142,13 @@ class SessionOwner:
             self._session.invalidate()
             self._session.close()
             self._session = None
+
+
+def _holds_lock(owner: str, connection: Connection) -> bool:
+    taken = connection.execute(
+        text("SELECT pg_try_advisory_xact_lock(:kind, :owner)"), {"kind": _LOCKS, "owner": _number(owner)}
+    ).scalar()
+    return not taken
 
 
 def _number(owner: str) -> int:

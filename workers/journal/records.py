@@ -170,9 +170,9 @@ class ReplayState(StrEnum):
 class Replay:
     """A parked message that an operator took in hand; times are Unix seconds.
 
-    `name` is what `journal show` finds it by, `identity` tells the very message, `digest` its content as a request
-    (empty where it is none), `tenant` is the project that the operator named for it, `arrived_at` is when a worker met
-    it again.
+    `selection` stands for the words by which it was chosen, `name` is what `journal show` finds it by, `identity` tells
+    the very message, `digest` its content as a request (empty where it is none), `tenant` is the project that the
+    operator named for it, `arrived_at` is when a worker met it again.
     """
 
     id: str
@@ -180,6 +180,7 @@ class Replay:
     position: int
     action: str
     operator: str
+    selection: str
     name: str | None
     message_id: str | None
     operation: str | None

@@ -51,6 +51,8 @@ replays = Table(
     Column("position", Integer, nullable=False),
     Column("action", String(16), nullable=False),
     Column("operator", String(255), nullable=False),
+    # The words by which they were chosen: the same command goes on with what it left.
+    Column("selection", String(64), nullable=False),
     Column("name", String(255)),
     Column("message_id", String(255)),
     Column("operation", String(64)),
@@ -68,6 +70,7 @@ replays = Table(
 )
 Index("replays_batch", replays.c.batch, replays.c.position)
 Index("replays_name", replays.c.name)
+Index("replays_identity", replays.c.identity)
 Index("replays_pass_hash", replays.c.pass_hash, unique=True)
 
 turns = Table(

@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("position", sa.Integer, nullable=False),
         sa.Column("action", sa.String(16), nullable=False),
         sa.Column("operator", sa.String(255), nullable=False),
+        sa.Column("selection", sa.String(64), nullable=False),
         sa.Column("name", sa.String(255)),
         sa.Column("message_id", sa.String(255)),
         sa.Column("operation", sa.String(64)),
@@ -36,6 +37,7 @@ def upgrade() -> None:
     )
     op.create_index("replays_batch", "replays", ["batch", "position"])
     op.create_index("replays_name", "replays", ["name"])
+    op.create_index("replays_identity", "replays", ["identity"])
     op.create_index("replays_pass_hash", "replays", ["pass_hash"], unique=True)
 
 

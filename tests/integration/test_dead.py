@@ -1,0 +1,489 @@
+"""`ecs-worker dead`, the real command on a real broker: looked at, rehearsed, put in again, thrown away."""
+
+import contextlib
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox.broker import PrivateBroker
+from sandbox.documents import change_configure, new_order_id, new_token
+from sandbox.openstack import SimulatedOpenStack
+from sandbox.postgres import PrivatePostgres
+from sandbox.requester import Heard, Requester, Source
+from tests.workshop import REPOSITORY, Workshop, eventually
+
+PARAMETER, FAILED, UNKNOWN = "101.001002", "101.001040", "101.001033"
+FIELDS = {"id", "key", "operation", "tenant", "code", "error", "origin", "attempts", "failed_at"}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, workshop: Workshop) -> Workshop:
+    """A workshop with either journal; no worker yet."""
+    if request.param == "postgresql":
+        server: PrivatePostgres = request.getfixturevalue("postgres")
+        workshop.settings["ECS_JOURNAL_URL"] = server.add_database(f"dead-{uuid.uuid4().hex[:12]}")
+    return workshop
+
+
+@pytest.fixture
+def requester(workshop: Workshop) -> Iterator[Requester]:
+    with Requester(workshop.broker_url) as found:
+        yield found
+
+
+def dead(workshop: Workshop, *words: str, code: int = 0) -> list[dict[str, Any]]:
+    """What the command prints as JSON; it must end with this code."""
+    done = workshop.command("dead", *words, "-o", "json")
+    assert done.returncode == code, done.stdout + done.stderr
+    rows: list[dict[str, Any]] = json.loads(done.stdout or "[]")
+    return rows
+
+
+def ids(rows: list[dict[str, Any]]) -> set[str]:
+    return {row["id"] for row in rows}
+
+
+def start_of_nothing(requester: Requester, **properties: Any) -> str:
+    """A command on a server that does not exist: it is answered, known, and changes nothing."""
+    return requester.command("server.action", server_id=str(uuid.uuid4()), body={"os-start": None}, **properties)
+
+
+def park_unread(workshop: Workshop, requester: Requester, number: int) -> list[str]:
+    """Commands that no worker has read: they ran out in the queue, and the broker gave them up."""
+    sent = [start_of_nothing(requester, expiration=0.001) for _ in range(number)]
+    moved = workshop.worker()
+    eventually(lambda: requester.depth("ecs.dead") == number, 60)
+    requester.listen(0.2)
+    moved.terminate()
+    requester.heard.clear()
+    return sent
+
+
+def results(requester: Requester, message_id: str) -> list[Heard]:
+    return [one for one in requester.heard if one.source is Source.REPLY and one.correlation_id == message_id]
+
+
+def deliveries(workshop: Workshop, message_id: str) -> int:
+    rows = json.loads(workshop.command("journal", "show", message_id, "-o", "json").stdout or "[]")
+    return rows[0]["deliveries"] if rows else 0
+
+
+# Looking.
+
+
+def test_what_is_parked_is_listed_grouped_filtered_and_shown(workshop: Workshop, requester: Requester) -> None:
+    workshop.worker()
+    wrong = requester.publish("ecs.commands", "server.action", b'{"operation": "server.action"}')
+    order_id = new_order_id()
+    order = {"orderStatus": "paySuccess", "orderType": "renew", "orderId": order_id, "tenant_id": "tenant-a"}
+    bad_order = requester.order(json.dumps(order), "order.renew")
+    requester.publish("ecs.commands", "volume.create", {"operation": "volume.create\x1b[2J"})
+    broken = requester.order("{broken")
+    eventually(lambda: requester.depth("ecs.dead") == 4)
+    rows = dead(workshop, "list")
+    assert all(set(row) == FIELDS for row in rows)
+    assert [row["failed_at"] for row in rows] == sorted(row["failed_at"] for row in rows)
+    found, oldest = {row["id"]: row for row in rows}, rows[0]["id"]
+    assert found[wrong] | {"failed_at": 0} == {
+        "id": wrong, "key": wrong, "operation": "server.action", "tenant": None, "code": PARAMETER,
+        "error": found[wrong]["error"], "origin": "ecs.servers", "attempts": 0, "failed_at": 0,
+    }  # fmt: skip
+    assert (found[bad_order]["key"], found[bad_order]["tenant"]) == (order_id, "tenant-a")
+    assert found[broken]["operation"] == "order.unknown"
+    for words, expected in (
+        (["--id", wrong, "--id", order_id], {wrong, bad_order}), (["--code", PARAMETER, "--limit", "1"], {oldest}),
+        (["--origin", "ecs.orders"], {bad_order, broken}), (["--operation", "order.unknown"], {broken}),
+        (["--since", "1h"], ids(rows)), (["--before", "1h"], set()), (["--code", FAILED], set()),
+    ):  # fmt: skip
+        assert ids(dead(workshop, "list", *words)) == expected, words
+    groups = dead(workshop, "list", "--summary")
+    assert sum(group["count"] for group in groups) == 4
+    table = workshop.command("dead", "list").stdout
+    assert "4 parked" in table
+    assert order_id in table
+    assert "\x1b" not in table
+    shown = workshop.command("dead", "show", order_id)
+    assert shown.returncode == 0
+    assert "the journal does not know its key" in shown.stdout
+    assert "\x1b" not in shown.stdout
+    (whole,) = dead(workshop, "show", "--id", wrong)
+    assert whole["body"] == {"operation": "server.action"}
+    assert whole["properties"]["message_id"] == wrong
+    assert whole["headers"]["x-ecs-routing-key"] == "ecs.commands server.action"
+    assert workshop.command("dead", "show", "no-such").returncode == 5
+    assert requester.depth("ecs.dead") == 4
+
+
+def test_nothing_is_lost_by_being_looked_at(workshop: Workshop, requester: Requester, broker: PrivateBroker) -> None:
+    """A delivery limit, which RabbitMQ 4 has by itself, throws away what was given back too often."""
+    workshop.worker()
+    for number in range(20):
+        requester.publish("ecs.commands", "server.action", {"operation": "server.action", "number": number})
+    eventually(lambda: requester.depth("ecs.dead") == 20)
+    vhost = workshop.broker_url.rpartition("/")[2]
+    broker.rabbitmqctl("set_policy", "--vhost", vhost, "limit", "^ecs.dead$", '{"delivery-limit": 3}')
+    first = dead(workshop, "list")
+    assert len(first) == 20
+    for _ in range(7):
+        assert dead(workshop, "list") == first
+    assert requester.depth("ecs.dead") == 20
+
+
+def test_who_reads_at_the_same_time_is_told_of(workshop: Workshop, requester: Requester) -> None:
+    workshop.worker()
+    requester.publish("ecs.commands", "server.action", b"{")
+    eventually(lambda: requester.depth("ecs.dead") == 1)
+    with contextlib.closing(requester._connection.channel()) as channel:
+        channel.basic_consume("ecs.dead", callback=lambda _: None)
+        done = workshop.command("dead", "list")
+        assert done.returncode == 0
+        assert "somebody else is reading" in done.stderr
+    assert len(dead(workshop, "list")) == 1
+
+
+def test_what_is_not_there_is_told(workshop: Workshop) -> None:
+    assert dead(workshop, "list") == []
+    assert "nothing is parked" in workshop.command("dead", "list").stdout
+    down = workshop.command("dead", "list", ECS_BROKER_URL="amqp://guest:secret-word@127.0.0.1:1//")
+    assert (down.returncode, len(down.stderr.splitlines())) == (4, 1)
+    assert "secret-word" not in down.stderr
+    assert workshop.command("dead", "list", ECS_BROKER_URL="http://x").returncode == 3
+    assert workshop.command("dead", "list", "--since", "yesterday").returncode == 2
+
+
+# Rehearsing.
+
+
+def test_a_dry_run_says_what_would_become_of_each_and_touches_nothing(
+    workshop: Workshop, requester: Requester, simulated: SimulatedOpenStack
+) -> None:
+    tenant = workshop.tenant()
+    active, order_id = tenant.make_server(disk=10), new_order_id()
+    order = json.dumps(json.loads(change_configure(active, tenant.image)) | {"tenant_id": "tenant-a"})
+    # Nobody has read these: they ran out in the queue.
+    runs = requester.command("server.action", server_id=active, body={"reboot": {"type": "HARD"}}, expiration=0.001)
+    alike = requester.command(
+        "server.action", server_id=active, body={"reboot": {"type": "HARD"}}, message_id=runs, expiration=0.001
+    )
+    state = requester.command("server.action", server_id=active, body={"os-start": None}, expiration=0.001)
+    gone = start_of_nothing(requester, expiration=0.001)
+    late = start_of_nothing(requester, expiration=0.001, headers={"x-ecs-deadline": str(int(time.time()) - 5)})
+    listing = requester.command("server.list", expiration=0.001)
+    ordered = requester.order(order, expiration=0.001)
+    worker = workshop.worker()
+    eventually(lambda: requester.depth("ecs.dead") == 7)
+    # An error that nobody foresaw is answered, and parked.
+    simulated.fault("api.nova", match=f"^GET .*/servers/{active}", error="odd", status=200, times=1)
+    internal = requester.command("server.action", server_id=active, body={"reboot": {"type": "HARD"}})
+    assert requester.result_of(internal).body["data"] == {"reason": "internal"}
+    first = json.loads(order) | {"orderId": order_id, "productList": []}
+    requester.order(json.dumps(first))
+    requester.publish("ecs.orders", "order.new", b'{"token": "eyJhbGciOiJub25lIn0.e30.')
+    eventually(lambda: requester.depth("ecs.dead") == 10)
+    worker.terminate()
+    before = (tenant.actions(active), workshop.journal_dump(), ids(dead(workshop, "list")))
+    told = dead(workshop, "replay", "--dry-run")
+    assert len(told) == 10
+    would = {row["id"]: (row["would"], row["detail"]) for row in told}
+    assert alike == runs
+    assert sorted(row["would"] for row in told if row["id"] == runs) == ["known", "run"]
+    assert any(row["detail"] == f"first step: reboot:{active}" for row in told)
+    assert would[state] == ("refused", "101.001012 存在未知状态的云服务器，请重新选择云服务器")
+    assert would[gone][0] == "refused"
+    assert UNKNOWN in would[gone][1]
+    assert would[late] == ("refused", f"{FAILED} 操作失败 (deadline)")
+    assert would[listing][0] == "answered"
+    assert would[internal] == ("known", f"{FAILED} 操作失败 (internal)")
+    (of_order,) = [row for row in told if row["id"] == ordered]
+    assert (of_order["would"], of_order["detail"]) == ("run", f"first step: resize:{active}")
+    assert of_order["plan"]["plan"][0]["server_id"] == active
+    assert sorted(row["would"] for row in told if row["operation"].startswith("order.")) == [
+        "impossible", "parked", "run",
+    ]  # fmt: skip
+    assert (tenant.actions(active), workshop.journal_dump(), ids(dead(workshop, "list"))) == before
+    words = workshop.command("dead", "replay", "--dry-run").stdout
+    assert "would return the known result" in words
+    simulated.fault("api.nova", match="", error="down", status=503)
+    (unsure,) = dead(workshop, "replay", "--dry-run", "--id", state)
+    assert unsure["would"] == "unsure"
+
+
+# Putting in again.
+
+
+def test_what_never_ran_runs_and_what_is_known_is_only_answered(place: Workshop, simulated: SimulatedOpenStack) -> None:
+    tenant = place.tenant()
+    server_id = tenant.make_server(disk=None)
+    reboot = {"reboot": {"type": "HARD"}}
+    with Requester(place.broker_url) as requester:
+        unread = requester.command("server.action", server_id=server_id, body=reboot, expiration=0.001)
+        place.worker()
+        assert requester.result_of(unread).body["data"] == {"reason": "deadline"}
+        simulated.fault("api.nova", match=f"^GET .*/servers/{server_id}", error="odd", status=200, times=1)
+        internal = requester.command("server.action", server_id=server_id, body=reboot)
+        first = requester.result_of(internal)
+        eventually(lambda: requester.depth("ecs.dead") == 2)
+        requester.heard.clear()
+        (row,) = dead(place, "replay", "--yes", "--operator", "night@shift")
+        assert (row["done"], row["left"], row["operator"]) == (2, 0, "night@shift")
+        assert requester.result_of(unread).body == {"code": 200, "message": "OK", "data": None}
+        requester.last_update_of("server", unread)
+        again = requester.result_of(internal)
+        assert (again.raw, again.properties["message_id"]) == (first.raw, first.properties["message_id"])
+        eventually(lambda: requester.depth("ecs.servers") == 0)
+    assert tenant.actions(server_id) == ["create", "reboot"]
+    assert dead(place, "list") == []
+    # What was put in again, by whom and when, and what became of it, stays readable.
+    (batch,) = dead(place, "replays")
+    assert (batch["batch"], batch["operator"], batch["messages"], batch["done"]) == (row["batch"], "night@shift", 2, 2)
+    members = {one["id"]: one for one in dead(place, "replays", row["batch"])}
+    assert members[unread]["result"] == "200 OK"
+    assert members[internal]["reason"] == "internal"
+    assert all(one["state"] == "sent" and one["arrived_at"] for one in members.values())
+    history = json.loads(place.command("journal", "show", unread, "-o", "json").stdout)
+    assert history[0]["replays"][0]["operator"] == "night@shift"
+
+
+def test_a_replay_that_is_submitted_twice_has_no_second_effect(workshop: Workshop, requester: Requester) -> None:
+    """Fault 58: the command was killed between the publishing and the ack, and is run again."""
+    tenant = workshop.tenant()
+    server_id = tenant.make_server(disk=None)
+    message_id = requester.command(
+        "server.action", server_id=server_id, body={"reboot": {"type": "HARD"}}, expiration=0.001
+    )
+    workshop.worker()
+    eventually(lambda: requester.depth("ecs.dead") == 1)
+    requester.heard.clear()
+    # What lies there lies there twice, as after such a death.
+    channel = requester._connection.channel()
+    copy = channel.basic_get("ecs.dead")
+    channel.basic_publish(copy, "ecs.dead", "ecs.servers")
+    channel.close()
+    eventually(lambda: requester.depth("ecs.dead") == 2)
+    assert dead(workshop, "replay", "--yes")[0]["done"] == 2
+    requester.wait(lambda _: len(results(requester, message_id)) == 2)
+    requester.last_update_of("server", message_id)
+    assert len({(one.raw, one.properties["message_id"]) for one in results(requester, message_id)}) == 1
+    assert tenant.actions(server_id) == ["create", "reboot"]
+
+
+def test_an_old_message_is_not_refused_for_having_lain_there(workshop: Workshop, requester: Requester) -> None:
+    message_id = park_unread(workshop, requester, 1)[0]
+    time.sleep(2)
+    workshop.worker(ECS_MAX_AGE="1")
+    assert dead(workshop, "replay", "--yes")[0]["done"] == 1
+    assert requester.result_of(message_id).body["code"] == UNKNOWN
+    # The same without an operator is too old.
+    stale = {"operation": "server.action", "tenant_id": "tenant-a", "server_id": str(uuid.uuid4())}
+    time.sleep(0.1)
+    old = requester.publish(
+        "ecs.commands", "server.action", stale | {"body": {"os-start": None}}, reply_to=requester.reply_to,
+    )  # fmt: skip
+    requester.result_of(old)
+
+
+def test_what_came_meanwhile_is_not_touched(workshop: Workshop, requester: Requester) -> None:
+    workshop.worker()
+    listed = [requester.publish("ecs.commands", "server.action", b"{") for _ in range(3)]
+    eventually(lambda: requester.depth("ecs.dead") == 3)
+    kept = workshop.folder / "set.json"
+    kept.write_text(workshop.command("dead", "list", "-o", "json").stdout)
+    later = [requester.publish("ecs.commands", "server.action", b"{") for _ in range(2)]
+    eventually(lambda: requester.depth("ecs.dead") == 5)
+    assert dead(workshop, "discard", "--set", str(kept), "--yes")[0]["done"] == 3
+    assert ids(dead(workshop, "list")) == set(later)
+    assert not ids(dead(workshop, "list")) & set(listed)
+    assert dead(workshop, "discard", "--set", str(kept), "--yes") == []
+    kept.write_text('{"a": 1}')
+    assert workshop.command("dead", "replay", "--set", str(kept), "--yes").returncode == 2
+    assert workshop.command("dead", "replay", "--set", str(kept), "--batch", "x", "--yes").returncode == 2
+    assert workshop.command("dead", "replay", "--batch", "no-such", "--yes").returncode == 5
+
+
+def test_what_is_thrown_away_is_gone_and_on_record(workshop: Workshop, requester: Requester) -> None:
+    workshop.worker()
+    first = requester.publish("ecs.commands", "server.action", b"{")
+    other = requester.publish("ecs.commands", "image.show", b"{")
+    eventually(lambda: requester.depth("ecs.dead") == 2)
+    assert [row["would"] for row in dead(workshop, "discard", first, "--dry-run")] == ["discarded"]
+    assert dead(workshop, "discard", first, "--yes")[0]["done"] == 1
+    assert ids(dead(workshop, "list")) == {other}
+    (batch,) = dead(workshop, "replays")
+    assert (batch["action"], dead(workshop, "replays", batch["batch"])[0]["id"]) == ("discard", first)
+
+
+def test_what_cannot_be_put_in_again_stays(workshop: Workshop, requester: Requester) -> None:
+    workshop.worker()
+    requester.publish("ecs.commands", "server.action", b'{"token": "eyJhbGciOiJub25lIn0.e30.')
+    eventually(lambda: requester.depth("ecs.dead") == 1)
+    alone = workshop.command("dead", "replay", "--yes")
+    assert alone.returncode == 7
+    assert "its body was not kept" in alone.stderr
+    good = requester.publish("ecs.commands", "server.action", b"{")
+    eventually(lambda: requester.depth("ecs.dead") == 2)
+    (row,) = dead(workshop, "replay", "--yes", code=6)
+    assert (row["done"], row["impossible"]) == (1, 1)
+    eventually(lambda: requester.depth("ecs.dead") == 2)  # it was refused, and parked again
+    (again,) = dead(workshop, "show", good)
+    assert again["headers"]["x-ecs-replay"] == row["batch"]
+
+
+# Whoever sits there.
+
+
+def test_without_yes_and_a_terminal_nothing_is_done(workshop: Workshop, requester: Requester) -> None:
+    workshop.worker()
+    requester.publish("ecs.commands", "server.action", b"{")
+    eventually(lambda: requester.depth("ecs.dead") == 1)
+    for words in (["replay"], ["discard"], ["discard", "--code", PARAMETER]):
+        done = workshop.command("dead", *words)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (7, "", 1)
+    assert requester.depth("ecs.dead") == 1
+    assert dead(workshop, "replay", "--yes", "--code", "none") == []
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("n", 7, 1), ("y", 0, 0)])
+def test_at_a_terminal_it_shows_what_would_be_done_and_asks(
+    workshop: Workshop, requester: Requester, answer: str, code: int, left: int
+) -> None:
+    park_unread(workshop, requester, 1)
+    seen, returned = at_terminal(workshop, answer, "dead", "replay")
+    assert "would be refused" in seen
+    assert "Go on? [y/N]" in seen
+    assert returned == code
+    assert requester.depth("ecs.dead") == left
+
+
+def at_terminal(workshop: Workshop, answer: str, *words: str) -> tuple[str, int]:
+    """What somebody sees who types this answer to the question, and the exit code."""
+    ours, theirs = pty.openpty()
+    process = spawn(workshop, *words, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    seen = bytearray()
+
+    def read() -> None:
+        answered = False
+        with contextlib.suppress(OSError):  # its end is an error to a terminal
+            while chunk := os.read(ours, 4096):
+                seen.extend(chunk)
+                if b"[y/N]" in seen and not answered:
+                    answered = True
+                    os.write(ours, f"{answer}\n".encode())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    code = process.wait(60)
+    reader.join(10)
+    os.close(ours)
+    return seen.decode(), code
+
+
+def spawn(workshop: Workshop, *words: str, **streams: Any) -> "subprocess.Popen[bytes]":
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), "HOME": str(workshop.folder)}
+    command = [sys.executable, "-m", "workers", *words]
+    environment |= {"TERM": "xterm", "COLUMNS": "200"}
+    return subprocess.Popen(command, env=environment | workshop.settings, cwd=workshop.folder, **streams)
+
+
+# Cut off.
+
+
+def replaying(workshop: Workshop, requester: Requester, total: int, *words: str) -> "subprocess.Popen[bytes]":
+    """A replay that is well under way, and far from its end."""
+    out = (workshop.folder / "replay.out").open("wb")
+    process = spawn(workshop, "dead", "replay", "--yes", *words, stdout=out, stderr=subprocess.STDOUT)
+    eventually(lambda: 0 < heard_of(requester) < total or process.poll() is not None, 60)
+    assert process.poll() is None, (workshop.folder / "replay.out").read_text()
+    return process
+
+
+def heard_of(requester: Requester) -> int:
+    requester.listen(0.01)
+    return len({one.correlation_id for one in requester.heard if one.source is Source.REPLY})
+
+
+def test_it_is_stopped_half_way_and_taken_up_again(place: Workshop) -> None:
+    with Requester(place.broker_url) as requester:
+        sent = park_unread(place, requester, 60)
+        place.worker()
+        process = replaying(place, requester, 60, "--rate", "20")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 6
+        said = (place.folder / "replay.out").read_text()
+        assert "go on with: ecs-worker dead replay --batch" in said
+        (batch,) = dead(place, "replays")
+        assert 0 < batch["done"] < 60
+        assert f"{batch['done']} of 60 are put in again" in said
+        newcomer = requester.publish("ecs.commands", "server.action", b"{")
+        eventually(lambda: requester.depth("ecs.dead") == 61 - batch["done"])
+        # The same command goes on with what it left, and with nothing else.
+        again = place.command("dead", "replay", "--yes")
+        assert again.returncode == 0
+        assert batch["batch"] in again.stderr
+        assert ids(dead(place, "list")) == {newcomer}
+        eventually(lambda: heard_of(requester) == 60, 60)
+        requester.listen(0.3)
+        assert all(len(results(requester, one)) == 1 for one in sent)
+        assert [one["done"] for one in dead(place, "replays")] == [60]
+        done = place.command("dead", "replay", "--yes", "--batch", batch["batch"])
+        assert (done.returncode, "60 of 60 are done" in done.stderr) == (0, True)
+
+
+def test_it_is_killed_again_and_again_and_loses_and_doubles_nothing(place: Workshop) -> None:
+    with Requester(place.broker_url) as requester:
+        sent = park_unread(place, requester, 80)
+        place.worker()
+        for _ in range(3):
+            had = heard_of(requester)
+            process = spawn(place, "dead", "replay", "--yes", "--rate", "40", stderr=subprocess.DEVNULL)
+            eventually(lambda: heard_of(requester) > had + 5 or process.poll() is not None, 60)  # noqa: B023
+            process.kill()
+            process.wait(10)
+        assert place.command("dead", "replay", "--yes").returncode == 0
+        eventually(lambda: heard_of(requester) == 80, 60)
+        eventually(lambda: requester.depth("ecs.servers") == 0)
+        requester.listen(0.5)
+        for one in sent:
+            copies = results(requester, one)
+            assert len({(copy.raw, copy.properties["message_id"]) for copy in copies}) == 1
+        assert dead(place, "list") == []
+        rows = [row for batch in dead(place, "replays") for row in dead(place, "replays", batch["batch"])]
+        assert ids(rows) == set(sent)
+
+
+# Secrets.
+
+
+def test_no_secret_is_seen_anywhere(workshop: Workshop, requester: Requester, tmp_path: Path) -> None:
+    token, password = new_token(), f"canary-{uuid.uuid4().hex}"
+    order = {
+        "orderStatus": "paySuccess", "orderType": "new", "orderId": new_order_id(), "token": token, "orderRoute": "x",
+        "consoleCustomization": {"adminPass": password, "userData": password},
+    }  # fmt: skip
+    workshop.worker()
+    requester.order(json.dumps(order), "order.new", headers={"authorization": f"Bearer {token}"})
+    requester.publish("ecs.commands", "server.action", f'{{"token": "{token}", "password": "{password}"')
+    eventually(lambda: requester.depth("ecs.dead") == 2)
+    said = ""
+    for words in (
+        ["list"], ["list", "-o", "json"], ["show"], ["show", "-o", "json"], ["replay", "--dry-run"],
+        ["replay", "--dry-run", "-o", "json"], ["replay", "--yes"], ["discard", "--yes"], ["replays", "-o", "json"],
+    ):  # fmt: skip
+        done = workshop.command("dead", *words)
+        said += done.stdout + done.stderr
+    assert "***" in said
+    for secret in (token, token.split(".")[2], password):
+        assert secret not in said
+        assert secret not in workshop.journal_dump()
+        assert secret not in workshop.logs()
