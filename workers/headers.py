@@ -96,4 +96,5 @@ def trace(headers: Mapping[Any, Any]) -> dict[str, str]:
     if not isinstance(parent, str) or not _TRACEPARENT.fullmatch(parent):
         return {}
     usable = isinstance(state, str) and len(state) <= _MAX_TRACESTATE and state.isascii() and state.isprintable()
+    usable = usable and mask(state) == state
     return {"traceparent": parent, **({"tracestate": state} if usable else {})}  # type: ignore[dict-item]

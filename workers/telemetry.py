@@ -8,7 +8,7 @@ import orjson
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from messages.secrets import mask_text
+from messages.secrets import mask, mask_text
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -49,14 +49,16 @@ class _Forward(logging.Handler):
 
 def _mask_secrets(_logger: Any, _method: str, event: Any) -> Any:
     """The last net under all that must not be logged in the first place."""
-    for key, value in event.items():
-        if isinstance(value, str) and "eyJ" in value:
-            event[key] = mask_text(value)
-    return event
+    masked: dict[str, Any] = mask(dict(event))
+    return masked
 
 
 def _dumps(value: Any, default: Any = None, **_: Any) -> bytes:
-    return orjson.dumps(value, default=default or str)
+    return orjson.dumps(value, default=default or _text)
+
+
+def _text(value: Any) -> str:
+    return mask_text(str(value))
 
 
 class Metrics:

@@ -1,0 +1,127 @@
+"""What is masked, wherever it stands; and what is left alone."""
+
+import base64
+import gzip
+import json
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from messages.secrets import could_hold_secret, is_secret_name, mask, mask_text
+from sandbox.documents import new_token
+
+TOKEN = new_token()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["token", "Token", "access_token", "refreshToken", "id-token", "X-Auth-Token", "authorization", "Authorization",
+     "password",
+     "PASSWORD", "rootPassword", "passwd", "pwd", "pass", "adminPass", "admin_pass", "adminpass", "user_data",
+     "userData",
+     "User-Data", "secret", "client_secret", "clientSecret", "api_key", "apikey", "private_key", "secretAccessKey",
+     "credentials", "Set-Cookie", "x" * 70_000 + "password", "pass\x00word"],
+)  # fmt: skip
+def test_what_stands_under_such_a_name_is_a_secret(name: str) -> None:
+    assert is_secret_name(name)
+    assert mask({name: "canary", "deep": [{name: {"a": ["canary"]}}], "kept": 1})["kept"] == 1
+    assert "canary" not in json.dumps(mask({name: "canary", "deep": [{name: {"a": ["canary"]}}]}))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["orderId", "user_id", "userId", "keyName", "key_name", "tenant_id", "instanceId", "server_id", "tags",
+     "description",
+     "passage", "x-ecs-pass", "x-ecs-attempts", "tokens_used", "secretary", "", "public_key", "bypass"],
+)  # fmt: skip
+def test_other_names_hold_none(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [TOKEN, f"Bearer {TOKEN}", f"see {TOKEN}.", f"https://iam/?t={TOKEN}&x=1", f'{{"a": "{TOKEN}"}}', f"{TOKEN}{TOKEN}",
+     f"x{TOKEN}", TOKEN.rpartition(".")[0], f"a\n{TOKEN}\nb", f"{TOKEN}.{TOKEN}.x"],
+)  # fmt: skip
+def test_a_token_is_masked_wherever_it_stands(text: str) -> None:
+    for part in TOKEN.split("."):
+        assert part not in mask_text(text)
+        assert part not in json.dumps(mask([text, {text: text}, {"a": {"b": text}}]))
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("Bearer 0123456789abcdef", "Bearer ***"),
+        ("curl -H 'Authorization: bearer abc.def~ghi+/='", "curl -H 'Authorization: bearer ***'"),
+        ("Basic dXNlcjpwYXNz", "Basic ***"),
+        ("password=canary", "password=***"),
+        ("a=1&password=canary&b=2", "a=1&password=***&b=2"),
+        ("adminPass: canary, name: x", "adminPass: ***, name: x"),
+        ('{"adminPass": "canary", "n": 1}', '{"adminPass": "***", "n": 1}'),
+        ('{\\"userData\\": \\"canary\\"}', '{\\"userData\\": \\"***\\"}'),
+        ("{'x-auth-token': 'canary'}", "{'x-auth-token': '***'}"),
+        ("client_secret = canary", "client_secret = ***"),
+    ],
+)
+def test_a_secret_that_is_told_in_a_text_is_masked(text: str, masked: str) -> None:
+    assert mask_text(text) == masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "nothing in here", "a web server: the first", "token: null", "the token is missing", "2026-11-23 10:00:00",
+     "参数token不符合规范", "S1.medium.2", "https://iam.example/certs?x=1", "eyJ", "key=value", "basic plan"],
+)  # fmt: skip
+def test_what_is_none_is_left_as_it_is(text: str) -> None:
+    assert mask_text(text) == text
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=40)
+        | st.sampled_from([TOKEN, f"Bearer {TOKEN}", "password=x", "token: y", "Bearer abcdefgh", "***"]),
+        lambda inner: st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["token", "a", "adminPass", TOKEN]) | st.text(max_size=9), inner, max_size=3),
+        max_leaves=10,
+    )
+)  # fmt: skip
+def test_masking_twice_is_masking_once(value: Any) -> None:
+    once = mask(value)
+    assert mask(once) == once
+    assert TOKEN not in json.dumps(once)
+
+
+BODY = json.dumps({"token": TOKEN, "adminPass": "canary"})
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        BODY[:-1].encode(), BODY.encode("utf-16"), BODY.encode("utf-16-le"), BODY.encode("utf-32"),
+        gzip.compress(BODY.encode()),
+        base64.b64encode(BODY.encode()), pickle.dumps(json.loads(BODY)), BODY.encode("cp037"), b'{"Token": "',
+        TOKEN.encode(),
+        b"\xff" + BODY.encode(), b'{"\\u0074oken": "canary", ', b"<token>canary</token>", b"password=canary",
+        b"Bearer canary",
+        f"--- !!python\ntoken: {TOKEN}\n".encode(),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_and_could_hold_a_secret_is_not_kept(raw: bytes) -> None:
+    assert could_hold_secret(raw)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b'{"orderId": ', b"\xff\xfe", b"[1, 2", "{'a': '中文'".encode(), b"a,b,c\r\n1,2,3\r\n",
+    b"[" * 1000]
+)  # fmt: skip
+def test_what_could_hold_none_is_kept(raw: bytes) -> None:
+    assert not could_hold_secret(raw)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_judged(raw: bytes) -> None:
+    assert could_hold_secret(raw) in (True, False)
