@@ -84,6 +84,7 @@ class Worker:
             ),
             metrics=self.metrics,
         )
+        self.metrics.in_flight.set_function(lambda: self.dispatcher.in_flight)
         self.consumer = Consumer(
             self._broker_url,
             _CONSUMED,
@@ -179,7 +180,6 @@ class Worker:
             moving.add_done_callback(self._moving.discard)
         else:
             self.dispatcher.accept(delivery)
-            self.metrics.in_flight.set(self.dispatcher.in_flight)
 
     async def _until_declared(self) -> bool:
         """Declare the topology; a broker that is down is waited for. False when told to end meanwhile."""
