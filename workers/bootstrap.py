@@ -26,8 +26,9 @@ from workers.outbox import Outbox
 from workers.publisher import Publisher
 from workers.settings import Settings
 from workers.telemetry import Metrics
-from workers.topology import INPUT_QUEUES, UNDELIVERED_QUEUE, TopologyMismatch, declare, topology
+from workers.topology import INPUT_QUEUES, UNDELIVERED_QUEUE
 from workers.undelivered import move_to_dead
+from workers.upkeep import Upkeep
 from workers.weather import JOURNAL, Weather
 
 log = structlog.get_logger()
@@ -38,7 +39,6 @@ DRAIN = 25.0
 COMMANDS_KEPT = 7 * 86400.0
 _PRUNE_EVERY = 600.0
 _CONSUMED = (*INPUT_QUEUES, UNDELIVERED_QUEUE)
-_DECLARE_DELAYS = (0.5, 1, 2, 5, 10)
 
 
 def cloud_settings(settings: Settings) -> CloudSettings:
@@ -70,8 +70,9 @@ class Worker:
         self.cloud = Cloud(cloud_settings(settings), self._called)
         self.weather = Weather(self.cloud.probe, lambda: self.journal.trouble, self._steer)
         self._keys = Keys(key_source(settings.jwt_jwks)) if settings.jwt_jwks is not None else None
-        self.publisher = Publisher(self._broker_url, on_missing=self._declare_soon)
-        self._outbox = Outbox(self.publisher, on_returned=self._declare_soon)
+        self._upkeep = Upkeep(self._broker_url, settings.retry_delays, on_mismatch=self.stop)
+        self.publisher = Publisher(self._broker_url, on_missing=self._upkeep.soon)
+        self._outbox = Outbox(self.publisher, on_returned=self._upkeep.soon)
         self.dispatcher = Dispatcher(
             cloud=self.cloud,
             identity=self._identity(),
@@ -90,14 +91,13 @@ class Worker:
             _CONSUMED,
             settings.prefetch,
             self._deliver,
-            on_cancelled=lambda _: self._declare_soon(),
+            on_cancelled=lambda _: self._upkeep.soon(),
         )
         self._stopping = asyncio.Event()
-        self._declaring: asyncio.Task[None] | None = None
         self._moving: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Work until SIGTERM or SIGINT, then drain. `TopologyMismatch` and `JournalError` end it at the start."""
+        """Work until SIGTERM or SIGINT, then drain. `JournalError` at the start and `TopologyMismatch` end it, too."""
         self._catch_signals()
         await self.journal.open()
         health = self._health()
@@ -108,6 +108,7 @@ class Worker:
         self.publisher.open()
         self.consumer.open()
         besides = [asyncio.create_task(self._prune()), asyncio.create_task(self.weather.watch())]
+        besides.append(asyncio.create_task(self._upkeep.watch()))
         if self._keys is not None:
             besides.append(asyncio.create_task(self._keys.fetch()))
         log.info("worker.started", prefetch=self._settings.prefetch)
@@ -118,6 +119,8 @@ class Worker:
         if health is not None:
             await health.close()
         log.info("worker.ended")
+        if self._upkeep.mismatch is not None:
+            raise self._upkeep.mismatch
 
     def _identity(self) -> Identity:
         first_time: Identity = TrustedPublishers(self.cloud, self.journal)
@@ -168,6 +171,7 @@ class Worker:
             await asyncio.wait(self._moving, timeout=5)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.publisher.drain(), 5)
+        self._upkeep.close()
         await self.consumer.close()
         await self.publisher.close()
         await self.journal.close()
@@ -182,34 +186,16 @@ class Worker:
             self.dispatcher.accept(delivery)
 
     async def _until_declared(self) -> bool:
-        """Declare the topology; a broker that is down is waited for. False when told to end meanwhile."""
-        tries = 0
-        while not self._stopping.is_set():
-            try:
-                await asyncio.to_thread(declare, self._broker_url, topology(self._settings.retry_delays))
-            except TopologyMismatch:
-                raise
-            except Exception as error:
-                delay = _DECLARE_DELAYS[min(tries, len(_DECLARE_DELAYS) - 1)]
-                log.warning("broker.not_reached", why=f"{type(error).__name__}: {error}"[:300], again_in=delay)
-                tries += 1
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), delay)
-            else:
-                return True
-        return False
-
-    def _declare_soon(self) -> None:
-        """Something of ours is gone from the broker: declare everything again, once for all who notice."""
-        if self._declaring is None or self._declaring.done():
-            self._declaring = asyncio.get_running_loop().create_task(self._declare_again())
-
-    async def _declare_again(self) -> None:
-        try:
-            await self._until_declared()
-        except TopologyMismatch as error:
-            log.error("topology.mismatch", why=str(error))  # noqa: TRY400 - its text says it all
-            self.stop()
+        """False when told to end before the broker was reached."""
+        declaring = asyncio.create_task(self._upkeep.until_declared())
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((declaring, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not declaring.done():
+            declaring.cancel()
+            return False
+        declaring.result()
+        return True
 
     async def _prune(self) -> None:
         while True:

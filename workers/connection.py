@@ -3,8 +3,9 @@
 import asyncio
 import random
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pika
 import structlog
@@ -15,19 +16,20 @@ from pika.exceptions import (
     ProbableAuthenticationError,
     StreamLostError,
 )
+from pika.heartbeat import HeartbeatChecker
 
 from workers.properties import read_frame
 
 log = structlog.get_logger()
 
-#: Seconds between two heartbeats, where the URL does not say.
-HEARTBEAT = 15
+#: Where the URL does not say: seconds between two heartbeats, for reaching the broker, and until it is ready to talk.
+_SECONDS = {"heartbeat": 15, "socket_timeout": 10, "stack_timeout": 20}
 #: Seconds before the first and at most before any attempt to reconnect; each waits a random part (full jitter).
 FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
 #: Seconds that the broker has to agree to the end of a connection.
 CLOSE_PATIENCE = 3.0
 #: At most, where the broker refuses who we are: a person has to mend that.
-LONGEST_REFUSED_DELAY = 30.0
+LONGEST_REFUSED_DELAY = 20.0
 
 
 def parameters(url: str, name: str) -> pika.URLParameters:
@@ -36,13 +38,22 @@ def parameters(url: str, name: str) -> pika.URLParameters:
     path = urlsplit(url).path
     if path.startswith("//"):  # the virtual host "/" as everybody but pika reads it
         found.virtual_host = unquote(path[1:])
-    if "heartbeat=" not in url:
-        found.heartbeat = HEARTBEAT
+    said = parse_qs(urlsplit(url).query)
+    for option, seconds in _SECONDS.items():
+        if option not in said:
+            setattr(found, option, seconds)
     found.client_properties = {"connection_name": name, "product": "ecs-worker"}
-    found.socket_timeout = 10
-    found.stack_timeout = 20
     found.blocked_connection_timeout = None
     return found
+
+
+class _Heartbeats(HeartbeatChecker):  # type: ignore[misc]
+    """Notices silence within two heartbeats; pika's own looks every heartbeat and five seconds more."""
+
+    def _start_check_timer(self) -> None:
+        # The broker sends two in this time.
+        self._check_interval = self._timeout
+        super()._start_check_timer()
 
 
 class CoalescingConnection(AsyncioConnection):  # type: ignore[misc]  # pika is half typed
@@ -55,6 +66,9 @@ class CoalescingConnection(AsyncioConnection):  # type: ignore[misc]  # pika is 
 
     def _read_frame(self) -> tuple[int, Any]:
         return read_frame(self._frame_buffer)
+
+    def _create_heartbeat_checker(self) -> HeartbeatChecker | None:
+        return _Heartbeats(self, self.params.heartbeat) if self.params.heartbeat else None
 
     def _adapter_emit_data(self, data: bytes) -> None:
         try:
@@ -95,6 +109,8 @@ class Link:
         self.is_up = False
         #: Whether the broker has stopped taking what we publish (an alarm).
         self.is_blocked = False
+        #: When it last took to it again, on the monotonic clock.
+        self.unblocked_at = 0.0
         #: Times that a connection was lost or not made.
         self.reconnects = 0
 
@@ -139,6 +155,8 @@ class Link:
 
     def _set_blocked(self, blocked: bool) -> None:
         self.is_blocked = blocked
+        if not blocked:
+            self.unblocked_at = monotonic()
         log.warning("connection.blocked" if blocked else "connection.unblocked", connection=self._name)
 
     def _not_opened(self, _: Any, error: BaseException | str) -> None:

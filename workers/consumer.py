@@ -20,8 +20,8 @@ from workers.properties import UNREADABLE_HEADERS
 
 log = structlog.get_logger()
 
-#: Seconds before a channel that the broker closed is opened again.
-REOPEN_DELAY = 1.0
+#: Seconds before a channel that the broker closed is opened again: at first, and at most.
+REOPEN_DELAY, LONGEST_REOPEN_DELAY = 1.0, 10.0
 #: The end of the year 9999, in Unix seconds.
 _LAST_SECOND = 253402300799
 
@@ -133,6 +133,8 @@ class _Lane:
         self.queue = queue
         self.channel = channel
         self.tag: str | None = None
+        #: Whether the broker has agreed.
+        self.delivers = False
         self._window = AckWindow()
 
     def delivered(self, tag: int) -> None:
@@ -180,6 +182,8 @@ class Consumer:
         self._on_cancelled = on_cancelled
         self._connection: AsyncioConnection | None = None
         self._lanes: dict[str, _Lane] = {}
+        #: Channels in a row that the broker closed before it delivered from them.
+        self._failures: dict[str, int] = {}
         self._wanted = frozenset(self._queues)
         self._numbers = count(1)
 
@@ -191,7 +195,7 @@ class Consumer:
     @property
     def consuming(self) -> frozenset[str]:
         """The queues that deliver now."""
-        return frozenset(queue for queue, lane in self._lanes.items() if lane.tag is not None)
+        return frozenset(queue for queue, lane in self._lanes.items() if lane.tag is not None and lane.delivers)
 
     def open(self) -> None:
         """Begin to connect and to consume."""
@@ -246,7 +250,13 @@ class Consumer:
             lane.delivered(method.delivery_tag)
             self._on_delivery(Delivery(lane, method, properties, body))
 
-        lane.tag = lane.channel.basic_consume(lane.queue, deliver, consumer_tag=f"ecs-worker-{next(self._numbers)}")
+        def agreed(_: Any) -> None:
+            lane.delivers = True
+            self._failures.pop(lane.queue, None)
+
+        lane.delivers = False
+        tag = f"ecs-worker-{next(self._numbers)}"
+        lane.tag = lane.channel.basic_consume(lane.queue, deliver, consumer_tag=tag, callback=agreed)
 
     def _leave(self, lane: _Lane) -> None:
         """What is delivered meanwhile pika gives back to the queue."""
@@ -275,7 +285,10 @@ class Consumer:
             log.warning("consumer.channel_closed", queue=lane.queue, why=str(error)[:300])
             if self._on_cancelled is not None:
                 self._on_cancelled(lane.queue)
-            asyncio.get_running_loop().call_later(REOPEN_DELAY, self._reopen, connection, lane.queue)
+            failures = self._failures.get(lane.queue, 0)
+            self._failures[lane.queue] = failures + 1
+            delay = min(REOPEN_DELAY * 2.0 ** min(failures, 10), LONGEST_REOPEN_DELAY)
+            asyncio.get_running_loop().call_later(delay, self._reopen, connection, lane.queue)
 
     def _reopen(self, connection: AsyncioConnection, queue: str) -> None:
         if connection.is_open and connection is self._connection and queue not in self._lanes:

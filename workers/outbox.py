@@ -24,7 +24,8 @@ from workers.intake import (
     reply_queue,
     routed_by,
 )
-from workers.publisher import Publication, Published, Publisher
+from workers.publication import Publication, Published
+from workers.publisher import Publisher
 from workers.topology import DEAD_EXCHANGE, RESULTS_EXCHANGE, RETRY_EXCHANGE, RETRY_HEADER, STATUS_EXCHANGE
 
 log = structlog.get_logger()

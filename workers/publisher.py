@@ -1,16 +1,14 @@
 """Publishing that is finished only when the broker has confirmed it, however often the connection is lost.
 
 Confirms are pipelined: a future for each delivery tag, a window, a deadline. Whatever is not understood (a time-out, a
-nack, a confirm that comes to a closed channel) ends the channel, and everything unconfirmed is published again, in
-order, on a new one; so a confirm can never be credited to another message.
+return of something unknown) ends the connection, and everything unconfirmed is published again, in order, on a new
+one; so a confirm can never be credited to another message.
 """
 
 import asyncio
 import struct
-from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Callable
+from itertools import count
 from time import monotonic, time
 from typing import Any
 
@@ -21,7 +19,9 @@ from pika.channel import Channel
 from pika.exceptions import AMQPError
 from pika.spec import Basic
 
+from workers.backlog import Backlog, delay_after
 from workers.connection import Link
+from workers.publication import Entry, Publication, Published
 
 log = structlog.get_logger()
 
@@ -29,46 +29,8 @@ log = structlog.get_logger()
 WINDOW = 2000
 #: Seconds after which a publication that is not confirmed is not trusted any more.
 DEADLINE = 30.0
-#: Seconds before publishing again after the broker said no (a queue is full, an exchange is missing).
-FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
 PERSISTENT = 2
 _NOT_FOUND = 404
-
-
-class Published(Enum):
-    """What became of a publication."""
-
-    CONFIRMED = "confirmed"
-    #: Mandatory, and no queue took it.
-    RETURNED = "returned"
-
-
-@dataclass(frozen=True, slots=True)
-class Publication:
-    """One message to publish. `timestamp` is set when it is sent, in whole Unix seconds."""
-
-    exchange: str
-    routing_key: str
-    body: bytes
-    message_id: str | None = None
-    correlation_id: str | None = None
-    type: str | None = None
-    headers: Mapping[str, Any] | None = None
-    mandatory: bool = False
-    content_type: str | None = "application/json"
-    content_encoding: str | None = None
-    reply_to: str | None = None
-    timestamp: int | None = None
-    app_id: str | None = None
-    priority: int | None = None
-
-
-@dataclass(slots=True)
-class _Entry:
-    publication: Publication
-    future: "asyncio.Future[Published]"
-    sent_at: float = 0.0
-    returned: bool = field(default=False)
 
 
 class Publisher:
@@ -88,11 +50,12 @@ class Publisher:
         self._on_missing = on_missing
         self._channel: Channel | None = None
         self._next_tag = 1
+        self._numbers = count()
         #: Sent and not confirmed, by delivery tag, in order.
-        self._sent: dict[int, _Entry] = {}
-        #: Not sent yet, in order.
-        self._waiting: deque[_Entry] = deque()
-        self._failures = 0
+        self._sent: dict[int, Entry] = {}
+        self._backlog = Backlog(self._fill)
+        #: Channels that the broker closed in a row, and how many are still to be sent one by one after the last.
+        self._failures, self._suspects = 0, 0
         self._watchdog: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
         self._empty.set()
@@ -105,7 +68,7 @@ class Publisher:
     @property
     def unconfirmed(self) -> int:
         """Publications that are not confirmed yet."""
-        return len(self._sent) + len(self._waiting)
+        return len(self._sent) + len(self._backlog)
 
     def open(self) -> None:
         """Begin to connect."""
@@ -115,12 +78,9 @@ class Publisher:
     def publish(self, publication: Publication) -> "asyncio.Future[Published]":
         """The future is done when the broker has confirmed or returned it; it waits out whatever is in between."""
         future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
-        entry = _Entry(publication, future)
         self._empty.clear()
-        if not self._waiting and self._may_send():
-            self._send(entry)
-        else:
-            self._waiting.append(entry)
+        self._backlog.add(Entry(publication, next(self._numbers), future))
+        self._fill()
         return future
 
     async def drain(self) -> None:
@@ -158,42 +118,46 @@ class Publisher:
         self._sent.clear()
         for entry in again:
             entry.returned = False
-        self._waiting.extendleft(reversed(again))
+        self._backlog.put_back(again)
 
     def _channel_closed(self, channel: Channel, error: Exception) -> None:
         if channel is not self._channel and self._channel is not None:
             return
-        self._forget_channel()
         if channel.connection.is_open:
-            code = getattr(error, "reply_code", None)
             log.warning("publisher.channel_closed", why=str(error)[:300])
-            if code == _NOT_FOUND and self._on_missing is not None:
+            self._find_culprit()
+            if getattr(error, "reply_code", None) == _NOT_FOUND and self._on_missing is not None:
                 self._on_missing()
-            self._later(lambda: self._reopen(channel.connection))
+            asyncio.get_running_loop().call_later(delay_after(self._failures), self._reopen, channel.connection)
+            self._failures += 1
+        self._forget_channel()
+
+    def _find_culprit(self) -> None:
+        """The broker does not say which publication it closed the channel for (no such exchange, no right to it, too
+        large). The next ones go out one by one, and whichever is alone then does not hold up the others.
+        """
+        self._suspects = max(self._suspects, len(self._sent))
+        if len(self._sent) == 1:
+            self._backlog.refused(self._sent.popitem()[1])
+            self._suspects -= 1
 
     def _reopen(self, connection: AsyncioConnection) -> None:
         if self._channel is None and connection.is_open:
             connection.channel(on_open_callback=self._channel_opened)
 
-    def _later(self, action: Callable[[], None]) -> None:
-        delay = min(FIRST_DELAY * 2**self._failures, LONGEST_DELAY)
-        self._failures = min(self._failures + 1, 10)
-        asyncio.get_running_loop().call_later(delay, action)
-
     # From here on: one message's way.
 
     def _may_send(self) -> bool:
         # A channel that is closing is not forgotten yet, and takes nothing.
-        return self._channel is not None and self._channel.is_open and len(self._sent) < self._window
+        window = 1 if self._suspects else self._window
+        return self._channel is not None and self._channel.is_open and len(self._sent) < window
 
     def _fill(self) -> None:
-        while self._waiting and self._may_send():
-            self._send(self._waiting.popleft())
+        while self._may_send() and (entry := self._backlog.take()) is not None:
+            self._send(entry)
+        self._settle()
 
-    def _send(self, entry: _Entry) -> None:
-        if entry.future.cancelled():
-            self._settle()
-            return
+    def _send(self, entry: Entry) -> None:
         channel = self._channel
         assert channel is not None
         one = entry.publication
@@ -202,9 +166,9 @@ class Publisher:
         except (AMQPError, ValueError, RecursionError, struct.error) as error:
             if channel.is_open:  # it cannot be written as AMQP: nothing was sent, and no tag was used
                 entry.future.set_exception(error)
-                self._settle()
+                self._backlog.ended(entry)
             else:
-                self._waiting.appendleft(entry)
+                self._backlog.put_back([entry])
             return
         self._sent[self._next_tag] = entry
         self._next_tag += 1
@@ -229,13 +193,13 @@ class Publisher:
             self._refused(tags)
             return
         self._failures = 0
+        self._suspects = max(0, self._suspects - len(tags))
         for tag in tags:
             entry = self._sent.pop(tag)
             if not entry.future.done():
                 entry.future.set_result(Published.RETURNED if entry.returned else Published.CONFIRMED)
-        self._settle()
-        if self._waiting:
-            self._fill()
+            self._backlog.ended(entry)
+        self._fill()
 
     def _tags(self, tag: int, multiple: bool) -> list[int]:
         if not multiple:
@@ -249,26 +213,24 @@ class Publisher:
 
     def _refused(self, tags: list[int]) -> None:
         """Nacked: the queue is full or has lost its leader. Tried again, later and later."""
-        entries = [self._sent.pop(tag) for tag in tags]
-        log.warning("publisher.nacked", messages=len(entries))
-        for entry in entries:
+        log.warning("publisher.nacked", messages=len(tags))
+        for tag in tags:
+            entry = self._sent.pop(tag)
             entry.returned = False
-        self._later(lambda: self._again(entries))
-
-    def _again(self, entries: list[_Entry]) -> None:
-        self._waiting.extendleft(reversed(entries))
+            self._backlog.refused(entry)
         self._fill()
 
     def _settle(self) -> None:
-        if not self._sent and not self._waiting:
+        if not self._sent and not len(self._backlog):
             self._empty.set()
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(min(1.0, self._deadline / 4))
             oldest = next(iter(self._sent.values()), None)
-            # A broker that blocks publishers says so; its silence then is no failure.
-            if oldest and not self._link.is_blocked and monotonic() - oldest.sent_at > self._deadline:
+            # A broker that blocks publishers says so; its silence then is no failure, nor what it has to make up for.
+            since = max(oldest.sent_at, self._link.unblocked_at) if oldest is not None else 0.0
+            if oldest is not None and not self._link.is_blocked and monotonic() - since > self._deadline:
                 log.error("publisher.confirm_overdue", unconfirmed=len(self._sent))
                 self._link.drop()
 

@@ -113,7 +113,7 @@ def declare(url: str, wanted: Topology) -> None:
     """
     from amqp.exceptions import PreconditionFailed  # noqa: PLC0415 - only here
 
-    with Connection(url, connect_timeout=_SECONDS) as connection:
+    with _connection(url) as connection:
         try:
             with connection.channel() as channel:
                 for exchange in wanted.exchanges:
@@ -124,6 +124,12 @@ def declare(url: str, wanted: Topology) -> None:
             raise TopologyMismatch(_advice(str(error.reply_text))) from None
 
 
+def _connection(url: str) -> Connection:
+    """Does not wait for ever for an answer. The URL's options are meant for the worker's own connections."""
+    limits = {"read_timeout": _SECONDS, "write_timeout": _SECONDS}
+    return Connection(url.partition("?")[0], connect_timeout=_SECONDS, transport_options=limits)
+
+
 def compare(url: str, retry_delays: Iterable[int]) -> tuple[str, list[str]]:
     """The broker's version, and the names of what is not declared yet. Changes nothing. Blocks.
 
@@ -132,7 +138,7 @@ def compare(url: str, retry_delays: Iterable[int]) -> tuple[str, list[str]]:
     from amqp.exceptions import NotFound, PreconditionFailed  # noqa: PLC0415
 
     missing = []
-    with Connection(url, connect_timeout=_SECONDS) as connection:
+    with _connection(url) as connection:
         connection.ensure_connection(max_retries=1, interval_start=0.1)
         version = str(connection.connection.server_properties.get("version", "unknown"))
         wanted = topology(retry_delays)

@@ -8,7 +8,8 @@ import pytest
 from kombu import Connection, Queue
 
 from sandbox.broker import PrivateBroker
-from workers.publisher import Publication, Published, Publisher
+from workers.publication import Publication, Published
+from workers.publisher import Publisher
 
 
 def declare(url: str, name: str) -> None:
@@ -62,6 +63,45 @@ async def test_an_exchange_that_is_missing_is_asked_for_and_waited_for(vhost: st
         channel.queue_bind("taker", "late", "taker")
     assert await asyncio.wait_for(future, 20) is Published.CONFIRMED
     await publisher.close()
+
+
+async def test_one_that_the_broker_closes_the_channel_for_does_not_hold_up_the_others(
+    publisher: Publisher, vhost: str
+) -> None:
+    declare(vhost, "taker")
+    futures = [
+        publisher.publish(Publication("nowhere" if one == 250 else "", "taker", b"{}", message_id=str(one)))
+        for one in range(500)
+    ]
+    culprit = futures.pop(250)
+    assert set(await asyncio.wait_for(asyncio.gather(*futures), 60)) == {Published.CONFIRMED}
+    assert not culprit.done()
+    with Connection(vhost) as connection:
+        channel = connection.channel()
+        channel.exchange_declare("nowhere", "direct", durable=True, auto_delete=False)
+        channel.queue_bind("taker", "nowhere", "taker")
+    assert await asyncio.wait_for(culprit, 30) is Published.CONFIRMED
+    assert set(fetch_all(vhost, "taker")) == {str(one) for one in range(500)}
+
+
+async def test_a_queue_that_is_full_holds_up_no_other_and_keeps_its_order(publisher: Publisher, vhost: str) -> None:
+    with Connection(vhost) as connection:
+        limited = {"x-max-length": 5, "x-overflow": "reject-publish"}
+        connection.channel().queue_declare("full", durable=True, auto_delete=False, arguments=limited)
+    declare(vhost, "taker")
+    full = [publisher.publish(Publication("", "full", b"{}", message_id=str(one))) for one in range(20)]
+    others = [publisher.publish(Publication("", "taker", b"{}", message_id=str(one))) for one in range(20)]
+    assert set(await asyncio.wait_for(asyncio.gather(*others), 10)) == {Published.CONFIRMED}
+    await asyncio.wait_for(asyncio.gather(*full[:5]), 10)
+    await asyncio.sleep(1)
+    assert not any(one.done() for one in full[5:])
+    assert publisher.unconfirmed == 15
+    drained, found = asyncio.create_task(publisher.drain()), []
+    while not drained.done():
+        found += await asyncio.to_thread(fetch_all, vhost, "full")
+        await asyncio.sleep(0.05)
+    found += fetch_all(vhost, "full")
+    assert found == [str(one) for one in range(20)]
 
 
 @pytest.fixture(scope="module")

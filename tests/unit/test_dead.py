@@ -29,7 +29,7 @@ from workers.dead.selection import Found, Wanted, grouped, row_text
 from workers.envelope import Envelope
 from workers.identity import PASS_HEADER
 from workers.outbox import Outbox
-from workers.publisher import Publication, Published
+from workers.publication import Publication, Published
 from workers.topology import queue_of_command
 
 COMMAND = {

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from workers.outbox import ERROR_HEADER
-from workers.publisher import Publication
+from workers.publication import Publication
 from workers.topology import DEAD_EXCHANGE, RESULTS_EXCHANGE, RETRY_EXCHANGE
 
 #: Reasons that tell of the moment, not of the request.

@@ -13,7 +13,7 @@ from workers.envelope import Envelope
 from workers.headers import kept
 from workers.identity import PASS_HEADER
 from workers.outbox import ERROR_CODE_HEADER, ERROR_HEADER, FAILED_AT_HEADER, ORIGIN_HEADER, again
-from workers.publisher import Publication
+from workers.publication import Publication
 from workers.topology import COMMANDS_EXCHANGE, INPUT_QUEUES, RETRY_HEADER, UNDELIVERED_QUEUE
 
 #: Which set of an operator's a message was put in again with; stays with it if it is parked once more.

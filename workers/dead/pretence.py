@@ -23,7 +23,7 @@ from workers.journal import (
     Resumed,
     State,
 )
-from workers.publisher import Publication, Published
+from workers.publication import Publication, Published
 
 
 class Told(BaseException):

@@ -15,7 +15,8 @@ import structlog
 
 from workers.consumer import Consumer, Delivery
 from workers.dead.parked import publication_renewed, times_returned
-from workers.publisher import Published, Publisher
+from workers.publication import Published
+from workers.publisher import Publisher
 from workers.topology import DEAD_QUEUE, NotDeclared, depth
 
 log = structlog.get_logger()

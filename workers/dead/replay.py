@@ -17,7 +17,8 @@ from workers.dead.parked import identity_of, publication_again
 from workers.dead.reader import Reader
 from workers.identity import hash_of, new_pass
 from workers.journal import Action, Journal, Replay, ReplayState
-from workers.publisher import Published, Publisher
+from workers.publication import Published
+from workers.publisher import Publisher
 
 #: Messages of one group: one write in the journal before they are published, one after.
 GROUP = 500

@@ -36,14 +36,12 @@ _SOCKET = {
 class BoundedConnection(psycopg.Connection[Any]):
     """A connection that ends when a statement is not answered in time."""
 
-    #: Seconds; None: as long as it takes.
-    patience: float | None = ANSWER
+    #: Whether it may take as long as it takes.
+    is_unbounded = False
 
     def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
-        """As psycopg's, but `OperationalError` once the patience is over, the connection closed."""
-        if self.patience is None:
-            return super().wait(gen, *arguments, **options)
-        return super().wait(self._within(gen, self.patience), *arguments, **options)
+        """As psycopg's, but `OperationalError` once the time is up, the connection closed."""
+        return super().wait(gen if self.is_unbounded else self._within(gen, ANSWER), *arguments, **options)
 
     def _within(self, gen: Generator[Any, Any, Any], seconds: float) -> Generator[Any, Any, Any]:
         """The same generator; psycopg wakes it several times a second even when nothing comes."""
@@ -61,7 +59,7 @@ class BoundedConnection(psycopg.Connection[Any]):
 
 
 def connect(**arguments: Any) -> psycopg.Connection[Any]:
-    """Connect with every limit; what the URL says itself wins."""
+    """Connect with every limit; those for the socket that the URL gives win."""
     connection = BoundedConnection.connect(**{**_SOCKET, **arguments})
     connection.autocommit = True  # or the settings would go with the first transaction that fails
     connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in _SESSION.items()))
@@ -73,6 +71,6 @@ def wait_as_long_as_it_takes(connection: Connection) -> None:
     """Lift the limits for this transaction, whose work has no measure."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, BoundedConnection)
-    driver.patience = None
+    driver.is_unbounded = True
     for name in ("statement_timeout", "lock_timeout"):
         connection.execute(text(f"SET LOCAL {name} = 0"))

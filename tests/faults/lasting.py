@@ -1,0 +1,120 @@
+"""A requester that outlives its broker's failures: lasting queues, confirmed publications, both tried again."""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pika
+from pika.exceptions import AMQPError
+
+from sandbox.requester import Heard, Requester, Source
+from workers.connection import parameters
+
+#: Seconds for which publishing is tried.
+_PATIENCE = 60.0
+
+
+class LastingRequester(Requester):
+    """As `Requester`, by a connection that is made anew whenever it is gone. It takes no order results from others."""
+
+    def __init__(self, url: str) -> None:
+        self._parameters = parameters(url, "lasting requester")
+        self._parameters.heartbeat = 0
+        self._parameters.socket_timeout = self._parameters.stack_timeout = 5
+        self._broker: Any = None
+        self._on_heard = lambda _: None
+        self._name = f"lasting-{uuid.uuid4().hex[:8]}"
+        self._queues = {
+            f"{self._name}-replies": Source.REPLY, f"{self._name}-status": Source.STATUS,
+            f"{self._name}-results": Source.ORDER_RESULT,
+        }  # fmt: skip
+        self.heard: list[Heard] = []
+        self._until_done(self.declare)
+
+    @property
+    def reply_to(self) -> str:
+        """The name of the reply queue."""
+        return f"{self._name}-replies"
+
+    def declare(self) -> None:
+        """Declare its queues, again where they are gone."""
+        with self._channel() as channel:
+            for queue in self._queues:
+                channel.queue_declare(queue, durable=True)
+            channel.queue_bind(f"{self._name}-status", "ecs.status", "#")
+            channel.queue_bind(f"{self._name}-results", "ecs.results", "order.#")
+
+    def publish(self, exchange: str, routing_key: str, body: Any, **options: Any) -> str:
+        """As `Requester.publish`, until the broker has confirmed it; a confirm that was lost makes two of it."""
+        message_id: str = options.pop("message_id", None) or uuid.uuid4().hex
+        payload = body if isinstance(body, str | bytes) else json.dumps(body)
+        properties = pika.BasicProperties(
+            message_id=message_id, content_type="application/json", content_encoding="utf-8", delivery_mode=2,
+            timestamp=int(time.time()), **options,
+        )  # fmt: skip
+
+        def once() -> None:
+            with self._channel() as channel:
+                channel.confirm_delivery()
+                channel.basic_publish(exchange, routing_key, payload, properties, mandatory=True)
+
+        self._until_done(once)
+        return message_id
+
+    def depth(self, queue: str) -> int:
+        """How many messages wait in a queue."""
+        with self._channel() as channel:
+            return int(channel.queue_declare(queue, passive=True).method.message_count)
+
+    def close(self) -> None:
+        """Delete its queues and close the connection."""
+        with suppress(AMQPError, OSError), self._channel() as channel:
+            for queue in self._queues:
+                channel.queue_delete(queue)
+        with suppress(AMQPError, OSError):
+            self._broker.close()
+
+    def _listen_once(self, seconds: float) -> None:
+        """Take what has come; a broker that is away is looked at the next time."""
+        before = len(self.heard)
+        with suppress(AMQPError, OSError), self._channel() as channel:
+            for queue, source in self._queues.items():
+                while True:
+                    method, properties, body = channel.basic_get(queue)
+                    if method is None:
+                        break
+                    self._take(source, method, properties, body)
+                    channel.basic_ack(method.delivery_tag)
+        if len(self.heard) == before:
+            time.sleep(min(seconds, 0.1))
+
+    def _take(self, source: Source, method: Any, properties: Any, body: bytes) -> None:
+        told = {"message_id": properties.message_id, "correlation_id": properties.correlation_id}
+        self.heard.append(
+            Heard(source, json.loads(body), body, told, properties.headers, method.routing_key, time.monotonic())
+        )
+
+    @contextmanager
+    def _channel(self) -> Iterator[Any]:
+        if self._broker is None or self._broker.is_closed:
+            self._broker = pika.BlockingConnection(self._parameters)
+        channel = self._broker.channel()
+        try:
+            yield channel
+        finally:
+            with suppress(AMQPError, OSError):
+                channel.close()
+
+    @staticmethod
+    def _until_done(act: Callable[[], None]) -> None:
+        limit = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return act()
+            except (AMQPError, OSError):
+                if time.monotonic() > limit:
+                    raise
+                time.sleep(0.2)
