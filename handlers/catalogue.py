@@ -10,6 +10,7 @@ from handlers.image_changes import remove_image, remove_images, update_image
 from handlers.image_making import make_image
 from handlers.image_queries import show_image, show_images, show_private_images
 from handlers.orders.change_configure import change_configuration
+from handlers.orders.renew import renew_servers
 from handlers.power import act_on_server
 from handlers.server_queries import show_server, show_servers
 from handlers.tags import show_tags, update_tags
@@ -23,7 +24,7 @@ from messages.images import (
     ShowImage,
     UpdateImage,
 )
-from messages.orders import ChangeConfigure
+from messages.orders import ChangeConfigure, Renew
 from messages.results import Result
 from messages.servers import ListServers, ListTags, ShowServer, UpdateTags
 
@@ -46,4 +47,5 @@ HANDLERS: dict[type, Handler] = {
     DeleteImages: remove_images,
     UpdateImage: update_image,
     ChangeConfigure: change_configuration,
+    Renew: renew_servers,
 }

@@ -9,6 +9,9 @@ from messages.commands import Force, Power
 
 #: Statuses in which a server is well, as long as no task is under way.
 AT_REST = frozenset({"ACTIVE", "SHUTOFF"})
+ERROR = "ERROR"
+#: Statuses in which Nova lets metadata be changed, as long as no task is under way.
+METADATA_STATES = frozenset({"ACTIVE", "SHUTOFF", "PAUSED", "SUSPENDED"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +162,9 @@ async def revert_resize(project: Project, server_id: str) -> Reply:
     return await _act(project, server_id, {"revertResize": None})
 
 
-async def reset_state(admin: Project, server_id: str) -> Reply:
-    """Declare a server in ERROR well (ACTIVE); only an admin may."""
-    return await _act(admin, server_id, {"os-resetState": {"state": "active"}})
+async def reset_state(admin: Project, server_id: str, *, well: bool = True) -> Reply:
+    """Declare a server in ERROR well (ACTIVE), or put it back there; only an admin may."""
+    return await _act(admin, server_id, {"os-resetState": {"state": "active" if well else "error"}})
 
 
 async def open_console(project: Project, server_id: str, console_type: str) -> str:
@@ -178,6 +181,11 @@ async def open_console(project: Project, server_id: str, console_type: str) -> s
 async def set_metadata(project: Project, server_id: str, metadata: Mapping[str, str]) -> Reply:
     """Set these items and leave the others; doing it twice is doing it once."""
     return await project.post(Service.COMPUTE, f"/servers/{server_id}/metadata", {"metadata": dict(metadata)})
+
+
+async def remove_metadata(project: Project, server_id: str, item: str) -> Reply:
+    """Take one item away; `NotFound` where there is none."""
+    return await project.delete(Service.COMPUTE, f"/servers/{server_id}/metadata/{item}")
 
 
 async def list_actions(project: Project, server_id: str) -> list[InstanceAction]:

@@ -6,7 +6,7 @@ off in between, and the cloud is asked whether it was done before it is done aga
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -45,12 +45,20 @@ class Effect:
         """Whether it is known to have been done."""
         return self.outcome is not None and not self.refused
 
+    @property
+    def is_memory(self) -> bool:
+        """Whether it is a value that was remembered, not something done to the cloud."""
+        return self.outcome is not None and "value" in self.outcome
+
 
 class Ledger(Protocol):
     """Where effects are written down durably before the next step is taken."""
 
     def effect(self, name: str) -> Effect | None:
         """What is known of an effect."""
+
+    def effects(self) -> Mapping[str, Effect]:
+        """All that is known, in the order in which it was meant."""
 
     async def intend(self, name: str, marker: Any) -> None:
         """Write that it is about to be done; replaces an intent that was refused."""
@@ -93,6 +101,19 @@ class Effects:
         effect = self._ledger.effect(name)
         return effect.request_id if effect is not None else None
 
+    def request_ids(self, subjects: Collection[str]) -> list[str]:
+        """OpenStack's ids of the calls that changed one of these things: an effect is named `what:whose`."""
+        return [
+            effect.request_id
+            for name, effect in self._ledger.effects().items()
+            if effect.request_id is not None and name.partition(":")[2] in subjects
+        ]
+
+    @property
+    def any_begun(self) -> bool:
+        """Whether anything at all may have been done to the cloud for this request."""
+        return any(not (one.refused or one.is_memory) for one in self._ledger.effects().values())
+
     def age(self, name: str) -> float:
         """Seconds since it was meant to be done; 0 where it was not."""
         effect = self._ledger.effect(name)
@@ -110,6 +131,10 @@ class Effects:
             known = await make()
             await self._ledger.remember(name, known)
         return known
+
+    async def revise(self, name: str, value: Any) -> None:
+        """Remember another value in its place; a later run finds this one."""
+        await self._ledger.remember(name, value)
 
     async def once(self, name: str, do: Callable[[], Awaitable[Reply]], landed: Landed, marker: Any) -> None:
         """Do it, unless it has been done.

@@ -50,13 +50,17 @@ class ProductOutcome:
     """What became of one server.
 
     `ordered` is the product that it belongs to, `status` Nova's (None: there is none), `changed` whether something of
-    the customer's was left changed, `more` what else is told of it.
+    the customer's was left changed; `before` and `after` show the server (None: there was or is none), `request_ids`
+    are OpenStack's of the calls that changed it, and `more` is what else is told of it.
     """
 
     ordered: Mapping[str, Any]
     instance_id: str | None
     status: str | None
     changed: bool
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+    request_ids: Sequence[str] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -69,10 +73,16 @@ def order_result(
 
 @dataclass(frozen=True, slots=True)
 class InstanceOutcome:
-    """What became of one instance of a softDown: Nova's status (None: there is none), and why it failed."""
+    """What became of one instance of a softDown: Nova's status (None: there is none), and why it failed.
+
+    The rest is as in `ProductOutcome`.
+    """
 
     status: str | None
     failure: Refused | None = None
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+    request_ids: Sequence[str] = ()
 
 
 def soft_down_result(order: SoftDown, outcomes: Sequence[InstanceOutcome], now: datetime) -> Result:
@@ -80,10 +90,7 @@ def soft_down_result(order: SoftDown, outcomes: Sequence[InstanceOutcome], now: 
     failure = next((one.failure for one in outcomes if one.failure is not None), None)
     return _soft_down_result(
         order.ordered,
-        [
-            (instance.ordered, instance_status(outcome.status), outcome.failure is None)
-            for instance, outcome in zip(order.instances, outcomes, strict=True)
-        ],
+        [(instance.ordered, outcome) for instance, outcome in zip(order.instances, outcomes, strict=True)],
         failure,
         now,
     )
@@ -92,7 +99,7 @@ def soft_down_result(order: SoftDown, outcomes: Sequence[InstanceOutcome], now: 
 def unread_order_result(message: Mapping[str, Any], failure: Refused, now: datetime) -> Result:
     """The failing result of an order that could not be read: what can be echoed of it is."""
     if "instanceList" in message:
-        instances = [(one, None, False) for one in _objects(message, "instanceList")]
+        instances = [(one, InstanceOutcome(None, failure)) for one in _objects(message, "instanceList")]
         return _soft_down_result(message, instances, failure, now)
     outcomes = [
         ProductOutcome(product, product.get("instanceId"), None, changed=False)
@@ -138,13 +145,19 @@ def _product(outcome: ProductOutcome, now: datetime) -> dict[str, Any]:
         "instanceId": outcome.instance_id,
         "instanceStatus": instance_status(outcome.status),
         "statusTime": _written(now),
+        **_record(outcome),
         **outcome.more,
     }
 
 
+def _record(outcome: ProductOutcome | InstanceOutcome) -> dict[str, Any]:
+    """What settles a dispute."""
+    return {"before": outcome.before, "after": outcome.after, "requestIds": list(outcome.request_ids)}
+
+
 def _soft_down_result(
     message: Mapping[str, Any],
-    instances: Sequence[tuple[Mapping[str, Any], InstanceStatus | None, bool]],
+    instances: Sequence[tuple[Mapping[str, Any], InstanceOutcome]],
     failure: Refused | None,
     now: datetime,
 ) -> Result:
@@ -152,15 +165,23 @@ def _soft_down_result(
     data["instanceList"] = [
         {
             **ordered,
-            "result": "success" if succeeded else "fail",
-            "instanceStatus": status,
+            "result": "fail" if outcome.failure else "success",
+            **_verdict(outcome.failure),
+            "instanceStatus": instance_status(outcome.status),
             "statusTime": _written(now),
+            **_record(outcome),
         }
-        for ordered, status, succeeded in instances
+        for ordered, outcome in instances
     ]
     if failure and failure.reason:
         data["reason"] = failure.reason
     return _envelope(data, failure)
+
+
+def _verdict(failure: Refused | None) -> dict[str, Any]:
+    """Code, message and reason of one of several."""
+    result = Result.refusal(failure) if failure else Result.of(Code.OK)
+    return {"code": result.code, "message": result.message, "reason": failure.reason if failure else None}
 
 
 def _envelope(data: dict[str, Any], failure: Refused | None) -> Result:

@@ -138,6 +138,17 @@ class Tenant:
         answer = self.connection.compute.get(f"/servers/{server_id}/os-instance-actions", microversion=COMPUTE)
         return [one["action"] for one in reversed(answer.json()["instanceActions"])]
 
+    def request_ids(self, server_id: str, *names: str) -> list[str]:
+        """OpenStack's ids of the calls that began these actions."""
+        answer = self.connection.compute.get(f"/servers/{server_id}/os-instance-actions", microversion=COMPUTE)
+        return [one["request_id"] for one in answer.json()["instanceActions"] if one["action"] in names]
+
+    def set_metadata(self, server_id: str, **items: str) -> None:
+        """Give a server these items of metadata."""
+        path = f"/servers/{server_id}/metadata"
+        answer = self.connection.compute.post(path, json={"metadata": items}, microversion=COMPUTE)
+        assert answer.status_code == 200, answer.text
+
     def later(self, service: str, path: str) -> None:
         """Have something deleted when the servers are."""
         self._rest.append((service, path))

@@ -65,6 +65,10 @@ class Session:
         """What is known of an effect."""
         return self._effects.get(name)
 
+    def effects(self) -> Mapping[str, Effect]:
+        """All that is known, in the order in which it was meant."""
+        return self._effects
+
     async def intend(self, name: str, marker: Any) -> None:
         """Write that it is about to be done."""
         if self._journal is not None and self._claim is not None:

@@ -1,19 +1,24 @@
 """What steps of orders are made of: done once, followed to the end. A step that fails for good raises `Refused`."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 
 from handlers import compute
 from handlers.cloud import Reply
-from handlers.compute import Server
+from handlers.compute import ERROR, METADATA_STATES, InstanceAction, Server
 from handlers.context import Context
+from handlers.deadlines import Deadline
 from handlers.effects import Landed
-from handlers.errors import CloudRefusal, NotFound
+from handlers.errors import CloudRefusal, Conflict, NotFound
 from handlers.orders.course import Course
 from handlers.orders.undertaking import failed
 from handlers.volumes import Volume
+from messages.errors import Transient
 
 #: Length of `2026-11-23T10:00:00`: Nova writes the same second in two ways.
 _SECOND = 19
+#: Seconds by which the action log may lag behind the server, and between two looks at it.
+_LOG_LATE, _LOG_EVERY = 5.0, 0.2
 
 
 async def once(
@@ -36,6 +41,20 @@ def logged(context: Context, server_id: str, action: str) -> Landed:
         return None
 
     return landed
+
+
+async def logged_action(
+    server_id: str, request_id: str | None, context: Context, *, until_ended: bool
+) -> InstanceAction | None:
+    """The entry of Nova's action log; it may be closed only a moment after the server is no longer busy."""
+    if request_id is None:
+        return None
+    limit = Deadline.after(_LOG_LATE)
+    while True:
+        action = await context.patiently(lambda: compute.get_action(context.project, server_id, request_id))
+        if action.failed or action.finished or limit.passed or not until_ended:
+            return action
+        await asyncio.sleep(_LOG_EVERY)
 
 
 async def follow_server(
@@ -77,14 +96,42 @@ async def server_now(server_id: str, context: Context) -> Server:
         raise failed("not_found", "the server is gone") from None
 
 
-async def write_fee_data(server_id: str, metadata: dict[str, str], context: Context) -> None:
+async def write_fee_data(server_id: str, metadata: Mapping[str, str], context: Context) -> None:
     """Note what the server is now paid by."""
 
     async def landed(_: object) -> str | None:
         server = await compute.get_server(context.project, server_id)
         return "" if metadata.items() <= server.metadata.items() else None
 
+    await change_metadata(
+        server_id, f"metadata:{server_id}", lambda: compute.set_metadata(context.project, server_id, metadata), landed,
+        context,
+    )  # fmt: skip
+
+
+async def change_metadata(
+    server_id: str, effect: str, do: Callable[[], Awaitable[Reply]], landed: Landed, context: Context
+) -> None:
+    """Change a server's metadata, which Nova allows while nothing is under way: `Transient` where something was."""
+    try:
+        await context.effects.once(effect, do, landed, marker=None)
+    except Conflict as error:
+        server = await server_now(server_id, context)
+        if server.busy or (server.status in METADATA_STATES and not server.locked):
+            raise Transient("busy", detail=str(error)) from error
+        raise error.as_failure() from error
+    except CloudRefusal as error:
+        raise error.as_failure() from error
+
+
+async def declare(server_id: str, effect: str, context: Context, *, well: bool) -> None:
+    """Have the admin cloud declare a server well that is in ERROR, or put it back there."""
+    admin = await context.cloud.admin()
+
+    async def landed(_: object) -> str | None:
+        server = await compute.get_server(context.project, server_id)
+        return "" if (server.status != ERROR) is well else None
+
     await once(
-        context, f"metadata:{server_id}",
-        do=lambda: compute.set_metadata(context.project, server_id, metadata), landed=landed, marker=None,
+        context, effect, do=lambda: compute.reset_state(admin, server_id, well=well), landed=landed, marker=None
     )  # fmt: skip

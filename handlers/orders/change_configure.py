@@ -1,6 +1,7 @@
 """changeConfigure: another flavor, larger disks. What can be undone comes before what cannot."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from handlers import compute, volumes
@@ -9,6 +10,7 @@ from handlers.errors import NotFound
 from handlers.orders import steps
 from handlers.orders.acts import write_fee_data
 from handlers.orders.course import Course
+from handlers.orders.pictures import as_it_is, take_picture
 from handlers.orders.plan import Change, plan_changes
 from handlers.orders.undertaking import Outcomes, all_of, all_undone, carry_out
 from handlers.servers import find_server
@@ -88,25 +90,25 @@ class _Changing:
 
     async def _outcome(self, product: ChangedProduct, change: Change) -> ProductOutcome:
         """Whether anything was left changed is looked up, not reckoned."""
-        server = await find_server(self.context, change.server_id)
+        context, server = self.context, await find_server(self.context, change.server_id)
+        volumes = [growth.volume_id for growth in change.growths]
+        outcome = ProductOutcome(
+            product.ordered, change.server_id, None, changed=not change.is_nothing, before=change.before,
+            request_ids=context.effects.request_ids([change.server_id, *volumes]),
+        )  # fmt: skip
         if server is None:
-            return ProductOutcome(product.ordered, change.server_id, None, changed=not change.is_nothing)
+            return outcome
         resized = server.flavor_name != change.flavor_before or (change.resizes and server.status != change.status)
-        grown = [await _has_grown(growth.volume_id, growth.before, self.context) for growth in change.growths]
-        return ProductOutcome(product.ordered, change.server_id, server.status, changed=resized or any(grown))
+        grown = [await _has_grown(growth.volume_id, growth.before, context) for growth in change.growths]
+        after = await take_picture(server, context)
+        return replace(outcome, status=server.status, changed=resized or any(grown), after=after)
 
     def _touched(self, change: Change) -> bool:
         names = [f"resize:{change.server_id}", *(f"extend:{growth.volume_id}" for growth in change.growths)]
         return any(self.context.effects.begun(name) for name in names)
 
     async def untouched(self) -> Outcomes:
-        return [await asyncio.gather(*(_as_it_is(product, self.context) for product in self.order.products))]
-
-
-async def _as_it_is(product: ChangedProduct, context: Context) -> ProductOutcome:
-    server = await find_server(context, product.instance_id)
-    status = server.status if server is not None else None
-    return ProductOutcome(product.ordered, product.instance_id, status, changed=False)
+        return [await asyncio.gather(*(as_it_is(product, self.context) for product in self.order.products))]
 
 
 async def _has_grown(volume_id: str, before: int, context: Context) -> bool:

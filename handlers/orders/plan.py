@@ -7,11 +7,11 @@ from typing import Any
 
 from handlers.compute import AT_REST, Flavor, Server, get_limits, list_flavors
 from handlers.context import Context
-from handlers.deadlines import Deadline
 from handlers.disks import image_of, system_and_data
-from handlers.errors import NotFound
-from handlers.servers import find_server, judge_state, unknown_server, wait_until_idle
-from handlers.volumes import Volume, get_volume, gigabytes_left
+from handlers.orders.instances import idle_server
+from handlers.orders.pictures import Picture, picture_of, volumes_of
+from handlers.servers import judge_state
+from handlers.volumes import Volume, gigabytes_left
 from messages.codes import Code
 from messages.errors import Refused, wrong
 from messages.orders import ChangeConfigure, ChangedProduct, Item, ItemKind, of_kind
@@ -39,6 +39,7 @@ class Change:
     flavor_before: str
     flavor_id: str | None
     flavor_after: str
+    before: Picture
     growths: tuple[Growth, ...]
 
     @property
@@ -63,10 +64,10 @@ class Change:
 
 async def plan_changes(order: ChangeConfigure, context: Context) -> list[Change]:
     """A change for each product, in its order, or `Refused`."""
-    servers = await asyncio.gather(*(_idle_server(product.instance_id, context) for product in order.products))
+    servers = await asyncio.gather(*(_server_at_rest(product.instance_id, context) for product in order.products))
     flavors, volumes = await asyncio.gather(
         context.patiently(lambda: list_flavors(context.project)),
-        asyncio.gather(*(_volumes_of(server, context) for server in servers)),
+        asyncio.gather(*(volumes_of(server, context) for server in servers)),
     )
     drafts = [
         _draft(product, server, attached, flavors)
@@ -83,27 +84,11 @@ class _Draft:
     more_ram: int
 
 
-async def _idle_server(server_id: str, context: Context) -> Server:
-    server = await find_server(context, server_id)
-    if server is None:
-        raise unknown_server(server_id, None)
-    server = await wait_until_idle(context, server, min(context.hold, Deadline.after(context.wait_limit)))
+async def _server_at_rest(server_id: str, context: Context) -> Server:
+    server = await idle_server(server_id, context)
     if refused := judge_state(server, AT_REST):
         raise refused
     return server
-
-
-async def _volumes_of(server: Server, context: Context) -> list[Volume]:
-    """The server's volumes."""
-
-    async def volume(volume_id: str) -> Volume | None:
-        try:
-            return await context.patiently(lambda: get_volume(context.project, volume_id))
-        except NotFound:  # detached and deleted since
-            return None
-
-    found = await asyncio.gather(*(volume(one) for one in server.volume_ids))
-    return [one for one in found if one is not None]
 
 
 def _draft(product: ChangedProduct, server: Server, volumes: list[Volume], flavors: list[Flavor]) -> _Draft:
@@ -121,6 +106,7 @@ def _draft(product: ChangedProduct, server: Server, volumes: list[Volume], flavo
         flavor_before=server.flavor_name,
         flavor_id=ordered.id if ordered and ordered.name != server.flavor_name else None,
         flavor_after=flavor.name,
+        before=picture_of(server, volumes),
         growths=tuple(growths),
     )
     return _Draft(change, flavor.vcpus - server.vcpus, flavor.ram - server.ram)

@@ -3,14 +3,10 @@
 A step that fails for good raises `Refused` with FAILED and a reason.
 """
 
-import asyncio
-
 from handlers import compute, volumes
-from handlers.compute import AT_REST, InstanceAction, Server
+from handlers.compute import AT_REST, ERROR, Server
 from handlers.context import Context
-from handlers.deadlines import Deadline
-from handlers.effects import Landed
-from handlers.orders.acts import follow_server, follow_volume, logged, once, server_now
+from handlers.orders.acts import declare, follow_server, follow_volume, logged, logged_action, once, server_now
 from handlers.orders.course import Course
 from handlers.orders.plan import Change, Growth
 from handlers.orders.undertaking import failed
@@ -18,8 +14,6 @@ from messages.errors import Refused
 
 #: Events of Nova's action log in which a host is looked for.
 _SCHEDULING = frozenset({"cold_migrate", "conductor_migrate_server"})
-#: Seconds by which the action log may lag behind the server, and between two looks at it.
-_LOG_LATE, _LOG_EVERY = 5.0, 0.2
 _VERIFY = "VERIFY_RESIZE"
 
 
@@ -43,25 +37,11 @@ async def resize(change: Change, context: Context, course: Course) -> None:
 async def _verify(server: Server, change: Change, effect: str, context: Context) -> None:
     """A status proves nothing: a resize that found no host is ACTIVE, too. Flavor and action log do."""
     right = server.flavor_name == change.flavor_after and server.status in (_VERIFY, *AT_REST)
-    action = await _logged_action(server.id, context.effects.request_id(effect), context, until_ended=not right)
+    action = await logged_action(server.id, context.effects.request_id(effect), context, until_ended=not right)
     if action is not None and action.failed:
         raise failed("no_host" if action.detail in _SCHEDULING else "resize_failed", f"event {action.detail} failed")
     if not right:
         raise failed("resize_failed", f"the server is {server.status} with flavor {server.flavor_name}")
-
-
-async def _logged_action(
-    server_id: str, request_id: str | None, context: Context, *, until_ended: bool
-) -> InstanceAction | None:
-    """The entry of Nova's action log; it may be closed only a moment after the server is no longer busy."""
-    if request_id is None:
-        return None
-    limit = Deadline.after(_LOG_LATE)
-    while True:
-        action = await context.patiently(lambda: compute.get_action(context.project, server_id, request_id))
-        if action.failed or action.finished or limit.passed or not until_ended:
-            return action
-        await asyncio.sleep(_LOG_EVERY)
 
 
 async def extend(growth: Growth, context: Context) -> None:
@@ -126,13 +106,9 @@ async def revert(change: Change, context: Context, course: Course) -> None:
 
 async def rescue(server: Server, context: Context) -> Server:
     """A server that a failed resize left in ERROR is declared well, where there is an admin cloud to do it."""
-    if server.status != "ERROR" or not context.cloud.has_admin:
+    if server.status != ERROR or not context.cloud.has_admin:
         return server
-    admin = await context.cloud.admin()
-    await once(
-        context, f"reset:{server.id}",
-        do=lambda: compute.reset_state(admin, server.id), landed=_is_not_in_error(context, server.id), marker=None,
-    )  # fmt: skip
+    await declare(server.id, f"reset:{server.id}", context, well=True)
     return await server_now(server.id, context)
 
 
@@ -151,10 +127,3 @@ async def rescue_volume(growth: Growth, context: Context) -> None:
         context, f"reset:{growth.volume_id}",
         do=lambda: volumes.reset_status(admin, growth.volume_id, growth.status), landed=landed, marker=None,
     )  # fmt: skip
-
-
-def _is_not_in_error(context: Context, server_id: str) -> Landed:
-    async def landed(_: object) -> str | None:
-        return None if (await compute.get_server(context.project, server_id)).status == "ERROR" else ""
-
-    return landed

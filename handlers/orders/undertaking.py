@@ -1,7 +1,8 @@
 """What carrying out an order has in common, whatever its kind: told, planned, tried, undone where it failed, ended.
 
 A kind of order is its plan, its steps and its undoing (`Undertaking`). Its plan is remembered: a later run finds the
-servers half changed and must not plan anew. So is its failure: a later run must go on undoing, not try again.
+servers half changed and must not plan anew. So is its failure: a later run must go on undoing, not try again. A plan of
+which nothing was begun is made anew: in the meantime the servers may have been changed by another order.
 """
 
 import asyncio
@@ -55,7 +56,7 @@ async def carry_out(undertaking: Undertaking) -> Result:
     context, course = undertaking.context, undertaking.course
     await course.tell(OrderStatus.ACCEPTED)
     try:
-        undertaking.recall(await context.effects.remember("plan", lambda: _planned(undertaking)))
+        undertaking.recall(await _plan_of(undertaking))
     except (Refused, CloudRefusal, Transient) as error:
         return await _ended(undertaking, await undertaking.untouched(), _final(error, context))
     failure = await _carried_out(undertaking)
@@ -88,9 +89,15 @@ async def all_undone(steps: Iterable[Awaitable[Any]], context: Context) -> None:
             raise error
 
 
-async def _planned(undertaking: Undertaking) -> Any:
+async def _plan_of(undertaking: Undertaking) -> Any:
+    effects = undertaking.context.effects
+    known = effects.recalled("plan")
+    if known is not None and (effects.any_begun or effects.recalled("failure") is not None):
+        return known
     await undertaking.course.tell(OrderStatus.VALIDATING)
-    return await undertaking.plan()
+    plan = await undertaking.plan()
+    await effects.revise("plan", plan)
+    return plan
 
 
 async def _carried_out(undertaking: Undertaking) -> Refused | None:

@@ -54,6 +54,7 @@ class Nova:
             Route("/v2.1/servers/{server_id}/action", self.act, methods=["POST"]),
             Route("/v2.1/servers/{server_id}/remote-consoles", self.open_console, methods=["POST"]),
             Route("/v2.1/servers/{server_id}/metadata", self.set_metadata, methods=["POST"]),
+            Route("/v2.1/servers/{server_id}/metadata/{item}", self.remove_metadata, methods=["DELETE"]),
             Route("/v2.1/servers/{server_id}/os-instance-actions", self.list_actions),
             Route("/v2.1/servers/{server_id}/os-instance-actions/{request_id}", self.show_action),
             Route("/v2.1/servers/{server_id}/tags", self.tags),
@@ -123,13 +124,19 @@ class Nova:
 
     async def set_metadata(self, request: Request) -> Response:
         server, wanted = _server(self._world, request), (await body_of(request)).get("metadata", {})
-        if server.vm_state in _NO_METADATA_IN:
-            raise ApiError(
-                409, f"Cannot 'update metadata' instance {server.id} while it is in vm_state {server.vm_state}"
-            )
+        _check_metadata(server, "update metadata", caller(request))
         server.metadata |= wanted
         server.updated = datetime.now(UTC)
         return _answer({"metadata": server.metadata})
+
+    async def remove_metadata(self, request: Request) -> Response:
+        server, item = _server(self._world, request), request.path_params["item"]
+        if item not in server.metadata:
+            raise ApiError(404, "Metadata item was not found")
+        _check_metadata(server, "delete metadata", caller(request))
+        del server.metadata[item]
+        server.updated = datetime.now(UTC)
+        return Response(status_code=204)
 
     async def tags(self, request: Request) -> Response:
         return _answer({"tags": _server(self._world, request).tags})
@@ -182,6 +189,16 @@ def status_of(server: Server) -> str:
     """Nova's status for what the server is and does."""
     of_task = _TASK_STATUS.get(server.vm_state, {})
     return of_task.get(server.task_state or "", _STATUS[server.vm_state])
+
+
+def _check_metadata(server: Server, what: str, who: Caller) -> None:
+    if server.locked and not who.is_admin:
+        raise ApiError(409, f"Instance {server.id} is locked")
+    wrong = f"vm_state {server.vm_state}" if server.vm_state in _NO_METADATA_IN else None
+    if wrong is None and server.task_state is not None:
+        wrong = f"task_state {server.task_state}"
+    if wrong is not None:
+        raise ApiError(409, f"Cannot '{what}' instance {server.id} while it is in {wrong}")
 
 
 def _is_in_scope(server: Server, request: Request) -> bool:

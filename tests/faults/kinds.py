@@ -8,6 +8,7 @@ from typing import Any
 
 from sandbox.documents import change_configure, new_order_id
 from sandbox.requester import Requester
+from tests.orders import paid
 from tests.tenant import Tenant
 
 #: Resources by kind and id.
@@ -201,6 +202,32 @@ def revert(tenant: Tenant, cloud: Any) -> Asked:
     )  # fmt: skip
 
 
+def renewal(kind: str, effect: str) -> Ask:
+    """The renewal of a server that softDown had stopped."""
+
+    def ask(tenant: Tenant, _: Any) -> Asked:
+        metadata = {"next_fee_time": "2099-01-31 00:00:00", "soft_down": "stopped"}
+        server_id = tenant.make_server(name=kind, disk=None, metadata=metadata)
+        tenant.stop(server_id)
+        body = paid("renew", server_id, duration="1", durationUnit="M")
+
+        def is_paid() -> bool:
+            metadata = tenant.server(server_id)["metadata"]
+            return metadata["next_fee_time"] == "2099-02-28 00:00:00" and "soft_down" not in metadata
+
+        return order(
+            kind, body["orderId"], body, effect=f"^{effect}:", code=200, finals={("server", server_id): "ACTIVE"},
+            calls=(
+                f"nova POST .*/{server_id}/metadata metadata$",
+                f"nova POST .*/{server_id}/action os-start$",
+                f"nova DELETE .*/{server_id}/metadata/soft_down$",
+            ),
+            actions={server_id: ["create", "stop", "start"]}, holds=is_paid,
+        )  # fmt: skip
+
+    return ask
+
+
 KINDS = (
     Kind("start", power("start", {"os-start": None}, "ACTIVE", stopped=True)),
     Kind("stop", power("stop", {"os-stop": None}, "SHUTOFF")),
@@ -216,4 +243,7 @@ KINDS = (
     Kind("confirm", change("confirm", "confirm")),
     Kind("fee data", change("metadata", "metadata"), waits=False),
     Kind("revert", revert),
+    Kind("renew", renewal("renew", "renew"), waits=False),
+    Kind("renew: start", renewal("renew-start", "os-start")),
+    Kind("renew: mark", renewal("renew-mark", "unmark"), waits=False),
 )

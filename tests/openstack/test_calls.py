@@ -137,6 +137,37 @@ def test_a_locked_server_is_left_alone(own: Tenant, server_id: str) -> None:
     own.act(server_id, {"unlock": None})
 
 
+def test_metadata_are_set_and_taken_away_one_by_one(own: Tenant) -> None:
+    server_id = own.make_server(disk=None)
+    compute, path = own.connection.compute, f"/servers/{server_id}/metadata"
+    answer = compute.post(path, json={"metadata": {"soft_down": "stopped"}}, microversion=COMPUTE)
+    assert (answer.status_code, answer.json()["metadata"]["charge_type"]) == (200, "monthly")
+    removed = compute.delete(f"{path}/soft_down", microversion=COMPUTE)
+    assert (removed.status_code, own.server(server_id)["metadata"]) == (204, {"charge_type": "monthly"})
+    again = error_of(compute.delete(f"{path}/soft_down", microversion=COMPUTE))
+    assert again == (404, "itemNotFound", "Metadata item was not found")
+
+
+def test_metadata_of_a_server_that_is_locked_or_in_error_stay_as_they_are(own: Tenant, cloud: Any) -> None:
+    server_id, admin = own.make_server(disk=None), Tenant(cloud.clouds_yaml, "admin")
+
+    def refused() -> tuple[int, str, str]:
+        path, items = f"/servers/{server_id}/metadata", {"metadata": {"a": "b"}}
+        return error_of(own.connection.compute.post(path, json=items, microversion=COMPUTE))
+
+    own.act(server_id, {"lock": None})
+    assert refused() == (409, "conflictingRequest", f"Instance {server_id} is locked")
+    own.act(server_id, {"unlock": None})
+    admin.act(server_id, {"os-resetState": {"state": "error"}})
+    assert own.server(server_id)["status"] == "ERROR"
+    assert refused() == (
+        409, "conflictingRequest", f"Cannot 'update metadata' instance {server_id} while it is in vm_state error",
+    )  # fmt: skip
+    admin.act(server_id, {"os-resetState": {"state": "active"}})
+    assert own.server(server_id)["status"] == "ACTIVE"
+    admin.close()
+
+
 def test_an_action_is_found_by_the_request_id_of_its_call(own: Tenant, server_id: str) -> None:
     answer = act(own, server_id, {"reboot": {"type": "HARD"}})
     assert answer.status_code == 202

@@ -48,6 +48,7 @@ def test_the_documents_order_is_carried_out_once_and_answered_as_often_as_it_com
         "orderType": "changeConfigure", "duration": "1", "durationUnit": "H",
     }  # fmt: skip
     sent = json.loads(order)["productList"][0]
+    told = {name: product.pop(name) for name in ("before", "after", "requestIds")}
     assert product == sent | {"instanceStatus": "ACTIVE", "statusTime": product["statusTime"]}
 
     server = tenant.server(server_id)
@@ -57,6 +58,20 @@ def test_the_documents_order_is_carried_out_once_and_answered_as_often_as_it_com
     assert (volume["size"], volume["status"]) == (60, "in-use")
     actions = tenant.actions(server_id)
     assert (actions.count("resize"), actions.count("confirmResize")) == (1, 1)
+
+    # The message alone tells what was, what is, and by which calls.
+    fee_data = dict.fromkeys(("start_fee_time", "next_fee_time", "purchase_time"))
+    disk = {"id": volume["id"], "type": "SATA"}
+    assert told["before"] == {
+        "status": "ACTIVE", "flavor": "S1.small.1", "disks": [disk | {"size": 10}],
+        "feeData": fee_data | {"charge_type": "monthly", "order_id": None},
+    }  # fmt: skip
+    assert told["after"] == {
+        "status": "ACTIVE", "flavor": "S1.medium.2", "disks": [disk | {"size": 60}],
+        "feeData": fee_data | {"charge_type": "hourlySettlement", "order_id": order_id},
+    }  # fmt: skip
+    assert len(set(told["requestIds"])) == 4  # resize, extend, confirm, metadata
+    assert set(told["requestIds"]) >= set(tenant.request_ids(server_id, "resize", "confirmResize"))
 
     assert [one["status"] for one in updates] == [
         "accepted", "validating", "resizing", "extending", "confirming", "succeeded",

@@ -23,6 +23,9 @@ class Book:
     def effect(self, name: str) -> Effect | None:
         return self.known.get(name)
 
+    def effects(self) -> dict[str, Effect]:
+        return self.known
+
     async def intend(self, name: str, marker: Any) -> None:
         self.lines.append("intend")
         self.known[name] = Effect(marker, time.time())

@@ -37,6 +37,8 @@ from sandbox.documents import change_configure
 ID = "616fb98f-46ca-475e-917e-2563e5a8cd19"
 OTHER = "616fb98f-46ca-475e-917e-2563e5a8cd20"
 IMAGE = "da099db5-e180-49c0-a74d-54bbc18fafd4"
+#: Of a server that nobody has looked at.
+NOTHING_SHOWN = {"before": None, "after": None, "requestIds": []}
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 NOW = datetime(2026, 11, 23, 10, tzinfo=SHANGHAI)
 
@@ -258,7 +260,9 @@ def test_instances_are_told_in_the_billing_systems_words(status: str | None, wor
     order = parse_order(paid("unsubscribe"))
     outcome = ProductOutcome({}, ID, status, changed=True)
     (product,) = order_result(order, [[outcome]], None, NOW).data["productSetList"][0]["productList"]
-    assert product == {"instanceId": ID, "instanceStatus": word, "statusTime": "2026-11-23 10:00:00"}
+    assert product == {
+        "instanceId": ID, "instanceStatus": word, "statusTime": "2026-11-23 10:00:00", **NOTHING_SHOWN,
+    }  # fmt: skip
 
 
 def test_a_soft_downs_result_is_its_message_with_what_became_of_each() -> None:
@@ -271,9 +275,10 @@ def test_a_soft_downs_result_is_its_message_with_what_became_of_each() -> None:
     assert (result.code, result.message) == ("101.001033", f"云服务器{OTHER}不存在")
     first, second = result.data["instanceList"]
     assert first == message["instanceList"][0] | {
-        "result": "success", "instanceStatus": "STOP", "statusTime": "2026-11-23 10:00:00",
+        "result": "success", "code": 200, "message": "OK", "reason": None, "instanceStatus": "STOP",
+        "statusTime": "2026-11-23 10:00:00", **NOTHING_SHOWN,
     }  # fmt: skip
-    assert (second["result"], second["instanceStatus"]) == ("fail", None)
+    assert (second["result"], second["code"], second["instanceStatus"]) == ("fail", "101.001033", None)
     assert (result.data["flowId"], result.data["region"]) == ("flow-1", "cn-north-3")
 
 

@@ -1,0 +1,42 @@
+"""The mark that softDown leaves on a server that it has stopped: by it a renewal finds out that it is to be started."""
+
+from collections.abc import Awaitable, Callable
+
+from handlers import compute
+from handlers.cloud import Reply
+from handlers.compute import Server
+from handlers.context import Context
+from handlers.orders.acts import change_metadata
+
+_ITEM, _STOPPED = "soft_down", "stopped"
+
+
+def is_marked(server: Server) -> bool:
+    """Whether softDown has stopped it, and nobody has paid since."""
+    return server.metadata.get(_ITEM) == _STOPPED
+
+
+async def mark(server_id: str, context: Context, effect: str = "mark") -> None:
+    """Leave the mark."""
+    await _change(
+        server_id, f"{effect}:{server_id}", context, marked=True,
+        do=lambda: compute.set_metadata(context.project, server_id, {_ITEM: _STOPPED}),
+    )  # fmt: skip
+
+
+async def unmark(server_id: str, context: Context) -> None:
+    """Take the mark away."""
+    await _change(
+        server_id, f"unmark:{server_id}", context, marked=False,
+        do=lambda: compute.remove_metadata(context.project, server_id, _ITEM),
+    )  # fmt: skip
+
+
+async def _change(
+    server_id: str, effect: str, context: Context, *, marked: bool, do: Callable[[], Awaitable[Reply]]
+) -> None:
+    async def landed(_: object) -> str | None:
+        server = await compute.get_server(context.project, server_id)
+        return "" if is_marked(server) is marked else None
+
+    await change_metadata(server_id, effect, do, landed, context)

@@ -1,0 +1,57 @@
+"""What a server is before an order, and after it: told in the result, so that the message alone settles a dispute."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from handlers.compute import Server
+from handlers.context import Context
+from handlers.disks import system_and_data
+from handlers.errors import NotFound
+from handlers.orders.fee_data import FEE_ITEMS
+from handlers.servers import find_server
+from handlers.volumes import Volume, get_volume
+from messages.order_results import ProductOutcome
+from messages.orders import InstanceProduct
+
+#: `status` (Nova's word), `flavor`, `disks` (`id`, `size` in GiB, `type`; the system disk first), `feeData`.
+Picture = Mapping[str, Any]
+
+
+def picture_of(server: Server, volumes: Iterable[Volume]) -> Picture:
+    """The picture of a server with these volumes; a local system disk has neither id nor type."""
+    system, data = system_and_data(server, volumes)
+    local = [] if system is not None else [{"id": None, "size": server.disk, "type": None}]
+    disks = [{"id": one.id, "size": one.size, "type": one.volume_type} for one in (system, *data) if one is not None]
+    return {
+        "status": server.status,
+        "flavor": server.flavor_name,
+        "disks": [*local, *disks],
+        "feeData": {item: server.metadata.get(item) for item in FEE_ITEMS},
+    }
+
+
+async def take_picture(server: Server, context: Context) -> Picture:
+    """The picture of a server as it is."""
+    return picture_of(server, await volumes_of(server, context))
+
+
+async def volumes_of(server: Server, context: Context) -> list[Volume]:
+    """The server's volumes that there are."""
+
+    async def volume(volume_id: str) -> Volume | None:
+        try:
+            return await context.patiently(lambda: get_volume(context.project, volume_id))
+        except NotFound:  # detached and deleted since
+            return None
+
+    found = await asyncio.gather(*(volume(one) for one in server.volume_ids))
+    return [one for one in found if one is not None]
+
+
+async def as_it_is(product: InstanceProduct, context: Context) -> ProductOutcome:
+    """What is told of a server that nothing was done to."""
+    server = await find_server(context, product.instance_id)
+    picture = await take_picture(server, context) if server is not None else None
+    status = server.status if server is not None else None
+    return ProductOutcome(product.ordered, product.instance_id, status, changed=False, before=picture, after=picture)

@@ -1,0 +1,227 @@
+"""renew: the date until which a server is paid for moves on; what softDown had stopped is started again."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from handlers import compute
+from handlers.cloud import Reply
+from handlers.compute import ERROR, METADATA_STATES, Server
+from handlers.context import Context
+from handlers.orders.acts import change_metadata, declare
+from handlers.orders.course import Course
+from handlers.orders.fee_data import NEXT_FEE_TIME, read_time, written
+from handlers.orders.instances import idle_server
+from handlers.orders.marks import is_marked, mark, unmark
+from handlers.orders.pictures import Picture, as_it_is, take_picture
+from handlers.orders.switching import switch
+from handlers.orders.undertaking import Outcomes, all_of, all_undone, carry_out
+from handlers.power import effect_name
+from handlers.servers import find_server, judge_state
+from messages.commands import Power
+from messages.errors import Transient, wrong
+from messages.order_results import ProductOutcome
+from messages.orders import InstanceProduct, Renew
+from messages.results import Result
+from messages.status import OrderStatus
+
+#: The item that names the renewals that have moved the date, newest last: only so can one tell whether it has, when
+#: another one came in between.
+_RENEWALS = "renewals"
+#: Characters by which a renewal is named, and how many names fit into an item's 255.
+_NAME, _NAMES = 12, 19
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What becomes of one server: paid for until `until`, as fee data have it."""
+
+    server_id: str
+    until: str
+    starts: bool
+    unmarks: bool
+    before: Picture
+
+    @property
+    def was_until(self) -> str | None:
+        """Until when it was paid for; None where nothing says so."""
+        until: str | None = self.before["feeData"][NEXT_FEE_TIME]
+        return until
+
+    @property
+    def in_error(self) -> bool:
+        """Whether Nova must be made to take metadata of it."""
+        return bool(self.before["status"] == ERROR)
+
+
+async def renew_servers(order: Renew, context: Context) -> Result:
+    """Carry the order out on all its servers, or leave all as they were; `Transient` where a later try may do it."""
+    return await carry_out(_Renewing(order, context))
+
+
+class _Renewing:
+    """The order's plan, steps and undoing; an `Undertaking`."""
+
+    def __init__(self, order: Renew, context: Context) -> None:
+        self.order = order
+        self.context = context
+        self.course = Course(order, context)
+        self._now = context.policy.billing_now()
+        self._renewals: dict[str, Renewal] = {}
+
+    async def plan(self) -> Any:
+        servers = await asyncio.gather(*(idle_server(one, self.context) for one in self.order.instance_ids))
+        for server in servers:
+            _judge(server, self.context)
+        pictures = await asyncio.gather(*(take_picture(server, self.context) for server in servers))
+        now = written(self._now)
+        return _kept(now, [self._renewal(*pair) for pair in zip(servers, pictures, strict=True)])
+
+    def recall(self, plan: Any) -> None:
+        # The term begins when it was first planned, however long ago that is.
+        self._now = read_time(plan["now"], self.context.policy.billing_zone) or self._now
+        self._renewals = {one["server_id"]: Renewal(**one) for one in plan["renewals"]}
+
+    async def do(self) -> None:
+        renewals = list(self._renewals.values())
+        await all_of(self._move(one) for one in renewals)
+        starting = [one for one in renewals if one.starts]
+        if starting:
+            await self.course.tell(OrderStatus.STARTING)
+            await all_of(switch(one.server_id, Power.START, self.context, self.course) for one in starting)
+        await all_of(unmark(one.server_id, self.context) for one in renewals if one.unmarks)
+
+    async def undo(self) -> None:
+        await self.course.tell(OrderStatus.REVERTING)
+        await all_undone([self._undo(one) for one in self._renewals.values()], self.context)
+
+    async def outcomes(self) -> Outcomes:
+        ended = await asyncio.gather(*map(self._outcome, self.order.products))
+        for outcome in ended:
+            if self.context.effects.begun(effect_name(Power.START, str(outcome.instance_id))):
+                await self.course.end_server(str(outcome.instance_id), outcome.status)
+        return [ended]
+
+    async def untouched(self) -> Outcomes:
+        return [await asyncio.gather(*(as_it_is(product, self.context) for product in self.order.products))]
+
+    def _renewal(self, server: Server, picture: Picture) -> Renewal:
+        return Renewal(
+            server_id=server.id,
+            until=self._until(server),
+            starts=is_marked(server) and server.status == "SHUTOFF",
+            unmarks=is_marked(server) and server.status != ERROR,
+            before=picture,
+        )
+
+    def _until(self, server: Server) -> str:
+        begin = _later(read_time(server.metadata.get(NEXT_FEE_TIME), self.context.policy.billing_zone), self._now)
+        try:
+            return written(self.order.term.after(begin))
+        except (ValueError, OverflowError):
+            raise wrong("duration", "no calendar goes that far") from None
+
+    # The date.
+
+    async def _move(self, renewal: Renewal) -> None:
+        server_id = renewal.server_id
+
+        async def landed(_: object) -> str | None:
+            server = await compute.get_server(self.context.project, server_id)
+            return "" if self._name in _renewals_of(server) else None
+
+        if renewal.in_error:
+            await declare(server_id, f"reset:{server_id}", self.context, well=True)
+        await change_metadata(server_id, _effect(server_id), lambda: self._write(server_id), landed, self.context)
+        if renewal.in_error:
+            await declare(server_id, f"error:{server_id}", self.context, well=False)
+
+    async def _write(self, server_id: str) -> Reply:
+        """Move the date from where it is now: another order may have moved it since this one was planned."""
+        server = await compute.get_server(self.context.project, server_id)
+        known, date = self._renewals[server_id], server.metadata.get(NEXT_FEE_TIME)
+        if date != known.was_until:
+            before = {**known.before, "feeData": {**known.before["feeData"], NEXT_FEE_TIME: date}}
+            self._renewals[server_id] = replace(known, until=self._until(server), before=before)
+            await self.context.effects.revise("plan", _kept(written(self._now), list(self._renewals.values())))
+        names = [*_renewals_of(server), self._name][-_NAMES:]
+        items = {NEXT_FEE_TIME: self._renewals[server_id].until, _RENEWALS: ",".join(names)}
+        return await compute.set_metadata(self.context.project, server_id, items)
+
+    @property
+    def _name(self) -> str:
+        return self.context.mark[:_NAME]
+
+    # The way back.
+
+    async def _undo(self, renewal: Renewal) -> None:
+        server_id, context = renewal.server_id, self.context
+        if context.effects.begun(effect_name(Power.START, server_id)):
+            await switch(server_id, Power.STOP, context, self.course, effect=f"undo-start:{server_id}")
+        if context.effects.begun(f"unmark:{server_id}"):
+            await mark(server_id, context, effect="undo-unmark")
+        if context.effects.begun(_effect(server_id)):
+            await self._restore(renewal)
+        if renewal.in_error and context.effects.begun(f"reset:{server_id}"):
+            await declare(server_id, f"undo-reset:{server_id}", context, well=False)
+
+    async def _restore(self, renewal: Renewal) -> None:
+        """Bring the date back where it was."""
+        server_id, project = renewal.server_id, self.context.project
+        server = await compute.get_server(project, server_id)
+        if self._name not in _renewals_of(server):
+            return
+
+        async def landed(_: object) -> str | None:
+            found = await compute.get_server(project, server_id)
+            return "" if found.metadata.get(NEXT_FEE_TIME) == renewal.was_until else None
+
+        async def write() -> Reply:
+            if renewal.was_until is None:
+                return await compute.remove_metadata(project, server_id, NEXT_FEE_TIME)
+            return await compute.set_metadata(project, server_id, {NEXT_FEE_TIME: renewal.was_until})
+
+        if server.status == ERROR:
+            await declare(server_id, f"undo-error:{server_id}", self.context, well=True)
+        await change_metadata(server_id, f"undo-renew:{server_id}", write, landed, self.context)
+
+    async def _outcome(self, product: InstanceProduct) -> ProductOutcome:
+        """Whether anything was left changed is looked up, not reckoned."""
+        renewal = self._renewals[product.instance_id]
+        server = await find_server(self.context, product.instance_id)
+        outcome = ProductOutcome(
+            product.ordered, product.instance_id, None, changed=True, before=renewal.before,
+            request_ids=self.context.effects.request_ids([product.instance_id]),
+        )  # fmt: skip
+        if server is None:
+            return outcome
+        moved = server.metadata.get(NEXT_FEE_TIME) != renewal.was_until
+        changed = moved or server.status != renewal.before["status"]
+        return replace(outcome, status=server.status, changed=changed, after=await take_picture(server, self.context))
+
+
+def _judge(server: Server, context: Context) -> None:
+    """`Refused` where the date cannot be moved, `Transient` where it can be later."""
+    if server.status == "VERIFY_RESIZE":
+        raise Transient("busy", detail="the server is in the middle of a resize")
+    states = METADATA_STATES | {ERROR} if context.cloud.has_admin else METADATA_STATES
+    if refused := judge_state(server, states):
+        raise refused
+
+
+def _later(one: datetime | None, other: datetime) -> datetime:
+    return max(one, other) if one is not None else other
+
+
+def _effect(server_id: str) -> str:
+    return f"renew:{server_id}"
+
+
+def _renewals_of(server: Server) -> list[str]:
+    return [one for one in server.metadata.get(_RENEWALS, "").split(",") if one]
+
+
+def _kept(now: str, renewals: Sequence[Renewal]) -> dict[str, Any]:
+    return {"now": now, "renewals": [asdict(one) for one in renewals]}
