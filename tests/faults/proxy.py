@@ -54,6 +54,7 @@ class Proxy:
         self._pipes: set[_Pipe] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._server: Any = None
         #: Ways in which everything is read and nothing goes on.
         self.swallows: frozenset[Way] = frozenset()
         self.drips: dict[Way, Drip] = {}
@@ -74,6 +75,11 @@ class Proxy:
     def blackhole(self, *ways: Way) -> None:
         """Swallow everything, or what goes these ways."""
         self.swallows = frozenset(ways or Way)
+
+    def hang(self) -> None:
+        """The connections of now hang, and their servers never hear of their end; new ones are well."""
+        for pipe in list(self._pipes):
+            pipe.hangs = True
 
     def clear(self) -> None:
         """Be a good network again. Connections that missed something are reset: nothing of theirs can be trusted."""
@@ -109,14 +115,15 @@ class Proxy:
 
     def __enter__(self) -> "Proxy":
         self._thread.start()
-        server: asyncio.Server = self._run(asyncio.start_server(self._accept, "127.0.0.1", 0))
-        self.port = server.sockets[0].getsockname()[1]
+        self._server = self._run(asyncio.start_server(self._accept, "127.0.0.1", 0))
+        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         async def end_all() -> None:
+            self._server.close()
             tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
             for task in tasks:
                 task.cancel()
@@ -135,6 +142,7 @@ class _Pipe:
         self._proxy = proxy
         #: What comes after the last bytes before a reset is nobody's.
         self._is_over = False
+        self.hangs = False
         self._ends: list[asyncio.StreamWriter] = []
 
     async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: int) -> None:
@@ -151,6 +159,8 @@ class _Pipe:
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            while self.hangs:  # noqa: ASYNC110 - until the proxy ends
+                await asyncio.sleep(0.1)
         finally:
             for pump in pumps:
                 pump.cancel()
@@ -184,7 +194,7 @@ class _Pipe:
         if tamper is not None:
             data = await tamper(way, data)
         while data:
-            if self._is_over or way in self._proxy.swallows:
+            if self._is_over or self.hangs or way in self._proxy.swallows:
                 return
             drip = self._proxy.drips.get(way)
             size = drip.size if drip is not None else len(data)

@@ -1,12 +1,15 @@
 """The topology on a real broker."""
 
+import asyncio
 import json
 
 import pytest
 from kombu import Connection, Queue
 
 from tests.workshop import Workshop
+from workers import upkeep
 from workers.topology import TopologyMismatch, compare, declare, topology
+from workers.upkeep import Upkeep
 
 
 def test_declaring_twice_changes_nothing(vhost: str) -> None:
@@ -52,6 +55,20 @@ def test_a_queue_with_other_arguments_is_told_in_one_line(vhost: str) -> None:
         declare(vhost, topology())
     assert "ecs.servers" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+async def test_what_nobody_misses_is_declared_again_now_and_then(vhost: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "EVERY", 0.2)
+    declare(vhost, topology((5,)))
+    with Connection(vhost) as connection:
+        connection.channel().exchange_delete("ecs.orders")
+    found = Upkeep(vhost, (5,), on_mismatch=lambda: None)
+    watching = asyncio.create_task(found.watch())
+    async with asyncio.timeout(15):
+        while compare(vhost, (5,))[1]:  # noqa: ASYNC110 - the broker tells nobody
+            await asyncio.sleep(0.2)
+    watching.cancel()
+    found.close()
 
 
 def test_the_worker_refuses_to_start_on_a_queue_with_other_arguments(workshop: Workshop) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import psycopg
 from sqlalchemy import Connection, text
 
-#: Seconds for connecting, for a statement and its answer, and for another's lock on a row.
-CONNECT, ANSWER, LOCK = 10, 30.0, 10
+#: Seconds for a statement and its answer, and for another's lock on a row.
+ANSWER, LOCK = 30.0, 10
 #: What the server keeps to on our sessions: it ends what waits, and lets go of our locks when we are gone unnoticed.
 _SESSION = {
     "statement_timeout": f"{ANSWER:.0f}s",
@@ -25,7 +25,7 @@ _SESSION = {
 }
 #: The same from our side.
 _SOCKET = {
-    "connect_timeout": CONNECT,
+    "connect_timeout": 10,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
