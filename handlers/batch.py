@@ -6,14 +6,13 @@ from typing import Any
 
 from handlers.compute import Server
 from handlers.context import Context
-from handlers.power import FIRST_TASK, begin, effect_name
+from handlers.power import FIRST_STATE, begin, effect_name
 from handlers.servers import STATES, find_servers, follow_to_end, judge_state, unknown_server, unpaid, wait_until_idle
 from handlers.together import all_of
 from messages.codes import Code
 from messages.commands import PowerBatch
 from messages.errors import OutcomeUnknown, Refused, Transient
 from messages.results import Result
-from messages.status import server_update
 
 #: What became of each server; None: right, but not begun.
 Verdicts = Mapping[str, Refused | None]
@@ -23,16 +22,17 @@ _ORDER = (Code.SERVER_NOT_OWNED, Code.SERVER_UNKNOWN, Code.SERVER_UNPAID, Code.S
 
 async def act_on_servers(task: PowerBatch, context: Context) -> Result:
     """Carry it out on all; answered once Nova has accepted or refused each, followed until all have ended."""
+    # A partial outcome is written down before it is told: a later run must not better it.
+    answer = context.answered or await _begin_all(task, await _servers(task, context), context)
+    await context.answer(answer)
+    await _follow_all(task, answer, context)
+    return answer
+
+
+async def _servers(task: PowerBatch, context: Context) -> dict[str, Server]:
     servers = await find_servers(context, task.server_ids)
     begun = any(context.effects.begun(effect_name(task.power, one)) for one in task.server_ids)
-    if not begun:
-        servers = await _checked(task, servers, context)
-    # A partial outcome is written down before it is told: a later run must not better it.
-    record = await context.effects.remember("answer", lambda: _begin_all(task, servers, context))
-    answer = Result.restored(record)
-    await context.answer(answer)
-    await _follow_all(task, servers, answer, context)
-    return answer
+    return servers if begun else await _checked(task, servers, context)
 
 
 async def _checked(task: PowerBatch, servers: dict[str, Server], context: Context) -> dict[str, Server]:
@@ -59,16 +59,17 @@ def _refuse_any(verdicts: Verdicts) -> None:
         raise Refused(first.code, first.subject, detail=first.detail, data={"servers": _listed(verdicts)})
 
 
-async def _begin_all(task: PowerBatch, servers: Mapping[str, Server], context: Context) -> dict[str, Any]:
+async def _begin_all(task: PowerBatch, servers: Mapping[str, Server], context: Context) -> Result:
     outcomes = await asyncio.gather(*(_begin_one(one, task, servers.get(one), context) for one in task.server_ids))
-    answer = Result.of(
+    return Result.of(
         Code.FAILED if any(outcomes) else Code.OK,
         {"servers": _listed(dict(zip(task.server_ids, outcomes, strict=True)), unharmed=Result.of(Code.OK))},
     )
-    return answer.stored()
 
 
 async def _begin_one(server_id: str, task: PowerBatch, server: Server | None, context: Context) -> Refused | None:
+    if context.effects.done(effect_name(task.power, server_id)):
+        return None  # by an earlier run; the server may even be gone since
     if server is None:
         return unknown_server(server_id, task.power)
     try:
@@ -82,16 +83,12 @@ async def _begin_one(server_id: str, task: PowerBatch, server: Server | None, co
     return None
 
 
-async def _follow_all(task: PowerBatch, servers: Mapping[str, Server], answer: Result, context: Context) -> None:
-    accepted = {one["id"] for one in answer.data["servers"] if one["code"] == Code.OK.wire}
-    first = FIRST_TASK[task.power, task.force]
-    action = task.power.value
+async def _follow_all(task: PowerBatch, answer: Result, context: Context) -> None:
+    accepted = [one["id"] for one in answer.data["servers"] if one["code"] == Code.OK.wire]
     await all_of(
-        follow_to_end(context, servers[one], action, first, effect_name(task.power, one))
-        for one in accepted & servers.keys()
+        follow_to_end(context, one, task.power.value, FIRST_STATE[task.power, task.force], effect_name(task.power, one))
+        for one in accepted
     )
-    for gone in accepted - servers.keys():  # since an earlier run had it accepted
-        await context.tell(server_update(gone, action, "DELETED", None, final=True))
 
 
 def _listed(verdicts: Verdicts, unharmed: Result | None = None) -> list[dict[str, Any]]:

@@ -5,17 +5,21 @@ pool of threads. What comes back is a `Reply`, or an error named for what to do 
 """
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
+from handlers.deadlines import Deadline
 from handlers.errors import CloudRefusal, Conflict, Forbidden, Foreseen, NotFound, QuotaExceeded
 from handlers.recent import Recent
 from messages.errors import Ambiguous, Transient, wrong
@@ -25,8 +29,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds for one call, connecting and reading counted singly.
-CALL_TIMEOUT = 30.0
 #: Seconds for which a list of projects without a name proves that there is no such project.
 _NAMES_LAST = 5.0
 #: Bytes of an error's text that are kept.
@@ -88,6 +90,11 @@ class ProjectName:
     domain_id: str
 
 
+#: Asked just before a call is sent that changes something: until when it may be sent, or an error where it may not.
+Fence = Callable[[], Awaitable[Deadline]]
+#: Set around a call that must not be made twice (`effects`), for whatever functions it passes through.
+fence: ContextVar[Fence | None] = ContextVar("fence", default=None)
+
 #: Told of each call: service, method, HTTP status (or the name of the error), seconds.
 OnCall = Callable[[str, str, str, float], None]
 
@@ -99,6 +106,7 @@ class Cloud:
         self._settings = settings
         self._on_call = on_call
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="openstack")
+        self._free = asyncio.Semaphore(settings.threads)
         self._account: asyncio.Task[Connection] | None = None
         self._admin: asyncio.Task[Project] | None = None
         self._projects: OrderedDict[str, _Warm] = OrderedDict()
@@ -188,9 +196,12 @@ class Cloud:
         self._projects.clear()
         await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
 
-    async def in_thread(self, function: Callable[[], T]) -> T:
-        """Run what blocks in one of the pool's threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+    async def in_thread(self, function: Callable[[], T], before: Callable[[], Awaitable[None]] | None = None) -> T:
+        """Run what blocks in one of the pool's threads; `before` is awaited when one is free, and so just before it."""
+        async with self._free:
+            if before is not None:
+                await before()
+            return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     @contextmanager
     def _told(self, service: str, method: str) -> Iterator[None]:
@@ -252,7 +263,7 @@ class Project:
         self,
         project_id: str,
         connection: "Connection",
-        in_thread: Callable[[Callable[[], Reply]], Any],
+        in_thread: Callable[..., Awaitable[Reply]],
         on_call: OnCall,
         read_only: bool = False,
     ) -> None:
@@ -308,8 +319,17 @@ class Project:
         if self._read_only and method != "GET":
             raise Foreseen(f"{method} {path}")
         started, outcome = time.monotonic(), "cancelled"
+        guard, send_by = fence.get() if method != "GET" else None, Deadline(math.inf)
+
+        async def may_be_sent() -> None:
+            nonlocal send_by
+            if guard is not None:
+                send_by = await guard()
+
         try:
-            reply: Reply = await self._in_thread(lambda: _request(self._connection, service, method, path, options))
+            reply = await self._in_thread(
+                lambda: _request(self._connection, service, method, path, options, send_by), may_be_sent
+            )
             outcome = str(reply.status)
             return reply
         except CloudRefusal as error:
@@ -351,12 +371,11 @@ def _scoped(account: "Connection", project_id: str, threads: int) -> "Connection
 
 
 def _prepared(connection: "Connection", threads: int) -> "Connection":
-    """A pool as large as the number of threads: the default of ten would throw connections away."""
-    from requests.adapters import HTTPAdapter  # noqa: PLC0415 - comes with the SDK
+    from handlers import transport  # noqa: PLC0415 - comes with the SDK
 
-    connection.session.timeout = CALL_TIMEOUT
+    connection.session.timeout = transport.CALL_TIMEOUT
     for scheme in ("http://", "https://"):
-        connection.session.session.mount(scheme, HTTPAdapter(pool_connections=8, pool_maxsize=threads))
+        connection.session.session.mount(scheme, transport.Transport(threads))
     return connection
 
 
@@ -384,7 +403,9 @@ def _project_of(connection: "Connection") -> str:
         raise Transient("keystone", detail=_described(error)) from None
 
 
-def _request(connection: "Connection", service: Service, method: str, path: str, options: Mapping[str, Any]) -> Reply:
+def _request(  # noqa: PLR0917 - all that a call is made of
+    connection: "Connection", service: Service, method: str, path: str, options: Mapping[str, Any], send_by: Deadline
+) -> Reply:
     mutating = method != "GET"
     if mutating:
         # A failed log-in must not be taken for a call that may have been carried out.
@@ -393,6 +414,9 @@ def _request(connection: "Connection", service: Service, method: str, path: str,
     given = {key: value for key, value in options.items() if value is not None}
     if service.microversion is not None:
         given["microversion"] = service.microversion
+    if send_by.passed:
+        # The process stood still, or the log-in took long: whether the call is still ours is to be asked again.
+        raise Transient("not_sent", detail="the time in which it might be sent is over")
     return _guarded(lambda: proxy.request(path, method, **given), mutating)
 
 
@@ -415,6 +439,8 @@ def _from_exception(error: Exception, mutating: bool) -> Exception:
     """Whatever the SDK, keystoneauth, requests or urllib3 raise: was the request sent, and did it time out?"""
     detail = _described(error)
     causes = _causes(error)
+    if "OddAnswer" in causes:
+        return (Ambiguous if mutating else Transient)("bad_answer", detail=detail)
     if not mutating or "NewConnectionError" in causes or "ConnectTimeoutError" in causes:
         return Transient("no_connection", detail=detail)
     if not causes & {"ConnectFailure", "ConnectTimeout", "ConnectionError", "ReadTimeout", "UnknownConnectionError"}:
@@ -446,7 +472,7 @@ def _from_response(response: Any, mutating: bool) -> Reply:
 
 def _refusal(response: Any, status: int, detail: str, request_id: str | None, mutating: bool) -> Exception:
     if status >= 500:
-        return _server_error(status, detail, mutating)
+        return _server_error(response, status, detail, mutating)
     if status in (401, 429) or (status == 413 and not _speaks_of_quota(detail)):
         return Transient(f"http_{status}", detail=detail, retry_after=_retry_after(response))
     if status in (403, 413) and _speaks_of_quota(detail):
@@ -455,11 +481,12 @@ def _refusal(response: Any, status: int, detail: str, request_id: str | None, mu
     return kind(status, detail, request_id)
 
 
-def _server_error(status: int, detail: str, mutating: bool) -> Transient:
+def _server_error(response: Any, status: int, detail: str, mutating: bool) -> Transient:
     """A gateway that gave up (502, 504) may have given up on a request that still runs."""
+    wait = _retry_after(response)
     if not mutating:
-        return Transient(f"http_{status}", detail=detail)
-    return Ambiguous(f"http_{status}", detail=detail, may_land_late=status in (502, 504))
+        return Transient(f"http_{status}", detail=detail, retry_after=wait)
+    return Ambiguous(f"http_{status}", detail=detail, may_land_late=status in (502, 504), retry_after=wait)
 
 
 def _speaks_of_quota(detail: str) -> bool:
@@ -488,8 +515,14 @@ def _detail(response: Any) -> str:
 
 
 def _retry_after(response: Any) -> float | None:
+    """Seconds, which may be told as such or as a date."""
     value = response.headers.get("retry-after", "")
-    return float(value) if value.isdigit() else None
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
 
 
 def _described(error: Exception) -> str:

@@ -20,6 +20,9 @@ from messages.status import Update
 T = TypeVar("T")
 W = TypeVar("W", bound=Watched)
 
+#: The name under which is remembered what was answered before the end.
+ANSWER = "answer"
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -88,6 +91,12 @@ class Context:
     tell: Callable[[Update], Awaitable[None]]
     #: Answer before the course has ended. Must be the same answer whenever the request is run again.
     answer: Callable[[Result], Awaitable[None]]
+
+    @property
+    def answered(self) -> Result | None:
+        """What was answered already, mostly by an earlier run: only its course is still to be told."""
+        record = self.effects.recalled(ANSWER)
+        return Result.restored(record) if record is not None else None
 
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """The answer of a call that changes nothing, tried again within the time limit."""

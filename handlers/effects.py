@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from handlers.cloud import Reply
+from handlers.cloud import Reply, fence
 from handlers.deadlines import Deadline, growing
-from handlers.errors import CloudRefusal, Conflict
+from handlers.errors import CloudRefusal
 from messages.codes import Code
 from messages.errors import Ambiguous, OutcomeUnknown, Refused, Transient
 
@@ -20,6 +20,12 @@ T = TypeVar("T")
 
 #: Seconds that a call whose answer was lost may need until the cloud shows it.
 SETTLE = 2.0
+#: Seconds for which a call may still be under way in the cloud whose worker has died.
+FLIGHT = 10.0
+#: Seconds after which the right to a call that has not been sent yet is looked at again, and within which it must then
+#: be sent. A worker that stood still for longer may have been taken for dead: whoever took the request over looks for
+#: the call for `FLIGHT` seconds, which is longer.
+FRESH, SEND_WITHIN = 2.0, 5.0
 #: Seconds to wait for a call that may still be under way in the cloud (a time-out, a gateway that gave up).
 LATE = 60.0
 #: Seconds between two looks.
@@ -85,6 +91,9 @@ class Effects:
         self._ledger = ledger
         self._expiry = expiry
         self.patience = patience
+        #: When this run began, by both clocks, and when it meant each effect, by the monotonic one.
+        self._began, self._began_at = time.monotonic(), time.time()
+        self._meant: dict[str, float] = {}
 
     def begun(self, name: str) -> bool:
         """Whether this was meant to be done before, by whomever; its preconditions no longer say anything."""
@@ -115,9 +124,13 @@ class Effects:
         return any(not (one.refused or one.is_memory) for one in self._ledger.effects().values())
 
     def age(self, name: str) -> float:
-        """Seconds since it was meant to be done; 0 where it was not."""
+        """Seconds since it was meant to be done; 0 where it was not. A clock that jumps meanwhile does not count."""
+        if name in self._meant:
+            return time.monotonic() - self._meant[name]
         effect = self._ledger.effect(name)
-        return max(0.0, time.time() - effect.intended_at) if effect is not None else 0.0
+        if effect is None:
+            return 0.0
+        return max(0.0, self._began_at - effect.intended_at) + time.monotonic() - self._began
 
     def recalled(self, name: str) -> Any:
         """What was remembered under this name; None if nothing was."""
@@ -148,13 +161,28 @@ class Effects:
         unsure = effect is not None and not effect.refused
         if effect is not None and unsure:
             marker = effect.marker
-            if await self._found(name, landed, marker, Deadline.after(SETTLE)):
+            if await self._found(name, landed, marker, Deadline.after(FLIGHT)):
                 return
             self._check_expiry()
         else:
             self._check_expiry()
-            await self._ledger.intend(name, marker)
-        await self._do(name, do, landed, marker, unsure=unsure)
+            await self._intend(name, marker)
+        fenced = fence.set(lambda: self._right_to_send(name, marker))
+        try:
+            await self._do(name, do, landed, marker, unsure=unsure)
+        finally:
+            fence.reset(fenced)
+
+    async def _intend(self, name: str, marker: Any) -> None:
+        # Before it is written, which may take long.
+        self._meant[name] = time.monotonic()
+        await self._ledger.intend(name, marker)
+
+    async def _right_to_send(self, name: str, marker: Any) -> Deadline:
+        """Until when the call may be sent; what the ledger raises where the request is another's by now."""
+        if time.monotonic() - self._meant.get(name, 0.0) > FRESH:
+            await self._intend(name, marker)
+        return Deadline(self._meant[name] + SEND_WITHIN)
 
     def _check_expiry(self) -> None:
         if self._expiry is not None and self._expiry.passed:
@@ -176,8 +204,7 @@ class Effects:
             except Transient as error:
                 await self._pause(error, delay)
             except CloudRefusal as error:
-                # A repeat of what landed after all meets its own traces.
-                if unsure and isinstance(error, Conflict) and await self._found(name, landed, marker, Deadline(0.0)):
+                if unsure and await self._left_traces(name, landed, marker):
                     return
                 await self._ledger.record(name, {"refused": error.status}, error.request_id)
                 raise
@@ -185,15 +212,30 @@ class Effects:
                 await self._ledger.record(name, {"status": reply.status}, reply.request_id)
                 return
 
+    async def _left_traces(self, name: str, landed: Landed, marker: Any) -> bool:
+        """A repeat of what landed after all is refused for its own traces: in conflict, gone already, large enough."""
+        try:
+            return await self._found(name, landed, marker, Deadline(0.0))
+        except CloudRefusal:
+            return False  # there is nothing left to look at
+
     async def _found(self, name: str, landed: Landed, marker: Any, until: Deadline) -> bool:
         while True:
-            request_id = await patiently(lambda: landed(marker), self.patience)
+            request_id = await self._look(name, landed, marker)
             if request_id is not None:
                 await self._ledger.record(name, {"found": True}, request_id or None)
                 return True
             if until.passed:
                 return False
             await asyncio.sleep(LOOK_EVERY)
+
+    async def _look(self, name: str, landed: Landed, marker: Any) -> str | None:
+        try:
+            return await patiently(lambda: landed(marker), self.patience)
+        except Transient as error:
+            if self._expiry is None:
+                raise  # an order comes back, and looks again
+            raise OutcomeUnknown(name) from error
 
     async def _pause(self, error: Transient, delay: float) -> None:
         await pause(error, delay, self.patience)

@@ -24,13 +24,17 @@ TAG = "ECS"
 async def make_image(task: CreateImage, context: Context) -> Result:
     """Answered once Glance knows of it, followed until it can be used."""
     effect = f"createImage:{task.server_id}"
+    created = context.answered or await _create_tagged(task, effect, context)
+    await context.answer(created)
+    await follow_creation(created.data["image_id"], effect, context)
+    return created
+
+
+async def _create_tagged(task: CreateImage, effect: str, context: Context) -> Result:
     await _begin(task, effect, context)
     image_id = await context.effects.remember("image", lambda: _made(context))
     await _tag(image_id, context)
-    created = Result.of(Code.CREATED, {"image_id": image_id})
-    await context.answer(created)
-    await follow_creation(image_id, effect, context)
-    return created
+    return Result.of(Code.CREATED, {"image_id": image_id})
 
 
 async def _begin(task: CreateImage, effect: str, context: Context) -> None:

@@ -22,13 +22,13 @@ from messages.results import Result
 
 #: Nova's name of the action in its own log.
 _LOGGED_AS = {Power.START: "start", Power.STOP: "stop", Power.REBOOT: "reboot"}
-#: The task that Nova sets before it accepts.
-FIRST_TASK = {
-    (Power.START, Force.SOFT): "powering-on",
-    (Power.STOP, Force.SOFT): "powering-off",
-    (Power.STOP, Force.HARD): "powering-off",
-    (Power.REBOOT, Force.SOFT): "rebooting",
-    (Power.REBOOT, Force.HARD): "rebooting_hard",
+#: The status and the task that a server has when Nova has accepted it.
+FIRST_STATE = {
+    (Power.START, Force.SOFT): ("SHUTOFF", "powering-on"),
+    (Power.STOP, Force.SOFT): ("ACTIVE", "powering-off"),
+    (Power.STOP, Force.HARD): ("ACTIVE", "powering-off"),
+    (Power.REBOOT, Force.SOFT): ("REBOOT", "rebooting"),
+    (Power.REBOOT, Force.HARD): ("HARD_REBOOT", "rebooting_hard"),
 }
 #: Length of `2026-11-23T10:00:00`: Nova writes the same second in two ways.
 _SECOND = 19
@@ -36,19 +36,24 @@ _SECOND = 19
 
 async def act_on_server(task: PowerAction, context: Context) -> Result:
     """Carry it out; answered once Nova has accepted it, followed until it has ended."""
+    effect = effect_name(task.power, task.server_id)
+    if not context.effects.done(effect):
+        await _have_it_accepted(task, effect, context)
+    accepted = Result.of(Code.OK)
+    await context.answer(accepted)
+    await follow_to_end(context, task.server_id, task.power.value, FIRST_STATE[task.power, task.force], effect)
+    return accepted
+
+
+async def _have_it_accepted(task: PowerAction, effect: str, context: Context) -> None:
     server = await find_server(context, task.server_id)
     if server is None:
         raise unknown_server(task.server_id, task.power)
-    effect = effect_name(task.power, task.server_id)
     if not context.effects.begun(effect):
         if unpaid(server, task.power, context):
             raise Refused(Code.SERVER_UNPAID)
         server = await wait_until_idle(context, server, context.deadline, task.power)
     await begin(server, task.power, task.force, context)
-    accepted = Result.of(Code.OK)
-    await context.answer(accepted)
-    await follow_to_end(context, server, task.power.value, FIRST_TASK[task.power, task.force], effect)
-    return accepted
 
 
 def effect_name(power: Power, server_id: str) -> str:

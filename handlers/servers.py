@@ -81,26 +81,27 @@ async def wait_until_idle(context: Context, server: Server, until: Deadline, pow
     return server
 
 
-async def follow_to_end(context: Context, server: Server, action: str, first: str, effect: str) -> None:
+async def follow_to_end(
+    context: Context, server_id: str, action: str, first: tuple[str, str | None], effect: str
+) -> None:
     """Tell a server's course from an accepted action to its final state.
 
-    `first` is the task that Nova has set before it answered. A server without a task has ended: Nova sets the task
-    before it accepts an action. At the limit of patience the last known state is the final one.
+    `first` is its status and the task that Nova has set before it answered. A server without a task has ended: Nova
+    sets the task before it accepts an action. At the limit of patience the last known state is the final one. It asks
+    the watch alone, which waits out a cloud that does not answer: what was answered must have its end.
     """
-    await context.tell(server_update(server.id, action, server.status, first, final=False))
-    told: tuple[str, str | None] = (server.status, first)
-    with context.watches.servers.follow(server.id) as feed:
-        while True:
+    status, task = first
+    await context.tell(server_update(server_id, action, status, task, final=False))
+    with context.watches.servers.follow(server_id) as feed:
+        while task is not None:
             try:
                 server = await context.next(feed, effect)
             except TimeoutError:
                 break
             except NotFound:
-                await context.tell(server_update(server.id, action, "DELETED", None, final=True))
-                return
-            if not server.busy:
+                status = "DELETED"
                 break
-            if (server.status, server.task_state) != told:
-                told = (server.status, server.task_state)
-                await context.tell(server_update(server.id, action, *told, final=False))
-    await context.tell(server_update(server.id, action, server.status, None, final=True))
+            if server.busy and (server.status, server.task_state) != (status, task):
+                await context.tell(server_update(server_id, action, server.status, server.task_state, final=False))
+            status, task = server.status, server.task_state
+    await context.tell(server_update(server_id, action, status, None, final=True))

@@ -57,9 +57,11 @@ class Ambiguous(Transient):
     not finding it now proves nothing.
     """
 
-    def __init__(self, reason: str, *, detail: str = "", may_land_late: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, detail: str = "", may_land_late: bool = False, retry_after: float | None = None
+    ) -> None:
         self.may_land_late = may_land_late
-        super().__init__(reason, detail=detail)
+        super().__init__(reason, detail=detail, retry_after=retry_after)
 
 
 class OutcomeUnknown(EcsError):

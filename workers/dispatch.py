@@ -292,14 +292,14 @@ class Dispatcher:
         except ClaimLost:
             raise
         except Exception as error:
-            decision = decide(error, request.kind, attempts, time.time() - received_at, self._limits.retry_delays)
+            told, age = session.told, time.time() - received_at
+            decision = decide(error, request.kind, attempts, age, self._limits.retry_delays, answered=told is not None)
             _log_unforeseen(session, error)
             if isinstance(decision, Retry):
                 await self._put_off(session, begun, decision, attempts)
                 return
             # What was answered already stays the answer, whatever goes wrong with telling its course.
-            answered = session.answered.done()
-            result = session.answered.result() if answered else self._refusals.result(request, decision.refused)
+            result = told or self._refusals.result(request, decision.refused)
             park = decision.refused if decision.park else None
             self._end_order(session)
             session.log.info("request.failed", why=decision.refused.detail, reason=decision.refused.reason)

@@ -38,16 +38,22 @@ class GiveBack:
 Decision = Answer | Retry
 
 
-def decide(error: Exception, kind: Kind, attempts: int, age: float, delays: Sequence[int]) -> Decision:
-    """The decision after an error; `attempts` failed before this one, `age` is in seconds since the first delivery."""
+def decide(
+    error: Exception, kind: Kind, attempts: int, age: float, delays: Sequence[int], *, answered: bool = False
+) -> Decision:
+    """The decision after an error; `attempts` failed before this one, `age` is in seconds since the first delivery.
+
+    `answered`: only the course is still to be told, which nobody waits for, and which must have its end.
+    """
+    may_wait = kind is Kind.ORDER or answered
     match error:
         case Postponed():
             return Retry(delays[0], counts=False)
-        case Transient() if kind is Kind.ORDER and age < GIVE_UP_AFTER:
+        case Transient() if may_wait and age < GIVE_UP_AFTER:
             return Retry(_delay(attempts, delays), counts=True)
         case EcsError():
             return _answer(error)
-        case _ if kind is Kind.ORDER and attempts < UNFORESEEN_TRIES:
+        case _ if may_wait and attempts < UNFORESEEN_TRIES:
             return Retry(_delay(attempts, delays), counts=True)
         case _:
             return _answer(error)

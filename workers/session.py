@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from handlers.context import ANSWER
 from handlers.effects import Effect
 from messages.results import Result
 from messages.status import OrderStatus, Update, wire_time
@@ -111,18 +112,29 @@ class Session:
             self._told[status] = self.progress
             await self.remember(_TOLD + status, self.progress)
 
+    @property
+    def told(self) -> Result | None:
+        """What was answered before the end, by whichever run: it stays the answer."""
+        known = self._effects.get(ANSWER)
+        return Result.restored(known.outcome["value"]) if known is not None and known.outcome is not None else None
+
     async def answer(self, result: Result) -> None:
-        """Publish the result before the end."""
-        if not self.answered.done():
-            self._published += self._outbox.result(self.request.envelope, self.request.operation, self.key, result)
-            self.answered.set_result(result)
+        """Publish the result before the end. Written down first: whatever happens, no run may tell another one."""
+        if self.told is None:
+            await self.remember(ANSWER, result.stored())
+        self._publish_result(result)
 
     async def publish_end(self, result: Result) -> None:
         """Publish what has not been: the result and the final updates; ends when the broker has everything."""
-        await self.answer(result)
+        self._publish_result(result)
         for body in self.finals:
             self._published.append(self._outbox.update(self.request.envelope, body, self.key))
         await self.flush()
+
+    def _publish_result(self, result: Result) -> None:
+        if not self.answered.done():
+            self._published += self._outbox.result(self.request.envelope, self.request.operation, self.key, result)
+            self.answered.set_result(result)
 
     async def flush(self) -> None:
         """Wait until the broker has everything that was published."""

@@ -185,16 +185,16 @@ def instrument(holder: Holder) -> None:
 def _know_the_request(holder: Holder) -> None:
     """What runs for a delivery runs in its context, in threads, too."""
     accept: Callable[[Dispatcher, Delivery], None] = Dispatcher.accept
-    in_thread: Callable[[Cloud, Callable[[], Any]], Awaitable[Any]] = Cloud.in_thread
+    in_thread: Callable[..., Awaitable[Any]] = Cloud.in_thread
 
     def accept_knowing(self: Dispatcher, delivery: Delivery) -> None:
         token = _request.set(delivery.envelope.message_id)
         accept(self, delivery)
         _request.reset(token)
 
-    def in_thread_knowing(self: Cloud, function: Callable[[], Any]) -> Awaitable[Any]:
+    def in_thread_knowing(self: Cloud, function: Callable[[], Any], *arguments: Any) -> Awaitable[Any]:
         context = copy_context()
-        return in_thread(self, lambda: context.run(function))
+        return in_thread(self, lambda: context.run(function), *arguments)
 
     Dispatcher.accept = accept_knowing  # type: ignore[method-assign]
     Cloud.in_thread = in_thread_knowing  # type: ignore[method-assign, assignment]

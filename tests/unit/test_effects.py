@@ -59,7 +59,7 @@ class Cloud:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SETTLE", "LATE", "LOOK_EVERY"):
+    for name in ("SETTLE", "FLIGHT", "LATE", "LOOK_EVERY"):
         monkeypatch.setattr(module, name, 0.02)
 
 

@@ -30,6 +30,12 @@ def test_what_may_pass_is_tried_again(error: Exception, kind: Kind, attempts: in
     assert decide(error, kind, attempts, age, DELAYS) == expected
 
 
+def test_a_command_that_was_answered_is_followed_as_long_as_an_order() -> None:
+    for error in (Transient("http_503"), ZeroDivisionError()):
+        assert decide(error, Kind.COMMAND, 1, 0.0, DELAYS, answered=True) == Retry(30, counts=True)
+    assert isinstance(decide(Transient("http_503"), Kind.COMMAND, 9, DAY, DELAYS, answered=True), Answer)
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "attempts", "age", "reason", "park"),
     [

@@ -1,0 +1,132 @@
+"""HTTP that ends: an answer has a size and a time, whatever a server sends and however slowly.
+
+A time-out of requests counts from one byte to the next, and its answers are as large as the server likes. Here all of
+an answer, its head included, must have come within `CALL_LIMIT` seconds, and its body is read up to `MAX_ANSWER` bytes;
+it is never unpacked.
+"""
+
+import http.client
+import io
+import time
+from functools import partial
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from requests.exceptions import RequestException
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+#: Seconds in which nothing comes, while connecting or between two bytes.
+CALL_TIMEOUT = 30.0
+#: Seconds from the request to the last byte of its answer.
+CALL_LIMIT = 60.0
+#: Bytes of an answer; a page of a thousand servers is some megabytes.
+MAX_ANSWER = 32 * 2**20
+_PART = 65536
+
+
+class OddAnswer(RequestException):
+    """An answer that is not read: too long, or packed."""
+
+
+class Transport(HTTPAdapter):
+    """Connections for as many threads as are told."""
+
+    def __init__(self, threads: int) -> None:
+        # The default of ten would throw connections away.
+        super().__init__(pool_connections=8, pool_maxsize=threads)
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
+        manager = super().proxy_manager_for(*arguments, **options)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+    def send(self, request: Any, *arguments: Any, **options: Any) -> Any:
+        """The answer, wholly read."""
+        request.headers["Accept-Encoding"] = "identity"
+        response = super().send(request, *arguments, **options | {"stream": True})
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            response.close()
+            raise OddAnswer("the answer is packed")
+        response._content = _read(response)
+        return response
+
+
+def _read(response: Any) -> bytes:
+    parts, size = [], 0
+    for part in response.iter_content(_PART):
+        size += len(part)
+        if size > MAX_ANSWER:
+            response.close()  # the connection, too: nobody reads the rest of it
+            raise OddAnswer(f"the answer is longer than {MAX_ANSWER} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+class _TimedFile(io.RawIOBase):
+    """What a socket gives until an instant of the monotonic clock; then `TimeoutError`."""
+
+    def __init__(self, raw: io.RawIOBase, sock: Any, until: float) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._until = until
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer takes too long")
+        self._sock.settimeout(min(left, CALL_TIMEOUT))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *arguments: Any, until: float, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self.fp = io.BufferedReader(_TimedFile(self.fp.detach(), sock, until))
+
+
+class _Timed:
+    """A connection whose answers end. It is used by one thread at a time."""
+
+    sock: Any
+    #: What `http.client` reads an answer with.
+    response_class: Any
+
+    def request(self, *arguments: Any, **options: Any) -> None:
+        self.response_class = partial(_TimedResponse, until=time.monotonic() + CALL_LIMIT)
+        if self.sock is not None:  # an earlier answer has shortened it
+            self.sock.settimeout(CALL_TIMEOUT)
+        super().request(*arguments, **options)  # type: ignore[misc]
+
+
+class _HTTPConnection(_Timed, HTTPConnection):
+    pass
+
+
+class _HTTPSConnection(_Timed, HTTPSConnection):
+    pass
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
+_POOLS = {"http": _HTTPPool, "https": _HTTPSPool}

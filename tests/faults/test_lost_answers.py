@@ -1,0 +1,56 @@
+"""Every kind of effect with every answer lost on its way (faults 46..48, 52): done once, and told as it is."""
+
+import re
+from typing import Any
+
+import pytest
+
+from sandbox.openstack import SimulatedOpenStack
+from sandbox.requester import Requester
+from tests.faults.invariants import await_ends, check
+from tests.faults.kinds import KINDS, Asked
+from tests.faults.stage import dying, settled
+from tests.workshop import Workshop
+
+#: Of transport: a time-out that a test can wait for.
+QUICK = {"handlers.transport.CALL_TIMEOUT": 1.5}
+
+
+def spoil(cloud: SimulatedOpenStack, asked: Asked, **fault: Any) -> None:
+    """Spoil the answer of each call that the request makes to change something, once."""
+    for pattern in asked.calls:
+        found = re.fullmatch(r"(\w+) (\w+) (\S+?)( .*)?\$?", pattern)
+        assert found is not None
+        service, method, path = found[1], found[2], found[3].removesuffix("$")
+        cloud.fault(f"api.{service}", match=f"^{method} {path}", times=1, **fault)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 500, "error": "database is away", "after": True},
+        {"status": 500, "error": "database is away"},
+        {"status": 503, "error": "overloaded", "retry_after": "1"},
+        {"status": 504, "error": "gateway time-out", "after": True},
+        {"answer": "html", "after": True},
+        {"answer": "hangup", "after": True},
+        {"delay": 4, "after": True},
+        {"delay": 4},
+    ],
+    ids=lambda fault: "-".join(str(fault.get(name)) for name in ("status", "answer", "delay", "after")),
+)
+def test_an_effect_whose_answer_is_lost_is_done_once(
+    workshop: Workshop, simulated: SimulatedOpenStack, fault: Any
+) -> None:
+    tenant = workshop.tenant()
+    asked = [kind.ask(tenant, simulated) for kind in KINDS]
+    for one in asked:
+        spoil(simulated, one, **fault)
+    dying(workshop, [], constants=QUICK)
+    with Requester(workshop.broker_url) as requester:
+        for one in asked:
+            one.publish(requester)
+        await_ends(requester, asked)
+        settled(workshop, requester)
+        check(requester.heard, asked, tenant, simulated.executed())
+        assert requester.depth("ecs.dead") == 0
