@@ -410,7 +410,7 @@ def _request(  # noqa: PLR0917 - all that a call is made of
     if mutating:
         # A failed log-in must not be taken for a call that may have been carried out.
         _guarded_login(connection)
-    proxy = getattr(connection, service.proxy)
+    proxy = _proxy(connection, service)
     given = {key: value for key, value in options.items() if value is not None}
     if service.microversion is not None:
         given["microversion"] = service.microversion
@@ -418,6 +418,14 @@ def _request(  # noqa: PLR0917 - all that a call is made of
         # The process stood still, or the log-in took long: whether the call is still ours is to be asked again.
         raise Transient("not_sent", detail="the time in which it might be sent is over")
     return _guarded(lambda: proxy.request(path, method, **given), mutating)
+
+
+def _proxy(connection: "Connection", service: Service) -> Any:
+    """The SDK's way to the service; at first it asks the service for its versions."""
+    try:
+        return getattr(connection, service.proxy)
+    except Exception as error:
+        raise Transient("cloud_unavailable", detail=_described(error)) from None
 
 
 def _guarded_login(connection: "Connection") -> None:

@@ -42,7 +42,7 @@ class Feed(Generic[T]):
     """What one waiter hears of one resource, in order."""
 
     def __init__(self) -> None:
-        self._heard: asyncio.Queue[T | CloudRefusal] = asyncio.Queue()
+        self._heard: asyncio.Queue[T | Exception] = asyncio.Queue()
         self._last: T | None = None
         self._since = self._heard_at = monotonic()
         self._silence = SILENCE
@@ -51,7 +51,7 @@ class Feed(Generic[T]):
         """The resource in its next state; `NotFound` when it is gone, `TimeoutError` at the deadline."""
         async with asyncio.timeout(until.left):
             news = await self._heard.get()
-        if isinstance(news, CloudRefusal):
+        if isinstance(news, Exception):
             raise news
         return news
 
@@ -62,8 +62,8 @@ class Feed(Generic[T]):
             self._last = news
             self._heard.put_nowait(news)
 
-    def lost(self, error: CloudRefusal) -> None:
-        """The resource can no longer be seen."""
+    def lost(self, error: Exception) -> None:
+        """The resource can no longer be seen, or no longer be looked at."""
         self._heard_at = monotonic()
         self._heard.put_nowait(error)
 
@@ -103,6 +103,7 @@ class Watch(Generic[T]):
         self._feeds[resource_id].add(feed)
         if self._ticking is None or self._ticking.done():
             self._ticking = asyncio.create_task(self._tick())
+            self._ticking.add_done_callback(self._ticked)
         try:
             yield feed
         finally:
@@ -119,6 +120,12 @@ class Watch(Generic[T]):
         """Stop ticking; who still waits hears no more."""
         if self._ticking is not None:
             self._ticking.cancel()
+
+    def _ticked(self, ticking: "asyncio.Task[None]") -> None:
+        """An error that nobody foresaw is everybody's who waits: without ticks they would wait for nothing."""
+        if not ticking.cancelled() and (error := ticking.exception()) is not None:
+            for feed in [feed for feeds in self._feeds.values() for feed in feeds]:
+                feed.lost(error if isinstance(error, Exception) else RuntimeError(type(error).__name__))
 
     async def _tick(self) -> None:
         since = (datetime.now(UTC) - LOOK_BACK).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -117,6 +117,10 @@ class Tenant:
         found: dict[str, Any] = answer.json()["server"]
         return found
 
+    def is_gone(self, server_id: str) -> bool:
+        """Whether Nova knows the server no more."""
+        return bool(self.connection.compute.get(f"/servers/{server_id}", microversion=COMPUTE).status_code == 404)
+
     def wait(self, server_id: str, holds: Callable[[dict[str, Any]], bool], seconds: float = 60.0) -> dict[str, Any]:
         """The server once something holds of it."""
         limit = time.monotonic() + seconds

@@ -147,6 +147,23 @@ async def test_a_token_that_is_no_longer_taken_is_replaced(project: Project, sim
         assert error.reason == "http_401"
 
 
+@pytest.mark.parametrize(("service", "name"), [(Service.IMAGE, "glance"), (Service.COMPUTE, "nova")])
+async def test_a_service_that_is_down_when_it_is_first_met_is_no_riddle(service: Service, name: str) -> None:
+    """The SDK then asks for versions before it calls, and takes their absence for a fault of the configuration."""
+    with SimulatedOpenStack() as cloud, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.clouds_yaml))
+        ours = Cloud(CloudSettings("ecs-worker"))
+        project = await ours.project((await ours.find_project("tenant-a")).id)
+        cloud.fault(f"api.{name}", error="down", status=503)
+        path = "/images" if service is Service.IMAGE else "/servers/detail"
+        for _ in range(2):
+            with pytest.raises(Transient):
+                await project.get(service, path)
+        cloud.clear_faults()
+        assert (await project.get(service, path)).status == 200
+        await ours.close()
+
+
 async def test_a_call_that_may_no_longer_be_sent_is_not(project: Project, simulated: SimulatedOpenStack) -> None:
     from handlers.cloud import fence  # noqa: PLC0415
     from handlers.deadlines import Deadline  # noqa: PLC0415

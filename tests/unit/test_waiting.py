@@ -116,3 +116,23 @@ async def test_nothing_is_asked_when_nobody_waits() -> None:
     asked = len(service.asked)
     await asyncio.sleep(0.1)
     assert len(service.asked) == asked
+
+
+async def test_an_error_that_nobody_foresaw_reaches_all_who_wait_and_whoever_comes_next_waits_afresh() -> None:
+    service = Service()
+    broken = True
+
+    async def changed(since: str) -> list[Thing]:
+        if broken:
+            raise KeyError("servers")
+        return await service.changed(since)
+
+    watch = Watch(changed, service.everything, service.get)
+    with watch.follow("a") as first, watch.follow("b") as second:
+        for feed in (first, second):
+            with pytest.raises(KeyError):
+                await feed.next(Deadline.after(SOON))
+    broken = False
+    service.things["a"] = Thing("a", "ACTIVE")
+    with watch.follow("a") as feed:
+        assert (await feed.next(Deadline.after(SOON))).status == "ACTIVE"
