@@ -35,6 +35,10 @@ class Policy:
         """The time now, as the billing system reads it."""
         return datetime.now(self.billing_zone)
 
+    def billing_time(self, seconds: float) -> datetime:
+        """A time in Unix seconds, as the billing system reads it."""
+        return datetime.fromtimestamp(seconds, self.billing_zone)
+
 
 class Watches:
     """The shared watches of one project."""

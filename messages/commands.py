@@ -7,7 +7,7 @@ from typing import Any
 
 from messages import images, servers
 from messages.errors import wrong
-from messages.fields import listing, mapping, optional_word, uuid_of, word
+from messages.fields import mapping, objects, optional_word, uuid_of, word
 from messages.images import ImageTask, ListImages, ListPrivateImages, ShowImage
 from messages.servers import ListServers, ListTags, ShowServer, UpdateTags
 
@@ -149,9 +149,7 @@ def _force(power: Power, options: Mapping[str, Any]) -> Force:
 
 
 def _server_ids(value: Any) -> tuple[str, ...]:
-    named = listing(value, "servers", 1, MAX_BATCH)
-    if not all(isinstance(server, dict) for server in named):
-        raise wrong("servers")
+    named = objects(value, "servers", 1, MAX_BATCH)
     ids = tuple(uuid_of(server.get("id"), "id") for server in named)
     if len(set(ids)) != len(ids):
         raise wrong("servers", "a server is named twice")

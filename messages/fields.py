@@ -1,15 +1,26 @@
 """Reading single fields, each refusal naming the field as the API names it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from messages.errors import wrong
+from messages.texts import is_line
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _DIGITS = re.compile(r"[0-9]{1,12}")
 #: Characters of an id or a name that are kept, logged and used as keys.
 MAX_NAME = 255
+#: Bytes of one that is part of a routing key, which has at most 255.
+MAX_ROUTED = 240
+
+
+def name_in_routing_key(value: Any, name: str) -> str:
+    """As `word`, and short enough for the routing key that it is told with."""
+    found = word(value, name)
+    if len(found.encode()) > MAX_ROUTED:
+        raise wrong(name, f"it is longer than {MAX_ROUTED} bytes")
+    return found
 
 
 def uuid_of(value: Any, name: str) -> str:
@@ -20,20 +31,37 @@ def uuid_of(value: Any, name: str) -> str:
 
 
 def word(value: Any, name: str) -> str:
-    """A text of 1..255 printable characters, blanks around it trimmed."""
-    found = optional_word(value, name)
-    if found is None:
-        raise wrong(name)
-    return found
+    """A text of 1..255 printable characters, blanks around it trimmed: an id, a keyword."""
+    return _needed(optional_word(value, name), name)
 
 
 def optional_word(value: Any, name: str) -> str | None:
     """As `word`; missing, null and blank are None."""
+    return _trimmed(value, name, str.isprintable)
+
+
+def line(value: Any, name: str) -> str:
+    """A text of 1..255 characters in one line, blanks around it trimmed: what people write, emoji and all."""
+    return _needed(optional_line(value, name), name)
+
+
+def optional_line(value: Any, name: str) -> str | None:
+    """As `line`; missing, null and blank are None."""
+    return _trimmed(value, name, is_line)
+
+
+def _needed(text: str | None, name: str) -> str:
+    if text is None:
+        raise wrong(name)
+    return text
+
+
+def _trimmed(value: Any, name: str, is_fit: Callable[[str], bool]) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or len(value) > MAX_NAME or not value.strip().isprintable():
+    if not isinstance(value, str) or len(value) > MAX_NAME or not is_fit(trimmed := value.strip()):
         raise wrong(name)
-    return value.strip() or None
+    return trimmed or None
 
 
 def whole(value: Any, name: str) -> int:
@@ -59,3 +87,11 @@ def listing(value: Any, name: str, least: int, most: int) -> list[Any]:
     if not isinstance(value, list) or not least <= len(value) <= most:
         raise wrong(name)
     return value
+
+
+def objects(value: Any, name: str, least: int, most: int) -> list[Mapping[str, Any]]:
+    """A list of so many objects; null is none."""
+    found = listing(value, name, least, most)
+    if not all(isinstance(one, dict) for one in found):
+        raise wrong(name)
+    return found

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from messages.errors import wrong
-from messages.fields import listing, mapping, optional_word, uuid_of, word
+from messages.fields import line, mapping, objects, optional_line, optional_word, uuid_of, word
 from messages.paging import Page, Sort, parse_page, parse_sort
 
 SORT_FIELDS = ("name", "createTime", "status")
@@ -28,6 +28,8 @@ OWN_ATTRIBUTES = frozenset(
 )  # fmt: skip
 #: Nova's own rule for the name of an item.
 _ITEM = re.compile(r"[a-zA-Z0-9\-_:. ]{1,255}")
+#: Nova takes no other names of properties.
+_PROPERTY = re.compile(r"[a-z0-9_:. -]{1,255}")
 #: Prefixes of properties that mean something to OpenStack, and are no customer's to set.
 _RESERVED = ("img_signature", "os_glance", "owner_specified", "ecs_")
 
@@ -104,7 +106,7 @@ ImageTask = CreateImage | ListImages | ListPrivateImages | ShowImage | DeleteIma
 
 def parse_create(server_id: str, options: Mapping[str, Any]) -> CreateImage:
     """`createImage` of `server.action`."""
-    name = word(options.get("name"), "name")
+    name = line(options.get("name"), "name")
     metadata = mapping(options.get("metadata"), "metadata")
     if len(metadata) > MAX_PROPERTIES:
         raise wrong("metadata", f"at most {MAX_PROPERTIES} items")
@@ -117,13 +119,13 @@ def parse_list(message: Mapping[str, Any]) -> ListImages:
     visibility = optional_word(message.get("visibility"), "visibility")
     if visibility is not None and visibility not in VISIBILITIES:
         raise wrong("visibility")
-    search = optional_word(message.get("searchValue"), "searchValue")
+    search = optional_line(message.get("searchValue"), "searchValue")
     return ListImages(parse_page(message, "page"), parse_sort(message, SORT_FIELDS), search, visibility)
 
 
 def parse_list_private(message: Mapping[str, Any]) -> ListPrivateImages:
     """`image.list_private`."""
-    return ListPrivateImages(word(message.get("tag"), "tag"))
+    return ListPrivateImages(line(message.get("tag"), "tag"))
 
 
 def parse_show(message: Mapping[str, Any]) -> ShowImage:
@@ -138,8 +140,8 @@ def parse_delete(message: Mapping[str, Any]) -> DeleteImage:
 
 def parse_batch_delete(message: Mapping[str, Any]) -> DeleteImages:
     """`image.batch_delete`."""
-    images = listing(mapping(message.get("body"), "body").get("images"), "images", 1, MAX_BATCH)
-    ids = tuple(uuid_of(mapping(image, "images").get("id"), "id") for image in images)
+    images = objects(mapping(message.get("body"), "body").get("images"), "images", 1, MAX_BATCH)
+    ids = tuple(uuid_of(image.get("id"), "id") for image in images)
     if len(set(ids)) != len(ids):
         raise wrong("images", "an image is named twice")
     return DeleteImages(ids)
@@ -147,8 +149,8 @@ def parse_batch_delete(message: Mapping[str, Any]) -> DeleteImages:
 
 def parse_update(message: Mapping[str, Any]) -> UpdateImage:
     """`image.update`: the last of several operations on one field counts, as in any patch."""
-    operations = listing(message.get("body"), "body", 1, MAX_PATCH)
-    values = dict(_operation(mapping(one, "body")) for one in operations)
+    operations = objects(message.get("body"), "body", 1, MAX_PATCH)
+    values = dict(_operation(one) for one in operations)
     return UpdateImage(uuid_of(message.get("image_id"), "image_id"), values)
 
 
@@ -163,7 +165,7 @@ def _operation(operation: Mapping[str, Any]) -> tuple[PatchedField, str | None]:
     if op == "remove":
         return field, None
     value = operation.get("value")
-    return field, word(value, "value") if field is PatchedField.NAME else _text(value, "value")
+    return field, line(value, "value") if field is PatchedField.NAME else _text(value, "value")
 
 
 def _property(name: str) -> str:

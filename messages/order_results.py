@@ -11,7 +11,7 @@ from typing import Any
 
 from messages.codes import Code
 from messages.errors import Refused
-from messages.orders import Order, SoftDown
+from messages.orders import MAX_PRODUCTS, Order, SoftDown
 from messages.results import Result
 from messages.secrets import mask
 
@@ -110,8 +110,9 @@ def unread_order_result(message: Mapping[str, Any], failure: Refused, now: datet
 
 
 def _objects(message: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """As many as an order may have: an echo is not to be many times as large as what it answers."""
     listed = message.get(name)
-    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    return [one for one in listed[:MAX_PRODUCTS] if isinstance(one, dict)] if isinstance(listed, list) else []
 
 
 def _result(

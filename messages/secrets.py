@@ -25,6 +25,11 @@ _TOLD = re.compile(
     r"[\\\"']{0,8}\s{0,4}[:=]\s{0,4}[\\\"']{0,8})(?!\*\*\*|null\b|bearer\b|[\s\\\"'])[^\s\\\"',;&}\]]+",
     re.IGNORECASE | re.ASCII,
 )
+#: What makes unreadable bytes suspicious: such a name, the beginning of a token, an escape that may spell either.
+_TELLING = (*(name.encode() for name in _SECRET_ENDS), b"eyj", b"bearer", b"basic", b"\\u")
+_CONTROLS = bytes(set(range(32)) - set(b"\t\r\n"))
+#: Bytes that are looked through for what programs write; more would hold up all other messages.
+_LOOKED_THROUGH = 1024 * 1024
 #: Bytes below which something unreadable is too short to hide anything.
 _HIDES = 24
 
@@ -66,14 +71,16 @@ def mask_text(text: str) -> str:
 def could_hold_secret(raw: bytes) -> bool:
     """Whether bytes that could not be read may hold a secret: then they are not kept as they came."""
     # Without the zeros that UTF-16 puts between letters.
-    text = raw.replace(b"\x00", b"").decode("utf-8", "replace")
-    if mask_text(text) != text or "eyj" in text.lower():
+    bare = raw.lower().translate(None, b"-_. \x00")
+    if any(name in bare for name in _TELLING) or (len(raw) >= _HIDES and not _is_text(raw)):
         return True
-    bare = _MARKS.sub("", text.lower())
-    return any(name in bare for name in (*_SECRET_ENDS, "bearer", "\\u")) or (len(raw) >= _HIDES and not _is_text(text))
+    if len(raw) > _LOOKED_THROUGH:  # the names that it looks for are among those that were just looked for
+        return False
+    text = raw.replace(b"\x00", b"").decode("utf-8", "replace")
+    return mask_text(text) != text
 
 
-def _is_text(text: str) -> bool:
+def _is_text(raw: bytes) -> bool:
     """Whether it is what somebody wrote; packed or encoded bytes, in which anything may be, are not."""
-    odd = sum(not (character.isprintable() or character in "\r\n\t") or character == "\ufffd" for character in text)
-    return odd * 10 <= len(text)
+    odd = len(raw) - len(raw.translate(None, _CONTROLS)) + raw.decode("utf-8", "replace").count("\ufffd")
+    return odd * 10 <= len(raw)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from messages.errors import wrong
-from messages.fields import optional_word, uuid_of
+from messages.fields import optional_line, optional_word, uuid_of
 from messages.paging import Page, Sort, parse_page, parse_sort
+from messages.texts import is_line
 
 #: What a list of servers can be searched and ordered by.
 SEARCH_FIELDS = ("name", "ip", "uuid", "status")
@@ -78,7 +79,7 @@ def _search(message: Mapping[str, Any]) -> Search | None:
     field = optional_word(message.get("searchField"), "searchField")
     if field is not None and field not in SEARCH_FIELDS:
         raise wrong("searchField")
-    value = optional_word(message.get("searchValue"), "searchValue")
+    value = optional_line(message.get("searchValue"), "searchValue")
     return Search(field, value) if value is not None else None
 
 
@@ -99,4 +100,4 @@ def check_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _is_tag(tag: str) -> bool:
-    return 1 <= len(tag) <= MAX_TAG and not {"/", ","} & set(tag) and tag.isprintable()
+    return 1 <= len(tag) <= MAX_TAG and not {"/", ","} & set(tag) and is_line(tag)

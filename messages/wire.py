@@ -19,6 +19,8 @@ MAX_BODY = 1024 * 1024
 MAX_DEPTH = 32
 #: Bytes of one text, as UTF-8.
 MAX_TEXT = 64 * 1024
+_JSON = "application/json"
+_UTF_8 = ("charset=utf-8", "charset=utf8")
 #: Digits of a number; longer ones serve nobody and cost quadratic time.
 MAX_DIGITS = 64
 
@@ -28,15 +30,24 @@ def decode(body: bytes, content_type: str | None, content_encoding: str | None) 
     _check_transport(body, content_type, content_encoding)
     try:
         text = body.decode("utf-8")
-        value = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_short
-        )
+        value = loads(text)
     except (ValueError, RecursionError) as error:
         raise wrong("body", f"the body is no JSON document: {type(error).__name__}") from None
     if not isinstance(value, dict):
         raise wrong("body", "the body is no JSON object")
-    _check(value, 1)
+    if not _is_within(text):
+        _check(value, 1)
     return value
+
+
+def loads(text: str) -> Any:
+    """What a JSON text says, whatever its size; `ValueError` where it is none or can be read in two ways.
+
+    `RecursionError` beyond some hundred levels.
+    """
+    return json.loads(
+        text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_short
+    )
 
 
 def encode(value: Any) -> bytes:
@@ -60,10 +71,15 @@ def digest(message: Mapping[str, Any], without: tuple[str, ...]) -> str:
 def _check_transport(body: bytes, content_type: str | None, content_encoding: str | None) -> None:
     if content_encoding and content_encoding.strip().lower() not in ("utf-8", "utf8"):
         raise wrong("content_encoding", "only utf-8 is read")
-    if content_type and content_type.partition(";")[0].strip().lower() != "application/json":
-        raise wrong("content_type", "only application/json is read")
+    if content_type and content_type != _JSON and not _says_json(content_type):
+        raise wrong("content_type", "only application/json in UTF-8 is read")
     if len(body) > MAX_BODY:
         raise wrong("body", f"the body is larger than {MAX_BODY} bytes")
+
+
+def _says_json(content_type: str) -> bool:
+    kind, *parameters = content_type.lower().replace('"', "").replace(" ", "").split(";")
+    return kind == _JSON and all(one in _UTF_8 for one in parameters if one.startswith("charset"))
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -78,8 +94,7 @@ def _no_constant(name: str) -> Any:
 
 
 def _finite(digits: str) -> float:
-    value = float(digits)
-    if len(digits) > MAX_DIGITS or not math.isfinite(value):
+    if len(digits) > MAX_DIGITS or not math.isfinite(value := float(digits)):
         raise ValueError("a number out of range")
     return value
 
@@ -88,6 +103,14 @@ def _short(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
         raise ValueError("a number out of range")
     return int(digits)
+
+
+def _is_within(text: str) -> bool:
+    """Whether a look at the whole text tells that nothing in it is beyond the limits, as of nearly every message."""
+    if len(text) * 4 > MAX_TEXT or text.count("{") + text.count("[") > MAX_DEPTH:
+        return False
+    # Half a pair of surrogates, and NUL, come by an escape only.
+    return "\\u" not in text or not ("\\u0000" in text or "\\ud" in text or "\\uD" in text)
 
 
 def _check(value: Any, depth: int) -> None:

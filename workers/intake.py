@@ -50,9 +50,9 @@ def read(envelope: Envelope) -> Request:
         message = decode(envelope.body, envelope.content_type, envelope.content_encoding)
     except Refused as refused:
         raise Unfit(refused, _from_routing_key(envelope, is_order), is_order, None) from None
-    if is_order and not is_paid(message):
-        raise Ignored
     try:
+        if is_order and not is_paid(message):
+            raise Ignored
         _check_properties(envelope)
         return _order(envelope, message) if is_order else _command(envelope, message)
     except Refused as refused:
@@ -124,6 +124,12 @@ def reply_queue(envelope: Envelope) -> str | None:
 def fingerprint(envelope: Envelope) -> str:
     """What stands for a message that has no usable key of its own."""
     return hashlib.sha256(envelope.body + (envelope.message_id or "").encode()).hexdigest()
+
+
+def published_at(envelope: Envelope) -> float:
+    """When it was published, as its publisher says, in Unix seconds; now where he does not, or says the future."""
+    now = time.time()
+    return envelope.timestamp if envelope.timestamp and envelope.timestamp <= now else now
 
 
 def age(envelope: Envelope) -> float:

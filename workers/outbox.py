@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -12,7 +13,8 @@ from messages.errors import Refused
 from messages.results import Result
 from messages.secrets import MASK, could_hold_secret, mask, mask_text
 from messages.status import wire_time
-from messages.wire import encode
+from messages.texts import one_line
+from messages.wire import encode, loads
 from workers.envelope import Envelope
 from workers.headers import kept, trace
 from workers.identity import PASS_HEADER
@@ -41,6 +43,8 @@ FAILED_AT_HEADER = "x-ecs-failed-at"
 #: Seconds before a message that no queue took is published again, where a taker must exist.
 _RETURNED_DELAY = 1.0
 _MAX_ERROR = 500
+#: Bytes of a body that is read only to be parked: a larger one would hold up all others, and the heartbeats.
+_MAX_READ = 4 * 1024 * 1024
 
 
 class Outbox:
@@ -113,7 +117,7 @@ class Outbox:
         headers = {
             **kept(envelope.headers),
             ERROR_CODE_HEADER: str(refused.code.wire),
-            ERROR_HEADER: mask_text(_described(refused))[:_MAX_ERROR],
+            ERROR_HEADER: _one_line(_described(refused)),
             ORIGIN_HEADER: origin or envelope.queue,
             ROUTING_KEY_HEADER: " ".join(route or routed_by(envelope)),
             FIRST_SEEN_HEADER: int(first_seen(envelope, time.time())),
@@ -151,14 +155,17 @@ def _note_returned(published: "asyncio.Future[Published]", publication: Publicat
         log.info("reply.nobody_waits", reply_to=publication.routing_key, message_id=publication.message_id)
 
 
+def _one_line(text: str) -> str:
+    """What is quoted of a message is its publisher's."""
+    return one_line(mask_text(text)[:_MAX_ERROR])[:_MAX_ERROR]
+
+
 def masked_body(body: bytes) -> bytes:
     """A body without its secrets; what cannot be read stays as it is, unless it could hold one."""
-    import json  # noqa: PLC0415 - only for what is parked
-
-    try:
-        return encode(mask(json.loads(body)))
-    except (ValueError, RecursionError):
-        return encode({"masked": MASK, "bytes": len(body)}) if could_hold_secret(body) else body
+    if len(body) <= _MAX_READ:
+        with suppress(ValueError, RecursionError):
+            return encode(mask(loads(body.decode())))
+    return encode({"masked": MASK, "bytes": len(body)}) if could_hold_secret(body) else body
 
 
 def again(envelope: Envelope, exchange: str, key: str, body: bytes, headers: Mapping[str, Any]) -> Publication:

@@ -7,9 +7,10 @@ import structlog
 
 from handlers.context import Policy
 from handlers.orders.course import refused_order_update
+from messages.commands import Operation
 from messages.errors import Refused, wrong
 from messages.order_results import unread_order_result
-from messages.orders import Order, SoftDown
+from messages.orders import Order, OrderType, SoftDown
 from messages.results import Result
 from workers import intake
 from workers.envelope import Envelope
@@ -20,6 +21,8 @@ from workers.session import update_body
 from workers.telemetry import Metrics
 
 log = structlog.get_logger()
+
+_COUNTED = frozenset((*Operation, *(f"order.{one}" for one in OrderType)))
 
 
 class Refusals:
@@ -32,9 +35,13 @@ class Refusals:
 
     def result(self, request: Request, refused: Refused) -> Result:
         """What the requester is told, in the shape of what was asked."""
-        if request.kind is Kind.ORDER:
-            return unread_order_result(request.message, refused, self._policy.billing_now())
-        return Result.refusal(refused)
+        return self._result(request.envelope, refused, request.message if request.kind is Kind.ORDER else None)
+
+    def _result(self, envelope: Envelope, refused: Refused, order: Mapping[str, Any] | None) -> Result:
+        if order is None:
+            return Result.refusal(refused)
+        # Nothing remembers this result: it must be the same, byte for byte, when the message comes again.
+        return unread_order_result(order, refused, self._policy.billing_time(intake.published_at(envelope)))
 
     async def turn_away(self, envelope: Envelope, unfit: intake.Unfit) -> None:
         """Answer a message that is wrong in form, and park it where nobody may hear the answer."""
@@ -43,18 +50,16 @@ class Refusals:
             "message.unfit", message_id=envelope.message_id, operation=unfit.operation, queue=envelope.queue,
             code=refused.code.wire, subject=refused.subject, why=refused.detail,
         )  # fmt: skip
-        result = Result.refusal(refused)
-        if unfit.is_order:
-            result = unread_order_result(unfit.message or {}, refused, self._policy.billing_now())
+        order = (unfit.message or {}) if unfit.is_order else None
+        result = self._result(envelope, refused, order)
         replies = intake.reply_queue(envelope) is not None
         if unfit.operation is not None or replies:
-            key = f"unfit:{intake.fingerprint(envelope)}"
             await self._tell(
-                envelope, unfit.operation or "unknown", key, result, unfit.message if unfit.is_order else None
+                envelope, unfit.operation or "unknown", f"unfit:{intake.fingerprint(envelope)}", result, order
             )
         if unfit.is_order or not replies:
             await self.park(envelope, refused)
-        self._metrics.answered(unfit.operation or "unknown", result.code, 0.0)
+        self._metrics.answered(_counted_as(unfit), result.code, 0.0)
 
     async def refuse(self, request: Request, refused: Refused, *, park: bool) -> None:
         """Answer a request that was not begun."""
@@ -95,6 +100,13 @@ class Refusals:
         """Put the message where an operator finds it."""
         await self._outbox.park(envelope, refused, intake.attempts(envelope))
         self._metrics.event("parked")
+
+
+def _counted_as(unfit: intake.Unfit) -> str:
+    """An operation that there is: a label of the metrics must not be a publisher's to invent."""
+    if unfit.operation is not None and unfit.operation in _COUNTED:
+        return unfit.operation
+    return "order.unknown" if unfit.is_order else "unknown"
 
 
 def _key_of(order: Order) -> str:

@@ -1,5 +1,6 @@
 """Logs and metrics."""
 
+import json
 import logging
 import sys
 from typing import Any
@@ -9,8 +10,11 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from messages.secrets import mask, mask_text
+from messages.texts import one_line
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+#: Characters of one value in a log line.
+_LONGEST = 2000
 
 
 def configure_logs(log_format: str, level: str) -> None:
@@ -30,7 +34,7 @@ def configure_logs(log_format: str, level: str) -> None:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
         factory = structlog.PrintLoggerFactory(file=sys.stderr)
     structlog.configure(
-        processors=[*common, renderer],
+        processors=[*common, renderer] if log_format == "json" else [*common, _escape, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=factory,
         cache_logger_on_first_use=True,
@@ -48,13 +52,29 @@ class _Forward(logging.Handler):
 
 
 def _mask_secrets(_logger: Any, _method: str, event: Any) -> Any:
-    """The last net under all that must not be logged in the first place."""
+    """The last net under all that must not be logged in the first place, and under what is too long to be read."""
     masked: dict[str, Any] = mask(dict(event))
+    for key, value in masked.items():
+        if isinstance(value, str) and len(value) > _LONGEST and key != "exception":
+            masked[key] = f"{value[:_LONGEST]}…"
     return masked
 
 
+def _escape(_logger: Any, _method: str, event: Any) -> Any:
+    """What a message brought along must not move the cursor of whoever reads; only a traceback has lines."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            lines = value.split("\n") if key == "exception" else [value]
+            event[key] = "\n".join(one_line(line) for line in lines)
+    return event
+
+
 def _dumps(value: Any, default: Any = None, **_: Any) -> bytes:
-    return orjson.dumps(value, default=default or _text)
+    """A line that tells of trouble must not be trouble itself: what is no JSON is written as Python would."""
+    try:
+        return orjson.dumps(value, default=default or _text)
+    except TypeError:
+        return json.dumps(value, default=_text, skipkeys=True).encode()
 
 
 def _text(value: Any) -> str:

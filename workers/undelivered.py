@@ -75,5 +75,7 @@ def _answer(envelope: Envelope, is_order: bool, refused: Refused, policy: Policy
         message = decode(envelope.body, envelope.content_type, envelope.content_encoding)
     except Refused:
         message = {}
-    result = Result.refusal(refused) if not is_order else unread_order_result(message, refused, policy.billing_now())
+    result = Result.refusal(refused)
+    if is_order:
+        result = unread_order_result(message, refused, policy.billing_time(intake.published_at(envelope)))
     return intake.operation_of(envelope, message, is_order), result

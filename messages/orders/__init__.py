@@ -9,13 +9,14 @@ from messages.orders.items import Item, ItemKind, of_kind
 from messages.orders.new_servers import Customization, NewProduct, NewServers, Secrets
 from messages.orders.order import Heading, Order, OrderType
 from messages.orders.parsing import is_paid, name_of, order_type_of, parse_order
-from messages.orders.products import InstanceProduct
+from messages.orders.products import MAX_PRODUCTS, InstanceProduct
 from messages.orders.renew import Renew
 from messages.orders.soft_down import Operate, SoftDown, SoftDownInstance
 from messages.orders.term import Term, Unit
 from messages.orders.unsubscribe import Unsubscribe
 
 __all__ = [
+    "MAX_PRODUCTS",
     "ChangeConfigure",
     "ChangedProduct",
     "Customization",

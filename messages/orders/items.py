@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from messages.fields import listing, mapping, optional_word, uuid_of, whole, word
+from messages.fields import objects, optional_word, uuid_of, whole, word
 
 #: Items of one product.
 MAX_ITEMS = 100
@@ -44,8 +44,8 @@ def of_kind(items: Iterable[Item], kind: ItemKind) -> tuple[Item, ...]:
 
 def read_items(product: Mapping[str, Any]) -> tuple[Item, ...]:
     """The items of a product, without those that mean "none"."""
-    listed = listing(product.get("itemList"), "itemList", 0, MAX_ITEMS)
-    return tuple(found for item in listed if (found := _item(mapping(item, "itemList"))) is not None)
+    listed = objects(product.get("itemList"), "itemList", 0, MAX_ITEMS)
+    return tuple(found for item in listed if (found := _item(item)) is not None)
 
 
 def _item(item: Mapping[str, Any]) -> Item | None:

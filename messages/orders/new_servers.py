@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from messages.errors import wrong
-from messages.fields import listing, mapping, optional_word, uuid_of, whole
+from messages.fields import listing, mapping, optional_line, optional_word, uuid_of, whole
 from messages.orders.items import Item, read_items
 from messages.orders.order import Heading, Order
 from messages.orders.products import read_products
@@ -116,7 +116,7 @@ def _product(product: Mapping[str, Any]) -> NewProduct:
 
 
 def _customization(chosen: Mapping[str, Any]) -> Customization:
-    name = optional_word(chosen.get("instanceName"), "instanceName")
+    name = optional_line(chosen.get("instanceName"), "instanceName")
     if name is not None and len(name) > MAX_NAME:
         raise wrong("instanceName", f"at most {MAX_NAME} characters")
     return Customization(
@@ -141,7 +141,7 @@ def _words(chosen: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if value is None:
         return ()
     parts = value.split(",") if isinstance(value, str) else listing(value, name, 0, MAX_GROUPS)
-    words = [optional_word(part, name) for part in parts]
+    words = [optional_line(part, name) for part in parts]
     if isinstance(value, str) and not value.strip():
         return ()
     if len(words) > MAX_GROUPS or None in words:

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from messages.errors import wrong
-from messages.fields import optional_word, word
+from messages.fields import name_in_routing_key, optional_word, word
 
 PRODUCT_LINE = "ECS"
 
@@ -70,7 +70,7 @@ def read_heading(order_type: OrderType, message: Mapping[str, Any]) -> Heading:
         raise wrong("orderRoute")
     return Heading(
         order_type=order_type,
-        name=word(message.get("orderId"), "orderId"),
+        name=name_in_routing_key(message.get("orderId"), "orderId"),
         flow_id=optional_word(message.get("consoleOrderFlowId"), "consoleOrderFlowId"),
         user_id=optional_word(message.get("userId"), "userId"),
         tenant=optional_word(message.get("tenant_id"), "tenant_id"),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from messages.errors import Refused, wrong
-from messages.fields import optional_word, word
+from messages.fields import name_in_routing_key, word
 from messages.orders.change_configure import parse_change_configure
 from messages.orders.new_servers import parse_new
 from messages.orders.order import Heading, Order, OrderType, read_heading
@@ -23,9 +23,11 @@ _PARSERS: Mapping[OrderType, Callable[[Heading], Order]] = {
 
 
 def is_paid(message: Mapping[str, Any]) -> bool:
-    """Whether an order message asks for something: only `paySuccess` does, and softDown."""
-    status = message.get("orderStatus")
-    return _is_soft_down(message) or (isinstance(status, str) and status.strip() == PAID)
+    """Whether an order message asks for something: only `paySuccess` does, and softDown.
+
+    `Refused` where it does not say, lest one that was paid for be passed over.
+    """
+    return _is_soft_down(message) or word(message.get("orderStatus"), "orderStatus") == PAID
 
 
 def order_type_of(message: Mapping[str, Any]) -> str:
@@ -41,7 +43,7 @@ def name_of(message: Mapping[str, Any]) -> str | None:
     """What an order is known by, its orderId or a softDown's flowId; None where it has nothing that could be used."""
     field = "flowId" if _is_soft_down(message) else "orderId"
     try:
-        return optional_word(message.get(field), field)
+        return name_in_routing_key(message.get(field), field)
     except Refused:
         return None
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from messages.errors import wrong
-from messages.fields import listing, mapping, optional_word, uuid_of, whole, word
+from messages.fields import objects, optional_word, uuid_of, whole, word
 from messages.orders.order import PRODUCT_LINE
 
 #: Products of one order.
@@ -22,10 +22,7 @@ class InstanceProduct:
 
 def read_products(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The products as they came, 1..100 of our line."""
-    products = [
-        mapping(product, "productList")
-        for product in listing(message.get("productList"), "productList", 1, MAX_PRODUCTS)
-    ]
+    products = objects(message.get("productList"), "productList", 1, MAX_PRODUCTS)
     for product in products:
         if word(product.get("productLineCode"), "productLineCode") != PRODUCT_LINE:
             raise wrong("productLineCode")

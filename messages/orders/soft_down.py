@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from messages.errors import wrong
-from messages.fields import listing, mapping, optional_word, uuid_of, word
+from messages.fields import name_in_routing_key, objects, optional_word, uuid_of, word
 from messages.orders.order import PRODUCT_LINE, Heading, Order, OrderType
 from messages.orders.products import MAX_PRODUCTS, check_different
 
@@ -43,12 +43,12 @@ class SoftDown(Order):
 
 def parse_soft_down(message: Mapping[str, Any]) -> SoftDown:
     """The order, or `Refused` naming the field that is wrong."""
-    listed = listing(message.get("instanceList"), "instanceList", 1, MAX_PRODUCTS)
-    instances = tuple(_instance(mapping(one, "instanceList")) for one in listed)
+    listed = objects(message.get("instanceList"), "instanceList", 1, MAX_PRODUCTS)
+    instances = tuple(_instance(one) for one in listed)
     check_different([one.instance_id for one in instances])
     heading = Heading(
         order_type=OrderType.SOFT_DOWN,
-        name=word(message.get("flowId"), "flowId"),
+        name=name_in_routing_key(message.get("flowId"), "flowId"),
         flow_id=None,
         user_id=None,
         tenant=optional_word(message.get("tenant_id"), "tenant_id"),

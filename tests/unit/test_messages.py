@@ -155,7 +155,15 @@ def test_a_wrong_order_names_what_is_wrong(order: dict[str, Any], subject: str) 
 
 def test_only_what_is_paid_asks_for_something() -> None:
     assert is_paid({"orderStatus": " paySuccess "})
-    assert not any(is_paid({"orderStatus": one}) for one in ("payFail", "", None, 1, ["paySuccess"]))
+    assert not any(is_paid({"orderStatus": one}) for one in ("payFail", "PAYSUCCESS", "paySuccess2"))
+    assert is_paid({"instanceList": None})
+
+
+@pytest.mark.parametrize("status", ["", " ", None, 1, True, ["paySuccess"]])
+def test_an_order_that_does_not_say_whether_it_is_paid_is_wrong(status: Any) -> None:
+    with pytest.raises(Refused) as caught:
+        is_paid({"orderStatus": status})
+    assert caught.value.subject == "orderStatus"
 
 
 def test_an_order_type_is_a_routing_key_or_unknown() -> None:
