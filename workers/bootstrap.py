@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import signal
 from collections.abc import Mapping
@@ -39,6 +40,8 @@ DRAIN = 25.0
 COMMANDS_KEPT = 7 * 86400.0
 _PRUNE_EVERY = 600.0
 _CONSUMED = (*INPUT_QUEUES, UNDELIVERED_QUEUE)
+#: Of glibc's `mallopt`.
+_M_MMAP_THRESHOLD = -3
 
 
 def cloud_settings(settings: Settings) -> CloudSettings:
@@ -56,6 +59,12 @@ def _collect_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+def _give_back_large_buffers() -> None:
+    """After its first large buffer glibc would keep up to 64 MiB free for later ones."""
+    with contextlib.suppress(OSError, AttributeError):  # another libc keeps its own rules
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)
 
 
 class Worker:
@@ -104,6 +113,7 @@ class Worker:
         if not await self._until_declared():
             await self.journal.close()
             return
+        _give_back_large_buffers()
         _collect_seldom()
         self.publisher.open()
         self.consumer.open()

@@ -4,10 +4,11 @@ import hashlib
 import math
 import time
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from messages.codes import Code
-from messages.commands import READS, Operation, parse_command
+from messages.commands import READS, OpenConsole, Operation, parse_command
 from messages.errors import Refused, wrong
 from messages.fields import optional_word
 from messages.orders import SoftDown, is_paid, order_type_of, parse_order
@@ -105,7 +106,7 @@ def deadline(envelope: Envelope) -> float | None:
         return None
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 12:
         return float(value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     raise wrong(DEADLINE_HEADER)
 
@@ -122,8 +123,9 @@ def reply_queue(envelope: Envelope) -> str | None:
 
 
 def fingerprint(envelope: Envelope) -> str:
-    """What stands for a message that has no usable key of its own."""
-    return hashlib.sha256(envelope.body + (envelope.message_id or "").encode()).hexdigest()
+    """What stands for a message that has no usable key of its own: the same when it comes again."""
+    known_by = envelope.message_id or f"{envelope.correlation_id} {envelope.reply_to} {envelope.timestamp}"
+    return hashlib.sha256(envelope.body + known_by.encode()).hexdigest()
 
 
 def published_at(envelope: Envelope) -> float:
@@ -153,8 +155,8 @@ def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
     command = parse_command(message, routing_key)
     journaled = not isinstance(command.task, READS)
     name = optional_word(envelope.message_id, "message_id")
-    if name is None:
-        raise wrong("message_id", "a command that changes something needs a message_id")
+    if name is None and (journaled or isinstance(command.task, OpenConsole)):
+        raise wrong("message_id", "a command that is more than a read needs a message_id")
     shown = mask(message)
     return Request(
         envelope=envelope, kind=Kind.COMMAND, operation=command.operation.value, name=name if journaled else None,

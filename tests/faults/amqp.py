@@ -26,12 +26,12 @@ _FLAGS = _SHORT_STRINGS | {
 
 class RawProperties(BasicProperties):  # type: ignore[misc]  # pika is half typed
     """Properties by name; short strings and names of headers may be any bytes, values of headers are made by the
-    functions below, or bytes of a whole table.
+    functions below, or bytes of a whole table; None is missing.
     """
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         super().__init__()
-        self._given = {"delivery_mode": 2, **given}
+        self._given = {name: value for name, value in {"delivery_mode": 2, **given}.items() if value is not None}
 
     def encode(self) -> list[bytes]:
         """What goes over the wire."""

@@ -1,0 +1,292 @@
+"""Bad input on a real broker with a real worker: each is answered or parked, and the next is handled as ever."""
+
+import json
+import re
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from kombu import Connection, Queue
+
+from sandbox.broker import PrivateBroker
+from sandbox.openstack import SimulatedOpenStack
+from sandbox.worker import WorkerProcess
+from tests.faults import amqp
+from tests.faults.corpus import PARAMETER, Case, Fate, cases, command, order, show
+from tests.workshop import Workshop, eventually
+from workers.topology import declare, topology
+
+#: Seconds for one answer; a loaded machine is slow.
+PATIENCE = 60.0
+#: MiB by which the worker may have grown.
+GROWTH = 50
+CONSUMED = ("ecs.servers", "ecs.images", "ecs.orders", "ecs.undelivered")
+JWT = re.compile(r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]+")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a message: results to its `reply_to` and on `ecs.results`, copies in `ecs.dead`."""
+
+    replies: list[tuple[Any, str, int]] = field(default_factory=list)
+    results: list[tuple[Any, str, int, str]] = field(default_factory=list)
+    parked: list[str] = field(default_factory=list)
+
+
+class Ears(amqp.Hostile):
+    """Publishes anything and hears all that comes of it."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._url = url
+        self.outcomes: dict[str, Outcome] = defaultdict(Outcome)
+        name = f"ears-{uuid.uuid4().hex[:8]}"
+        self.reply_to = f"{name}-replies"
+        for queue, hear in ((self.reply_to, self._hear_reply), (f"{name}-results", self._hear_result)):
+            self.channel.queue_declare(queue, exclusive=True)
+            self.channel.basic_consume(queue, hear, auto_ack=True)
+        self.channel.queue_bind(f"{name}-results", "ecs.results", "#")
+
+    def _hear_reply(self, _channel: Any, _method: Any, properties: Any, body: bytes) -> None:
+        found = json.loads(body)
+        heard = found["code"], found["message"], properties.headers["x-ecs-http-status"]
+        self.outcomes[properties.correlation_id].replies.append(heard)
+
+    def _hear_result(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        found = json.loads(body)
+        heard = found["code"], found["message"], properties.headers["x-ecs-http-status"], method.routing_key
+        self.outcomes[properties.correlation_id].results.append(heard)
+
+    def await_reply(self, tag: str, seconds: float = PATIENCE) -> Any:
+        """The code of the reply that goes by this correlation id."""
+        limit = time.monotonic() + seconds
+        while not self.outcomes[tag].replies:
+            assert time.monotonic() < limit, f"no answer to {tag}"
+            self._connection.process_data_events(0.05)
+        return self.outcomes[tag].replies[0][0]
+
+    def listen(self, seconds: float) -> None:
+        """Hear what comes within so many seconds."""
+        self._connection.process_data_events(seconds)
+
+    def take_parked(self) -> list[Any]:
+        """Everything in `ecs.dead`, taken out, as an operator's kombu reads it."""
+        found = []
+        with Connection(self._url) as connection:
+            queue = Queue("ecs.dead", no_declare=True)(connection.channel())
+            while (message := queue.get(no_ack=True)) is not None:
+                found.append(message)
+                self.outcomes[message.properties["correlation_id"]].parked.append(message.headers["x-ecs-error-code"])
+        return found
+
+    def depth(self, queue: str) -> int:
+        """How many messages wait in a queue."""
+        return int(self.channel.queue_declare(queue, passive=True).method.message_count)
+
+
+def memory(worker: WorkerProcess) -> float:
+    """MiB."""
+    return float(psutil.Process(worker.pid).memory_info().rss / 1024 / 1024)
+
+
+def ask_something_good(ears: Ears, case: Case, tag: str) -> None:
+    """A message that is right, behind a bad one in the same queue."""
+    properties = {
+        "content_type": "application/json",
+        "correlation_id": tag,
+        "message_id": tag,
+        "reply_to": ears.reply_to,
+    }
+    key, message = "server.show", show()
+    if case.routing_key.startswith("image."):
+        key, message = "image.show", command("image.show", image_id=str(uuid.uuid4()))
+    exchange = "ecs.commands"
+    if case.is_order:
+        exchange, key, message = "ecs.orders", "order.changeConfigure", order()
+    ears.publish(exchange, key, json.dumps(message).encode(), properties)
+
+
+def send(ears: Ears, case: Case, tag: str, *, replies: bool) -> str:
+    """Publish it; the correlation id that it goes by."""
+    given: dict[str, Any] = {"content_type": "application/json", "message_id": tag, "correlation_id": tag}
+    if replies:
+        given["reply_to"] = ears.reply_to
+    given |= case.properties
+    if "correlation_id" in case.properties:
+        given["correlation_id"] += tag
+    ears.publish(case.exchange, case.routing_key, case.body, given)
+    return str(given["correlation_id"])
+
+
+def expected(case: Case, *, replies: bool) -> tuple[bool, bool, bool]:
+    """Whether it is answered to its sender, on `ecs.results`, and parked."""
+    if case.fate is Fate.IGNORED:
+        return False, False, False
+    to_sender = replies and case.may_reply
+    on_results = case.is_order or (not to_sender and case.operation is not None)
+    if case.fate is Fate.RIGHT:
+        return to_sender, on_results, False
+    return to_sender, on_results, case.is_order or case.fate is Fate.UNROUTABLE or not to_sender
+
+
+def check(case: Case, found: Outcome, *, replies: bool) -> list[str]:
+    """What is not as it should be, a line each."""
+    wanted = expected(case, replies=replies)
+    happened = (len(found.replies), len(found.results), len(found.parked))
+    if happened != tuple(map(int, wanted)):
+        return [f"{case.name}: answered, on ecs.results, parked: {happened} and not {wanted}"]
+    broken = []
+    for code, message, status, *key in (*found.replies, *found.results):
+        if code != case.code:
+            broken.append(f"{case.name}: {code} {message}")
+        elif code == PARAMETER and (message, status) != (f"参数{case.subject}不符合规范", 400):
+            broken.append(f"{case.name}: {message} {status}")
+        if key and key != [case.operation]:
+            broken.append(f"{case.name}: told by {key}")
+    return broken + [f"{case.name}: parked as {one}" for one in found.parked if one != PARAMETER]
+
+
+@pytest.fixture(scope="module")
+def bench(
+    broker: PrivateBroker, simulated: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Workshop]:
+    """Broker, cloud and one worker for all of this file: each message is to leave it as it was."""
+    name = f"bad-{uuid.uuid4().hex[:8]}"
+    url = broker.add_vhost(name)
+    declare(url, topology())
+    with Workshop(url, simulated, tmp_path_factory.mktemp("bad-input")) as found:
+        found.worker()
+        yield found
+    broker.rabbitmqctl("delete_vhost", name)
+
+
+def test_every_bad_message_is_answered_or_parked_and_the_next_is_handled_as_ever(bench: Workshop) -> None:
+    worker, broken = bench.running, list[str]()
+    with Ears(bench.broker_url) as ears:
+        ask_something_good(ears, cases()[0], "warm")
+        ears.await_reply("warm")
+        before, sent = memory(worker), dict[str, tuple[Case, bool]]()
+        for number, case in enumerate(cases()):
+            for replies in (True, False):
+                sent[send(ears, case, f"{number}-{replies}", replies=replies)] = case, replies
+            ask_something_good(ears, case, f"good-{number}")
+            assert ears.await_reply(f"good-{number}") in ("101.001033", "101.003033"), case.name
+        eventually(lambda: not any(ears.depth(queue) for queue in CONSUMED))
+        ears.listen(2.0)
+        parked = ears.take_parked()
+        for tag, (case, replies) in sent.items():
+            broken += check(case, ears.outcomes[tag], replies=replies)
+        assert broken == []
+        assert {tag for tag in ears.outcomes if not tag.startswith("good-")} <= {*sent, "warm"}
+        assert [one for one in parked if JWT.search(repr((one.body, one.headers)))] == []
+        assert memory(worker) - before < GROWTH
+    logs = bench.logs()
+    assert not re.search("Traceback|unforeseen|connection.down|channel_closed", logs)
+    assert not JWT.search(logs)
+    assert all(isinstance(json.loads(line), dict) for line in logs.splitlines())
+
+
+def test_bodies_beyond_any_frame_are_parked_as_they_came_and_leave_no_memory(bench: Workshop) -> None:
+    """16 and 17 MB: valid JSON, JSON with a token, and bytes; more at once than the growth that is allowed."""
+    worker = bench.running
+    huge = json.dumps({"pad": ["y" * 60_000] * 280}).encode()
+    bodies = {
+        "json": huge, "secret": json.dumps({"token": "s3cret", "pad": ["y" * 60_000] * 280}).encode(),
+        "lists": b'{"a":[' + b"[]," * 5_000_000 + b"[]]}", "bytes": b"\xfe" * 17_000_000, "deep": b"[" * 16_000_000,
+    }  # fmt: skip
+    with Ears(bench.broker_url) as ears:
+        ask_something_good(ears, cases()[0], "warm-2")
+        ears.await_reply("warm-2")
+        before = memory(worker)
+        for name, body in bodies.items():
+            given = {"content_type": "application/json", "correlation_id": name}
+            ears.publish("ecs.commands", "server.show", body, given)
+            ask_something_good(ears, cases()[0], f"after-{name}")
+            started = time.monotonic()
+            assert ears.await_reply(f"after-{name}") == "101.001033"
+            assert time.monotonic() - started < 30  # the heartbeat is 15 s
+        eventually(lambda: ears.depth("ecs.dead") == len(bodies), PATIENCE)
+        parked = {one.properties["correlation_id"]: one.body for one in ears.take_parked()}
+        as_bytes = {name: body.encode() if isinstance(body, str) else bytes(body) for name, body in parked.items()}
+        assert {name: as_bytes[name] == body for name, body in bodies.items()} == {
+            "json": True, "secret": False, "lists": True, "bytes": False, "deep": True,
+        }  # fmt: skip
+        for name in ("secret", "bytes"):  # what is no text may be a packed one
+            assert json.loads(as_bytes[name]) == {"masked": "***", "bytes": len(bodies[name])}
+        assert [ears.outcomes[name].results[0][:2] for name in bodies] == [(PARAMETER, "参数body不符合规范")] * len(
+            bodies
+        )
+        # What is free goes back to the system as the worker goes on.
+        for number in range(100):
+            ask_something_good(ears, cases()[0], f"on-{number}")
+            ears.await_reply(f"on-{number}")
+            if memory(worker) - before < GROWTH:
+                break
+        assert memory(worker) - before < GROWTH
+    assert "connection.down" not in bench.logs()
+
+
+def test_a_direct_reply_to_gets_its_answer(bench: Workshop) -> None:
+    with Ears(bench.broker_url) as ears:
+        direct = "amq.rabbitmq.reply-to"
+        ears.channel.basic_consume(direct, ears._hear_reply, auto_ack=True)
+        properties = {"content_type": "application/json", "correlation_id": "direct", "reply_to": direct}
+        ears.publish("ecs.commands", "server.show", json.dumps(show()).encode(), properties)
+        assert ears.await_reply("direct") == "101.001033"
+        ears.publish("ecs.commands", "server.show", b"{", properties | {"correlation_id": "direct-2"})
+        assert ears.await_reply("direct-2") == PARAMETER
+        forged = properties | {"correlation_id": "forged", "reply_to": "amq.rabbitmq.reply-to.forged"}
+        ears.publish("ecs.commands", "server.show", b"{", forged)
+        ask_something_good(ears, cases()[0], "after-direct")
+        assert ears.await_reply("after-direct") == "101.001033"
+    assert "reply.nobody_waits" not in bench.logs()
+
+
+def test_a_message_that_expired_is_answered_as_past_its_deadline(
+    declared: str, simulated: SimulatedOpenStack, tmp_path: Path
+) -> None:
+    with Workshop(declared, simulated, tmp_path) as workshop, Ears(declared) as ears:
+        properties = {"content_type": "application/json", "correlation_id": "late", "expiration": "1"}
+        ears.publish(
+            "ecs.commands", "server.show", json.dumps(show()).encode(), properties | {"reply_to": ears.reply_to}
+        )
+        ears.publish(
+            "ecs.orders", "order.x", json.dumps(order()).encode(), properties | {"correlation_id": "late-order"}
+        )
+        eventually(lambda: ears.depth("ecs.undelivered") == 2)
+        workshop.worker()
+        assert ears.await_reply("late") == "101.001040"
+        eventually(lambda: ears.depth("ecs.dead") == 2)
+        ears.listen(1.0)
+        assert [one[0] for one in ears.outcomes["late-order"].results] == ["101.001040"]
+        origins = {one.properties["correlation_id"]: one.headers["x-ecs-origin-queue"] for one in ears.take_parked()}
+    assert origins == {"late": "ecs.servers", "late-order": "ecs.orders"}
+
+
+def test_further_routing_keys_do_not_take_a_retried_order_into_other_queues(
+    declared: str, broker: PrivateBroker, tmp_path: Path
+) -> None:
+    """RabbitMQ dead-letters by CC, too: from a retry queue to the default exchange, into any queue there is."""
+    with SimulatedOpenStack(pace=0.3) as cloud, Workshop(declared, cloud, tmp_path) as workshop, Ears(declared) as ears:
+        server_id = workshop.tenant().make_server(disk=None)
+        cloud.fault("api.nova", match=f"^POST .*{server_id}/action", error="overloaded", status=503)
+        workshop.worker(ECS_RETRY_DELAYS="1,2")
+        message = order()
+        message["productList"][0].update(instanceId=server_id, itemList=message["productList"][0]["itemList"][:1])
+        further = amqp.array(amqp.text("ecs.order-results"), amqp.text("ecs.dead"), amqp.text("ecs.servers"))
+        properties = {"content_type": "application/json", "correlation_id": "cc", "headers": {"CC": further}}
+        ears.publish("ecs.orders", "order.changeConfigure", json.dumps(message).encode(), properties)
+        eventually(lambda: "request.put_off" in workshop.logs(), PATIENCE)
+        cloud.clear_faults()
+        eventually(lambda: len(ears.outcomes["cc"].results) > 0 or ears.listen(0.1) is not None, PATIENCE)
+        assert [one[0] for one in ears.outcomes["cc"].results] == [200]
+        ears.listen(1.0)
+        assert {name: ears.depth(name) for name in ("ecs.dead", "ecs.servers", "ecs.order-results")} == {
+            "ecs.dead": 0, "ecs.servers": 0, "ecs.order-results": 1,
+        }  # fmt: skip
