@@ -3,7 +3,7 @@
 That of a softDown is the message itself, with what became of each of its instances.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -11,9 +11,18 @@ from typing import Any
 
 from messages.codes import Code
 from messages.errors import Refused
+from messages.fields import MAX_NAME
 from messages.orders import MAX_PRODUCTS, Order, SoftDown
 from messages.results import Result
 from messages.secrets import mask
+from messages.wire import fits
+
+#: What is given back of an order, of its products and of a softDown's instances where all of it would be too much.
+_ORDERS_WORDS = (
+    "userId", "consoleOrderFlowId", "orderId", "billType", "duration", "durationUnit", "flowId", "region",
+    "availableZone",
+    "productLineCode", "productTypeCode", "instanceCount", "subFlowId", "operateType", "instanceId",
+)  # fmt: skip
 
 
 class InstanceStatus(StrEnum):
@@ -115,6 +124,23 @@ def _objects(message: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return [one for one in listed[:MAX_PRODUCTS] if isinstance(one, dict)] if isinstance(listed, list) else []
 
 
+#: How an object of the message is given back.
+_Echo = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+def _whole(ordered: Mapping[str, Any]) -> Mapping[str, Any]:
+    return ordered
+
+
+def _in_short(ordered: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an order is known by, where it is no longer than a word."""
+    return {name: ordered[name] for name in _ORDERS_WORDS if name in ordered and _is_short(ordered[name])}
+
+
+def _is_short(value: Any) -> bool:
+    return len(value) <= MAX_NAME if isinstance(value, str) else not isinstance(value, (dict, list))
+
+
 def _result(
     message: Mapping[str, Any],
     order_type: str | None,
@@ -122,28 +148,32 @@ def _result(
     failure: Refused | None,
     now: datetime,
 ) -> Result:
-    data: dict[str, Any] = {name: message.get(name) for name in ("userId", "consoleOrderFlowId", "orderId")}
-    if failure and failure.reason:
-        data["reason"] = failure.reason
-    data["productSetList"] = [
-        {
-            "productSetStatus": "fail" if failure else "success",
-            "resourceChanged": any(outcome.changed for outcome in outcomes),
-            "billType": message.get("billType"),
-            "orderType": order_type,
-            "duration": message.get("duration"),
-            "durationUnit": message.get("durationUnit"),
-            "productList": [_product(outcome, now) for outcome in outcomes],
+    def data(echo: _Echo) -> dict[str, Any]:
+        told = echo(message)
+        return {
+            **{name: told.get(name) for name in ("userId", "consoleOrderFlowId", "orderId")},
+            **_reason(failure),
+            "productSetList": [
+                {
+                    "productSetStatus": "fail" if failure else "success",
+                    "resourceChanged": any(outcome.changed for outcome in outcomes),
+                    "billType": told.get("billType"),
+                    "orderType": order_type if _is_short(order_type) else None,
+                    "duration": told.get("duration"),
+                    "durationUnit": told.get("durationUnit"),
+                    "productList": [_product(outcome, now, echo) for outcome in outcomes],
+                }
+                for outcomes in sets
+            ],
         }
-        for outcomes in sets
-    ]
+
     return _envelope(data, failure)
 
 
-def _product(outcome: ProductOutcome, now: datetime) -> dict[str, Any]:
+def _product(outcome: ProductOutcome, now: datetime, echo: _Echo) -> dict[str, Any]:
     return {
-        **outcome.ordered,
-        "instanceId": outcome.instance_id,
+        **echo(outcome.ordered),
+        "instanceId": outcome.instance_id if _is_short(outcome.instance_id) else None,
         "instanceStatus": instance_status(outcome.status),
         "statusTime": _written(now),
         **_record(outcome),
@@ -162,21 +192,28 @@ def _soft_down_result(
     failure: Refused | None,
     now: datetime,
 ) -> Result:
-    data = dict(message)
-    data["instanceList"] = [
-        {
-            **ordered,
-            "result": "fail" if outcome.failure else "success",
-            **_verdict(outcome.failure),
-            "instanceStatus": instance_status(outcome.status),
-            "statusTime": _written(now),
-            **_record(outcome),
+    def data(echo: _Echo) -> dict[str, Any]:
+        return {
+            **echo(message),
+            "instanceList": [
+                {
+                    **echo(ordered),
+                    "result": "fail" if outcome.failure else "success",
+                    **_verdict(outcome.failure),
+                    "instanceStatus": instance_status(outcome.status),
+                    "statusTime": _written(now),
+                    **_record(outcome),
+                }
+                for ordered, outcome in instances
+            ],
+            **_reason(failure),
         }
-        for ordered, outcome in instances
-    ]
-    if failure and failure.reason:
-        data["reason"] = failure.reason
+
     return _envelope(data, failure)
+
+
+def _reason(failure: Refused | None) -> dict[str, Any]:
+    return {"reason": failure.reason} if failure and failure.reason else {}
 
 
 def _verdict(failure: Refused | None) -> dict[str, Any]:
@@ -185,8 +222,12 @@ def _verdict(failure: Refused | None) -> dict[str, Any]:
     return {"code": result.code, "message": result.message, "reason": failure.reason if failure else None}
 
 
-def _envelope(data: dict[str, Any], failure: Refused | None) -> Result:
-    return Result.of(failure.code if failure else Code.OK, mask(data), failure.subject if failure else None)
+def _envelope(data: Callable[[_Echo], dict[str, Any]], failure: Refused | None) -> Result:
+    """The data as ordered, or in short: a hundred servers may each give back a large product."""
+    shown = mask(data(_whole))
+    if not fits(shown):
+        shown = mask(data(_in_short))
+    return Result.of(failure.code if failure else Code.OK, shown, failure.subject if failure else None)
 
 
 def _written(now: datetime) -> str:

@@ -17,6 +17,8 @@ from messages.errors import wrong
 MAX_BODY = 1024 * 1024
 #: Objects and lists inside each other.
 MAX_DEPTH = 32
+#: Bytes that are enough for what a result has around its data.
+_ENVELOPE = 2048
 #: Bytes of one text, as UTF-8.
 MAX_TEXT = 64 * 1024
 _JSON = "application/json"
@@ -56,6 +58,17 @@ def encode(value: Any) -> bytes:
         return orjson.dumps(value)
     except TypeError:  # an integer beyond 64 bits, echoed from a request
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def fits(data: Any) -> bool:
+    """Whether a result's data are within the limits of a body, its envelope around them."""
+    return _depth_of(data) < MAX_DEPTH and len(encode(data)) < MAX_BODY - _ENVELOPE
+
+
+def _depth_of(value: Any) -> int:
+    """Levels; the recursion is bounded by what was read within the limits, and a few levels more."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(_depth_of, inner), default=0)
 
 
 def digest(message: Mapping[str, Any], without: tuple[str, ...]) -> str:

@@ -18,6 +18,18 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fuzz", type=int, default=20_000, help="mutated messages through intake; a tenth through a worker"
+    )
+
+
+@pytest.fixture(scope="session")
+def fuzz(request: pytest.FixtureRequest) -> int:
+    """How many mutated messages are sent through intake, where a test does so."""
+    return int(request.config.getoption("--fuzz"))
+
+
 @pytest.fixture(scope="session")
 def broker() -> Iterator[PrivateBroker]:
     """A RabbitMQ node that the tests share; each has a virtual host of its own."""

@@ -162,7 +162,7 @@ class Publisher:
         assert channel is not None
         one = entry.publication
         try:
-            channel.basic_publish(one.exchange, one.routing_key, one.body, _properties(one), one.mandatory)
+            channel.basic_publish(one.exchange, one.routing_key, one.body, properties_of(one), one.mandatory)
         except (AMQPError, ValueError, RecursionError, struct.error) as error:
             if channel.is_open:  # it cannot be written as AMQP: nothing was sent, and no tag was used
                 entry.future.set_exception(error)
@@ -235,7 +235,8 @@ class Publisher:
                 self._link.drop()
 
 
-def _properties(one: Publication) -> BasicProperties:
+def properties_of(one: Publication) -> BasicProperties:
+    """As pika writes them."""
     return BasicProperties(
         content_type=one.content_type,
         content_encoding=one.content_encoding,
