@@ -21,6 +21,7 @@ import orjson
 
 from handlers.deadlines import Deadline
 from handlers.errors import CloudRefusal, Conflict, Forbidden, Foreseen, NotFound, QuotaExceeded
+from handlers.projects import ProjectName, ProjectNames
 from handlers.recent import Recent
 from messages.errors import Ambiguous, Transient, wrong
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds for which a list of projects without a name proves that there is no such project.
-_NAMES_LAST = 5.0
 #: Bytes of an error's text that are kept.
 MAX_DETAIL = 500
 
@@ -81,15 +80,6 @@ class CloudSettings:
     read_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ProjectName:
-    """A project that the service account has a role in."""
-
-    id: str
-    name: str
-    domain_id: str
-
-
 #: Asked just before a call is sent that changes something: until when it may be sent, or an error where it may not.
 Fence = Callable[[], Awaitable[Deadline]]
 #: Set around a call that must not be made twice (`effects`), for whatever functions it passes through.
@@ -110,9 +100,7 @@ class Cloud:
         self._account: asyncio.Task[Connection] | None = None
         self._admin: asyncio.Task[Project] | None = None
         self._projects: OrderedDict[str, _Warm] = OrderedDict()
-        self._names: dict[str, ProjectName] = {}
-        self._named_at = -_NAMES_LAST
-        self._naming: asyncio.Future[None] | None = None
+        self._names = ProjectNames(self.list_projects, settings.project_domain)
 
     async def project(self, project_id: str) -> "Project":
         """A session scoped to one project, made on first use."""
@@ -155,11 +143,7 @@ class Cloud:
 
     async def find_project(self, tenant: str) -> ProjectName:
         """The project with this id or name (in the configured domain), or `Refused` naming `tenant_id`."""
-        found = self._names.get(tenant)
-        # Whoever floods us with names that do not exist must not flood Keystone.
-        if found is None and time.monotonic() - self._named_at > _NAMES_LAST:
-            await self._learn_names()
-            found = self._names.get(tenant)
+        found = await self._names.find(tenant)
         if found is None:
             raise wrong("tenant_id", "the service account has no role in such a project")
         return found
@@ -232,19 +216,6 @@ class Cloud:
         connection = await self.in_thread(lambda: _connect(self._settings, name))
         project_id = await self.in_thread(lambda: _project_of(connection))
         return Project(project_id, connection, self.in_thread, self._on_call, self._settings.read_only)
-
-    async def _learn_names(self) -> None:
-        """One question for all who wait: they go on in the order in which they came."""
-        if self._naming is None or self._naming.done():
-            self._naming = asyncio.ensure_future(self._list_projects())
-        await asyncio.shield(self._naming)
-
-    async def _list_projects(self) -> None:
-        projects = await self.list_projects()
-        by_name = {project.name: project for project in projects if project.domain_id == self._settings.project_domain}
-        # An id wins over a name: nobody may take another's place by naming a project so.
-        self._named_at = time.monotonic()
-        self._names = by_name | {project.id: project for project in projects}
 
     def _close_surplus(self) -> None:
         oldest = time.monotonic() - self._settings.idle
