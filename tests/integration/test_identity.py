@@ -449,3 +449,33 @@ def test_a_retry_queue_holds_a_pass_and_no_token(own: Guarded, simulated: Simula
         assert again != message_id
         assert requester.order_result_of(message_id).body["code"] == 200
     assert workshop.tenant().actions(order["productList"][0]["instanceId"]).count("resize") == 1
+
+
+# What the operator is told.
+
+
+def findings(workshop: Workshop, **settings: str) -> tuple[int, list[dict[str, str]]]:
+    """The exit code of `check`, and its lines about the keys."""
+    done = workshop.command("check", "-o", "json", **settings)
+    return done.returncode, [row for row in json.loads(done.stdout) if row["check"] == "keys"]
+
+
+def test_check_looks_at_the_key_set(own: Guarded, tmp_path: Path) -> None:
+    code, (keys, issuer) = findings(own.workshop)
+    assert (code, keys["result"], issuer["result"]) == (0, "ok", "warning")
+    assert keys["found"] == f"1 usable key at {own.server.url}"
+    assert "ECS_JWT_ISSUER" in issuer["advice"]
+    code, (keys,) = findings(own.workshop, ECS_JWT_ISSUER=own.issuer.name)
+    assert (code, keys["result"]) == (0, "ok")
+    own.server.instead = (200, {}, b'{"keys": []}')
+    code, (keys,) = findings(own.workshop)
+    assert (code, keys["result"]) == (5, "failed")
+    assert "ECS_JWT_JWKS" in keys["advice"]
+    own.server.stop()
+    code, (keys,) = findings(own.workshop)
+    assert (code, keys["result"]) == (4, "unreachable")
+    own.server.start()
+    code, (keys,) = findings(own.workshop, ECS_JWT_JWKS="", ECS_TRUST_PUBLISHERS="true")
+    assert (code, keys["result"]) == (0, "ok")
+    done = own.workshop.command("check", "-o", "json", ECS_JWT_JWKS=str(tmp_path / "missing.json"))
+    assert (done.returncode, "ECS_JWT_JWKS" in done.stdout) == (3, True)

@@ -5,12 +5,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+from urllib.parse import urlsplit
 
 from handlers.cloud import Cloud
 from handlers.errors import CloudRefusal
 from messages.errors import Transient
 from workers.bootstrap import cloud_settings
 from workers.cli.exits import Exit
+from workers.identity.key_source import KeySetTrouble, is_url, key_source
 from workers.journal import JournalError
 from workers.journal.database import current_revision, head_revision, open_engine, url_without_password
 from workers.settings import ConfigurationError, Settings, load_settings
@@ -59,7 +61,7 @@ def check_all() -> tuple[list[Finding], Exit]:
 
 async def _check(settings: Settings) -> list[Finding]:
     findings = [Finding("configuration", Verdict.OK, _shown(settings))]
-    for check in (_broker, _journal, _cloud):
+    for check in (_broker, _journal, _keys, _cloud):
         findings += await _guarded(check, settings)
     return findings
 
@@ -124,6 +126,41 @@ async def _journal(settings: Settings) -> list[Finding]:
         return [Finding("journal", Verdict.OK, f"{engine.dialect.name}, revision {current}")]
     found = f"{engine.dialect.name}, revision {current or 'none'}, {head_revision()} is needed"
     return [Finding("journal", Verdict.WARNING, found, "the worker migrates it at its start")]
+
+
+async def _keys(settings: Settings) -> list[Finding]:
+    if settings.jwt_jwks is None:
+        advice = "whoever may publish acts for every tenant: guard ecs.commands and ecs.orders by permissions"
+        return [Finding("keys", Verdict.OK, "not needed: ECS_TRUST_PUBLISHERS=true", advice)]
+    from workers.identity.jwks import usable_keys  # noqa: PLC0415 - cryptography, where it is needed
+
+    source = settings.jwt_jwks
+    try:
+        document = await asyncio.to_thread(key_source(source).read)
+    except KeySetTrouble as error:
+        advice = "check ECS_JWT_JWKS and the network between; until it can be had nobody is let in"
+        return [Finding("keys", Verdict.UNREACHABLE, str(error), advice)]
+    try:
+        usable = usable_keys(document)
+    except KeySetTrouble as error:
+        advice = "ECS_JWT_JWKS must name a JSON Web Key Set (of Keycloak: …/protocol/openid-connect/certs)"
+        return [Finding("keys", Verdict.FAILED, f"{source}: {error}", advice)]
+    findings = [Finding("keys", Verdict.OK, f"{len(usable)} usable {_plural('key', len(usable))} at {source}")]
+    if is_url(source) and not source.startswith("https://") and not _is_local(source):
+        advice = "whoever is on the way can put his own keys in; use https://"
+        findings.append(Finding("keys", Verdict.WARNING, "they come over http://", advice))
+    if settings.jwt_issuer is None:
+        advice = "tokens of every issuer that signs with these keys count; set ECS_JWT_ISSUER"
+        findings.append(Finding("keys", Verdict.WARNING, "no issuer is asked for", advice))
+    return findings
+
+
+def _plural(word: str, number: int) -> str:
+    return word if number == 1 else f"{word}s"
+
+
+def _is_local(url: str) -> bool:
+    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
 
 
 async def _cloud(settings: Settings) -> list[Finding]:
