@@ -5,12 +5,12 @@ from typing import Any
 
 from handlers.batch import act_on_servers
 from handlers.consoles import open_server_console
-from handlers.context import Context
 from handlers.image_changes import remove_image, remove_images, update_image
 from handlers.image_making import make_image
 from handlers.image_queries import show_image, show_images, show_private_images
 from handlers.orders.change_configure import change_configuration
 from handlers.orders.renew import renew_servers
+from handlers.orders.soft_down import take_down
 from handlers.power import act_on_server
 from handlers.server_queries import show_server, show_servers
 from handlers.tags import show_tags, update_tags
@@ -24,11 +24,12 @@ from messages.images import (
     ShowImage,
     UpdateImage,
 )
-from messages.orders import ChangeConfigure, Renew
+from messages.orders import ChangeConfigure, Renew, SoftDown
 from messages.results import Result
 from messages.servers import ListServers, ListTags, ShowServer, UpdateTags
 
-Handler = Callable[[Any, Context], Awaitable[Result]]
+#: Takes the work and a `Context`; what is no tenant's own takes an `Errand`.
+Handler = Callable[[Any, Any], Awaitable[Result]]
 
 #: The handler of each kind of work.
 HANDLERS: dict[type, Handler] = {
@@ -48,4 +49,5 @@ HANDLERS: dict[type, Handler] = {
     UpdateImage: update_image,
     ChangeConfigure: change_configuration,
     Renew: renew_servers,
+    SoftDown: take_down,
 }

@@ -1,7 +1,7 @@
 """What a handler is given: the requester's project, its effects, and ways to tell what happens."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TypeVar
 from zoneinfo import ZoneInfo
@@ -72,13 +72,11 @@ class Watches:
         self.images.close()
 
 
-@dataclass(slots=True)
-class Context:
-    """One request's surroundings."""
+@dataclass(slots=True, kw_only=True)
+class Errand:
+    """One request's surroundings, in whatever project it acts."""
 
-    project: Project
     cloud: Cloud
-    watches: Watches
     effects: Effects
     policy: Policy
     #: Until when the request must have been accepted by OpenStack, or refused.
@@ -95,6 +93,14 @@ class Context:
     tell: Callable[[Update], Awaitable[None]]
     #: Answer before the course has ended. Must be the same answer whenever the request is run again.
     answer: Callable[[Result], Awaitable[None]]
+    #: What is watched in a project, shared by all who wait there.
+    watches_of: Callable[[Project], Watches]
+
+    async def inside(self, project_id: str) -> "Context":
+        """The same in one project; `Transient` where no session can be had there."""
+        project = await self.patiently(lambda: self.cloud.project(project_id))
+        shared = {one.name: getattr(self, one.name) for one in fields(Errand)}
+        return Context(project=project, watches=self.watches_of(project), **shared)
 
     @property
     def answered(self) -> Result | None:
@@ -118,3 +124,11 @@ class Context:
             if limit.passed:
                 raise
             raise Postponed(effect) from None
+
+
+@dataclass(slots=True, kw_only=True)
+class Context(Errand):
+    """A request's surroundings in one project: the requester's, or the one that owns what is touched."""
+
+    project: Project
+    watches: Watches

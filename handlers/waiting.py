@@ -117,9 +117,10 @@ class Watch(Generic[T]):
         return not self._feeds
 
     def close(self) -> None:
-        """Stop ticking; who still waits hears no more."""
+        """Stop ticking; who waits already hears no more."""
         if self._ticking is not None:
             self._ticking.cancel()
+            self._ticking = None  # whoever begins to wait now starts it again
 
     def _ticked(self, ticking: "asyncio.Task[None]") -> None:
         """An error that nobody foresaw is everybody's who waits: without ticks they would wait for nothing."""

@@ -10,9 +10,9 @@ import structlog
 
 from handlers.catalogue import Handler
 from handlers.cloud import Cloud, Project
-from handlers.context import Context, Policy, Watches
+from handlers.context import Errand, Policy, Watches
 from handlers.deadlines import Deadline
-from handlers.effects import Effects, patiently
+from handlers.effects import Effects
 from handlers.orders.course import order_update
 from messages.codes import Code
 from messages.errors import EcsError, Postponed, Refused
@@ -23,7 +23,7 @@ from workers import intake
 from workers.admission import Admission, GivenBack
 from workers.consumer import Delivery
 from workers.envelope import Envelope
-from workers.identity import Identity, Requester, hash_of, new_pass
+from workers.identity import NOBODY, Identity, Requester, hash_of, new_pass
 from workers.journal import (
     Begun,
     Claim,
@@ -329,11 +329,8 @@ class Dispatcher:
         is_order = request.kind is Kind.ORDER
         age = max(0.0, time.time() - received_at)
         patience = self._patience(request, age)
-        project = await patiently(lambda: self._cloud.project(project_id), patience)
-        context = Context(
-            project=project,
+        errand = Errand(
             cloud=self._cloud,
-            watches=self._watches_of(project_id, project),
             effects=Effects(session, patience, None if is_order else patience),
             policy=self._policy,
             deadline=patience,
@@ -343,8 +340,10 @@ class Dispatcher:
             mark=uuid5(_MARKS, session.key).hex,
             tell=session.tell,
             answer=session.answer,
+            watches_of=self._watches_of,
         )
-        return await self._handlers[type(request.work)](request.work, context)
+        surroundings = errand if project_id == NOBODY else await errand.inside(project_id)
+        return await self._handlers[type(request.work)](request.work, surroundings)
 
     def _hold(self, request: Request) -> Deadline:
         """Until when it is asked who asks: before that is known nothing can be put off."""
@@ -360,12 +359,12 @@ class Dispatcher:
         left = self._limits.command_timeout - age
         return Deadline.after(min(left, own - time.time()) if own is not None else left)
 
-    def _watches_of(self, project_id: str, project: Project) -> Watches:
-        found = self._watches.get(project_id)
+    def _watches_of(self, project: Project) -> Watches:
+        found = self._watches.get(project.id)
         if found is None:
             for name in [name for name, watches in self._watches.items() if watches.idle]:
                 self._watches.pop(name).close()
-            found = self._watches[project_id] = Watches(project)
+            found = self._watches[project.id] = Watches(project)
         return found
 
     def _stale(self, request: Request, operator: str | None) -> Refused | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from handlers.compute import Server
-from handlers.context import Context
+from handlers.context import Errand
 from messages.errors import Refused
 from messages.fields import optional_word
 from messages.orders import Order, name_of
@@ -55,7 +55,7 @@ def _update(name: str, flow_id: str | None, instance_id: str | None, status: Ord
 class Course:
     """One order's updates."""
 
-    def __init__(self, order: Order, context: Context) -> None:
+    def __init__(self, order: Order, context: Errand) -> None:
         self._order = order
         self._context = context
         self._told: set[str] = set()

@@ -14,8 +14,8 @@ from handlers.orders.acts import change_metadata, declare
 from handlers.orders.course import Course
 from handlers.orders.fee_data import NEXT_FEE_TIME, read_time, written
 from handlers.orders.instances import idle_server
-from handlers.orders.marks import is_marked, mark, unmark
 from handlers.orders.pictures import Picture, as_it_is, take_picture
+from handlers.orders.soft_down_mark import is_marked, mark, unmark
 from handlers.orders.switching import switch
 from handlers.orders.undertaking import Outcomes, all_of, all_undone, carry_out
 from handlers.power import effect_name

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
-from handlers.context import Context
+from handlers.context import Context, Errand
 from handlers.errors import CloudRefusal
 from handlers.orders.course import Course
 from messages.codes import Code
@@ -58,7 +58,7 @@ async def carry_out(undertaking: Undertaking) -> Result:
     try:
         undertaking.recall(await _plan_of(undertaking))
     except (Refused, CloudRefusal, Transient) as error:
-        return await _ended(undertaking, await undertaking.untouched(), _final(error, context))
+        return await _ended(undertaking, await undertaking.untouched(), final_failure(error, context))
     failure = await _carried_out(undertaking)
     return await _ended(undertaking, await undertaking.outcomes(), failure)
 
@@ -117,11 +117,11 @@ async def _tried(undertaking: Undertaking) -> Refused | None:
     try:
         await undertaking.do()
     except (Refused, CloudRefusal, OutcomeUnknown, Transient) as error:
-        return _final(error, undertaking.context)
+        return final_failure(error, undertaking.context)
     return None
 
 
-def _final(error: Exception, context: Context) -> Refused:
+def final_failure(error: Exception, context: Errand) -> Refused:
     """What the order is answered with, or the error again where a later try may do it."""
     match error:
         case Refused():

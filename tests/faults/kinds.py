@@ -8,7 +8,7 @@ from typing import Any
 
 from sandbox.documents import change_configure, new_order_id
 from sandbox.requester import Requester
-from tests.orders import paid
+from tests.orders import paid, soft_down
 from tests.tenant import Tenant
 
 #: Resources by kind and id.
@@ -228,6 +228,28 @@ def renewal(kind: str, effect: str) -> Ask:
     return ask
 
 
+def taken_down(kind: str, operate: str, effect: str) -> Ask:
+    """A softDown of a server, and of another one that is so already."""
+
+    def ask(tenant: Tenant, _: Any) -> Asked:
+        stops = operate == "stopServer"
+        metadata = {} if stops else {"soft_down": "stopped"}
+        server_id = tenant.make_server(name=kind, disk=None, metadata=metadata)
+        if not stops:
+            tenant.stop(server_id)
+        body = soft_down((server_id, operate), (str(uuid.uuid4()), operate))
+        power, end = ("os-stop", "SHUTOFF") if stops else ("os-start", "ACTIVE")
+        metadata_call = "POST .*/{}/metadata metadata$" if stops else "DELETE .*/{}/metadata/soft_down$"
+        return order(
+            kind, body["flowId"], body, effect=f"^{effect}:", code=200, finals={("server", server_id): end},
+            calls=(f"nova POST .*/{server_id}/action {power}$", f"nova {metadata_call.format(server_id)}"),
+            actions={server_id: ["create", "stop"] if stops else ["create", "stop", "start"]},
+            holds=lambda: tenant.server(server_id)["metadata"] == ({"soft_down": "stopped"} if stops else {}),
+        )  # fmt: skip
+
+    return ask
+
+
 KINDS = (
     Kind("start", power("start", {"os-start": None}, "ACTIVE", stopped=True)),
     Kind("stop", power("stop", {"os-stop": None}, "SHUTOFF")),
@@ -246,4 +268,7 @@ KINDS = (
     Kind("renew", renewal("renew", "renew"), waits=False),
     Kind("renew: start", renewal("renew-start", "os-start")),
     Kind("renew: mark", renewal("renew-mark", "unmark"), waits=False),
+    Kind("softDown: stop", taken_down("soft-stop", "stopServer", "os-stop")),
+    Kind("softDown: mark", taken_down("soft-mark", "stopServer", "mark"), waits=False),
+    Kind("softDown: resume", taken_down("soft-resume", "resumeServer", "os-start")),
 )

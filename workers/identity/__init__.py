@@ -3,10 +3,10 @@
 from workers.identity.operators import OperatorReplays
 from workers.identity.passes import PASS_HEADER, ReplayAuthority, Replays, hash_of, new_pass, pass_of
 from workers.identity.readmission import Readmission
-from workers.identity.requester import Identity, Requester
+from workers.identity.requester import NOBODY, Identity, Requester
 from workers.identity.trusted import TrustedPublishers
 
 __all__ = [
-    "PASS_HEADER", "Identity", "OperatorReplays", "Readmission", "ReplayAuthority", "Replays", "Requester",
+    "NOBODY", "PASS_HEADER", "Identity", "OperatorReplays", "Readmission", "ReplayAuthority", "Replays", "Requester",
     "TrustedPublishers", "hash_of", "new_pass", "pass_of",
 ]  # fmt: skip

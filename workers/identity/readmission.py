@@ -9,6 +9,7 @@ from messages.secrets import MASK
 from workers.identity.passes import ReplayAuthority, Replays, hash_of, pass_of
 from workers.identity.requester import Identity, Requester
 from workers.identity.tenants import project_of
+from workers.identity.tokenless import SOFT_DOWN
 from workers.identity.trusted import TrustedPublishers
 from workers.journal import Journal
 from workers.request import Request
@@ -46,7 +47,7 @@ class Readmission:
 
     async def _replayed(self, request: Request, authority: ReplayAuthority) -> Requester:
         log.info("request.replayed", message_id=request.envelope.message_id, operator=authority.operator)
-        if authority.tenant is not None:
+        if authority.tenant is not None and request.operation != SOFT_DOWN:
             project_id = await project_of(self._cloud, authority.tenant, request.tenant)
             return Requester(project_id, operator=authority.operator)
         return replace(await self._believed.identify(request), operator=authority.operator)

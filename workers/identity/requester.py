@@ -7,10 +7,13 @@ from messages.codes import Code
 from messages.errors import Refused
 from workers.request import Request
 
+#: In the place of a project's id: the request is no tenant's, each server of it acts in the project that owns it.
+NOBODY = "-"
+
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """The project that a request acts in.
+    """The project that a request acts in, or `NOBODY`.
 
     `operator` is who has answered for it, where the message did not prove by itself who asks; `pass_word` the word by
     which it was known again and may be known again the next time.

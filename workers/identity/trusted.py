@@ -3,7 +3,8 @@
 from handlers.cloud import Cloud
 from messages.codes import Code
 from messages.errors import Refused, wrong
-from workers.identity.requester import Requester
+from workers.identity.requester import NOBODY, Requester
+from workers.identity.tokenless import SOFT_DOWN
 from workers.journal import Journal, Kind
 from workers.request import Request
 
@@ -16,11 +17,21 @@ class TrustedPublishers:
         self._journal = journal
 
     async def identify(self, request: Request) -> Requester:
+        if request.operation == SOFT_DOWN:
+            return await self._of_no_tenant(request)
         if request.tenant is not None:
             return Requester((await self._cloud.find_project(request.tenant)).id)
         if request.kind is Kind.ORDER and request.name is not None:
             return Requester(await self._project_of_order(request, request.name))
         raise wrong("tenant_id", "without a token the tenant_id must be given")
+
+    async def _of_no_tenant(self, request: Request) -> Requester:
+        """A softDown may take down servers of several tenants, and is known by its flow alone."""
+        if request.tenant is not None:
+            await self._cloud.find_project(request.tenant)
+        elif not self._cloud.has_admin:
+            raise wrong("tenant_id", "only an admin cloud (ECS_ADMIN_CLOUD) could tell whose the instances are")
+        return Requester(NOBODY)
 
     async def _project_of_order(self, request: Request, order_id: str) -> str:
         """An order without tenant acts in the project that owns its instance.
