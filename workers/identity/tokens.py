@@ -60,19 +60,20 @@ class Claims:
 
 
 def bare(token: str | None) -> str:
-    """The token without `Bearer `, or `NotProven` where it cannot be one; its size is judged before anything else."""
+    """The token without `Bearer `, or `NotProven` where it is none or too long; before anything of it is decoded."""
     if not token or not token.strip():
         raise NotProven("there is no token")
     if len(token) > MAX_TOKEN:
         raise NotProven("the token is too long")
-    found = _BEARER.sub("", token.strip(), count=1)
-    if not _COMPACT.fullmatch(found):
-        raise NotProven("the token is no signed JWT")
-    return found
+    found = token.strip()
+    prefix = _BEARER.match(found)
+    return found[prefix.end() :] if prefix is not None else found
 
 
 def read_header(token: str) -> Header:
     """The header of a token that is still to be verified, or `NotProven`."""
+    if not _COMPACT.fullmatch(token):
+        raise NotProven("the token is no signed JWT")
     header = _object(token.partition(".")[0], "header")
     if found := _NOT_FOLLOWED & header.keys():
         raise NotProven(f"the token's header has {', '.join(sorted(found))}")
