@@ -11,13 +11,10 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from workers.journal.records import JournalError
+from workers.journal.sqlite import READS, sqlite_engine
 
-#: Seconds that SQLite waits for a lock before the group of writes is tried again.
-_SQLITE_PATIENCE = 5.0
 #: Any number; whoever migrates holds this advisory lock of PostgreSQL.
 _MIGRATION_LOCK = 0x6563_7377
-#: Execution option of an engine that reads.
-_READS = "ecs_reads"
 
 
 def open_engine(url: str) -> Engine:
@@ -29,37 +26,22 @@ def open_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
             raise JournalError("ECS_JOURNAL_URL names no file: a journal in memory would remember nothing")
-        engine = create_engine(
-            parsed, poolclass=NullPool, connect_args={"timeout": _SQLITE_PATIENCE, "check_same_thread": False}
-        )
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-        return engine
+        return sqlite_engine(parsed)
     if parsed.get_backend_name() == "postgresql":
         from workers.journal.postgres import connect  # noqa: PLC0415 - who uses SQLite needs no driver
 
-        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), poolclass=NullPool)
+        # Said, because the server's own default may be another: what is written follows what others have committed.
+        engine = create_engine(
+            parsed.set(drivername="postgresql+psycopg"), poolclass=NullPool, isolation_level="READ COMMITTED"
+        )
         event.listen(engine, "do_connect", lambda _dialect, _record, _args, arguments: connect(**arguments))
         return engine
     raise JournalError("ECS_JOURNAL_URL must be of SQLite or PostgreSQL")
 
 
-def _prepare_sqlite(connection: Any, _: Any) -> None:
-    # Transactions are begun by us: the driver would begin them late, and deadlock two writers.
-    connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # Whoever only reads takes no lock: in WAL mode he sees the last commit, and waits for nobody.
-    reads = connection.get_execution_options().get(_READS)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
-
-
 def reading_engine(engine: Engine) -> Engine:
     """The same database, only to be read."""
-    return engine.execution_options(**{_READS: True})
+    return engine.execution_options(**{READS: True})
 
 
 def url_without_password(url: str) -> str:
@@ -107,7 +89,7 @@ def _reading(engine: Engine) -> Iterator[Connection]:
     try:
         with engine.connect() as connection:
             yield connection
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, OSError) as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise JournalError(f"the journal cannot be opened: {reason}") from None
 

@@ -61,9 +61,13 @@ class FileOwner:
     def __init__(self, folder: Path) -> None:
         self.id = uuid4().hex
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = (folder / self.id).open("wb")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._file = self._take()
+
+    def _take(self) -> IO[bytes]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = (self._folder / self.id).open("wb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return file
 
     def lives(self, owner: str, _connection: Connection) -> bool:
         path = self._folder / owner
@@ -78,7 +82,9 @@ class FileOwner:
         return False
 
     def keep(self) -> None:
-        return
+        if not (self._folder / self.id).exists():
+            self._file.close()
+            self._file = self._take()
 
     def close(self) -> None:
         # Removed before it is unlocked: nobody can find it unlocked and take it for another's.

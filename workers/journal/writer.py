@@ -177,8 +177,11 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    lines = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
+    cause = getattr(error, "orig", None) or error
+    lines = str(cause).strip().splitlines() or [type(error).__name__]
+    # SQLite's text says little: an I/O error may be a full disk.
+    name = getattr(cause, "sqlite_errorname", None)
+    return f"{lines[0][:300]} ({name})" if name else lines[0][:300]
 
 
 def _resolve(jobs: list[_Job]) -> None:
