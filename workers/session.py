@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
@@ -17,6 +17,8 @@ from workers.request import Request
 
 #: Names of what is remembered of an order's updates.
 _TOLD = "told:"
+#: Seconds for which it is sure that a request is ours.
+_SURE = 2.0
 
 
 class Session:
@@ -38,6 +40,8 @@ class Session:
         self._outbox = outbox
         self._journal = journal
         self._claim = claim
+        #: When the request was last known to be ours, by the monotonic clock.
+        self._sure_at = time.monotonic()
         self._effects = {
             name: Effect(found.marker, found.intended_at, found.outcome, found.request_id)
             for name, found in effects.items()
@@ -72,23 +76,27 @@ class Session:
 
     async def intend(self, name: str, marker: Any) -> None:
         """Write that it is about to be done."""
-        if self._journal is not None and self._claim is not None:
-            await self._journal.intend(self._claim, name, marker)
+        await self._write(lambda journal, claim: journal.intend(claim, name, marker))
         self._effects[name] = Effect(marker, time.time())
 
     async def record(self, name: str, outcome: dict[str, Any], request_id: str | None) -> None:
         """Write what became of it."""
-        if self._journal is not None and self._claim is not None:
-            await self._journal.record(self._claim, name, outcome, request_id)
+        await self._write(lambda journal, claim: journal.record(claim, name, outcome, request_id))
         known = self._effects[name]
         self._effects[name] = Effect(known.marker, known.intended_at, outcome, request_id)
         self.log.info("effect.recorded", effect=name, outcome=outcome, openstack_request_id=request_id)
 
     async def remember(self, name: str, value: Any) -> None:
         """Write a value that a later run must find."""
-        if self._journal is not None and self._claim is not None:
-            await self._journal.remember(self._claim, name, value)
+        await self._write(lambda journal, claim: journal.remember(claim, name, value))
         self._effects[name] = Effect(None, time.time(), {"value": value})
+
+    async def _write(self, write: Callable[[Journal, Claim], Awaitable[None]]) -> None:
+        """`ClaimLost` where another worker has taken the request over."""
+        began = time.monotonic()
+        if self._journal is not None and self._claim is not None:
+            await write(self._journal, self._claim)
+        self._sure_at = began
 
     # What is told.
 
@@ -101,8 +109,11 @@ class Session:
             await self._note_progress(update.status, body)
         if update.final:
             self.finals.append(body)
-        else:
-            self._published.append(self._outbox.update(self.request.envelope, body, self.key))
+            return
+        if time.monotonic() - self._sure_at > _SURE:
+            # A worker that stood still must not tell on what another has told to its end.
+            await self._write(lambda journal, claim: journal.still(claim))
+        self._published.append(self._outbox.update(self.request.envelope, body, self.key))
 
     async def _note_progress(self, status: str, body: dict[str, Any]) -> None:
         """It never falls; written down before it is told, so that a later run begins where this one was."""

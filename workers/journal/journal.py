@@ -20,6 +20,7 @@ from workers.journal.operations import (
     Record,
     Release,
     Settle,
+    Still,
     to_json,
 )
 from workers.journal.owners import Owner, new_owner
@@ -83,6 +84,10 @@ class Journal:
     def remember(self, claim: Claim, name: str, value: Any) -> "asyncio.Future[None]":
         """Note a value that a later run must find."""
         return self._opened()[1].submit(Intend(claim, name, "null", time.time(), to_json({"value": value})))
+
+    def still(self, claim: Claim) -> "asyncio.Future[None]":
+        """`ClaimLost` where the request is another's by now."""
+        return self._opened()[1].submit(Still(claim))
 
     def finish(self, claim: Claim, result: dict[str, Any], updates: list[dict[str, Any]]) -> "asyncio.Future[None]":
         """Note the result and the final status updates; `ClaimLost` where another is at it."""

@@ -211,9 +211,21 @@ class Finish:
         ]  # fmt: skip
         if _count(connection, _FINISH, rows) == len(rows):
             return [None] * len(rows)
-        return [None if one._is_mine(connection) else ClaimLost(one.claim.key) for one in operations]
+        return Still.run_all(connection, [Still(one.claim) for one in operations])
 
-    def _is_mine(self, connection: Connection) -> bool:
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """Whether a request is still whose it was."""
+
+    claim: Claim
+
+    @staticmethod
+    def run_all(connection: Connection, operations: list["Still"]) -> list[Any]:
+        """None, or `ClaimLost`."""
+        return [None if one._holds(connection) else ClaimLost(one.claim.key) for one in operations]
+
+    def _holds(self, connection: Connection) -> bool:
         columns = schema.requests.c
         claim = connection.execute(select(columns.claim).where(columns.key == self.claim.key)).scalar()
         return claim == self.claim.token
