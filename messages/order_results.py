@@ -105,13 +105,15 @@ def soft_down_result(order: SoftDown, outcomes: Sequence[InstanceOutcome], now: 
     )
 
 
-def unread_order_result(message: Mapping[str, Any], failure: Refused, now: datetime) -> Result:
-    """The failing result of an order that could not be read: what can be echoed of it is."""
+def unread_order_result(
+    message: Mapping[str, Any], failure: Refused, now: datetime, *, changed: bool = False
+) -> Result:
+    """The failing result of an order that could not be read, or ended unforeseen: what can be echoed of it is."""
     if "instanceList" in message:
         instances = [(one, InstanceOutcome(None, failure)) for one in _objects(message, "instanceList")]
         return _soft_down_result(message, instances, failure, now)
     outcomes = [
-        ProductOutcome(product, product.get("instanceId"), None, changed=False)
+        ProductOutcome(product, product.get("instanceId"), None, changed=changed)
         for product in _objects(message, "productList")
     ]
     order_type = message.get("orderType")

@@ -25,6 +25,7 @@ from workers.identity.verifier import TokenVerifier
 from workers.journal import Journal
 from workers.outbox import Outbox
 from workers.publisher import Publisher
+from workers.refusals import Refusals
 from workers.settings import Settings
 from workers.telemetry import Metrics
 from workers.topology import INPUT_QUEUES, UNDELIVERED_QUEUE
@@ -82,6 +83,7 @@ class Worker:
         self._upkeep = Upkeep(self._broker_url, settings.retry_delays, on_mismatch=self.stop)
         self.publisher = Publisher(self._broker_url, on_missing=self._upkeep.soon)
         self._outbox = Outbox(self.publisher, on_returned=self._upkeep.soon)
+        self._refusals = Refusals(self._outbox, self._policy, self.metrics)
         self.dispatcher = Dispatcher(
             cloud=self.cloud,
             identity=self._identity(),
@@ -184,12 +186,15 @@ class Worker:
         self._upkeep.close()
         await self.consumer.close()
         await self.publisher.close()
-        await self.journal.close()
+        # Calls that are under way end before others may take their requests over.
         await self.cloud.close()
+        await self.journal.close()
 
     def _deliver(self, delivery: Delivery) -> None:
         if delivery.envelope.queue == UNDELIVERED_QUEUE:
-            moving = asyncio.get_running_loop().create_task(move_to_dead(delivery, self._outbox, self._policy))
+            moving = asyncio.get_running_loop().create_task(
+                move_to_dead(delivery, self._outbox, self._refusals, self.dispatcher.give_up)
+            )
             self._moving.add(moving)
             moving.add_done_callback(self._moving.discard)
         else:

@@ -3,11 +3,12 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid5
 
 import structlog
 
+from handlers.abandoned import ends_of
 from handlers.catalogue import Handler
 from handlers.cloud import Cloud, Project
 from handlers.context import Errand, Policy, Watches
@@ -119,6 +120,22 @@ class Dispatcher:
         task = asyncio.get_running_loop().create_task(self.handle(delivery))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def give_up(self, envelope: Envelope, refused: Refused) -> bool:
+        """End what was begun of a request on whose message the broker gave up; False where nothing was.
+
+        It has its one result and its final updates by the way of every request: what was answered stays the answer.
+        `GivenBack` where another worker is at it, `JournalError` where that cannot be told.
+        """
+        try:
+            request = replace(intake.read(envelope), given_up=refused)
+        except (intake.Ignored, intake.Unfit):
+            return False
+        for known in await self._journal.find(request.name) if request.name is not None else ():
+            if known.key == request.key(known.tenant) and known.digest == request.digest:
+                await self._carry_out(request, known.key, Requester(known.tenant), time.monotonic())
+                return True
+        return False
 
     async def drain(self, seconds: float) -> None:
         """Wait for what is under way; what has not ended by then is left to the next worker."""
@@ -255,6 +272,8 @@ class Dispatcher:
                 await self._repeat(request, key, Result.restored(outcome.result), outcome)
             case Conflict():
                 await self._refusals.conflict(request)
+            case Elsewhere() if request.given_up is not None:
+                raise GivenBack
             case Elsewhere():
                 pass_word = requester.pass_word or new_pass()
                 await self._journal.give_pass(key, hash_of(pass_word))
@@ -286,6 +305,8 @@ class Dispatcher:
         request, park = session.request, None
         attempts = begun.attempts if isinstance(begun, Resumed) else 0
         try:
+            if request.given_up is not None:
+                raise request.given_up
             if isinstance(begun, Begun) and (refused := self._stale(request, session.operator)):
                 raise refused
             result = await self._in_turn(session, begun.claim, project_id, received_at)
@@ -299,9 +320,9 @@ class Dispatcher:
                 await self._put_off(session, begun, decision, attempts)
                 return
             # What was answered already stays the answer, whatever goes wrong with telling its course.
-            result = told or self._refusals.result(request, decision.refused)
+            result = told or self._refusals.result(request, decision.refused, changed=session.any_begun)
             park = decision.refused if decision.park else None
-            self._end_order(session)
+            self._end(session)
             session.log.info("request.failed", why=decision.refused.detail, reason=decision.refused.reason)
         await self._journal.finish(begun.claim, result.stored(), session.finals)
         await session.publish_end(result)
@@ -391,12 +412,18 @@ class Dispatcher:
         )  # fmt: skip
         self._metrics.event("retried")
 
-    def _end_order(self, session: Session) -> None:
-        """An order that ended outside its handler still has its one final update."""
-        order = session.request.work
-        if isinstance(order, Order) and not any(body["resource"] == "order" for body in session.finals):
-            update = order_update(order, OrderStatus.FAILED, session.progress)
-            session.finals.append(update_body(session.request.message_id, session.request.operation, update))
+    def _end(self, session: Session) -> None:
+        """What ended outside its handler still has its one final update for each resource."""
+        request = session.request
+        ends = ends_of(request.work, session.told, session.effects())
+        if isinstance(request.work, Order):
+            ends.append(order_update(request.work, OrderStatus.FAILED, session.progress))
+        known = {(body["resource"], body["id"]) for body in session.finals}
+        session.finals += [
+            update_body(request.message_id, request.operation, end)
+            for end in ends
+            if (end.resource, end.id) not in known
+        ]
 
     async def _repeat(self, request: Request, key: str, result: Result, known: Known | None = None) -> None:
         """Give a known request's result to whoever asks again; and what was finished and not published, too."""

@@ -33,15 +33,29 @@ class Refusals:
         self._policy = policy
         self._metrics = metrics
 
-    def result(self, request: Request, refused: Refused) -> Result:
-        """What the requester is told, in the shape of what was asked."""
-        return self._result(request.envelope, refused, request.message if request.kind is Kind.ORDER else None)
+    def result(self, request: Request, refused: Refused, *, changed: bool = False) -> Result:
+        """What the requester is told, in the shape of what was asked; `changed`: something may have been done."""
+        order = request.message if request.kind is Kind.ORDER else None
+        return self._result(request.envelope, refused, order, changed=changed)
 
-    def _result(self, envelope: Envelope, refused: Refused, order: Mapping[str, Any] | None) -> Result:
+    def _result(
+        self, envelope: Envelope, refused: Refused, order: Mapping[str, Any] | None, *, changed: bool = False
+    ) -> Result:
         if order is None:
             return Result.refusal(refused)
         # Nothing remembers this result: it must be the same, byte for byte, when the message comes again.
-        return unread_order_result(order, refused, self._policy.billing_time(intake.published_at(envelope)))
+        time = self._policy.billing_time(intake.published_at(envelope))
+        return unread_order_result(order, refused, time, changed=changed)
+
+    async def undelivered(
+        self, envelope: Envelope, operation: str | None, refused: Refused, order: Mapping[str, Any] | None
+    ) -> None:
+        """Answer what never came to be a request, where there is somebody to hear it."""
+        if operation is not None or intake.reply_queue(envelope) is not None:
+            result = self._result(envelope, refused, order)
+            await self._tell(
+                envelope, operation or "unknown", f"undelivered:{intake.fingerprint(envelope)}", result, order
+            )
 
     async def turn_away(self, envelope: Envelope, unfit: intake.Unfit) -> None:
         """Answer a message that is wrong in form, and park it where nobody may hear the answer."""

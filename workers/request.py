@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from messages.errors import Refused
 from messages.orders import SoftDown
 from workers.envelope import Envelope
 from workers.journal import Kind
@@ -28,6 +29,8 @@ class Request:
     work: Any
     message: Mapping[str, Any]
     token: str | None = field(default=None, repr=False)
+    #: Why it is only ended, not carried out: the broker gave up on its message.
+    given_up: Refused | None = None
 
     @property
     def message_id(self) -> str | None:

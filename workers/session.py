@@ -74,6 +74,11 @@ class Session:
         """All that is known, in the order in which it was meant."""
         return self._effects
 
+    @property
+    def any_begun(self) -> bool:
+        """Whether anything may have been done to the cloud."""
+        return any(not (one.refused or one.is_memory) for one in self._effects.values())
+
     async def intend(self, name: str, marker: Any) -> None:
         """Write that it is about to be done."""
         await self._write(lambda journal, claim: journal.intend(claim, name, marker))

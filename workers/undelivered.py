@@ -1,20 +1,22 @@
 """What the broker could not route or gave up on: answered where it says where to, then moved to the dead letters."""
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 
-from handlers.context import Policy
 from messages.codes import Code
 from messages.errors import Refused, wrong
-from messages.order_results import unread_order_result
-from messages.results import Result
 from messages.wire import decode
 from workers import intake
+from workers.admission import GivenBack
 from workers.consumer import Delivery
 from workers.envelope import Envelope
+from workers.journal import ClaimLost, JournalError
 from workers.outbox import Outbox
+from workers.refusals import Refusals
 from workers.topology import COMMANDS_EXCHANGE, INPUT_QUEUES, ORDERS_QUEUE, UNDELIVERED_EXCHANGE, UNDELIVERED_QUEUE
 
 log = structlog.get_logger()
@@ -23,7 +25,13 @@ log = structlog.get_logger()
 _REASONS = {"expired": "deadline", "maxlen": "queue_full"}
 
 
-async def move_to_dead(delivery: Delivery, outbox: Outbox, policy: Policy) -> None:
+#: Seconds before what another worker is at, or the journal cannot tell of, is looked at again.
+_AGAIN = 2.0
+#: Ends what was begun of a request (`Dispatcher.give_up`); False where nothing was.
+GiveUp = Callable[[Envelope, Refused], Awaitable[bool]]
+
+
+async def move_to_dead(delivery: Delivery, outbox: Outbox, refusals: Refusals, give_up: GiveUp) -> None:
     """Answer it as what it is, park it without its secrets, settle it."""
     envelope = delivery.envelope
     death = _last_death(envelope)
@@ -31,11 +39,15 @@ async def move_to_dead(delivery: Delivery, outbox: Outbox, policy: Policy) -> No
     refused = wrong("operation", "there is no such operation")
     if death is not None:
         refused = Refused(Code.FAILED, reason=death.reason, detail=f"the broker gave up on it in {death.queue}")
-    operation, result = _answer(envelope, death is not None and death.was_order, refused, policy)
-    if operation is not None or intake.reply_queue(envelope) is not None:
-        key = f"undelivered:{intake.fingerprint(envelope)}"
-        for one in outbox.result(envelope, operation or "unknown", key, result):
-            await one
+    try:
+        if death is None or not await give_up(death.as_it_came(envelope), refused):
+            message, is_order = _read(envelope), death is not None and death.was_order
+            operation = intake.operation_of(envelope, message, is_order)
+            await refusals.undelivered(envelope, operation, refused, message if is_order else None)
+    except (ClaimLost, GivenBack, JournalError):
+        await asyncio.sleep(_AGAIN)
+        delivery.requeue()
+        return
     origin = death.queue if death is not None else UNDELIVERED_QUEUE
     route = death.route if death is not None else None
     await outbox.park(envelope, refused, intake.attempts(envelope), origin, route)
@@ -52,6 +64,11 @@ class _Death:
     was_order: bool
     #: Exchange and routing key by which it had come; None where that was a retry queue, which has kept them.
     route: tuple[str, str] | None
+
+    def as_it_came(self, envelope: Envelope) -> Envelope:
+        """The message as a worker had it."""
+        exchange, routing_key = self.route or ("", self.queue)
+        return replace(envelope, queue=self.queue, exchange=exchange, routing_key=routing_key)
 
 
 def _last_death(envelope: Envelope) -> _Death | None:
@@ -70,12 +87,8 @@ def _last_death(envelope: Envelope) -> _Death | None:
     return _Death(queue, reason, was_order, (exchange, key) if exchange else None)
 
 
-def _answer(envelope: Envelope, is_order: bool, refused: Refused, policy: Policy) -> tuple[str | None, Result]:
+def _read(envelope: Envelope) -> dict[str, Any]:
     try:
-        message = decode(envelope.body, envelope.content_type, envelope.content_encoding)
+        return decode(envelope.body, envelope.content_type, envelope.content_encoding)
     except Refused:
-        message = {}
-    result = Result.refusal(refused)
-    if is_order:
-        result = unread_order_result(message, refused, policy.billing_time(intake.published_at(envelope)))
-    return intake.operation_of(envelope, message, is_order), result
+        return {}

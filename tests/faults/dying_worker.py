@@ -215,8 +215,12 @@ def _hold_at_the_wire(holder: Holder) -> None:
 
 
 def _hold_the_waiting(holder: Holder) -> None:
-    """The first wait after the effect was written down."""
-    following = Feed.next
+    """The first wait after the effect was written down, by this run or an earlier one."""
+    following, begin = Feed.next, Session.__init__
+
+    def begin_knowing(self: Session, request: Any, *arguments: Any) -> None:
+        begin(self, request, *arguments)
+        holder.recorded |= {(request.envelope.message_id, name) for name, one in self.effects().items() if one.outcome}
 
     async def next_or_hold(self: Feed[Any], *arguments: Any) -> Any:
         for request, effect in list(holder.recorded):
@@ -225,6 +229,7 @@ def _hold_the_waiting(holder: Holder) -> None:
         return await following(self, *arguments)
 
     Feed.next = next_or_hold  # type: ignore[method-assign]
+    Session.__init__ = begin_knowing  # type: ignore[method-assign]
 
 
 def _hold_confirms(holder: Holder) -> None:

@@ -117,6 +117,9 @@ class ReadJournal(Journal):
         self.remembered[name] = value
         return _done(None)
 
+    def still(self, claim: Claim) -> "asyncio.Future[None]":
+        return _done(None)
+
     def finish(self, claim: Claim, result: dict[str, Any], updates: list[dict[str, Any]]) -> "asyncio.Future[None]":
         return _done(None)
 
