@@ -451,6 +451,27 @@ def test_a_retry_queue_holds_a_pass_and_no_token(own: Guarded, simulated: Simula
     assert workshop.tenant().actions(order["productList"][0]["instanceId"]).count("resize") == 1
 
 
+def test_a_parked_order_is_authorised_by_the_operator_who_replays_it(own: Guarded) -> None:
+    """Its token was refused, and is masked: it proves nothing. What he did is recorded."""
+    workshop = own.workshop
+    workshop.worker()
+    server_id = workshop.tenant().make_server(disk=None)
+    order = own.order(server_id, token=own.token(exp=int(time.time()) - 3600))
+    with Requester(workshop.broker_url) as requester:
+        message_id = requester.order(json.dumps(order))
+        order_refused(requester.order_result_of(message_id))
+        eventually(lambda: requester.depth("ecs.dead") == 1)
+        done = workshop.command("dead", "replay", "--yes", "--operator", "night-shift", "-o", "json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        replayed = requester.wait(lambda one: one.correlation_id == message_id and one.body.get("code") == 200, 60)
+        assert replayed.body["data"]["orderId"] == order["orderId"]
+        # A copy of it without the operator is a forgery still.
+        order_refused(requester.order_result_of(requester.order(json.dumps(order | {"token": "***"}))))
+    assert workshop.tenant().actions(server_id).count("resize") == 1
+    assert "night-shift" in workshop.logs()
+    assert "night-shift" in workshop.journal_dump()
+
+
 # What the operator is told.
 
 
