@@ -123,6 +123,11 @@ class Effects:
         """Whether anything at all may have been done to the cloud for this request."""
         return any(not (one.refused or one.is_memory) for one in self._ledger.effects().values())
 
+    @property
+    def any_done(self) -> bool:
+        """Whether anything is known to have been done to the cloud for this request."""
+        return any(one.done and not one.is_memory for one in self._ledger.effects().values())
+
     def age(self, name: str) -> float:
         """Seconds since it was meant to be done; 0 where it was not. A clock that jumps meanwhile does not count."""
         if name in self._meant:

@@ -12,7 +12,7 @@ from typing import Any
 from messages.codes import Code
 from messages.errors import Refused
 from messages.fields import MAX_NAME
-from messages.orders import MAX_PRODUCTS, Order, SoftDown
+from messages.orders import MAX_PRODUCTS, TIME_FORM, Order, SoftDown
 from messages.results import Result
 from messages.secrets import mask
 from messages.wire import fits
@@ -233,4 +233,4 @@ def _envelope(data: Callable[[_Echo], dict[str, Any]], failure: Refused | None) 
 
 
 def _written(now: datetime) -> str:
-    return now.strftime("%Y-%m-%d %H:%M:%S")
+    return now.strftime(TIME_FORM)

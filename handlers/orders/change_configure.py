@@ -8,14 +8,16 @@ from handlers import compute, volumes
 from handlers.context import Context
 from handlers.errors import NotFound
 from handlers.orders import steps
-from handlers.orders.acts import write_fee_data
+from handlers.orders.acts import server_now, write_fee_data
 from handlers.orders.course import Course
+from handlers.orders.fee_data import ORDER_ID, STATUS_TIME
+from handlers.orders.newest import SUPERSEDED, refuse_superseded, time_of
 from handlers.orders.pictures import as_it_is, take_picture
 from handlers.orders.plan import Change, plan_changes
 from handlers.orders.undertaking import Outcomes, all_of, all_undone, carry_out
-from handlers.servers import find_server
+from handlers.servers import CHARGE_TYPE, find_server
 from messages.order_results import ProductOutcome
-from messages.orders import ChangeConfigure
+from messages.orders import TIME_FORM, ChangeConfigure
 from messages.orders.change_configure import ChangedProduct
 from messages.results import Result
 from messages.status import OrderStatus
@@ -34,8 +36,10 @@ class _Changing:
         self.context = context
         self.course = Course(order, context)
         self._changes: list[Change] = []
+        self._has_looked = False
 
     async def plan(self) -> Any:
+        self._has_looked = True
         return [change.to_json() for change in await plan_changes(self.order, self.context)]
 
     def recall(self, plan: Any) -> None:
@@ -43,6 +47,7 @@ class _Changing:
 
     async def do(self) -> None:
         context, course = self.context, self.course
+        await self._check_newest()
         resizing = [change for change in self._changes if change.resizes]
         growths = [growth for change in self._changes for growth in change.growths]
         if resizing:
@@ -56,12 +61,31 @@ class _Changing:
             await all_of(steps.confirm(change, context, course) for change in resizing)
         await all_of(self._note_payment(change) for change in self._changes)
 
+    async def _check_newest(self) -> None:
+        """What an earlier run meant to begin may not have begun, and a newer order may have come in between."""
+        if self._has_looked or self.context.effects.any_done:
+            return
+        for change in self._changes:
+            refuse_superseded(self.order, await server_now(change.server_id, self.context), self.context)
+
     async def _note_payment(self, change: Change) -> None:
-        bill_type = self.order.heading.bill_type
-        metadata = {"order_id": self.order.name} | ({"charge_type": bill_type} if bill_type else {})
+        bill_type, time = self.order.heading.bill_type, time_of(self.order, self.context)
+        metadata = {ORDER_ID: self.order.name}
+        if bill_type is not None:
+            metadata[CHARGE_TYPE] = bill_type
+        if time is not None:
+            metadata[STATUS_TIME] = time.strftime(TIME_FORM)
         await write_fee_data(change.server_id, metadata, self.context)
 
+    @property
+    def _is_superseded(self) -> bool:
+        """Whether a newer order came in between: what the servers are now is not this one's to tell, nor to undo."""
+        failure = self.context.effects.recalled("failure")
+        return failure is not None and failure[0] == SUPERSEDED
+
     async def undo(self) -> None:
+        if self._is_superseded:
+            return
         await self.course.tell(OrderStatus.REVERTING)
         begun = self.context.effects.begun
         resizing = [change for change in self._changes if begun(f"resize:{change.server_id}")]
@@ -81,6 +105,8 @@ class _Changing:
         await steps.rescue(server, self.context)
 
     async def outcomes(self) -> Outcomes:
+        if self._is_superseded:
+            return await self.untouched()
         products = self.order.products
         ended = await asyncio.gather(*map(self._outcome, products, self._changes))
         for change, outcome in zip(self._changes, ended, strict=True):

@@ -9,6 +9,7 @@ from handlers.compute import AT_REST, Flavor, Server, get_limits, list_flavors
 from handlers.context import Context
 from handlers.disks import image_of, system_and_data
 from handlers.orders.instances import idle_server
+from handlers.orders.newest import refuse_superseded
 from handlers.orders.pictures import Picture, picture_of, volumes_of
 from handlers.servers import judge_state
 from handlers.volumes import Volume, gigabytes_left
@@ -64,7 +65,9 @@ class Change:
 
 async def plan_changes(order: ChangeConfigure, context: Context) -> list[Change]:
     """A change for each product, in its order, or `Refused`."""
-    servers = await asyncio.gather(*(_server_at_rest(product.instance_id, context) for product in order.products))
+    servers = await asyncio.gather(
+        *(_server_at_rest(product.instance_id, order, context) for product in order.products)
+    )
     flavors, volumes = await asyncio.gather(
         context.patiently(lambda: list_flavors(context.project)),
         asyncio.gather(*(volumes_of(server, context) for server in servers)),
@@ -84,8 +87,9 @@ class _Draft:
     more_ram: int
 
 
-async def _server_at_rest(server_id: str, context: Context) -> Server:
+async def _server_at_rest(server_id: str, order: ChangeConfigure, context: Context) -> Server:
     server = await idle_server(server_id, context)
+    refuse_superseded(order, server, context)
     if refused := judge_state(server, AT_REST):
         raise refused
     return server

@@ -12,7 +12,7 @@ from handlers.compute import ERROR, METADATA_STATES, Server
 from handlers.context import Context
 from handlers.orders.acts import change_metadata, declare
 from handlers.orders.course import Course
-from handlers.orders.fee_data import NEXT_FEE_TIME, read_time, written
+from handlers.orders.fee_data import NEXT_FEE_TIME, local_time, written
 from handlers.orders.instances import idle_server
 from handlers.orders.pictures import Picture, as_it_is, take_picture
 from handlers.orders.soft_down_mark import is_marked, mark, unmark
@@ -81,7 +81,7 @@ class _Renewing:
 
     def recall(self, plan: Any) -> None:
         # The term begins when it was first planned, however long ago that is.
-        self._now = read_time(plan["now"], self.context.policy.billing_zone) or self._now
+        self._now = local_time(plan["now"], self.context.policy.billing_zone) or self._now
         self._renewals = {one["server_id"]: Renewal(**one) for one in plan["renewals"]}
 
     async def do(self) -> None:
@@ -117,7 +117,7 @@ class _Renewing:
         )
 
     def _until(self, server: Server) -> str:
-        begin = _later(read_time(server.metadata.get(NEXT_FEE_TIME), self.context.policy.billing_zone), self._now)
+        begin = _later(local_time(server.metadata.get(NEXT_FEE_TIME), self.context.policy.billing_zone), self._now)
         try:
             return written(self.order.term.after(begin))
         except (ValueError, OverflowError):

@@ -7,7 +7,7 @@ the value `"0"` that mean "none".
 from messages.orders.change_configure import ChangeConfigure, ChangedProduct
 from messages.orders.items import Item, ItemKind, of_kind
 from messages.orders.new_servers import Customization, NewProduct, NewServers, Secrets
-from messages.orders.order import Heading, Order, OrderType
+from messages.orders.order import TIME_FORM, Heading, Order, OrderType, read_time
 from messages.orders.parsing import is_paid, name_of, order_type_of, parse_order
 from messages.orders.products import MAX_PRODUCTS, InstanceProduct
 from messages.orders.renew import Renew
@@ -17,6 +17,7 @@ from messages.orders.unsubscribe import Unsubscribe
 
 __all__ = [
     "MAX_PRODUCTS",
+    "TIME_FORM",
     "ChangeConfigure",
     "ChangedProduct",
     "Customization",
@@ -41,4 +42,5 @@ __all__ = [
     "of_kind",
     "order_type_of",
     "parse_order",
+    "read_time",
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -9,6 +10,8 @@ from messages.errors import wrong
 from messages.fields import name_in_routing_key, optional_word, word
 
 PRODUCT_LINE = "ECS"
+#: How the billing system writes a time, of its own time zone.
+TIME_FORM = "%Y-%m-%d %H:%M:%S"
 
 
 class OrderType(StrEnum):
@@ -25,6 +28,7 @@ class OrderType(StrEnum):
 class Heading:
     """Whose order it is. `name` is what it is known by: its orderId, a softDown's flowId.
 
+    `status_time` is of the billing time zone, which it does not say; None where it is missing or cannot be read.
     `ordered` is the message as it came, without secrets.
     """
 
@@ -35,6 +39,7 @@ class Heading:
     tenant: str | None
     bill_type: str | None
     ordered: Mapping[str, Any]
+    status_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,4 +81,13 @@ def read_heading(order_type: OrderType, message: Mapping[str, Any]) -> Heading:
         tenant=optional_word(message.get("tenant_id"), "tenant_id"),
         bill_type=optional_word(message.get("billType"), "billType"),
         ordered=message,
+        status_time=read_time(message.get("statusTime")),
     )
+
+
+def read_time(value: Any) -> datetime | None:
+    """A time as the billing system writes it, `2026-11-23 10:00:00`; None where it is none."""
+    try:
+        return datetime.strptime(value.strip(), TIME_FORM)  # noqa: DTZ007 - of a zone that is known elsewhere
+    except (AttributeError, ValueError):
+        return None
