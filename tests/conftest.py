@@ -22,12 +22,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fuzz", type=int, default=20_000, help="mutated messages through intake; a tenth through a worker"
     )
+    parser.addoption("--fuzz-seed", type=int, default=1, help="other messages for another number")
 
 
 @pytest.fixture(scope="session")
 def fuzz(request: pytest.FixtureRequest) -> int:
     """How many mutated messages are sent through intake, where a test does so."""
-    return int(request.config.getoption("--fuzz"))
+    return int(request.config.getoption("fuzz"))
+
+
+@pytest.fixture(scope="session")
+def fuzz_seed(request: pytest.FixtureRequest) -> int:
+    """Which ones."""
+    return int(request.config.getoption("fuzz_seed"))
 
 
 @pytest.fixture(scope="session")

@@ -152,7 +152,10 @@ def _described(refused: Refused) -> str:
 
 def _note_returned(published: "asyncio.Future[Published]", publication: Publication) -> None:
     if not published.cancelled() and published.result() is Published.RETURNED:
-        log.info("reply.nobody_waits", reply_to=publication.routing_key, message_id=publication.message_id)
+        log.info(
+            "reply.nobody_waits", reply_to=publication.routing_key, correlation_id=publication.correlation_id,
+            result_id=publication.message_id,
+        )  # fmt: skip
 
 
 def _one_line(text: str) -> str:

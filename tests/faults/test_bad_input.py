@@ -4,112 +4,21 @@ import json
 import re
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from kombu import Connection, Queue
 
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
-from sandbox.worker import WorkerProcess
 from tests.faults import amqp
-from tests.faults.corpus import PARAMETER, Case, Fate, cases, command, order, show
+from tests.faults.corpus import PARAMETER, Case, Fate, cases, order, show
+from tests.faults.ears import CONSUMED, GROWTH, PATIENCE, Ears, Outcome, ask_something_good, memory
 from tests.workshop import Workshop, eventually
 from workers.topology import declare, topology
 
-#: Seconds for one answer; a loaded machine is slow.
-PATIENCE = 60.0
-#: MiB by which the worker may have grown.
-GROWTH = 50
-CONSUMED = ("ecs.servers", "ecs.images", "ecs.orders", "ecs.undelivered")
 JWT = re.compile(r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]+")
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What came of a message: results to its `reply_to` and on `ecs.results`, copies in `ecs.dead`."""
-
-    replies: list[tuple[Any, str, int]] = field(default_factory=list)
-    results: list[tuple[Any, str, int, str]] = field(default_factory=list)
-    parked: list[str] = field(default_factory=list)
-
-
-class Ears(amqp.Hostile):
-    """Publishes anything and hears all that comes of it."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self._url = url
-        self.outcomes: dict[str, Outcome] = defaultdict(Outcome)
-        name = f"ears-{uuid.uuid4().hex[:8]}"
-        self.reply_to = f"{name}-replies"
-        for queue, hear in ((self.reply_to, self._hear_reply), (f"{name}-results", self._hear_result)):
-            self.channel.queue_declare(queue, exclusive=True)
-            self.channel.basic_consume(queue, hear, auto_ack=True)
-        self.channel.queue_bind(f"{name}-results", "ecs.results", "#")
-
-    def _hear_reply(self, _channel: Any, _method: Any, properties: Any, body: bytes) -> None:
-        found = json.loads(body)
-        heard = found["code"], found["message"], properties.headers["x-ecs-http-status"]
-        self.outcomes[properties.correlation_id].replies.append(heard)
-
-    def _hear_result(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        found = json.loads(body)
-        heard = found["code"], found["message"], properties.headers["x-ecs-http-status"], method.routing_key
-        self.outcomes[properties.correlation_id].results.append(heard)
-
-    def await_reply(self, tag: str, seconds: float = PATIENCE) -> Any:
-        """The code of the reply that goes by this correlation id."""
-        limit = time.monotonic() + seconds
-        while not self.outcomes[tag].replies:
-            assert time.monotonic() < limit, f"no answer to {tag}"
-            self._connection.process_data_events(0.05)
-        return self.outcomes[tag].replies[0][0]
-
-    def listen(self, seconds: float) -> None:
-        """Hear what comes within so many seconds."""
-        self._connection.process_data_events(seconds)
-
-    def take_parked(self) -> list[Any]:
-        """Everything in `ecs.dead`, taken out, as an operator's kombu reads it."""
-        found = []
-        with Connection(self._url) as connection:
-            queue = Queue("ecs.dead", no_declare=True)(connection.channel())
-            while (message := queue.get(no_ack=True)) is not None:
-                found.append(message)
-                self.outcomes[message.properties["correlation_id"]].parked.append(message.headers["x-ecs-error-code"])
-        return found
-
-    def depth(self, queue: str) -> int:
-        """How many messages wait in a queue."""
-        return int(self.channel.queue_declare(queue, passive=True).method.message_count)
-
-
-def memory(worker: WorkerProcess) -> float:
-    """MiB."""
-    return float(psutil.Process(worker.pid).memory_info().rss / 1024 / 1024)
-
-
-def ask_something_good(ears: Ears, case: Case, tag: str) -> None:
-    """A message that is right, behind a bad one in the same queue."""
-    properties = {
-        "content_type": "application/json",
-        "correlation_id": tag,
-        "message_id": tag,
-        "reply_to": ears.reply_to,
-    }
-    key, message = "server.show", show()
-    if case.routing_key.startswith("image."):
-        key, message = "image.show", command("image.show", image_id=str(uuid.uuid4()))
-    exchange = "ecs.commands"
-    if case.is_order:
-        exchange, key, message = "ecs.orders", "order.changeConfigure", order()
-    ears.publish(exchange, key, json.dumps(message).encode(), properties)
 
 
 def send(ears: Ears, case: Case, tag: str, *, replies: bool) -> str:
@@ -169,13 +78,13 @@ def bench(
 def test_every_bad_message_is_answered_or_parked_and_the_next_is_handled_as_ever(bench: Workshop) -> None:
     worker, broken = bench.running, list[str]()
     with Ears(bench.broker_url) as ears:
-        ask_something_good(ears, cases()[0], "warm")
+        ask_something_good(ears, "server.show", "warm")
         ears.await_reply("warm")
         before, sent = memory(worker), dict[str, tuple[Case, bool]]()
         for number, case in enumerate(cases()):
             for replies in (True, False):
                 sent[send(ears, case, f"{number}-{replies}", replies=replies)] = case, replies
-            ask_something_good(ears, case, f"good-{number}")
+            ask_something_good(ears, "order.x" if case.is_order else case.routing_key, f"good-{number}")
             assert ears.await_reply(f"good-{number}") in ("101.001033", "101.003033"), case.name
         eventually(lambda: not any(ears.depth(queue) for queue in CONSUMED))
         ears.listen(2.0)
@@ -201,30 +110,29 @@ def test_bodies_beyond_any_frame_are_parked_as_they_came_and_leave_no_memory(ben
         "lists": b'{"a":[' + b"[]," * 5_000_000 + b"[]]}", "bytes": b"\xfe" * 17_000_000, "deep": b"[" * 16_000_000,
     }  # fmt: skip
     with Ears(bench.broker_url) as ears:
-        ask_something_good(ears, cases()[0], "warm-2")
+        ask_something_good(ears, "server.show", "warm-2")
         ears.await_reply("warm-2")
         before = memory(worker)
         for name, body in bodies.items():
             given = {"content_type": "application/json", "correlation_id": name}
             ears.publish("ecs.commands", "server.show", body, given)
-            ask_something_good(ears, cases()[0], f"after-{name}")
+            ask_something_good(ears, "server.show", f"after-{name}")
             started = time.monotonic()
             assert ears.await_reply(f"after-{name}") == "101.001033"
             assert time.monotonic() - started < 30  # the heartbeat is 15 s
         eventually(lambda: ears.depth("ecs.dead") == len(bodies), PATIENCE)
-        parked = {one.properties["correlation_id"]: one.body for one in ears.take_parked()}
-        as_bytes = {name: body.encode() if isinstance(body, str) else bytes(body) for name, body in parked.items()}
-        assert {name: as_bytes[name] == body for name, body in bodies.items()} == {
+        parked = {one.tag: one.body for one in ears.take_parked()}
+        assert {name: parked[name] == body for name, body in bodies.items()} == {
             "json": True, "secret": False, "lists": True, "bytes": False, "deep": True,
         }  # fmt: skip
         for name in ("secret", "bytes"):  # what is no text may be a packed one
-            assert json.loads(as_bytes[name]) == {"masked": "***", "bytes": len(bodies[name])}
+            assert json.loads(parked[name]) == {"masked": "***", "bytes": len(bodies[name])}
         assert [ears.outcomes[name].results[0][:2] for name in bodies] == [(PARAMETER, "参数body不符合规范")] * len(
             bodies
         )
         # What is free goes back to the system as the worker goes on.
         for number in range(100):
-            ask_something_good(ears, cases()[0], f"on-{number}")
+            ask_something_good(ears, "server.show", f"on-{number}")
             ears.await_reply(f"on-{number}")
             if memory(worker) - before < GROWTH:
                 break
@@ -243,7 +151,7 @@ def test_a_direct_reply_to_gets_its_answer(bench: Workshop) -> None:
         assert ears.await_reply("direct-2") == PARAMETER
         forged = properties | {"correlation_id": "forged", "reply_to": "amq.rabbitmq.reply-to.forged"}
         ears.publish("ecs.commands", "server.show", b"{", forged)
-        ask_something_good(ears, cases()[0], "after-direct")
+        ask_something_good(ears, "server.show", "after-direct")
         assert ears.await_reply("after-direct") == "101.001033"
     assert "reply.nobody_waits" not in bench.logs()
 
@@ -265,7 +173,7 @@ def test_a_message_that_expired_is_answered_as_past_its_deadline(
         eventually(lambda: ears.depth("ecs.dead") == 2)
         ears.listen(1.0)
         assert [one[0] for one in ears.outcomes["late-order"].results] == ["101.001040"]
-        origins = {one.properties["correlation_id"]: one.headers["x-ecs-origin-queue"] for one in ears.take_parked()}
+        origins = {one.tag: one.headers["x-ecs-origin-queue"] for one in ears.take_parked()}
     assert origins == {"late": "ecs.servers", "late-order": "ecs.orders"}
 
 

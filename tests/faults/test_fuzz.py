@@ -1,8 +1,13 @@
-"""Mutated messages through intake: each is a request, nothing, or unfit, in time, and can be written again."""
+"""Mutated messages: through intake each is a request, nothing, or unfit, in time; through a worker none is lost.
+
+`pytest tests/faults/test_fuzz.py --fuzz 1000000` sends more of them, `--fuzz-seed 7` others.
+"""
 
 import json
+import re
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -13,8 +18,11 @@ from pika.frame import Header
 from messages.order_results import unread_order_result
 from messages.results import Result
 from messages.wire import decode, encode
+from sandbox.openstack import SimulatedOpenStack
 from tests.faults import amqp
+from tests.faults.ears import CONSUMED, GROWTH, PATIENCE, Ears, ask_something_good, memory
 from tests.faults.fuzz import Message, mutated, samples, stream
+from tests.workshop import Workshop
 from workers import intake
 from workers.envelope import Envelope
 from workers.headers import kept
@@ -82,9 +90,9 @@ def test_what_the_mutations_begin_with_is_right(index: int) -> None:
     assert check(Message(exchange, routing_key, json.dumps(body).encode(), {})) == "request"
 
 
-def test_mutated_messages_are_requests_or_refused_and_nothing_else(fuzz: int) -> None:
+def test_mutated_messages_are_requests_or_refused_and_nothing_else(fuzz: int, fuzz_seed: int) -> None:
     counts = {"ignored": 0, "request": 0, "unfit": 0}
-    for number, message in enumerate(stream(seed=1, number=fuzz)):
+    for number, message in enumerate(stream(fuzz_seed, fuzz)):
         try:
             counts[check(message)] += 1
         except Exception as error:
@@ -117,3 +125,40 @@ def test_any_value_in_any_field_is_read_or_refused(
     names = data.draw(st.lists(st.sampled_from(sorted(body)), min_size=1, max_size=3))
     changed = body | {name: data.draw(TREES) for name in names}
     check(Message(exchange, routing_key, json.dumps(changed).encode(), {}))
+
+
+def test_mutated_messages_through_a_worker_are_each_answered_or_parked(
+    declared: str, simulated: SimulatedOpenStack, tmp_path: Path, fuzz: int, fuzz_seed: int
+) -> None:
+    with Workshop(declared, simulated, tmp_path) as workshop, Ears(declared) as ears:
+        worker = workshop.worker(ECS_RETRY_DELAYS="1")
+        server_id = workshop.tenant().make_server(disk=None)
+        ask_something_good(ears, "server.show", "warm")
+        ears.await_reply("warm")
+        before, wanted = memory(worker), dict[str, Message]()
+        for number, message in enumerate(stream(fuzz_seed, fuzz // 10, server_id)):
+            tag = f"m-{number}"
+            replies = {"reply_to": ears.reply_to} if number % 2 else {}
+            given = {"message_id": tag, **replies, **message.properties, "correlation_id": tag}
+            ears.publish(message.exchange, message.routing_key, message.body, given)
+            sent = Message(message.exchange, message.routing_key, message.body, given)
+            if _is_heard(sent, ears.reply_to) and check(sent) != "ignored":
+                wanted[tag] = sent
+            if number % 50 == 0:
+                ask_something_good(ears, "server.show", f"good-{number}")
+                assert ears.await_reply(f"good-{number}") == "101.001033", f"after number {number}"
+        limit = time.monotonic() + PATIENCE * 3
+        while missing := [tag for tag in wanted if not ears.outcomes[tag].is_any]:
+            ears.listen(0.5)
+            ears.take_parked()
+            assert time.monotonic() < limit, [wanted[tag] for tag in missing[:3]]
+        assert memory(worker) - before < GROWTH
+        assert worker.terminate() == 0
+        assert {queue: ears.depth(queue) for queue in CONSUMED} == dict.fromkeys(CONSUMED, 0)
+    assert not re.search("Traceback|unforeseen|connection.down|channel_closed|internal", workshop.logs())
+
+
+def _is_heard(message: Message, reply_to: str) -> bool:
+    """Whether anybody hears of it: a reply queue that is gone costs nothing, and a command is answered there alone."""
+    named = message.properties.get("reply_to")
+    return message.exchange == "ecs.orders" or named in (None, "", b"\xff", reply_to) or str(named).startswith("ecs.")
