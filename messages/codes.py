@@ -2,6 +2,8 @@
 
 from enum import Enum
 
+from messages.secrets import mask_text
+
 
 class Code(Enum):
     """A result's code: its value on the wire, its message with a place for one word, its HTTP status."""
@@ -30,5 +32,5 @@ class Code(Enum):
         self.http = http
 
     def text_for(self, subject: str | None) -> str:
-        """The message, naming what it is about."""
-        return self.text.format(subject or "")
+        """The message, naming what it is about: that may be a word of the request's own."""
+        return self.text.format(mask_text(subject) if subject else "")
