@@ -4,6 +4,7 @@ import json
 import time
 import uuid
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,8 @@ class Ears(amqp.Hostile):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
+        #: Called with the properties and the body of each result on `ecs.results`.
+        self.on_result: Callable[[Any, bytes], Any] = lambda _properties, _body: None
         self.outcomes: dict[str, Outcome] = defaultdict(Outcome)
         name = f"ears-{uuid.uuid4().hex[:8]}"
         self.reply_to = f"{name}-replies"
@@ -64,6 +67,7 @@ class Ears(amqp.Hostile):
     def _hear_result(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         found = json.loads(body)
         heard = found["code"], found["message"], properties.headers["x-ecs-http-status"], method.routing_key
+        self.on_result(properties, body)
         self.outcomes[properties.correlation_id].results.append(heard)
 
     def await_reply(self, tag: str, seconds: float = PATIENCE) -> Any:

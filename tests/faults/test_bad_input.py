@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from messages.commands import Operation
+from messages.orders import OrderType
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from tests.faults import amqp
@@ -95,10 +97,40 @@ def test_every_bad_message_is_answered_or_parked_and_the_next_is_handled_as_ever
         assert {tag for tag in ears.outcomes if not tag.startswith("good-")} <= {*sent, "warm"}
         assert [one for one in parked if JWT.search(repr((one.body, one.headers)))] == []
         assert memory(worker) - before < GROWTH
+    # A publisher must not be able to invent labels: each would be kept for good.
+    assert set(re.findall('operation="([^"]*)"', worker.metrics())) <= {
+        *Operation, *(f"order.{kind}" for kind in OrderType), "order.unknown", "unknown",
+    }  # fmt: skip
     logs = bench.logs()
     assert not re.search("Traceback|unforeseen|connection.down|channel_closed", logs)
     assert not JWT.search(logs)
     assert all(isinstance(json.loads(line), dict) for line in logs.splitlines())
+
+
+def test_a_refusal_that_is_sent_again_is_the_same_byte_for_byte(bench: Workshop) -> None:
+    """Nothing remembers it: it is made anew when its message comes again."""
+    raw = dict[str, set[tuple[str, bytes]]]()
+    with Ears(bench.broker_url) as ears:
+        ears.on_result = lambda properties, body: raw.setdefault(properties.correlation_id, set()).add(
+            (properties.message_id, body)
+        )
+        for tag, exchange, key, body in (
+            ("order", "ecs.orders", "order.x", order(orderRoute="RDS")),
+            ("command", "ecs.commands", "server.show", show(server_id="x")),
+            ("lost", "ecs.commands", "volume.create", show(operation="server.show")),
+        ):
+            given = {
+                "content_type": "application/json",
+                "message_id": tag,
+                "correlation_id": tag,
+                "timestamp": 1_700_000_000,
+            }
+            for _ in range(2):
+                ears.publish(exchange, key, json.dumps(body).encode(), given)
+                ears.listen(1.2)  # the clock's second is another one
+        eventually(lambda: ears.depth("ecs.dead") == 6, PATIENCE)
+        ears.take_parked()
+    assert {tag: len(copies) for tag, copies in raw.items()} == {"order": 1, "command": 1, "lost": 1}
 
 
 def test_bodies_beyond_any_frame_are_parked_as_they_came_and_leave_no_memory(bench: Workshop) -> None:
