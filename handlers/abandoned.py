@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from handlers.effects import Effect
+from handlers.orders.making import create_effect, id_of
 from messages.codes import Code
 from messages.commands import PowerAction, PowerBatch
 from messages.images import CreateImage, DeleteImage, DeleteImages
@@ -19,8 +20,15 @@ def ends_of(work: Any, answered: Result | None, effects: Mapping[str, Effect]) -
     """The ends of what may have been told of; none for what was refused. An order's own end is not among them."""
     if isinstance(work, Order):
         touched = {name.partition(":")[2] for name, effect in effects.items() if not effect.is_memory}
-        return [_server(one, None) for one in work.instance_ids if one in touched]
+        named = [one for one in work.instance_ids if one in touched]
+        return [_server(one, None) for one in (*named, *_made(effects))]
     return _ends_of_command(work, answered.data) if answered is not None and answered.succeeded else []
+
+
+def _made(effects: Mapping[str, Effect]) -> list[str]:
+    """The servers that a `new` order has made."""
+    prefix = id_of(create_effect(""))
+    return [str(one.outcome["value"]) for name, one in effects.items() if name.startswith(prefix) and one.outcome]
 
 
 def _ends_of_command(work: Any, data: Any) -> list[Update]:

@@ -9,8 +9,10 @@ from handlers.image_changes import remove_image, remove_images, update_image
 from handlers.image_making import make_image
 from handlers.image_queries import show_image, show_images, show_private_images
 from handlers.orders.change_configure import change_configuration
+from handlers.orders.new_servers import create_servers
 from handlers.orders.renew import renew_servers
 from handlers.orders.soft_down import take_down
+from handlers.orders.unsubscribe import end_subscription
 from handlers.power import act_on_server
 from handlers.server_queries import show_server, show_servers
 from handlers.tags import show_tags, update_tags
@@ -24,7 +26,7 @@ from messages.images import (
     ShowImage,
     UpdateImage,
 )
-from messages.orders import ChangeConfigure, Renew, SoftDown
+from messages.orders import ChangeConfigure, NewServers, Renew, SoftDown, Unsubscribe
 from messages.results import Result
 from messages.servers import ListServers, ListTags, ShowServer, UpdateTags
 
@@ -50,4 +52,6 @@ HANDLERS: dict[type, Handler] = {
     ChangeConfigure: change_configuration,
     Renew: renew_servers,
     SoftDown: take_down,
+    NewServers: create_servers,
+    Unsubscribe: end_subscription,
 }

@@ -149,14 +149,17 @@ class Cloud:
         return found
 
     async def owner_of(self, server_id: str) -> str | None:
-        """The id of the project that owns a server; None where there is none, or no admin cloud to ask."""
+        """The id of the project that owns a server, or did until it was deleted.
+
+        None where none is known, or there is no admin cloud to ask.
+        """
         if self._settings.admin_cloud is None:
             return None
         admin = await self.admin()
         try:
             reply = await admin.get(Service.COMPUTE, f"/servers/{server_id}")
         except NotFound:
-            return None
+            return await _former_owner(admin, server_id)
         owner: str = reply.body["server"]["tenant_id"]
         return owner
 
@@ -315,6 +318,13 @@ class Project:
     def close(self) -> None:
         """Close the connection's sockets; a call under way ends first."""
         self._connection.close()
+
+
+async def _former_owner(admin: Project, server_id: str) -> str | None:
+    """Nova remembers what is deleted until its tables are cleaned up."""
+    filters = {"all_tenants": "1", "deleted": "true", "uuid": server_id}
+    reply = await admin.get(Service.COMPUTE, "/servers/detail", filters)
+    return next((str(one["tenant_id"]) for one in reply.body["servers"] if one["id"] == server_id), None)
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from handlers.cloud import Project, Reply, Service
 from messages.commands import Force, Power
@@ -42,7 +43,12 @@ class Server:
     image_id: str | None
     metadata: Mapping[str, str]
     volume_ids: tuple[str, ...]
+    #: Those of its volumes that Nova deletes with it.
+    mortal_volume_ids: frozenset[str] = frozenset()
+    created: str = ""
     locked: bool = False
+    #: Why it is in ERROR, in Nova's words.
+    fault: str | None = None
     #: All that Nova says, for views; two servers are not told apart by it.
     body: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -61,6 +67,7 @@ class Server:
         """A server from Nova's JSON."""
         flavor = body["flavor"]
         image = body.get("image")
+        volumes = body.get("os-extended-volumes:volumes_attached", ())
         return cls(
             id=body["id"],
             project_id=body["tenant_id"],
@@ -73,8 +80,11 @@ class Server:
             disk=flavor["disk"],
             image_id=image["id"] if image else None,
             metadata=body.get("metadata") or {},
-            volume_ids=tuple(volume["id"] for volume in body.get("os-extended-volumes:volumes_attached", ())),
+            volume_ids=tuple(volume["id"] for volume in volumes),
+            mortal_volume_ids=frozenset(one["id"] for one in volumes if one.get("delete_on_termination")),
+            created=body.get("created") or "",
             locked=bool(body.get("locked")),
+            fault=(body.get("fault") or {}).get("message"),
             body=body,
         )
 
@@ -97,6 +107,7 @@ class ComputeLimits:
 
     cores_left: int | None
     ram_left: int | None
+    instances_left: int | None
 
 
 async def get_server(project: Project, server_id: str) -> Server:
@@ -109,6 +120,21 @@ async def list_servers(project: Project, **filters: str) -> list[Server]:
     """All of the project's servers that match; a call for each thousand."""
     found = await project.get_all(Service.COMPUTE, "/servers/detail", "servers", filters)
     return [Server.from_api(server) for server in found]
+
+
+async def create_server(project: Project, server: Mapping[str, Any]) -> Reply:
+    """Have a server made; its id is `body["server"]["id"]`. It is listed as soon as this is answered."""
+    return await project.post(Service.COMPUTE, "/servers", {"server": dict(server)})
+
+
+async def delete_server(project: Project, server_id: str) -> Reply:
+    """Delete a server, in whatever state, unless it is locked; it is gone (`NotFound`) some time later."""
+    return await project.delete(Service.COMPUTE, f"/servers/{server_id}")
+
+
+async def unlock(project: Project, server_id: str) -> Reply:
+    """Undo a lock; only an admin may undo an admin's."""
+    return await _act(project, server_id, {"unlock": None})
 
 
 async def change_power(project: Project, server_id: str, power: Power, force: Force) -> Reply:
@@ -207,6 +233,17 @@ async def list_flavors(project: Project) -> list[Flavor]:
     return [Flavor(flavor["id"], flavor["name"], flavor["vcpus"], flavor["ram"], flavor["disk"]) for flavor in found]
 
 
+async def list_zones(project: Project) -> set[str]:
+    """The names of the availability zones in which servers can be made."""
+    reply = await project.get(Service.COMPUTE, "/os-availability-zone")
+    return {zone["zoneName"] for zone in reply.body["availabilityZoneInfo"] if zone["zoneState"]["available"]}
+
+
+async def get_key_pair(project: Project, name: str) -> None:
+    """`NotFound` where the service account has no such key pair: they are a user's, not a project's."""
+    await project.get(Service.COMPUTE, f"/os-keypairs/{quote(name, safe='')}")
+
+
 async def get_limits(project: Project) -> ComputeLimits:
     """What is left of the project's quota."""
     reply = await project.get(Service.COMPUTE, "/limits")
@@ -214,6 +251,7 @@ async def get_limits(project: Project) -> ComputeLimits:
     return ComputeLimits(
         cores_left=_left(absolute["maxTotalCores"], absolute["totalCoresUsed"]),
         ram_left=_left(absolute["maxTotalRAMSize"], absolute["totalRAMUsed"]),
+        instances_left=_left(absolute["maxTotalInstances"], absolute["totalInstancesUsed"]),
     )
 
 

@@ -8,6 +8,7 @@ from handlers.deadlines import growing
 from handlers.errors import CloudRefusal, Conflict, NotFound
 from handlers.image_course import follow_creation
 from handlers.images import list_images, tag_image
+from handlers.marks import MARK
 from handlers.servers import find_server, unknown_server, wait_until_idle
 from messages.codes import Code
 from messages.errors import Refused
@@ -16,8 +17,6 @@ from messages.results import Result
 
 #: The states of which Nova makes an image.
 _STATES = frozenset({"ACTIVE", "SHUTOFF", "PAUSED", "SUSPENDED"})
-#: The property by which an image is found again by whoever goes on with the request.
-MARK = "ecs_request"
 TAG = "ECS"
 
 

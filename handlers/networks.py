@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from handlers.cloud import Project, Service
+from handlers.cloud import Project, Reply, Service
+from handlers.errors import Forbidden, NotFound
 
 Thing = Mapping[str, Any]
 #: Ids in one call; a URL has an end.
@@ -17,6 +18,66 @@ async def list_ports(project: Project, device_ids: Iterable[str]) -> list[Thing]
     for begin in range(0, len(wanted), _IDS):
         found += await project.get_all(Service.NETWORK, "/ports", "ports", {"device_id": wanted[begin : begin + _IDS]})
     return found
+
+
+async def find_ports(project: Project, port_ids: Iterable[str]) -> list[Thing]:
+    """Those of the ports that there are; a call for each hundred and fifty, none for none."""
+    wanted = sorted(set(port_ids))
+    found: list[Thing] = []
+    for begin in range(0, len(wanted), _IDS):
+        found += await project.get_all(Service.NETWORK, "/ports", "ports", {"id": wanted[begin : begin + _IDS]})
+    return found
+
+
+async def list_ports_described(project: Project, description: str) -> list[Thing]:
+    """The project's ports with this description."""
+    filters = {"description": description, "project_id": project.id}
+    return await project.get_all(Service.NETWORK, "/ports", "ports", filters)
+
+
+async def create_port(
+    project: Project, *, network_id: str, subnet_id: str, name: str, description: str, security_groups: Iterable[str]
+) -> Reply:
+    """A port with an address of this subnet, and these security groups (none: the default); `body["port"]["id"]`."""
+    wanted: dict[str, Any] = {
+        "network_id": network_id, "fixed_ips": [{"subnet_id": subnet_id}], "name": name, "description": description,
+    }  # fmt: skip
+    groups = list(security_groups)
+    return await project.post(
+        Service.NETWORK, "/ports", {"port": wanted | ({"security_groups": groups} if groups else {})}
+    )
+
+
+async def delete_port(project: Project, port_id: str) -> Reply:
+    """Delete a port; `NotFound` where it is gone."""
+    return await project.delete(Service.NETWORK, f"/ports/{port_id}")
+
+
+async def release_floating_ip(project: Project, floating_ip_id: str) -> Reply:
+    """Take a floating IP off its port; doing it twice is doing it once."""
+    return await project.put(Service.NETWORK, f"/floatingips/{floating_ip_id}", {"floatingip": {"port_id": None}})
+
+
+async def list_networks(project: Project) -> list[Thing]:
+    """The networks in which the project may put servers: its own and those that are shared; none that are external."""
+    found = await project.get_all(Service.NETWORK, "/networks", "networks", {"router:external": False})
+    return [one for one in found if one["project_id"] == project.id or one.get("shared")]
+
+
+async def list_security_groups(project: Project) -> list[Thing]:
+    """The project's security groups."""
+    return await project.get_all(Service.NETWORK, "/security-groups", "security_groups", {"project_id": project.id})
+
+
+async def ports_left(project: Project) -> int | None:
+    """What is left of the project's quota of ports; None where there is no limit, or the cloud does not tell."""
+    try:
+        reply = await project.get(Service.NETWORK, f"/quotas/{project.id}/details.json")
+    except (NotFound, Forbidden):
+        return None
+    quota = reply.body["quota"]["port"]
+    left: int = quota["limit"] - quota["used"] - quota["reserved"]
+    return left if quota["limit"] >= 0 else None
 
 
 async def list_floating_ips(project: Project) -> list[Thing]:

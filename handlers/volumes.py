@@ -1,5 +1,6 @@
 """Cinder: the calls that are made and the shapes that are read."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ class Volume:
     image_id: str | None
     updated: str
     name: str = ""
+    created: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
     #: What Cinder remembers of the image that it was made from.
     image: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -39,6 +42,8 @@ class Volume:
             image_id=(body.get("volume_image_metadata") or {}).get("image_id"),
             updated=body.get("updated_at") or body["created_at"],
             name=body.get("name") or "",
+            created=body["created_at"],
+            metadata=body.get("metadata") or {},
             image=body.get("volume_image_metadata") or {},
         )
 
@@ -53,6 +58,32 @@ async def list_volumes(project: Project, **filters: str) -> list[Volume]:
     """All of the project's volumes that match; a call for each thousand."""
     found = await project.get_all(Service.VOLUME, "/volumes/detail", "volumes", filters)
     return [Volume.from_api(volume) for volume in found]
+
+
+async def list_marked(project: Project, metadata: Mapping[str, str]) -> list[Volume]:
+    """All of the project's volumes with these items of metadata."""
+    return await list_volumes(project, metadata=json.dumps(dict(metadata)))
+
+
+async def create_volume(
+    project: Project, *, name: str, size: int, volume_type: str, image_id: str | None, metadata: Mapping[str, str]
+) -> Reply:
+    """Have a volume of so many GiB made, from an image where one is named; its id is `body["volume"]["id"]`."""
+    wanted: dict[str, Any] = {"name": name, "size": size, "volume_type": volume_type, "metadata": dict(metadata)}
+    if image_id is not None:
+        wanted["imageRef"] = image_id
+    return await project.post(Service.VOLUME, "/volumes", {"volume": wanted})
+
+
+async def delete_volume(project: Project, volume_id: str) -> Reply:
+    """Delete a volume that nothing uses: `available` or in an error; it is gone (`NotFound`) some time later."""
+    return await project.delete(Service.VOLUME, f"/volumes/{volume_id}")
+
+
+async def list_types(project: Project) -> set[str]:
+    """The names of the volume types that the project may use."""
+    found = await project.get_all(Service.VOLUME, "/types", "volume_types", {})
+    return {one["name"] for one in found}
 
 
 async def extend(project: Project, volume_id: str, size: int) -> Reply:
@@ -71,3 +102,29 @@ async def gigabytes_left(project: Project) -> int | None:
     absolute = reply.body["limits"]["absolute"]
     most: int = absolute["maxTotalVolumeGigabytes"]
     return None if most < 0 else most - int(absolute["totalGigabytesUsed"])
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeQuota:
+    """The project's quota, in all and by volume type."""
+
+    quotas: Mapping[str, Mapping[str, int]]
+
+    def left(self, name: str) -> int | None:
+        """What is left of one: `volumes`, `gigabytes`, `gigabytes_SSD` ...; None where there is no limit."""
+        quota = self.quotas.get(name)
+        if quota is None or quota["limit"] < 0:
+            return None
+        return quota["limit"] - quota["in_use"] - quota["reserved"]
+
+    @property
+    def largest(self) -> int | None:
+        """The most GiB of one volume; None where there is no limit."""
+        most = self.quotas.get("per_volume_gigabytes", {}).get("limit", -1)
+        return None if most < 0 else most
+
+
+async def get_quota(project: Project) -> VolumeQuota:
+    """What the project may have and has."""
+    reply = await project.get(Service.VOLUME, f"/os-quota-sets/{project.id}", {"usage": "True"})
+    return VolumeQuota({name: one for name, one in reply.body["quota_set"].items() if isinstance(one, dict)})

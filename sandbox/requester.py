@@ -143,6 +143,13 @@ class Requester:
         """How many messages wait in a queue."""
         return int(self._channel.queue_declare(queue, passive=True).message_count)
 
+    def take_all(self, queue: str) -> list[Any]:
+        """Take everything out of a queue; the bodies, which are JSON."""
+        taken = []
+        while (message := Queue(queue, no_declare=True)(self._channel).get(no_ack=True)) is not None:
+            taken.append(json.loads(message.body))
+        return taken
+
     def close(self) -> None:
         """Close the connection; the reply queue goes with it."""
         self._connection.release()

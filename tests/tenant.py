@@ -9,12 +9,14 @@ import openstack
 from openstack.config import OpenStackConfig
 
 COMPUTE, VOLUME = "2.67", "3.60"
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKr0Vb3ZbMZYd4Vq6nYQJQ3uW8jv0n5mJw0o3m3mZl8s test"  # of nobody
 
 
 class Tenant:
     """One project, logged in as its own user."""
 
     def __init__(self, clouds_yaml: Path, name: str) -> None:
+        self._clouds_yaml = clouds_yaml
         region = OpenStackConfig(config_files=[str(clouds_yaml)], load_envvars=False).get_one(name)
         self.connection = openstack.connection.Connection(config=region)
         self.flavors = {one.name: one.id for one in self.connection.compute.flavors()}
@@ -39,7 +41,9 @@ class Tenant:
             "name": name, "flavorRef": self.flavors[flavor], "networks": "none",
             "metadata": {"charge_type": "monthly"} if paid else {}, **fields,
         }  # fmt: skip
-        if disk is None:
+        if "block_device_mapping_v2" in fields:
+            pass  # disks of the caller's own
+        elif disk is None:
             body["imageRef"] = image or self.image
         else:
             body["block_device_mapping_v2"] = [
@@ -152,6 +156,67 @@ class Tenant:
         path = f"/servers/{server_id}/metadata"
         answer = self.connection.compute.post(path, json={"metadata": items}, microversion=COMPUTE)
         assert answer.status_code == 200, answer.text
+
+    def service_key(self) -> str:
+        """The name of a key pair that the service account has: whose key pairs are used is whose log-in is used."""
+        config = OpenStackConfig(config_files=[str(self._clouds_yaml)], load_envvars=False).get_one("ecs-worker")
+        with openstack.connection.Connection(config=config) as account:
+            body = {"keypair": {"name": "ecs-test", "type": "ssh", "public_key": PUBLIC_KEY}}
+            answer = account.compute.post("/os-keypairs", json=body, microversion=COMPUTE)
+            assert answer.status_code in (201, 409), answer.text
+        return "ecs-test"
+
+    def subnet(self) -> str:
+        """The id of its own subnet."""
+        listed = self.connection.network.get(f"/subnets?project_id={self.project_id}").json()["subnets"]
+        found: str = next(one["id"] for one in listed if one["name"].startswith("tenant-"))
+        return found
+
+    def ports(self) -> list[dict[str, Any]]:
+        """Its ports as Neutron shows them."""
+        found: list[dict[str, Any]] = self.connection.network.get(f"/ports?project_id={self.project_id}").json()[
+            "ports"
+        ]
+        return found
+
+    def servers_ever(self) -> list[dict[str, Any]]:
+        """Its servers, those that are gone among them."""
+        path = "/servers/detail?changes-since=2020-01-01T00:00:00Z"
+        found: list[dict[str, Any]] = self.connection.compute.get(path, microversion=COMPUTE).json()["servers"]
+        return found
+
+    def all_volumes(self) -> list[dict[str, Any]]:
+        """Its volumes."""
+        answer = self.connection.block_storage.get("/volumes/detail", microversion=VOLUME)
+        found: list[dict[str, Any]] = answer.json()["volumes"]
+        return found
+
+    def has_volume(self, volume_id: str) -> bool:
+        """Whether there is such a volume."""
+        return self.connection.block_storage.get(f"/volumes/{volume_id}", microversion=VOLUME).status_code == 200
+
+    def make_server_with_floating_ip(self, **fields: Any) -> tuple[str, str]:
+        """A running server in its own network, and the id of the floating IP of its port."""
+        networks = {one["name"]: one for one in self.connection.network.get("/networks").json()["networks"]}
+        own = next(one for name, one in networks.items() if name.startswith("tenant-"))
+        server_id = self.make_server(networks=[{"uuid": own["id"]}], **fields)
+        port = next(one["id"] for one in self.ports() if one["device_id"] == server_id)
+        body = {"floating_network_id": networks["public"]["id"], "port_id": port}
+        answer = self.connection.network.post("/floatingips", json={"floatingip": body})
+        assert answer.status_code == 201, answer.text
+        floating_ip: str = answer.json()["floatingip"]["id"]
+        self.later("network", f"/floatingips/{floating_ip}")
+        return server_id, floating_ip
+
+    def floating_ip(self, floating_ip_id: str) -> dict[str, Any]:
+        """A floating IP as Neutron shows it."""
+        listed = self.connection.network.get(f"/floatingips?id={floating_ip_id}").json()["floatingips"]
+        found: dict[str, Any] = listed[0]
+        return found
+
+    def adopt(self, server_id: str) -> None:
+        """Have a server deleted that somebody else made."""
+        self._made.append(server_id)
 
     def later(self, service: str, path: str) -> None:
         """Have something deleted when the servers are."""

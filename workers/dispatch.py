@@ -15,6 +15,7 @@ from handlers.context import Errand, Policy, Watches
 from handlers.deadlines import Deadline
 from handlers.effects import Effects
 from handlers.orders.course import order_update
+from handlers.orders.new_servers import has_secrets, needs_secrets
 from messages.codes import Code
 from messages.errors import EcsError, Postponed, Refused
 from messages.orders import Order
@@ -272,7 +273,7 @@ class Dispatcher:
                 await self._repeat(request, key, Result.restored(outcome.result), outcome)
             case Conflict():
                 await self._refusals.conflict(request)
-            case Elsewhere() if request.given_up is not None:
+            case Elsewhere() if request.given_up is not None or has_secrets(request.work):
                 raise GivenBack
             case Elsewhere():
                 pass_word = requester.pass_word or new_pass()
@@ -317,7 +318,7 @@ class Dispatcher:
             decision = decide(error, request.kind, attempts, age, self._limits.retry_delays, answered=told is not None)
             _log_unforeseen(session, error)
             if isinstance(decision, Retry):
-                await self._put_off(session, begun, decision, attempts)
+                await self._put_off(session, begun, decision, attempts, started)
                 return
             # What was answered already stays the answer, whatever goes wrong with telling its course.
             result = told or self._refusals.result(request, decision.refused, changed=session.any_begun)
@@ -393,13 +394,20 @@ class Dispatcher:
         too_old = self._admission.stale(request.envelope) if operator is None else None
         return too_old or intake.too_late(request.envelope)
 
-    async def _put_off(self, session: Session, begun: Begun | Resumed, retry: Retry, attempts: int) -> None:
+    async def _put_off(
+        self, session: Session, begun: Begun | Resumed, retry: Retry, attempts: int, started: float
+    ) -> None:
         """Give the request up and have the message come back; whoever gets it goes on where it was."""
         request = session.request
         if retry.counts and isinstance(request.work, Order):
             await session.tell(order_update(request.work, OrderStatus.WAITING_RETRY, session.progress))
         await session.flush()
         await self._journal.release(begun.claim, int(retry.counts), hash_of(session.pass_word))
+        if needs_secrets(request.work, session):
+            # A retry queue would have them masked: the message is held, and goes back to its queue as it came.
+            await asyncio.sleep(max(_LOOK_EVERY, min(retry.delay, HOLD - (time.monotonic() - started))))
+            session.log.info("request.given_back", attempt=attempts + int(retry.counts))
+            raise GivenBack
         await self._retry(request, retry, attempts, session.pass_word)
 
     async def _retry(self, request: Request, retry: Retry, attempts: int, pass_word: str) -> None:

@@ -27,10 +27,11 @@ _PROGRESS = {
 }
 
 
-def order_update(order: Order, status: OrderStatus, progress: int) -> Update:
-    """An update of an order; it names the instance where there is just one."""
+def order_update(order: Order, status: OrderStatus, progress: int, made: str | None = None) -> Update:
+    """An update of an order; it names the instance where there is just one, which the order names or has made."""
     named = order.instance_ids
-    return _update(order.name, order.heading.flow_id, named[0] if len(named) == 1 else None, status, progress)
+    instance = named[0] if len(named) == 1 else made
+    return _update(order.name, order.heading.flow_id, instance, status, progress)
 
 
 def refused_order_update(message: Mapping[str, Any]) -> Update | None:
@@ -58,6 +59,7 @@ class Course:
     def __init__(self, order: Order, context: Errand) -> None:
         self._order = order
         self._context = context
+        self._made: str | None = None
         self._told: set[str] = set()
         self._last: dict[str, tuple[str, str | None]] = {}
 
@@ -66,7 +68,11 @@ class Course:
         if status in self._told:
             return
         self._told.add(status)
-        await self._context.tell(order_update(self._order, status, _PROGRESS[status]))
+        await self._context.tell(order_update(self._order, status, _PROGRESS[status], self._made))
+
+    def name_instance(self, server_id: str | None) -> None:
+        """The one instance that the order has made."""
+        self._made = server_id
 
     async def tell_server(self, server: Server) -> None:
         """Say what a server of the order does; only what is new. That it is at rest again, its end says."""

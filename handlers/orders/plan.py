@@ -10,14 +10,12 @@ from handlers.context import Context
 from handlers.disks import image_of, system_and_data
 from handlers.orders.instances import idle_server
 from handlers.orders.newest import refuse_superseded
+from handlers.orders.ordered import check_size, ordered_flavor, within
 from handlers.orders.pictures import Picture, picture_of, volumes_of
 from handlers.servers import judge_state
 from handlers.volumes import Volume, gigabytes_left
-from messages.codes import Code
-from messages.errors import Refused, wrong
+from messages.errors import wrong
 from messages.orders import ChangeConfigure, ChangedProduct, Item, ItemKind, of_kind
-
-_MIB_IN_GIB = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +95,9 @@ async def _server_at_rest(server_id: str, order: ChangeConfigure, context: Conte
 
 def _draft(product: ChangedProduct, server: Server, volumes: list[Volume], flavors: list[Flavor]) -> _Draft:
     current = Flavor("", server.flavor_name, server.vcpus, server.ram, server.disk)
-    ordered = _ordered_flavor(product, flavors)
+    ordered = ordered_flavor(product.items, flavors)
     flavor = ordered or current
-    _check_size(product, flavor)
+    check_size(product.items, flavor)
     system, data = system_and_data(server, volumes)
     _check_image(product, image_of(server, system))
     growths = [*_system_growth(product, system, flavor), *_data_growths(product, data)]
@@ -114,26 +112,6 @@ def _draft(product: ChangedProduct, server: Server, volumes: list[Volume], flavo
         growths=tuple(growths),
     )
     return _Draft(change, flavor.vcpus - server.vcpus, flavor.ram - server.ram)
-
-
-def _ordered_flavor(product: ChangedProduct, flavors: list[Flavor]) -> Flavor | None:
-    by_word = {flavor.name: flavor for flavor in flavors} | {flavor.id: flavor for flavor in flavors}
-    items = of_kind(product.items, ItemKind.OTHER)
-    for item in items:
-        if item.value not in by_word:
-            raise wrong(item.code, "there is no such flavor")
-    if len(items) > 1:
-        raise wrong(items[1].code, "the product names two flavors")
-    return by_word[items[0].value] if items else None
-
-
-def _check_size(product: ChangedProduct, flavor: Flavor) -> None:
-    for item in of_kind(product.items, ItemKind.CPU):
-        if item.number() != flavor.vcpus:
-            raise wrong(item.code, "the flavor has another number of CPUs")
-    for item in of_kind(product.items, ItemKind.MEMORY):
-        if item.number() * _MIB_IN_GIB != flavor.ram:
-            raise wrong(item.code, "the flavor has another size of memory")
 
 
 def _check_image(product: ChangedProduct, image_id: str | None) -> None:
@@ -191,12 +169,7 @@ async def _check_quota(drafts: Iterable[_Draft], context: Context) -> None:
     gigabytes = sum(growth.after - growth.before for draft in drafts for growth in draft.change.growths)
     if cores > 0 or ram > 0:
         limits = await context.patiently(lambda: get_limits(context.project))
-        _within(cores, limits.cores_left, "cores")
-        _within(ram, limits.ram_left, "ram")
+        within(cores, limits.cores_left, "cores")
+        within(ram, limits.ram_left, "ram")
     if gigabytes > 0:
-        _within(gigabytes, await context.patiently(lambda: gigabytes_left(context.project)), "gigabytes")
-
-
-def _within(more: int, left: int | None, what: str) -> None:
-    if left is not None and more > left:
-        raise Refused(Code.FAILED, reason="quota", detail=f"{more} more {what} ordered, {left} left")
+        within(gigabytes, await context.patiently(lambda: gigabytes_left(context.project)), "gigabytes")

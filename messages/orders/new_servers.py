@@ -16,6 +16,7 @@ from messages.orders.products import read_products
 from messages.orders.term import Term, read_term
 from messages.secrets import MASK
 from messages.servers import check_tags
+from messages.tokens import user_name_in
 
 #: Servers of one order, in all its sets and products.
 MAX_SERVERS = 100
@@ -79,6 +80,8 @@ class NewServers(Order):
     sets: int
     term: Term
     customization: Customization
+    #: What the token calls the user; None where it does not say.
+    user_name: str | None
     secrets: Secrets
 
     @property
@@ -88,7 +91,7 @@ class NewServers(Order):
 
 
 def parse_new(heading: Heading, secret: Mapping[str, Any]) -> NewServers:
-    """The order, or `Refused` naming the field that is wrong; `secret` is the message as it came, with its secrets."""
+    """The order, or `Refused` naming the field that is wrong; `secret` is the message with its secrets."""
     sets = whole(heading.ordered.get("setCount"), "setCount")
     if not 1 <= sets <= MAX_SERVERS:
         raise wrong("setCount")
@@ -98,6 +101,7 @@ def parse_new(heading: Heading, secret: Mapping[str, Any]) -> NewServers:
         sets=sets,
         term=read_term(heading.ordered),
         customization=_customization(mapping(heading.ordered.get("consoleCustomization"), "consoleCustomization")),
+        user_name=user_name_in(secret.get("token")),
         secrets=_secrets(mapping(secret.get("consoleCustomization"), "consoleCustomization")),
     )
     if order.count > MAX_SERVERS:

@@ -1,5 +1,6 @@
 """Cinder: volumes that are made, grown, looked at and deleted."""
 
+import ast
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,10 +8,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sandbox.openstack import quotas
 from sandbox.openstack.state import Volume, World, new_id, stamp
 from sandbox.openstack.wire import ApiError, Caller, body_of, caller, links, page_of, root_of
 
 _GROWABLE = ("available", "in-use")
+_DELETABLE = ("available", "error", "error_restoring", "error_extending", "error_managing")
 
 
 class Cinder:
@@ -32,6 +35,8 @@ class Cinder:
             Route("/v3/volumes/{volume_id}/action", self.act, methods=["POST"]),
             Route("/v3/limits", self.limits),
             Route("/v3/types", self.types),
+            Route("/v3/os-quota-sets/{project_id}", self.quotas),
+            Route("/v3/os-quota-sets/{project_id}", self.set_quotas, methods=["PUT"]),
         ]
 
     async def versions(self, request: Request) -> Response:
@@ -45,7 +50,11 @@ class Cinder:
     async def list_volumes(self, request: Request) -> Response:
         project = caller(request).project
         newest_first = sorted(self._world.volumes.values(), key=lambda one: one.created, reverse=True)
-        found = [shown(one) for one in newest_first if one.project is project and _changed_since(one, request)]
+        found = [
+            shown(one)
+            for one in newest_first
+            if one.project is project and _changed_since(one, request) and _is_marked(one, request)
+        ]
         page, marker = page_of(found, request)
         body: dict[str, Any] = {"volumes": page}
         return JSONResponse(body | ({"volumes_links": links(marker, request)} if marker else {}))
@@ -54,19 +63,33 @@ class Cinder:
         return JSONResponse({"volume": shown(_volume(self._world, request))})
 
     async def create(self, request: Request) -> Response:
-        wanted = (await body_of(request)).get("volume", {})
+        wanted, project = (await body_of(request)).get("volume", {}), caller(request).project
+        kind, size = wanted.get("volume_type") or "__DEFAULT__", wanted["size"]
+        if kind not in self._world.types:
+            raise ApiError(404, f"Volume type with name {kind} could not be found.")
+        image = self._world.images.get(wanted.get("imageRef") or "")
+        if image is None and wanted.get("imageRef"):
+            raise ApiError(400, "Invalid image identifier or unable to access requested image.")
+        quotas.check_volumes(self._world, project, kind, size, size, new=True)
         volume = Volume(
-            new_id(), wanted.get("name") or "", caller(request).project, wanted["size"],
-            wanted.get("volume_type") or "__DEFAULT__", datetime.now(UTC),
+            new_id(), wanted.get("name") or "", project, size, kind, datetime.now(UTC), status="creating", image=image,
+            metadata=dict(wanted.get("metadata") or {}),
         )  # fmt: skip
         self._world.volumes[volume.id] = volume
+        self._world.run(_make(self._world, volume))
         return JSONResponse({"volume": shown(volume)}, 202)
 
     async def delete(self, request: Request) -> Response:
         volume = _volume(self._world, request)
-        if volume.server_id is not None:
-            raise ApiError(400, f"Invalid volume: Volume {volume.id} status must be available or error")
-        del self._world.volumes[volume.id]
+        if volume.server_id is not None or volume.status not in _DELETABLE:
+            raise ApiError(
+                400,
+                "Invalid volume: Volume status must be available or error or error_restoring or error_extending or "
+                "error_managing and must not be migrating, attached, belong to a group, have snapshots, awaiting a "
+                "transfer, or be disassociated from snapshots after volume transfer.",
+            )
+        volume.become("deleting")
+        self._world.run(_delete(self._world, volume))
         return Response(status_code=202)
 
     async def act(self, request: Request) -> Response:
@@ -81,10 +104,12 @@ class Cinder:
         return Response(status_code=202)
 
     async def limits(self, request: Request) -> Response:
-        mine = [volume for volume in self._world.volumes.values() if volume.project is caller(request).project]
+        project = caller(request).project
+        used = quotas.volume_usage(self._world, project)
         absolute = {
-            "maxTotalVolumes": -1, "totalVolumesUsed": len(mine),
-            "maxTotalVolumeGigabytes": self._world.gigabytes, "totalGigabytesUsed": sum(volume.size for volume in mine),
+            "maxTotalVolumes": quotas.limit_of(self._world, project, "volumes"), "totalVolumesUsed": used["volumes"],
+            "maxTotalVolumeGigabytes": quotas.limit_of(self._world, project, "gigabytes"),
+            "totalGigabytesUsed": used["gigabytes"],
         }  # fmt: skip
         return JSONResponse({"limits": {"rate": [], "absolute": absolute}})
 
@@ -92,6 +117,15 @@ class Cinder:
         caller(request)
         listed = [{"id": one, "name": name, "is_public": True} for name, one in self._world.types.items()]
         return JSONResponse({"volume_types": listed})
+
+    async def quotas(self, request: Request) -> Response:
+        project = self._world.projects[request.path_params["project_id"]]
+        if caller(request).project is not project and not caller(request).is_admin:
+            raise ApiError(403, "Policy doesn't allow volume_extension:quotas:show to be performed.")
+        return JSONResponse({"quota_set": {"id": project.id, **quotas.volume_quotas(self._world, project)}})
+
+    async def set_quotas(self, request: Request) -> Response:
+        return JSONResponse({"quota_set": await quotas.change(self._world, request, "quota_set")})
 
 
 def shown(volume: Volume) -> dict[str, Any]:
@@ -104,7 +138,8 @@ def shown(volume: Volume) -> dict[str, Any]:
     body: dict[str, Any] = {
         "id": volume.id, "name": volume.name, "status": volume.status, "size": volume.size,
         "volume_type": volume.type, "bootable": "true" if volume.bootable else "false", "attachments": attachments,
-        "created_at": stamp(volume.created, "micro"), "metadata": {}, "multiattach": False, "encrypted": False,
+        "created_at": stamp(volume.created, "micro"), "metadata": volume.metadata, "multiattach": False,
+        "encrypted": False,
         "updated_at": stamp(volume.changed, "micro") if volume.changed else None, "description": None,
     }  # fmt: skip
     if volume.image is not None:
@@ -122,13 +157,7 @@ def extend(world: World, volume: Volume, size: Any) -> None:
         )
     if volume.status not in _GROWABLE:
         raise ApiError(400, f"Invalid volume: Volume {volume.id} status must be '{_GROWABLE}' to extend.")
-    used = sum(one.size for one in world.volumes.values() if one.project is volume.project)
-    if world.gigabytes >= 0 and used + size - volume.size > world.gigabytes:
-        raise ApiError(
-            413,
-            "VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes quota. "
-            f"Requested {size - volume.size}G, quota is {world.gigabytes}G and {used}G has been consumed.",
-        )
+    quotas.check_volumes(world, volume.project, volume.type, size - volume.size, size, new=False)
     before = volume.status
     volume.become("extending")
     world.run(_extend(world, volume, before, size))
@@ -141,6 +170,23 @@ async def _extend(world: World, volume: Volume, before: str, size: int) -> None:
         return
     volume.size = size
     volume.become(before)
+
+
+async def _make(world: World, volume: Volume) -> None:
+    """The double's own words: what is made from an image is a clone of it."""
+    await world.lasts(0.3)
+    point = "volume.clone_image" if volume.image is not None else "volume.create_volume"
+    failed = await world.faults.strike(point, f"{volume.id} {volume.name}")
+    volume.bootable = volume.image is not None and failed is None
+    volume.become("error" if failed else "available")
+
+
+async def _delete(world: World, volume: Volume) -> None:
+    await world.lasts(0.1)
+    if await world.faults.strike("volume.delete_volume", f"{volume.id} {volume.name}"):
+        volume.become("error_deleting")
+    else:
+        world.volumes.pop(volume.id, None)
 
 
 def _reset(volume: Volume, wanted: dict[str, str], who: Caller) -> None:
@@ -163,3 +209,9 @@ def _changed_since(volume: Volume, request: Request) -> bool:
         return True
     since = wanted.removeprefix("gte:")[:19]
     return volume.changed is not None and stamp(volume.changed)[:19] >= since
+
+
+def _is_marked(volume: Volume, request: Request) -> bool:
+    """Whether it has all the items of metadata that are asked for, as JSON or as Python would write it."""
+    wanted = request.query_params.get("metadata")
+    return wanted is None or ast.literal_eval(wanted).items() <= volume.metadata.items()

@@ -19,6 +19,7 @@ class Nets:
         self.ports: dict[str, Thing] = {}
         self.routers: dict[str, Thing] = {}
         self.floating_ips: dict[str, Thing] = {}
+        self.security_groups: dict[str, Thing] = {}
         self._addresses: dict[str, Iterator[ipaddress.IPv4Address]] = {}
         self._macs = count(1)
 
@@ -43,19 +44,28 @@ class Nets:
         return made
 
     def add_port(
-        self, project_id: str, network_id: str, device_id: str, owner: str, address: str | None = None
+        self, project_id: str, network_id: str, device_id: str, owner: str, address: str | None = None, **fields: Any
     ) -> Thing:
-        """A port with an address of each subnet of the network."""
-        fixed = [
-            {"subnet_id": one, "ip_address": address or str(next(self._addresses[one]))}
-            for one in self.networks[network_id]["subnets"]
-        ]
+        """A port with an address of each subnet of the network, or of the one that is named."""
+        wanted = fields.pop("fixed_ips", None)
+        subnets = [one["subnet_id"] for one in wanted] if wanted else self.networks[network_id]["subnets"]
+        fixed = [{"subnet_id": one, "ip_address": address or str(next(self._addresses[one]))} for one in subnets]
         high, low = divmod(next(self._macs), 256)
-        return _kept(
-            self.ports, project_id, name="", network_id=network_id, device_id=device_id, device_owner=owner,
-            mac_address=f"fa:16:3e:00:{high:02x}:{low:02x}",
-            fixed_ips=fixed, status="ACTIVE", security_groups=[],
-        )  # fmt: skip
+        usual = {
+            "name": "", "network_id": network_id, "device_id": device_id, "device_owner": owner, "status": "ACTIVE",
+            "security_groups": [one["id"] for one in self.groups_of(project_id) if one["name"] == "default"],
+        }  # fmt: skip
+        mac = f"fa:16:3e:00:{high:02x}:{low:02x}"
+        return _kept(self.ports, project_id, **{**usual, **fields, "mac_address": mac, "fixed_ips": fixed})
+
+    def add_group(self, project_id: str, name: str) -> Thing:
+        """A security group."""
+        return _kept(self.security_groups, project_id, name=name, stateful=True, security_group_rules=[])
+
+    def groups_of(self, project_id: str) -> list[Thing]:
+        """A project's security groups, among them its default one."""
+        mine = [one for one in self.security_groups.values() if one["project_id"] == project_id]
+        return mine or [self.add_group(project_id, "default")]
 
     def add_router(self, project_id: str, name: str, subnet: Thing) -> Thing:
         """A router that joins a subnet."""
@@ -77,7 +87,9 @@ class Nets:
 
     def remove(self, thing_id: str) -> None:
         """Take something away, and what cannot be without it."""
-        for things in (self.networks, self.subnets, self.ports, self.routers, self.floating_ips):
+        for things in (
+            self.networks, self.subnets, self.ports, self.routers, self.floating_ips, self.security_groups,
+        ):  # fmt: skip
             things.pop(thing_id, None)
         for subnet in [one for one in self.subnets.values() if one["network_id"] == thing_id]:
             del self.subnets[subnet["id"]]

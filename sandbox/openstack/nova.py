@@ -9,9 +9,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sandbox.openstack import quotas
+from sandbox.openstack.building import ZONE, attach_port, attach_volume, begin_deletion, new_server
 from sandbox.openstack.nova_actions import ServerActions
 from sandbox.openstack.snapshots import begin_snapshot
-from sandbox.openstack.state import Action, Flavor, Server, Volume, World, new_id, stamp
+from sandbox.openstack.state import Action, Flavor, Server, World, new_id, stamp
 from sandbox.openstack.wire import ApiError, Caller, body_of, caller, links, page_of, request_id, root_of
 
 #: Status by vm_state, and by vm_state and task_state; as in Nova.
@@ -60,7 +62,12 @@ class Nova:
             Route("/v2.1/servers/{server_id}/tags", self.tags),
             Route("/v2.1/servers/{server_id}/tags", self.replace_tags, methods=["PUT"]),
             Route("/v2.1/os-keypairs", self.add_key, methods=["POST"]),
+            Route("/v2.1/os-keypairs/{name}", self.show_key),
             Route("/v2.1/os-keypairs/{name}", self.remove_key, methods=["DELETE"]),
+            Route("/v2.1/os-availability-zone", self.zones),
+            Route("/v2.1/os-quota-sets/{project_id}", self.set_quotas, methods=["PUT"]),
+            Route("/v2.1/servers/{server_id}/os-volume_attachments", self.attach_volume, methods=["POST"]),
+            Route("/v2.1/servers/{server_id}/os-interface", self.attach_port, methods=["POST"]),
             Route("/v2.1/flavors/detail", self.flavors),
             Route("/v2.1/flavors", self.flavors),
             Route("/v2.1/limits", self.limits),
@@ -75,11 +82,11 @@ class Nova:
         return JSONResponse({"version": shown})
 
     async def list_servers(self, request: Request) -> Response:
-        since, name = request.query_params.get("changes-since"), request.query_params.get("name", "")
+        name = request.query_params.get("name", "")
         found = [
             _shown(self._world, one, request)
             for one in sorted(self._world.servers.values(), key=lambda one: one.created, reverse=True)
-            if _is_in_scope(one, request) and _is_listed(one, since) and re.search(name, one.name)
+            if _is_in_scope(one, request) and _is_listed(one, request) and re.search(name, one.name)
         ]
         page, marker = page_of(found, request)
         body: dict[str, Any] = {"servers": page}
@@ -91,18 +98,14 @@ class Nova:
     async def create(self, request: Request) -> Response:
         wanted = (await body_of(request)).get("server", {})
         for number in range(int(wanted.get("min_count", 1))):
-            server = _new_server(self._world, wanted, caller(request))
-            if "min_count" in wanted:
-                server.name += f"-{number + 1}"
-            server.actions.append(Action("create", request_id(request), caller(request).user.id, datetime.now(UTC)))
-            self._world.servers[server.id] = server
-            self._world.run(_build(self._world, server))
-        return _answer({"server": {"id": server.id, "links": [], "adminPass": "not-a-real-one"}}, 202)
+            name = f"{wanted.get('name')}-{number + 1}" if "min_count" in wanted else wanted.get("name", "")
+            server = new_server(self._world, wanted | {"name": name}, caller(request), request_id(request))
+        password = wanted.get("adminPass") or "not-a-real-one"
+        return _answer({"server": {"id": server.id, "links": [], "adminPass": password}}, 202)
 
     async def delete(self, request: Request) -> Response:
         server = _server(self._world, request)
-        server.become(task_state="deleting")
-        self._world.run(_delete(self._world, server))
+        begin_deletion(self._world, server, caller(request))
         return Response(status_code=204)
 
     async def act(self, request: Request) -> Response:
@@ -155,9 +158,36 @@ class Nova:
         self._world.keys.add((caller(request).user.id, wanted["name"]))
         return _answer({"keypair": wanted}, 201)
 
+    async def show_key(self, request: Request) -> Response:
+        name, who = request.path_params["name"], caller(request)
+        if (who.user.id, name) not in self._world.keys:
+            raise ApiError(404, f"Keypair {name} not found for user {who.user.id}")
+        return _answer({"keypair": {"name": name, "user_id": who.user.id}})
+
     async def remove_key(self, request: Request) -> Response:
         self._world.keys.discard((caller(request).user.id, request.path_params["name"]))
         return Response(status_code=202)
+
+    async def zones(self, request: Request) -> Response:
+        caller(request)
+        zone = {"zoneName": ZONE, "zoneState": {"available": True}, "hosts": None}
+        return _answer({"availabilityZoneInfo": [zone]})
+
+    async def set_quotas(self, request: Request) -> Response:
+        return _answer({"quota_set": await quotas.change(self._world, request, "quota_set")})
+
+    async def attach_volume(self, request: Request) -> Response:
+        server, wanted = _server(self._world, request), (await body_of(request))["volumeAttachment"]
+        volume = self._world.volumes.get(wanted["volumeId"])
+        if volume is None or volume.project is not server.project:
+            raise ApiError(404, f"Volume {wanted['volumeId']} could not be found.")
+        attach_volume(self._world, server, volume)
+        return _answer({"volumeAttachment": {"id": volume.id, "volumeId": volume.id, "device": volume.device}})
+
+    async def attach_port(self, request: Request) -> Response:
+        server, wanted = _server(self._world, request), (await body_of(request))["interfaceAttachment"]
+        port = attach_port(self._world, server, wanted["net_id"])
+        return _answer({"interfaceAttachment": {"net_id": wanted["net_id"], "port_id": port["id"]}})
 
     async def list_actions(self, request: Request) -> Response:
         server = _server(self._world, request)
@@ -176,11 +206,12 @@ class Nova:
 
     async def limits(self, request: Request) -> Response:
         project = caller(request).project
-        mine = [one for one in self._world.servers.values() if one.project is project and not one.deleted]
+        used = quotas.compute_usage(self._world, project)
+        most = {name: quotas.limit_of(self._world, project, name) for name in used}
         absolute = {
-            "maxTotalCores": self._world.cores, "totalCoresUsed": sum(one.flavor.vcpus for one in mine),
-            "maxTotalRAMSize": self._world.ram, "totalRAMUsed": sum(one.flavor.ram for one in mine),
-            "maxTotalInstances": 2000, "totalInstancesUsed": len(mine), "maxServerMeta": 128,
+            "maxTotalCores": most["cores"], "totalCoresUsed": used["cores"],
+            "maxTotalRAMSize": most["ram"], "totalRAMUsed": used["ram"],
+            "maxTotalInstances": most["instances"], "totalInstancesUsed": used["instances"], "maxServerMeta": 128,
         }  # fmt: skip
         return _answer({"limits": {"rate": [], "absolute": absolute}})
 
@@ -208,70 +239,15 @@ def _is_in_scope(server: Server, request: Request) -> bool:
     return server.project is who.project
 
 
-def _is_listed(server: Server, since: str | None) -> bool:
-    # Only a list of changes shows what is gone.
+def _is_listed(server: Server, request: Request) -> bool:
+    since = request.query_params.get("changes-since")
+    if caller(request).is_admin:
+        if request.query_params.get("uuid", server.id) != server.id:
+            return False
+        if request.query_params.get("deleted") == "true":
+            return server.deleted
+    # For all others, only a list of changes shows what is gone.
     return not server.deleted if since is None else stamp(server.updated) >= since
-
-
-def _new_server(world: World, wanted: dict[str, Any], who: Caller) -> Server:
-    flavor = world.flavors.get(wanted.get("flavorRef", ""))
-    if flavor is None:
-        raise ApiError(400, f"Flavor {wanted.get('flavorRef')} could not be found.")
-    now = datetime.now(UTC)
-    server = Server(
-        new_id(), wanted.get("name", ""), who.project, who.user, flavor, world.images.get(wanted.get("imageRef") or ""),
-        now, now, metadata=dict(wanted.get("metadata") or {}),
-    )  # fmt: skip
-    if (key := wanted.get("key_name")) is not None and (who.user.id, key) not in world.keys:
-        raise ApiError(400, "Invalid key_name provided.")
-    server.key_name = wanted.get("key_name")
-    networks = wanted.get("networks")
-    for one in networks if isinstance(networks, list) else ():
-        if one["uuid"] not in world.nets.networks:
-            raise ApiError(400, f"Network {one['uuid']} could not be found.")
-        world.nets.add_port(who.project.id, one["uuid"], server.id, "compute:nova")
-    for number, wish in enumerate(wanted.get("block_device_mapping_v2") or ()):
-        server.volumes.append(_new_volume(world, server, wish, f"/dev/sd{'abcdefgh'[number]}"))
-    return server
-
-
-def _new_volume(world: World, server: Server, wish: dict[str, Any], device: str) -> Volume:
-    if wish.get("source_type") == "volume":
-        volume = world.volumes[wish["uuid"]]
-    else:
-        image = world.images.get(wish.get("uuid", ""))
-        volume = Volume(
-            new_id(), "", server.project, wish["volume_size"], wish.get("volume_type") or "__DEFAULT__",
-            datetime.now(UTC), bootable=image is not None, image=image,
-        )  # fmt: skip
-        world.volumes[volume.id] = volume
-    volume.server_id, volume.device = server.id, device
-    volume.goes_with_server = bool(wish.get("delete_on_termination"))
-    volume.become("in-use")
-    return volume
-
-
-async def _build(world: World, server: Server) -> None:
-    with server.actions[0].event("compute__do_build_and_run_instance") as event:
-        server.become(task_state="spawning")
-        await world.lasts(0.5)
-        rule = await world.faults.strike("virt.spawn", f"{server.id} {server.name}")
-        event.failed = rule is not None
-        server.fault = rule.error if rule is not None else None
-    server.become("error" if server.fault else "active")
-
-
-async def _delete(world: World, server: Server) -> None:
-    await world.lasts(0.2)
-    for volume in server.volumes:
-        volume.server_id = None
-        volume.become("available")
-        if volume.goes_with_server:
-            world.volumes.pop(volume.id, None)
-    for port in [one for one in world.nets.ports.values() if one["device_id"] == server.id]:
-        world.nets.remove(port["id"])
-    server.deleted = True
-    server.become("deleted")
 
 
 def _server(world: World, request: Request) -> Server:
@@ -306,7 +282,7 @@ def _shown(world: World, server: Server, request: Request) -> dict[str, Any]:
     if addresses:
         body["security_groups"] = [{"name": "default"}]
     if caller(request).is_admin:
-        body["OS-EXT-SRV-ATTR:host"] = _HOST
+        body |= {"OS-EXT-SRV-ATTR:host": _HOST, "OS-EXT-SRV-ATTR:user_data": server.user_data}
     if server.fault is not None:
         body["fault"] = {"code": 500, "created": stamp(server.updated), "message": server.fault}
     return body

@@ -4,11 +4,10 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from sandbox.openstack import quotas
+from sandbox.openstack.building import too_big
 from sandbox.openstack.state import Action, Event, Flavor, Server, World
 from sandbox.openstack.wire import ApiError, Caller
-
-#: The most CPUs and MiB that a host has.
-_HOST_CPUS, _HOST_RAM = 1000, 8_000_000
 
 
 class ServerActions:
@@ -98,11 +97,10 @@ class ServerActions:
         return 202
 
     async def _resized(self, server: Server, flavor: Flavor, action: Action) -> None:
-        too_big = flavor.vcpus > _HOST_CPUS or flavor.ram > _HOST_RAM
         with action.event("cold_migrate") as asking, action.event("conductor_migrate_server") as scheduling:
             await self._world.lasts(0.3)
-            asking.failed = scheduling.failed = too_big
-        if too_big:
+            asking.failed = scheduling.failed = too_big(flavor)
+        if too_big(flavor):
             server.become()
             return
         for event, task in (
@@ -148,11 +146,15 @@ class ServerActions:
         server.flavor = server.old_flavor or server.flavor
         server.become(server.old_vm_state)
 
-    def _lock(self, server: Server, _argument: Any, _who: Caller, _request_id: str) -> int:
-        server.locked = True
+    def _lock(self, server: Server, _argument: Any, who: Caller, _request_id: str) -> int:
+        server.locked, server.locked_by_admin = True, who.is_admin
         return 202
 
-    def _unlock(self, server: Server, _argument: Any, _who: Caller, _request_id: str) -> int:
+    def _unlock(self, server: Server, _argument: Any, who: Caller, _request_id: str) -> int:
+        if server.locked and server.locked_by_admin and not who.is_admin:
+            raise ApiError(
+                403, "Policy doesn't allow os_compute_api:os-lock-server:unlock:unlock_override to be performed."
+            )
         server.locked = False
         return 202
 
@@ -175,15 +177,8 @@ class ServerActions:
             raise ApiError(409, f"Cannot '{what}' instance {server.id} while it is in {wrong}")
 
     def _check_quota(self, server: Server, flavor: Flavor) -> None:
-        mine = [one for one in self._world.servers.values() if one.project is server.project and not one.deleted]
-        for what, most, used, more in (
-            ("cores", self._world.cores, sum(one.flavor.vcpus for one in mine), flavor.vcpus - server.flavor.vcpus),
-            ("ram", self._world.ram, sum(one.flavor.ram for one in mine), flavor.ram - server.flavor.ram),
-        ):
-            if more > 0 and used + more > most:
-                raise ApiError(
-                    403, f"Quota exceeded for {what}: Requested {more}, but already used {used} of {most} {what}"
-                )
+        more = {"cores": flavor.vcpus - server.flavor.vcpus, "ram": flavor.ram - server.flavor.ram}
+        quotas.check_compute(self._world, server.project, more)
 
     def _log(self, server: Server, name: str, who: Caller, request_id: str, task: str | None) -> Action:
         action = Action(name, request_id, who.user.id, datetime.now(UTC))

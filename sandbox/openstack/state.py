@@ -106,6 +106,7 @@ class Volume:
     device: str | None = None
     goes_with_server: bool = False
     changed: datetime | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
 
     def become(self, status: str) -> None:
         """Change the status."""
@@ -161,6 +162,7 @@ class Server:
     task_state: str | None = "scheduling"
     fault: str | None = None
     locked: bool = False
+    locked_by_admin: bool = False
     deleted: bool = False
     old_flavor: Flavor | None = None
     old_vm_state: str = "active"
@@ -168,6 +170,9 @@ class Server:
     actions: list[Action] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     key_name: str | None = None
+    user_data: str | None = None
+    #: The ports that Nova made for it, which go with it.
+    own_ports: set[str] = field(default_factory=set)
 
     def become(self, vm_state: str | None = None, task_state: str | None = None) -> None:
         """Change what the server is and does."""
@@ -195,8 +200,8 @@ class World:
         self.keys: set[tuple[str, str]] = set()
         self.volumes: dict[str, Volume] = {}
         self.servers: dict[str, Server] = {}
-        self.gigabytes = -1
-        self.cores, self.ram = 20000, 40_000_000
+        #: What an admin has set, by project and name.
+        self.quotas: dict[tuple[str, str], int] = {}
         self._running: set[asyncio.Task[None]] = set()
         _furnish(self)
 

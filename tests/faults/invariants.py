@@ -34,7 +34,8 @@ def await_ends(requester: Requester, asked: Iterable[Asked], seconds: float = 90
         wait = requester.order_result_of if one.is_order else requester.result_of
         wait(one.message_id, seconds)
         for kind, name in one.finals:
-            requester.last_update_of(kind, one.message_id, seconds, resource_id=None if name == "*" else name)
+            known = None if name.startswith("*") else name
+            requester.last_update_of(kind, one.message_id, seconds, resource_id=known)
 
 
 def check(heard: Iterable[Heard], asked: Iterable[Asked], tenant: Tenant, executed: Iterable[str] | None) -> None:
@@ -97,13 +98,14 @@ def _status(copies: set[tuple[str, bytes]]) -> str:
 
 
 def _keyed(finals: Mapping[Resource, str]) -> list[tuple[str, str, str]]:
-    return [(kind, name, status) for (kind, name), status in finals.items()]
+    return [(kind, "*" if name.startswith("*") else name, status) for (kind, name), status in finals.items()]
 
 
 def _anonymous(told: Mapping[Resource, str], wanted: Mapping[Resource, str]) -> "Counter[tuple[str, str, str]]":
-    """An id that cannot be known beforehand is wanted as `*`."""
+    """An id that cannot be known beforehand is wanted as `*`, several as `*1`, `*2` ..."""
+    unknown = {kind for kind, name in wanted if name.startswith("*")}
     return Counter(
-        (kind, name if (kind, name) in wanted else "*" if (kind, "*") in wanted else name, status)
+        (kind, "*" if kind in unknown and (kind, name) not in wanted else name, status)
         for (kind, name), status in told.items()
     )
 

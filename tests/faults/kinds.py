@@ -8,6 +8,7 @@ from typing import Any
 
 from sandbox.documents import change_configure, new_order_id
 from sandbox.requester import Requester
+from tests.new_orders import new
 from tests.orders import paid, soft_down
 from tests.tenant import Tenant
 
@@ -250,6 +251,91 @@ def taken_down(kind: str, operate: str, effect: str) -> Ask:
     return ask
 
 
+def new_servers(kind: str, effect: str, count: int, *, in_subnet: bool = False) -> Ask:
+    """An order for so many servers, each with a data disk."""
+
+    def ask(tenant: Tenant, _: Any) -> Asked:
+        name = f"{kind.replace(' ', '-')}-{uuid.uuid4().hex[:6]}"
+        chosen = {"instanceName": name} | ({"subnetId": tenant.subnet()} if in_subnet else {})
+        body = new(tenant, count=count, chosen=chosen)
+        names = [f"{name}-{number}" for number in range(1, count + 1)]
+
+        def are_all() -> bool:
+            servers, disks = made_for(tenant, body["orderId"])
+            for server_id in servers:
+                tenant.adopt(server_id)
+            parts = sorted(one["metadata"]["ecs_part"] for one in disks)
+            paid_for = all("next_fee_time" in one["metadata"] for one in servers.values())
+            return (
+                sorted(one["name"] for one in servers.values()) == sorted(names)
+                and {one["status"] for one in servers.values()} == {"ACTIVE"}
+                and parts == sorted(f"{number}.{disk}" for number in range(1, count + 1) for disk in range(2))
+                and {one["status"] for one in disks} == {"in-use"}
+                and paid_for
+                and len([one for one in tenant.ports() if one["device_id"] in servers]) == count
+                and not [one for one in tenant.ports() if one["name"] in names and not one["device_id"]]
+            )
+
+        return order(
+            kind, body["orderId"], body, effect=f"^{effect}", code=200, calls=(), holds=are_all,
+            finals={("server", f"*{number}"): "ACTIVE" for number in range(count)},
+        )  # fmt: skip
+
+    return ask
+
+
+def taken_away(tenant: Tenant, cloud: Any) -> Asked:
+    """An order for two servers, of which one cannot be built; held as they are taken away again."""
+    name = f"taken-away-{uuid.uuid4().hex[:6]}"
+    cloud.fault("virt.spawn", match=f"{name}-2", error="no disk")
+    body = new(tenant, count=2, chosen={"instanceName": name, "subnetId": tenant.subnet()})
+
+    def is_none() -> bool:
+        servers, disks = made_for(tenant, body["orderId"])
+        ports = [one for one in tenant.ports() if one["name"].startswith(name)]
+        return {one["status"] for one in servers.values()} == {"DELETED"} and not disks and not ports
+
+    return order(
+        "taken away", body["orderId"], body, effect="^delete:", code="101.001040", calls=(), holds=is_none,
+        finals={("server", "*1"): "DELETED", ("server", "*2"): "DELETED"},
+    )  # fmt: skip
+
+
+def unsubscribe(kind: str, effect: str) -> Ask:
+    """A locked server with two disks and a floating IP goes."""
+
+    def ask(tenant: Tenant, _: Any) -> Asked:
+        server_id, floating_ip = tenant.make_server_with_floating_ip(name=kind.replace(" ", "-"), disk=2)
+        disks = [one["id"] for one in tenant.volumes(server_id)]
+        tenant.act(server_id, {"lock": None})
+        body = paid("unsubscribe", server_id)
+
+        def is_gone() -> bool:
+            return (
+                not [one for one in disks if tenant.has_volume(one)]
+                and not [one for one in tenant.ports() if one["device_id"] == server_id]
+                and tenant.floating_ip(floating_ip)["port_id"] is None
+            )
+
+        return order(
+            kind, body["orderId"], body, effect=f"^{effect}", code=200, finals={("server", server_id): "DELETED"},
+            calls=(
+                # Refused while it is locked, carried out once.
+                f"nova DELETE .*/servers/{server_id}$", f"nova POST .*/{server_id}/action unlock$",
+                f"neutron PUT .*/floatingips/{floating_ip} floatingip$",
+            ),
+            holds=is_gone,
+        )  # fmt: skip
+
+    return ask
+
+
+def made_for(tenant: Tenant, order_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The servers that were ever made for an order, by id, and the volumes that there are of it."""
+    servers = {one["id"]: one for one in tenant.servers_ever() if one["metadata"].get("order_id") == order_id}
+    return servers, [one for one in tenant.all_volumes() if one["metadata"].get("order_id") == order_id]
+
+
 KINDS = (
     Kind("start", power("start", {"os-start": None}, "ACTIVE", stopped=True)),
     Kind("stop", power("stop", {"os-stop": None}, "SHUTOFF")),
@@ -271,4 +357,12 @@ KINDS = (
     Kind("softDown: stop", taken_down("soft-stop", "stopServer", "os-stop")),
     Kind("softDown: mark", taken_down("soft-mark", "stopServer", "mark"), waits=False),
     Kind("softDown: resume", taken_down("soft-resume", "resumeServer", "os-start")),
+    Kind("new volume", new_servers("new volume", "volume:3.1", 5)),
+    Kind("new port", new_servers("new port", "port:2", 2, in_subnet=True), waits=False),
+    Kind("new server", new_servers("new server", "create:3", 5)),
+    Kind("new fee data", new_servers("new fee data", "metadata:", 2), waits=False),
+    Kind("taken away", taken_away),
+    Kind("unsubscribe", unsubscribe("unsubscribe", "delete:")),
+    Kind("unlock", unsubscribe("unlock", "unlock:"), waits=False),
+    Kind("floating IP", unsubscribe("floating IP", "release:"), waits=False),
 )

@@ -1,0 +1,185 @@
+"""A server that goes, and what goes with it.
+
+What came with it goes: the disks that Nova itself would delete with it, its system disk where that was made for it,
+the ports that Nova or a `new` order made. What was attached later is detached and kept, and floating IPs are.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from handlers import compute, networks
+from handlers.cloud import Project
+from handlers.compute import Server
+from handlers.context import Context
+from handlers.deadlines import Deadline
+from handlers.disks import system_and_data
+from handlers.errors import Conflict, Forbidden, NotFound
+from handlers.marks import MARK
+from handlers.networks import Thing
+from handlers.orders.course import Course
+from handlers.orders.pictures import Picture, picture_of, volumes_of
+from handlers.orders.removing import GONE, remove_port, remove_server, remove_volume
+from handlers.orders.undertaking import all_of, failed
+from handlers.servers import find_server, unknown_server, wait_until_idle
+from handlers.volumes import Volume
+from messages.errors import Refused
+
+#: Length of `2026-11-23T10:00:00`: Nova and Cinder write the same second in two ways.
+_SECOND = 19
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """One server to go; ids. With `gone` there is none, and nothing to do."""
+
+    server_id: str
+    gone: bool
+    #: The server as it was.
+    before: Picture | None = None
+    volumes: tuple[str, ...] = ()
+    kept_volumes: tuple[str, ...] = ()
+    #: Made by a `new` order: Nova deletes only those that it made itself.
+    own_ports: tuple[str, ...] = ()
+    other_ports: tuple[str, ...] = ()
+    floating_ips: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The record for the journal."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Departure":
+        """What the journal kept."""
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+        }
+        return cls(**fields)
+
+
+async def plan_departure(server_id: str, context: Context) -> Departure:
+    """What goes with a server and what is kept. `Refused` for a server that is known to be another tenant's."""
+    server = await _server(server_id, context)
+    if server is None:
+        return Departure(server_id, gone=True)
+    attached = await volumes_of(server, context)
+    going = _came_with(server, attached)
+    ports = await context.patiently(lambda: networks.list_ports(context.project, [server_id]))
+    listed = await context.patiently(lambda: networks.list_floating_ips(context.project))
+    port_ids = {port["id"] for port in ports}
+    return Departure(
+        server_id,
+        gone=False,
+        before=picture_of(server, attached),
+        volumes=tuple(one.id for one in attached if one.id in going),
+        kept_volumes=tuple(one.id for one in attached if one.id not in going),
+        own_ports=tuple(port["id"] for port in ports if _is_own(port)),
+        other_ports=tuple(port["id"] for port in ports if not _is_own(port)),
+        floating_ips=tuple(one["id"] for one in listed if one.get("port_id") in port_ids),
+    )
+
+
+async def leave(departure: Departure, context: Context, course: Course) -> None:
+    """Have it go; each step once."""
+    if departure.gone:
+        return
+    await all_of(_release(one, context) for one in departure.floating_ips)
+    try:
+        await remove_server(departure.server_id, context, course)
+    except Conflict as error:
+        await _unlock(departure.server_id, error, context)
+        await remove_server(departure.server_id, context, course)
+    since = f"delete:{departure.server_id}"
+    await all_of(remove_volume(one, since, context) for one in departure.volumes)
+    await all_of(remove_port(one, context) for one in departure.own_ports)
+
+
+async def kept(departure: Departure, context: Context) -> dict[str, list[str]]:
+    """What has stayed of what was at the server, by kind; no kind of which there is nothing."""
+    staying = {"volumes": list(departure.kept_volumes), "floatingIps": list(departure.floating_ips)}
+    if departure.other_ports:
+        found = await context.patiently(lambda: networks.find_ports(context.project, departure.other_ports))
+        staying["ports"] = [port["id"] for port in found]
+    return {kind: ids for kind, ids in staying.items() if ids}
+
+
+def request_ids(departure: Departure, context: Context) -> list[str]:
+    """OpenStack's ids of the calls by which it went."""
+    server_id = departure.server_id
+    gone = [server_id, *departure.volumes, *departure.own_ports]
+    effects = [
+        *(f"release:{one}" for one in departure.floating_ips), f"unlock:{server_id}",
+        *(f"delete:{one}" for one in gone),
+    ]  # fmt: skip
+    return [found for one in effects if (found := context.effects.request_id(one)) is not None]
+
+
+async def _server(server_id: str, context: Context) -> Server | None:
+    """The server once nothing is under way with it; None where it is gone.
+
+    What is still under way when the time is up ends with the server: Nova deletes it in whatever state.
+    """
+    server = await find_server(context, server_id)
+    if server is None:
+        owner = await context.patiently(lambda: context.cloud.owner_of(server_id))
+        if owner not in (None, context.project.id):
+            raise unknown_server(server_id, None)
+        return None
+    try:
+        server = await wait_until_idle(context, server, min(context.hold, Deadline.after(context.wait_limit)))
+    except Refused:  # it went meanwhile
+        return None
+    return server if server.status not in GONE else None
+
+
+def _came_with(server: Server, attached: Iterable[Volume]) -> set[str]:
+    """The ids of the disks that go with the server.
+
+    Nova keeps a disk unless whoever made the server said otherwise, the system disk, too. But one that was made for
+    the server is the server's; one that is older was somebody's before, and stays.
+    """
+    system, _ = system_and_data(server, attached)
+    going = set(server.mortal_volume_ids)
+    if system is not None and system.created[:_SECOND] >= server.created[:_SECOND]:
+        going.add(system.id)
+    return going
+
+
+def _is_own(port: Thing) -> bool:
+    return str(port.get("description") or "").startswith(f"{MARK}=")
+
+
+async def _release(floating_ip_id: str, context: Context) -> None:
+    async def landed(_: object) -> str | None:
+        return None  # doing it twice is doing it once
+
+    try:
+        await context.effects.once(
+            f"release:{floating_ip_id}", lambda: networks.release_floating_ip(context.project, floating_ip_id), landed,
+            None,
+        )  # fmt: skip
+    except NotFound:
+        return
+
+
+async def _unlock(server_id: str, conflict: Conflict, context: Context) -> None:
+    """Undo the lock that keeps a server from going: the tenant's own, or an admin's with the admin cloud."""
+    server = await find_server(context, server_id)
+    if server is None:
+        return
+    if not server.locked:
+        raise conflict.as_failure()
+
+    async def landed(_: object) -> str | None:
+        found = await find_server(context, server_id)
+        return "" if found is None or not found.locked else None
+
+    async def by(project: Project) -> None:
+        await context.effects.once(f"unlock:{server_id}", lambda: compute.unlock(project, server_id), landed, None)
+
+    try:
+        await by(context.project)
+    except Forbidden:
+        if not context.cloud.has_admin:
+            raise failed("locked", "an admin has locked the server") from None
+        await by(await context.cloud.admin())

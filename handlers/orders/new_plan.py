@@ -1,0 +1,274 @@
+"""What a `new` order would make, found out wholly before anything is made."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from handlers import compute, networks, volumes
+from handlers.compute import Flavor
+from handlers.context import Context
+from handlers.errors import NotFound
+from handlers.images import Image, get_image
+from handlers.networks import Thing
+from handlers.orders.fee_data import written
+from handlers.orders.ordered import check_size, ordered_flavor, within
+from messages.errors import wrong
+from messages.fields import uuid_of
+from messages.orders import Item, ItemKind, NewProduct, NewServers, of_kind
+
+_BYTES_IN_GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A volume to be made; GiB. `image_id` is set for a system disk."""
+
+    size: int
+    volume_type: str
+    image_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewServer:
+    """A server to be made, the `number`th of the order (from 1), of the set and the product with these indices."""
+
+    number: int
+    set_index: int
+    product_index: int
+    name: str
+    flavor_id: str
+    zone: str | None
+    disks: tuple[Disk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """All that is to be made. With a subnet each server gets a port of ours, otherwise Nova makes one."""
+
+    servers: tuple[NewServer, ...]
+    network_id: str
+    subnet_id: str | None
+    security_groups: tuple[str, ...]
+    purchase_time: str
+    user_name: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record for the journal."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "Creation":
+        """What the journal kept."""
+        servers = tuple(
+            NewServer(**{**server, "disks": tuple(Disk(**disk) for disk in server["disks"])})
+            for server in record["servers"]
+        )
+        return cls(**{**record, "servers": servers, "security_groups": tuple(record["security_groups"])})
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """What each server of a product is made of."""
+
+    flavor: Flavor
+    zone: str | None
+    disks: tuple[Disk, ...]
+
+
+async def plan_creation(order: NewServers, context: Context) -> Creation:
+    """What is to be made, or `Refused`."""
+    if order.secrets.withheld is not None:
+        raise wrong(order.secrets.withheld, "it was masked on the way", reason="secret_withheld")
+    models = await _models(order, context)
+    network_id, subnet_id, groups, _ = await asyncio.gather(
+        _network(order, context), _subnet(order, context), _groups(order, context), _check_key(order, context)
+    )
+    servers = tuple(_servers(order, models))
+    await _check_quota(order, models, context)
+    return Creation(servers, network_id, subnet_id, groups, _paid_at(order, context), order.user_name)
+
+
+def _paid_at(order: NewServers, context: Context) -> str:
+    """When the billing system says that it was paid; now, where it says nothing that could be read."""
+    told, policy = order.heading.status_time, context.policy
+    return written(told.replace(tzinfo=policy.billing_zone) if told is not None else policy.billing_now())
+
+
+def _servers(order: NewServers, models: Sequence[_Model]) -> Iterator[NewServer]:
+    base = order.customization.name or f"ecs-{order.name}"[:200]
+    number = 0
+    for set_index in range(order.sets):
+        for product_index, (product, model) in enumerate(zip(order.products, models, strict=True)):
+            for _ in range(product.count):
+                number += 1
+                name = base if order.count == 1 else f"{base}-{number}"
+                yield NewServer(number, set_index, product_index, name, model.flavor.id, model.zone, model.disks)
+
+
+# What the products are made of.
+
+
+async def _models(order: NewServers, context: Context) -> list[_Model]:
+    flavors, types, zones = await asyncio.gather(
+        context.patiently(lambda: compute.list_flavors(context.project)),
+        context.patiently(lambda: volumes.list_types(context.project)),
+        _zones(order, context),
+    )
+    return [await _model(product, order, flavors, types, zones, context) for product in order.products]
+
+
+async def _zones(order: NewServers, context: Context) -> set[str]:
+    if order.customization.zone is None and all(product.zone is None for product in order.products):
+        return set()
+    return await context.patiently(lambda: compute.list_zones(context.project))
+
+
+async def _model(  # noqa: PLR0917 - all that a product is judged by
+    product: NewProduct, order: NewServers, flavors: list[Flavor], types: set[str], zones: set[str], context: Context
+) -> _Model:
+    flavor = ordered_flavor(product.items, flavors)
+    if flavor is None:
+        raise wrong("itemList", "the product names no flavor")
+    check_size(product.items, flavor)
+    zone = product.zone or order.customization.zone
+    if zone is not None and zone not in zones:
+        raise wrong("availableZone", "there is no such zone, or it is not available")
+    image_item, system_item = _only(product, ItemKind.IMAGE), _only(product, ItemKind.SYSTEM_DISK)
+    image = await _image(image_item, context)
+    system = _disk(system_item, types, image.id)
+    _check_image(image_item, image, system_item, system, flavor)
+    data = (_disk(item, types, None) for item in of_kind(product.items, ItemKind.DATA_DISK))
+    return _Model(flavor, zone, (system, *data))
+
+
+def _only(product: NewProduct, kind: ItemKind) -> Item:
+    found = of_kind(product.items, kind)
+    if not found:
+        raise wrong(kind.value, "the product names none")
+    if len(found) > 1:
+        raise wrong(found[1].code, "the product names two")
+    return found[0]
+
+
+async def _image(item: Item, context: Context) -> Image:
+    try:
+        image_id = uuid_of(item.value, item.code)
+        return await context.patiently(lambda: get_image(context.project, image_id))
+    except NotFound:
+        raise wrong(item.code, "there is no such image") from None
+
+
+def _disk(item: Item, types: set[str], image_id: str | None) -> Disk:
+    if item.volume_type is None or item.volume_type not in types:
+        raise wrong(item.code, "there is no such volume type")
+    size = item.number()
+    if size < 1:
+        raise wrong(item.code)
+    return Disk(size, item.volume_type, image_id)
+
+
+def _check_image(item: Item, image: Image, system_item: Item, system: Disk, flavor: Flavor) -> None:
+    """What Glance says that a server of this image needs."""
+    if image.status != "active":
+        raise wrong(item.code, f"the image is {image.status}")
+    if (image.body.get("min_ram") or 0) > flavor.ram:
+        raise wrong(item.code, "the image needs more memory than the flavor has")
+    data = max(image.body.get("size") or 0, image.body.get("virtual_size") or 0)
+    if system.size < (image.body.get("min_disk") or 0) or system.size * _BYTES_IN_GIB < data:
+        raise wrong(system_item.code, "the image needs a larger disk")
+
+
+# Where they are put.
+
+
+async def _network(order: NewServers, context: Context) -> str:
+    """The network that is named, by itself or by its subnet, else the tenant's only one."""
+    usable = {one["id"]: one for one in await context.patiently(lambda: networks.list_networks(context.project))}
+    chosen = order.customization
+    if chosen.subnet_id is not None:
+        subnet = await _find_subnet(chosen.subnet_id, context)
+        if subnet is None or subnet["network_id"] not in usable:
+            raise wrong("subnetId", "there is no such subnet")
+        if chosen.network_id not in (None, subnet["network_id"]):
+            raise wrong("subnetId", "the subnet is in another network")
+        return str(subnet["network_id"])
+    if chosen.network_id is None and len(usable) != 1:
+        raise wrong("networkId", f"the tenant has {len(usable)} networks, and none is named")
+    network = usable.get(chosen.network_id or next(iter(usable)))
+    if network is None:
+        raise wrong("networkId", "there is no such network")
+    if not network["subnets"]:
+        raise wrong("networkId", "the network has no subnet")
+    return str(network["id"])
+
+
+async def _subnet(order: NewServers, context: Context) -> str | None:
+    chosen = order.customization.subnet_id
+    if chosen is None:
+        return None
+    subnet = await _find_subnet(chosen, context)
+    return str(subnet["id"]) if subnet is not None else None
+
+
+async def _find_subnet(subnet_id: str, context: Context) -> Thing | None:
+    found = await context.patiently(lambda: networks.list_subnets(context.project))
+    return next((one for one in found if one["id"] == subnet_id), None)
+
+
+async def _groups(order: NewServers, context: Context) -> tuple[str, ...]:
+    """The ids of the security groups, which are named by id or by name."""
+    if not order.customization.security_groups:
+        return ()
+    listed = await context.patiently(lambda: networks.list_security_groups(context.project))
+    return tuple(dict.fromkeys(_group(one, listed) for one in order.customization.security_groups))
+
+
+def _group(named: str, listed: Sequence[Thing]) -> str:
+    found = [one for one in listed if one["id"] == named] or [one for one in listed if one["name"] == named]
+    if len(found) != 1:
+        raise wrong("securityGroups", f"the tenant has {len(found)} security groups {named}")
+    return str(found[0]["id"])
+
+
+async def _check_key(order: NewServers, context: Context) -> None:
+    name = order.customization.key_name
+    if name is None:
+        return
+    try:
+        await context.patiently(lambda: compute.get_key_pair(context.project, name))
+    except NotFound:
+        raise wrong("keyName", "the service account has no such key pair") from None
+
+
+# Whether there is room.
+
+
+async def _check_quota(order: NewServers, models: Sequence[_Model], context: Context) -> None:
+    project = context.project
+    servers, disks, ports = await asyncio.gather(
+        context.patiently(lambda: compute.get_limits(project)),
+        context.patiently(lambda: volumes.get_quota(project)),
+        context.patiently(lambda: networks.ports_left(project)),
+    )
+    counted = [(product.count * order.sets, model) for product, model in zip(order.products, models, strict=True)]
+    within(order.count, servers.instances_left, "servers")
+    within(sum(count * model.flavor.vcpus for count, model in counted), servers.cores_left, "cores")
+    within(sum(count * model.flavor.ram for count, model in counted), servers.ram_left, "ram")
+    within(order.count, ports, "ports")
+    for quota, more in _volume_quotas(counted).items():
+        within(more, disks.left(quota), quota)
+    largest = max(disk.size for _, model in counted for disk in model.disks)
+    within(largest, disks.largest, "gigabytes in one volume")
+
+
+def _volume_quotas(counted: Sequence[tuple[int, _Model]]) -> Counter[str]:
+    """What the disks take of each of Cinder's quotas."""
+    taken: Counter[str] = Counter()
+    for count, model in counted:
+        for disk in model.disks:
+            for suffix in ("", f"_{disk.volume_type}"):
+                taken[f"volumes{suffix}"] += count
+                taken[f"gigabytes{suffix}"] += count * disk.size
+    return taken

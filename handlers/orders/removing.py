@@ -1,0 +1,130 @@
+"""Taking away servers, volumes and ports: each once, and followed until it is gone. What is gone already is done."""
+
+from collections.abc import Awaitable, Callable
+
+from handlers import compute, networks, volumes
+from handlers.cloud import Reply
+from handlers.compute import Server
+from handlers.context import Context
+from handlers.effects import Landed
+from handlers.errors import NotFound
+from handlers.orders.course import Course
+from handlers.orders.undertaking import failed
+from handlers.volumes import Volume
+
+#: A soft-deleted server is the cloud's own to take away.
+GONE = frozenset({"DELETED", "SOFT_DELETED"})
+#: What Nova sets before it accepts a deletion.
+_GOING = frozenset({"deleting", "soft-deleting"})
+#: States of a volume in which something is under way with it that ends by itself.
+_BUSY = frozenset(
+    {
+        "creating", "downloading", "attaching", "reserved", "detaching", "in-use", "extending", "uploading", "retyping",
+        "backing-up", "restoring-backup", "maintenance",
+    }
+)  # fmt: skip
+
+
+async def remove_server(server_id: str, context: Context, course: Course) -> None:
+    """Delete a server; `Refused` where it stays."""
+    effect = f"delete:{server_id}"
+
+    async def landed(_: object) -> str | None:
+        server = await _server(server_id, context)
+        return "" if server is None or server.task_state in _GOING else None
+
+    if await _done(effect, lambda: compute.delete_server(context.project, server_id), landed, context):
+        await _until_gone(server_id, effect, context, course)
+
+
+async def remove_volume(volume_id: str, since: str, context: Context) -> None:
+    """Delete a volume once nothing uses it any more; `Refused` where it stays.
+
+    `since` is the effect from whose beginning that is waited for.
+    """
+    effect = f"delete:{volume_id}"
+    if not context.effects.begun(effect) and await _when_free(volume_id, since, context) is None:
+        return
+
+    async def landed(_: object) -> str | None:
+        volume = await _volume(volume_id, context)
+        return "" if volume is None or volume.status in ("deleting", "error_deleting") else None
+
+    if await _done(effect, lambda: volumes.delete_volume(context.project, volume_id), landed, context):
+        last = await _follow_volume(volume_id, effect, context, lambda one: one.status == "error_deleting")
+        if last is not None:
+            raise failed("delete_failed", f"volume {volume_id} is {last.status}")
+
+
+async def remove_port(port_id: str, context: Context) -> None:
+    """Delete a port, which is done when it is answered."""
+
+    async def landed(_: object) -> str | None:
+        return None  # a port that is gone says so
+
+    await _done(f"delete:{port_id}", lambda: networks.delete_port(context.project, port_id), landed, context)
+
+
+async def _done(effect: str, do: Callable[[], Awaitable[Reply]], landed: Landed, context: Context) -> bool:
+    """Whether it is on its way; False where there is nothing any more."""
+    try:
+        await context.effects.once(effect, do, landed, None)
+    except NotFound:
+        return False
+    return True
+
+
+async def _until_gone(server_id: str, effect: str, context: Context, course: Course) -> None:
+    """Nova sets the task before it accepts: a server without one, and still there, could not be deleted."""
+    with context.watches.servers.follow(server_id) as feed:
+        while True:
+            try:
+                server = await context.next(feed, effect)
+            except NotFound:
+                return
+            except TimeoutError:
+                raise failed("timeout", f"server {server_id} is not gone in time") from None
+            if server.status in GONE:
+                return
+            if server.task_state not in _GOING:
+                raise failed("delete_failed", f"server {server_id} is {server.status}: {server.fault}")
+            await course.tell_server(server)
+
+
+async def _when_free(volume_id: str, since: str, context: Context) -> Volume | None:
+    """The volume once it can be deleted; None where it is gone."""
+    return await _follow_volume(volume_id, since, context, lambda one: one.status not in _BUSY)
+
+
+async def _follow_volume(
+    volume_id: str, effect: str, context: Context, ended: Callable[[Volume], bool]
+) -> Volume | None:
+    """The volume once something holds of it; None where it is gone, or going."""
+    volume = await _volume(volume_id, context)
+    if volume is None or ended(volume):
+        return volume
+    with context.watches.volumes.follow(volume_id) as feed:
+        while True:
+            try:
+                volume = await context.next(feed, effect)
+            except NotFound:
+                return None
+            except TimeoutError:
+                raise failed("timeout", f"volume {volume_id} is still {volume.status}") from None
+            if ended(volume):
+                return volume
+
+
+async def _server(server_id: str, context: Context) -> Server | None:
+    try:
+        server = await compute.get_server(context.project, server_id)
+    except NotFound:
+        return None
+    return server if server.status not in GONE else None
+
+
+async def _volume(volume_id: str, context: Context) -> Volume | None:
+    try:
+        return await context.patiently(lambda: volumes.get_volume(context.project, volume_id))
+    except NotFound:
+        return None

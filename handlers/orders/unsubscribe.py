@@ -1,0 +1,72 @@
+"""unsubscribe: servers go, with what came with them. There is no way back: what fails is told, not undone."""
+
+import asyncio
+from typing import Any
+
+from handlers.context import Context
+from handlers.orders.course import Course
+from handlers.orders.leaving import Departure, kept, leave, plan_departure, request_ids
+from handlers.orders.pictures import as_it_is, take_picture
+from handlers.orders.undertaking import Outcomes, all_of, carry_out
+from handlers.servers import find_server
+from messages.order_results import ProductOutcome
+from messages.orders import InstanceProduct, Unsubscribe
+from messages.results import Result
+from messages.status import OrderStatus
+
+
+async def end_subscription(order: Unsubscribe, context: Context) -> Result:
+    """Delete the order's servers; `Transient` where a later try may do it."""
+    return await carry_out(_Ending(order, context))
+
+
+class _Ending:
+    """The order's plan and steps; an `Undertaking`."""
+
+    def __init__(self, order: Unsubscribe, context: Context) -> None:
+        self.order = order
+        self.context = context
+        self.course = Course(order, context)
+        self._departures: list[Departure] = []
+
+    async def plan(self) -> Any:
+        planned = await asyncio.gather(*(plan_departure(one, self.context) for one in self.order.instance_ids))
+        return [departure.to_json() for departure in planned]
+
+    def recall(self, plan: Any) -> None:
+        self._departures = [Departure.from_json(record) for record in plan]
+
+    async def do(self) -> None:
+        if any(not departure.gone for departure in self._departures):
+            await self.course.tell(OrderStatus.DELETING)
+        await all_of(leave(departure, self.context, self.course) for departure in self._departures)
+
+    async def undo(self) -> None:
+        """Nothing comes back."""
+
+    async def outcomes(self) -> Outcomes:
+        ended = await asyncio.gather(*map(self._outcome, self.order.products, self._departures))
+        for departure, outcome in zip(self._departures, ended, strict=True):
+            if not departure.gone:
+                await self.course.end_server(departure.server_id, outcome.status)
+        return [ended]
+
+    async def _outcome(self, product: InstanceProduct, departure: Departure) -> ProductOutcome:
+        server = await find_server(self.context, product.instance_id)
+        if departure.gone:
+            return ProductOutcome(product.ordered, product.instance_id, "DELETED", changed=False)
+        released = any(self.context.effects.done(f"release:{one}") for one in departure.floating_ips)
+        stayed = await kept(departure, self.context) if server is None else {}
+        return ProductOutcome(
+            product.ordered,
+            product.instance_id,
+            server.status if server is not None else "DELETED",
+            changed=server is None or released,
+            before=departure.before,
+            after=await take_picture(server, self.context) if server is not None else None,
+            request_ids=request_ids(departure, self.context),
+            more={"kept": stayed} if stayed else {},
+        )
+
+    async def untouched(self) -> Outcomes:
+        return [await asyncio.gather(*(as_it_is(product, self.context) for product in self.order.products))]

@@ -1,0 +1,105 @@
+"""What each project may have and has, and the words in which a service says that it is enough."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+
+from sandbox.openstack.state import Project, World
+from sandbox.openstack.wire import ApiError, body_of, caller
+
+_COMPUTE = {"instances": 2000, "cores": 20000, "ram": 40_000_000}
+_ALWAYS = {"per_volume_gigabytes", "volumes", "gigabytes"}
+
+
+def limit_of(world: World, project: Project, name: str) -> int:
+    """The most of something; -1 where there is no limit."""
+    return world.quotas.get((project.id, name), _COMPUTE.get(name, -1))
+
+
+def compute_usage(world: World, project: Project) -> dict[str, int]:
+    """What a project has of Nova's."""
+    mine = [one for one in world.servers.values() if one.project is project and not one.deleted]
+    return {
+        "instances": len(mine), "cores": sum(one.flavor.vcpus for one in mine),
+        "ram": sum(one.flavor.ram for one in mine),
+    }  # fmt: skip
+
+
+def check_compute(world: World, project: Project, more: Mapping[str, int]) -> None:
+    """`ApiError` where more is asked for than may be had; in Nova's words."""
+    used = compute_usage(world, project)
+    for what, asked in more.items():
+        most = limit_of(world, project, what)
+        if asked > 0 and 0 <= most < used[what] + asked:
+            raise ApiError(
+                403, f"Quota exceeded for {what}: Requested {asked}, but already used {used[what]} of {most} {what}"
+            )
+
+
+def volume_usage(world: World, project: Project) -> dict[str, int]:
+    """What a project has of Cinder's, in all and by type."""
+    used = {"per_volume_gigabytes": 0, "volumes": 0, "gigabytes": 0}
+    used |= {f"{what}_{name}": 0 for name in world.types for what in ("volumes", "gigabytes")}
+    for volume in world.volumes.values():
+        if volume.project is project:
+            for suffix in ("", f"_{volume.type}"):
+                used[f"volumes{suffix}"] += 1
+                used[f"gigabytes{suffix}"] += volume.size
+    return used
+
+
+def check_volumes(world: World, project: Project, kind: str, gigabytes: int, size: int, *, new: bool) -> None:
+    """`ApiError` where a volume of this type may not become so large; in Cinder's words."""
+    used, largest = volume_usage(world, project), limit_of(world, project, "per_volume_gigabytes")
+    if 0 <= largest < size:
+        raise ApiError(
+            413,
+            f"VolumeSizeExceedsLimit: Requested volume size {size}G is larger than maximum allowed limit {largest}G.",
+        )
+    for suffix in ("", f"_{kind}"):
+        most = limit_of(world, project, f"gigabytes{suffix}")
+        if 0 <= most < used[f"gigabytes{suffix}"] + gigabytes:
+            raise ApiError(
+                413,
+                f"VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes{suffix} "
+                f"quota. Requested {gigabytes}G, quota is {most}G and {used[f'gigabytes{suffix}']}G has been consumed.",
+            )
+        most = limit_of(world, project, f"volumes{suffix}")
+        if new and 0 <= most < used[f"volumes{suffix}"] + 1:
+            raise ApiError(
+                413,
+                f"VolumeLimitExceeded: Maximum number of volumes allowed ({most}) exceeded for quota "
+                f"'volumes{suffix}'.",
+            )
+
+
+def volume_quotas(world: World, project: Project) -> dict[str, Any]:
+    """Cinder's quota set with what is used."""
+    return {
+        name: {"limit": limit_of(world, project, name), "in_use": used, "reserved": 0}
+        for name, used in volume_usage(world, project).items()
+    }
+
+
+def port_quota(world: World, project: Project) -> dict[str, int]:
+    """Neutron's quota of ports."""
+    used = sum(one["project_id"] == project.id for one in world.nets.ports.values())
+    return {"limit": limit_of(world, project, "port"), "used": used, "reserved": 0}
+
+
+def check_port(world: World, project: Project) -> None:
+    """`ApiError` where no port may be added; in Neutron's words."""
+    quota = port_quota(world, project)
+    if 0 <= quota["limit"] <= quota["used"]:
+        raise ApiError(409, "Quota exceeded for resources: ['port'].")
+
+
+async def change(world: World, request: Request, name: str) -> dict[str, int]:
+    """What an admin sets: the quotas in the body's object of this name."""
+    if not caller(request).is_admin:
+        raise ApiError(403, "Policy doesn't allow quota_sets:update to be performed.")
+    wanted: dict[str, int] = (await body_of(request))[name]
+    wanted.pop("force", None)
+    world.quotas |= {(request.path_params["project_id"], what): most for what, most in wanted.items()}
+    return wanted

@@ -1,0 +1,106 @@
+"""`new` orders, and the cloud's own records of what they made."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tests.orders import paid
+from tests.tenant import COMPUTE, VOLUME, Tenant
+
+#: 1 CPU, 1 GiB; 2 GiB of system disk, 1 GiB of data.
+ITEMS = (("std_1C1G", "S1.small.1"), ("CPU", "1"), ("memory", "1"), ("sys_EBS_SATA", "2"), ("data_EBS_SSD", "1"))
+
+
+def new(
+    tenant: Tenant,
+    *items: tuple[str, str],
+    sets: int = 1,
+    count: int = 1,
+    chosen: dict[str, Any] | None = None,
+    **fields: Any,
+) -> dict[str, Any]:
+    """An order for so many servers with these items besides the image."""
+    listed = [{"code": code, "value": value, "name": code} for code, value in items or ITEMS]
+    image = {"code": "image_Linux", "value": tenant.image, "name": "Linux"}
+    product = {
+        "region": "cn-north-3", "availableZone": "", "productLineCode": "ECS", "productTypeCode": "ECS_std",
+        "instanceCount": str(count), "itemList": [*listed, image],
+    }  # fmt: skip
+    order = paid("new", setCount=str(sets), consoleCustomization=chosen or {}, duration="1", durationUnit="M")
+    return order | {"productList": [product]} | fields
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The ids of all that a tenant has."""
+
+    servers: frozenset[str]
+    volumes: frozenset[str]
+    ports: frozenset[str]
+    floating_ips: frozenset[str]
+
+    def __sub__(self, before: "Records") -> "Records":
+        """What has come since."""
+        return Records(
+            self.servers - before.servers, self.volumes - before.volumes, self.ports - before.ports,
+            self.floating_ips - before.floating_ips,
+        )  # fmt: skip
+
+
+NOTHING = Records(frozenset(), frozenset(), frozenset(), frozenset())
+
+
+def records(tenant: Tenant) -> Records:
+    """What there is, as Nova, Cinder and Neutron list it."""
+    connection = tenant.connection
+    servers = connection.compute.get("/servers/detail", microversion=COMPUTE).json()["servers"]
+    volumes = connection.block_storage.get("/volumes/detail", microversion=VOLUME).json()["volumes"]
+    ports = connection.network.get(f"/ports?project_id={tenant.project_id}").json()["ports"]
+    floating_ips = connection.network.get(f"/floatingips?project_id={tenant.project_id}").json()["floatingips"]
+    return Records(
+        frozenset(one["id"] for one in servers if one["status"] != "DELETED"),
+        *(frozenset(one["id"] for one in found) for found in (volumes, ports, floating_ips)),
+    )
+
+
+def volume(tenant: Tenant, volume_id: str) -> dict[str, Any]:
+    """A volume as Cinder shows it."""
+    answer = tenant.connection.block_storage.get(f"/volumes/{volume_id}", microversion=VOLUME)
+    found: dict[str, Any] = answer.json()["volume"]
+    return found
+
+
+def ports_of(tenant: Tenant, server_id: str) -> list[dict[str, Any]]:
+    """A server's ports as Neutron shows them."""
+    found: list[dict[str, Any]] = tenant.connection.network.get(f"/ports?device_id={server_id}").json()["ports"]
+    return found
+
+
+def delete_all(tenant: Tenant, made: Records) -> None:
+    """Take away what an order made."""
+    for server_id in made.servers:
+        tenant.adopt(server_id)
+
+
+@contextmanager
+def quota(tenant: Tenant, admin: Tenant, service: str, **most: int) -> Iterator[None]:
+    """The tenant may have no more than this; afterwards as much as before."""
+    proxy = getattr(admin.connection, service)
+    path, version = f"/os-quota-sets/{tenant.project_id}", {"compute": COMPUTE, "block_storage": VOLUME}[service]
+    usual = {"instances": 2000, "cores": 20000, "ram": 40_000_000}
+
+    def put(values: dict[str, Any]) -> None:
+        if service == "compute":
+            values = values | {"force": True}  # also where more than that is used
+        answer = proxy.put(path, json={"quota_set": values}, microversion=version)
+        assert answer.status_code == 200, answer.text
+
+    put(most)
+    try:
+        yield
+    finally:
+        put({name: usual.get(name, -1) for name in most})
+
+
+Change = Callable[[dict[str, Any]], Any]
