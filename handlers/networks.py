@@ -58,6 +58,12 @@ async def release_floating_ip(project: Project, floating_ip_id: str) -> Reply:
     return await project.put(Service.NETWORK, f"/floatingips/{floating_ip_id}", {"floatingip": {"port_id": None}})
 
 
+async def is_released(project: Project, floating_ip_id: str) -> bool:
+    """Whether a floating IP is on no port, or is gone."""
+    found = await project.get_all(Service.NETWORK, "/floatingips", "floatingips", {"id": floating_ip_id})
+    return all(one["port_id"] is None for one in found)
+
+
 async def list_networks(project: Project) -> list[Thing]:
     """The networks in which the project may put servers: its own and those that are shared; none that are external."""
     found = await project.get_all(Service.NETWORK, "/networks", "networks", {"router:external": False})

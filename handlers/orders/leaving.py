@@ -151,7 +151,7 @@ def _is_own(port: Thing) -> bool:
 
 async def _release(floating_ip_id: str, context: Context) -> None:
     async def landed(_: object) -> str | None:
-        return None  # doing it twice is doing it once
+        return "" if await networks.is_released(context.project, floating_ip_id) else None
 
     try:
         await context.effects.once(
