@@ -4,8 +4,6 @@ Before a request is in the journal nothing of it may go to a retry queue: its to
 say any more who asked.
 """
 
-import structlog
-
 from handlers.deadlines import Deadline
 from handlers.effects import patiently
 from messages.errors import Refused, Transient, wrong
@@ -15,8 +13,7 @@ from workers.identity import Identity, Requester
 from workers.journal import Journal, JournalError
 from workers.request import Request
 from workers.retry import GIVE_UP_AFTER, GiveBack, decide_unbegun
-
-log = structlog.get_logger()
+from workers.session import request_log
 
 
 class GivenBack(Exception):
@@ -41,7 +38,7 @@ class Admission:
             # What is too old when it first comes does not get younger by waiting for the key set.
             if (refused := self.stale(request.envelope)) and not await self._is_known(request):
                 raise refused from None
-            log.warning("request.given_back", message_id=request.envelope.message_id, why=str(error)[:300])
+            request_log(request, None).warning("request.given_back", why=str(error)[:300])
             raise GivenBack from None
 
     def stale(self, envelope: Envelope) -> Refused | None:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 from uuid import UUID, uuid5
 
 import structlog
@@ -175,9 +176,9 @@ class Dispatcher:
     async def _take(self, envelope: Envelope) -> None:
         try:
             request = intake.read(envelope)
-        except intake.Ignored:
+        except intake.Ignored as ignored:
             self._metrics.event("ignored")
-            log.info("order.ignored", message_id=envelope.message_id)
+            log.info("order.ignored", message_id=envelope.message_id, request=ignored.name, status=ignored.status)
             return
         except intake.Unfit as unfit:
             await self._refusals.turn_away(envelope, unfit)
@@ -205,7 +206,7 @@ class Dispatcher:
         if isinstance(decision, GiveBack):
             raise GivenBack from error
         if not isinstance(error, EcsError):
-            log.error("identity.unforeseen", message_id=request.envelope.message_id, exc_info=error)
+            request_log(request, None).error("identity.unforeseen", exc_info=error)
         refused = decision.refused
         parks = decision.park or refused.code in (Code.PARAMETER, Code.IDENTITY)
         unheard = request.kind is Kind.ORDER or intake.reply_queue(request.envelope) is None
@@ -243,11 +244,11 @@ class Dispatcher:
         flight = self._flights.get(key)
         while flight is not None:
             if flight.digest != request.digest:
-                await self._refusals.conflict(request)
+                await self._refusals.conflict(request, requester.project_id)
                 return
             answer = await _answer_of(flight)
             if answer is not None:
-                await self._repeat(request, key, answer)
+                await self._repeat(request, key, requester.project_id, answer)
                 return
             flight = self._flights.get(key)
         flight = self._flights[key] = _Flight(request.digest)
@@ -270,16 +271,17 @@ class Dispatcher:
             outcome = await self._journal.begin(new)
         match outcome:
             case Known():
-                await self._repeat(request, key, Result.restored(outcome.result), outcome)
+                await self._repeat(request, key, project_id, Result.restored(outcome.result), outcome)
             case Conflict():
-                await self._refusals.conflict(request)
+                await self._refusals.conflict(request, project_id)
             case Elsewhere() if request.given_up is not None or has_secrets(request.work):
                 raise GivenBack
             case Elsewhere():
                 pass_word = requester.pass_word or new_pass()
                 await self._journal.give_pass(key, hash_of(pass_word))
                 again = Retry(self._limits.retry_delays[0], counts=False)
-                await self._retry(request, again, intake.attempts(request.envelope), pass_word)
+                said = request_log(request, project_id)
+                await self._retry(request, said, again, intake.attempts(request.envelope), pass_word)
             case Begun():
                 session = self._session(request, key, requester, outcome, flight)
                 await self._finish(session, outcome, project_id, new.received_at, started)
@@ -408,16 +410,13 @@ class Dispatcher:
             await asyncio.sleep(max(_LOOK_EVERY, min(retry.delay, HOLD - (time.monotonic() - started))))
             session.log.info("request.given_back", attempt=attempts + int(retry.counts))
             raise GivenBack
-        await self._retry(request, retry, attempts, session.pass_word)
+        await self._retry(request, session.log, retry, attempts, session.pass_word)
 
-    async def _retry(self, request: Request, retry: Retry, attempts: int, pass_word: str) -> None:
-        """Have the message come back, known again by its pass; `attempts` failed before this one."""
+    async def _retry(self, request: Request, said: Any, retry: Retry, attempts: int, pass_word: str) -> None:
+        """Have the message come back, known again by its pass; `attempts` failed before this one. `said` is its log."""
         attempts += int(retry.counts)
         await self._outbox.retry(request.envelope, request.message, retry.delay, attempts, pass_word)
-        log.info(
-            "request.put_off", message_id=request.envelope.message_id, operation=request.operation, seconds=retry.delay,
-            attempt=attempts,
-        )  # fmt: skip
+        said.info("request.put_off", seconds=retry.delay, attempt=attempts)
         self._metrics.event("retried")
 
     def _end(self, session: Session) -> None:
@@ -433,7 +432,9 @@ class Dispatcher:
             if (end.resource, end.id) not in known
         ]
 
-    async def _repeat(self, request: Request, key: str, result: Result, known: Known | None = None) -> None:
+    async def _repeat(
+        self, request: Request, key: str, tenant: str, result: Result, known: Known | None = None
+    ) -> None:
         """Give a known request's result to whoever asks again; and what was finished and not published, too."""
         published = self._outbox.result(request.envelope, request.operation, key, result)
         if known is not None and not known.settled:
@@ -443,16 +444,12 @@ class Dispatcher:
         if known is not None and not known.settled:
             self._journal.settle(key)
         self._metrics.event("duplicate")
-        log.info(
-            "request.repeated", message_id=request.envelope.message_id, operation=request.operation, code=result.code
-        )
+        request_log(request, tenant).info("request.repeated", code=result.code)
 
     def _decide(self, error: Exception, request: Request) -> Decision:
         envelope = request.envelope
         if not isinstance(error, Refused):
-            log.info(
-                "request.trouble", message_id=envelope.message_id, operation=request.operation, why=str(error)[:300]
-            )
+            request_log(request, None).info("request.trouble", why=str(error)[:300])
         age = time.time() - intake.first_seen(envelope, time.time())
         return decide(error, request.kind, intake.attempts(envelope), age, self._limits.retry_delays)
 

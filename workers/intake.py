@@ -11,7 +11,7 @@ from messages.codes import Code
 from messages.commands import READS, OpenConsole, Operation, parse_command
 from messages.errors import Refused, wrong
 from messages.fields import optional_word
-from messages.orders import SoftDown, is_paid, order_type_of, parse_order
+from messages.orders import SoftDown, is_paid, name_of, order_type_of, parse_order
 from messages.secrets import mask
 from messages.wire import decode, digest
 from workers import headers
@@ -31,7 +31,12 @@ _OWN_QUEUES = frozenset(queue.name for queue in topology(DEFAULT_RETRY_DELAYS).q
 
 
 class Ignored(Exception):
-    """An order message that asks for nothing."""
+    """An order message that asks for nothing: what it is known by, and its `orderStatus`."""
+
+    def __init__(self, name: str | None, status: Any) -> None:
+        self.name = name
+        self.status = status
+        super().__init__("it asks for nothing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ def read(envelope: Envelope) -> Request:
         raise Unfit(refused, _from_routing_key(envelope, is_order), is_order, None) from None
     try:
         if is_order and not is_paid(message):
-            raise Ignored
+            raise Ignored(name_of(message), message.get("orderStatus"))
         _check_properties(envelope)
         return _order(envelope, message) if is_order else _command(envelope, message)
     except Refused as refused:

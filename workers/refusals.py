@@ -10,14 +10,14 @@ from handlers.orders.course import refused_order_update
 from messages.commands import Operation
 from messages.errors import Refused, wrong
 from messages.order_results import unread_order_result
-from messages.orders import Order, OrderType, SoftDown
+from messages.orders import Order, OrderType, SoftDown, name_of
 from messages.results import Result
 from workers import intake
 from workers.envelope import Envelope
 from workers.journal import Kind
 from workers.outbox import Outbox
 from workers.request import Request
-from workers.session import update_body
+from workers.session import request_log, update_body
 from workers.telemetry import Metrics
 
 log = structlog.get_logger()
@@ -61,8 +61,11 @@ class Refusals:
         """Answer a message that is wrong in form, and park it where nobody may hear the answer."""
         refused = unfit.refused
         log.warning(
-            "message.unfit", message_id=envelope.message_id, operation=unfit.operation, queue=envelope.queue,
-            code=refused.code.wire, subject=refused.subject, why=refused.detail,
+            "message.unfit", message_id=envelope.message_id,
+            request=name_of(unfit.message or {}) if unfit.is_order else None,
+            operation=unfit.operation, queue=envelope.queue, attempt=intake.attempts(envelope),
+            code=refused.code.wire,
+            subject=refused.subject, why=refused.detail,
         )  # fmt: skip
         order = (unfit.message or {}) if unfit.is_order else None
         result = self._result(envelope, refused, order)
@@ -77,27 +80,27 @@ class Refusals:
 
     async def refuse(self, request: Request, refused: Refused, *, park: bool) -> None:
         """Answer a request that was not begun."""
-        await self._refuse(request, refused, request.message if request.kind is Kind.ORDER else None, park=park)
+        order = request.message if request.kind is Kind.ORDER else None
+        await self._refuse(request, None, refused, order, park=park)
 
-    async def _refuse(self, request: Request, refused: Refused, order: Mapping[str, Any] | None, *, park: bool) -> None:
+    async def _refuse(
+        self, request: Request, tenant: str | None, refused: Refused, order: Mapping[str, Any] | None, *, park: bool
+    ) -> None:
         result = self.result(request, refused)
         key = f"refused:{intake.fingerprint(request.envelope)}"
         await self._tell(request.envelope, request.operation, key, result, order)
         if park:
             await self.park(request.envelope, refused)
-        log.info(
-            "request.refused", message_id=request.envelope.message_id, operation=request.operation, code=result.code,
-            why=refused.detail,
-        )  # fmt: skip
+        request_log(request, tenant).info("request.refused", code=result.code, why=refused.detail)
         self._metrics.answered(request.operation, result.code, 0.0)
 
-    async def conflict(self, request: Request) -> None:
+    async def conflict(self, request: Request, tenant: str) -> None:
         """Answer a request whose key belongs to another content; what that one did is not touched."""
         key = "message_id" if request.kind is Kind.COMMAND else _key_of(request.work)
         self._metrics.event("conflict")
         refused = wrong(key, "the key is known with another content", reason="conflicting_duplicate")
         # No update: the order of this id has a course of its own, which this one must not seem to end.
-        await self._refuse(request, refused, None, park=True)
+        await self._refuse(request, tenant, refused, None, park=True)
 
     async def _tell(
         self, envelope: Envelope, operation: str, key: str, result: Result, order: Mapping[str, Any] | None

@@ -11,6 +11,7 @@ from handlers.context import ANSWER
 from handlers.effects import Effect
 from messages.results import Result
 from messages.status import OrderStatus, Update, wire_time
+from workers.intake import attempts
 from workers.journal import Claim, EffectRecord, Journal
 from workers.outbox import Outbox
 from workers.request import Request
@@ -179,12 +180,12 @@ def update_body(message_id: str | None, operation: str, update: Update) -> dict[
     }
 
 
-def request_log(request: Request, project_id: str, attempt: int) -> Any:
-    """A logger whose lines carry what the request is known by."""
+def request_log(request: Request, project_id: str | None, attempt: int | None = None) -> Any:
+    """A logger whose lines carry what the request is known by; None: not known yet, or as its message says."""
     return structlog.get_logger().bind(
         message_id=request.envelope.message_id,
         request=request.name,
         operation=request.operation,
         tenant=project_id,
-        attempt=attempt,
+        attempt=attempts(request.envelope) if attempt is None else attempt,
     )

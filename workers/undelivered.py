@@ -51,7 +51,10 @@ async def move_to_dead(delivery: Delivery, outbox: Outbox, refusals: Refusals, g
     origin = death.queue if death is not None else UNDELIVERED_QUEUE
     route = death.route if death is not None else None
     await outbox.park(envelope, refused, intake.attempts(envelope), origin, route)
-    log.warning("message.undelivered", message_id=envelope.message_id, origin=origin, why=refused.detail)
+    log.warning(
+        "message.undelivered", message_id=envelope.message_id, routing_key=envelope.routing_key, origin=origin,
+        reason=refused.reason, why=refused.detail,
+    )  # fmt: skip
     delivery.settle()
 
 
