@@ -10,6 +10,7 @@ from handlers.image_making import make_image
 from handlers.image_queries import show_image, show_images, show_private_images
 from handlers.orders.change_configure import change_configuration
 from handlers.orders.new_servers import create_servers
+from handlers.orders.planning import plan_order
 from handlers.orders.renew import renew_servers
 from handlers.orders.soft_down import take_down
 from handlers.orders.unsubscribe import end_subscription
@@ -26,7 +27,7 @@ from messages.images import (
     ShowImage,
     UpdateImage,
 )
-from messages.orders import ChangeConfigure, NewServers, Renew, SoftDown, Unsubscribe
+from messages.orders import ChangeConfigure, NewServers, PlanOrder, Renew, SoftDown, Unsubscribe
 from messages.results import Result
 from messages.servers import ListServers, ListTags, ShowServer, UpdateTags
 
@@ -49,6 +50,7 @@ HANDLERS: dict[type, Handler] = {
     DeleteImage: remove_image,
     DeleteImages: remove_images,
     UpdateImage: update_image,
+    PlanOrder: plan_order,
     ChangeConfigure: change_configuration,
     Renew: renew_servers,
     SoftDown: take_down,

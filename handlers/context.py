@@ -1,11 +1,12 @@
 """What a handler is given: the requester's project, its effects, and ways to tell what happens."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
+from handlers.checks import Checks
 from handlers.cloud import Cloud, Project
 from handlers.compute import Server, get_server, list_servers
 from handlers.deadlines import Deadline
@@ -95,6 +96,8 @@ class Errand:
     answer: Callable[[Result], Awaitable[None]]
     #: What is watched in a project, shared by all who wait there.
     watches_of: Callable[[Project], Watches]
+    #: What was looked at before anything is begun.
+    checks: Checks = field(default_factory=Checks)
 
     async def inside(self, project_id: str) -> "Context":
         """The same in one project; `Transient` where no session can be had there."""

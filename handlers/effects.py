@@ -76,6 +76,25 @@ class Ledger(Protocol):
         """Write a value that a later run must find as it was."""
 
 
+class NoLedger:
+    """The ledger of who only asks: nothing is known, and nothing may be begun."""
+
+    def effect(self, name: str) -> Effect | None:
+        return None
+
+    def effects(self) -> Mapping[str, Effect]:
+        return {}
+
+    async def intend(self, name: str, marker: Any) -> None:
+        raise RuntimeError(f"{name}: a question must change nothing")
+
+    async def record(self, name: str, outcome: dict[str, Any], request_id: str | None) -> None:
+        raise RuntimeError(f"{name}: a question must change nothing")
+
+    async def remember(self, name: str, value: Any) -> None:
+        """Nothing is remembered."""
+
+
 #: Looks at the cloud since the marker: OpenStack's request id of the call that was found (empty where it has none).
 Landed = Callable[[Any], Awaitable[str | None]]
 

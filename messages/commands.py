@@ -9,6 +9,7 @@ from messages import images, servers
 from messages.errors import wrong
 from messages.fields import mapping, objects, optional_word, uuid_of, word
 from messages.images import ImageTask, ListImages, ListPrivateImages, ShowImage
+from messages.orders import PlanOrder, parse_plan
 from messages.servers import ListServers, ListTags, ShowServer, UpdateTags
 
 #: Servers in one batch.
@@ -30,6 +31,7 @@ class Operation(StrEnum):
     IMAGE_DELETE = "image.delete"
     IMAGE_BATCH_DELETE = "image.batch_delete"
     IMAGE_UPDATE = "image.update"
+    ORDER_PLAN = "order.plan"
 
 
 class Power(StrEnum):
@@ -74,9 +76,9 @@ class OpenConsole:
 
 
 ServerTask = PowerAction | PowerBatch | OpenConsole | ListServers | ShowServer | ListTags | UpdateTags
-Task = ServerTask | ImageTask
+Task = ServerTask | ImageTask | PlanOrder
 #: What changes nothing: its result is not kept, a repeat is looked up afresh.
-READS = (OpenConsole, ListServers, ShowServer, ListTags, ListImages, ListPrivateImages, ShowImage)
+READS = (OpenConsole, ListServers, ShowServer, ListTags, ListImages, ListPrivateImages, ShowImage, PlanOrder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +94,13 @@ class Command:
 def parse_command(message: Mapping[str, Any], routing_key: str) -> Command:
     """The command in a message's body, or `Refused` naming the parameter that is wrong."""
     operation = _operation(message, routing_key)
+    task = _PARSERS[operation](message)
+    tenant = optional_word(message.get("tenant_id"), "tenant_id")
     return Command(
         operation=operation,
-        tenant=optional_word(message.get("tenant_id"), "tenant_id"),
+        tenant=task.tenant if tenant is None and isinstance(task, PlanOrder) else tenant,
         user_id=optional_word(message.get("user_id"), "user_id"),
-        task=_PARSERS[operation](message),
+        task=task,
     )
 
 
@@ -169,4 +173,5 @@ _PARSERS: Mapping[Operation, Callable[[Mapping[str, Any]], Task]] = {
     Operation.IMAGE_DELETE: images.parse_delete,
     Operation.IMAGE_BATCH_DELETE: images.parse_batch_delete,
     Operation.IMAGE_UPDATE: images.parse_update,
+    Operation.ORDER_PLAN: parse_plan,
 }

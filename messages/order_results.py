@@ -92,6 +92,7 @@ class InstanceOutcome:
     before: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
     request_ids: Sequence[str] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 def soft_down_result(order: SoftDown, outcomes: Sequence[InstanceOutcome], now: datetime) -> Result:

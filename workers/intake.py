@@ -11,7 +11,7 @@ from messages.codes import Code
 from messages.commands import READS, OpenConsole, Operation, parse_command
 from messages.errors import Refused, wrong
 from messages.fields import optional_word
-from messages.orders import SoftDown, is_paid, name_of, order_type_of, parse_order
+from messages.orders import PlanOrder, SoftDown, is_paid, name_of, order_type_of, parse_order
 from messages.secrets import mask
 from messages.wire import decode, digest
 from workers import headers
@@ -166,8 +166,8 @@ def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
     return Request(
         envelope=envelope, kind=Kind.COMMAND, operation=command.operation.value, name=name if journaled else None,
         digest=digest(shown, without=("token",)) if journaled or PASS_HEADER in envelope.headers else "",
-        tenant=command.tenant, user_id=command.user_id, instance_id=None, work=command.task, message=shown,
-        token=_token(message),
+        tenant=command.tenant, user_id=command.user_id, work=command.task, message=shown, token=_token(message),
+        instance_id=command.task.instance_id if isinstance(command.task, PlanOrder) else None,
     )  # fmt: skip
 
 

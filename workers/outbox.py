@@ -9,6 +9,7 @@ from uuid import UUID, uuid5
 
 import structlog
 
+from messages.commands import Operation
 from messages.errors import Refused
 from messages.results import Result
 from messages.secrets import MASK, could_hold_secret, mask, mask_text
@@ -66,7 +67,7 @@ class Outbox:
             "headers": {"x-ecs-http-status": result.http, **trace(envelope.headers)},
         }  # fmt: skip
         published: list[Awaitable[Any]] = []
-        is_order = operation.startswith("order.")
+        is_order = operation.startswith("order.") and operation != Operation.ORDER_PLAN
         reply_to = reply_queue(envelope)
         if reply_to is not None:
             mandatory = not reply_to.startswith(_DIRECT_REPLY)

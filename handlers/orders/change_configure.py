@@ -10,6 +10,7 @@ from handlers.errors import NotFound
 from handlers.orders import steps
 from handlers.orders.acts import server_now, write_fee_data
 from handlers.orders.course import Course
+from handlers.orders.deeds import Deed
 from handlers.orders.fee_data import ORDER_ID, STATUS_TIME
 from handlers.orders.newest import SUPERSEDED, refuse_superseded, time_of
 from handlers.orders.pictures import as_it_is, take_picture
@@ -25,10 +26,10 @@ from messages.status import OrderStatus
 
 async def change_configuration(order: ChangeConfigure, context: Context) -> Result:
     """Carry the order out on all its servers, or leave all as they were; `Transient` where a later try may do it."""
-    return await carry_out(_Changing(order, context))
+    return await carry_out(Changing(order, context))
 
 
-class _Changing:
+class Changing:
     """The order's plan, steps and undoing; an `Undertaking`."""
 
     def __init__(self, order: ChangeConfigure, context: Context) -> None:
@@ -61,6 +62,22 @@ class _Changing:
             await all_of(steps.confirm(change, context, course) for change in resizing)
         await all_of(self._note_payment(change) for change in self._changes)
 
+    def deeds(self) -> list[Deed]:
+        resizing = [change for change in self._changes if change.resizes]
+        return [
+            *(Deed("resize", one.server_id, one.flavor_before, one.flavor_after) for one in resizing),
+            *(
+                Deed("extend", one.server_id, growth.before, growth.after, can_be_undone=False, target=growth.volume_id)
+                for one in self._changes
+                for growth in one.growths
+            ),
+            *(
+                Deed("confirm", one.server_id, one.flavor_before, one.flavor_after, can_be_undone=False)
+                for one in resizing
+            ),
+            *(Deed("feeData", one.server_id, one.before["feeData"], self._fee_data()) for one in self._changes),
+        ]
+
     async def _check_newest(self) -> None:
         """What an earlier run meant to begin may not have begun, and a newer order may have come in between."""
         if self._has_looked or self.context.effects.any_done:
@@ -69,13 +86,16 @@ class _Changing:
             refuse_superseded(self.order, await server_now(change.server_id, self.context), self.context)
 
     async def _note_payment(self, change: Change) -> None:
+        await write_fee_data(change.server_id, self._fee_data(), self.context)
+
+    def _fee_data(self) -> dict[str, str]:
         bill_type, time = self.order.heading.bill_type, time_of(self.order, self.context)
         metadata = {ORDER_ID: self.order.name}
         if bill_type is not None:
             metadata[CHARGE_TYPE] = bill_type
         if time is not None:
             metadata[STATUS_TIME] = time.strftime(TIME_FORM)
-        await write_fee_data(change.server_id, metadata, self.context)
+        return metadata
 
     @property
     def _is_superseded(self) -> bool:

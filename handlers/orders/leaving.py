@@ -11,13 +11,14 @@ from typing import Any
 from handlers import compute, networks
 from handlers.cloud import Project
 from handlers.compute import Server
-from handlers.context import Context
+from handlers.context import Context, Errand
 from handlers.deadlines import Deadline
 from handlers.disks import system_and_data
 from handlers.errors import Conflict, Forbidden, NotFound
 from handlers.marks import MARK
 from handlers.networks import Thing
 from handlers.orders.course import Course
+from handlers.orders.deeds import Deed
 from handlers.orders.pictures import Picture, picture_of, volumes_of
 from handlers.orders.removing import GONE, remove_port, remove_server, remove_volume
 from handlers.orders.undertaking import all_of, failed
@@ -59,7 +60,8 @@ class Departure:
 
 async def plan_departure(server_id: str, context: Context) -> Departure:
     """What goes with a server and what is kept. `Refused` for a server that is known to be another tenant's."""
-    server = await _server(server_id, context)
+    with context.checks.of("instance", server_id):
+        server = await _server(server_id, context)
     if server is None:
         return Departure(server_id, gone=True)
     attached = await volumes_of(server, context)
@@ -77,6 +79,21 @@ async def plan_departure(server_id: str, context: Context) -> Departure:
         other_ports=tuple(port["id"] for port in ports if not _is_own(port)),
         floating_ips=tuple(one["id"] for one in listed if one.get("port_id") in port_ids),
     )
+
+
+def departure_deeds(departure: Departure) -> list[Deed]:
+    """What `leave` does."""
+    if departure.gone:
+        return []
+    server_id = departure.server_id
+    staying = {"volumes": departure.kept_volumes, "ports": departure.other_ports, "floatingIps": departure.floating_ips}
+    kept_ids = {kind: list(ids) for kind, ids in staying.items() if ids}
+    return [
+        *(Deed("release", server_id, server_id, None, target=one) for one in departure.floating_ips),
+        Deed("delete", server_id, departure.before, {"kept": kept_ids} if kept_ids else None, can_be_undone=False),
+        *(Deed("deleteVolume", server_id, server_id, None, False, one) for one in departure.volumes),
+        *(Deed("deletePort", server_id, server_id, None, False, one) for one in departure.own_ports),
+    ]
 
 
 async def leave(departure: Departure, context: Context, course: Course) -> None:
@@ -103,7 +120,7 @@ async def kept(departure: Departure, context: Context) -> dict[str, list[str]]:
     return {kind: ids for kind, ids in staying.items() if ids}
 
 
-def request_ids(departure: Departure, context: Context) -> list[str]:
+def request_ids(departure: Departure, context: Errand) -> list[str]:
     """OpenStack's ids of the calls by which it went."""
     server_id = departure.server_id
     gone = [server_id, *departure.volumes, *departure.own_ports]

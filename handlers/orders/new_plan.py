@@ -12,6 +12,7 @@ from handlers.context import Context
 from handlers.errors import NotFound
 from handlers.images import Image, get_image
 from handlers.networks import Thing
+from handlers.orders.deeds import Deed
 from handlers.orders.fee_data import written
 from handlers.orders.ordered import check_size, ordered_flavor, within
 from messages.errors import wrong
@@ -79,15 +80,25 @@ class _Model:
 
 async def plan_creation(order: NewServers, context: Context) -> Creation:
     """What is to be made, or `Refused`."""
-    if order.secrets.withheld is not None:
-        raise wrong(order.secrets.withheld, "it was masked on the way", reason="secret_withheld")
+    with context.checks.of("secrets"):
+        if order.secrets.withheld is not None:
+            raise wrong(order.secrets.withheld, "it was masked on the way", reason="secret_withheld")
     models = await _models(order, context)
     network_id, subnet_id, groups, _ = await asyncio.gather(
         _network(order, context), _subnet(order, context), _groups(order, context), _check_key(order, context)
     )
     servers = tuple(_servers(order, models))
-    await _check_quota(order, models, context)
+    with context.checks.of("quota"):
+        await _check_quota(order, models, context)
     return Creation(servers, network_id, subnet_id, groups, _paid_at(order, context), order.user_name)
+
+
+def creation_deeds(server: NewServer, creation: Creation) -> list[Deed]:
+    """What is made for one server; all of it is taken away again where one of the order's servers fails."""
+    disks = [{"size": one.size, "type": one.volume_type, "image": one.image_id} for one in server.disks]
+    port = [Deed("createPort", None, None, {"subnet": creation.subnet_id})] if creation.subnet_id else []
+    made = {"name": server.name, "flavor": server.flavor_id, "zone": server.zone, "network": creation.network_id}
+    return [*(Deed("createVolume", None, None, one) for one in disks), *port, Deed("create", None, None, made)]
 
 
 def _paid_at(order: NewServers, context: Context) -> str:
@@ -128,18 +139,22 @@ async def _zones(order: NewServers, context: Context) -> set[str]:
 async def _model(  # noqa: PLR0917 - all that a product is judged by
     product: NewProduct, order: NewServers, flavors: list[Flavor], types: set[str], zones: set[str], context: Context
 ) -> _Model:
-    flavor = ordered_flavor(product.items, flavors)
-    if flavor is None:
-        raise wrong("itemList", "the product names no flavor")
-    check_size(product.items, flavor)
+    with context.checks.of("flavor"):
+        flavor = ordered_flavor(product.items, flavors)
+        if flavor is None:
+            raise wrong("itemList", "the product names no flavor")
+        check_size(product.items, flavor)
     zone = product.zone or order.customization.zone
-    if zone is not None and zone not in zones:
-        raise wrong("availableZone", "there is no such zone, or it is not available")
-    image_item, system_item = _only(product, ItemKind.IMAGE), _only(product, ItemKind.SYSTEM_DISK)
-    image = await _image(image_item, context)
-    system = _disk(system_item, types, image.id)
-    _check_image(image_item, image, system_item, system, flavor)
-    data = (_disk(item, types, None) for item in of_kind(product.items, ItemKind.DATA_DISK))
+    with context.checks.of("availableZone"):
+        if zone is not None and zone not in zones:
+            raise wrong("availableZone", "there is no such zone, or it is not available")
+    with context.checks.of("image"):
+        image_item, system_item = _only(product, ItemKind.IMAGE), _only(product, ItemKind.SYSTEM_DISK)
+        image = await _image(image_item, context)
+    with context.checks.of("disks"):
+        system = _disk(system_item, types, image.id)
+        _check_image(image_item, image, system_item, system, flavor)
+        data = [_disk(item, types, None) for item in of_kind(product.items, ItemKind.DATA_DISK)]
     return _Model(flavor, zone, (system, *data))
 
 
@@ -184,6 +199,11 @@ def _check_image(item: Item, image: Image, system_item: Item, system: Disk, flav
 
 
 async def _network(order: NewServers, context: Context) -> str:
+    with context.checks.of("network"):
+        return await _chosen_network(order, context)
+
+
+async def _chosen_network(order: NewServers, context: Context) -> str:
     """The network that is named, by itself or by its subnet, else the tenant's only one."""
     usable = {one["id"]: one for one in await context.patiently(lambda: networks.list_networks(context.project))}
     chosen = order.customization
@@ -221,8 +241,9 @@ async def _groups(order: NewServers, context: Context) -> tuple[str, ...]:
     """The ids of the security groups, which are named by id or by name."""
     if not order.customization.security_groups:
         return ()
-    listed = await context.patiently(lambda: networks.list_security_groups(context.project))
-    return tuple(dict.fromkeys(_group(one, listed) for one in order.customization.security_groups))
+    with context.checks.of("securityGroups"):
+        listed = await context.patiently(lambda: networks.list_security_groups(context.project))
+        return tuple(dict.fromkeys(_group(one, listed) for one in order.customization.security_groups))
 
 
 def _group(named: str, listed: Sequence[Thing]) -> str:
@@ -236,10 +257,11 @@ async def _check_key(order: NewServers, context: Context) -> None:
     name = order.customization.key_name
     if name is None:
         return
-    try:
-        await context.patiently(lambda: compute.get_key_pair(context.project, name))
-    except NotFound:
-        raise wrong("keyName", "the service account has no such key pair") from None
+    with context.checks.of("keyName"):
+        try:
+            await context.patiently(lambda: compute.get_key_pair(context.project, name))
+        except NotFound:
+            raise wrong("keyName", "the service account has no such key pair") from None
 
 
 # Whether there is room.

@@ -6,8 +6,9 @@ from handlers.context import Context
 from handlers.effects import Ledger
 from handlers.marks import PART
 from handlers.orders.course import Course
+from handlers.orders.deeds import Deed
 from handlers.orders.making import Left, Maker, create_effect
-from handlers.orders.new_plan import Creation, NewServer, plan_creation
+from handlers.orders.new_plan import Creation, NewServer, creation_deeds, plan_creation
 from handlers.orders.pictures import picture_of
 from handlers.orders.undertaking import Outcomes, carry_out
 from messages.order_results import ProductOutcome
@@ -18,7 +19,7 @@ from messages.status import OrderStatus
 
 async def create_servers(order: NewServers, context: Context) -> Result:
     """Make all the servers of the order, or none; `Transient` where a later try may do it."""
-    return await carry_out(_Creating(order, context))
+    return await carry_out(Creating(order, context))
 
 
 def has_secrets(work: Any) -> bool:
@@ -34,7 +35,7 @@ def needs_secrets(work: Any, ledger: Ledger) -> bool:
     return not all(effect is not None and effect.done for effect in made)
 
 
-class _Creating:
+class Creating:
     """The order's plan, steps and undoing; an `Undertaking`."""
 
     def __init__(self, order: NewServers, context: Context) -> None:
@@ -54,6 +55,10 @@ class _Creating:
     async def do(self) -> None:
         await self.course.tell(OrderStatus.CREATING)
         await self._maker.make_all()
+
+    def deeds(self) -> list[Deed]:
+        creation = self._creation
+        return [deed for server in creation.servers for deed in creation_deeds(server, creation)]
 
     async def undo(self) -> None:
         await self.course.tell(OrderStatus.REVERTING)

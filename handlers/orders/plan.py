@@ -12,6 +12,7 @@ from handlers.orders.instances import idle_server
 from handlers.orders.newest import refuse_superseded
 from handlers.orders.ordered import check_size, ordered_flavor, within
 from handlers.orders.pictures import Picture, picture_of, volumes_of
+from handlers.orders.undertaking import settled
 from handlers.servers import judge_state
 from handlers.volumes import Volume, gigabytes_left
 from messages.errors import wrong
@@ -63,18 +64,17 @@ class Change:
 
 async def plan_changes(order: ChangeConfigure, context: Context) -> list[Change]:
     """A change for each product, in its order, or `Refused`."""
-    servers = await asyncio.gather(
-        *(_server_at_rest(product.instance_id, order, context) for product in order.products)
-    )
+    servers = await settled(_server_at_rest(one, order, context) for one in order.instance_ids)
     flavors, volumes = await asyncio.gather(
         context.patiently(lambda: list_flavors(context.project)),
         asyncio.gather(*(volumes_of(server, context) for server in servers)),
     )
-    drafts = [
-        _draft(product, server, attached, flavors)
+    drafts = await settled(
+        _draft(product, server, attached, flavors, context)
         for product, server, attached in zip(order.products, servers, volumes, strict=True)
-    ]
-    await _check_quota(drafts, context)
+    )
+    with context.checks.of("quota"):
+        await _check_quota(drafts, context)
     return [draft.change for draft in drafts]
 
 
@@ -87,20 +87,27 @@ class _Draft:
 
 async def _server_at_rest(server_id: str, order: ChangeConfigure, context: Context) -> Server:
     server = await idle_server(server_id, context)
-    refuse_superseded(order, server, context)
-    if refused := judge_state(server, AT_REST):
-        raise refused
+    with context.checks.of("newest", server_id):
+        refuse_superseded(order, server, context)
+    with context.checks.of("state", server_id):
+        if refused := judge_state(server, AT_REST):
+            raise refused
     return server
 
 
-def _draft(product: ChangedProduct, server: Server, volumes: list[Volume], flavors: list[Flavor]) -> _Draft:
+async def _draft(
+    product: ChangedProduct, server: Server, volumes: list[Volume], flavors: list[Flavor], context: Context
+) -> _Draft:
     current = Flavor("", server.flavor_name, server.vcpus, server.ram, server.disk)
-    ordered = ordered_flavor(product.items, flavors)
-    flavor = ordered or current
-    check_size(product.items, flavor)
     system, data = system_and_data(server, volumes)
-    _check_image(product, image_of(server, system))
-    growths = [*_system_growth(product, system, flavor), *_data_growths(product, data)]
+    with context.checks.of("flavor", server.id):
+        ordered = ordered_flavor(product.items, flavors)
+        flavor = ordered or current
+        check_size(product.items, flavor)
+    with context.checks.of("image", server.id):
+        _check_image(product, image_of(server, system))
+    with context.checks.of("disks", server.id):
+        growths = [*_system_growth(product, system, flavor), *_data_growths(product, data)]
     change = Change(
         server_id=server.id,
         status=server.status,

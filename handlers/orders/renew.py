@@ -12,12 +12,13 @@ from handlers.compute import ERROR, METADATA_STATES, Server
 from handlers.context import Context
 from handlers.orders.acts import change_metadata, declare
 from handlers.orders.course import Course
+from handlers.orders.deeds import Deed
 from handlers.orders.fee_data import NEXT_FEE_TIME, local_time, written
 from handlers.orders.instances import idle_server
 from handlers.orders.pictures import Picture, as_it_is, take_picture
-from handlers.orders.soft_down_mark import is_marked, mark, unmark
+from handlers.orders.soft_down_mark import STOPPED, is_marked, mark, unmark
 from handlers.orders.switching import switch
-from handlers.orders.undertaking import Outcomes, all_of, all_undone, carry_out
+from handlers.orders.undertaking import Outcomes, all_of, all_undone, carry_out, settled
 from handlers.power import effect_name
 from handlers.servers import find_server, judge_state
 from messages.commands import Power
@@ -58,10 +59,10 @@ class Renewal:
 
 async def renew_servers(order: Renew, context: Context) -> Result:
     """Carry the order out on all its servers, or leave all as they were; `Transient` where a later try may do it."""
-    return await carry_out(_Renewing(order, context))
+    return await carry_out(Renewing(order, context))
 
 
-class _Renewing:
+class Renewing:
     """The order's plan, steps and undoing; an `Undertaking`."""
 
     def __init__(self, order: Renew, context: Context) -> None:
@@ -72,9 +73,8 @@ class _Renewing:
         self._renewals: dict[str, Renewal] = {}
 
     async def plan(self) -> Any:
-        servers = await asyncio.gather(*(idle_server(one, self.context) for one in self.order.instance_ids))
-        for server in servers:
-            _judge(server, self.context)
+        servers = await settled(idle_server(one, self.context) for one in self.order.instance_ids)
+        await settled(_judged(server, self.context) for server in servers)
         pictures = await asyncio.gather(*(take_picture(server, self.context) for server in servers))
         now = written(self._now)
         return _kept(now, [self._renewal(*pair) for pair in zip(servers, pictures, strict=True)])
@@ -92,6 +92,14 @@ class _Renewing:
             await self.course.tell(OrderStatus.STARTING)
             await all_of(switch(one.server_id, Power.START, self.context, self.course) for one in starting)
         await all_of(unmark(one.server_id, self.context) for one in renewals if one.unmarks)
+
+    def deeds(self) -> list[Deed]:
+        renewals = list(self._renewals.values())
+        return [
+            *(Deed("renew", one.server_id, one.was_until, one.until) for one in renewals),
+            *(Deed("start", one.server_id, "SHUTOFF", "ACTIVE") for one in renewals if one.starts),
+            *(Deed("unmark", one.server_id, STOPPED, None) for one in renewals if one.unmarks),
+        ]
 
     async def undo(self) -> None:
         await self.course.tell(OrderStatus.REVERTING)
@@ -118,10 +126,11 @@ class _Renewing:
 
     def _until(self, server: Server) -> str:
         begin = _later(local_time(server.metadata.get(NEXT_FEE_TIME), self.context.policy.billing_zone), self._now)
-        try:
-            return written(self.order.term.after(begin))
-        except (ValueError, OverflowError):
-            raise wrong("duration", "no calendar goes that far") from None
+        with self.context.checks.of("duration", server.id):
+            try:
+                return written(self.order.term.after(begin))
+            except (ValueError, OverflowError):
+                raise wrong("duration", "no calendar goes that far") from None
 
     # The date.
 
@@ -202,13 +211,13 @@ class _Renewing:
         return replace(outcome, status=server.status, changed=changed, after=await take_picture(server, self.context))
 
 
-def _judge(server: Server, context: Context) -> None:
+async def _judged(server: Server, context: Context) -> None:
     """`Refused` where the date cannot be moved, `Transient` where it can be later."""
-    if server.status == "VERIFY_RESIZE":
-        raise Transient("busy", detail="the server is in the middle of a resize")
-    states = METADATA_STATES | {ERROR} if context.cloud.has_admin else METADATA_STATES
-    if refused := judge_state(server, states):
-        raise refused
+    with context.checks.of("state", server.id):
+        if server.status == "VERIFY_RESIZE":
+            raise Transient("busy", detail="the server is in the middle of a resize")
+        if refused := judge_state(server, METADATA_STATES | {ERROR} if context.cloud.has_admin else METADATA_STATES):
+            raise refused
 
 
 def _later(one: datetime | None, other: datetime) -> datetime:

@@ -8,19 +8,19 @@ from handlers.compute import Server
 from handlers.context import Context
 from handlers.orders.acts import change_metadata
 
-_ITEM, _STOPPED = "soft_down", "stopped"
+_ITEM, STOPPED = "soft_down", "stopped"
 
 
 def is_marked(server: Server) -> bool:
     """Whether softDown has stopped it, and nobody has paid since."""
-    return server.metadata.get(_ITEM) == _STOPPED
+    return server.metadata.get(_ITEM) == STOPPED
 
 
 async def mark(server_id: str, context: Context, effect: str = "mark") -> None:
     """Leave the mark."""
     await _change(
         server_id, f"{effect}:{server_id}", context, marked=True,
-        do=lambda: compute.set_metadata(context.project, server_id, {_ITEM: _STOPPED}),
+        do=lambda: compute.set_metadata(context.project, server_id, {_ITEM: STOPPED}),
     )  # fmt: skip
 
 

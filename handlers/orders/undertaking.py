@@ -7,17 +7,20 @@ which nothing was begun is made anew: in the meantime the servers may have been 
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from handlers.context import Context, Errand
 from handlers.errors import CloudRefusal
 from handlers.orders.course import Course
+from handlers.orders.deeds import Deed
 from messages.codes import Code
 from messages.errors import OutcomeUnknown, Refused, Transient
 from messages.order_results import ProductOutcome, order_result
 from messages.orders import Order
 from messages.results import Result
 from messages.status import OrderStatus
+
+T = TypeVar("T")
 
 Outcomes = Sequence[Sequence[ProductOutcome]]
 
@@ -37,6 +40,9 @@ class Undertaking(Protocol):
 
     def recall(self, plan: Any) -> None:
         """Go by this plan from now on: the one just made, or an earlier run's."""
+
+    def deeds(self) -> list[Deed]:
+        """What `do` does by this plan, in its order."""
 
     async def do(self) -> None:
         """Carry out the plan, each step once. Raises where a step fails."""
@@ -66,6 +72,15 @@ async def carry_out(undertaking: Undertaking) -> Result:
 def failed(reason: str, detail: str | None = None) -> Refused:
     """The failure of a step."""
     return Refused(Code.FAILED, reason=reason, detail=detail)
+
+
+async def settled(questions: Iterable[Awaitable[T]]) -> list[T]:
+    """All answers; where one is an error, the others are awaited, and the first error is raised."""
+    answers = await asyncio.gather(*questions, return_exceptions=True)
+    for one in answers:
+        if isinstance(one, BaseException):
+            raise one
+    return [one for one in answers if not isinstance(one, BaseException)]
 
 
 async def all_of(steps: Iterable[Coroutine[Any, Any, Any]]) -> None:

@@ -5,9 +5,10 @@ from typing import Any
 
 from handlers.context import Context
 from handlers.orders.course import Course
-from handlers.orders.leaving import Departure, kept, leave, plan_departure, request_ids
+from handlers.orders.deeds import Deed
+from handlers.orders.leaving import Departure, departure_deeds, kept, leave, plan_departure, request_ids
 from handlers.orders.pictures import as_it_is, take_picture
-from handlers.orders.undertaking import Outcomes, all_of, carry_out
+from handlers.orders.undertaking import Outcomes, all_of, carry_out, settled
 from handlers.servers import find_server
 from messages.order_results import ProductOutcome
 from messages.orders import InstanceProduct, Unsubscribe
@@ -17,10 +18,10 @@ from messages.status import OrderStatus
 
 async def end_subscription(order: Unsubscribe, context: Context) -> Result:
     """Delete the order's servers; `Transient` where a later try may do it."""
-    return await carry_out(_Ending(order, context))
+    return await carry_out(Ending(order, context))
 
 
-class _Ending:
+class Ending:
     """The order's plan and steps; an `Undertaking`."""
 
     def __init__(self, order: Unsubscribe, context: Context) -> None:
@@ -30,7 +31,7 @@ class _Ending:
         self._departures: list[Departure] = []
 
     async def plan(self) -> Any:
-        planned = await asyncio.gather(*(plan_departure(one, self.context) for one in self.order.instance_ids))
+        planned = await settled(plan_departure(one, self.context) for one in self.order.instance_ids)
         return [departure.to_json() for departure in planned]
 
     def recall(self, plan: Any) -> None:
@@ -40,6 +41,9 @@ class _Ending:
         if any(not departure.gone for departure in self._departures):
             await self.course.tell(OrderStatus.DELETING)
         await all_of(leave(departure, self.context, self.course) for departure in self._departures)
+
+    def deeds(self) -> list[Deed]:
+        return [deed for departure in self._departures for deed in departure_deeds(departure)]
 
     async def undo(self) -> None:
         """Nothing comes back."""

@@ -5,6 +5,7 @@ the value `"0"` that mean "none".
 """
 
 from messages.orders.change_configure import ChangeConfigure, ChangedProduct
+from messages.orders.foreseen import PlanOrder, parse_plan
 from messages.orders.items import Item, ItemKind, of_kind
 from messages.orders.new_servers import Customization, NewProduct, NewServers, Secrets
 from messages.orders.order import TIME_FORM, Heading, Order, OrderType, read_time
@@ -30,6 +31,7 @@ __all__ = [
     "Operate",
     "Order",
     "OrderType",
+    "PlanOrder",
     "Renew",
     "Secrets",
     "SoftDown",
@@ -42,5 +44,6 @@ __all__ = [
     "of_kind",
     "order_type_of",
     "parse_order",
+    "parse_plan",
     "read_time",
 ]

@@ -36,7 +36,9 @@ def order_type_of(message: Mapping[str, Any]) -> str:
         return OrderType.SOFT_DOWN
     name = message.get("orderType")
     cleaned = name.strip() if isinstance(name, str) else ""
-    return cleaned if cleaned.isascii() and cleaned.isalnum() and len(cleaned) <= 64 else "unknown"
+    usable = cleaned.isascii() and cleaned.isalnum() and len(cleaned) <= 64
+    # `order.plan` is the name of a command.
+    return cleaned if usable and cleaned != "plan" else "unknown"
 
 
 def name_of(message: Mapping[str, Any]) -> str | None:

@@ -301,14 +301,15 @@ def taken_away(tenant: Tenant, cloud: Any) -> Asked:
     )  # fmt: skip
 
 
-def unsubscribe(kind: str, effect: str) -> Ask:
-    """A locked server with two disks and a floating IP goes."""
+def unsubscribe(kind: str, effect: str, *, unpaid: bool = False) -> Ask:
+    """A locked server with two disks and a floating IP goes: by an order, or because nobody pays."""
 
     def ask(tenant: Tenant, _: Any) -> Asked:
         server_id, floating_ip = tenant.make_server_with_floating_ip(name=kind.replace(" ", "-"), disk=2)
         disks = [one["id"] for one in tenant.volumes(server_id)]
         tenant.act(server_id, {"lock": None})
-        body = paid("unsubscribe", server_id)
+        body = soft_down((server_id, "delete")) if unpaid else paid("unsubscribe", server_id)
+        name = body["flowId" if unpaid else "orderId"]
 
         def is_gone() -> bool:
             return (
@@ -318,7 +319,7 @@ def unsubscribe(kind: str, effect: str) -> Ask:
             )
 
         return order(
-            kind, body["orderId"], body, effect=f"^{effect}", code=200, finals={("server", server_id): "DELETED"},
+            kind, name, body, effect=f"^{effect}", code=200, finals={("server", server_id): "DELETED"},
             calls=(
                 # Refused while it is locked, carried out once.
                 f"nova DELETE .*/servers/{server_id}$", f"nova POST .*/{server_id}/action unlock$",
@@ -364,5 +365,7 @@ KINDS = (
     Kind("taken away", taken_away),
     Kind("unsubscribe", unsubscribe("unsubscribe", "delete:")),
     Kind("unlock", unsubscribe("unlock", "unlock:"), waits=False),
+    Kind("softDown: delete", unsubscribe("soft-delete", "delete:", unpaid=True)),
+    Kind("softDown: address", unsubscribe("soft-address", "release:", unpaid=True), waits=False),
     Kind("floating IP", unsubscribe("floating IP", "release:"), waits=False),
 )

@@ -17,6 +17,7 @@ from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.furnished import furnish
+from tests.orders import paid
 from tests.workshop import REPOSITORY, Workshop
 from workers.topology import declare, topology
 
@@ -104,6 +105,9 @@ def test_the_page_shows_what_goes_over_the_wire(shop: Workshop) -> None:
         other = requester.result_of(again).body["data"]["image_id"]
         requester.last_update_of("image", again)
         talk.say("Delete an image", "image.delete", image_id=other, final="image")
+        order = paid("renew", server_id, orderId="178549870045495296", duration="1", durationUnit="M")
+        tenant.set_metadata(server_id, next_fee_time="2099-01-31 08:30:00")
+        talk.say("What an order would do", "order.plan", order={key: order[key] for key in order if key != "token"})
         talk.say("What is not there", "server.show", server_id="616fb98f-46ca-475e-917e-2563e5a8cd19")
     assert talk.operations == {one.value for one in Operation}
     page = HEAD + "\n" + _settled("\n\n".join(talk.sections)) + "\n"

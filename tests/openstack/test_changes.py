@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from sandbox.requester import Requester
+from tests.new_orders import quota
 from tests.orders import carried_out, paid, product_of, reported
 from tests.tenant import Tenant
 
@@ -139,3 +140,23 @@ def test_a_server_in_error_is_refused(requester: Requester, tenant: Tenant, clou
     assert "resize" not in tenant.actions(server_id)
     admin.act(server_id, {"os-resetState": {"state": "active"}})
     admin.close()
+
+
+@pytest.mark.parametrize(
+    ("service", "most", "item"),
+    [
+        ("compute", {"cores": 1}, ("std_2C4G", "S1.medium.2")),
+        ("compute", {"ram": 2048}, ("std_2C4G", "S1.medium.2")),
+        ("block_storage", {"gigabytes": 15}, ("sys_EBS_SATA", "20")),
+    ],
+)
+def test_what_exceeds_the_quota_is_refused(
+    requester: Requester, tenant: Tenant, cloud: Any, service: str, most: dict[str, int], item: Item
+) -> None:
+    server_id, admin = tenant.make_server(disk=10), Tenant(cloud.clouds_yaml, "admin")
+    with quota(tenant, admin, service, **most):
+        result, _ = carried_out(requester, change(server_id, item))
+    admin.close()
+    assert reported(result) == ("101.001040", "fail", False)
+    assert result.body["data"]["reason"] == "quota"
+    assert ("resize" in tenant.actions(server_id), sizes(tenant, server_id)) == (False, [("SATA", 10)])

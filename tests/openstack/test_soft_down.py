@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from sandbox.requester import Heard, Requester
-from tests.orders import carried_out, paid, publish, reported, soft_down
+from tests.new_orders import new, records
+from tests.orders import carried_out, paid, product_of, publish, reported, soft_down
 from tests.tenant import Tenant
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -114,3 +115,22 @@ def test_what_was_stopped_for_want_of_money_runs_again_when_it_is_paid_for(
     result, _ = carried_out(requester, paid("renew", server_id))
     assert reported(result) == (200, "success", True)
     assert state(tenant, server_id) == ("ACTIVE", None)
+
+
+def test_a_server_is_deleted_with_what_came_with_it(requester: Requester, tenant: Tenant) -> None:
+    before = records(tenant)
+    made, _ = carried_out(requester, new(tenant, chosen={"subnetId": tenant.subnet()}))
+    server_id = product_of(made)["instanceId"]
+    assert records(tenant) != before
+    message = soft_down((server_id, "delete"), (UNKNOWN, "delete"))
+    result, statuses = carried_out(requester, message)
+    assert result.body["code"] == 200
+    assert statuses == ["accepted", "validating", "deleting", "succeeded"]
+    assert outcomes(result) == [("success", "DELETE"), ("success", "DELETE")]
+    assert records(tenant) == before
+    deleted, gone = result.body["data"]["instanceList"]
+    assert (deleted["before"]["status"], deleted["after"]) == ("ACTIVE", None)
+    assert len(set(deleted["requestIds"])) >= 2  # the server, and the port, which is not Nova's
+    assert (gone["before"], gone["requestIds"]) == (None, [])
+    ends = [one.body["status"] for one in requester.heard if one.is_final and one.body["id"] == server_id]
+    assert ends[-1] == "DELETED"

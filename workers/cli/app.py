@@ -123,6 +123,18 @@ def journal_show(
 
 
 @app.command()
+def plan(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A file with an order message; - for stdin.")],
+    tenant: Annotated[str | None, typer.Option(help="The project it acts in, where the order does not say.")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Tell what an order would do, and touch nothing; 5 when it would be refused."""
+    from workers.cli.plan import plan_file  # noqa: PLC0415
+
+    raise typer.Exit(plan_file(settings_or_fail(), file, tenant, output))
+
+
+@app.command()
 def demo(
     openstack: Annotated[str, typer.Option(help="simulated, or real: Keystone, Nova and the others.")] = "simulated",
 ) -> None:

@@ -23,6 +23,8 @@ class TrustedPublishers:
             return Requester((await self._cloud.find_project(request.tenant)).id)
         if request.kind is Kind.ORDER and request.name is not None:
             return Requester(await self._project_of_order(request, request.name))
+        if request.instance_id is not None:
+            return Requester(await self._owner_of(request.instance_id))
         raise wrong("tenant_id", "without a token the tenant_id must be given")
 
     async def _of_no_tenant(self, request: Request) -> Requester:
@@ -41,9 +43,12 @@ class TrustedPublishers:
         for known in await self._journal.find(order_id):
             if known.kind is Kind.ORDER and known.digest == request.digest:
                 return known.tenant
+        return await self._owner_of(request.instance_id or "")
+
+    async def _owner_of(self, instance_id: str) -> str:
         if not self._cloud.has_admin:
             raise wrong("tenant_id", "only an admin cloud (ECS_ADMIN_CLOUD) could tell whose the instance is")
-        owner = await self._cloud.owner_of(request.instance_id or "")
+        owner = await self._cloud.owner_of(instance_id)
         if owner is None:
-            raise Refused(Code.SERVER_UNKNOWN, request.instance_id)
+            raise Refused(Code.SERVER_UNKNOWN, instance_id)
         return owner

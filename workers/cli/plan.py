@@ -1,0 +1,125 @@
+"""`ecs-worker plan`: what an order would do."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from handlers.cloud import Cloud, Project
+from handlers.context import Errand, Policy, Watches
+from handlers.deadlines import Deadline
+from handlers.effects import Effects, NoLedger
+from handlers.errors import CloudRefusal
+from handlers.orders.forecast import Verdict, foresee
+from messages.errors import Refused, Transient
+from messages.results import Result
+from messages.secrets import mask
+from messages.status import Update
+from messages.wire import decode
+from workers.bootstrap import cloud_settings
+from workers.cli.exits import CommandFailed, Exit
+from workers.cli.output import Format, Page, show_json
+from workers.settings import Settings
+
+#: Seconds within which the cloud is asked again, and for which a busy server is waited for.
+_PATIENCE, _WAITING = 15.0, 5.0
+
+
+def plan_file(settings: Settings, file: str, tenant: str | None, output: Format) -> Exit:
+    """Print the plan of the order in a file (`-`: stdin); the exit code tells whether it would be refused."""
+    message = _read(file)
+    try:
+        plan = asyncio.run(_foreseen(settings, message, tenant))
+    except (Transient, CloudRefusal) as error:
+        raise CommandFailed(Exit.UNREACHABLE, f"the cloud cannot be asked: {error}; see ecs-worker check") from error
+    if output is Format.TABLE:
+        _show(plan)
+    else:
+        show_json([plan], output)
+    return Exit.OK if plan["verdict"] == Verdict.CARRIED_OUT else Exit.CHECK_FAILED
+
+
+def _read(file: str) -> dict[str, Any]:
+    try:
+        body = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise CommandFailed(Exit.USAGE, f"{file} cannot be read: {error.strerror}") from error
+    try:
+        return decode(body, None, None)
+    except Refused as refused:
+        raise CommandFailed(Exit.CHECK_FAILED, f"{file} is no order message: {refused}") from refused
+
+
+async def _foreseen(settings: Settings, message: dict[str, Any], tenant: str | None) -> dict[str, Any]:
+    cloud = Cloud(cloud_settings(settings))
+    watched: dict[str, Watches] = {}
+
+    def watches_of(project: Project) -> Watches:
+        return watched.setdefault(project.id, Watches(project))
+
+    policy = Policy(settings.require_fee_data, ZoneInfo(settings.billing_timezone))
+    errand = Errand(
+        cloud=cloud, effects=Effects(NoLedger(), Deadline.after(_PATIENCE)), policy=policy,
+        deadline=Deadline.after(_PATIENCE),
+        wait_limit=_WAITING, hold=Deadline.after(_WAITING), last_try=False, mark="", tell=_tell, answer=_answer,
+        watches_of=watches_of,
+    )  # fmt: skip
+    try:
+        project = (await cloud.find_project(tenant)).id if tenant is not None else None
+        found: dict[str, Any] = mask((await foresee(message, errand, project)).to_json())
+        return found
+    except Refused as refused:
+        raise CommandFailed(Exit.USAGE, f"--tenant {tenant}: {refused}") from refused
+    finally:
+        for watches in watched.values():
+            watches.close()
+        await cloud.close()
+
+
+async def _tell(_: Update) -> None:
+    """Nobody is told."""
+
+
+async def _answer(_: Result) -> None:
+    """Nobody has asked."""
+
+
+def _show(plan: dict[str, Any]) -> None:
+    page = Page()
+    page.heading(f"order.{plan['orderType']} {plan['orderId'] or 'without id'}: {_VERDICTS[plan['verdict']]}")
+    page.line()
+    page.table(
+        [
+            {
+                "check": one["name"], "instance": one["instanceId"], "": "ok" if one["passed"] else "FAILED",
+                "code": None if one["passed"] else one["code"], "why": None if one["passed"] else _why(one),
+            }
+            for one in plan["checks"]
+        ]
+    )  # fmt: skip
+    if plan["steps"]:
+        page.line()
+        page.table(
+            [
+                {
+                    "step": one["number"], "does": one["name"], "instance": one["instanceId"], "to": one["target"],
+                    "before": one["before"], "after": one["after"],
+                    "can be undone": "yes" if one["canBeUndone"] else "NO",
+                }
+                for one in plan["steps"]
+            ]
+        )  # fmt: skip
+    elif plan["verdict"] == Verdict.CARRIED_OUT:
+        page.line("nothing is to be done")
+
+
+def _why(failed: dict[str, Any]) -> str:
+    return "; ".join(one for one in (failed["message"], failed["detail"] or failed["reason"]) if one)
+
+
+_VERDICTS = {
+    Verdict.CARRIED_OUT: "would be carried out",
+    Verdict.REFUSED: "would be refused",
+    Verdict.PUT_OFF: "would be put off and tried again",
+}
