@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -338,9 +338,9 @@ class _Warm:
 
 
 def _connect(settings: CloudSettings, name: str | None) -> "Connection":
-    import openstack  # noqa: PLC0415 - most of a second, and tens of megabytes
-
     try:
+        import openstack  # noqa: PLC0415 - most of a second, and tens of megabytes
+
         connection = openstack.connect(cloud=name, app_name="ecs-worker")
     except Exception as error:
         raise Transient("cloud_configuration", detail=_described(error)) from None
@@ -348,7 +348,11 @@ def _connect(settings: CloudSettings, name: str | None) -> "Connection":
 
 
 def _scoped(account: "Connection", project_id: str, threads: int) -> "Connection":
-    return _prepared(account.connect_as(project_id=project_id), threads)
+    try:
+        connection = account.connect_as(project_id=project_id)
+    except Exception as error:
+        raise Transient("cloud_unavailable", detail=_described(error)) from None
+    return _prepared(connection, threads)
 
 
 def _prepared(connection: "Connection", threads: int) -> "Connection":
@@ -395,6 +399,9 @@ def _request(  # noqa: PLR0917 - all that a call is made of
     given = {key: value for key, value in options.items() if value is not None}
     if service.microversion is not None:
         given["microversion"] = service.microversion
+    if not (connection.config.get_rate_limit(service.proxy) or connection.config.get_concurrency(service.proxy)):
+        # The SDK's own limit of nothing waits by the wall clock: for hours, once that has jumped back.
+        given["rate_semaphore"] = nullcontext()
     if send_by.passed:
         # The process stood still, or the log-in took long: whether the call is still ours is to be asked again.
         raise Transient("not_sent", detail="the time in which it might be sent is over")

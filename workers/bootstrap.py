@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import importlib
 import signal
 from collections.abc import Mapping
 from zoneinfo import ZoneInfo
@@ -53,6 +54,11 @@ def cloud_settings(settings: Settings) -> CloudSettings:
         project_domain=settings.project_domain,
         threads=settings.openstack_threads,
     )
+
+
+def _import_what_comes_late() -> None:
+    """What the standard library imports on first use: by then there may be no file descriptor left for it."""
+    importlib.import_module("_strptime")
 
 
 def _collect_seldom() -> None:
@@ -116,6 +122,7 @@ class Worker:
             await self.journal.close()
             return
         _give_back_large_buffers()
+        _import_what_comes_late()
         _collect_seldom()
         self.publisher.open()
         self.consumer.open()

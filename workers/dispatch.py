@@ -42,7 +42,7 @@ from workers.journal import (
 from workers.outbox import Outbox
 from workers.refusals import Refusals
 from workers.request import Request
-from workers.retry import Decision, GiveBack, Retry, decide, decide_unbegun, is_last_try
+from workers.retry import MACHINE_TROUBLE, Decision, GiveBack, Retry, decide, decide_unbegun, is_last_try
 from workers.session import Session, request_log, update_body
 from workers.telemetry import Metrics
 from workers.turns import Turns, servers_of
@@ -56,6 +56,8 @@ HOLD_LIMIT = 290.0
 #: Seconds within which an order's calls are tried again before it goes to a retry queue.
 ORDER_PATIENCE = 10.0
 _MARKS = UUID("0d2f7a63-52c1-5a0c-9b0e-8f4f0c1d9e55")
+#: Seconds before a message is given back that the machine could not handle just now.
+_BREATH = 2.0
 #: Seconds between two looks at a request that another worker is at.
 _LOOK_EVERY = 1.0
 
@@ -169,6 +171,11 @@ class Dispatcher:
                 log.warning("request.held_too_long", message_id=envelope.message_id, queue=envelope.queue)
                 delivery.requeue()
                 return
+            if isinstance(error, MACHINE_TROUBLE):
+                log.exception("request.given_back", message_id=envelope.message_id, queue=envelope.queue)
+                await asyncio.sleep(_BREATH)
+                delivery.requeue()
+                return
             log.exception("dispatch.unforeseen", message_id=envelope.message_id, queue=envelope.queue)
             await self._refusals.park(envelope, Refused(Code.FAILED, reason="internal", detail=type(error).__name__))
         delivery.settle()
@@ -229,7 +236,7 @@ class Dispatcher:
         try:
             if refused := self._stale(request, requester.operator):
                 raise refused
-            result = await self._run(session, project_id, time.time())
+            result = await self._run(session, project_id, time.monotonic())
         except Exception as error:
             decision = self._decide(error, request)
             refused = decision.refused if not isinstance(decision, Retry) else Refused(Code.FAILED, reason="timeout")
@@ -261,10 +268,11 @@ class Dispatcher:
 
     async def _begin(self, request: Request, key: str, requester: Requester, started: float, flight: _Flight) -> None:
         hold, project_id = Deadline.after(HOLD), requester.project_id
+        first_seen = intake.first_seen(request.envelope, time.time())
+        received = _monotonic(first_seen)
         new = NewRequest(
-            key, request.name or "", request.kind, request.operation, project_id, request.digest,
-            intake.first_seen(request.envelope, time.time()),
-        )  # fmt: skip
+            key, request.name or "", request.kind, request.operation, project_id, request.digest, first_seen
+        )
         outcome = await self._journal.begin(new)
         while isinstance(outcome, Elsewhere) and not hold.passed:
             await asyncio.sleep(_LOOK_EVERY)
@@ -284,11 +292,11 @@ class Dispatcher:
                 await self._retry(request, said, again, intake.attempts(request.envelope), pass_word)
             case Begun():
                 session = self._session(request, key, requester, outcome, flight)
-                await self._finish(session, outcome, project_id, new.received_at, started)
+                await self._finish(session, outcome, project_id, received, started)
             case Resumed():
                 session = self._session(request, key, requester, outcome, flight)
                 session.log.info("request.resumed", effects=sorted(outcome.effects))
-                await self._finish(session, outcome, project_id, outcome.received_at, started)
+                await self._finish(session, outcome, project_id, _monotonic(outcome.received_at), started)
 
     def _session(
         self, request: Request, key: str, requester: Requester, outcome: Begun | Resumed, flight: _Flight
@@ -303,8 +311,9 @@ class Dispatcher:
         return session
 
     async def _finish(
-        self, session: Session, begun: Begun | Resumed, project_id: str, received_at: float, started: float
+        self, session: Session, begun: Begun | Resumed, project_id: str, received: float, started: float
     ) -> None:
+        """`received`: when it first came, by the monotonic clock."""
         request, park = session.request, None
         attempts = begun.attempts if isinstance(begun, Resumed) else 0
         try:
@@ -312,11 +321,11 @@ class Dispatcher:
                 raise request.given_up
             if isinstance(begun, Begun) and (refused := self._stale(request, session.operator)):
                 raise refused
-            result = await self._in_turn(session, begun.claim, project_id, received_at)
+            result = await self._in_turn(session, begun.claim, project_id, received)
         except ClaimLost:
             raise
         except Exception as error:
-            told, age = session.told, time.time() - received_at
+            told, age = session.told, time.monotonic() - received
             decision = decide(error, request.kind, attempts, age, self._limits.retry_delays, answered=told is not None)
             _log_unforeseen(session, error)
             if isinstance(decision, Retry):
@@ -335,7 +344,7 @@ class Dispatcher:
         self._journal.settle(session.key)
         self._report(session, result, started)
 
-    async def _in_turn(self, session: Session, claim: Claim, project_id: str, received_at: float) -> Result:
+    async def _in_turn(self, session: Session, claim: Claim, project_id: str, received: float) -> Result:
         """Carried out when nobody is ahead at the same servers; a command waits no longer than it may take."""
         request = session.request
         until: Deadline
@@ -343,15 +352,15 @@ class Dispatcher:
         if request.kind is Kind.ORDER:
             until, too_late = Deadline.after(HOLD), Postponed("its turn")
         else:
-            until = self._patience(request, max(0.0, time.time() - received_at))
+            until = self._patience(request, time.monotonic() - received)
             too_late = Refused(Code.FAILED, reason="busy", detail="other requests for the server are under way")
         async with self._turns.taken(claim, servers_of(request.work), until, too_late):
-            return await self._run(session, project_id, received_at)
+            return await self._run(session, project_id, received)
 
-    async def _run(self, session: Session, project_id: str, received_at: float) -> Result:
+    async def _run(self, session: Session, project_id: str, received: float) -> Result:
         request = session.request
         is_order = request.kind is Kind.ORDER
-        age = max(0.0, time.time() - received_at)
+        age = time.monotonic() - received
         patience = self._patience(request, age)
         errand = Errand(
             cloud=self._cloud,
@@ -460,6 +469,11 @@ class Dispatcher:
             openstack_request_ids=session.openstack_request_ids(),
         )  # fmt: skip
         self._metrics.answered(session.request.operation, result.code, seconds)
+
+
+def _monotonic(unix: float) -> float:
+    """An instant of the past by the clock that does not jump; one of the future counts as now."""
+    return time.monotonic() - max(0.0, time.time() - unix)
 
 
 async def _answer_of(flight: _Flight) -> Result | None:

@@ -10,6 +10,8 @@ from workers.journal import Kind
 
 #: Seconds for which an order is tried again.
 GIVE_UP_AFTER = 86400.0
+#: No file descriptor, no memory, no disk: the machine is at fault, not the message.
+MACHINE_TROUBLE = (OSError, MemoryError)
 #: Times that an order is tried again after an error that nobody foresaw.
 UNFORESEEN_TRIES = 3
 
@@ -49,7 +51,7 @@ def decide(
     match error:
         case Postponed():
             return Retry(delays[0], counts=False)
-        case Transient() if may_wait and age < GIVE_UP_AFTER:
+        case _ if isinstance(error, (Transient, *MACHINE_TROUBLE)) and may_wait and age < GIVE_UP_AFTER:
             return Retry(_delay(attempts, delays), counts=True)
         case EcsError():
             return _answer(error)

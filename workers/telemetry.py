@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from typing import Any
 
@@ -17,6 +18,32 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 _LONGEST = 2000
 
 
+class Lines:
+    """A file of log lines that takes what it can: a disk that is full, or a reader that is gone, is no reason to fail a
+    request. Nothing is kept for later.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        #: Lines that were not written, or not to their end.
+        self.lost = 0
+
+    def write(self, line: bytes | str) -> None:
+        """Write it, or count it as lost."""
+        rest = line.encode("utf-8", "backslashreplace") if isinstance(line, str) else line
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError:
+            self.lost += 1
+
+    def flush(self) -> None:
+        """It is written already."""
+
+
+_stderr = Lines(2)
+
+
 def configure_logs(log_format: str, level: str) -> None:
     """Log lines to stderr, as JSON objects or for a person's eyes; libraries' warnings, too."""
     common: list[Any] = [
@@ -29,10 +56,10 @@ def configure_logs(log_format: str, level: str) -> None:
     factory: Any
     if log_format == "json":
         renderer: Any = structlog.processors.JSONRenderer(serializer=_dumps)
-        factory = structlog.BytesLoggerFactory(file=sys.stderr.buffer)
+        factory = structlog.BytesLoggerFactory(file=_stderr)  # type: ignore[arg-type]
     else:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        factory = structlog.PrintLoggerFactory(file=sys.stderr)
+        factory = structlog.PrintLoggerFactory(file=_stderr)  # type: ignore[arg-type]
     structlog.configure(
         processors=[*common, renderer] if log_format == "json" else [*common, _escape, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -99,6 +126,9 @@ class Metrics:
             "ecs_openstack_call_seconds", "One OpenStack call, the wait for a thread included", ["service"],
             registry=self.registry, buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
         )  # fmt: skip
+        Gauge(
+            "ecs_log_lines_lost", "Log lines that could not be written", registry=self.registry
+        ).set_function(lambda: _stderr.lost)  # fmt: skip
         self.in_flight = Gauge("ecs_in_flight", "Requests under way", registry=self.registry)
         self.reconnects = Gauge("ecs_broker_reconnects", "Connections lost or not made", registry=self.registry)
         self._children: dict[tuple[str, ...], Any] = {}

@@ -5,7 +5,7 @@ Nothing in the worker knows of it: the seams between its parts are wrapped from 
 itself, so that one death is the death of many requests, each at its own instant. With `DYING_STAY` it stays instead,
 until it is killed from outside, or SIGUSR1 lets everything go on. Either way it says so by a file named `held`.
 
-`DYING_CONSTANTS` (JSON, "module.NAME" to a value) shortens what is long in the worker.
+`DYING_CONSTANTS` (JSON, "module.NAME" to a value) shortens what is long in the worker; `DYING_STDERR` is where it logs.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar, copy_context
 from dataclasses import asdict, dataclass
@@ -269,6 +270,11 @@ def _hold_acks(holder: Holder) -> None:
 
 def main() -> None:
     """Wrap, then be the worker."""
+    if "FAKETIME_TIMESTAMP_FILE" in os.environ:
+        # Debian's libfaketime fails at the one way in which `time.sleep` sleeps.
+        time.sleep = lambda seconds: threading.Event().wait(seconds) and None  # type: ignore[assignment]
+    if "DYING_STDERR" in os.environ:
+        os.dup2(os.open(os.environ["DYING_STDERR"], os.O_WRONLY), 2)
     for name, value in json.loads(os.environ.get("DYING_CONSTANTS", "{}")).items():
         module, _, constant = name.rpartition(".")
         found = importlib.import_module(module)

@@ -24,6 +24,7 @@ DAY = 86400.0
         (Postponed("resize"), Kind.ORDER, 7, 2 * DAY, Retry(5, counts=False)),
         (Postponed("os-stop"), Kind.COMMAND, 0, 0.0, Retry(5, counts=False)),
         (ZeroDivisionError(), Kind.ORDER, 2, 0.0, Retry(120, counts=True)),
+        (OSError(24, "Too many open files"), Kind.ORDER, 50, DAY - 1, Retry(120, counts=True)),
     ],
 )
 def test_what_may_pass_is_tried_again(error: Exception, kind: Kind, attempts: int, age: float, expected: Any) -> None:
