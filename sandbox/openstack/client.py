@@ -15,7 +15,7 @@ from sandbox.processes import Server, free_ports, listens
 #: The entries of clouds.yaml: who logs in, and to which project at first.
 _CLOUDS = {
     "ecs-worker": ("ecs-worker", "tenant-a"), "admin": ("admin", "admin"), "tenant-a": ("user-a", "tenant-a"),
-    "tenant-b": ("user-b", "tenant-b"),
+    "tenant-b": ("user-b", "tenant-b"), "almighty": ("almighty", "tenant-a"),
 }  # fmt: skip
 
 
@@ -38,7 +38,7 @@ class SimulatedOpenStack:
 
     @property
     def clouds_yaml(self) -> Path:
-        """The clouds: `ecs-worker` (the service account), `admin`, `tenant-a`, `tenant-b`."""
+        """The clouds: `ecs-worker` (the service account), `admin`, `tenant-a`, `tenant-b`, `almighty`."""
         return self._home / "clouds.yaml"
 
     def start(self) -> "SimulatedOpenStack":

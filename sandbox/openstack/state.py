@@ -225,6 +225,8 @@ def _furnish(world: World) -> None:
     for name, projects, admin in (
         ("admin", ("admin",), True), ("user-a", ("tenant-a",), False), ("user-b", ("tenant-b",), False),
         ("ecs-worker", ("tenant-a", "tenant-b"), False),
+        # A service account with more rights than it should have: it sees what is another project's.
+        ("almighty", ("tenant-a", "tenant-b"), True),
     ):  # fmt: skip
         world.users[name] = User(uuid.uuid4().hex, name, tuple(ids[one] for one in projects), admin)
     for name, vcpus, ram, disk in (

@@ -64,7 +64,10 @@ def shop_of_bearers(
 
 @pytest.fixture(scope="module")
 def victim(shop_of_bearers: Workshop) -> Victim:
-    tenant = shop_of_bearers.tenant("tenant-b")
+    return make_victim(shop_of_bearers.tenant("tenant-b"))
+
+
+def make_victim(tenant: Tenant) -> Victim:
     server_id = tenant.make_server(disk=10, data=(("SSD", 1),))
     image_id = queued_image(tenant)
     patch(tenant, image_id, "name", "victims-image")
