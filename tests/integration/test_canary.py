@@ -1,5 +1,6 @@
 """Secrets with names of their own, sent by every way that a message can take, are afterwards found nowhere."""
 
+import base64
 import gzip
 import json
 import time
@@ -16,6 +17,7 @@ from sandbox.issuer import USER, Issuer, KeySetServer
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester, Source
 from tests.integration.test_identity import Guarded, guards, in_queue
+from tests.new_orders import delete_all, new, records
 from tests.workshop import Workshop, eventually
 from workers.topology import declare, topology
 
@@ -208,6 +210,27 @@ def test_rubbish_leaves_no_secret(cage: Cage) -> None:
         cage.publish(body, routing_key="volume.create", **{"reply_to": None} | options)
     eventually(lambda: cage.requester.depth("ecs.dead") >= 2 * len(bodies), 60)
     cage.check("ecs.dead", "order result")
+
+
+def test_what_a_new_server_is_made_with_is_told_to_nova_alone(cage: Cage, simulated: SimulatedOpenStack) -> None:
+    """While Nova is down the order waits with its secrets, which it needs, and so in no queue of ours."""
+    tenant = cage.workshop.tenant()
+    before = records(tenant)
+    chosen = {"adminPass": cage.canaries.word(), "instanceName": "x"}
+    script = f"#!/bin/sh\necho {cage.canaries.word()}\n"
+    chosen["userData"] = base64.b64encode(script.encode()).decode()
+    cage.canaries.all.append(chosen["userData"])
+    order = new(tenant, chosen=chosen) | {"token": cage.canaries.token()}
+    simulated.fault("api.nova", match="^POST .*/servers$", error="down", status=503, times=3)
+    message_id = cage.requester.order(json.dumps(order), "order.new", headers=cage.headers())
+    try:
+        assert cage.requester.order_result_of(message_id, 120).body["code"] == 200
+        again = cage.requester.order(json.dumps(order | {"token": cage.canaries.token()}), "order.new")
+        assert cage.requester.order_result_of(again).body["code"] == 200
+        cage.check("journal.db", "order result", "status")
+    finally:
+        simulated.clear_faults()
+        delete_all(tenant, records(tenant) - before)
 
 
 def test_what_waits_in_a_retry_queue_holds_no_secret(cage: Cage, simulated: SimulatedOpenStack) -> None:

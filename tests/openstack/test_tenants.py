@@ -13,7 +13,9 @@ from sandbox.documents import change_configure
 from sandbox.issuer import USER, Issuer
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
+from tests.new_orders import new
 from tests.openstack.test_images import patch, queued_image
+from tests.orders import paid
 from tests.tenant import VOLUME, Tenant
 from tests.workshop import Workshop
 from workers.topology import declare, topology
@@ -203,6 +205,36 @@ def test_no_order_changes_anothers_server(cloud: Cloud, asker: Requester, issuer
     assert (product_set["productSetStatus"], product_set["resourceChanged"]) == ("fail", False)
     assert product_set["productList"][0]["instanceStatus"] is None, "nothing is told of it"
     assert victim.looks() == before
+    assert changes(cloud) == called
+
+
+@pytest.mark.parametrize("order_type", ["renew", "unsubscribe"])
+def test_no_other_order_reaches_anothers_server(
+    cloud: Cloud, asker: Requester, issuer: Issuer, victim: Victim, order_type: str
+) -> None:
+    before, called = victim.looks(), changes(cloud)
+    answer = order_result(asker, issuer, paid(order_type, victim.server_id, tenant=None))
+    assert answer["code"] == UNKNOWN
+    assert answer["data"]["productSetList"][0]["resourceChanged"] is False
+    assert victim.looks() == before
+    assert changes(cloud) == called
+
+
+@pytest.mark.parametrize("what", ["networkId", "subnetId", "image_Linux"])
+def test_no_new_server_is_made_with_what_is_anothers(
+    cloud: Cloud, asker: Requester, issuer: Issuer, victim: Victim, shop_of_bearers: Workshop, what: str
+) -> None:
+    """Nor of an image or into a network of his."""
+    listed = victim.tenant.connection.network.get("/networks").json()["networks"]
+    network = next(one for one in listed if one["name"] == "tenant-b-net")
+    named = {"networkId": network["id"], "subnetId": network["subnets"][0], "image_Linux": victim.image_id}[what]
+    order = new(shop_of_bearers.tenant(), chosen={} if what == "image_Linux" else {what: named})
+    for item in order["productList"][0]["itemList"]:
+        if item["code"] == what:
+            item["value"] = named
+    called = changes(cloud)
+    answer = order_result(asker, issuer, order)
+    assert (answer["code"], answer["message"]) == (PARAMETER, f"参数{what}不符合规范")
     assert changes(cloud) == called
 
 
