@@ -6,6 +6,7 @@ from typing import Any
 
 from sandbox.documents import change_configure, new_order_id
 from sandbox.requester import Heard, Requester
+from workers.demo.life import Life
 from workers.demo.screen import Screen
 from workers.demo.stage import Stage
 
@@ -26,7 +27,7 @@ class Play:
         scenes: tuple[Callable[[], None], ...] = (
             self.list_servers, self.refuse_unpaid, self.stop_and_start, self.reboot_batch, self.open_console,
             self.make_image, self.resize_paid,
-            self.repeat_order, self.refuse_order, self.park_rubbish, self.survive_kill,
+            self.repeat_order, self.refuse_order, self.live_and_leave, self.park_rubbish, self.survive_kill,
         )  # fmt: skip
         for scene in scenes:
             self._screen.title(scene.__doc__ or "")
@@ -129,6 +130,12 @@ class Play:
         untouched = "resize" not in self._stage.tenant.actions(self._stage.servers.database)
         self._check("an order that cannot be done is refused before anything is touched",
                     data["productSetStatus"] == "fail" and data["resourceChanged"] is False and untouched)  # fmt: skip
+
+    def live_and_leave(self) -> None:
+        """A customer's server from purchase to deletion, by orders alone: new, softDown, renew, unsubscribe."""
+        life = Life(self._stage, self._requester, self._screen)
+        life.live()
+        self._check("a server is bought, stopped when unpaid, renewed and given back, and leaves nothing", life.held)
 
     def park_rubbish(self) -> None:
         """Somebody publishes what is no order at all."""

@@ -62,6 +62,13 @@ class Tenant:
         listed = self._get(Service.COMPUTE, f"/servers/{server_id}/os-instance-actions")["instanceActions"]
         return [one["action"] for one in reversed(listed)]
 
+    def everything(self) -> tuple[set[str], set[str], set[str]]:
+        """The ids of all servers, volumes and ports that the tenant has."""
+        servers = self._get(Service.COMPUTE, "/servers/detail")["servers"]
+        volumes = self._get(Service.VOLUME, "/volumes/detail")["volumes"]
+        ports = self._get(Service.NETWORK, f"/ports?project_id={self._project.id}")["ports"]
+        return ({one["id"] for one in servers}, {one["id"] for one in volumes}, {one["id"] for one in ports})
+
     def remove(self, servers: Servers) -> None:
         """Delete what was made."""
         for one in (servers.web, servers.database, servers.unpaid):
