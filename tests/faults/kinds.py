@@ -229,6 +229,28 @@ def renewal(kind: str, effect: str) -> Ask:
     return ask
 
 
+def renewal_in_error(effect: str) -> Ask:
+    """The renewal of a server in ERROR, which is declared well for a moment."""
+
+    def ask(tenant: Tenant, cloud: Any) -> Asked:
+        server_id = tenant.make_server(name=f"renew-{effect}", disk=None, metadata={})
+        admin = Tenant(cloud.clouds_yaml, "admin")
+        admin.act(server_id, {"os-resetState": {"state": "error"}})
+        admin.close()
+        body = paid("renew", server_id, duration="1", durationUnit="M")
+
+        def is_paid_and_in_error() -> bool:
+            server = tenant.server(server_id)
+            return server["status"] == "ERROR" and "next_fee_time" in server["metadata"]
+
+        return order(
+            f"renew: {effect}", body["orderId"], body, effect=f"^{effect}:", code=200, finals={},
+            calls=(f"nova POST .*/{server_id}/metadata metadata$",), holds=is_paid_and_in_error,
+        )  # fmt: skip
+
+    return ask
+
+
 def taken_down(kind: str, operate: str, effect: str) -> Ask:
     """A softDown of a server, and of another one that is so already."""
 
@@ -355,6 +377,8 @@ KINDS = (
     Kind("renew", renewal("renew", "renew"), waits=False),
     Kind("renew: start", renewal("renew-start", "os-start")),
     Kind("renew: mark", renewal("renew-mark", "unmark"), waits=False),
+    Kind("renew: well", renewal_in_error("reset"), waits=False),
+    Kind("renew: error again", renewal_in_error("error"), waits=False),
     Kind("softDown: stop", taken_down("soft-stop", "stopServer", "os-stop")),
     Kind("softDown: mark", taken_down("soft-mark", "stopServer", "mark"), waits=False),
     Kind("softDown: resume", taken_down("soft-resume", "resumeServer", "os-start")),

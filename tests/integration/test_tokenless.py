@@ -80,3 +80,31 @@ def test_what_waits_for_the_cloud_is_known_again_when_it_comes_back(guarded: Wor
         guarded.cloud.clear_faults()
         assert requester.order_result_of(message_id).body["code"] == 200
     assert guarded.tenant().actions(server_id) == ["create", "stop"]
+
+
+def test_one_that_was_refused_is_carried_out_when_an_operator_replays_it(guarded: Workshop) -> None:
+    guarded.worker(ECS_TOKENLESS_PUBLISHERS="somebody-else")
+    server_id = guarded.tenant().make_server(disk=None)
+    with Requester(guarded.broker_url) as requester:
+        message_id = publish(requester, soft_down((server_id, "stopServer")), user_id=user_of(guarded))
+        assert requester.order_result_of(message_id).body["code"] == "101.001401"
+        eventually(lambda: requester.depth("ecs.dead") == 1)
+        done = guarded.command("dead", "replay", "--yes", "--operator", "night@shift")
+        assert done.returncode == 0, done.stderr
+        requester.wait(lambda one: one.correlation_id == message_id and one.body.get("code") == 200, 60)
+        eventually(lambda: requester.depth("ecs.dead") == 0)
+    assert guarded.tenant().actions(server_id) == ["create", "stop"]
+
+
+def test_the_same_flow_with_another_content_is_refused_and_parked(workshop: Workshop) -> None:
+    workshop.worker()
+    server_id = workshop.tenant().make_server(disk=None)
+    with Requester(workshop.broker_url) as requester:
+        message = soft_down((server_id, "stopServer"))
+        carried_out(requester, message)
+        other = soft_down((server_id, "resumeServer"), flowId=message["flowId"])
+        result = requester.order_result_of(publish(requester, other)).body
+        assert (result["code"], result["message"]) == ("101.001002", "参数flowId不符合规范")
+        assert result["data"]["reason"] == "conflicting_duplicate"
+        eventually(lambda: requester.depth("ecs.dead") == 1)
+    assert workshop.tenant().actions(server_id) == ["create", "stop"]

@@ -171,3 +171,14 @@ def test_a_plan_is_answered_and_is_no_order_result(requester: Requester, tenant:
     requester.listen(0.5)
     assert [one for one in requester.heard if one.source is Source.ORDER_RESULT] == []
     assert "renewals" not in tenant.server(server_id)["metadata"]
+
+
+def test_what_is_in_the_way_and_passes_puts_an_order_off(requester: Requester, tenant: Tenant, cloud: Any) -> None:
+    server_id = tenant.make_server(disk=None)
+    cloud.fault("virt.power_off", match=server_id, delay=25, times=1)
+    tenant.act(server_id, {"os-stop": None})
+    found = plan(requester, paid("renew", server_id))
+    assert (found["verdict"], found["code"], found["reason"]) == ("put_off", "101.001040", "busy")
+    assert failed(found) == [("instance", server_id, "101.001040")]
+    assert found["steps"] == []
+    tenant.wait(server_id, lambda server: server["status"] == "SHUTOFF")
