@@ -1,6 +1,7 @@
 """changeConfigure: another flavor, larger disks. What can be undone comes before what cannot."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -63,7 +64,7 @@ class Changing:
         await all_of(self._note_payment(change) for change in self._changes)
 
     def deeds(self) -> list[Deed]:
-        resizing = [change for change in self._changes if change.resizes]
+        resizing, fees = [change for change in self._changes if change.resizes], self._fee_data()
         return [
             *(Deed("resize", one.server_id, one.flavor_before, one.flavor_after) for one in resizing),
             *(
@@ -75,7 +76,7 @@ class Changing:
                 Deed("confirm", one.server_id, one.flavor_before, one.flavor_after, can_be_undone=False)
                 for one in resizing
             ),
-            *(Deed("feeData", one.server_id, one.before["feeData"], self._fee_data()) for one in self._changes),
+            *(Deed("feeData", one.server_id, _of(one, fees), fees) for one in self._changes),
         ]
 
     async def _check_newest(self) -> None:
@@ -155,6 +156,11 @@ class Changing:
 
     async def untouched(self) -> Outcomes:
         return [await asyncio.gather(*(as_it_is(product, self.context) for product in self.order.products))]
+
+
+def _of(change: Change, items: Mapping[str, str]) -> dict[str, str | None]:
+    """What the server's fee data say of these items before it is changed."""
+    return {item: change.before["feeData"].get(item) for item in items if item in change.before["feeData"]}
 
 
 async def _has_grown(volume_id: str, before: int, context: Context) -> bool:

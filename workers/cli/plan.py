@@ -103,15 +103,24 @@ def _show(plan: dict[str, Any]) -> None:
         page.table(
             [
                 {
-                    "step": one["number"], "does": one["name"], "instance": one["instanceId"], "to": one["target"],
-                    "before": one["before"], "after": one["after"],
-                    "can be undone": "yes" if one["canBeUndone"] else "NO",
+                    "step": one["number"], "does": one["name"], "can be undone": "yes" if one["canBeUndone"] else "NO",
+                    "instance": one["instanceId"], "target": one["target"], "before": _brief(one["before"]),
+                    "after": _brief(one["after"]),
                 }
                 for one in plan["steps"]
             ]
         )  # fmt: skip
     elif plan["verdict"] == Verdict.CARRIED_OUT:
         page.line("nothing is to be done")
+
+
+def _brief(value: Any) -> Any:
+    """A value for a cell: a server by its status and flavor, of all else what there is."""
+    if not isinstance(value, dict):
+        return value
+    if "status" in value and "flavor" in value:
+        return f"{value['status']}, {value['flavor']}"
+    return ", ".join(f"{name} {_brief(one)}" for name, one in value.items() if one is not None) or None
 
 
 def _why(failed: dict[str, Any]) -> str:
