@@ -10,7 +10,7 @@ import orjson
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from messages.secrets import mask, mask_text
+from messages.secrets import MASK, is_secret_name, mask, mask_text
 from messages.texts import one_line
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -49,9 +49,9 @@ def configure_logs(log_format: str, level: str) -> None:
     common: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         _mask_secrets,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     factory: Any
     if log_format == "json":
@@ -80,11 +80,16 @@ class _Forward(logging.Handler):
 
 def _mask_secrets(_logger: Any, _method: str, event: Any) -> Any:
     """The last net under all that must not be logged in the first place, and under what is too long to be read."""
-    masked: dict[str, Any] = mask(dict(event))
-    for key, value in masked.items():
-        if isinstance(value, str) and len(value) > _LONGEST and key != "exception":
-            masked[key] = f"{value[:_LONGEST]}…"
-    return masked
+    for key, value in event.items():
+        # In every line of every request: so the names, which are ours, are not looked through for tokens.
+        if value is not None and is_secret_name(key):
+            event[key] = MASK
+        elif isinstance(value, str):
+            masked = mask_text(value)
+            event[key] = f"{masked[:_LONGEST]}…" if len(masked) > _LONGEST and key != "exception" else masked
+        elif isinstance(value, (dict, list)):
+            event[key] = mask(value)
+    return event
 
 
 def _escape(_logger: Any, _method: str, event: Any) -> Any:
