@@ -9,7 +9,7 @@ from typing import Any
 
 from sandbox.documents import change_configure
 from tests.faults import amqp
-from tests.faults.corpus.case import ID, IMAGE, action, command, ids, product, show, soft_down
+from tests.faults.corpus.case import ID, IMAGE, action, command, ids, order, product, show, soft_down
 from tests.faults.corpus.commands import TEXTS
 
 _KEYS = ("os-start", "os-stop", "reboot", "os-getVNCConsole", "createImage")
@@ -53,6 +53,7 @@ def samples(server_id: str = ID) -> list[tuple[str, str, dict[str, Any]]]:
         command("image.update", image_id=IMAGE, body=[{"op": "replace", "path": "/name", "value": "x"},
             {"op": "remove", "path": "/system"}]),
     ]  # fmt: skip
+    found.append(command("order.plan", order=order()))
     commands = [("ecs.commands", str(one["operation"]), one) for one in found]
     orders = [json.loads(change_configure(server_id, IMAGE)) | {"tenant_id": "tenant-a", "orderType": kind}
               for kind in ("changeConfigure ", "renew", "unsubscribe", "new")]  # fmt: skip

@@ -20,6 +20,7 @@ from tests.faults.ears import CONSUMED, GROWTH, PATIENCE, Ears, Outcome, ask_som
 from tests.workshop import Workshop, eventually
 from workers.topology import declare, topology
 
+ODD = "😀👩‍👧 שלום \u202e '; DROP TABLE {{7*7}} <b> \x1b[2J \r\n"
 JWT = re.compile(r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]+")
 
 
@@ -115,7 +116,7 @@ def test_a_refusal_that_is_sent_again_is_the_same_byte_for_byte(bench: Workshop)
             (properties.message_id, body)
         )
         for tag, exchange, key, body in (
-            ("order", "ecs.orders", "order.x", order(orderRoute="RDS")),
+            ("order", "ecs.orders", "order.x", order(orderRoute="RDS", consoleOrderFlowId=ODD, billType=ODD)),
             ("command", "ecs.commands", "server.show", show(server_id="x")),
             ("lost", "ecs.commands", "volume.create", show(operation="server.show")),
         ):
@@ -131,6 +132,9 @@ def test_a_refusal_that_is_sent_again_is_the_same_byte_for_byte(bench: Workshop)
         eventually(lambda: ears.depth("ecs.dead") == 6, PATIENCE)
         ears.take_parked()
     assert {tag: len(copies) for tag, copies in raw.items()} == {"order": 1, "command": 1, "lost": 1}
+    ((_, told),) = raw["order"]
+    data = json.loads(told)["data"]
+    assert (data["consoleOrderFlowId"], data["productSetList"][0]["billType"]) == (ODD, ODD)
 
 
 def test_bodies_beyond_any_frame_are_parked_as_they_came_and_leave_no_memory(bench: Workshop) -> None:

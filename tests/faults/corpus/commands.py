@@ -20,6 +20,11 @@ from tests.faults.corpus.case import (
     show,
 )
 
+
+def _plan(value: Any) -> Case:
+    return command_case(f"a plan of {value!r}", command("order.plan", order=value), "order")
+
+
 _NO_IDS = (
     None, "", " ", 7, True, [], [ID], {}, {"$ne": None}, ID[:-1], ID + "0", f"{ID}\n", f"{{{ID}}}", ID.replace("-", ""),
     "../../etc/passwd", "' OR '1'='1", "${jndi:ldap://x}", "{{7*7}}", "<script>",
@@ -120,6 +125,7 @@ def operations() -> Iterator[Case]:
     yield Case(
         "an order sent as a command", js(order()), "operation", routing_key="order.changeConfigure", operation=None
     )
+    yield from (_plan(value) for value in (None, [], {}, "x", 7, True))
     yield Case(
         "order.nonsense", js(command("order.nonsense")), "operation", routing_key="order.nonsense", operation=None
     )
