@@ -2,7 +2,8 @@
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -323,13 +324,14 @@ def taken_away(tenant: Tenant, cloud: Any) -> Asked:
     )  # fmt: skip
 
 
-def unsubscribe(kind: str, effect: str, *, unpaid: bool = False) -> Ask:
-    """A locked server with two disks and a floating IP goes: by an order, or because nobody pays."""
+def unsubscribe(kind: str, effect: str, *, unpaid: bool = False, locked: bool = True) -> Ask:
+    """A server with two disks and a floating IP goes: by an order, or because nobody pays."""
 
     def ask(tenant: Tenant, _: Any) -> Asked:
         server_id, floating_ip = tenant.make_server_with_floating_ip(name=kind.replace(" ", "-"), disk=2)
         disks = [one["id"] for one in tenant.volumes(server_id)]
-        tenant.act(server_id, {"lock": None})
+        if locked:
+            tenant.act(server_id, {"lock": None})
         body = soft_down((server_id, "delete")) if unpaid else paid("unsubscribe", server_id)
         name = body["flowId" if unpaid else "orderId"]
 
@@ -344,7 +346,8 @@ def unsubscribe(kind: str, effect: str, *, unpaid: bool = False) -> Ask:
             kind, name, body, effect=f"^{effect}", code=200, finals={("server", server_id): "DELETED"},
             calls=(
                 # Refused while it is locked, carried out once.
-                f"nova DELETE .*/servers/{server_id}$", f"nova POST .*/{server_id}/action unlock$",
+                f"nova DELETE .*/servers/{server_id}$",
+                *([f"nova POST .*/{server_id}/action unlock$"] if locked else []),
                 f"neutron PUT .*/floatingips/{floating_ip} floatingip$",
             ),
             holds=is_gone,
@@ -393,3 +396,18 @@ KINDS = (
     Kind("softDown: address", unsubscribe("soft-address", "release:", unpaid=True), waits=False),
     Kind("floating IP", unsubscribe("floating IP", "release:"), waits=False),
 )
+
+#: One of each sort, where all would tell no more.
+FEW = tuple(
+    kind
+    for kind in KINDS
+    if kind.name
+    in ("start", "batch", "tags", "createImage", "image.delete", "image.update", "extend", "revert", "renew: start",
+        "new server", "unsubscribe")
+)  # fmt: skip
+
+
+def ask_all(kinds: Iterable[Kind], tenant: Tenant, cloud: Any) -> list[Asked]:
+    """A request of each kind, on things of its own; made, not sent."""
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(lambda kind: kind.ask(tenant, cloud), kinds))

@@ -6,7 +6,7 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.faults.dying_worker import Hold, Instant
 from tests.faults.invariants import await_ends, check
-from tests.faults.kinds import KINDS, Kind
+from tests.faults.kinds import KINDS, Kind, ask_all
 from tests.faults.stage import dying, settled
 from tests.workshop import Workshop, eventually
 
@@ -20,7 +20,7 @@ def test_every_kind_of_effect_is_done_once_though_the_worker_is_killed(
     workshop: Workshop, simulated: SimulatedOpenStack, instant: Instant
 ) -> None:
     tenant = workshop.tenant()
-    asked = [kind.ask(tenant, simulated) for kind in kinds_for(instant)]
+    asked = ask_all(kinds_for(instant), tenant, simulated)
     worker = dying(workshop, [Hold(one.message_id, instant, one.effect) for one in asked])
     with Requester(workshop.broker_url) as requester:
         for one in asked:

@@ -10,7 +10,7 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Heard, Requester, Source
 from tests.faults.dying_worker import Hold, Instant
 from tests.faults.invariants import await_ends, check
-from tests.faults.kinds import KINDS, Asked
+from tests.faults.kinds import FEW, KINDS, Asked, ask_all
 from tests.faults.stage import dying, settled
 from tests.workshop import Workshop, eventually
 
@@ -49,7 +49,7 @@ def test_a_message_that_kills_its_worker_every_time_is_answered_and_parked(
     workshop: Workshop, broker: PrivateBroker, simulated: SimulatedOpenStack
 ) -> None:
     tenant = workshop.tenant()
-    asked = [kind.ask(tenant, simulated) for kind in KINDS]
+    asked = ask_all(FEW, tenant, simulated)
     with Requester(workshop.broker_url) as requester:
         killed_at_every_delivery(workshop, broker, requester, asked, Instant.REQUEST_WRITTEN)
         for one in asked:
@@ -106,7 +106,7 @@ def test_ten_copies_at_once_of_every_kind_have_one_effect_on_two_workers(
     workshop: Workshop, simulated: SimulatedOpenStack
 ) -> None:
     tenant = workshop.tenant()
-    asked = [kind.ask(tenant, simulated) for kind in KINDS]
+    asked = ask_all(FEW, tenant, simulated)
     first, _ = workshop.worker(ECS_PREFETCH="20"), workshop.worker(ECS_PREFETCH="20")
     with Requester(workshop.broker_url) as requester:
         for _ in range(10):

@@ -15,7 +15,7 @@ from sandbox.processes import install_debian
 from sandbox.requester import Requester
 from tests.faults.dying_worker import Hold, Instant
 from tests.faults.invariants import RECOVERY, await_ends, check
-from tests.faults.kinds import KINDS
+from tests.faults.kinds import FEW, ask_all
 from tests.faults.stage import dying, settled
 from tests.workshop import Workshop, eventually
 
@@ -25,7 +25,7 @@ def test_a_log_that_takes_nothing_more_stops_no_request(
     workshop: Workshop, simulated: SimulatedOpenStack, log_format: str
 ) -> None:
     tenant = workshop.tenant()
-    asked = [kind.ask(tenant, simulated) for kind in KINDS]
+    asked = ask_all(FEW, tenant, simulated)
     dying(workshop, [], DYING_STDERR="/dev/full", ECS_LOG_FORMAT=log_format, ECS_LOG_LEVEL="debug")
     with Requester(workshop.broker_url) as requester:
         for one in asked:
@@ -43,7 +43,7 @@ def test_a_worker_without_file_descriptors_works_again_once_it_has_some(
     workshop: Workshop, simulated: SimulatedOpenStack
 ) -> None:
     tenant = workshop.tenant()
-    asked = [kind.ask(tenant, simulated) for kind in KINDS]
+    asked = ask_all(FEW, tenant, simulated)
     worker = workshop.worker(ECS_HTTP_PORT="0", wait=False)
     process = psutil.Process(worker.pid)
     with Requester(workshop.broker_url) as requester:
@@ -80,7 +80,7 @@ def test_a_clock_that_jumps_ends_nothing_and_stretches_nothing(
 ) -> None:
     """The wall clock of the worker jumps in the middle of every kind of request."""
     tenant = workshop.tenant()
-    asked = [kind.ask(tenant, simulated) for kind in KINDS if kind.waits or instant is not Instant.WAITING]
+    asked = ask_all([kind for kind in FEW if kind.waits or instant is not Instant.WAITING], tenant, simulated)
     clock = workshop.folder / "clock"
     clock.write_text("+0\n")
     worker = dying(

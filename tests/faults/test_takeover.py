@@ -14,7 +14,7 @@ from sandbox.postgres import PrivatePostgres
 from sandbox.requester import Requester, Source
 from tests.faults.dying_worker import Hold, Instant
 from tests.faults.invariants import await_ends, check
-from tests.faults.kinds import KINDS, Asked, batch
+from tests.faults.kinds import FEW, KINDS, Asked, ask_all, batch
 from tests.faults.stage import dying, settled
 from tests.workshop import Workshop, eventually
 
@@ -104,7 +104,7 @@ def test_a_worker_that_was_taken_for_dead_does_nothing_when_it_goes_on(
     """With PostgreSQL the lock is a session's, which may be ended while the process stands still."""
     tenant = workshop.tenant()
     journal = postgres.add_database(f"takeover_{uuid4().hex[:8]}")
-    asked = [kind.ask(tenant, simulated) for kind in KINDS if kind.waits or instant is not Instant.WAITING]
+    asked = ask_all([kind for kind in FEW if kind.waits or instant is not Instant.WAITING], tenant, simulated)
     with Requester(workshop.broker_url) as requester:
         stopped = stand_still(workshop, asked, instant, requester, ECS_JOURNAL_URL=journal)
         end_sessions(journal)
@@ -149,7 +149,7 @@ def test_a_worker_at_work_gives_back_at_sigterm_what_it_cannot_end(
 ) -> None:
     """Every kind of effect is in the middle of it; the next one goes on, and nothing is done twice."""
     tenant = workshop.tenant()
-    asked = [kind.ask(tenant, simulated) for kind in KINDS]
+    asked = ask_all(FEW, tenant, simulated)
     holds = [Hold(one.message_id, Instant.ANSWER_READ, one.effect) for one in asked]
     worker = dying(workshop, holds, stay=True, constants={"workers.bootstrap.DRAIN": 1.0})
     with Requester(workshop.broker_url) as requester:
