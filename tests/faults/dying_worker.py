@@ -3,7 +3,8 @@
 Nothing in the worker knows of it: the seams between its parts are wrapped from here, and each request that is named in
 `DYING_HOLDS` (JSON, a list of `Hold`s) is held when it comes to its instant. When all are held the process kills
 itself, so that one death is the death of many requests, each at its own instant. With `DYING_STAY` it stays instead,
-until it is killed from outside, or SIGUSR1 lets everything go on. Either way it says so by a file named `held`.
+until it is killed from outside, or SIGUSR1 lets everything go on. Either way it says so by a file named `held`; who is
+not held yet stands in the file `missing`.
 
 `DYING_CONSTANTS` (JSON, "module.NAME" to a value) shortens what is long in the worker; `DYING_STDERR` is where it logs.
 """
@@ -14,6 +15,7 @@ import json
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -108,6 +110,7 @@ class Holder:
         with self._lock:
             if hold in self._missing:
                 self._missing.remove(hold)
+            Path("missing").write_text("\n".join(f"{one.instant} {one.effect}" for one in self._missing))
             done = not self._missing
         if done:
             assert self._loop is not None
@@ -268,9 +271,17 @@ def _hold_acks(holder: Holder) -> None:
     Delivery.settle = ack_or_hold  # type: ignore[method-assign]
 
 
+def _get_clock(library: str) -> None:
+    """Begin again with a clock that a file can set; whoever started us keeps his."""
+    arguments = [sys.executable, "-m", "tests.faults.dying_worker", *sys.argv[1:]]
+    os.execve(sys.executable, arguments, os.environ | {"LD_PRELOAD": library})
+
+
 def main() -> None:
     """Wrap, then be the worker."""
-    if "FAKETIME_TIMESTAMP_FILE" in os.environ:
+    if "DYING_CLOCK" in os.environ:
+        _get_clock(os.environ.pop("DYING_CLOCK"))
+    if "LD_PRELOAD" in os.environ:
         # Debian's libfaketime fails at the one way in which `time.sleep` sleeps.
         time.sleep = lambda seconds: threading.Event().wait(seconds) and None  # type: ignore[assignment]
     if "DYING_STDERR" in os.environ:

@@ -5,7 +5,7 @@ from typing import Any
 from sandbox.requester import Requester
 from sandbox.worker import WorkerProcess
 from tests.faults.dying_worker import Hold, settings_for
-from tests.workshop import Workshop
+from tests.workshop import Workshop, eventually
 from workers.topology import INPUT_QUEUES
 
 
@@ -20,6 +20,17 @@ def dying(
     """A worker that is held at the instants of these requests, and then kills itself, or stays."""
     told = settings_for(holds, stay=stay, constants=constants)
     return workshop.worker(module="tests.faults.dying_worker", **told, **settings)
+
+
+def await_held(workshop: Workshop, worker: WorkerProcess | None = None) -> None:
+    """Wait until all are held; of a worker that kills itself then, until it is dead."""
+    missing = workshop.folder / "missing"
+    try:
+        eventually((workshop.folder / "held").exists, 60)
+        if worker is not None:
+            eventually(lambda: not worker.alive)
+    except AssertionError:
+        raise AssertionError(f"not held: {missing.read_text() if missing.exists() else 'anybody'}") from None
 
 
 def settled(workshop: Workshop, requester: Requester) -> None:

@@ -7,8 +7,8 @@ from sandbox.requester import Requester
 from tests.faults.dying_worker import Hold, Instant
 from tests.faults.invariants import await_ends, check
 from tests.faults.kinds import KINDS, Kind, ask_all
-from tests.faults.stage import dying, settled
-from tests.workshop import Workshop, eventually
+from tests.faults.stage import await_held, dying, settled
+from tests.workshop import Workshop
 
 
 def kinds_for(instant: Instant) -> list[Kind]:
@@ -25,8 +25,7 @@ def test_every_kind_of_effect_is_done_once_though_the_worker_is_killed(
     with Requester(workshop.broker_url) as requester:
         for one in asked:
             one.publish(requester)
-        eventually(lambda: not worker.alive, 60)
-        assert (workshop.folder / "held").exists()
+        await_held(workshop, worker)
         workshop.worker()
         await_ends(requester, asked)
         settled(workshop, requester)

@@ -11,7 +11,7 @@ from sandbox.requester import Heard, Requester, Source
 from tests.faults.dying_worker import Hold, Instant
 from tests.faults.invariants import await_ends, check
 from tests.faults.kinds import FEW, KINDS, Asked, ask_all
-from tests.faults.stage import dying, settled
+from tests.faults.stage import await_held, dying, settled
 from tests.workshop import Workshop, eventually
 
 FAILED, PARAMETER = "101.001040", "101.001002"
@@ -31,8 +31,7 @@ def killed_at_every_delivery(
     for _ in range(3):
         (workshop.folder / "held").unlink(missing_ok=True)
         worker = dying(workshop, [Hold(one.message_id, instant, one.effect) for one in asked])
-        eventually(lambda worker=worker: not worker.alive, 60)  # type: ignore[misc]
-        assert (workshop.folder / "held").exists()
+        await_held(workshop, worker)
     workshop.worker()
     eventually(lambda: requester.depth("ecs.dead") == len(asked), 60)
 

@@ -5,7 +5,7 @@ from sandbox.requester import Requester
 from tests.faults.dying_worker import Hold, Instant
 from tests.faults.invariants import await_ends, check
 from tests.faults.kinds import KINDS, batch, create_image, delete_image, power, tags
-from tests.faults.stage import dying, settled
+from tests.faults.stage import await_held, dying, settled
 from tests.workshop import Workshop, eventually
 
 REBOOT = {"reboot": {"type": "HARD"}}
@@ -22,7 +22,7 @@ def test_what_was_answered_is_followed_to_its_end_though_the_cloud_was_down_mean
         for one in asked:
             one.publish(requester)
             requester.result_of(one.message_id)
-        eventually(lambda: not worker.alive, 60)
+        await_held(workshop, worker)
         for service in ("nova", "glance"):
             simulated.fault(f"api.{service}", error="down", status=503)
         # By now the time in which they might have been begun is over, too.
@@ -43,7 +43,7 @@ def test_what_was_answered_stays_the_answer_though_the_server_is_gone(
     with Requester(workshop.broker_url) as requester:
         for each in (one, many):
             each.publish(requester)
-        eventually(lambda: not worker.alive, 60)
+        await_held(workshop, worker)
         servers = [*one.actions, *many.actions]
         for server_id in (servers[0], servers[2]):
             tenant.connection.compute.delete(f"/servers/{server_id}")
@@ -65,7 +65,7 @@ def test_what_was_begun_and_cannot_be_looked_for_in_time_is_unknown(
     worker = dying(workshop, [Hold(asked.message_id, Instant.INTENT_WRITTEN, asked.effect)])
     with Requester(workshop.broker_url) as requester:
         asked.publish(requester)
-        eventually(lambda: not worker.alive, 60)
+        await_held(workshop, worker)
         (server_id,) = asked.actions
         simulated.fault("api.nova", match=f"{server_id}/os-instance-actions", error="down", status=503)
         workshop.worker(ECS_COMMAND_TIMEOUT="5")

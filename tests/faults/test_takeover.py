@@ -15,8 +15,8 @@ from sandbox.requester import Requester, Source
 from tests.faults.dying_worker import Hold, Instant
 from tests.faults.invariants import await_ends, check
 from tests.faults.kinds import FEW, KINDS, Asked, ask_all, batch
-from tests.faults.stage import dying, settled
-from tests.workshop import Workshop, eventually
+from tests.faults.stage import await_held, dying, settled
+from tests.workshop import Workshop
 
 
 def test_a_batch_is_gone_on_with_though_each_server_was_at_another_instant(
@@ -34,7 +34,7 @@ def test_a_batch_is_gone_on_with_though_each_server_was_at_another_instant(
     worker = dying(workshop, holds)
     with Requester(workshop.broker_url) as requester:
         asked.publish(requester)
-        eventually(lambda: not worker.alive, 60)
+        await_held(workshop, worker)
         assert [len(tenant.actions(one)) for one in asked.actions] == [2, 2, 1, 1]
         workshop.worker()
         await_ends(requester, [asked])
@@ -52,7 +52,7 @@ def test_a_worker_that_is_there_already_takes_over_at_once(
     with Requester(workshop.broker_url) as requester:
         for one in asked:
             one.publish(requester)
-        eventually((workshop.folder / "held").exists, 60)
+        await_held(workshop)
         workshop.worker()
         killed_at = time.monotonic()
         worker.kill()
@@ -72,7 +72,7 @@ def stand_still(workshop: Workshop, asked: list[Asked], instant: Instant, reques
     worker = dying(workshop, holds, stay=True, **{**settings, "ECS_BROKER_URL": heartbeat})
     for one in asked:
         one.publish(requester)
-    eventually((workshop.folder / "held").exists, 60)
+    await_held(workshop)
     worker.signal(signal.SIGSTOP)
     return worker
 
@@ -155,7 +155,7 @@ def test_a_worker_at_work_gives_back_at_sigterm_what_it_cannot_end(
     with Requester(workshop.broker_url) as requester:
         for one in asked:
             one.publish(requester)
-        eventually((workshop.folder / "held").exists, 60)
+        await_held(workshop)
         assert worker.terminate() == 0
         workshop.worker()
         await_ends(requester, asked)
