@@ -36,6 +36,7 @@ class Departure:
 
     server_id: str
     gone: bool
+    locked: bool = False
     #: The server as it was.
     before: Picture | None = None
     volumes: tuple[str, ...] = ()
@@ -72,6 +73,7 @@ async def plan_departure(server_id: str, context: Context) -> Departure:
     return Departure(
         server_id,
         gone=False,
+        locked=server.locked,
         before=picture_of(server, attached),
         volumes=tuple(one.id for one in attached if one.id in going),
         kept_volumes=tuple(one.id for one in attached if one.id not in going),
@@ -101,10 +103,15 @@ async def leave(departure: Departure, context: Context, course: Course) -> None:
     if departure.gone:
         return
     await all_of(_release(one, context) for one in departure.floating_ips)
+    if departure.locked:
+        await _unlock(departure.server_id, context)
     try:
         await remove_server(departure.server_id, context, course)
     except Conflict as error:
-        await _unlock(departure.server_id, error, context)
+        server = await find_server(context, departure.server_id)
+        if server is None or not server.locked:
+            raise error.as_failure() from error
+        await _unlock(departure.server_id, context)  # locked since
         await remove_server(departure.server_id, context, course)
     since = f"delete:{departure.server_id}"
     await all_of(remove_volume(one, since, context) for one in departure.volumes)
@@ -179,13 +186,8 @@ async def _release(floating_ip_id: str, context: Context) -> None:
         return
 
 
-async def _unlock(server_id: str, conflict: Conflict, context: Context) -> None:
+async def _unlock(server_id: str, context: Context) -> None:
     """Undo the lock that keeps a server from going: the tenant's own, or an admin's with the admin cloud."""
-    server = await find_server(context, server_id)
-    if server is None:
-        return
-    if not server.locked:
-        raise conflict.as_failure()
 
     async def landed(_: object) -> str | None:
         found = await find_server(context, server_id)
@@ -196,6 +198,8 @@ async def _unlock(server_id: str, conflict: Conflict, context: Context) -> None:
 
     try:
         await by(context.project)
+    except NotFound:
+        return
     except Forbidden:
         if not context.cloud.has_admin:
             raise failed("locked", "an admin has locked the server") from None

@@ -266,8 +266,13 @@ class Maker:
             "ports", lambda: networks.list_ports_described(self._context.project, self._port_mark)
         )
 
+    def _look_afresh(self) -> None:
+        """What was seen a moment ago may be gone."""
+        self._looks = Recent(_LOOK_LASTS)
+
     async def left(self) -> Left:
         """What there is of it now."""
+        self._look_afresh()
         servers, disks, ports = await asyncio.gather(
             self._context.patiently(self._marked_servers),
             self._context.patiently(self._marked_volumes),
@@ -290,10 +295,12 @@ class Maker:
 
     async def _remove_what_there_is(self) -> None:
         context = self._context
+        self._look_afresh()
         servers = await context.patiently(self._marked_servers)
         for one in servers:
             await self._note_id(one)
         await all_undone([remove_server(one.id, context, self._course) for one in servers], context)
+        self._look_afresh()
         # What a server that stays holds fast cannot go, and need not be waited for.
         held = {one for server in await context.patiently(self._marked_servers) for one in server.volume_ids}
         disks = [one for one in await context.patiently(self._marked_volumes) if one.id not in held]

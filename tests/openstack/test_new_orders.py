@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sandbox.issuer import Issuer
 from sandbox.requester import Requester
 from tests.new_orders import NOTHING, Records, delete_all, new, ports_of, quota, records
 from tests.orders import carried_out, ended, publish, reported
@@ -45,7 +46,8 @@ def made_by(result: Any) -> list[str]:
 def test_a_server_is_made_as_ordered_with_its_disks_and_paid_for(
     requester: Requester, tenant: Tenant, before: Records
 ) -> None:
-    order = new(tenant, statusTime="2026-11-01 09:30:00", chosen={"instanceName": "web", "tags": "blue,green"})
+    chosen = {"instanceName": "web", "tags": "blue,green"}
+    order = new(tenant, statusTime="2026-11-01 09:30:00", token=Issuer().token(), chosen=chosen)
     result, statuses = carried_out(requester, order)
     assert result.routing_key == "order.new"
     assert reported(result) == (200, "success", True)
@@ -74,6 +76,7 @@ def test_a_server_is_made_as_ordered_with_its_disks_and_paid_for(
     fees = server["metadata"]
     assert (fees["charge_type"], fees["order_id"]) == ("hourlySettlement", order["orderId"])
     assert (fees["purchase_time"], fees["keycloak_user_id"]) == ("2026-11-01 09:30:00", order["userId"])
+    assert fees["keycloak_user_name"] == "gaoss"
     begin, end = (datetime.fromisoformat(fees[name]) for name in ("start_fee_time", "next_fee_time"))
     assert 28 <= (end - begin).days <= 31
     told = [one.body for one in requester.updates_of(result.correlation_id) if one.body["resource"] == "server"]
@@ -195,6 +198,14 @@ def test_what_cannot_be_made_is_refused_before_anything_is(
     assert [(one["instanceId"], one["instanceStatus"]) for one in products(result)[0]] == [(None, None)]
     assert statuses == ["accepted", "validating", "failed"]
     assert records(tenant) - before == NOTHING
+
+
+def test_whose_servers_they_are_to_be_must_be_said(requester: Requester, tenant: Tenant) -> None:
+    order = new(tenant)
+    del order["tenant_id"]
+    message_id = publish(requester, order)
+    result = requester.order_result_of(message_id)
+    assert (result.body["code"], result.body["message"]) == ("101.001002", "参数tenant_id不符合规范")
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,24 @@ def test_a_new_order_is_read_with_what_the_customer_chose() -> None:
     assert order.instance_ids == ()
 
 
+def jwt(payload: Any) -> str:
+    return f"head.{base64.urlsafe_b64encode(json.dumps(payload).encode()).decode().rstrip('=')}.signature"
+
+
+@pytest.mark.parametrize(
+    ("token", "name"),
+    [
+        (f"Bearer {jwt({'preferred_username': 'gaoss'})}", "gaoss"), (jwt({"preferred_username": 7}), None),
+        (jwt([1]), None), (jwt({}), None),
+        ("a.!!!.c", None), ("a.b", None), (MASK, None), (None, None), (7, None), ("a." + "x" * 70_000 + ".c", None),
+    ],
+)  # fmt: skip
+def test_the_users_name_is_what_the_token_calls_him(token: Any, name: str | None) -> None:
+    order = parse_order(new() | {"token": token})
+    assert isinstance(order, NewServers)
+    assert order.user_name == name
+
+
 def test_what_is_kept_of_a_new_order_has_no_secrets() -> None:
     order = parse_order(new(adminPass="canary-1", userData="IyBjYW5hcnk="))
     assert "canary" not in repr(order)

@@ -43,7 +43,9 @@ class TrustedPublishers:
         for known in await self._journal.find(order_id):
             if known.kind is Kind.ORDER and known.digest == request.digest:
                 return known.tenant
-        return await self._owner_of(request.instance_id or "")
+        if request.instance_id is None:
+            raise wrong("tenant_id", "the order names no instance whose owner could be asked for")
+        return await self._owner_of(request.instance_id)
 
     async def _owner_of(self, instance_id: str) -> str:
         if not self._cloud.has_admin:
