@@ -31,8 +31,7 @@ async def find_server(context: Context, server_id: str) -> Server | None:
         server = await context.patiently(lambda: get_server(context.project, server_id))
     except NotFound:
         return None
-    # An admin's role would show other tenants' servers, too.
-    return server if server.project_id == context.project.id else None
+    return server if _is_there(server, context) else None
 
 
 async def find_servers(context: Context, server_ids: Iterable[str]) -> dict[str, Server]:
@@ -42,7 +41,12 @@ async def find_servers(context: Context, server_ids: Iterable[str]) -> dict[str,
         found = [server for one in wanted if (server := await find_server(context, one)) is not None]
     else:
         found = await context.patiently(lambda: list_servers(context.project))
-    return {server.id: server for server in found if server.id in wanted and server.project_id == context.project.id}
+    return {server.id: server for server in found if server.id in wanted and _is_there(server, context)}
+
+
+def _is_there(server: Server, context: Context) -> bool:
+    """An admin's role would show other tenants' servers, too; and Nova shows for a moment what it has just deleted."""
+    return server.project_id == context.project.id and server.status != "DELETED"
 
 
 def unknown_server(server_id: str, power: Power | None) -> Refused:

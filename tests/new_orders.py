@@ -83,6 +83,17 @@ def delete_all(tenant: Tenant, made: Records) -> None:
         tenant.adopt(server_id)
 
 
+def used(tenant: Tenant, service: str, name: str) -> int:
+    """What the tenant has of a quota of Nova's or Cinder's."""
+    if service == "compute":
+        limits = tenant.connection.compute.get("/limits", microversion=COMPUTE).json()["limits"]["absolute"]
+        known = {"instances": "totalInstancesUsed", "cores": "totalCoresUsed", "ram": "totalRAMUsed"}
+        return int(limits[known[name]])
+    path = f"/os-quota-sets/{tenant.project_id}?usage=True"
+    shown = tenant.connection.block_storage.get(path, microversion=VOLUME).json()["quota_set"][name]
+    return int(shown["in_use"]) + int(shown["reserved"])
+
+
 @contextmanager
 def quota(tenant: Tenant, admin: Tenant, service: str, **most: int) -> Iterator[None]:
     """The tenant may have no more than this; afterwards as much as before."""

@@ -36,7 +36,7 @@ def publish(requester: Requester, order: dict[str, Any], **options: Any) -> str:
     return requester.order(json.dumps(order), f"order.{kind}", **options)
 
 
-def ended(requester: Requester, message_id: str, seconds: float = 120.0) -> tuple[Heard, list[str]]:
+def ended(requester: Requester, message_id: str, seconds: float = 240.0) -> tuple[Heard, list[str]]:
     """An order's result, and the statuses that it went through."""
     result = requester.order_result_of(message_id, seconds)
     requester.last_update_of("order", message_id, seconds)

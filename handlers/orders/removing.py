@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from handlers import compute, networks, volumes
 from handlers.cloud import Reply
-from handlers.compute import Server
+from handlers.compute import ERROR, Server
 from handlers.context import Context
 from handlers.effects import Landed
 from handlers.errors import NotFound
@@ -75,7 +75,10 @@ async def _done(effect: str, do: Callable[[], Awaitable[Reply]], landed: Landed,
 
 
 async def _until_gone(server_id: str, effect: str, context: Context, course: Course) -> None:
-    """Nova sets the task before it accepts: a server without one, and still there, could not be deleted."""
+    """A server that could not be deleted ends in ERROR.
+
+    That it has no task says nothing: Nova confirms a resize before it deletes, and then forgets the task for a moment.
+    """
     with context.watches.servers.follow(server_id) as feed:
         while True:
             try:
@@ -86,7 +89,7 @@ async def _until_gone(server_id: str, effect: str, context: Context, course: Cou
                 raise failed("timeout", f"server {server_id} is not gone in time") from None
             if server.status in GONE:
                 return
-            if server.task_state not in _GOING:
+            if server.status == ERROR and server.task_state not in _GOING:
                 raise failed("delete_failed", f"server {server_id} is {server.status}: {server.fault}")
             await course.tell_server(server)
 

@@ -132,7 +132,7 @@ async def _build(world: World, server: Server, networks: list[dict[str, Any]]) -
         await world.lasts(0.1)
         fault = _NO_HOST if too_big(server.flavor) else await _build_on_host(world, server, networks)
         event.failed = fault is not None
-    if server.deleted or server.task_state == "deleting":
+    if server.vm_state == "deleted" or server.task_state == "deleting":
         return  # it goes as it came
     server.fault = fault
     server.become("error" if fault else "active")
@@ -160,6 +160,10 @@ async def _build_on_host(world: World, server: Server, networks: list[dict[str, 
 
 
 async def _delete(world: World, server: Server) -> None:
+    if server.vm_state == "resized":
+        # Confirmed first; by that Nova forgets for a moment what it is about.
+        await world.lasts(0.2)
+        server.become("active")
     await world.lasts(0.2)
     rule = await world.faults.strike("virt.destroy", f"{server.id} {server.name}")
     if rule is not None:
@@ -172,8 +176,10 @@ async def _delete(world: World, server: Server) -> None:
         if volume.goes_with_server:
             world.volumes.pop(volume.id, None)
     _let_go_of_ports(world, server)
-    server.deleted = True
+    # It can be seen a moment longer.
     server.become("deleted")
+    await world.lasts(0.2)
+    server.deleted = True
 
 
 def _let_go_of_ports(world: World, server: Server) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.new_orders import ports_of, quota, volume
+from tests.new_orders import ports_of, quota, used, volume
 from tests.tenant import COMPUTE, VOLUME, Tenant
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -168,18 +168,12 @@ def test_volume_types_and_quotas_are_shown(tenant: Tenant) -> None:
 # Quotas, in the services' own words.
 
 
-def used(tenant: Tenant, name: str) -> int:
-    answer = tenant.connection.block_storage.get(f"/os-quota-sets/{tenant.project_id}?usage=True", microversion=VOLUME)
-    found: int = answer.json()["quota_set"][name]["in_use"]
-    return found
-
-
 def test_what_goes_beyond_a_quota_of_cinders_is_refused(tenant: Tenant, admin: Tenant) -> None:
-    with quota(tenant, admin, "block_storage", volumes=used(tenant, "volumes")):
+    with quota(tenant, admin, "block_storage", volumes=used(tenant, "block_storage", "volumes")):
         status, message = error_of(post_volume(tenant))
         assert (status, "VolumeLimitExceeded" in message, "quota" in message) == (413, True, True)
     for name in ("gigabytes", "gigabytes_SATA"):
-        with quota(tenant, admin, "block_storage", **{name: used(tenant, name)}):
+        with quota(tenant, admin, "block_storage", **{name: used(tenant, "block_storage", name)}):
             status, message = error_of(post_volume(tenant))
             assert (status, f"exceeds allowed {name} quota" in message) == (413, True)
     with quota(tenant, admin, "block_storage", per_volume_gigabytes=2):

@@ -11,7 +11,7 @@ import pytest
 
 from sandbox.issuer import Issuer
 from sandbox.requester import Requester
-from tests.new_orders import NOTHING, Records, delete_all, new, ports_of, quota, records
+from tests.new_orders import NOTHING, Records, delete_all, new, ports_of, quota, records, used
 from tests.orders import carried_out, ended, publish, reported
 from tests.tenant import Tenant
 from tests.workshop import Workshop, eventually
@@ -217,13 +217,13 @@ def test_whose_servers_they_are_to_be_must_be_said(requester: Requester, tenant:
         ("block_storage", {"volumes": 3}),
         ("block_storage", {"gigabytes": 5}),
         ("block_storage", {"gigabytes_SSD": 1}),
-        ("block_storage", {"per_volume_gigabytes": 1}),
     ],
 )
 def test_what_the_quota_does_not_allow_is_refused_before_anything_is_made(
     requester: Requester, tenant: Tenant, before: Records, admin: Tenant, service: str, most: dict[str, int]
 ) -> None:
-    with quota(tenant, admin, service, **most):
+    """Room for one, two ordered."""
+    with quota(tenant, admin, service, **{name: used(tenant, service, name) + room for name, room in most.items()}):
         result, _ = carried_out(requester, new(tenant, count=2))
     assert (result.body["code"], result.body["data"]["reason"]) == ("101.001040", "quota")
     assert reported(result)[1:] == ("fail", False)
