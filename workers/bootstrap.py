@@ -61,7 +61,7 @@ def _import_what_comes_late() -> None:
     importlib.import_module("_strptime")
 
 
-def _collect_seldom() -> None:
+def collect_seldom() -> None:
     """Requests live for seconds, modules for good: by default every 700 new objects all of them would be looked at."""
     gc.collect()
     gc.freeze()
@@ -123,7 +123,7 @@ class Worker:
             return
         _give_back_large_buffers()
         _import_what_comes_late()
-        _collect_seldom()
+        collect_seldom()
         self.publisher.open()
         self.consumer.open()
         besides = [asyncio.create_task(self._prune()), asyncio.create_task(self.weather.watch())]

@@ -20,10 +20,10 @@ MAX_SHORT = 255
 #: Tells how many headers were left out, for their size.
 LEFT_OUT_HEADER = "x-ecs-headers-left-out"
 #: The broker's own history of the message, which it makes anew.
-_HISTORY = ("x-death", "x-first-death", "x-last-death", "x-delivery-count", "x-acquired-count")
+HISTORY = ("x-death", "x-first-death", "x-last-death", "x-delivery-count", "x-acquired-count")
 #: The broker takes CC and BCC for further routing keys: a publisher could have our copy put into others' queues.
 #: A pass is good for one way back.
-_NOT_KEPT = ("CC", "BCC", PASS_HEADER)
+NOT_KEPT = ("CC", "BCC", PASS_HEADER)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_TRACESTATE = 512
 
@@ -44,7 +44,7 @@ def kept(headers: Mapping[Any, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     room, left_out = MAX_HEADERS, 0
     for name, value in mask(_plain(headers, 0)).items():
-        if name.startswith(_HISTORY) or name in _NOT_KEPT:
+        if name.startswith(HISTORY) or name in NOT_KEPT:
             continue
         size = _weigh({name: value}, -1)
         if size > room:

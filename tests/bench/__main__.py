@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -17,6 +18,8 @@ import psutil
 from sandbox.broker import PrivateBroker
 from sandbox.processes import Server, free_ports, listens
 from tests.bench.measure import Cost, leave_core, preload, replies, run
+from tests.bench.replays import replayed
+from tests.workshop import REPOSITORY
 from workers.telemetry import configure_logs
 from workers.topology import declare, topology
 
@@ -99,14 +102,26 @@ def main() -> None:
     """The table."""
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages: shows that it runs")
-    quick = parser.parse_args().quick
+    parser.add_argument("--replays", action="store_true", help="only how fast parked messages are put in again")
+    wanted = parser.parse_args()
     leave_core()
     configure_logs("console", "warning")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ecs-bench-")))
         broker = stack.enter_context(PrivateBroker())
-        bench = Bench(broker, folder, 0.1 if quick else 1.0, stack.enter_context(stub_nova(folder)))
-        show(bench)
+        bench = Bench(broker, folder, 0.1 if wanted.quick else 1.0, stack.enter_context(stub_nova(folder)))
+        if not wanted.replays:
+            show(bench)
+        show_replays(bench)
+
+
+def show_replays(bench: Bench) -> None:
+    """Ten thousand parked messages, put in again by the command."""
+    number = bench.number(10000)
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
+    rates = replayed(bench.broker, bench.folder, number, env)
+    print(f"\n{number:,} parked messages put in again: {rates.again:,.0f}/s, {rates.again / rates.plain:.0%} of the")
+    print(f"{rates.plain:,.0f}/s of the same publisher alone; with the command's start {rates.command:,.0f}/s")
 
 
 def show(bench: Bench) -> None:

@@ -20,7 +20,7 @@ from workers.dead.hand import pin
 from workers.dead.reader import Unreachable
 from workers.dead.replay import Outcome, Run
 from workers.dead.selection import Found, Wanted
-from workers.journal import Action, History, Journal, Replay, ReplayState
+from workers.journal import Action, History, Journal, JournalError, Replay, ReplayState
 from workers.settings import Settings
 from workers.topology import NotDeclared
 
@@ -225,6 +225,9 @@ def _verdict(wish: Wish, outcome: Outcome, batch: str, trouble: str | None, hind
 
 
 async def _work(settings: Settings, wish: Wish, members: Any) -> tuple[Outcome, str, str | None]:
+    from workers.bootstrap import collect_seldom  # noqa: PLC0415
+
+    collect_seldom()
     journal = Journal(settings.journal_url.get_secret_value())
     await journal.open()
     try:
@@ -239,7 +242,7 @@ async def _work(settings: Settings, wish: Wish, members: Any) -> tuple[Outcome, 
             )  # fmt: skip
             try:
                 await work.work()
-            except (Unreachable, NotDeclared) as error:
+            except (Unreachable, NotDeclared, JournalError) as error:
                 return work.outcome(), pinned[0].batch, str(error)
         return work.outcome(), pinned[0].batch, None
     finally:

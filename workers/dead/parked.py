@@ -10,7 +10,7 @@ from typing import Any
 from messages.secrets import MASK
 from workers import intake
 from workers.envelope import Envelope
-from workers.headers import kept
+from workers.headers import HISTORY, NOT_KEPT, kept
 from workers.identity import PASS_HEADER
 from workers.outbox import ERROR_CODE_HEADER, ERROR_HEADER, FAILED_AT_HEADER, ORIGIN_HEADER, again
 from workers.publication import Publication
@@ -135,7 +135,7 @@ def publication_again(envelope: Envelope, pass_word: str, batch: str) -> Publica
 
 def publication_renewed(envelope: Envelope) -> Publication:
     """The message as it lies in `ecs.dead`, as one that was never delivered."""
-    return again(envelope, envelope.exchange, envelope.routing_key, envelope.body, kept(envelope.headers))
+    return again(envelope, envelope.exchange, envelope.routing_key, envelope.body, _kept(envelope))
 
 
 def instant_of(time_text: str | None) -> float:
@@ -150,12 +150,24 @@ def instant_of(time_text: str | None) -> float:
 def _way_again(envelope: Envelope, pass_word: str) -> tuple[str, str, dict[str, Any]]:
     origin = _text(envelope.headers.get(ORIGIN_HEADER)) or envelope.routing_key
     exchange, key = _first_route(envelope)
-    headers = {name: value for name, value in kept(envelope.headers).items() if name not in _NOT_AGAIN}
+    headers = {name: value for name, value in _kept(envelope).items() if name not in _NOT_AGAIN}
     headers[PASS_HEADER] = pass_word
     if origin == UNDELIVERED_QUEUE and exchange:
         headers.pop(intake.ROUTING_KEY_HEADER, None)
         return exchange, key, headers
     return "", origin, headers
+
+
+def _kept(envelope: Envelope) -> dict[str, Any]:
+    """The headers that go along. The worker has left only such when it parked the message; a stranger may not have."""
+    headers = envelope.headers
+    if any(not isinstance(name, str) or not isinstance(value, _WRITABLE) for name, value in headers.items()):
+        return kept(headers)
+    return {name: value for name, value in headers.items() if name not in NOT_KEPT and not name.startswith(HISTORY)}
+
+
+#: As what nearly all headers come; whatever else is looked at more closely.
+_WRITABLE = (str, int)
 
 
 def _first_route(envelope: Envelope) -> tuple[str, str]:

@@ -36,7 +36,10 @@ class Member:
     """A pinned message, and the delivery by which it is held."""
 
     replay: Replay
+    state: ReplayState
     delivery: Delivery | None = None
+    #: Whether it has come in this round.
+    came: bool = False
     under_way: bool = False
     #: Acked: it is in `ecs.dead` no more.
     settled: bool = False
@@ -46,7 +49,7 @@ class Member:
     @property
     def is_done(self) -> bool:
         """Whether nothing is to be done any more but the ack."""
-        return self.replay.state in _DONE
+        return self.state in _DONE
 
     @property
     def is_held(self) -> bool:
@@ -103,7 +106,7 @@ class Run:
         self._url = url
         self._journal = journal
         self._operator = operator
-        self._members = [Member(one) for one in members]
+        self._members = [Member(one, one.state) for one in members]
         self._by_identity: dict[str, list[Member]] = {}
         for member in self._members:
             self._by_identity.setdefault(member.replay.identity, []).append(member)
@@ -113,19 +116,22 @@ class Run:
         self._on_progress = on_progress
         self._publisher = Publisher(url)
         self._groups: set[asyncio.Task[None]] = set()
+        self._trouble: BaseException | None = None
 
     async def work(self) -> None:
-        """Do it. `Unreachable`, `NotDeclared`; what was done stays done."""
+        """Do it. `Unreachable`, `NotDeclared`, `JournalError`; what was done stays done."""
         self._publisher.open()
         try:
             while self._left() and not self._stopping.is_set() and await self._round():
                 pass
         finally:
             await self._publisher.close()
+        if self._trouble is not None:
+            raise self._trouble
 
     def outcome(self) -> Outcome:
         """How it stands."""
-        states = [one.replay.state for one in self._members]
+        states = [one.state for one in self._members]
         done, gone = sum(one.is_done for one in self._members), states.count(ReplayState.GONE)
         refused = sum(one.refused for one in self._members)
         return Outcome(done, gone, refused, len(states) - done - gone - refused)
@@ -136,6 +142,8 @@ class Run:
     async def _round(self) -> bool:
         """Take everything in hand once, for a limited time; whether another round may do more."""
         self._ready.clear()
+        for one in self._members:
+            one.came = False
         reader = Reader(self._url, self._delivered)
         await reader.open()
         try:
@@ -145,11 +153,9 @@ class Run:
             await reader.close(settled=self._is_settled)
         if not complete:
             return True
-        missing = [one.replay for one in self._left() if not one.is_held and not one.is_done]
+        missing = [one for one in self._left() if not one.came]
         if not reader.shared and missing:
-            await self._note([one for one in self._left() if one.replay in missing], ReplayState.GONE)
-        for one in self._left():  # done before, and gone from the queue
-            one.settled = one.is_done or one.replay.state is ReplayState.GONE
+            await self._end_missing(missing)
         return False
 
     async def _feed(self, reader: Reader, limit: float) -> bool:
@@ -180,7 +186,13 @@ class Run:
             one.under_way = True
         task = asyncio.create_task(self._carry_out(group))
         self._groups.add(task)
-        task.add_done_callback(self._groups.discard)
+        task.add_done_callback(self._group_ended)
+
+    def _group_ended(self, task: "asyncio.Task[None]") -> None:
+        self._groups.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._trouble = self._trouble or error
+            self._stopping.set()
 
     async def _finish_groups(self) -> None:
         """What is under way is ended, not cut off, unless broker or journal do not answer."""
@@ -194,7 +206,7 @@ class Run:
         """Each delivery belongs to one member: of several that are alike each has its own."""
         for member in self._by_identity.get(identity_of(delivery.envelope), ()):
             if not member.settled and not member.is_held:
-                member.delivery = delivery
+                member.delivery, member.came = delivery, True
                 if member.is_done:
                     self._settle(member)
                 elif not member.under_way and not member.refused:
@@ -221,19 +233,25 @@ class Run:
         await self._end(group, ReplayState.DISCARDED)
 
     async def _send(self, group: list[Member]) -> None:
-        await self._put_in_again([one for one in group if one.replay.state is ReplayState.ISSUED])
+        await self._put_in_again([one for one in group if one.state is ReplayState.ISSUED])
         words = [new_pass() for _ in group]
         await self._journal.issue([(one.replay.id, hash_of(word)) for one, word in zip(group, words, strict=True)])
         published = [self._publish(one, word) for one, word in zip(group, words, strict=True)]
         outcomes = await asyncio.gather(*published, return_exceptions=True)
         for one, outcome in zip(group, outcomes, strict=True):
-            one.replay = replace(one.replay, state=ReplayState.ISSUED)
+            one.state = ReplayState.ISSUED
             one.refused = outcome is not Published.CONFIRMED
         await self._end([one for one in group if not one.refused], ReplayState.SENT)
 
     def _publish(self, member: Member, word: str) -> "asyncio.Future[Published]":
         assert member.delivery is not None
         return self._publisher.publish(publication_again(member.delivery.envelope, word, member.replay.batch))
+
+    async def _end_missing(self, missing: list[Member]) -> None:
+        """What did not come is there no more: acked before, or taken by somebody else."""
+        await self._note([one for one in missing if not one.is_done], ReplayState.GONE)
+        for one in missing:
+            one.settled = True
 
     async def _put_in_again(self, group: list[Member]) -> None:
         """What may have been published before has a word that stays good; it gets a row and a word of its own."""
@@ -254,9 +272,11 @@ class Run:
         self._on_progress(len(group))
 
     async def _note(self, group: list[Member], state: ReplayState) -> None:
+        if not group:
+            return
         await self._journal.note([one.replay.id for one in group], state)
         for one in group:
-            one.replay = replace(one.replay, state=state)
+            one.state = state
 
     def _settle(self, member: Member) -> None:
         if member.delivery is not None and not member.delivery.lost:

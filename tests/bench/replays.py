@@ -1,0 +1,85 @@
+"""How fast parked messages are put in again, beside publishing the same messages with the same publisher."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from messages.codes import Code
+from messages.errors import Refused
+from sandbox.broker import PrivateBroker
+from workers.envelope import Envelope
+from workers.outbox import Outbox, again
+from workers.publisher import Publisher
+from workers.topology import SERVERS_QUEUE, declare, topology
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Messages a second: published and confirmed; put in again; and by the whole command, its start included."""
+
+    plain: float
+    again: float
+    command: float
+
+
+def replayed(broker: PrivateBroker, folder: Path, number: int, env: dict[str, str]) -> Replayed:
+    """Park so many commands, and have the command put all of them in again."""
+    url = broker.add_vhost(f"bench-{uuid.uuid4().hex[:8]}")
+    declare(url, topology())
+    commands = [_command() for _ in range(number)]
+    asyncio.run(_park(url, commands))
+    # In a virtual host of its own: nobody consumes in either.
+    beside = broker.add_vhost(f"bench-{uuid.uuid4().hex[:8]}")
+    declare(beside, topology())
+    plain = asyncio.run(_publish(beside, commands))
+    settings = env | {
+        "ECS_BROKER_URL": url, "ECS_JOURNAL_URL": f"sqlite:///{folder}/{uuid.uuid4().hex}.db",
+        "ECS_TRUST_PUBLISHERS": "true",
+    }  # fmt: skip
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "workers", "dead", "replay", "--yes", "-o", "json"], env=settings, cwd=folder,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    seconds = time.monotonic() - started
+    (row,) = json.loads(done.stdout)
+    if row["done"] != number:
+        raise RuntimeError(f"only {row['done']} of {number} were put in again: {done.stderr}")
+    return Replayed(plain, number / row["seconds"], number / seconds)
+
+
+def _command() -> Envelope:
+    body = {
+        "operation": "server.action", "tenant_id": "tenant-a", "server_id": str(uuid.uuid4()), "token": "***",
+        "body": {"reboot": {"type": "HARD"}},
+    }  # fmt: skip
+    return Envelope(
+        SERVERS_QUEUE, "ecs.commands", "server.action", False, json.dumps(body).encode(), uuid.uuid4().hex, None,
+        "somebody", None, int(time.time()), "application/json", None, None, {},
+    )  # fmt: skip
+
+
+async def _park(url: str, commands: list[Envelope]) -> None:
+    publisher = Publisher(url)
+    publisher.open()
+    outbox = Outbox(publisher, on_returned=lambda: None)
+    refused = Refused(Code.FAILED, reason="internal", detail="KeyError")
+    await asyncio.gather(*(outbox.park(one, refused, 0) for one in commands))
+    await publisher.close()
+
+
+async def _publish(url: str, commands: list[Envelope]) -> float:
+    publisher = Publisher(url)
+    publisher.open()
+    publications = [again(one, "", SERVERS_QUEUE, one.body, {}) for one in commands]
+    await publisher.publish(publications[0])  # connected
+    started = time.monotonic()
+    await asyncio.gather(*(publisher.publish(one) for one in publications))
+    seconds = time.monotonic() - started
+    await publisher.close()
+    return len(commands) / seconds
