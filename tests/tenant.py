@@ -75,7 +75,7 @@ class Tenant:
         }  # fmt: skip
         answer = self.connection.compute.post("/servers", json={"server": body}, microversion=COMPUTE)
         assert answer.status_code == 202, answer.text
-        limit = time.monotonic() + 240
+        limit = time.monotonic() + 600
         while True:
             listed = self.connection.compute.get("/servers/detail?name=^many", microversion=COMPUTE).json()["servers"]
             if len(listed) == number and all(one["status"] != "BUILD" for one in listed):
