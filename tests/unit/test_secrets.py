@@ -102,7 +102,7 @@ BODY = json.dumps({"token": TOKEN, "adminPass": "canary"})
     "raw",
     [
         BODY[:-1].encode(), BODY.encode("utf-16"), BODY.encode("utf-16-le"), BODY.encode("utf-32"),
-        gzip.compress(BODY.encode()),
+        gzip.compress(BODY.encode(), mtime=0),
         base64.b64encode(BODY.encode()), pickle.dumps(json.loads(BODY)), BODY.encode("cp037"), b'{"Token": "',
         TOKEN.encode(),
         b"\xff" + BODY.encode(), b'{"\\u0074oken": "canary", ', b"<token>canary</token>", b"password=canary",
