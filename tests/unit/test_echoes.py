@@ -118,7 +118,8 @@ def test_a_body_that_cannot_be_read_is_parked_as_it_came(body: bytes) -> None:
     "body",
     [
         b'{"a": 1, "a": 2, "token": "opaque"}', b'{"t\\u006fken": "opaque", ', '{"token": "opaque"}'.encode("utf-16"),
-        gzip.compress(b'{"token": "opaque"}', mtime=0), b'{"Admin-Pass": "x"', new_token().encode(), b'{"x": "Bearer abcdef',
+        gzip.compress(b'{"token": "opaque"}', mtime=0),
+        b'{"Admin-Pass": "x"', new_token().encode(), b'{"x": "Bearer abcdef',
     ],
 )  # fmt: skip
 def test_a_body_that_cannot_be_read_and_may_hold_a_secret_is_not_kept(body: bytes) -> None:
