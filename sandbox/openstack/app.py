@@ -63,7 +63,8 @@ def build_app(world: World) -> Starlette:
         request.state.caller = identify(world, request.headers.get("x-auth-token"))
         line = f"{request.method} {request.url.path}{'?' if request.url.query else ''}{request.url.query}"
         world.calls.append(f"{service} {line}")
-        rule = world.faults.taken(f"api.{service}", line)
+        who = request.state.caller
+        rule = world.faults.taken(f"api.{service}", line, who.user.name if who is not None else None)
         # Read at once: a service goes on with a call whose caller has gone.
         body = await request.body()
         response = await spoil(rule) if rule is not None and not rule.after else None

@@ -18,7 +18,7 @@ class Rule:
 
     It waits `delay` seconds; then it fails with `error` (an API with `status` and `retry_after`), answers in an odd way
     (an API: `answer` is html, cut, endless, drip or hangup), or lets the call go on. With `after`, an API carries the
-    call out first.
+    call out first; with `user`, it does so to the calls of that user alone.
     """
 
     point: str
@@ -30,6 +30,7 @@ class Rule:
     after: bool = False
     answer: str | None = None
     retry_after: str | None = None
+    user: str | None = None
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Rule":
@@ -59,9 +60,11 @@ class Faults:
         await asyncio.sleep(rule.delay)
         return rule if rule.error is not None else None
 
-    def taken(self, point: str, subject: str) -> Rule | None:
+    def taken(self, point: str, subject: str, user: str | None = None) -> Rule | None:
         """The first rule that matches, one strike of it used up."""
         for rule in _matching(self._rules, point, subject):
+            if rule.user not in (None, user):
+                continue
             if rule.times is not None:
                 rule.times -= 1
                 if rule.times <= 0:

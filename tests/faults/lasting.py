@@ -69,6 +69,16 @@ class LastingRequester(Requester):
         with self._channel() as channel:
             return int(channel.queue_declare(queue, passive=True).method.message_count)
 
+    def take(self, queue: str) -> set[str]:
+        """The ids of all messages in a queue, taken out."""
+        found = set()
+        with self._channel() as channel:
+            while True:
+                method, properties, _ = channel.basic_get(queue, auto_ack=True)
+                if method is None:
+                    return found
+                found.add(properties.message_id)
+
     def close(self) -> None:
         """Delete its queues and close the connection."""
         with suppress(AMQPError, OSError), self._channel() as channel:
