@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help install demo test test-fast check bench docs audit constraints clean
+.PHONY: help install demo test test-fast check faults bench docs audit constraints clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -40,6 +40,9 @@ check: install  ## style, types, layers: seconds
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+faults: install  ## minutes of random kills and restarts under load, with a table (ARGS='--minutes 5')
+	$(BIN)/python -m tests.faults $(ARGS)
 
 bench: install  ## messages a second and CPU a message, beside Celery (ARGS=--quick)
 	$(BIN)/python -m tests.bench $(ARGS)
