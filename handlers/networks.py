@@ -93,7 +93,12 @@ async def list_floating_ips(project: Project) -> list[Thing]:
 
 async def list_subnets(project: Project) -> list[Thing]:
     """The subnets that the project may use; seconds old."""
-    return await project.recent.get("subnets", lambda: project.get_all(Service.NETWORK, "/subnets", "subnets", {}))
+    return await project.recent.get("subnets", lambda: list_subnets_now(project))
+
+
+async def list_subnets_now(project: Project) -> list[Thing]:
+    """The subnets that the project may use, as they are: an order must not be refused for one made a moment ago."""
+    return await project.get_all(Service.NETWORK, "/subnets", "subnets", {})
 
 
 async def list_routers(project: Project) -> list[Thing]:

@@ -233,7 +233,7 @@ async def _subnet(order: NewServers, context: Context) -> str | None:
 
 
 async def _find_subnet(subnet_id: str, context: Context) -> Thing | None:
-    found = await context.patiently(lambda: networks.list_subnets(context.project))
+    found = await context.patiently(lambda: networks.list_subnets_now(context.project))
     return next((one for one in found if one["id"] == subnet_id), None)
 
 
