@@ -14,6 +14,9 @@ ERROR = "ERROR"
 #: Statuses in which Nova lets metadata be changed, as long as no task is under way.
 METADATA_STATES = frozenset({"ACTIVE", "SHUTOFF", "PAUSED", "SUSPENDED"})
 
+#: Length of `2026-11-23T10:00:00`: Nova writes the same second in two ways.
+_SECOND = 19
+
 
 @dataclass(frozen=True, slots=True)
 class Flavor:
@@ -218,6 +221,14 @@ async def list_actions(project: Project, server_id: str) -> list[InstanceAction]
     """The server's action log, newest first; whether they have finished is not in it."""
     reply = await project.get(Service.COMPUTE, f"/servers/{server_id}/os-instance-actions")
     return [_action(action, ()) for action in reply.body["instanceActions"]]
+
+
+async def find_action(project: Project, server_id: str, action: str, since: str) -> str | None:
+    """OpenStack's request id of the newest such action since a time of Nova's clock; None where there is none."""
+    for entry in await list_actions(project, server_id):
+        if entry.action == action and entry.start_time[:_SECOND] >= since[:_SECOND]:
+            return entry.request_id
+    return None
 
 
 async def get_action(project: Project, server_id: str, request_id: str) -> InstanceAction:

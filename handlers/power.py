@@ -2,7 +2,7 @@
 
 import asyncio
 
-from handlers.compute import Server, change_power, list_actions
+from handlers.compute import Server, change_power, find_action
 from handlers.context import Context
 from handlers.deadlines import growing
 from handlers.errors import CloudRefusal, Conflict, NotFound
@@ -30,8 +30,6 @@ FIRST_STATE = {
     (Power.REBOOT, Force.SOFT): ("REBOOT", "rebooting"),
     (Power.REBOOT, Force.HARD): ("HARD_REBOOT", "rebooting_hard"),
 }
-#: Length of `2026-11-23T10:00:00`: Nova writes the same second in two ways.
-_SECOND = 19
 
 
 async def act_on_server(task: PowerAction, context: Context) -> Result:
@@ -81,10 +79,7 @@ async def begin(server: Server, power: Power, force: Force, context: Context) ->
 
 async def _change_power(server: Server, power: Power, force: Force, context: Context) -> None:
     async def landed(since: str) -> str | None:
-        for action in await list_actions(context.project, server.id):
-            if action.action == _LOGGED_AS[power] and action.start_time[:_SECOND] >= since[:_SECOND]:
-                return action.request_id
-        return None
+        return await find_action(context.project, server.id, _LOGGED_AS[power], since)
 
     await context.effects.once(
         effect_name(power, server.id),

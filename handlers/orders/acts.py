@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 from handlers import compute
 from handlers.cloud import Reply
@@ -13,10 +14,11 @@ from handlers.errors import CloudRefusal, Conflict, NotFound
 from handlers.orders.course import Course
 from handlers.orders.undertaking import failed
 from handlers.volumes import Volume
+from handlers.waiting import Feed, Watched
 from messages.errors import Transient
 
-#: Length of `2026-11-23T10:00:00`: Nova writes the same second in two ways.
-_SECOND = 19
+W = TypeVar("W", bound=Watched)
+
 #: Seconds by which the action log may lag behind the server, and between two looks at it.
 _LOG_LATE, _LOG_EVERY = 5.0, 0.2
 
@@ -35,10 +37,7 @@ def logged(context: Context, server_id: str, action: str) -> Landed:
     """Whether Nova's action log has an action of this kind since the marker."""
 
     async def landed(since: str) -> str | None:
-        for entry in await compute.list_actions(context.project, server_id):
-            if entry.action == action and entry.start_time[:_SECOND] >= since[:_SECOND]:
-                return entry.request_id
-        return None
+        return await compute.find_action(context.project, server_id, action, since)
 
     return landed
 
@@ -63,12 +62,7 @@ async def follow_server(
     """The server once something holds of it; what it does until then is told."""
     with context.watches.servers.follow(server_id) as feed:
         while True:
-            try:
-                server = await context.next(feed, effect)
-            except TimeoutError:
-                raise failed("timeout", f"{effect} has not ended in time") from None
-            except NotFound:
-                raise failed("not_found", "the server is gone") from None
+            server = await _news(feed, effect, "the server", context)
             await course.tell_server(server)
             if ended(server):
                 return server
@@ -77,15 +71,19 @@ async def follow_server(
 async def follow_volume(volume_id: str, effect: str, context: Context, ended: Callable[[Volume], bool]) -> Volume:
     """The volume once something holds of it."""
     with context.watches.volumes.follow(volume_id) as feed:
-        while True:
-            try:
-                volume = await context.next(feed, effect)
-            except TimeoutError:
-                raise failed("timeout", f"{effect} has not ended in time") from None
-            except NotFound:
-                raise failed("not_found", "the volume is gone") from None
-            if ended(volume):
-                return volume
+        while not ended(volume := await _news(feed, effect, "the volume", context)):
+            pass
+        return volume
+
+
+async def _news(feed: Feed[W], effect: str, what: str, context: Context) -> W:
+    """What the feed says next; a step that hears nothing in time, or whose thing goes away, has failed."""
+    try:
+        return await context.next(feed, effect)
+    except TimeoutError:
+        raise failed("timeout", f"{effect} has not ended in time") from None
+    except NotFound:
+        raise failed("not_found", f"{what} is gone") from None
 
 
 async def server_now(server_id: str, context: Context) -> Server:
