@@ -34,6 +34,8 @@ def main() -> None:
     status = server.wait()
     if status < 0:
         _outwait(server.pid)
+    # Those of the group that outlived their leader: now, while its number can be no other's.
+    _signal_group(server.pid, signal.SIGKILL)
     sys.exit(status if status >= 0 else 128 - status)
 
 

@@ -119,7 +119,12 @@ class Server:
             time.sleep(0.05)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the whole group."""
+        """Send a signal to the whole group, unless it has ended."""
+        # Its number may be another's by now: where many processes come and go, it is within minutes. Only where the
+        # guardian itself was killed is the group without anybody who has seen to its end.
+        ended = self._guardian.poll()
+        if ended is not None and ended >= 0:
+            return
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:
@@ -140,7 +145,6 @@ class Server:
         if self.alive:
             self._guardian.stdin.close()
             self._guardian.wait(30)
-        # Those of the group that outlived their leader.
         self.signal(signal.SIGKILL)
 
 
