@@ -20,7 +20,8 @@ class Tenant:
         region = OpenStackConfig(config_files=[str(clouds_yaml)], load_envvars=False).get_one(name)
         self.connection = openstack.connection.Connection(config=region)
         self.flavors = {one.name: one.id for one in self.connection.compute.flavors()}
-        self.image: str = next(iter(self.connection.image.images())).id
+        # Not the newest: other tests' snapshots are shown, too.
+        self.image: str = self.connection.image.find_image("cirros-like", ignore_missing=False).id
         self.project_id: str = self.connection.session.get_project_id()
         self._made: list[str] = []
         self._rest: list[tuple[str, str]] = []
