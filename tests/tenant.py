@@ -21,7 +21,7 @@ class Tenant:
         self.connection = openstack.connection.Connection(config=region)
         self.flavors = {one.name: one.id for one in self.connection.compute.flavors()}
         # Not the newest: other tests' snapshots are shown, too.
-        self.image: str = self.connection.image.find_image("cirros-like", ignore_missing=False).id
+        self.image: str = next(one.id for one in self.connection.image.images(name="cirros-like"))
         self.project_id: str = self.connection.session.get_project_id()
         self._made: list[str] = []
         self._rest: list[tuple[str, str]] = []
