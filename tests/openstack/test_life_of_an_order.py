@@ -128,7 +128,8 @@ def test_a_server_lives_from_purchase_to_deletion_by_messages_alone(requester: R
     resumed = customer.seen()
     assert resumed == again
     agree(instance["after"], resumed)
-    assert tenant.actions(customer.server_id) == [
+    # The real Nova writes down that a volume of its has grown, too.
+    assert [name for name in tenant.actions(customer.server_id) if name != "extend_volume"] == [
         "create", "resize", "confirmResize", "stop", "start", "stop", "start",
     ]  # fmt: skip
 
