@@ -1,4 +1,4 @@
-"""`new` orders whose worker is killed, on the simulated cloud: never a server too many."""
+"""`new` orders whose worker is killed, on the simulated cloud and on the real one: never a server too many."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +29,6 @@ TOGETHER = [one for one in Instant if one not in (Instant.EFFECT_NOT_BEGUN, Inst
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("cloud", ["simulated"], indirect=True)
 def test_five_servers_are_five_wherever_the_worker_dies(own: Workshop, cloud: Cloud) -> None:
     """An order of five dies as the third is made; beside it smaller ones, each at an instant of its own."""
     tenant = own.tenant()
