@@ -15,7 +15,7 @@ from handlers.catalogue import HANDLERS, Handler
 from handlers.cloud import Cloud, CloudSettings
 from handlers.context import Policy
 from workers.consumer import Consumer, Delivery
-from workers.dispatch import Dispatcher, Limits
+from workers.dispatch import Dispatcher
 from workers.health import HealthServer
 from workers.identity import Identity, OperatorReplays, Readmission, TrustedPublishers
 from workers.identity.bearers import TokenBearers
@@ -24,6 +24,7 @@ from workers.identity.keys import Keys
 from workers.identity.tokens import Expected
 from workers.identity.verifier import TokenVerifier
 from workers.journal import Journal
+from workers.limits import Limits
 from workers.outbox import Outbox
 from workers.publisher import Publisher
 from workers.refusals import Refusals

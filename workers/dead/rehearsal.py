@@ -14,10 +14,11 @@ from handlers.errors import Foreseen
 from workers.dead.forecast import Fate, Forecast, judged
 from workers.dead.parked import Parked, envelope_again
 from workers.dead.pretence import Caught, Held, ReadJournal, Told
-from workers.dispatch import Dispatcher, Limits
+from workers.dispatch import Dispatcher
 from workers.envelope import Envelope
 from workers.identity import OperatorReplays, Readmission, TrustedPublishers, new_pass
 from workers.journal import History, Known, Resumed
+from workers.limits import Limits
 from workers.outbox import Outbox
 from workers.settings import Settings
 from workers.telemetry import Metrics

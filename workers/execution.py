@@ -1,0 +1,237 @@
+"""A request is carried out by its handler, and what came of it becomes a result, a retry or a dead letter."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID, uuid5
+
+from handlers.abandoned import ends_of
+from handlers.catalogue import Handler
+from handlers.cloud import Cloud, Project
+from handlers.context import Errand, Policy, Watches
+from handlers.deadlines import Deadline
+from handlers.effects import Effects
+from handlers.orders.course import order_update
+from handlers.orders.new_servers import needs_secrets
+from messages.codes import Code
+from messages.errors import EcsError, Postponed, Refused
+from messages.orders import Order
+from messages.results import Result
+from messages.status import OrderStatus
+from workers import intake
+from workers.admission import Admission, GivenBack
+from workers.identity import NOBODY, Requester, hash_of
+from workers.journal import Begun, Claim, ClaimLost, Journal, Kind, Resumed
+from workers.limits import HOLD, Limits
+from workers.outbox import Outbox
+from workers.refusals import Refusals
+from workers.request import Request
+from workers.retry import Decision, Retry, decide, is_last_try
+from workers.session import Session, request_log, update_body
+from workers.telemetry import Metrics
+from workers.turns import Turns, servers_of
+
+_MARKS = UUID("0d2f7a63-52c1-5a0c-9b0e-8f4f0c1d9e55")
+#: Seconds at least before a message goes back to its queue that must not go to a retry queue.
+_LEAST_PAUSE = 1.0
+
+
+class Execution:
+    """Carries out what was admitted, when it is its turn."""
+
+    def __init__(
+        self,
+        *,
+        cloud: Cloud,
+        journal: Journal,
+        outbox: Outbox,
+        handlers: Mapping[type, Handler],
+        policy: Policy,
+        limits: Limits,
+        admission: Admission,
+        refusals: Refusals,
+        turns: Turns,
+        metrics: Metrics,
+    ) -> None:
+        self._cloud = cloud
+        self._journal = journal
+        self._outbox = outbox
+        self._handlers = handlers
+        self._policy = policy
+        self._limits = limits
+        self._admission = admission
+        self._refusals = refusals
+        self._turns = turns
+        self._metrics = metrics
+        self._watches: dict[str, Watches] = {}
+
+    def close(self) -> None:
+        """Watch no more."""
+        for watches in self._watches.values():
+            watches.close()
+
+    async def answer(self, request: Request, requester: Requester, started: float) -> None:
+        """Carry out what leaves no journal entry. Nobody finds it again, so whatever goes wrong is the answer."""
+        project_id = requester.project_id
+        key = f"{request.kind}:{project_id}:{intake.fingerprint(request.envelope)}"
+        log = request_log(request, project_id, intake.attempts(request.envelope))
+        session = Session(request, key, self._outbox, None, None, {}, log)
+        try:
+            if refused := self._too_late(request, requester.operator):
+                raise refused
+            result = await self._run(session, project_id, time.monotonic())
+        except Exception as error:
+            decision = self._decide(error, request)
+            refused = decision.refused if not isinstance(decision, Retry) else Refused(Code.FAILED, reason="timeout")
+            _log_unforeseen(session, error)
+            result = self._refusals.result(request, refused)
+        await session.publish_end(result)
+        self._report(session, result, started)
+
+    async def carry_out(
+        self, session: Session, begun: Begun | Resumed, project_id: str, received: float, started: float
+    ) -> None:
+        """Carry out what the journal has begun, to its end or until it is put off.
+
+        `received`: when it first came, `started`: when this delivery did, both by the monotonic clock.
+        """
+        request, park = session.request, None
+        attempts = begun.attempts if isinstance(begun, Resumed) else 0
+        try:
+            if request.given_up is not None:
+                raise request.given_up
+            if isinstance(begun, Begun) and (refused := self._too_late(request, session.operator)):
+                raise refused
+            result = await self._in_turn(session, begun.claim, project_id, received)
+        except ClaimLost:
+            raise
+        except Exception as error:
+            told, age = session.told, time.monotonic() - received
+            decision = decide(error, request.kind, attempts, age, self._limits.retry_delays, answered=told is not None)
+            _log_unforeseen(session, error)
+            if isinstance(decision, Retry):
+                await self._put_off(session, begun, decision, attempts, started)
+                return
+            # What was answered already stays the answer, whatever goes wrong with telling its course.
+            result = told or self._refusals.result(request, decision.refused, changed=session.any_begun)
+            park = decision.refused if decision.park else None
+            self._end(session)
+            session.log.info("request.failed", why=decision.refused.detail, reason=decision.refused.reason)
+        await self._journal.finish(begun.claim, result.stored(), session.finals)
+        await session.publish_end(result)
+        if park is not None:
+            await self._refusals.park(request.envelope, park)
+        # Not awaited: should it be lost, the next delivery finds the result and publishes it again.
+        self._journal.settle(session.key)
+        self._report(session, result, started)
+
+    def _too_late(self, request: Request, operator: str | None) -> Refused | None:
+        """The refusal of what comes too late for the first time; what an operator puts in again may be of any age."""
+        too_old = self._admission.stale(request.envelope) if operator is None else None
+        return too_old or intake.too_late(request.envelope)
+
+    async def _in_turn(self, session: Session, claim: Claim, project_id: str, received: float) -> Result:
+        """Carried out when nobody is ahead at the same servers; a command waits no longer than it may take."""
+        request = session.request
+        until: Deadline
+        too_late: EcsError
+        if request.kind is Kind.ORDER:
+            until, too_late = Deadline.after(HOLD), Postponed("its turn")
+        else:
+            until = self._limits.patience(request, time.monotonic() - received)
+            too_late = Refused(Code.FAILED, reason="busy", detail="other requests for the server are under way")
+        async with self._turns.taken(claim, servers_of(request.work), until, too_late):
+            return await self._run(session, project_id, received)
+
+    async def _run(self, session: Session, project_id: str, received: float) -> Result:
+        request = session.request
+        is_order = request.kind is Kind.ORDER
+        age = time.monotonic() - received
+        patience = self._limits.patience(request, age)
+        errand = Errand(
+            cloud=self._cloud,
+            effects=Effects(session, patience, None if is_order else patience),
+            policy=self._policy,
+            deadline=patience,
+            wait_limit=self._limits.order_timeout,
+            hold=Deadline.after(HOLD),
+            last_try=is_last_try(age),
+            mark=uuid5(_MARKS, session.key).hex,
+            tell=session.tell,
+            answer=session.answer,
+            watches_of=self._watches_of,
+        )
+        surroundings = errand if project_id == NOBODY else await errand.inside(project_id)
+        return await self._handlers[type(request.work)](request.work, surroundings)
+
+    def _watches_of(self, project: Project) -> Watches:
+        found = self._watches.get(project.id)
+        if found is None:
+            for name in [name for name, watches in self._watches.items() if watches.idle]:
+                self._watches.pop(name).close()
+            found = self._watches[project.id] = Watches(project)
+        return found
+
+    async def _put_off(
+        self, session: Session, begun: Begun | Resumed, retry: Retry, attempts: int, started: float
+    ) -> None:
+        """Give the request up and have the message come back; whoever gets it goes on where it was."""
+        request = session.request
+        if retry.counts and isinstance(request.work, Order):
+            await session.tell(order_update(request.work, OrderStatus.WAITING_RETRY, session.progress))
+        await session.flush()
+        await self._journal.release(begun.claim, int(retry.counts), hash_of(session.pass_word))
+        if needs_secrets(request.work, session):
+            # A retry queue would have them masked: the message is held, and goes back to its queue as it came.
+            await asyncio.sleep(max(_LEAST_PAUSE, min(retry.delay, HOLD - (time.monotonic() - started))))
+            session.log.info("request.given_back", attempt=attempts + int(retry.counts))
+            raise GivenBack
+        await self._retry(request, session.log, retry, attempts, session.pass_word)
+
+    async def come_again(self, request: Request, project_id: str, pass_word: str) -> None:
+        """Look again later at what another worker is at."""
+        again = Retry(self._limits.retry_delays[0], counts=False)
+        await self._retry(
+            request, request_log(request, project_id), again, intake.attempts(request.envelope), pass_word
+        )
+
+    async def _retry(self, request: Request, said: Any, retry: Retry, attempts: int, pass_word: str) -> None:
+        """Have the message come back, known again by its pass; `attempts` failed before this one. `said` is its log."""
+        attempts += int(retry.counts)
+        await self._outbox.retry(request.envelope, request.message, retry.delay, attempts, pass_word)
+        said.info("request.put_off", seconds=retry.delay, attempt=attempts)
+        self._metrics.event("retried")
+
+    def _end(self, session: Session) -> None:
+        """What ended outside its handler still has its one final update for each resource."""
+        request = session.request
+        ends = ends_of(request.work, session.told, session.effects())
+        if isinstance(request.work, Order):
+            ends.append(order_update(request.work, OrderStatus.FAILED, session.progress))
+        known = {(body["resource"], body["id"]) for body in session.finals}
+        session.finals += [
+            update_body(request.message_id, request.operation, end)
+            for end in ends
+            if (end.resource, end.id) not in known
+        ]
+
+    def _decide(self, error: Exception, request: Request) -> Decision:
+        envelope = request.envelope
+        if not isinstance(error, Refused):
+            request_log(request, None).info("request.trouble", why=str(error)[:300])
+        age = time.time() - intake.first_seen(envelope, time.time())
+        return decide(error, request.kind, intake.attempts(envelope), age, self._limits.retry_delays)
+
+    def _report(self, session: Session, result: Result, started: float) -> None:
+        seconds = time.monotonic() - started
+        session.log.info(
+            "request.done", code=result.code, seconds=round(seconds, 3),
+            openstack_request_ids=session.openstack_request_ids(),
+        )  # fmt: skip
+        self._metrics.answered(session.request.operation, result.code, seconds)
+
+
+def _log_unforeseen(session: Session, error: Exception) -> None:
+    if not isinstance(error, EcsError):
+        session.log.error("handler.unforeseen", exc_info=error)

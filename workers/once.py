@@ -1,0 +1,134 @@
+"""A request is carried out once, however often its message comes: in this process, in another, or after a crash."""
+
+import asyncio
+import time
+
+from handlers.deadlines import Deadline
+from handlers.orders.new_servers import has_secrets
+from messages.results import Result
+from workers import intake
+from workers.admission import GivenBack
+from workers.execution import Execution
+from workers.flights import Flight, Flights
+from workers.identity import Requester, hash_of, new_pass
+from workers.journal import Begun, Conflict, Elsewhere, Journal, Known, NewRequest, Resumed
+from workers.limits import HOLD
+from workers.outbox import Outbox
+from workers.refusals import Refusals
+from workers.request import Request
+from workers.session import Session, request_log
+from workers.telemetry import Metrics
+
+#: Seconds between two looks at a request that another worker is at.
+_LOOK_EVERY = 1.0
+
+
+class Once:
+    """Knows a request again: it is begun, gone on with, or has its answer already."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        outbox: Outbox,
+        execution: Execution,
+        refusals: Refusals,
+        flights: Flights,
+        metrics: Metrics,
+    ) -> None:
+        self._journal = journal
+        self._outbox = outbox
+        self._execution = execution
+        self._refusals = refusals
+        self._flights = flights
+        self._metrics = metrics
+
+    async def carry_out(self, request: Request, key: str, requester: Requester, started: float) -> None:
+        """Have it done, or answer what is known; `started`: when this delivery began, by the monotonic clock.
+
+        `GivenBack` where another worker is at it and the message must not go to a retry queue, `ClaimLost` where
+        another has taken it over.
+        """
+        while (flight := self._flights.get(key)) is not None:
+            if flight.digest != request.digest:
+                await self._refusals.conflict(request, requester.project_id)
+                return
+            answer = await flight.answer()
+            if answer is not None:
+                await self._repeat(request, key, requester.project_id, answer)
+                return
+        with self._flights.begun(key, request.digest) as flight:
+            await self._begin(request, key, requester, started, flight)
+
+    async def give_up(self, request: Request) -> bool:
+        """Carry out what was begun of a request that is only to be ended; False where nothing was.
+
+        `JournalError` where that cannot be told.
+        """
+        for known in await self._journal.find(request.name) if request.name is not None else ():
+            if known.key == request.key(known.tenant) and known.digest == request.digest:
+                await self.carry_out(request, known.key, Requester(known.tenant), time.monotonic())
+                return True
+        return False
+
+    async def _begin(self, request: Request, key: str, requester: Requester, started: float, flight: Flight) -> None:
+        hold, project_id = Deadline.after(HOLD), requester.project_id
+        first_seen = intake.first_seen(request.envelope, time.time())
+        received = _monotonic(first_seen)
+        new = NewRequest(
+            key, request.name or "", request.kind, request.operation, project_id, request.digest, first_seen
+        )
+        outcome = await self._journal.begin(new)
+        while isinstance(outcome, Elsewhere) and not hold.passed:
+            await asyncio.sleep(_LOOK_EVERY)
+            outcome = await self._journal.begin(new)
+        match outcome:
+            case Known():
+                await self._repeat(request, key, project_id, Result.restored(outcome.result), outcome)
+            case Conflict():
+                await self._refusals.conflict(request, project_id)
+            case Elsewhere() if request.given_up is not None or has_secrets(request.work):
+                raise GivenBack
+            case Elsewhere():
+                pass_word = requester.pass_word or new_pass()
+                await self._journal.give_pass(key, hash_of(pass_word))
+                await self._execution.come_again(request, project_id, pass_word)
+            case Begun():
+                session = self._session(request, key, requester, outcome, flight)
+                await self._execution.carry_out(session, outcome, project_id, received, started)
+            case Resumed():
+                session = self._session(request, key, requester, outcome, flight)
+                session.log.info("request.resumed", effects=sorted(outcome.effects))
+                received = _monotonic(outcome.received_at)
+                await self._execution.carry_out(session, outcome, project_id, received, started)
+
+    def _session(
+        self, request: Request, key: str, requester: Requester, outcome: Begun | Resumed, flight: Flight
+    ) -> Session:
+        effects = outcome.effects if isinstance(outcome, Resumed) else {}
+        attempt = outcome.attempts if isinstance(outcome, Resumed) else 0
+        log_of = request_log(request, requester.project_id, attempt)
+        session = Session(request, key, self._outbox, self._journal, outcome.claim, effects, log_of)
+        session.answered = flight.answered
+        session.pass_word = requester.pass_word or new_pass()
+        session.operator = requester.operator
+        return session
+
+    async def _repeat(
+        self, request: Request, key: str, tenant: str, result: Result, known: Known | None = None
+    ) -> None:
+        """Give a known request's result to whoever asks again; and what was finished and not published, too."""
+        published = self._outbox.result(request.envelope, request.operation, key, result)
+        if known is not None and not known.settled:
+            published += [self._outbox.update(request.envelope, body, key) for body in known.updates]
+        for one in published:
+            await one
+        if known is not None and not known.settled:
+            self._journal.settle(key)
+        self._metrics.event("duplicate")
+        request_log(request, tenant).info("request.repeated", code=result.code)
+
+
+def _monotonic(unix: float) -> float:
+    """An instant of the past by the clock that does not jump; one of the future counts as now."""
+    return time.monotonic() - max(0.0, time.time() - unix)
