@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -114,9 +115,19 @@ class PrivateBroker:
 
     def add_vhost(self, name: str) -> str:
         """Make a virtual host and return its URL."""
-        self.rabbitmqctl("add_vhost", name)
-        self.rabbitmqctl("set_permissions", "--vhost", name, _USER, ".*", ".*", ".*")
-        return self.url_of(name)
+        return self.add_vhosts([name])[0]
+
+    def add_vhosts(self, names: Sequence[str]) -> list[str]:
+        """Make virtual hosts by one command, for each takes its second, and return their URLs."""
+        definitions = self._home / "vhosts.json"
+        definitions.write_text(json.dumps(_vhosts(names)))
+        self.rabbitmqctl("import_definitions", str(definitions))
+        return [self.url_of(name) for name in names]
+
+    def delete_vhosts(self, names: Sequence[str]) -> None:
+        """Remove virtual hosts with all that is in them, by one command."""
+        listed = ", ".join(f'<<"{name}">>' for name in names)
+        self.rabbitmqctl("eval", f'[rabbit_vhost:delete(Name, <<"{_USER}">>) || Name <- [{listed}]].')
 
     def _write_configuration(self) -> None:
         (self._home / "rabbitmq.conf").write_text(
@@ -159,10 +170,15 @@ class PrivateBroker:
 
 
 def _definitions() -> dict[str, object]:
-    full = {"configure": ".*", "write": ".*", "read": ".*"}
     return {
-        "users": [{"name": _USER, "password": _PASSWORD, "tags": "administrator"}],
-        "vhosts": [{"name": "/"}],
-        "permissions": [{"user": _USER, "vhost": "/", **full}],
+        "users": [{"name": _USER, "password": _PASSWORD, "tags": "administrator"}], **_vhosts(["/"]),
         "parameters": [], "policies": [], "queues": [], "exchanges": [], "bindings": [],
     }  # fmt: skip
+
+
+def _vhosts(names: Sequence[str]) -> dict[str, object]:
+    full = {"configure": ".*", "write": ".*", "read": ".*"}
+    return {
+        "vhosts": [{"name": name} for name in names],
+        "permissions": [{"user": _USER, "vhost": name, **full} for name in names],
+    }

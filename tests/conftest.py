@@ -1,6 +1,5 @@
 """What the tests run on: real servers of their own, started once for all of them."""
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from hypothesis import HealthCheck, settings
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.postgres import PrivatePostgres
+from tests.vhosts import Vhosts
 from tests.workshop import Workshop
 from workers.topology import declare, topology
 
@@ -57,12 +57,18 @@ def simulated() -> Iterator[SimulatedOpenStack]:
         yield cloud
 
 
+@pytest.fixture(scope="session")
+def vhosts(broker: PrivateBroker) -> Vhosts:
+    """The virtual hosts of that node."""
+    return Vhosts(broker)
+
+
 @pytest.fixture
-def vhost(broker: PrivateBroker) -> Iterator[str]:
+def vhost(vhosts: Vhosts) -> Iterator[str]:
     """The URL of a fresh virtual host without any queue."""
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    yield broker.add_vhost(name)
-    broker.rabbitmqctl("delete_vhost", name)
+    url = vhosts.take()
+    yield url
+    vhosts.give_back(url)
 
 
 @pytest.fixture
@@ -77,4 +83,5 @@ def workshop(declared: str, simulated: SimulatedOpenStack, tmp_path: Path) -> It
     """Broker, simulated cloud and journal of one test, and a worker where the test starts one."""
     with Workshop(declared, simulated, tmp_path) as found:
         yield found
-    simulated.clear_faults()
+        # Before what the test made is taken away.
+        simulated.clear_faults()

@@ -226,7 +226,10 @@ class Tenant:
     def close(self) -> None:
         """Delete what was made and log out."""
         for server_id in self._made:
-            self.connection.compute.delete(f"/servers/{server_id}")
+            if self.connection.compute.delete(f"/servers/{server_id}").status_code == 409:
+                # An order that was cut off has locked it.
+                self.connection.compute.post(f"/servers/{server_id}/action", json={"unlock": None})
+                self.connection.compute.delete(f"/servers/{server_id}")
         limit = time.monotonic() + 60
         while self._made and time.monotonic() < limit:
             gone = self.connection.compute.get(f"/servers/{self._made[-1]}", microversion=COMPUTE)

@@ -3,7 +3,6 @@
 import json
 import re
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from sandbox.openstack import SimulatedOpenStack
 from tests.faults import amqp
 from tests.faults.corpus import PARAMETER, Case, Fate, cases, order, show
 from tests.faults.ears import CONSUMED, GROWTH, PATIENCE, Ears, Outcome, ask_something_good, memory
+from tests.vhosts import Vhosts
 from tests.workshop import Workshop, eventually
 from workers.topology import declare, topology
 
@@ -66,16 +66,15 @@ def check(case: Case, found: Outcome, *, replies: bool) -> list[str]:
 
 @pytest.fixture(scope="module")
 def bench(
-    broker: PrivateBroker, simulated: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
+    vhosts: Vhosts, simulated: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Workshop]:
     """Broker, cloud and one worker for all of this file: each message is to leave it as it was."""
-    name = f"bad-{uuid.uuid4().hex[:8]}"
-    url = broker.add_vhost(name)
+    url = vhosts.take()
     declare(url, topology())
     with Workshop(url, simulated, tmp_path_factory.mktemp("bad-input")) as found:
         found.worker()
         yield found
-    broker.rabbitmqctl("delete_vhost", name)
+    vhosts.give_back(url)
 
 
 def test_every_bad_message_is_answered_or_parked_and_the_next_is_handled_as_ever(bench: Workshop) -> None:

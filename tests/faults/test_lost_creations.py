@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 
-from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.faults.stage import dying, settled
 from tests.new_orders import NOTHING, new, records
 from tests.orders import carried_out, publish, reported
 from tests.workshop import Workshop
-from workers.topology import declare, topology
 
 #: A time-out that a test can wait for, and so can what may still land.
 QUICK = {"handlers.transport.CALL_TIMEOUT": 1.5, "handlers.effects.LATE": 6.0}
@@ -25,11 +23,9 @@ CALLS = {
 
 
 @pytest.fixture
-def shop(broker: PrivateBroker, tmp_path: Path) -> Iterator[Workshop]:
+def shop(declared: str, tmp_path: Path) -> Iterator[Workshop]:
     """A cloud of its own: whose call is spoiled cannot be told by its path."""
-    url = broker.add_vhost(f"lost-{tmp_path.name}")
-    declare(url, topology())
-    with SimulatedOpenStack(pace=0.3) as cloud, Workshop(url, cloud, tmp_path) as found:
+    with SimulatedOpenStack(pace=0.3) as cloud, Workshop(declared, cloud, tmp_path) as found:
         dying(found, [], constants=QUICK)
         yield found
 
