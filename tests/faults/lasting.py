@@ -20,6 +20,9 @@ _PATIENCE = 60.0
 class LastingRequester(Requester):
     """As `Requester`, by a connection that is made anew whenever it is gone. It takes no order results from others."""
 
+    #: The exchanges that it must be bound to before something is published there.
+    BOUND_TO = ("ecs.status", "ecs.results")
+
     def __init__(self, url: str) -> None:
         self._parameters = parameters(url, "lasting requester")
         self._parameters.heartbeat = 0
