@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -41,6 +42,8 @@ ERROR_CODE_HEADER = "x-ecs-error-code"
 ERROR_HEADER = "x-ecs-error"
 ORIGIN_HEADER = "x-ecs-origin-queue"
 FAILED_AT_HEADER = "x-ecs-failed-at"
+#: Seconds for which a requester's reply queue may refuse its results (it is full) before they go to `ecs.results`.
+REPLY_PATIENCE = 10.0
 #: Seconds before a message that no queue took is published again, where a taker must exist.
 _RETURNED_DELAY = 1.0
 _MAX_ERROR = 500
@@ -71,7 +74,8 @@ class Outbox:
         reply_to = reply_queue(envelope)
         if reply_to is not None:
             mandatory = not reply_to.startswith(_DIRECT_REPLY)
-            published.append(self._publish_reply(Publication("", reply_to, mandatory=mandatory, **shared)))
+            reply = Publication("", reply_to, mandatory=mandatory, patience=REPLY_PATIENCE, **shared)
+            published.append(self._until_answered(self._publisher.publish(reply), reply, elsewhere=not is_order))
         if is_order:
             published.append(self._must_arrive(Publication(RESULTS_EXCHANGE.name, operation, mandatory=True, **shared)))
         elif reply_to is None:
@@ -128,10 +132,23 @@ class Outbox:
         body = masked_body(envelope.body)
         await self._must_arrive(again(envelope, DEAD_EXCHANGE.name, origin or envelope.queue, body, headers))
 
-    def _publish_reply(self, publication: Publication) -> Awaitable[Any]:
-        published = self._publisher.publish(publication)
-        published.add_done_callback(lambda done: _note_returned(done, publication))
-        return published
+    async def _until_answered(
+        self, published: "asyncio.Future[Published]", reply: Publication, *, elsewhere: bool
+    ) -> None:
+        """Until the requester's queue has it, or is known to take nothing: it is his, and holds up nobody else.
+
+        `elsewhere`: what it refuses goes where it had gone without a `reply_to`.
+        """
+        outcome = await published
+        if outcome is Published.CONFIRMED:
+            return
+        log.info(
+            "reply.nobody_waits" if outcome is Published.RETURNED else "reply.refused", reply_to=reply.routing_key,
+            correlation_id=reply.correlation_id, result_id=reply.message_id,
+        )  # fmt: skip
+        if outcome is Published.REFUSED and elsewhere:
+            again = {"exchange": RESULTS_EXCHANGE.name, "routing_key": reply.type, "mandatory": False, "patience": None}
+            await self._publisher.publish(replace(reply, **again))
 
     def _must_arrive(self, publication: Publication) -> Awaitable[Any]:
         return self._until_taken(self._publisher.publish(publication), publication)
@@ -149,14 +166,6 @@ def _described(refused: Refused) -> str:
     """Code's message, reason and detail, whichever there are."""
     parts = (refused.code.text_for(refused.subject), refused.reason, refused.detail)
     return "; ".join(part for part in parts if part)
-
-
-def _note_returned(published: "asyncio.Future[Published]", publication: Publication) -> None:
-    if not published.cancelled() and published.result() is Published.RETURNED:
-        log.info(
-            "reply.nobody_waits", reply_to=publication.routing_key, correlation_id=publication.correlation_id,
-            result_id=publication.message_id,
-        )  # fmt: skip
 
 
 def _one_line(text: str) -> str:

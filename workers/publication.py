@@ -13,11 +13,16 @@ class Published(Enum):
     CONFIRMED = "confirmed"
     #: Mandatory, and no queue took it.
     RETURNED = "returned"
+    #: Its queue has taken nothing for longer than it may wait for that.
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """One message to publish. `timestamp` is set when it is sent, in whole Unix seconds."""
+    """One message to publish. `timestamp` is set when it is sent, in whole Unix seconds.
+
+    `patience`: seconds for which its queue may refuse what goes there; None: for ever.
+    """
 
     exchange: str
     routing_key: str
@@ -33,6 +38,7 @@ class Publication:
     timestamp: int | None = None
     app_id: str | None = None
     priority: int | None = None
+    patience: float | None = None
 
     @property
     def line(self) -> tuple[str, str]:

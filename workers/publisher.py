@@ -198,7 +198,7 @@ class Publisher:
             entry = self._sent.pop(tag)
             if not entry.future.done():
                 entry.future.set_result(Published.RETURNED if entry.returned else Published.CONFIRMED)
-            self._backlog.ended(entry)
+            self._backlog.taken(entry)
         self._fill()
 
     def _tags(self, tag: int, multiple: bool) -> list[int]:
@@ -227,6 +227,8 @@ class Publisher:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(min(1.0, self._deadline / 4))
+            self._backlog.give_up()
+            self._settle()
             oldest = next(iter(self._sent.values()), None)
             # A broker that blocks publishers says so; its silence then is no failure, nor what it has to make up for.
             since = max(oldest.sent_at, self._link.unblocked_at) if oldest is not None else 0.0

@@ -233,3 +233,26 @@ def test_further_routing_keys_do_not_take_a_retried_order_into_other_queues(
         assert {name: ears.depth(name) for name in ("ecs.dead", "ecs.servers", "ecs.order-results")} == {
             "ecs.dead": 0, "ecs.servers": 0, "ecs.order-results": 1,
         }  # fmt: skip
+
+
+def test_a_reply_queue_that_is_full_holds_up_nobody_for_long(
+    declared: str, simulated: SimulatedOpenStack, tmp_path: Path
+) -> None:
+    with Workshop(declared, simulated, tmp_path) as workshop, Ears(declared) as ears:
+        workshop.worker(ECS_PREFETCH="5")
+        limits = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        ears.channel.queue_declare("full", exclusive=True, arguments=limits)
+        ears.channel.basic_publish("", "full", b"x")
+        given = {"content_type": "application/json", "reply_to": "full"}
+        for number in range(20):
+            ears.publish(
+                "ecs.commands", "server.show", json.dumps(show()).encode(), {**given, "correlation_id": f"f-{number}"}
+            )
+        ask_something_good(ears, "server.show", "behind them")
+        assert ears.await_reply("behind them", 120) == "101.001033"
+        # What the requester's queue refuses goes where it had gone without one.
+        refused, limit = [ears.outcomes[f"f-{number}"] for number in range(20)], time.monotonic() + 60
+        while not all(one.results for one in refused) and time.monotonic() < limit:
+            ears.listen(0.2)
+        assert {len(one.results) for one in refused} == {1}
+    assert workshop.logs().count("reply.refused") == 20

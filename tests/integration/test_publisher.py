@@ -104,6 +104,26 @@ async def test_a_queue_that_is_full_holds_up_no_other_and_keeps_its_order(publis
     assert found == [str(one) for one in range(20)]
 
 
+async def test_what_may_wait_only_so_long_for_a_full_queue_is_given_up(publisher: Publisher, vhost: str) -> None:
+    with Connection(vhost) as connection:
+        limited = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        connection.channel().queue_declare("full", durable=True, auto_delete=False, arguments=limited)
+
+    def publish(patience: float | None) -> "asyncio.Future[Published]":
+        return publisher.publish(Publication("", "full", b"{}", message_id="one", patience=patience))
+
+    assert await asyncio.wait_for(publish(1.0), 10) is Published.CONFIRMED
+    patient, some = publish(None), [publish(1.0) for _ in range(20)]
+    assert set(await asyncio.wait_for(asyncio.gather(*some), 10)) == {Published.REFUSED}
+    # What comes later does not have to find out anew.
+    assert await asyncio.wait_for(publish(1.0), 3) is Published.REFUSED
+    assert not patient.done()
+    assert len(fetch_all(vhost, "full")) == 1
+    assert await asyncio.wait_for(patient, 20) is Published.CONFIRMED
+    assert len(fetch_all(vhost, "full")) == 1
+    assert await asyncio.wait_for(publish(1.0), 10) is Published.CONFIRMED
+
+
 @pytest.fixture(scope="module")
 def own_broker() -> Iterator[PrivateBroker]:
     """A node that may be killed."""

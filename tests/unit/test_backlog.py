@@ -84,3 +84,66 @@ async def test_one_that_nobody_waits_for_any_more_holds_up_nobody() -> None:
     found.add(done)
     assert taken(found) == []
     assert len(found) == 0
+
+
+async def test_what_came_later_overtakes_nothing_when_its_queue_takes_again() -> None:
+    tried = asyncio.Event()
+    found = Backlog(tried.set)
+    for number in (1, 2, 3):
+        found.refused(entry(number))
+    await asyncio.wait_for(tried.wait(), 5)
+    trial = found.take()
+    assert trial is not None
+    for number, queue in ((4, "full"), (5, "another"), (6, "full")):  # not taken yet: the window was full
+        found.add(entry(number, queue))
+    found.taken(trial)
+    numbers = taken(found)
+    assert sorted(numbers) == [2, 3, 4, 5, 6]
+    assert [one for one in numbers if one != 5] == [2, 3, 4, 6]
+
+
+async def test_what_has_waited_long_enough_is_given_up_unless_it_is_being_tried() -> None:
+    tried = asyncio.Event()
+    found = Backlog(tried.set)
+    impatient = [impatient_entry(number) for number in (1, 2, 3)]
+    patient = entry(4)
+    for one in [*impatient, patient]:
+        found.refused(one)
+    await asyncio.wait_for(tried.wait(), 5)
+    trial = found.take()
+    assert trial is not None
+    assert trial.number == 1
+    found.give_up()
+    assert not trial.future.done()
+    assert [one.future.result() for one in impatient[1:]] == [Published.REFUSED] * 2
+    assert not patient.future.done()
+    found.refused(trial)
+    found.give_up()
+    assert trial.future.result() is Published.REFUSED
+    assert len(found) == 1
+
+
+async def test_one_trial_at_a_time_though_all_that_waited_for_it_was_given_up() -> None:
+    trials: list[None] = []
+    found = Backlog(lambda: trials.append(None))
+    found.refused(impatient_entry(1))
+    found.give_up()
+    for number in (2, 3):  # were under way when the first was given up
+        found.refused(entry(number))
+    await asyncio.sleep(0.05)
+    assert len(trials) == 1
+    trial = found.take()
+    assert trial is not None
+    assert trial.number == 2
+    found.taken(trial)
+    assert taken(found) == [3]
+    found.refused(impatient_entry(4))
+    found.give_up()
+    await asyncio.sleep(0.05)
+    assert len(found) == 0
+    assert len(trials) == 1
+
+
+def impatient_entry(number: int) -> Entry:
+    publication = Publication("", "full", b"", patience=0.0)
+    return Entry(publication, number, asyncio.get_running_loop().create_future())
