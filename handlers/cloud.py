@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 #: Bytes of an error's text that are kept.
 MAX_DETAIL = 500
+#: Seconds after which a call that nobody waits for any more has had no answer.
+_LONG = 5.0
 
 
 class Service(Enum):
@@ -184,11 +186,21 @@ class Cloud:
         await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
 
     async def in_thread(self, function: Callable[[], T], before: Callable[[], Awaitable[None]] | None = None) -> T:
-        """Run what blocks in one of the pool's threads; `before` is awaited when one is free, and so just before it."""
-        async with self._free:
+        """Run what blocks in one of the pool's threads; `before` is awaited when one is free, and so just before it.
+
+        Who is cancelled waits no longer; the thread is free when the call has ended.
+        """
+        await self._free.acquire()
+        try:
             if before is not None:
                 await before()
-            return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+            running = self._threads.submit(function)
+        except BaseException:
+            self._free.release()
+            raise
+        loop = asyncio.get_running_loop()
+        running.add_done_callback(lambda _: _soon(loop, self._free.release))
+        return await asyncio.wrap_future(running)
 
     @contextmanager
     def _told(self, service: str, method: str) -> Iterator[None]:
@@ -312,6 +324,9 @@ class Project:
         except Transient as error:
             outcome = error.reason
             raise
+        except asyncio.CancelledError:
+            outcome = "no_answer" if time.monotonic() - started > _LONG else outcome
+            raise
         finally:
             self._on_call(service.proxy, method, outcome, time.monotonic() - started)
 
@@ -325,6 +340,11 @@ async def _former_owner(admin: Project, server_id: str) -> str | None:
     filters = {"all_tenants": "1", "deleted": "true", "uuid": server_id}
     reply = await admin.get(Service.COMPUTE, "/servers/detail", filters)
     return next((str(one["tenant_id"]) for one in reply.body["servers"] if one["id"] == server_id), None)
+
+
+def _soon(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # nobody is there any more to whom it matters
+        loop.call_soon_threadsafe(act)
 
 
 @dataclass(slots=True)

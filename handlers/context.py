@@ -10,7 +10,7 @@ from handlers.checks import Checks
 from handlers.cloud import Cloud, Project
 from handlers.compute import Server, get_server, list_servers
 from handlers.deadlines import Deadline
-from handlers.effects import Effects, patiently
+from handlers.effects import Effects
 from handlers.images import Image, get_image, list_images
 from handlers.volumes import Volume, get_volume, list_volumes
 from handlers.waiting import Feed, Watch, Watched
@@ -113,7 +113,7 @@ class Errand:
 
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """The answer of a call that changes nothing, tried again within the time limit."""
-        return await patiently(call, self.effects.patience)
+        return await self.effects.patiently(call)
 
     async def next(self, feed: Feed[W], effect: str) -> W:
         """What the feed says next of something that this effect began.

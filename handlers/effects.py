@@ -30,6 +30,8 @@ FRESH, SEND_WITHIN = 2.0, 5.0
 LATE = 60.0
 #: Seconds between two looks.
 LOOK_EVERY = 0.5
+#: Seconds that are left to a call at least.
+LEAST = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,9 +255,13 @@ class Effects:
                 return False
             await asyncio.sleep(LOOK_EVERY)
 
+    async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The answer of a call that changes nothing, tried again for as long as there is time."""
+        return await patiently(call, self.patience, self._expiry)
+
     async def _look(self, name: str, landed: Landed, marker: Any) -> str | None:
         try:
-            return await patiently(lambda: landed(marker), self.patience)
+            return await self.patiently(lambda: landed(marker))
         except Transient as error:
             if self._expiry is None:
                 raise  # an order comes back, and looks again
@@ -265,14 +271,29 @@ class Effects:
         await pause(error, delay, self.patience)
 
 
-async def patiently(call: Callable[[], Awaitable[T]], patience: Deadline) -> T:
-    """The answer of a call that changes nothing, tried again until patience ends; then `Transient`."""
+async def patiently(call: Callable[[], Awaitable[T]], patience: Deadline, expiry: Deadline | None = None) -> T:
+    """The answer of a call that changes nothing, tried again until patience ends; then `Transient`.
+
+    Past `expiry`, where there is one, an answer is of no use to whoever asked: it is not waited for.
+    """
     for delay in growing(0.2, 5.0):
         try:
-            return await call()
+            return await _within(call, expiry)
         except Transient as error:
             await pause(error, delay, patience)
     raise AssertionError("delays never end")
+
+
+async def _within(call: Callable[[], Awaitable[T]], expiry: Deadline | None) -> T:
+    if expiry is None or expiry.passed:  # what is asked after the end is for its course
+        return await call()
+    try:
+        async with asyncio.timeout(max(expiry.left, LEAST)) as limit:
+            return await call()
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise Transient("timeout", detail="the time was up before OpenStack answered") from None
 
 
 async def pause(error: Transient, delay: float, patience: Deadline) -> None:

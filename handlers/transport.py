@@ -23,10 +23,11 @@ CALL_LIMIT = 60.0
 #: Bytes of an answer; a page of a thousand servers is some megabytes.
 MAX_ANSWER = 32 * 2**20
 _PART = 65536
+_UNAUTHORIZED, _TOKEN = 401, "X-Auth-Token"
 
 
 class OddAnswer(RequestException):
-    """An answer that is not read: too long, or packed."""
+    """An answer that is not read: too long, or packed, or a log-in asked for before there can be one."""
 
 
 class Transport(HTTPAdapter):
@@ -52,6 +53,11 @@ class Transport(HTTPAdapter):
         if response.headers.get("Content-Encoding", "identity") != "identity":
             response.close()
             raise OddAnswer("the answer is packed")
+        if response.status_code == _UNAUTHORIZED and request.method == "GET" and _TOKEN not in request.headers:
+            # Keystone's versions, which anybody may see. keystoneauth would ask for them with a token: in the middle of
+            # getting one, so that it waits for itself, for ever and with all who share the session.
+            response.close()
+            raise OddAnswer("a log-in is asked for before there can be one")
         response._content = _read(response)
         return response
 

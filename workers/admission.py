@@ -10,7 +10,7 @@ from messages.errors import Refused, Transient, wrong
 from workers import intake
 from workers.envelope import Envelope
 from workers.identity import Identity, Requester
-from workers.journal import Journal, JournalError
+from workers.journal import Journal, JournalError, Kind
 from workers.request import Request
 from workers.retry import GIVE_UP_AFTER, GiveBack, decide_unbegun
 from workers.session import request_log
@@ -31,7 +31,8 @@ class Admission:
     async def admit(self, request: Request, patience: Deadline) -> Requester:
         """The requester. `GivenBack` where it could not be told until then; any other error is the request's end."""
         try:
-            return await patiently(lambda: self._ask(request), patience)
+            expiry = None if request.kind is Kind.ORDER else patience
+            return await patiently(lambda: self._ask(request), patience, expiry)
         except Exception as error:
             if not isinstance(decide_unbegun(error, request.kind), GiveBack):
                 raise

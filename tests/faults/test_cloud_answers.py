@@ -1,5 +1,6 @@
 """What OpenStack may answer, and what it is taken for (faults 43..49): the SDK's own calls, spoiled at the wire."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -162,6 +163,43 @@ async def test_a_service_that_is_down_when_it_is_first_met_is_no_riddle(service:
         cloud.clear_faults()
         assert (await project.get(service, path)).status == 200
         await ours.close()
+
+
+async def test_a_log_in_that_is_refused_to_everybody_ends(
+    simulated: SimulatedOpenStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even Keystone's versions are answered with 401, as by a gateway before it: the SDK would wait for itself."""
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(simulated.clouds_yaml))
+    cloud = Cloud(CloudSettings("ecs-worker"))
+    simulated.fault("api.keystone", status=401, error="who are you?")
+    try:
+        for _ in range(2):
+            with pytest.raises(Transient):
+                await asyncio.wait_for(cloud.find_project("tenant-a"), 5)
+    finally:
+        simulated.clear_faults()
+    assert (await cloud.find_project("tenant-a")).name == "tenant-a"
+    await cloud.close()
+
+
+async def test_a_thread_is_free_again_when_its_call_has_ended_not_when_nobody_waits_any_more() -> None:
+    cloud = Cloud(CloudSettings("ecs-worker", threads=1))
+    ending, begun = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def call() -> None:
+        loop.call_soon_threadsafe(begun.set)
+        ending.wait(10)
+
+    first = asyncio.create_task(cloud.in_thread(call))
+    await begun.wait()
+    first.cancel()
+    second = asyncio.create_task(cloud.in_thread(lambda: "done"))
+    await asyncio.wait([first, second], timeout=0.2)
+    assert (first.cancelled(), second.done()) == (True, False)
+    ending.set()
+    assert await second == "done"
+    await cloud.close()
 
 
 async def test_a_call_that_may_no_longer_be_sent_is_not(project: Project, simulated: SimulatedOpenStack) -> None:
