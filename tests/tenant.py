@@ -143,7 +143,11 @@ class Tenant:
         return sorted(found, key=lambda one: str(one["attachments"][0]["device"]))
 
     def actions(self, server_id: str) -> list[str]:
-        """The names in the server's action log, oldest first."""
+        """The names in the server's action log of what users asked Nova for, oldest first."""
+        return [name for name in self.all_actions(server_id) if name != "extend_volume"]
+
+    def all_actions(self, server_id: str) -> list[str]:
+        """The names in the server's action log, oldest first; also of what Cinder told Nova."""
         answer = self.connection.compute.get(f"/servers/{server_id}/os-instance-actions", microversion=COMPUTE)
         return [one["action"] for one in reversed(answer.json()["instanceActions"])]
 

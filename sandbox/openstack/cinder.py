@@ -1,6 +1,7 @@
 """Cinder: volumes that are made, grown, looked at and deleted."""
 
 import ast
+import uuid
 from datetime import UTC, datetime
 from typing import Any
 
@@ -170,6 +171,11 @@ async def _extend(world: World, volume: Volume, before: str, size: int) -> None:
         return
     volume.size = size
     volume.become(before)
+    if volume.server_id is not None:
+        # Cinder tells Nova, which writes it down as an action of a call that the user never made.
+        told = world.servers[volume.server_id].log("extend_volume", f"req-{uuid.uuid4()}", "cinder")
+        with told.event("compute_extend_volume"):
+            pass
 
 
 async def _make(world: World, volume: Volume) -> None:

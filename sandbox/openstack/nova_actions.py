@@ -1,7 +1,6 @@
 """What Nova does to a server: what it needs beforehand, what it answers, and the course that then takes its time."""
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from sandbox.openstack import quotas
@@ -181,8 +180,7 @@ class ServerActions:
         quotas.check_compute(self._world, server.project, more)
 
     def _log(self, server: Server, name: str, who: Caller, request_id: str, task: str | None) -> Action:
-        action = Action(name, request_id, who.user.id, datetime.now(UTC))
-        server.actions.insert(0, action)
+        action = server.log(name, request_id, who.user.id)
         server.become(task_state=task)
         return action
 

@@ -24,8 +24,7 @@ def begin_snapshot(world: World, server: Server, wanted: dict[str, Any], who: Ca
         visibility="private", size=65536, min_disk=server.flavor.disk,
     )  # fmt: skip
     world.images[image.id] = image
-    action = Action("createImage", request_id, who.user.id, datetime.now(UTC))
-    server.actions.insert(0, action)
+    action = server.log("createImage", request_id, who.user.id)
     server.become(task_state="image_snapshot")
     world.run(_snapshot(world, server, image, action))
     return image.id

@@ -180,6 +180,12 @@ class Server:
         self.task_state = task_state
         self.updated = datetime.now(UTC)
 
+    def log(self, name: str, request_id: str, user_id: str) -> Action:
+        """Write down an action that begins now."""
+        action = Action(name, request_id, user_id, datetime.now(UTC))
+        self.actions.insert(0, action)
+        return action
+
 
 class World:
     """All there is, and the clock by which it changes. `pace` stretches or shortens what takes time."""
