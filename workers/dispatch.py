@@ -66,7 +66,7 @@ class Dispatcher:
             limits=limits,
             admission=self._admission,
             refusals=self._refusals,
-            turns=Turns(journal, flights.ended_event, limits.retry_delays[0]),
+            turns=Turns(journal, flights.ended_event, limits.retry_delays),
             metrics=metrics,
         )
         self._once = Once(

@@ -141,7 +141,12 @@ class Execution:
         else:
             until = self._limits.patience(request, time.monotonic() - received)
             too_late = Refused(Code.FAILED, reason="busy", detail="other requests for the server are under way")
-        async with self._turns.taken(claim, servers_of(request.work), until, too_late):
+
+        def keeps() -> bool:
+            # Half done, and tried again: whoever came later would find the server in a state of ours, not the user's.
+            return request.kind is Kind.ORDER and session.any_begun
+
+        async with self._turns.taken(claim, servers_of(request.work), until, too_late, keeps):
             return await self._run(session, project_id, received)
 
     async def _run(self, session: Session, project_id: str, received: float) -> Result:

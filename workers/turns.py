@@ -1,7 +1,8 @@
 """Requests that change the same server take turns, in the order in which they came."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any
@@ -20,7 +21,7 @@ log = structlog.get_logger()
 
 #: Seconds between two looks at a request that another worker is at.
 LOOK_EVERY = 0.5
-#: Seconds, besides those in a retry queue, for which a request that nobody is at keeps its place: the broker has its
+#: Seconds, besides those in its retry queue, for which a request that nobody is at keeps its place: the broker has its
 #: message, and gives it to somebody.
 GRACE = 10.0
 
@@ -41,18 +42,26 @@ def servers_of(work: Any) -> tuple[str, ...]:
 class Turns:
     """The lines before the servers. `under_way` gives what is set when a request of this process has ended."""
 
-    def __init__(self, journal: Journal, under_way: Callable[[str], asyncio.Event | None], retry_delay: float) -> None:
+    def __init__(
+        self, journal: Journal, under_way: Callable[[str], asyncio.Event | None], retry_delays: Sequence[float]
+    ) -> None:
         self._journal = journal
-        self._grace = retry_delay + GRACE
+        self._delays = retry_delays
         self._under_way = under_way
 
     @asynccontextmanager
     async def taken(
-        self, claim: Claim, servers: tuple[str, ...], until: Deadline, too_late: EcsError
+        self,
+        claim: Claim,
+        servers: tuple[str, ...],
+        until: Deadline,
+        too_late: EcsError,
+        keeps: Callable[[], bool] = lambda: False,
     ) -> AsyncIterator[None]:
         """Inside it is this request's turn at all these servers; `too_late` is raised where it does not come in time.
 
-        A request that goes on later (`Postponed`) keeps its place.
+        A request that goes on later (`Postponed`) keeps its place; so does one that failed, where `keeps` says so: it
+        may be in the middle of something.
         """
         if not servers:
             yield
@@ -64,7 +73,8 @@ class Turns:
         except Postponed:
             raise
         except Exception:
-            self._leave(claim)
+            if not keeps():
+                self._leave(claim)
             raise
         self._leave(claim)
 
@@ -86,10 +96,17 @@ class Turns:
             with suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), until.left)
             return
-        if ahead.standing is not Standing.ELSEWHERE:
+        if ahead.standing is not Standing.ELSEWHERE and not self._is_in_retry(ahead):
             since = gone.setdefault(ahead.claim, monotonic())
-            if monotonic() - since > self._grace:
+            if monotonic() - since > self._delays[0] + GRACE:
                 log.warning("turn.forfeited", key=ahead.claim.key)
                 await self._journal.forfeit(ahead.claim)
                 return
         await asyncio.sleep(min(LOOK_EVERY, until.left))
+
+    def _is_in_retry(self, ahead: Ahead) -> bool:
+        """Whether its message has not come back yet from the retry queue that it was put into."""
+        if ahead.put_off_at is None or ahead.attempts == 0:
+            return False
+        delay = self._delays[min(ahead.attempts, len(self._delays)) - 1]
+        return ahead.put_off_at <= time.time() < ahead.put_off_at + delay

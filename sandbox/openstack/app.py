@@ -34,8 +34,8 @@ def build_app(world: World) -> Starlette:
         world.faults.add(Rule.of(await body_of(request)))
         return Response(status_code=204)
 
-    async def clear_faults(_: Request) -> Response:
-        world.faults.clear()
+    async def clear_faults(request: Request) -> Response:
+        world.faults.clear(request.query_params.get("points", ""))
         return Response(status_code=204)
 
     async def calls(_: Request) -> Response:

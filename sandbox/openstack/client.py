@@ -64,9 +64,9 @@ class SimulatedOpenStack:
         """Put a rule in force (`sandbox.openstack.faults.Rule`)."""
         self._control("POST", "faults", {"point": point, **rule})
 
-    def clear_faults(self) -> None:
-        """Forget all rules."""
-        self._control("DELETE", "faults")
+    def clear_faults(self, points: str = "") -> None:
+        """Forget all rules, or those of points that begin so."""
+        self._control("DELETE", f"faults?points={points}")
 
     def calls(self) -> list[str]:
         """Every call since the start: `SERVICE METHOD PATH`."""

@@ -48,9 +48,9 @@ class Faults:
         """Put a rule in force."""
         self._rules.append(rule)
 
-    def clear(self) -> None:
-        """Forget all rules."""
-        self._rules.clear()
+    def clear(self, points: str = "") -> None:
+        """Forget the rules of points that begin so."""
+        self._rules = [rule for rule in self._rules if not rule.point.startswith(points)]
 
     async def strike(self, point: str, subject: str) -> Rule | None:
         """Wait as the first rule that matches says; the rule, if it says that the call fails."""

@@ -1,6 +1,7 @@
 """The journal on SQLite and on PostgreSQL: who may act, what is known, what survives."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -265,7 +266,9 @@ async def test_what_nobody_is_at_can_be_taken_out_of_the_line(journal: Journal) 
     assert ahead == Ahead(first.claim, Standing.OURS)
     await journal.release(first.claim)
     ahead = await journal.line_up(second.claim)
-    assert ahead == Ahead(first.claim, Standing.GONE)
+    assert ahead is not None
+    assert (ahead.claim, ahead.standing, ahead.attempts) == (first.claim, Standing.GONE, 0)
+    assert ahead.put_off_at == pytest.approx(time.time(), abs=5)
     resumed = await journal.begin(_another(1))
     assert isinstance(resumed, Resumed)
     await journal.forfeit(first.claim)

@@ -6,7 +6,7 @@ from typing import Any
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.integration.test_worker import resize_order
-from tests.workshop import Workshop
+from tests.workshop import Workshop, eventually
 
 STOP = {"os-stop": None}
 START = {"os-start": {}}
@@ -72,6 +72,27 @@ def test_a_batch_and_single_requests_and_an_order_take_turns(workshop: Workshop)
         assert requester.result_of(batch).body["code"] == 200
         assert requester.order_result_of(order).body["code"] == 200
     assert tenant.actions(first)[1:] == ["resize", "confirmResize", "stop", "start"]
+
+
+def test_what_comes_after_an_order_that_was_put_off_in_the_middle_waits_for_it(
+    workshop: Workshop, simulated: SimulatedOpenStack
+) -> None:
+    """Cinder is away when the server has its new flavor: the order is tried again later, and then the next one."""
+    workshop.worker(ECS_RETRY_DELAYS="1,20")
+    tenant = workshop.tenant()
+    server_id = tenant.make_server(disk=10, metadata={"charge_type": "monthly"})
+    (volume,) = tenant.volumes(server_id)
+    simulated.fault("api.cinder", match=f"^POST .*/{volume['id']}/action", error="away", status=503)
+    with Requester(workshop.broker_url) as requester:
+        older = requester.order(resize_order(server_id, tenant.image, disk=60))
+        eventually(lambda: requester.depth("ecs.retry.20") == 1, 60)
+        newer = requester.order(resize_order(server_id, tenant.image, disk=70, statusTime="2099-01-01 00:00:00"))
+        requester.listen(12.0)  # longer than a place is kept by whom nobody is at
+        simulated.clear_faults("api.cinder")
+        assert requester.order_result_of(older, 60).body["code"] == 200
+        assert requester.order_result_of(newer, 60).body["code"] == 200
+    assert tenant.actions(server_id)[1:] == ["resize", "confirmResize"]
+    assert [one["size"] for one in tenant.volumes(server_id)] == [70]
 
 
 def test_a_request_whose_turn_does_not_come_in_time_is_answered_in_time(

@@ -22,10 +22,13 @@ from workers.topology import declare, topology
 PARAMETER = "101.001002"
 
 
-def resize_order(server_id: str, image: str, **fields: Any) -> str:
-    """An order for another flavor alone."""
+def resize_order(server_id: str, image: str, disk: int | None = None, **fields: Any) -> str:
+    """An order for another flavor alone, or for a larger system disk, too."""
     order = json.loads(change_configure(server_id, image))
-    order["productList"][0]["itemList"] = order["productList"][0]["itemList"][:3]
+    items = order["productList"][0]["itemList"]
+    order["productList"][0]["itemList"] = items[:3]
+    if disk is not None:
+        order["productList"][0]["itemList"].append({"code": "sys_EBS_SATA", "value": str(disk), "name": "disk"})
     return json.dumps({"tenant_id": "tenant-a", **order, **fields})
 
 

@@ -63,10 +63,15 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """The request that is right ahead of another at one of its servers."""
+    """The request that is right ahead of another at one of its servers.
+
+    `put_off_at`: since when (Unix seconds) its message waits in a retry queue, after so many `attempts`.
+    """
 
     claim: Claim
     standing: Standing
+    put_off_at: float | None = None
+    attempts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

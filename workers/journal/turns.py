@@ -23,7 +23,8 @@ _PLACE = text(
     " ON CONFLICT (resource, request_key) DO NOTHING"
 )
 _PREDECESSOR = text(
-    "SELECT theirs.request_key, requests.owner, requests.claim FROM turns AS mine"
+    "SELECT theirs.request_key, requests.owner, requests.claim, requests.updated_at, requests.attempts"
+    " FROM turns AS mine"
     " JOIN turns AS theirs ON theirs.resource = mine.resource AND theirs.ticket < mine.ticket"
     " JOIN requests ON requests.key = theirs.request_key AND requests.state = 'running'"
     " WHERE mine.request_key = :key ORDER BY theirs.ticket DESC LIMIT 1"
@@ -72,13 +73,12 @@ class LineUp:
         row = connection.execute(_PREDECESSOR, {"key": self.key}).first()
         if row is None:
             return None
+        claim = Claim(row.request_key, row.claim)
+        if row.owner is None:
+            return Ahead(claim, Standing.GONE, row.updated_at, row.attempts)
         if row.owner == self.owner.id:
-            standing = Standing.OURS
-        elif row.owner is not None and self.owner.lives(row.owner, connection):
-            standing = Standing.ELSEWHERE
-        else:
-            standing = Standing.GONE
-        return Ahead(Claim(row.request_key, row.claim), standing)
+            return Ahead(claim, Standing.OURS)
+        return Ahead(claim, Standing.ELSEWHERE if self.owner.lives(row.owner, connection) else Standing.GONE)
 
 
 @dataclass(frozen=True, slots=True)
