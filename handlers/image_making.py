@@ -4,36 +4,44 @@ import asyncio
 
 from handlers.compute import Server, create_image
 from handlers.context import Context
-from handlers.deadlines import growing
+from handlers.deadlines import Deadline, growing
+from handlers.effects import patiently
 from handlers.errors import CloudRefusal, Conflict, NotFound
 from handlers.image_course import follow_creation
 from handlers.images import list_images, tag_image
 from handlers.marks import MARK
 from handlers.servers import find_server, unknown_server, wait_until_idle
 from messages.codes import Code
-from messages.errors import Refused
+from messages.errors import Refused, Transient
 from messages.images import CreateImage
 from messages.results import Result
 
 #: The states of which Nova makes an image.
 _STATES = frozenset({"ACTIVE", "SHUTOFF", "PAUSED", "SUSPENDED"})
 TAG = "ECS"
+#: Seconds for which it is tried again when the image is there.
+_TAGGING = 20.0
 
 
 async def make_image(task: CreateImage, context: Context) -> Result:
     """Answered once Glance knows of it, followed until it can be used."""
     effect = f"createImage:{task.server_id}"
-    created = context.answered or await _create_tagged(task, effect, context)
+    is_tagged = False
+    created = context.answered
+    if created is None:
+        created = await _create(task, effect, context)
+        # Once: the image is there, and whoever waits must not be told otherwise for the sake of a tag.
+        is_tagged = await _is_tagged(created.data["image_id"], context, Deadline(0.0))
     await context.answer(created)
     await follow_creation(created.data["image_id"], effect, context)
+    if not is_tagged:
+        await _is_tagged(created.data["image_id"], context, Deadline.after(_TAGGING))
     return created
 
 
-async def _create_tagged(task: CreateImage, effect: str, context: Context) -> Result:
+async def _create(task: CreateImage, effect: str, context: Context) -> Result:
     await _begin(task, effect, context)
-    image_id = await context.effects.remember("image", lambda: _made(context))
-    await _tag(image_id, context)
-    return Result.of(Code.CREATED, {"image_id": image_id})
+    return Result.of(Code.CREATED, {"image_id": await context.effects.remember("image", lambda: _made(context))})
 
 
 async def _begin(task: CreateImage, effect: str, context: Context) -> None:
@@ -41,7 +49,7 @@ async def _begin(task: CreateImage, effect: str, context: Context) -> None:
         if not context.effects.begun(effect):
             await _check(task.server_id, context)
         try:
-            await _create(task, effect, context)
+            await _call(task, effect, context)
         except Conflict as error:
             # A task that began meanwhile is waited out, and the state is judged again.
             if delay > context.deadline.left:
@@ -67,7 +75,7 @@ async def _check(server_id: str, context: Context) -> Server:
     return server
 
 
-async def _create(task: CreateImage, effect: str, context: Context) -> None:
+async def _call(task: CreateImage, effect: str, context: Context) -> None:
     properties = {**task.properties, MARK: context.mark}
 
     async def landed(_: object) -> str | None:
@@ -91,8 +99,11 @@ async def _find(context: Context) -> str | None:
     return next((image.id for image in found if image.owner == context.project.id), None)
 
 
-async def _tag(image_id: str, context: Context) -> None:
+async def _is_tagged(image_id: str, context: Context, patience: Deadline) -> bool:
     try:
-        await context.patiently(lambda: tag_image(context.project, image_id, TAG))
+        await patiently(lambda: tag_image(context.project, image_id, TAG), patience)
     except CloudRefusal:
-        return  # gone again, which its course tells
+        return True  # gone again, which its course tells
+    except Transient:
+        return False
+    return True

@@ -6,6 +6,7 @@ from typing import Any
 from sandbox.requester import Requester, Source
 from tests.openstack.test_views import ask
 from tests.tenant import Tenant
+from tests.workshop import eventually
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 _PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
@@ -108,6 +109,21 @@ def test_an_image_that_vanishes_ends_as_deleted(requester: Requester, tenant: Te
     statuses = [one.body["status"] for one in requester.updates_of(message_id)]
     assert statuses[0] == "queued"
     assert tenant.wait(server_id, lambda one: one["OS-EXT-STS:task_state"] is None)["status"] == "ACTIVE"
+
+
+def test_an_image_is_answered_though_glance_does_not_tag_it_yet(
+    requester: Requester, tenant: Tenant, cloud: Any
+) -> None:
+    server_id = tenant.make_server()
+    cloud.fault("api.glance", match="^PUT .*/tags/ECS", error="overloaded", status=503, times=1)
+    body = {"createImage": {"name": "tagged-later", "description": ""}}
+    message_id = requester.command("server.action", server_id=server_id, body=body)
+    answer = requester.result_of(message_id).body
+    assert answer["code"] == 201
+    requester.last_update_of("image", message_id)
+    image_id = answer["data"]["image_id"]
+    tenant.later("image", f"/images/{image_id}")
+    eventually(lambda: [one["tags"] for one in tenant.images("tagged-later") if one["id"] == image_id] == [["ECS"]])
 
 
 def test_a_server_in_the_wrong_state_gives_no_image(requester: Requester, tenant: Tenant, cloud: Any) -> None:
