@@ -121,6 +121,15 @@ class Cloud:
                 del self._projects[project_id]
             raise
 
+    def warm(self, project_id: str) -> "Project | None":
+        """The session of a project that is there already: most are, and nothing is to be waited for."""
+        warm = self._projects.get(project_id)
+        if warm is None or not warm.is_ready:
+            return None
+        self._projects.move_to_end(project_id)
+        warm.used_at = time.monotonic()
+        return warm.project.result()
+
     async def list_projects(self) -> list[ProjectName]:
         """The projects that the service account has a role in."""
         account = await self._connect_account()
@@ -352,8 +361,13 @@ class _Warm:
     project: "asyncio.Future[Project]"
     used_at: float
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the connection was made."""
+        return self.project.done() and not self.project.cancelled() and self.project.exception() is None
+
     def close(self) -> None:
-        if self.project.done() and not self.project.cancelled() and self.project.exception() is None:
+        if self.is_ready:
             self.project.result().close()
 
 

@@ -101,7 +101,9 @@ class Errand:
 
     async def inside(self, project_id: str) -> "Context":
         """The same in one project; `Transient` where no session can be had there."""
-        project = await self.patiently(lambda: self.cloud.project(project_id))
+        project = self.cloud.warm(project_id)
+        if project is None:
+            project = await self.patiently(lambda: self.cloud.project(project_id))
         shared = {one.name: getattr(self, one.name) for one in fields(Errand)}
         return Context(project=project, watches=self.watches_of(project), **shared)
 

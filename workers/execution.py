@@ -21,7 +21,7 @@ from messages.results import Result
 from messages.status import OrderStatus
 from workers import intake
 from workers.admission import Admission, GivenBack
-from workers.identity import NOBODY, Requester, hash_of
+from workers.identity import NOBODY, Requester, hash_of, new_pass
 from workers.journal import Begun, Claim, ClaimLost, Journal, Kind, Resumed
 from workers.limits import HOLD, Limits
 from workers.outbox import Outbox
@@ -186,13 +186,14 @@ class Execution:
         if retry.counts and isinstance(request.work, Order):
             await session.tell(order_update(request.work, OrderStatus.WAITING_RETRY, session.progress))
         await session.flush()
-        await self._journal.release(begun.claim, int(retry.counts), hash_of(session.pass_word))
+        pass_word = session.pass_word or new_pass()
+        await self._journal.release(begun.claim, int(retry.counts), hash_of(pass_word))
         if needs_secrets(request.work, session):
             # A retry queue would have them masked: the message is held, and goes back to its queue as it came.
             await asyncio.sleep(max(_LEAST_PAUSE, min(retry.delay, HOLD - (time.monotonic() - started))))
             session.log.info("request.given_back", attempt=attempts + int(retry.counts))
             raise GivenBack
-        await self._retry(request, session.log, retry, attempts, session.pass_word)
+        await self._retry(request, session.log, retry, attempts, pass_word)
 
     async def come_again(self, request: Request, project_id: str, pass_word: str) -> None:
         """Look again later at what another worker is at."""

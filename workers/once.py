@@ -110,7 +110,7 @@ class Once:
         log_of = request_log(request, requester.project_id, attempt)
         session = Session(request, key, self._outbox, self._journal, outcome.claim, effects, log_of)
         session.answered = flight.answered
-        session.pass_word = requester.pass_word or new_pass()
+        session.pass_word = requester.pass_word
         session.operator = requester.operator
         return session
 

@@ -60,8 +60,8 @@ class Session:
         #: What was answered before the end.
         self.answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._published: list[Awaitable[Any]] = []
-        #: What the message is known again by when it comes back without its token.
-        self.pass_word = ""
+        #: What the message was known by when it came without its token.
+        self.pass_word: str | None = None
         #: Who has put it in again, where somebody has.
         self.operator: str | None = None
 

@@ -9,15 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, bindparam, text
 
 from workers.journal.owners import Owner
 from workers.journal.records import Ahead, Claim, Standing
 
-_HAS_PLACE = text("SELECT 1 FROM turns WHERE request_key = :key LIMIT 1")
+_HAVE_PLACES = text("SELECT DISTINCT request_key FROM turns WHERE request_key IN :keys").bindparams(
+    bindparam("keys", expanding=True)
+)
 #: SQLite has one writer at a time: nobody else reads the same maximum.
 _NEXT_SQLITE = text("SELECT coalesce(max(ticket), 0) + 1 FROM turns")
-_NEXT_POSTGRES = text("SELECT nextval('turn_tickets')")
+_NEXT_POSTGRES = text("SELECT nextval('turn_tickets') FROM generate_series(1, :number)")
+#: Of these requests, those that share a resource with others.
+_CONTESTED = text(
+    "SELECT DISTINCT mine.request_key FROM turns AS mine"
+    " JOIN turns AS theirs ON theirs.resource = mine.resource AND theirs.ticket < mine.ticket"
+    " WHERE mine.request_key IN :keys"
+).bindparams(bindparam("keys", expanding=True))
 _PLACE = text(
     "INSERT INTO turns (resource, request_key, ticket, since) VALUES (:resource, :key, :ticket, :now)"
     " ON CONFLICT (resource, request_key) DO NOTHING"
@@ -53,17 +61,10 @@ class LineUp:
     def run_all(connection: Connection, operations: list["LineUp"]) -> list[Ahead | None]:
         """The one right ahead of each; None whose turn it is."""
         # All places first: those of one group came in this order.
-        for one in operations:
-            one._take_places(connection)
-        return [one._look_ahead(connection) for one in operations]
-
-    def _take_places(self, connection: Connection) -> None:
-        if not self.resources or connection.execute(_HAS_PLACE, {"key": self.key}).first():
-            return
-        is_sqlite = connection.dialect.name == "sqlite"
-        # One ticket for all: two requests for the same servers can never wait for each other.
-        ticket = connection.execute(_NEXT_SQLITE if is_sqlite else _NEXT_POSTGRES).scalar_one()
-        connection.execute(_PLACE, self._places(ticket))
+        _take_places(connection, [one for one in operations if one.resources])
+        keys = list({one.key for one in operations})
+        contested = set(connection.execute(_CONTESTED, {"keys": keys}).scalars())
+        return [one._look_ahead(connection) if one.key in contested else None for one in operations]
 
     def _places(self, ticket: int) -> Sequence[dict[str, Any]]:
         now = time.time()
@@ -79,6 +80,26 @@ class LineUp:
         if row.owner == self.owner.id:
             return Ahead(claim, Standing.OURS)
         return Ahead(claim, Standing.ELSEWHERE if self.owner.lives(row.owner, connection) else Standing.GONE)
+
+
+def _take_places(connection: Connection, operations: list[LineUp]) -> None:
+    if not operations:
+        return
+    placed = set(connection.execute(_HAVE_PLACES, {"keys": [one.key for one in operations]}).scalars())
+    wanted = {one.key: one for one in operations if one.key not in placed}
+    if not wanted:
+        return
+    # One ticket for all of a request's places: two requests for the same servers can never wait for each other.
+    tickets = _tickets(connection, len(wanted))
+    rows = [row for one, ticket in zip(wanted.values(), tickets, strict=True) for row in one._places(ticket)]
+    connection.execute(_PLACE, rows)
+
+
+def _tickets(connection: Connection, number: int) -> Sequence[int]:
+    if connection.dialect.name == "sqlite":
+        first: int = connection.execute(_NEXT_SQLITE).scalar_one()
+        return range(first, first + number)
+    return sorted(connection.execute(_NEXT_POSTGRES, {"number": number}).scalars())
 
 
 @dataclass(frozen=True, slots=True)
