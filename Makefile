@@ -26,14 +26,14 @@ demo: install  ## everything on this machine, one order from end to end (OPENSTA
 	$(BIN)/ecs-worker demo $(if $(OPENSTACK),--openstack $(OPENSTACK))
 
 # The quick tests mostly wait, for timers, brokers and clouds of their own: several at a time, however few the cores.
-QUICKLY := -m "not openstack" -n 4 --dist worksteal
+QUICKLY := -n 4 --dist worksteal
 
 test: install  ## all tests; the quick ones first, so that failures show early
-	$(BIN)/pytest $(QUICKLY) $(ARGS)
+	$(BIN)/pytest $(QUICKLY) -m "not openstack" $(ARGS)
 	$(BIN)/pytest -m openstack $(ARGS)
 
-test-fast: install  ## all tests but those on the real OpenStack
-	$(BIN)/pytest $(QUICKLY) $(ARGS)
+test-fast: install  ## a minute or two: no real OpenStack, and nothing that is waited for long
+	$(BIN)/pytest $(QUICKLY) -m "not openstack and not slow" $(ARGS)
 
 check: install  ## style, types, layers: seconds
 	$(BIN)/ruff check

@@ -18,6 +18,24 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 
+#: Minutes in all, for they wait: for retry queues, for workers that die, for brokers and databases that come back.
+_SLOW = (
+    "tests/faults/", "tests/integration/test_dead.py", "tests/integration/test_identity.py",
+    "tests/integration/test_orders_in_between.py", "tests/integration/test_pause.py",
+    "tests/integration/test_publisher.py", "tests/integration/test_tokenless.py", "tests/integration/test_turns.py",
+    "tests/integration/test_worker.py", "tests/openstack/test_changes.py", "tests/openstack/test_list_cost.py",
+    "tests/openstack/test_new_orders.py", "tests/openstack/test_orders_killed.py", "tests/openstack/test_plan.py",
+)  # fmt: skip
+#: What is quick even there.
+_QUICK = ("tests/faults/test_cloud_answers.py",)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(_SLOW) and not item.nodeid.startswith(_QUICK):
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fuzz", type=int, default=20_000, help="mutated messages through intake; a tenth through a worker"
