@@ -4,15 +4,13 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from handlers.compute import list_servers
 from handlers.context import Context
-from handlers.disks import image_of, system_and_data
 from handlers.errors import CloudRefusal, NotFound
 from handlers.image_course import follow_deletion
 from handlers.image_queries import find_image, unknown_image
+from handlers.image_users import users_of
 from handlers.images import Image, delete_image, find_images, get_image, patch_image
 from handlers.together import all_of
-from handlers.volumes import list_volumes
 from messages.codes import Code
 from messages.errors import OutcomeUnknown, Refused, Transient
 from messages.images import DeleteImage, DeleteImages, PatchedField, UpdateImage
@@ -26,7 +24,7 @@ async def remove_image(task: DeleteImage, context: Context) -> Result:
     if context.answered is None:
         if not context.effects.begun(_effect(task.image_id)):
             image = await find_image(task.image_id, context)
-            if refused := _refusal(image, await _users(context), context):
+            if refused := _refusal(image, await users_of([task.image_id], context), context):
                 raise refused
         await _delete(task.image_id, context)
     deleted = Result.of(Code.OK, "")
@@ -93,7 +91,7 @@ def _effect(image_id: str) -> str:
 
 async def _delete_all(task: DeleteImages, context: Context) -> Result:
     images, users = await asyncio.gather(
-        context.patiently(lambda: find_images(context.project, task.image_ids)), _users(context)
+        context.patiently(lambda: find_images(context.project, task.image_ids)), users_of(task.image_ids, context)
     )
     outcomes = await asyncio.gather(*(_delete_one(one, images.get(one), users, context) for one in task.image_ids))
     listed = [
@@ -149,19 +147,3 @@ def _refusal(image: Image, users: Mapping[str, str], context: Context) -> Refuse
     if image.id in users:
         return Refused(Code.IMAGE_IN_USE, users[image.id])
     return Refused(Code.IMAGE_DELETE, reason="protected") if image.protected else None
-
-
-async def _users(context: Context) -> dict[str, str]:
-    """The name of a server by the image that it was made from, also by way of a volume."""
-    servers, volumes = await asyncio.gather(
-        context.patiently(lambda: list_servers(context.project)),
-        context.patiently(lambda: list_volumes(context.project)),
-    )
-    by_id = {volume.id: volume for volume in volumes}
-    used: dict[str, str] = {}
-    for server in sorted(servers, key=lambda one: one.id):
-        system, data = system_and_data(server, [by_id[one] for one in server.volume_ids if one in by_id])
-        for image_id in (image_of(server, system), *(volume.image_id for volume in data)):
-            if image_id is not None and server.project_id == context.project.id:
-                used.setdefault(image_id, str(server.body.get("name") or server.id))
-    return used

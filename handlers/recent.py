@@ -25,10 +25,11 @@ class Recent:
         self._life = life
         self._answers: dict[str, _Answer] = {}
 
-    async def get(self, name: str, ask: Callable[[], Awaitable[T]]) -> T:
-        """The answer of that name, asked for where it is not recent. An error is not kept."""
+    async def get(self, name: str, ask: Callable[[], Awaitable[T]], life: float | None = None) -> T:
+        """The answer of that name, asked for where it is not recent (`life` in seconds). An error is not kept."""
         known = self._answers.get(name)
-        if known is None or time.monotonic() - known.asked_at > self._life or _failed(known.value):
+        life = self._life if life is None else life
+        if known is None or time.monotonic() - known.asked_at > life or _failed(known.value):
             known = self._answers[name] = _Answer(asyncio.ensure_future(ask()), time.monotonic())
         value: T = await asyncio.shield(known.value)
         return value

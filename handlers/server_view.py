@@ -43,7 +43,8 @@ class Surroundings:
     ports: Iterable[Thing]
     floating_ips: Iterable[Thing]
     policies: Mapping[str, Thing]
-    hosts: Mapping[str, str | None]
+    #: Names by the ids that a tenant sees.
+    hosts: Mapping[str, str]
 
 
 def server_view(server: Server, around: Surroundings) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def server_view(server: Server, around: Surroundings) -> dict[str, Any]:
         "feeData": {name: server.metadata.get(item) for name, item in _FEE_FIELDS.items()},
         "created": body.get("created"),
         "hostId": body.get("hostId") or None,
-        "host": around.hosts.get(server.id),
+        "host": around.hosts.get(body.get("hostId") or ""),
     }
 
 

@@ -11,7 +11,7 @@ from messages.commands import Force, Power
 from messages.errors import Refused
 from messages.status import server_update
 
-#: Up to so many servers are asked for singly: a list of all the tenant's servers would be the longer answer.
+#: Up to so many servers (or volumes) are asked for singly: a list of all the tenant's would be the longer answer.
 FEW = 4
 #: The states that an action needs. A hard reboot takes what Nova takes.
 STATES = {

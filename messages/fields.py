@@ -25,9 +25,14 @@ def name_in_routing_key(value: Any, name: str) -> str:
 
 def uuid_of(value: Any, name: str) -> str:
     """A UUID, in lower case."""
-    if not isinstance(value, str) or not _UUID.fullmatch(value):
+    if not isinstance(value, str) or not is_uuid(value):
         raise wrong(name)
     return value.lower()
+
+
+def is_uuid(text: str) -> bool:
+    """Whether a text is a UUID, in whatever case."""
+    return _UUID.fullmatch(text) is not None
 
 
 def word(value: Any, name: str) -> str:

@@ -5,6 +5,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -29,6 +30,7 @@ _TASK_STATUS = {
     "stopped": _RESIZE,
     "resized": {"resize_reverting": "REVERT_RESIZE"},
 }
+_STATUSES = {*_STATUS.values(), *(status for tasks in _TASK_STATUS.values() for status in tasks.values())}
 _POWER = {"active": 1, "stopped": 4, "resized": 1, "paused": 3}
 _TAGGED_IN = ("active", "paused", "suspended", "stopped")
 _NO_METADATA_IN = ("resized", "error", "building")
@@ -50,6 +52,8 @@ class Nova:
             Route("/v2.1/", self.version),
             Route("/v2.1", self.version),
             Route("/v2.1/servers/detail", self.list_servers),
+            Route("/v2.1/servers", self.list_names),
+            Route("/v2.1/os-services", self.services),
             Route("/v2.1/servers", self.create, methods=["POST"]),
             Route("/v2.1/servers/{server_id}", self.show),
             Route("/v2.1/servers/{server_id}", self.delete, methods=["DELETE"]),
@@ -82,15 +86,38 @@ class Nova:
         return JSONResponse({"version": shown})
 
     async def list_servers(self, request: Request) -> Response:
-        name = request.query_params.get("name", "")
+        page, rest = self._listed(request)
+        shown = [_shown(self._world, self._world.servers[one["id"]], request) for one in page]
+        return _answer({"servers": shown} | rest)
+
+    async def list_names(self, request: Request) -> Response:
+        page, rest = self._listed(request)
+        return _answer({"servers": [one | {"links": []} for one in page]} | rest)
+
+    def _listed(self, request: Request) -> tuple[list[dict[str, str]], dict[str, Any]]:
+        """Ids and names of what the query asks for, and the link to what follows."""
+        query = request.query_params
+        name, status = query.get("name", ""), query.get("status", "").upper()
+        if status and status not in _STATUSES:
+            raise ApiError(400, "Invalid status value")
         found = [
-            _shown(self._world, one, request)
-            for one in sorted(self._world.servers.values(), key=lambda one: one.created, reverse=True)
-            if _is_in_scope(one, request) and _is_listed(one, request) and re.search(name, one.name)
+            one
+            for one in self._world.servers.values()
+            if _is_in_scope(one, request)
+            and _is_listed(one, request)
+            and re.search(name, one.name, re.IGNORECASE)
+            and status in ("", status_of(one))
+            and query.get("image") in (None, one.image.id if one.image else None)
         ]
-        page, marker = page_of(found, request)
-        body: dict[str, Any] = {"servers": page}
-        return _answer(body | ({"servers_links": links(marker, request)} if marker else {}))
+        named = [{"id": one.id, "name": one.name} for one in _in_order(found, query)]
+        page, marker = page_of(named, request)
+        return page, {"servers_links": links(marker, request)} if marker else {}
+
+    async def services(self, request: Request) -> Response:
+        if not caller(request).is_admin:
+            raise ApiError(403, "Policy doesn't allow os_compute_api:os-services:list to be performed.")
+        service = {"id": 1, "binary": "nova-compute", "host": _HOST, "zone": "nova", "status": "enabled", "state": "up"}
+        return _answer({"services": [service]})
 
     async def show(self, request: Request) -> Response:
         return _answer({"server": _shown(self._world, _server(self._world, request), request)})
@@ -230,6 +257,22 @@ def _check_metadata(server: Server, what: str, who: Caller) -> None:
         wrong = f"task_state {server.task_state}"
     if wrong is not None:
         raise ApiError(409, f"Cannot '{what}' instance {server.id} while it is in {wrong}")
+
+
+def _in_order(servers: list[Server], query: QueryParams) -> list[Server]:
+    """By the columns that are asked for, the last one first: sorting keeps what is in order already."""
+    columns = {
+        "created_at": lambda one: stamp(one.created), "display_name": lambda one: one.name.lower(),
+        "uuid": lambda one: one.id,
+    }  # fmt: skip
+    asked = list(zip(query.getlist("sort_key"), query.getlist("sort_dir"), strict=True))
+    if any(column not in columns for column, _ in asked):
+        raise ApiError(400, f"Invalid input for query parameters sort_key. Value: {asked}")
+    if not asked:
+        return sorted(servers, key=lambda one: one.created, reverse=True)
+    for column, direction in reversed(asked):
+        servers = sorted(servers, key=columns[column], reverse=direction == "desc")
+    return servers
 
 
 def _is_in_scope(server: Server, request: Request) -> bool:

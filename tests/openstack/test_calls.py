@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from handlers.cloud import Cloud, CloudSettings
-from handlers.compute import list_flavors, list_servers
+from handlers.compute import host_id, list_flavors, list_servers
 from handlers.volumes import list_volumes
 from tests.tenant import COMPUTE, VOLUME, Tenant
 
@@ -85,6 +85,50 @@ def test_a_list_goes_on_by_its_marker(own: Tenant, server_id: str) -> None:
     rest = own.connection.compute.get(path, microversion=COMPUTE).json()
     assert server_id in [one["id"] for one in rest["servers"]]
     assert "servers_links" not in rest
+
+
+def listed(own: Tenant, query: str) -> list[dict[str, Any]]:
+    answer = own.connection.compute.get(f"/servers{query}", microversion=COMPUTE)
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["servers"]
+    return found
+
+
+def test_plain_and_detailed_lists_have_the_same_order(own: Tenant) -> None:
+    made = [own.make_server(name=name, disk=None) for name in ("sort-b", "sort-a", "sort-b")]
+    order = "sort_key=display_name&sort_dir=desc&sort_key=uuid&sort_dir=asc"
+    plain = [one for one in listed(own, f"?{order}") if one["id"] in made]
+    assert [one["id"] for one in plain] == [*sorted((made[0], made[2])), made[1]]
+    assert all(one.keys() == {"id", "name", "links"} for one in plain)
+    part = listed(own, f"/detail?{order}&limit=1&marker={plain[0]['id']}")
+    assert [one["id"] for one in part] == [plain[1]["id"]]
+    newest = listed(own, "?sort_key=created_at&sort_dir=desc&sort_key=uuid&sort_dir=asc")
+    assert {one["id"] for one in newest[:3]} == set(made)
+    gone = own.connection.compute.get(f"/servers/detail?limit=1&marker={UNKNOWN}", microversion=COMPUTE)
+    assert error_of(gone) == (400, "badRequest", f"marker [{UNKNOWN}] not found")
+
+
+def test_servers_are_filtered_by_name_status_and_image(own: Tenant, server_id: str) -> None:
+    other = own.make_server(name="Filter.1", disk=None)
+
+    def found(query: str) -> set[str]:
+        return {one["id"] for one in listed(own, query)} & {server_id, other}
+
+    assert found("/detail?name=[fF][iI][lL][tT][eE][rR].*1") == {other}
+    assert found("/detail?name=[cC][aA][lL][lL][sS]") == {server_id}
+    assert found("/detail?status=ACTIVE") == {server_id, other}
+    assert found("/detail?status=SHUTOFF") == set()
+    assert found(f"?image={own.image}") == {other}
+
+
+def test_an_admin_is_told_the_hosts_of_which_a_tenant_sees_the_ids(own: Tenant, server_id: str, cloud: Any) -> None:
+    path = "/os-services?binary=nova-compute"
+    assert own.connection.compute.get(path, microversion=COMPUTE).status_code == 403
+    admin = Tenant(cloud.clouds_yaml, "admin")
+    hosts = [one["host"] for one in admin.connection.compute.get(path, microversion=COMPUTE).json()["services"]]
+    (host,) = [one for one in hosts if host_id(own.project_id, one) == own.server(server_id)["hostId"]]
+    assert admin.server(server_id)["OS-EXT-SRV-ATTR:host"] == host
+    admin.close()
 
 
 @pytest.mark.parametrize(

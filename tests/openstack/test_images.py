@@ -99,6 +99,16 @@ def test_an_image_is_made_shown_changed_and_deleted(requester: Requester, tenant
     assert (gone["code"], gone["message"]) == ("101.003033", f"镜像{image_id}不存在")
 
 
+def test_an_image_is_made_of_a_server_that_was_booted_from_a_volume(requester: Requester, tenant: Tenant) -> None:
+    server_id = tenant.make_server()
+    image_id, message_id = make_image(requester, tenant, server_id, "of-a-volume")
+    told = [one.body["status"] for one in requester.updates_of(message_id)]
+    assert (told[0], told[-1]) == ("queued", "active")
+    shown = ask(requester, "image.show", image_id=image_id)["data"]
+    assert (shown["tags"], shown["description"], shown["visibility"]) == (["ECS"], "填写描述信息", "private")
+    assert (shown["system"], shown["translation"]) == ("cirros", "可用")
+
+
 def test_an_image_that_vanishes_ends_as_deleted(requester: Requester, tenant: Tenant, cloud: Any) -> None:
     server_id = tenant.make_server(disk=None)
     cloud.fault("virt.snapshot", match=server_id, delay=2, error="no space", times=1)
@@ -158,12 +168,15 @@ def test_what_may_not_be_deleted_is_not(requester: Requester, tenant: Tenant) ->
     assert public == {"code": "101.003006", "message": "删除镜像失败", "data": {"reason": "not_owned"}}
     assert ask(requester, "image.delete", image_id=free, tenant="tenant-b")["code"] == "101.003033"
 
-    ids = [free, protected, UNKNOWN, used]
+    # More images than are asked for singly.
+    ids = [free, protected, UNKNOWN, used, in_volume]
     batch = ask(requester, "image.batch_delete", body={"images": [{"id": one} for one in ids]})
-    assert (batch["code"], batch["data"]["status"]) == (200, "删除成功1台,删除失败3台")
+    assert (batch["code"], batch["data"]["status"]) == (200, "删除成功1台,删除失败4台")
     assert [(one["id"], one["code"]) for one in batch["data"]["images"]] == [
         (free, 200), (protected, "101.003006"), (UNKNOWN, "101.003033"), (used, "101.003015"),
+        (in_volume, "101.003015"),
     ]  # fmt: skip
+    assert [one["message"].partition('"')[2] for one in batch["data"]["images"][3:]] == ['uses-it"', 'uses-it-too"']
     assert tenant.connection.image.get(f"/images/{free}").status_code == 404
     twice = ask(requester, "image.batch_delete", body={"images": [{"id": free}, {"id": free.upper()}]})
     assert twice["message"] == "参数images不符合规范"

@@ -100,10 +100,43 @@ def test_servers_are_searched_sorted_and_paged(requester: Requester, tenant: Ten
     assert listed(requester, searchValue=ids["WEB-c"]) == (1, ["WEB-c"])
     assert "web-b(2" in listed(requester, searchField="status", searchValue="ShutOff")[1]
     assert not set(listed(requester, searchField="status", searchValue="unusual")[1]) & set(ids)
+    assert listed(requester, searchField="uuid", searchValue="../servers") == (0, [])
+    assert "web-a.1" in listed(requester, searchField="status", searchValue="active", pageSize=100)[1]
     newest = [name for name in listed(requester, pageSize=100)[1] if name in ids]
     # Nova's times are whole seconds: of those made in the same one, the lower id comes first.
     by_id = sorted(ids, key=lambda name: ids[name])
     assert newest == sorted(by_id, key=lambda name: str(tenant.server(ids[name])["created"]), reverse=True)
+
+
+def test_pages_make_up_the_whole_list_in_its_order(requester: Requester, tenant: Tenant) -> None:
+    # One name is there twice, one in capitals, one not of letters alone: databases compare them in ways of their own.
+    for name in ("page-b", "PAGE-C", "page-a", "page-b", "page_d"):
+        tenant.make_server(name=name, disk=None)
+    for field, shown in (("createTime", "created"), ("name", "name"), ("status", "status")):
+        for order in ("ascend", "descend"):
+            asked = {"sortField": field, "sortOrder": order}
+            whole = ask(requester, "server.list", pageSize=100, **asked)["data"]
+            by_id = sorted(whole["servers"], key=lambda one: one["id"])
+            assert whole["servers"] == sorted(
+                by_id, key=lambda one, shown=shown: one[shown], reverse=order == "descend"
+            )
+            last = len(whole["servers"]) // 2 + 2
+            pages = [ask(requester, "server.list", pageNo=n, pageSize=2, **asked)["data"] for n in range(1, last + 1)]
+            assert [one for page in pages for one in page["servers"]] == whole["servers"]
+            assert {page["totalCount"] for page in pages} == {whole["totalCount"]} == {len(whole["servers"])}
+            assert pages[-1]["servers"] == []
+
+
+@pytest.mark.parametrize("field", ["ip", None])
+def test_a_server_is_found_by_a_part_of_its_own_address(
+    requester: Requester, tenant: Tenant, field: str | None
+) -> None:
+    made = furnish(tenant)
+    (found,) = ask(requester, "server.list", searchField="uuid", searchValue=made.server_id)["data"]["servers"]
+    address = found["nics"][1]["fixed_ip"]
+    assert listed(requester, searchField=field, searchValue=address[1:]) == (1, ["furnished"])
+    assert listed(requester, searchField=field, searchValue=address.replace(".", "x")) == (0, [])
+    assert listed(requester, searchField=field, searchValue=found["eip"]["ip_addr"]) == (0, [])
 
 
 def test_an_unusual_server_is_found(requester: Requester, tenant: Tenant, cloud: Any) -> None:

@@ -89,7 +89,7 @@ AROUND = Surroundings(
             "rules": [{"max_kbps": 1000, "direction": "ingress"}, {"max_kbps": 10_000, "direction": "egress"}],
         }
     },
-    hosts={SERVER: "compute-1"},
+    hosts={"12efd5567jklu": "compute-1"},
 )  # fmt: skip
 
 
