@@ -146,6 +146,15 @@ def demo(
     raise typer.Exit(run_demo(openstack))
 
 
+@app.command()
+def asyncapi(output: Output = Format.TABLE) -> None:
+    """Print the wire contract as an AsyncAPI 3 document: YAML, or JSON with -o json or jsonl."""
+    from workers.asyncapi import document  # noqa: PLC0415
+    from workers.cli.output import show_document  # noqa: PLC0415
+
+    show_document(document(), output)
+
+
 def _retry_delays() -> tuple[int, ...]:
     """Showing the topology needs no complete configuration."""
     from workers.settings import ConfigurationError, load_settings  # noqa: PLC0415

@@ -38,6 +38,17 @@ def show_json(rows: Sequence[Mapping[str, Any]], output: Format) -> None:
     sys.stdout.flush()
 
 
+def show_document(document: Mapping[str, Any], output: Format) -> None:
+    """Print one document: for eyes as YAML, for programs as JSON, on one line with `jsonl`."""
+    if output is Format.TABLE:
+        import yaml  # noqa: PLC0415
+
+        yaml.safe_dump(document, sys.stdout, allow_unicode=True, sort_keys=False, width=120)
+    else:
+        print(json.dumps(document, ensure_ascii=False, indent=2 if output is Format.JSON else None))
+    sys.stdout.flush()
+
+
 def plain(value: Any) -> str:
     """A value on a screen: what others wrote must neither move the cursor nor turn the line around."""
     text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,94 @@
+"""The channels: exchanges that are published to, and queues that are read from."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from messages.commands import Operation
+from messages.orders import OrderType
+from workers.asyncapi import messages as named
+from workers.topology import (
+    COMMANDS_EXCHANGE,
+    DEAD_QUEUE,
+    ORDER_RESULTS_QUEUE,
+    ORDERS_EXCHANGE,
+    RESULTS_EXCHANGE,
+    STATUS_EXCHANGE,
+)
+
+COMMANDS, ORDERS, RESULTS, STATUS, REPLY = "commands", "orders", "results", "status", "reply"
+ORDER_RESULTS, DEAD = "orderResults", "dead"
+#: Every channel's messages.
+MESSAGES: dict[str, tuple[str, ...]] = {
+    COMMANDS: tuple(named.request_of(one) for one in Operation),
+    ORDERS: tuple(named.order_of(one) for one in OrderType),
+    RESULTS: (*(named.result_of(one) for one in Operation), named.ORDER_RESULT),
+    REPLY: (*(named.result_of(one) for one in Operation), named.ORDER_RESULT),
+    STATUS: (named.STATUS_UPDATE,),
+    ORDER_RESULTS: (named.ORDER_RESULT,),
+    DEAD: (named.PARKED,),
+}
+
+
+def channels() -> dict[str, Any]:
+    """All of them."""
+    return {
+        COMMANDS: _exchange(
+            COMMANDS, COMMANDS_EXCHANGE, "{operation}", operation=("The operation", [one.value for one in Operation])
+        ),
+        ORDERS: _exchange(
+            ORDERS, ORDERS_EXCHANGE, "order.{orderType}", orderType=("Its type", [one.value for one in OrderType])
+        ),
+        RESULTS: _exchange(
+            RESULTS, RESULTS_EXCHANGE, "{operation}",
+            operation=(
+                "The operation; of orders `order.` and the type, `order.unknown` where it does not say",
+                [*(one.value for one in Operation), *(f"order.{one.value}" for one in OrderType), "order.unknown"],
+            ),
+        ),
+        STATUS: _exchange(
+            STATUS, STATUS_EXCHANGE, "{resource}.{id}", resource=("What is told of", ["server", "image", "order"]),
+            id=("OpenStack's id, an orderId or a flowId", []),
+        ),
+        REPLY: {
+            "address": None,
+            "description": "The requester's own queue, which its `reply_to` names; direct reply-to, too.",
+            "messages": _messages(REPLY),
+        },
+        ORDER_RESULTS: _queue(ORDER_RESULTS, ORDER_RESULTS_QUEUE, "Results of orders wait here for the order system."),
+        DEAD: _queue(DEAD, DEAD_QUEUE, "What could not be handled; nothing leaves it but by an operator."),
+    }  # fmt: skip
+
+
+def reference(channel: str, message: str | None = None) -> dict[str, str]:
+    """A reference to a channel, or to one of its messages."""
+    return {"$ref": f"#/channels/{channel}" + (f"/messages/{message}" if message is not None else "")}
+
+
+def _exchange(channel: str, exchange: Any, address: str, **parameters: tuple[str, Iterable[str]]) -> dict[str, Any]:
+    told = {
+        name: {"description": text} | ({"enum": values} if (values := list(listed)) else {})
+        for name, (text, listed) in parameters.items()
+    }
+    is_exchange = {
+        "is": "routingKey",
+        "exchange": {"name": exchange.name, "type": exchange.type, "durable": exchange.durable, "autoDelete": False},
+        "bindingVersion": "0.3.0",
+    }
+    return {
+        "address": address, "title": exchange.name, "parameters": told, "messages": _messages(channel),
+        "bindings": {"amqp": is_exchange},
+    }  # fmt: skip
+
+
+def _queue(channel: str, name: str, text: str) -> dict[str, Any]:
+    is_queue = {
+        "is": "queue", "queue": {"name": name, "durable": True, "exclusive": False, "autoDelete": False},
+        "bindingVersion": "0.3.0",
+    }  # fmt: skip
+    return {
+        "address": name, "description": text, "messages": _messages(channel), "bindings": {"amqp": is_queue},
+    }  # fmt: skip
+
+
+def _messages(channel: str) -> dict[str, dict[str, str]]:
+    return {one: {"$ref": f"#/components/messages/{one}"} for one in MESSAGES[channel]}
