@@ -31,7 +31,7 @@ from workers.refusals import Refusals
 from workers.settings import Settings
 from workers.telemetry import Metrics
 from workers.topology import INPUT_QUEUES, UNDELIVERED_QUEUE
-from workers.undelivered import move_to_dead
+from workers.undelivered import take_undelivered
 from workers.upkeep import Upkeep
 from workers.weather import JOURNAL, Weather
 
@@ -201,7 +201,7 @@ class Worker:
     def _deliver(self, delivery: Delivery) -> None:
         if delivery.envelope.queue == UNDELIVERED_QUEUE:
             moving = asyncio.get_running_loop().create_task(
-                move_to_dead(delivery, self._outbox, self._refusals, self.dispatcher.give_up)
+                take_undelivered(delivery, self._outbox, self._refusals, self.dispatcher.give_up, self._upkeep.soon)
             )
             self._moving.add(moving)
             moving.add_done_callback(self._moving.discard)

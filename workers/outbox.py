@@ -111,6 +111,11 @@ class Outbox:
             again(envelope, RETRY_EXCHANGE.name, envelope.queue, encode(mask(dict(message))), headers)
         )
 
+    async def send_again(self, envelope: Envelope) -> None:
+        """Publish a message as it came, to where it had been published."""
+        headers = kept(envelope.headers)
+        await self._must_arrive(again(envelope, envelope.exchange, envelope.routing_key, envelope.body, headers))
+
     async def park(
         self, envelope: Envelope, refused: Refused, attempts: int, origin: str | None = None,
         route: tuple[str, str] | None = None,

@@ -1,4 +1,7 @@
-"""What the broker could not route or gave up on: answered where it says where to, then moved to the dead letters."""
+"""What the broker could not route or gave up on: answered where it says where to, then moved to the dead letters.
+
+A command that we take was not routed because a binding of ours is gone: that is made anew, and the command sent again.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,7 +20,14 @@ from workers.envelope import Envelope
 from workers.journal import ClaimLost, JournalError
 from workers.outbox import Outbox
 from workers.refusals import Refusals
-from workers.topology import COMMANDS_EXCHANGE, INPUT_QUEUES, ORDERS_QUEUE, UNDELIVERED_EXCHANGE, UNDELIVERED_QUEUE
+from workers.topology import (
+    COMMANDS_EXCHANGE,
+    INPUT_QUEUES,
+    ORDERS_QUEUE,
+    UNDELIVERED_EXCHANGE,
+    UNDELIVERED_QUEUE,
+    queue_of_command,
+)
 
 log = structlog.get_logger()
 
@@ -27,11 +37,28 @@ _REASONS = {"expired": "deadline", "maxlen": "queue_full"}
 
 #: Seconds before what another worker is at, or the journal cannot tell of, is looked at again.
 _AGAIN = 2.0
+#: Seconds in which what is gone is declared again.
+_BINDING = 0.5
 #: Ends what was begun of a request (`Dispatcher.give_up`); False where nothing was.
 GiveUp = Callable[[Envelope, Refused], Awaitable[bool]]
 
 
-async def move_to_dead(delivery: Delivery, outbox: Outbox, refusals: Refusals, give_up: GiveUp) -> None:
+async def take_undelivered(
+    delivery: Delivery, outbox: Outbox, refusals: Refusals, give_up: GiveUp, declare_again: Callable[[], None]
+) -> None:
+    """Send it again where it is ours, else move it to the dead letters."""
+    envelope = delivery.envelope
+    if envelope.exchange != COMMANDS_EXCHANGE.name or queue_of_command(envelope.routing_key) is None:
+        await _move_to_dead(delivery, outbox, refusals, give_up)
+        return
+    declare_again()
+    await asyncio.sleep(_BINDING)
+    await outbox.send_again(envelope)
+    log.warning("message.unbound", message_id=envelope.message_id, routing_key=envelope.routing_key)
+    delivery.settle()
+
+
+async def _move_to_dead(delivery: Delivery, outbox: Outbox, refusals: Refusals, give_up: GiveUp) -> None:
     """Answer it as what it is, park it without its secrets, settle it."""
     envelope = delivery.envelope
     death = _last_death(envelope)

@@ -229,6 +229,18 @@ def test_21_whatever_is_deleted_is_declared_and_consumed_again(node: PrivateBrok
     load.account()
 
 
+def test_21_commands_whose_binding_is_gone_are_sent_again(node: PrivateBroker, shop: Workshop, load: Load) -> None:
+    """What the broker could not route for want of our own binding is sent again, not refused."""
+    asked = load.mix(6)
+    with Connection(node.url) as connection:
+        channel = connection.channel()
+        for queue, key in (("ecs.servers", "server.#"), ("ecs.images", "image.#")):
+            channel.queue_unbind(queue, "ecs.commands", key)
+    load.send(*asked)
+    load.account()
+    assert '"event":"message.unbound"' in shop.logs()
+
+
 def test_21_what_is_to_be_parked_waits_for_the_queue_of_the_dead(node: PrivateBroker, load: Load) -> None:
     with Connection(node.url) as connection:
         connection.channel().queue_delete("ecs.dead")
