@@ -4,7 +4,9 @@ import contextlib
 import json
 import os
 import pty
+import pwd
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -253,6 +255,26 @@ def test_what_never_ran_runs_and_what_is_known_is_only_answered(place: Workshop,
     assert all(one["state"] == "sent" and one["arrived_at"] for one in members.values())
     history = json.loads(place.command("journal", "show", unread, "-o", "json").stdout)
     assert history[0]["replays"][0]["operator"] == "night@shift"
+
+
+def test_the_record_holds_the_user_that_the_command_ran_as_whatever_he_calls_himself(place: Workshop) -> None:
+    user, host = pwd.getpwuid(os.getuid()).pw_name, socket.gethostname()
+    with Requester(place.broker_url) as requester:
+        place.worker()
+        for _ in range(2):
+            start_of_nothing(requester, reply_to="ecs.orders")
+        eventually(lambda: requester.depth("ecs.dead") == 2)
+    claims = {"USER": "claimed", "LOGNAME": "claimed", "USERNAME": "claimed", "SUDO_USER": "claimed"}
+    named = place.command("dead", "discard", "--limit", "1", "--yes", "--operator", "boss@office", **claims)
+    unnamed = place.command("dead", "discard", "--limit", "1", "--yes", **claims)
+    assert (named.returncode, unnamed.returncode) == (0, 0), named.stderr + unnamed.stderr
+    sets = dead(place, "replays")
+    assert {one["operator"] for one in sets} == {"boss@office", f"claimed (as {user})@{host}"}
+    for one in (*sets, *dead(place, "replays", sets[0]["batch"])):
+        assert one["real_user"].startswith(user)  # and who logged in, where that was somebody else
+        assert one["real_user"].endswith(f"@{host}")
+        assert "claimed" not in one["real_user"]
+
 
 
 def test_a_replay_that_is_submitted_twice_has_no_second_effect(workshop: Workshop, requester: Requester) -> None:

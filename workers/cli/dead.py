@@ -217,8 +217,8 @@ def _seconds(name: str, value: Any) -> Any:
 def _batches(history: History, limit: int) -> list[dict[str, Any]]:
     return [
         {
-            "batch": one.name, "action": one.action, "operator": one.operator, "begun_at": wire(one.begun_at),
-            "ended_at": wire(one.ended_at), "messages": one.messages, "done": one.done, "left": one.messages - one.done,
+            "batch": one.name, "action": one.action, "operator": one.operator, "real_user": one.real_user,
+            "begun_at": wire(one.begun_at), "ended_at": wire(one.ended_at), "messages": one.messages, "done": one.done, "left": one.messages - one.done,
         }
         for one in history.batches(limit)
     ]  # fmt: skip
@@ -231,8 +231,8 @@ def _members(history: History, batch: str) -> list[dict[str, Any]]:
     return [
         {
             "id": one.message_id, "key": one.name, "operation": one.operation, "code": one.code,
-            "state": one.state.value, "operator": one.operator, "done_at": wire(one.done_at),
-            "arrived_at": wire(one.arrived_at), **_result(requests.get(one.name or "")),
+            "state": one.state.value, "operator": one.operator, "real_user": one.real_user,
+            "done_at": wire(one.done_at), "arrived_at": wire(one.arrived_at), **_result(requests.get(one.name or "")),
         }
         for one in replays
     ]  # fmt: skip

@@ -112,7 +112,8 @@ def record(request: Request, replays: list[Replay]) -> dict[str, Any]:
 def replay_row(replay: Replay) -> dict[str, Any]:
     """What an operator did with a message, as JSON."""
     return {
-        "batch": replay.batch, "action": replay.action, "operator": replay.operator, "id": replay.message_id,
+        "batch": replay.batch, "action": replay.action, "operator": replay.operator, "real_user": replay.real_user,
+        "id": replay.message_id,
         "key": replay.name, "operation": replay.operation, "origin": replay.origin, "code": replay.code,
         "failed_at": replay.failed_at, "state": replay.state.value, "pinned_at": wire(replay.pinned_at),
         "done_at": wire(replay.done_at), "arrived_at": wire(replay.arrived_at),
@@ -171,7 +172,7 @@ def _print_course(page: Page, request: Request) -> None:
 def replay_line(replay: Replay) -> dict[str, Any]:
     return {
         "at": shown(replay.done_at or replay.pinned_at), "what": f"{replay.action}: {replay.state.value}",
-        "by": replay.operator, "batch": replay.batch, "a worker met it": shown(replay.arrived_at),
+        "by": replay.operator, "user": replay.real_user, "batch": replay.batch, "a worker met it": shown(replay.arrived_at),
     }  # fmt: skip
 
 

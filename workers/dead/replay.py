@@ -13,6 +13,7 @@ from time import monotonic
 from uuid import uuid4
 
 from workers.consumer import Delivery
+from workers.dead.hand import real_user
 from workers.dead.parked import identity_of, publication_again
 from workers.dead.reader import Reader
 from workers.identity import hash_of, new_pass
@@ -105,7 +106,7 @@ class Run:
     ) -> None:
         self._url = url
         self._journal = journal
-        self._operator = operator
+        self._operator, self._real_user = operator, real_user()
         self._members = [Member(one, one.state) for one in members]
         self._by_identity: dict[str, list[Member]] = {}
         for member in self._members:
@@ -259,7 +260,13 @@ class Run:
             return
         former = [one.replay.id for one in group]
         for one in group:
-            one.replay = replace(one.replay, id=str(uuid4()), operator=self._operator, state=ReplayState.PINNED)
+            one.replay = replace(
+                one.replay,
+                id=str(uuid4()),
+                operator=self._operator,
+                real_user=self._real_user,
+                state=ReplayState.PINNED,
+            )
         await self._journal.put_in_again(former, [one.replay for one in group])
 
     async def _end(self, group: list[Member], state: ReplayState) -> None:

@@ -96,11 +96,11 @@ class History:
         begun = func.min(columns.pinned_at)
         statement = (
             select(
-                columns.batch, columns.action, columns.operator, begun, func.max(columns.done_at),
-                func.count(), func.count(columns.done_at),
+                columns.batch, columns.action, columns.operator, columns.real_user, begun,
+                func.max(columns.done_at), func.count(), func.count(columns.done_at),
             )
             .where(columns.state != ReplayState.AGAIN)
-            .group_by(columns.batch, columns.action, columns.operator)
+            .group_by(columns.batch, columns.action, columns.operator, columns.real_user)
             .order_by(begun.desc())
         )  # fmt: skip
         with self._reading() as connection:
@@ -218,4 +218,5 @@ def replay_of(row: Any) -> Replay:
         message_id=row.message_id, operation=row.operation, origin=row.origin, code=row.code, failed_at=row.failed_at,
         identity=row.identity, digest=row.digest, tenant=row.tenant,
         state=ReplayState(row.state), pinned_at=row.pinned_at, done_at=row.done_at, arrived_at=row.arrived_at,
+        real_user=row.real_user,
     )  # fmt: skip

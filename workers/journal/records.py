@@ -177,7 +177,8 @@ class Replay:
 
     `selection` stands for the words by which it was chosen, `name` is what `journal show` finds it by, `identity` tells
     the very message, `digest` its content as a request (empty where it is none), `tenant` is the project that the
-    operator named for it, `arrived_at` is when a worker met it again.
+    operator named for it, `arrived_at` is when a worker met it again, `real_user` is the user that the command ran as,
+    whoever `operator` says it was (None in rows that an earlier version wrote).
     """
 
     id: str
@@ -199,6 +200,7 @@ class Replay:
     pinned_at: float
     done_at: float | None = None
     arrived_at: float | None = None
+    real_user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +210,7 @@ class Batch:
     name: str
     action: str
     operator: str
+    real_user: str | None
     begun_at: float
     ended_at: float | None
     messages: int

@@ -67,6 +67,8 @@ replays = Table(
     Column("pinned_at", Float(53), nullable=False),
     Column("done_at", Float(53)),
     Column("arrived_at", Float(53)),
+    # The user that the process ran as; `operator` is what he called himself. None in rows of before there was one.
+    Column("real_user", String(255)),
 )
 Index("replays_batch", replays.c.batch, replays.c.position)
 Index("replays_name", replays.c.name)
