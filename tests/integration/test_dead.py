@@ -276,7 +276,6 @@ def test_the_record_holds_the_user_that_the_command_ran_as_whatever_he_calls_him
         assert "claimed" not in one["real_user"]
 
 
-
 def test_a_replay_that_is_submitted_twice_has_no_second_effect(workshop: Workshop, requester: Requester) -> None:
     """Fault 58: the command was killed between the publishing and the ack, and is run again."""
     tenant = workshop.tenant()

@@ -218,7 +218,8 @@ def _batches(history: History, limit: int) -> list[dict[str, Any]]:
     return [
         {
             "batch": one.name, "action": one.action, "operator": one.operator, "real_user": one.real_user,
-            "begun_at": wire(one.begun_at), "ended_at": wire(one.ended_at), "messages": one.messages, "done": one.done, "left": one.messages - one.done,
+            "begun_at": wire(one.begun_at), "ended_at": wire(one.ended_at), "messages": one.messages,
+            "done": one.done, "left": one.messages - one.done,
         }
         for one in history.batches(limit)
     ]  # fmt: skip

@@ -172,7 +172,8 @@ def _print_course(page: Page, request: Request) -> None:
 def replay_line(replay: Replay) -> dict[str, Any]:
     return {
         "at": shown(replay.done_at or replay.pinned_at), "what": f"{replay.action}: {replay.state.value}",
-        "by": replay.operator, "user": replay.real_user, "batch": replay.batch, "a worker met it": shown(replay.arrived_at),
+        "by": replay.operator, "user": replay.real_user, "batch": replay.batch,
+        "a worker met it": shown(replay.arrived_at),
     }  # fmt: skip
 
 
