@@ -52,6 +52,14 @@ def carried_out(requester: Requester, order: dict[str, Any], **options: Any) -> 
     return ended(requester, publish(requester, order, **options))
 
 
+def planned(requester: Requester, order: dict[str, Any]) -> dict[str, Any]:
+    """What `order.plan` says of an order."""
+    result = requester.result_of(requester.command("order.plan", order=order))
+    assert result.body["code"] == 200, result.body
+    found: dict[str, Any] = result.body["data"]
+    return found
+
+
 def product_of(result: Heard, number: int = 0) -> dict[str, Any]:
     """What the result says of one product."""
     found: dict[str, Any] = result.body["data"]["productSetList"][0]["productList"][number]

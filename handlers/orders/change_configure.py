@@ -12,14 +12,14 @@ from handlers.orders import steps
 from handlers.orders.acts import server_now, write_fee_data
 from handlers.orders.course import Course
 from handlers.orders.deeds import Deed
-from handlers.orders.fee_data import ORDER_ID, STATUS_TIME
+from handlers.orders.fee_data import ORDER_ID, STATUS_TIME, written
 from handlers.orders.newest import SUPERSEDED, refuse_superseded, time_of
 from handlers.orders.pictures import as_it_is, take_picture
 from handlers.orders.plan import Change, plan_changes
 from handlers.orders.undertaking import Outcomes, all_of, all_undone, carry_out
 from handlers.servers import CHARGE_TYPE, find_server
 from messages.order_results import ProductOutcome
-from messages.orders import TIME_FORM, ChangeConfigure
+from messages.orders import ChangeConfigure
 from messages.orders.change_configure import ChangedProduct
 from messages.results import Result
 from messages.status import OrderStatus
@@ -95,7 +95,7 @@ class Changing:
         if bill_type is not None:
             metadata[CHARGE_TYPE] = bill_type
         if time is not None:
-            metadata[STATUS_TIME] = time.strftime(TIME_FORM)
+            metadata[STATUS_TIME] = written(time)
         return metadata
 
     @property

@@ -1,7 +1,9 @@
 """Fee data: what a server's metadata say of how it is paid for (contract 4)."""
 
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 
+from handlers.compute import Server
+from handlers.orders.undertaking import failed
 from handlers.servers import CHARGE_TYPE
 from messages.orders import TIME_FORM, read_time
 
@@ -13,10 +15,34 @@ STATUS_TIME = "status_time"
 FEE_ITEMS = (CHARGE_TYPE, "start_fee_time", NEXT_FEE_TIME, "purchase_time", ORDER_ID)
 
 
-def local_time(text: str | None, zone: tzinfo) -> datetime | None:
-    """A time of the billing time zone; None where there is none that could be read."""
-    found = read_time(text)
-    return found.replace(tzinfo=zone) if found is not None else None
+def fee_time(server: Server, item: str, zone: tzinfo) -> datetime | None:
+    """The time that an item of a server's fee data says, in the billing time zone; None where there is no item.
+
+    `Refused` (`fee_data`) where it cannot be read: reckoned without it, a paid term would be lost.
+    """
+    text = server.metadata.get(item, "")
+    if not text.strip():
+        return None
+    found = local_time(read_time(text), zone)
+    if found is None:
+        raise failed("fee_data", f"{item} of server {server.id} cannot be read: {text!r}")
+    return found
+
+
+def local_time(found: datetime | None, zone: tzinfo) -> datetime | None:
+    """A time in the billing time zone, which is its own where it has none; None where no calendar has it there.
+
+    Of the two readings of an hour that the clocks skip or repeat the later one: what is paid for is not cut short.
+    """
+    if found is None:
+        return None
+    if found.tzinfo is not None:
+        try:
+            return found.astimezone(zone)
+        except OverflowError:
+            return None
+    readings = [found.replace(tzinfo=zone, fold=fold) for fold in (0, 1)]
+    return min(readings, key=lambda one: one.utcoffset() or timedelta())
 
 
 def written(time: datetime) -> str:

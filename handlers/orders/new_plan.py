@@ -13,7 +13,7 @@ from handlers.errors import NotFound
 from handlers.images import Image, get_image
 from handlers.networks import Thing
 from handlers.orders.deeds import Deed
-from handlers.orders.fee_data import written
+from handlers.orders.fee_data import local_time, written
 from handlers.orders.ordered import check_size, ordered_flavor, within
 from messages.errors import wrong
 from messages.fields import uuid_of
@@ -103,8 +103,8 @@ def creation_deeds(server: NewServer, creation: Creation) -> list[Deed]:
 
 def _paid_at(order: NewServers, context: Context) -> str:
     """When the billing system says that it was paid; now, where it says nothing that could be read."""
-    told, policy = order.heading.status_time, context.policy
-    return written(told.replace(tzinfo=policy.billing_zone) if told is not None else policy.billing_now())
+    policy = context.policy
+    return written(local_time(order.heading.status_time, policy.billing_zone) or policy.billing_now())
 
 
 def _servers(order: NewServers, models: Sequence[_Model]) -> Iterator[NewServer]:

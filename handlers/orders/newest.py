@@ -4,22 +4,22 @@ from datetime import datetime
 
 from handlers.compute import Server
 from handlers.context import Context
-from handlers.orders.fee_data import STATUS_TIME
+from handlers.orders.fee_data import STATUS_TIME, fee_time, local_time
 from handlers.orders.undertaking import failed
-from messages.orders import ChangeConfigure, read_time
+from messages.orders import ChangeConfigure
 
 SUPERSEDED = "superseded"
 
 
 def refuse_superseded(order: ChangeConfigure, server: Server, context: Context) -> None:
     """`Refused` where an order of a later statusTime has been carried out on the server; one without has none later."""
-    own, last = time_of(order, context), read_time(server.metadata.get(STATUS_TIME))
+    own, last = time_of(order, context), fee_time(server, STATUS_TIME, context.policy.billing_zone)
     if own is not None and last is not None and own < last:
         raise failed(SUPERSEDED, f"an order of {last} has been carried out on {server.id}, this one is of {own}")
 
 
 def time_of(order: ChangeConfigure, context: Context) -> datetime | None:
     """When it was paid, by the billing system's clock. The future counts as now: it would shut out whatever comes."""
-    now = context.policy.billing_now().replace(tzinfo=None, microsecond=0)
-    paid = order.heading.status_time
+    now = context.policy.billing_now().replace(microsecond=0)
+    paid = local_time(order.heading.status_time, context.policy.billing_zone)
     return min(paid, now) if paid is not None else None

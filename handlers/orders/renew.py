@@ -13,7 +13,7 @@ from handlers.context import Context
 from handlers.orders.acts import change_metadata, declare
 from handlers.orders.course import Course
 from handlers.orders.deeds import Deed
-from handlers.orders.fee_data import NEXT_FEE_TIME, local_time, written
+from handlers.orders.fee_data import NEXT_FEE_TIME, fee_time, local_time, written
 from handlers.orders.instances import idle_server
 from handlers.orders.pictures import Picture, as_it_is, take_picture
 from handlers.orders.soft_down_mark import STOPPED, is_marked, mark, unmark
@@ -24,7 +24,7 @@ from handlers.servers import find_server, judge_state
 from messages.commands import Power
 from messages.errors import Transient, wrong
 from messages.order_results import ProductOutcome
-from messages.orders import InstanceProduct, Renew
+from messages.orders import InstanceProduct, Renew, read_time
 from messages.results import Result
 from messages.status import OrderStatus
 
@@ -81,7 +81,7 @@ class Renewing:
 
     def recall(self, plan: Any) -> None:
         # The term begins when it was first planned, however long ago that is.
-        self._now = local_time(plan["now"], self.context.policy.billing_zone) or self._now
+        self._now = local_time(read_time(plan["now"]), self.context.policy.billing_zone) or self._now
         self._renewals = {one["server_id"]: Renewal(**one) for one in plan["renewals"]}
 
     async def do(self) -> None:
@@ -125,7 +125,8 @@ class Renewing:
         )
 
     def _until(self, server: Server) -> str:
-        begin = _later(local_time(server.metadata.get(NEXT_FEE_TIME), self.context.policy.billing_zone), self._now)
+        with self.context.checks.of("feeData", server.id):
+            begin = _later(fee_time(server, NEXT_FEE_TIME, self.context.policy.billing_zone), self._now)
         with self.context.checks.of("duration", server.id):
             try:
                 return written(self.order.term.after(begin))
@@ -221,7 +222,8 @@ async def _judged(server: Server, context: Context) -> None:
 
 
 def _later(one: datetime | None, other: datetime) -> datetime:
-    return max(one, other) if one is not None else other
+    # By the instant: two times of one zone are compared by what the clocks show, which repeats itself.
+    return max(one, other, key=datetime.timestamp) if one is not None else other
 
 
 def _effect(server_id: str) -> str:

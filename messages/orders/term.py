@@ -64,4 +64,5 @@ def _months_later(begin: datetime, months: int) -> datetime:
     year, month = divmod(begin.year * 12 + begin.month - 1 + months, 12)
     last = calendar.monthrange(year, month + 1)[1]
     at_the_end = begin.day == calendar.monthrange(begin.year, begin.month)[1]
-    return begin.replace(year=year, month=month + 1, day=last if at_the_end else min(begin.day, last))
+    # Which of two equal hours it was says nothing of another day.
+    return begin.replace(year=year, month=month + 1, day=last if at_the_end else min(begin.day, last), fold=0)

@@ -1,12 +1,13 @@
 """What changeConfigure changes and what it refuses, on the simulated cloud and on the real one."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from sandbox.requester import Requester
 from tests.new_orders import quota
-from tests.orders import carried_out, paid, product_of, reported
+from tests.orders import carried_out, paid, planned, product_of, reported
 from tests.tenant import Tenant
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -21,6 +22,14 @@ def change(server_id: str, *items: Item, **fields: Any) -> dict[str, Any]:
         for item in items
     ]
     return order
+
+
+@pytest.fixture(scope="module")
+def lasting(cloud: Any) -> Iterator[tuple[Tenant, str]]:
+    """A tenant with a server that the tests leave as it is but for its metadata."""
+    tenant = Tenant(cloud.clouds_yaml, "tenant-a")
+    yield tenant, tenant.make_server(disk=10)
+    tenant.close()
 
 
 def sizes(tenant: Tenant, server_id: str) -> list[tuple[str, int]]:
@@ -83,6 +92,36 @@ def test_an_order_that_comes_late_does_not_undo_a_newer_one(requester: Requester
         same = change(server_id, ("std_2C4G", "S1.medium.2"), statusTime=time)
         assert reported(carried_out(requester, same)[0]) == (200, "success", False)
     assert tenant.server(server_id)["metadata"]["status_time"] == "2019-05-08 17:00:00"
+
+
+@pytest.mark.parametrize(
+    "older", ["2019-05-08 16:59:59.0", "2019-05-08T08:59:59Z", "2019-05-08 16:59", "2019-05-08T16:59:59.999+0800"]
+)
+def test_an_order_that_comes_late_is_known_however_its_time_is_written(
+    requester: Requester, lasting: tuple[Tenant, str], older: str
+) -> None:
+    tenant, server_id = lasting
+    newer = change(server_id, ("sys_EBS_SATA", "10"), statusTime="2019-05-08T09:00:00.000Z")
+    assert reported(carried_out(requester, newer)[0]) == (200, "success", False)
+    assert tenant.server(server_id)["metadata"]["status_time"] == "2019-05-08 17:00:00"
+    late = change(server_id, ("sys_EBS_SATA", "11"), statusTime=older)
+    assert planned(requester, late)["reason"] == "superseded"
+    result, _ = carried_out(requester, late)
+    assert result.body["data"]["reason"] == "superseded"
+
+
+def test_an_order_is_refused_where_it_cannot_be_read_when_the_last_was_paid(
+    requester: Requester, tenant: Tenant
+) -> None:
+    server_id = tenant.make_server(disk=10)
+    tenant.set_metadata(server_id, status_time="the day before")
+    before = tenant.server(server_id)
+    order = change(server_id, ("std_2C4G", "S1.medium.2"))
+    assert planned(requester, order)["reason"] == "fee_data"
+    result, _ = carried_out(requester, order)
+    assert reported(result) == ("101.001040", "fail", False)
+    assert result.body["data"]["reason"] == "fee_data"
+    assert tenant.server(server_id) == before
 
 
 def test_a_status_time_in_the_future_shuts_nobody_out(requester: Requester, tenant: Tenant) -> None:

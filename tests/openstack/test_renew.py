@@ -1,5 +1,6 @@
 """Paid renewals from message to message, on the simulated cloud and on the real one."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -7,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from sandbox.requester import Requester
-from tests.orders import carried_out, paid, product_of, publish, reported
+from tests.orders import carried_out, paid, planned, product_of, publish, reported
 from tests.tenant import Tenant
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
@@ -44,10 +45,53 @@ def test_the_date_moves_on_from_where_it_was_and_nothing_else_changes(requester:
     assert len(product["requestIds"]) == 1
 
 
-@pytest.mark.parametrize("old", [None, "2019-05-08 16:53:27", "soon"])
-def test_a_date_that_is_past_or_missing_or_unreadable_counts_as_now(
-    requester: Requester, tenant: Tenant, old: str | None
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("2097-05-08 16:53:27.0", "2097-06-08 16:53:27"),
+        ("2097-05-08 16:53", "2097-06-08 16:53:00"),
+        ("2097-05-08T08:53:27Z", "2097-06-08 16:53:27"),
+        ("2097-05-31T23:30:00.5+0800", "2097-06-30 23:30:00"),
+    ],
+)
+def test_a_date_is_read_as_people_and_programs_write_it(
+    requester: Requester, lasting: tuple[Tenant, str], old: str, new: str
 ) -> None:
+    tenant, server_id = lasting
+    tenant.set_metadata(server_id, next_fee_time=old)
+    result, _ = carried_out(requester, renewal(server_id))
+    assert reported(result) == (200, "success", True)
+    assert until(tenant, server_id) == new
+    assert product_of(result)["before"]["feeData"]["next_fee_time"] == old
+
+
+@pytest.mark.parametrize("old", ["soon", "2097-02-30 16:53:27", "2097-05-08"])
+def test_a_date_that_cannot_be_read_ends_the_order_before_anything_is_touched(
+    requester: Requester, lasting: tuple[Tenant, str], old: str
+) -> None:
+    tenant, server_id = lasting
+    tenant.set_metadata(server_id, next_fee_time=old)
+    before = tenant.server(server_id)
+    order = renewal(server_id)
+    plan = planned(requester, order)
+    assert (plan["verdict"], plan["reason"]) == ("refused", "fee_data")
+    result, statuses = carried_out(requester, order)
+    assert reported(result) == ("101.001040", "fail", False)
+    assert result.body["data"]["reason"] == "fee_data"
+    assert statuses == ["accepted", "validating", "failed"]
+    assert tenant.server(server_id) == before
+
+
+@pytest.fixture(scope="module")
+def lasting(cloud: Any) -> Iterator[tuple[Tenant, str]]:
+    """A tenant with a server whose date the tests set."""
+    tenant = Tenant(cloud.clouds_yaml, "tenant-a")
+    yield tenant, tenant.make_server(disk=None)
+    tenant.close()
+
+
+@pytest.mark.parametrize("old", [None, "2019-05-08 16:53:27", " "])
+def test_a_date_that_is_past_or_missing_counts_as_now(requester: Requester, tenant: Tenant, old: str | None) -> None:
     server_id = tenant.make_server(disk=None)
     if old is not None:
         tenant.set_metadata(server_id, next_fee_time=old)
