@@ -19,15 +19,24 @@ METADATA_STATES = frozenset({"ACTIVE", "SHUTOFF", "PAUSED", "SUSPENDED"})
 _SECOND = 19
 
 
+#: Name, vcpus, RAM in MiB, root disk in GiB. A flavor that was deleted and made anew under its old name is another one.
+FlavorContent = tuple[str, int, int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Flavor:
-    """A size: RAM in MiB, root disk in GiB (0: as large as the image)."""
+    """A flavor: RAM in MiB, root disk in GiB (0: as large as the image). Of a server's own the id is not known."""
 
     id: str
     name: str
     vcpus: int
     ram: int
     disk: int
+
+    @property
+    def content(self) -> "FlavorContent":
+        """By which a flavor is known again."""
+        return self.name, self.vcpus, self.ram, self.disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,11 @@ class Server:
     fault: str | None = None
     #: All that Nova says, for views; two servers are not told apart by it.
     body: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def flavor(self) -> FlavorContent:
+        """The flavor that it has."""
+        return self.flavor_name, self.vcpus, self.ram, self.disk
 
     @property
     def busy(self) -> bool:

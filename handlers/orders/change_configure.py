@@ -15,7 +15,7 @@ from handlers.orders.deeds import Deed
 from handlers.orders.fee_data import ORDER_ID, STATUS_TIME, written
 from handlers.orders.newest import SUPERSEDED, refuse_superseded, time_of
 from handlers.orders.pictures import as_it_is, take_picture
-from handlers.orders.plan import Change, plan_changes
+from handlers.orders.plan import Change, has_flavor, plan_changes
 from handlers.orders.undertaking import Outcomes, all_of, all_undone, carry_out
 from handlers.servers import CHARGE_TYPE, find_server
 from messages.order_results import ProductOutcome
@@ -23,6 +23,9 @@ from messages.orders import ChangeConfigure
 from messages.orders.change_configure import ChangedProduct
 from messages.results import Result
 from messages.status import OrderStatus
+
+#: A flavor that has its name from another.
+_FLAVOR = "{} ({} vCPU, {} MiB, {} GiB)"
 
 
 async def change_configuration(order: ChangeConfigure, context: Context) -> Result:
@@ -66,16 +69,13 @@ class Changing:
     def deeds(self) -> list[Deed]:
         resizing, fees = [change for change in self._changes if change.resizes], self._fee_data()
         return [
-            *(Deed("resize", one.server_id, one.flavor_before, one.flavor_after) for one in resizing),
+            *(Deed("resize", one.server_id, *_flavors(one)) for one in resizing),
             *(
                 Deed("extend", one.server_id, growth.before, growth.after, can_be_undone=False, target=growth.volume_id)
                 for one in self._changes
                 for growth in one.growths
             ),
-            *(
-                Deed("confirm", one.server_id, one.flavor_before, one.flavor_after, can_be_undone=False)
-                for one in resizing
-            ),
+            *(Deed("confirm", one.server_id, *_flavors(one), can_be_undone=False) for one in resizing),
             *(Deed("feeData", one.server_id, _of(one, fees), fees) for one in self._changes),
         ]
 
@@ -145,7 +145,7 @@ class Changing:
         )  # fmt: skip
         if server is None:
             return outcome
-        resized = server.flavor_name != change.flavor_before or (change.resizes and server.status != change.status)
+        resized = not has_flavor(server, change.flavor_before) or (change.resizes and server.status != change.status)
         grown = [await _has_grown(growth.volume_id, growth.before, context) for growth in change.growths]
         after = await take_picture(server, context)
         return replace(outcome, status=server.status, changed=resized or any(grown), after=after)
@@ -156,6 +156,16 @@ class Changing:
 
     async def untouched(self) -> Outcomes:
         return [await asyncio.gather(*(as_it_is(product, self.context) for product in self.order.products))]
+
+
+def _flavors(change: Change) -> tuple[str, str]:
+    """Name the flavors before and after; with what is in them, where they have one name."""
+    flavors = change.flavor_before, change.flavor_after
+    names = [one if isinstance(one, str) else one[0] for one in flavors]
+    if names[0] != names[1]:
+        return names[0], names[1]
+    before, after = (one if isinstance(one, str) else _FLAVOR.format(*one) for one in flavors)
+    return before, after
 
 
 def _of(change: Change, items: Mapping[str, str]) -> dict[str, str | None]:

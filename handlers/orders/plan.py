@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from handlers.compute import AT_REST, Flavor, Server, get_limits, list_flavors
+from handlers.compute import AT_REST, Flavor, FlavorContent, Server, get_limits, list_flavors
 from handlers.context import Context
 from handlers.disks import image_of, system_and_data
 from handlers.orders.instances import idle_server
@@ -31,14 +31,17 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What becomes of one server. `flavor_id` is None where the flavor stays."""
+    """What becomes of one server. `flavor_id` is None where the flavor stays.
+
+    Of a plan that an earlier version has made only the flavors' names are known.
+    """
 
     server_id: str
     status: str
     updated: str
-    flavor_before: str
+    flavor_before: FlavorContent | str
     flavor_id: str | None
-    flavor_after: str
+    flavor_after: FlavorContent | str
     before: Picture
     growths: tuple[Growth, ...]
 
@@ -59,7 +62,14 @@ class Change:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "Change":
         """The change that the journal kept."""
-        return cls(**{**record, "growths": tuple(Growth(**growth) for growth in record["growths"])})
+        flavors = {name: record[name] for name in ("flavor_before", "flavor_after")}
+        known = {name: one if isinstance(one, str) else tuple(one) for name, one in flavors.items()}
+        return cls(**{**record, **known, "growths": tuple(Growth(**growth) for growth in record["growths"])})
+
+
+def has_flavor(server: Server, flavor: FlavorContent | str) -> bool:
+    """Compare a server's flavor by its content: an equal name may be another flavor's, made anew."""
+    return flavor in (server.flavor, server.flavor_name)
 
 
 async def plan_changes(order: ChangeConfigure, context: Context) -> list[Change]:
@@ -112,9 +122,9 @@ async def _draft(
         server_id=server.id,
         status=server.status,
         updated=server.updated,
-        flavor_before=server.flavor_name,
-        flavor_id=ordered.id if ordered and ordered.name != server.flavor_name else None,
-        flavor_after=flavor.name,
+        flavor_before=server.flavor,
+        flavor_id=ordered.id if ordered and ordered.content != server.flavor else None,
+        flavor_after=flavor.content,
         before=picture_of(server, volumes),
         growths=tuple(growths),
     )

@@ -8,7 +8,7 @@ from handlers.compute import AT_REST, ERROR, Server
 from handlers.context import Context
 from handlers.orders.acts import declare, follow_server, follow_volume, logged, logged_action, once, server_now
 from handlers.orders.course import Course
-from handlers.orders.plan import Change, Growth
+from handlers.orders.plan import Change, Growth, has_flavor
 from handlers.orders.undertaking import failed
 from messages.errors import Refused
 
@@ -36,7 +36,7 @@ async def resize(change: Change, context: Context, course: Course) -> None:
 
 async def _verify(server: Server, change: Change, effect: str, context: Context) -> None:
     """A status proves nothing: a resize that found no host is ACTIVE, too. Flavor and action log do."""
-    right = server.flavor_name == change.flavor_after and server.status in (_VERIFY, *AT_REST)
+    right = has_flavor(server, change.flavor_after) and server.status in (_VERIFY, *AT_REST)
     action = await logged_action(server.id, context.effects.request_id(effect), context, until_ended=not right)
     if action is not None and action.failed:
         raise failed("no_host" if action.detail in _SCHEDULING else "resize_failed", f"event {action.detail} failed")
@@ -68,7 +68,7 @@ async def confirm(change: Change, context: Context, course: Course) -> None:
         return
     effect = f"confirm:{change.server_id}"
     server = await server_now(change.server_id, context)
-    if server.status in AT_REST and server.flavor_name == change.flavor_after and not context.effects.begun(effect):
+    if server.status in AT_REST and has_flavor(server, change.flavor_after) and not context.effects.begun(effect):
         return  # the cloud confirms by itself
     try:
         await once(
@@ -79,13 +79,13 @@ async def confirm(change: Change, context: Context, course: Course) -> None:
     except Refused:
         # The cloud's own confirmation may have been quicker.
         server = await server_now(change.server_id, context)
-        if server.status not in AT_REST or server.flavor_name != change.flavor_after:
+        if server.status not in AT_REST or not has_flavor(server, change.flavor_after):
             raise
     # Nova confirms without setting a task: only the status tells when it has.
     done = await follow_server(
         change.server_id, effect, context, course, lambda server: not server.busy and server.status != _VERIFY
     )
-    if done.status not in AT_REST or done.flavor_name != change.flavor_after:
+    if done.status not in AT_REST or not has_flavor(done, change.flavor_after):
         raise failed("confirm_failed", f"the server is {done.status} with flavor {done.flavor_name}")
 
 

@@ -74,6 +74,8 @@ class Nova:
             Route("/v2.1/servers/{server_id}/os-interface", self.attach_port, methods=["POST"]),
             Route("/v2.1/flavors/detail", self.flavors),
             Route("/v2.1/flavors", self.flavors),
+            Route("/v2.1/flavors", self.add_flavor, methods=["POST"]),
+            Route("/v2.1/flavors/{flavor_id}", self.remove_flavor, methods=["DELETE"]),
             Route("/v2.1/limits", self.limits),
         ]
 
@@ -230,6 +232,25 @@ class Nova:
     async def flavors(self, request: Request) -> Response:
         caller(request)
         return _answer({"flavors": [_flavor(one) for one in self._world.flavors.values()]})
+
+    async def add_flavor(self, request: Request) -> Response:
+        if not caller(request).is_admin:
+            raise ApiError(403, "Policy doesn't allow os_compute_api:os-flavor-manage:create to be performed.")
+        wanted = (await body_of(request))["flavor"]
+        if any(one.name == wanted["name"] for one in self._world.flavors.values()):
+            raise ApiError(409, f"Flavor with name {wanted['name']} already exists.")
+        flavor = Flavor(new_id(), wanted["name"], wanted["vcpus"], wanted["ram"], wanted["disk"])
+        self._world.flavors[flavor.id] = flavor
+        return _answer({"flavor": _flavor(flavor)})
+
+    async def remove_flavor(self, request: Request) -> Response:
+        if not caller(request).is_admin:
+            raise ApiError(403, "Policy doesn't allow os_compute_api:os-flavor-manage:delete to be performed.")
+        # Servers keep what they have of it.
+        flavor_id = request.path_params["flavor_id"]
+        if self._world.flavors.pop(flavor_id, None) is None:
+            raise ApiError(404, f"Flavor {flavor_id} could not be found.")
+        return Response(status_code=202)
 
     async def limits(self, request: Request) -> Response:
         project = caller(request).project
