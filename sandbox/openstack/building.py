@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sandbox.openstack import quotas
+from sandbox.openstack import quotas, snapshots
 from sandbox.openstack.state import Action, Flavor, Server, Volume, World, new_id
 from sandbox.openstack.wire import ApiError, Caller
 
@@ -173,7 +173,7 @@ async def _delete(world: World, server: Server) -> None:
     for volume in server.volumes:
         volume.server_id = None
         volume.become("available")
-        if volume.goes_with_server:
+        if volume.goes_with_server and not snapshots.of_volume(world, volume):
             world.volumes.pop(volume.id, None)
     _let_go_of_ports(world, server)
     # It can be seen a moment longer.

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox.openstack import quotas
-from sandbox.openstack.state import Volume, World, new_id, stamp
+from sandbox.openstack import quotas, snapshots
+from sandbox.openstack.state import Image, Snapshot, Volume, World, new_id, stamp
 from sandbox.openstack.wire import ApiError, Caller, body_of, caller, links, page_of, root_of
 
 _GROWABLE = ("available", "in-use")
@@ -34,6 +34,11 @@ class Cinder:
             Route("/v3/volumes/{volume_id}", self.show),
             Route("/v3/volumes/{volume_id}", self.delete, methods=["DELETE"]),
             Route("/v3/volumes/{volume_id}/action", self.act, methods=["POST"]),
+            Route("/v3/snapshots/detail", self.list_snapshots),
+            Route("/v3/snapshots", self.list_snapshots),
+            Route("/v3/snapshots", self.create_snapshot, methods=["POST"]),
+            Route("/v3/snapshots/{snapshot_id}", self.show_snapshot),
+            Route("/v3/snapshots/{snapshot_id}", self.delete_snapshot, methods=["DELETE"]),
             Route("/v3/limits", self.limits),
             Route("/v3/types", self.types),
             Route("/v3/os-quota-sets/{project_id}", self.quotas),
@@ -71,18 +76,33 @@ class Cinder:
         image = self._world.images.get(wanted.get("imageRef") or "")
         if image is None and wanted.get("imageRef"):
             raise ApiError(400, "Invalid image identifier or unable to access requested image.")
+        snapshot = snapshots.source_of(self._world, wanted, image)
+        if snapshot is not None:
+            snapshots.check_source(snapshot, size)
+            image = snapshot.volume.image
+        elif image is not None:
+            _check_image(image, size)
         quotas.check_volumes(self._world, project, kind, size, size, new=True)
         volume = Volume(
-            new_id(), wanted.get("name") or "", project, size, kind, datetime.now(UTC), status="creating", image=image,
+            new_id(),
+            wanted.get("name") or "",
+            project,
+            size,
+            kind,
+            datetime.now(UTC),
+            status="creating",
+            image=image,
             metadata=dict(wanted.get("metadata") or {}),
-        )  # fmt: skip
+            snapshot_id=snapshot.id if snapshot is not None else None,
+        )
         self._world.volumes[volume.id] = volume
         self._world.run(_make(self._world, volume))
         return JSONResponse({"volume": shown(volume)}, 202)
 
     async def delete(self, request: Request) -> Response:
         volume = _volume(self._world, request)
-        if volume.server_id is not None or volume.status not in _DELETABLE:
+        kept = volume.server_id is not None or snapshots.of_volume(self._world, volume)
+        if kept or volume.status not in _DELETABLE:
             raise ApiError(
                 400,
                 "Invalid volume: Volume status must be available or error or error_restoring or error_extending or "
@@ -103,6 +123,39 @@ class Cinder:
         else:
             raise ApiError(400, f"There is no such action: {next(iter(action), '')}.")
         return Response(status_code=202)
+
+    async def list_snapshots(self, request: Request) -> Response:
+        project, of = caller(request).project, request.query_params.get("volume_id")
+        newest_first = sorted(self._world.snapshots.values(), key=lambda one: one.created, reverse=True)
+        found = [
+            snapshots.shown(one)
+            for one in newest_first
+            if one.volume.project is project and of in (None, one.volume.id)
+        ]
+        page, marker = page_of(found, request)
+        body: dict[str, Any] = {"snapshots": page}
+        return JSONResponse(body | ({"snapshots_links": links(marker, request)} if marker else {}))
+
+    async def create_snapshot(self, request: Request) -> Response:
+        wanted = (await body_of(request)).get("snapshot", {})
+        volume = self._world.volumes.get(wanted.get("volume_id", ""))
+        if volume is None or volume.project is not caller(request).project:
+            raise ApiError(404, f"Volume {wanted.get('volume_id')} could not be found.")
+        made = snapshots.take(self._world, volume, wanted.get("name") or "")
+        return JSONResponse({"snapshot": snapshots.shown(made)}, 202)
+
+    async def show_snapshot(self, request: Request) -> Response:
+        return JSONResponse({"snapshot": snapshots.shown(self._snapshot(request))})
+
+    async def delete_snapshot(self, request: Request) -> Response:
+        del self._world.snapshots[self._snapshot(request).id]
+        return Response(status_code=202)
+
+    def _snapshot(self, request: Request) -> Snapshot:
+        found, who = self._world.snapshots.get(request.path_params["snapshot_id"]), caller(request)
+        if found is None or not (found.volume.project is who.project or who.is_admin):
+            raise ApiError(404, f"Snapshot {request.path_params['snapshot_id']} could not be found.")
+        return found
 
     async def limits(self, request: Request) -> Response:
         project = caller(request).project
@@ -140,11 +193,18 @@ def shown(volume: Volume) -> dict[str, Any]:
         "id": volume.id, "name": volume.name, "status": volume.status, "size": volume.size,
         "volume_type": volume.type, "bootable": "true" if volume.bootable else "false", "attachments": attachments,
         "created_at": stamp(volume.created, "micro"), "metadata": volume.metadata, "multiattach": False,
-        "encrypted": False,
+        "encrypted": False, "snapshot_id": volume.snapshot_id,
         "updated_at": stamp(volume.changed, "micro") if volume.changed else None, "description": None,
     }  # fmt: skip
     if volume.image is not None:
-        body["volume_image_metadata"] = {"image_id": volume.image.id, "image_name": volume.image.name}
+        body["volume_image_metadata"] = {
+            **volume.image.properties,
+            "image_id": volume.image.id,
+            "image_name": volume.image.name,
+            "min_disk": str(volume.image.min_disk),
+            "min_ram": str(volume.image.min_ram),
+            "size": str(volume.image.size),
+        }
     return body
 
 
@@ -178,10 +238,25 @@ async def _extend(world: World, volume: Volume, before: str, size: int) -> None:
             pass
 
 
+def _check_image(image: Image, size: int) -> None:
+    """`ApiError` where no volume of so many GiB can be made of an image; in Cinder's words."""
+    wrong = None
+    if image.status != "active":
+        wrong = f"Image {image.id} is not active."
+    elif (needed := -(-image.size // 1024**3)) > size:
+        wrong = f"Size of specified image {needed}GB is larger than volume size {size}GB."
+    elif size < image.min_disk:
+        wrong = f"Volume size {size}GB cannot be smaller than the image minDisk size {image.min_disk}GB."
+    if wrong is not None:
+        raise ApiError(400, f"Invalid input received: {wrong}")
+
+
 async def _make(world: World, volume: Volume) -> None:
     """The double's own words: what is made from an image is a clone of it."""
     await world.lasts(0.3)
     point = "volume.clone_image" if volume.image is not None else "volume.create_volume"
+    if volume.snapshot_id is not None:
+        point = "volume.create_volume_from_snapshot"
     failed = await world.faults.strike(point, f"{volume.id} {volume.name}")
     volume.bootable = volume.image is not None and failed is None
     volume.become("error" if failed else "available")

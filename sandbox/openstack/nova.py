@@ -13,7 +13,7 @@ from starlette.routing import Route
 from sandbox.openstack import quotas
 from sandbox.openstack.building import ZONE, attach_port, attach_volume, begin_deletion, new_server
 from sandbox.openstack.nova_actions import ServerActions
-from sandbox.openstack.snapshots import begin_snapshot
+from sandbox.openstack.server_images import begin_image
 from sandbox.openstack.state import Action, Flavor, Server, World, new_id, stamp
 from sandbox.openstack.wire import ApiError, Caller, body_of, caller, links, page_of, request_id, root_of
 
@@ -140,7 +140,7 @@ class Nova:
     async def act(self, request: Request) -> Response:
         body, server = await body_of(request), _server(self._world, request)
         if "createImage" in body:
-            image_id = begin_snapshot(self._world, server, body["createImage"], caller(request), request_id(request))
+            image_id = begin_image(self._world, server, body["createImage"], caller(request), request_id(request))
             return _answer({"image_id": image_id}, 202)
         return Response(status_code=self._actions.act(server, body, caller(request), request_id(request)))
 

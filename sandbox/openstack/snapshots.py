@@ -1,42 +1,99 @@
-"""createImage: what Nova and Glance do together."""
+"""Snapshots of volumes, and volumes that are made from them."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
-from sandbox.openstack.state import Action, Image, Server, World, new_id
-from sandbox.openstack.wire import ApiError, Caller
-
-_STATES = ("active", "stopped", "paused", "suspended")
+from sandbox.openstack.state import Image, Snapshot, Volume, World, new_id, stamp
+from sandbox.openstack.wire import ApiError
 
 
-def begin_snapshot(world: World, server: Server, wanted: dict[str, Any], who: Caller, request_id: str) -> str:
-    """The id of the image, which Glance knows of from now on."""
-    if server.vm_state not in _STATES or server.task_state is not None:
-        state = f"task_state {server.task_state}" if server.task_state else f"vm_state {server.vm_state}"
-        raise ApiError(409, f"Cannot 'createImage' instance {server.id} while it is in {state}")
-    base = server.image or next((one.image for one in server.volumes if one.bootable), None)
-    properties = {
-        **(base.properties if base else {}), "base_image_ref": base.id if base else "", "instance_uuid": server.id,
-        "user_id": who.user.id, "image_type": "snapshot", **(wanted.get("metadata") or {}),
-    }  # fmt: skip
-    image = Image(
-        new_id(), wanted["name"], server.project.id, datetime.now(UTC), properties, status="queued",
-        visibility="private", size=65536, min_disk=server.flavor.disk,
-    )  # fmt: skip
-    world.images[image.id] = image
-    action = server.log("createImage", request_id, who.user.id)
-    server.become(task_state="image_snapshot")
-    world.run(_snapshot(world, server, image, action))
-    return image.id
+def take(world: World, volume: Volume, name: str) -> Snapshot:
+    """A snapshot of a volume, in use or not; `ApiError` where Cinder would take none."""
+    if len(name) > 255:
+        raise ApiError(
+            400, f"Invalid input received: Invalid input for field/attribute name. Value: {name}. "
+            f"'{name}' is too long",
+        )  # fmt: skip
+    if volume.status not in ("available", "in-use"):
+        raise ApiError(
+            400,
+            f"Invalid volume: Volume {volume.id} status must be available, in-use, "
+            f"but current status is: {volume.status}.",
+        )
+    snapshot = Snapshot(new_id(), name, volume, volume.size, datetime.now(UTC))
+    world.snapshots[snapshot.id] = snapshot
+    return snapshot
 
 
-async def _snapshot(world: World, server: Server, image: Image, action: Action) -> None:
-    with action.event("compute_snapshot_instance") as event:
-        await world.lasts(0.4)
-        rule = await world.faults.strike("virt.snapshot", f"{server.id} {server.name}")
-        event.failed = rule is not None
-        if rule is not None:
-            world.images.pop(image.id, None)
-        else:
-            image.status, image.updated = "active", datetime.now(UTC)
-    server.become()
+def of_volume(world: World, volume: Volume) -> list[Snapshot]:
+    """The snapshots of a volume, for whose sake it cannot be deleted."""
+    return [one for one in world.snapshots.values() if one.volume is volume]
+
+
+def source_of(world: World, wanted: dict[str, Any], image: Image | None) -> Snapshot | None:
+    """The snapshot that a volume is to be made from: named by itself, or by an image of a server's volumes."""
+    snapshot_id = wanted.get("snapshot_id")
+    if snapshot_id is None and image is not None:
+        mapping = json.loads(image.properties.get("block_device_mapping", "[]"))
+        boot = (one for one in mapping if one["source_type"] == "snapshot" and one["boot_index"] == 0)
+        snapshot_id = next((one["snapshot_id"] for one in boot), None)
+        if snapshot_id is not None and snapshot_id not in world.snapshots:
+            raise ApiError(
+                404, f"Nova specific image is found, but boot volume snapshot id:{snapshot_id} not found."
+            )
+    if snapshot_id is None:
+        return None
+    if snapshot_id not in world.snapshots:
+        raise ApiError(404, f"Snapshot {snapshot_id} could not be found.")
+    return world.snapshots[snapshot_id]
+
+
+def check_source(snapshot: Snapshot, size: int) -> None:
+    """`ApiError` where no volume of so many GiB can be made from a snapshot; in Cinder's words."""
+    if snapshot.status != "available":
+        raise ApiError(
+            400, "Invalid snapshot: Originating snapshot status must be one of 'available' values"
+        )
+    if size < snapshot.size:
+        raise ApiError(
+            400,
+            f"Invalid input received: Volume size '{size}'GB cannot be smaller than the snapshot size "
+            f"{snapshot.size}GB. They must be >= original snapshot size.",
+        )
+
+
+def mapping_of(snapshot: Snapshot, volume: Volume, number: int) -> dict[str, Any]:
+    """What an image says of a volume of its server: Nova's own record of a block device."""
+    return {
+        "snapshot_id": snapshot.id,
+        "device_name": volume.device,
+        "image_id": None,
+        "volume_size": volume.size,
+        "boot_index": -1 if number else 0,
+        "destination_type": "volume",
+        "volume_id": None,
+        "volume_type": None,
+        "delete_on_termination": volume.goes_with_server,
+        "source_type": "snapshot",
+        "guest_format": None,
+        "disk_bus": None,
+        "device_type": None,
+        "no_device": None,
+        "tag": None,
+    }
+
+
+def shown(snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot as the API shows it."""
+    return {
+        "id": snapshot.id,
+        "name": snapshot.name,
+        "status": snapshot.status,
+        "size": snapshot.size,
+        "volume_id": snapshot.volume.id,
+        "created_at": stamp(snapshot.created, "micro"),
+        "updated_at": None,
+        "description": "",
+        "metadata": {},
+    }

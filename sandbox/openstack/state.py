@@ -107,11 +107,25 @@ class Volume:
     goes_with_server: bool = False
     changed: datetime | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    #: The snapshot that it was made from.
+    snapshot_id: str | None = None
 
     def become(self, status: str) -> None:
         """Change the status."""
         self.status = status
         self.changed = datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """A volume's data at one time; size in GiB."""
+
+    id: str
+    name: str
+    volume: Volume
+    size: int
+    created: datetime
+    status: str = "available"
 
 
 @dataclass(slots=True)
@@ -205,6 +219,7 @@ class World:
         self.nets = Nets()
         self.keys: set[tuple[str, str]] = set()
         self.volumes: dict[str, Volume] = {}
+        self.snapshots: dict[str, Snapshot] = {}
         self.servers: dict[str, Server] = {}
         #: What an admin has set, by project and name.
         self.quotas: dict[tuple[str, str], int] = {}
