@@ -39,9 +39,8 @@ def source_of(world: World, wanted: dict[str, Any], image: Image | None) -> Snap
         boot = (one for one in mapping if one["source_type"] == "snapshot" and one["boot_index"] == 0)
         snapshot_id = next((one["snapshot_id"] for one in boot), None)
         if snapshot_id is not None and snapshot_id not in world.snapshots:
-            raise ApiError(
-                404, f"Nova specific image is found, but boot volume snapshot id:{snapshot_id} not found."
-            )
+            told = f"Nova specific image is found, but boot volume snapshot id:{snapshot_id} not found."
+            raise ApiError(404, told)
     if snapshot_id is None:
         return None
     if snapshot_id not in world.snapshots:
@@ -52,9 +51,8 @@ def source_of(world: World, wanted: dict[str, Any], image: Image | None) -> Snap
 def check_source(snapshot: Snapshot, size: int) -> None:
     """`ApiError` where no volume of so many GiB can be made from a snapshot; in Cinder's words."""
     if snapshot.status != "available":
-        raise ApiError(
-            400, "Invalid snapshot: Originating snapshot status must be one of 'available' values"
-        )
+        told = "Originating snapshot status must be one of 'available' values"
+        raise ApiError(400, f"Invalid snapshot: {told}")
     if size < snapshot.size:
         raise ApiError(
             400,
