@@ -1,6 +1,7 @@
 """What is told last of a course that nobody follows any more: each of its resources must have its one final update."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from handlers.effects import Effect
@@ -21,8 +22,14 @@ def ends_of(work: Any, answered: Result | None, effects: Mapping[str, Effect]) -
     if isinstance(work, Order):
         touched = {name.partition(":")[2] for name, effect in effects.items() if not effect.is_memory}
         named = [one for one in work.instance_ids if one in touched]
-        return [_server(one, None) for one in (*named, *_made(effects))]
+        return [replace(_server(one, None), tenant_id=_owner(one, effects)) for one in (*named, *_made(effects))]
     return _ends_of_command(work, answered.data) if answered is not None and answered.succeeded else []
+
+
+def _owner(server_id: str, effects: Mapping[str, Effect]) -> str | None:
+    """The project in which a softDown found a server; None for an order that has a project of its own."""
+    found = effects.get(f"project:{server_id}")
+    return str(found.outcome["value"]) if found is not None and found.outcome is not None else None
 
 
 def _made(effects: Mapping[str, Effect]) -> list[str]:

@@ -98,9 +98,10 @@ def is_unusual(status: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One status update, without what the request it belongs to adds (operation, message id, time).
+    """One status update, without what the request it belongs to adds (operation, message id, user, time).
 
-    `order` holds the fields that only updates of an order carry.
+    `order` holds the fields that only updates of an order carry. `tenant_id` is the project that the resource belongs
+    to, where that may be another than the request's; None: the request's own.
     """
 
     resource: str
@@ -110,6 +111,7 @@ class Update:
     translation: str | None
     final: bool = False
     order: dict[str, Any] | None = None
+    tenant_id: str | None = None
 
 
 def server_update(server_id: str, action: str | None, status: str, task_state: str | None, *, final: bool) -> Update:

@@ -28,7 +28,7 @@ from workers.outbox import Outbox
 from workers.refusals import Refusals
 from workers.request import Request
 from workers.retry import Decision, Retry, decide, is_last_try
-from workers.session import Session, request_log, update_body
+from workers.session import Session, request_log
 from workers.telemetry import Metrics
 from workers.turns import Turns, servers_of
 
@@ -216,11 +216,7 @@ class Execution:
         if isinstance(request.work, Order):
             ends.append(order_update(request.work, OrderStatus.FAILED, session.progress))
         known = {(body["resource"], body["id"]) for body in session.finals}
-        session.finals += [
-            update_body(request.message_id, request.operation, end)
-            for end in ends
-            if (end.resource, end.id) not in known
-        ]
+        session.finals += [session.body_of(end) for end in ends if (end.resource, end.id) not in known]
 
     def _decide(self, error: Exception, request: Request) -> Decision:
         envelope = request.envelope

@@ -10,7 +10,7 @@ from workers import intake
 from workers.admission import GivenBack
 from workers.execution import Execution
 from workers.flights import Flight, Flights
-from workers.identity import Requester, hash_of, new_pass
+from workers.identity import NOBODY, Requester, hash_of, new_pass
 from workers.journal import Begun, Conflict, Elsewhere, Journal, Known, NewRequest, Resumed
 from workers.limits import HOLD
 from workers.outbox import Outbox
@@ -112,6 +112,7 @@ class Once:
         session.answered = flight.answered
         session.pass_word = requester.pass_word
         session.operator = requester.operator
+        session.project_id = requester.project_id if requester.project_id != NOBODY else None
         return session
 
     async def _repeat(

@@ -109,7 +109,12 @@ class Refusals:
         published = self._outbox.result(envelope, operation, key, result)
         update = refused_order_update(order) if order is not None else None
         if update is not None:
-            published.append(self._outbox.update(envelope, update_body(envelope.message_id, operation, update), key))
+            user_id = order.get("userId") if order is not None else None
+            body = update_body(
+                update, operation, message_id=envelope.message_id, tenant_id=None,
+                user_id=user_id if isinstance(user_id, str) else None,
+            )  # fmt: skip
+            published.append(self._outbox.update(envelope, body, key))
         for one in published:
             await one
 

@@ -64,6 +64,8 @@ class Session:
         self.pass_word: str | None = None
         #: Who has put it in again, where somebody has.
         self.operator: str | None = None
+        #: The project that it acts in; None where that is no single one.
+        self.project_id: str | None = None
 
     # What the effects are written down with.
 
@@ -108,7 +110,7 @@ class Session:
 
     async def tell(self, update: Update) -> None:
         """Publish an update; a final one is held back."""
-        body = update_body(self.request.message_id, self.request.operation, update)
+        body = self.body_of(update)
         if update.order is not None:
             if self._told.get(update.status, self.progress) < self.progress:
                 return  # an earlier run had come further than this
@@ -120,6 +122,13 @@ class Session:
             # A worker that stood still must not tell on what another has told to its end.
             await self._write(lambda journal, claim: journal.still(claim))
         self._published.append(self._outbox.update(self.request.envelope, body, self.key))
+
+    def body_of(self, update: Update) -> dict[str, Any]:
+        """The update as it goes over the wire."""
+        request = self.request
+        return update_body(
+            update, request.operation, message_id=request.message_id, tenant_id=self.project_id, user_id=request.user_id
+        )
 
     async def _note_progress(self, status: str, body: dict[str, Any]) -> None:
         """It never falls; written down before it is told, so that a later run begins where this one was."""
@@ -164,8 +173,13 @@ class Session:
         return [effect.request_id for effect in self._effects.values() if effect.request_id]
 
 
-def update_body(message_id: str | None, operation: str, update: Update) -> dict[str, Any]:
-    """The update as it goes over the wire; the message id is the request's."""
+def update_body(
+    update: Update, operation: str, *, message_id: str | None, tenant_id: str | None, user_id: str | None
+) -> dict[str, Any]:
+    """The update as it goes over the wire; message id and user are the request's.
+
+    `tenant_id` is the request's project, which an update's own takes precedence over; None: not known, or several.
+    """
     return {
         "resource": update.resource,
         "id": update.id,
@@ -175,6 +189,8 @@ def update_body(message_id: str | None, operation: str, update: Update) -> dict[
         "translation": update.translation,
         "final": update.final,
         "message_id": message_id,
+        "tenant_id": update.tenant_id or tenant_id,
+        "user_id": user_id,
         "time": wire_time(),
         **(update.order or {}),
     }

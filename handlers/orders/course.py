@@ -1,6 +1,7 @@
 """What an order tells of its course: its own updates, and those of its servers."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from handlers.compute import Server
@@ -79,8 +80,13 @@ class Course:
         state = (server.status, server.task_state)
         if self._last.get(server.id) != state and not server.at_rest:
             self._last[server.id] = state
-            await self._context.tell(server_update(server.id, None, *state, final=False))
+            told = server_update(server.id, None, *state, final=False)
+            await self._context.tell(replace(told, tenant_id=server.project_id))
 
-    async def end_server(self, server_id: str, status: str | None) -> None:
-        """Say what a server of the order ended as; None: it is gone."""
-        await self._context.tell(server_update(server_id, None, status or "DELETED", None, final=True))
+    async def end_server(self, server_id: str, status: str | None, project_id: str | None = None) -> None:
+        """Say what a server of the order ended as; None: it is gone.
+
+        `project_id` is its owner's where the order has no project of its own.
+        """
+        ended = server_update(server_id, None, status or "DELETED", None, final=True)
+        await self._context.tell(replace(ended, tenant_id=project_id))

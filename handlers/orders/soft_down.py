@@ -30,7 +30,7 @@ async def take_down(order: SoftDown, errand: Errand) -> Result:
     outcomes = await settled(_outcome(one, errand) for one in takedowns)
     for one, outcome in zip(takedowns, outcomes, strict=True):
         if one.touched:
-            await course.end_server(one.server_id, outcome.status)
+            await course.end_server(one.server_id, outcome.status, one.project_id)
     failures = any(outcome.failure for outcome in outcomes)
     await course.tell(OrderStatus.FAILED if failures else OrderStatus.SUCCEEDED)
     return soft_down_result(order, outcomes, errand.policy.billing_now())

@@ -47,6 +47,12 @@ class Takedown:
         self._context: Context | None = None
 
     @property
+    def project_id(self) -> str | None:
+        """The project that owns the server, where that is known."""
+        owner: str | None = self._effects.recalled(f"project:{self.server_id}")
+        return owner or self._tenant
+
+    @property
     def touched(self) -> bool:
         """Whether anything may have been done to the server."""
         names = [*(effect_name(power, self.server_id) for power in _STATES), f"delete:{self.server_id}"]

@@ -95,7 +95,19 @@ def _order_result() -> Schema:
 ORDER_RESULT: Schema = _order_result()
 
 STATUS_UPDATE: Schema = thing(
-    ("resource", "id", "operation", "action", "status", "translation", "final", "message_id", "time"),
+    (
+        "resource",
+        "id",
+        "operation",
+        "action",
+        "status",
+        "translation",
+        "final",
+        "message_id",
+        "tenant_id",
+        "user_id",
+        "time",
+    ),
     resource=words(("server", "image", "order")),
     id=_TEXT,
     operation=words([*(operation.value for operation in Operation), *(f"order.{one.value}" for one in OrderType)]),
@@ -107,6 +119,8 @@ STATUS_UPDATE: Schema = thing(
     translation=nullable(_TEXT),
     final=described({"type": "boolean"}, "the last one of this resource for this request"),
     message_id=described(_TEXT, "the request's"),
+    tenant_id=described(nullable(_TEXT), "the id of the project that it belongs to; null where that is not known"),
+    user_id=described(nullable(_TEXT), "the request's `user_id`, an order's `userId`; null where it names none"),
     time={"type": "string", "format": "date-time"},
     progress=described({"type": "integer", "minimum": 0, "maximum": 100}, "of orders; never falls"),
     consoleOrderFlowId=ANYTHING,

@@ -22,7 +22,7 @@ def test_a_server_is_stopped_and_started_and_its_course_is_told(requester: Reque
         ("os-stop", "powering-off", "关机中", "SHUTOFF"),
         ("os-start", "powering-on", "开机中", "ACTIVE"),
     ):
-        message_id = requester.command("server.action", server_id=server_id, body={action: None})
+        message_id = requester.command("server.action", server_id=server_id, user_id="u-1", body={action: None})
         result = requester.result_of(message_id)
         assert result.body == {"code": 200, "message": "OK", "data": None}
         assert result.headers["x-ecs-http-status"] == 200
@@ -32,8 +32,10 @@ def test_a_server_is_stopped_and_started_and_its_course_is_told(requester: Reque
         told = [one.body for one in requester.updates_of(message_id)]
         assert told[0] | {"time": None} == {
             "resource": "server", "id": server_id, "operation": "server.action", "action": action, "status": task,
-            "translation": words, "final": False, "message_id": message_id, "time": None,
+            "translation": words, "final": False, "message_id": message_id,
+            "tenant_id": tenant.project_id, "user_id": "u-1", "time": None,
         }  # fmt: skip
+        assert list(told[0])[-4:] == ["message_id", "tenant_id", "user_id", "time"]
         assert [one["final"] for one in told] == [False] * (len(told) - 1) + [True]
         assert (last.body["status"], last.routing_key) == (end, f"server.{server_id}")
     assert tenant.actions(server_id) == ["create", "stop", "start"]

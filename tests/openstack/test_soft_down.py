@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.requester import Heard, Requester
+from sandbox.requester import Heard, Requester, Source
 from tests.new_orders import new, records
 from tests.orders import carried_out, paid, product_of, publish, reported, soft_down
 from tests.tenant import Tenant
@@ -79,6 +79,9 @@ def test_servers_of_several_tenants_are_taken_down_each_in_its_own_project(
     result, _ = carried_out(requester, soft_down((mine, "stopServer"), (theirs, "stopServer")))
     assert outcomes(result) == [("success", "STOP"), ("success", "STOP")]
     assert state(tenant, mine) == state(other, theirs) == ("SHUTOFF", "stopped")
+    # Updates of a server name the project that it belongs to; the order itself belongs to none.
+    owners = {one.body["id"]: one.body["tenant_id"] for one in requester.heard if one.source is Source.STATUS}
+    assert (owners[mine], owners[theirs]) == (tenant.project_id, other.project_id)
 
 
 def test_a_tenant_that_is_named_is_the_only_one(requester: Requester, tenant: Tenant, other: Tenant) -> None:
