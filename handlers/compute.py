@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from handlers.cloud import Project, Reply, Service
+from handlers.errors import CloudRefusal
 from messages.commands import Force, Power
 
 #: Statuses in which a server is well, as long as no task is under way.
@@ -146,11 +147,15 @@ class InstanceAction:
 
 @dataclass(frozen=True, slots=True)
 class ComputeLimits:
-    """What the project may still use; None where there is no limit."""
+    """What the project may still use; None where there is no limit, or Nova does not tell.
 
-    cores_left: int | None
-    ram_left: int | None
-    instances_left: int | None
+    `metadata_items` is the most that one server may have.
+    """
+
+    cores_left: int | None = None
+    ram_left: int | None = None
+    instances_left: int | None = None
+    metadata_items: int | None = None
 
 
 async def get_server(project: Project, server_id: str) -> Server:
@@ -318,18 +323,24 @@ async def get_key_pair(project: Project, name: str) -> None:
 
 
 async def get_limits(project: Project) -> ComputeLimits:
-    """What is left of the project's quota."""
-    reply = await project.get(Service.COMPUTE, "/limits")
+    """What is left of the project's quota; nothing is known where the cloud forbids to ask."""
+    try:
+        reply = await project.get(Service.COMPUTE, "/limits")
+    except CloudRefusal:
+        return ComputeLimits()
     absolute = reply.body["limits"]["absolute"]
+    most = absolute.get("maxServerMeta", -1)
     return ComputeLimits(
-        cores_left=_left(absolute["maxTotalCores"], absolute["totalCoresUsed"]),
-        ram_left=_left(absolute["maxTotalRAMSize"], absolute["totalRAMUsed"]),
-        instances_left=_left(absolute["maxTotalInstances"], absolute["totalInstancesUsed"]),
+        cores_left=_left(absolute, "maxTotalCores", "totalCoresUsed"),
+        ram_left=_left(absolute, "maxTotalRAMSize", "totalRAMUsed"),
+        instances_left=_left(absolute, "maxTotalInstances", "totalInstancesUsed"),
+        metadata_items=most if most >= 0 else None,
     )
 
 
-def _left(most: int, used: int) -> int | None:
-    return None if most < 0 else most - used
+def _left(absolute: Mapping[str, int], most: str, used: str) -> int | None:
+    limit = absolute.get(most, -1)
+    return limit - absolute[used] if limit >= 0 and used in absolute else None
 
 
 async def _act(project: Project, server_id: str, body: Mapping[str, Any]) -> Reply:

@@ -6,6 +6,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from handlers.cloud import Project, Reply, Service
+from handlers.errors import CloudRefusal
+
+#: Statuses that a volume leaves by itself: something is under way with it.
+PASSING = frozenset(
+    {
+        "creating", "managing", "downloading", "attaching", "reserved", "detaching", "extending", "uploading",
+        "retyping", "backing-up", "restoring-backup", "maintenance",
+    }
+)  # fmt: skip
+#: Statuses in which Cinder grows a volume (3.42) and lets Nova move its attachment in a resize.
+USABLE = frozenset({"available", "in-use"})
+#: Values of `migration_status` while a volume is moved to another host: a copy that would not have grown takes over.
+_MIGRATING = frozenset({"starting", "migrating", "completing"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +37,20 @@ class Volume:
     name: str = ""
     created: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    #: Shown to admins only; None for everybody else.
+    migration_status: str | None = None
     #: What Cinder remembers of the image that it was made from.
     image: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def busy(self) -> bool:
+        """True while something is under way with it that ends by itself."""
+        return self.status in PASSING or self.migration_status in _MIGRATING
+
+    @property
+    def usable(self) -> bool:
+        """True where it can be grown, and its server resized."""
+        return self.status in USABLE and not self.busy
 
     @classmethod
     def from_api(cls, body: Mapping[str, Any]) -> "Volume":
@@ -44,6 +69,7 @@ class Volume:
             name=body.get("name") or "",
             created=body["created_at"],
             metadata=body.get("metadata") or {},
+            migration_status=body.get("migration_status"),
             image=body.get("volume_image_metadata") or {},
         )
 
@@ -96,35 +122,69 @@ async def reset_status(admin: Project, volume_id: str, status: str) -> Reply:
     return await admin.post(Service.VOLUME, f"/volumes/{volume_id}/action", {"os-reset_status": {"status": status}})
 
 
-async def gigabytes_left(project: Project) -> int | None:
-    """What is left of the project's quota of gigabytes; None where there is no limit."""
-    reply = await project.get(Service.VOLUME, "/limits")
-    absolute = reply.body["limits"]["absolute"]
-    most: int = absolute["maxTotalVolumeGigabytes"]
-    return None if most < 0 else most - int(absolute["totalGigabytesUsed"])
-
-
 @dataclass(frozen=True, slots=True)
 class VolumeQuota:
-    """The project's quota, in all and by volume type."""
+    """The project's quotas by name, in all and by volume type (`gigabytes_SSD`); -1 is no limit.
 
-    quotas: Mapping[str, Mapping[str, int]]
+    `used` includes what is reserved. What Cinder does not tell is missing.
+    """
+
+    limits: Mapping[str, int]
+    used: Mapping[str, int]
 
     def left(self, name: str) -> int | None:
-        """What is left of one: `volumes`, `gigabytes`, `gigabytes_SSD` ...; None where there is no limit."""
-        quota = self.quotas.get(name)
-        if quota is None or quota["limit"] < 0:
-            return None
-        return quota["limit"] - quota["in_use"] - quota["reserved"]
+        """What is left of one: `volumes`, `gigabytes`, `gigabytes_SSD` ...; None where no limit is known."""
+        most = self.limits.get(name, -1)
+        return most - self.used[name] if most >= 0 and name in self.used else None
 
     @property
     def largest(self) -> int | None:
-        """The most GiB of one volume; None where there is no limit."""
-        most = self.quotas.get("per_volume_gigabytes", {}).get("limit", -1)
-        return None if most < 0 else most
+        """The most GiB of one volume; None where no limit is known."""
+        most = self.limits.get("per_volume_gigabytes", -1)
+        return most if most >= 0 else None
 
 
 async def get_quota(project: Project) -> VolumeQuota:
-    """What the project may have and has."""
-    reply = await project.get(Service.VOLUME, f"/os-quota-sets/{project.id}", {"usage": "True"})
-    return VolumeQuota({name: one for name, one in reply.body["quota_set"].items() if isinstance(one, dict)})
+    """What the project may have and has.
+
+    A cloud may forbid members to read quota sets, or leave out the usage: then the totals come from the limits.
+    """
+    limits: dict[str, int] = {}
+    used: dict[str, int] = {}
+    for name, one in (await _quota_set(project)).items():
+        if isinstance(one, dict):
+            limits[name] = one["limit"]
+            used[name] = one.get("in_use", 0) + one.get("reserved", 0)
+        elif isinstance(one, int):
+            limits[name] = one
+    if "gigabytes" not in used:
+        absolute = await _absolute_limits(project)
+        for name, most, taken in _TOTALS:
+            if most in absolute and taken in absolute:
+                limits[name], used[name] = absolute[most], absolute[taken]
+    return VolumeQuota(limits, used)
+
+
+#: A quota, and under which names `/limits` tells the most and what is taken.
+_TOTALS = (
+    ("volumes", "maxTotalVolumes", "totalVolumesUsed"),
+    ("gigabytes", "maxTotalVolumeGigabytes", "totalGigabytesUsed"),
+)
+
+
+async def _quota_set(project: Project) -> Mapping[str, Any]:
+    try:
+        reply = await project.get(Service.VOLUME, f"/os-quota-sets/{project.id}", {"usage": "True"})
+    except CloudRefusal:
+        return {}
+    found: Mapping[str, Any] = reply.body["quota_set"]
+    return found
+
+
+async def _absolute_limits(project: Project) -> Mapping[str, int]:
+    try:
+        reply = await project.get(Service.VOLUME, "/limits")
+    except CloudRefusal:
+        return {}
+    found: Mapping[str, int] = reply.body["limits"]["absolute"]
+    return found

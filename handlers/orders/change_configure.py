@@ -12,12 +12,11 @@ from handlers.orders import steps
 from handlers.orders.acts import server_now, write_fee_data
 from handlers.orders.course import Course
 from handlers.orders.deeds import Deed
-from handlers.orders.fee_data import ORDER_ID, STATUS_TIME, written
-from handlers.orders.newest import SUPERSEDED, refuse_superseded, time_of
+from handlers.orders.newest import SUPERSEDED, refuse_superseded
 from handlers.orders.pictures import as_it_is, take_picture
-from handlers.orders.plan import Change, has_flavor, plan_changes
+from handlers.orders.plan import Change, fee_items, has_flavor, plan_changes
 from handlers.orders.undertaking import Outcomes, all_of, all_undone, carry_out
-from handlers.servers import CHARGE_TYPE, find_server
+from handlers.servers import find_server
 from messages.order_results import ProductOutcome
 from messages.orders import ChangeConfigure
 from messages.orders.change_configure import ChangedProduct
@@ -90,13 +89,7 @@ class Changing:
         await write_fee_data(change.server_id, self._fee_data(), self.context)
 
     def _fee_data(self) -> dict[str, str]:
-        bill_type, time = self.order.heading.bill_type, time_of(self.order, self.context)
-        metadata = {ORDER_ID: self.order.name}
-        if bill_type is not None:
-            metadata[CHARGE_TYPE] = bill_type
-        if time is not None:
-            metadata[STATUS_TIME] = written(time)
-        return metadata
+        return fee_items(self.order, self.context)
 
     @property
     def _is_superseded(self) -> bool:

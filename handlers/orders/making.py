@@ -20,7 +20,7 @@ from handlers.networks import Thing
 from handlers.orders.acts import follow_server, follow_volume, once, write_fee_data
 from handlers.orders.course import Course
 from handlers.orders.fee_data import written
-from handlers.orders.new_plan import Creation, Disk, NewServer
+from handlers.orders.new_plan import FEE_TIMES, Creation, Disk, NewServer, marks_of, metadata_of
 from handlers.orders.removing import GONE, remove_port, remove_server, remove_volume
 from handlers.orders.undertaking import all_of, all_undone, failed
 from handlers.recent import Recent
@@ -110,7 +110,8 @@ class Maker:
     async def _create_volume(self, server: NewServer, index: int, disk: Disk) -> Reply:
         return await volumes.create_volume(
             self._context.project, name=f"{server.name}-{'data' if index else 'system'}{index or ''}", size=disk.size,
-            volume_type=disk.volume_type, image_id=disk.image_id, metadata=self._marked(_part(server, index)),
+            volume_type=disk.volume_type, image_id=disk.image_id,
+            metadata=marks_of(_part(server, index), self._order, self._context),
         )  # fmt: skip
 
     async def _make_port(self, server: NewServer) -> str | None:
@@ -144,7 +145,8 @@ class Maker:
     async def _create_server(self, server: NewServer, port_id: str | None) -> Reply:
         disks = [self._known_id(f"volume:{_part(server, index)}") for index in range(len(server.disks))]
         body = {
-            "name": server.name, "flavorRef": server.flavor_id, "metadata": self._metadata(server),
+            "name": server.name, "flavorRef": server.flavor_id,
+            "metadata": metadata_of(server, self._order, self._creation, self._context),
             "networks": [{"port": port_id} if port_id is not None else {"uuid": self._creation.network_id}],
             "block_device_mapping_v2": [
                 {
@@ -178,21 +180,10 @@ class Maker:
             return error
         return type(error)(error.status, "(not repeated, for it may hold a secret)", error.request_id)
 
-    def _metadata(self, server: NewServer) -> dict[str, str]:
-        heading = self._order.heading
-        known = {
-            "charge_type": heading.bill_type, "purchase_time": self._creation.purchase_time,
-            "keycloak_user_id": heading.user_id, "keycloak_user_name": self._creation.user_name,
-        }  # fmt: skip
-        return self._marked(str(server.number)) | {name: value for name, value in known.items() if value}
-
-    def _marked(self, part: str) -> dict[str, str]:
-        return {"order_id": self._order.name, MARK: self._context.mark, PART: part}
-
     async def _fees(self) -> dict[str, str]:
         """The term begins when all servers are there."""
         now = self._context.policy.billing_now()
-        return {"start_fee_time": written(now), "next_fee_time": written(self._order.term.after(now))}
+        return dict(zip(FEE_TIMES, (written(now), written(self._order.term.after(now))), strict=True))
 
     async def _note_fees(self, server: NewServer, fees: Mapping[str, str]) -> None:
         async with self._calls:

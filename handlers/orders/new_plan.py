@@ -1,8 +1,7 @@
 """What a `new` order would make, found out wholly before anything is made."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,15 +10,19 @@ from handlers.compute import Flavor
 from handlers.context import Context
 from handlers.errors import NotFound
 from handlers.images import Image, get_image
+from handlers.marks import MARK, PART
 from handlers.networks import Thing
 from handlers.orders.deeds import Deed
-from handlers.orders.fee_data import local_time, written
-from handlers.orders.ordered import check_size, ordered_flavor, within
+from handlers.orders.fee_data import NEXT_FEE_TIME, local_time, written
+from handlers.orders.limits import Demand, DiskDemand, check_quotas
+from handlers.orders.ordered import check_size, ordered_flavor
 from messages.errors import wrong
 from messages.fields import uuid_of
 from messages.orders import Item, ItemKind, NewProduct, NewServers, of_kind
 
 _BYTES_IN_GIB = 1024**3
+#: The items of metadata that say for how long a server is paid for.
+FEE_TIMES = ("start_fee_time", NEXT_FEE_TIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +91,26 @@ async def plan_creation(order: NewServers, context: Context) -> Creation:
         _network(order, context), _subnet(order, context), _groups(order, context), _check_key(order, context)
     )
     servers = tuple(_servers(order, models))
-    with context.checks.of("quota"):
-        await _check_quota(order, models, context)
-    return Creation(servers, network_id, subnet_id, groups, _paid_at(order, context), order.user_name)
+    creation = Creation(servers, network_id, subnet_id, groups, _paid_at(order, context), order.user_name)
+    items = [*metadata_of(servers[0], order, creation, context), *FEE_TIMES]
+    await check_quotas(_demand(order, models, items), context)
+    return creation
+
+
+def metadata_of(server: NewServer, order: NewServers, creation: Creation, context: Context) -> dict[str, str]:
+    """The items of metadata that a server is made with; `FEE_TIMES` follow once all are there."""
+    heading = order.heading
+    known = {
+        "charge_type": heading.bill_type, "purchase_time": creation.purchase_time,
+        "keycloak_user_id": heading.user_id, "keycloak_user_name": creation.user_name,
+    }  # fmt: skip
+    marks = marks_of(str(server.number), order, context)
+    return marks | {name: value for name, value in known.items() if value}
+
+
+def marks_of(part: str, order: NewServers, context: Context) -> dict[str, str]:
+    """The items of metadata by which a part of what the order makes is found again."""
+    return {"order_id": order.name, MARK: context.mark, PART: part}
 
 
 def creation_deeds(server: NewServer, creation: Creation) -> list[Deed]:
@@ -267,30 +287,18 @@ async def _check_key(order: NewServers, context: Context) -> None:
 # Whether there is room.
 
 
-async def _check_quota(order: NewServers, models: Sequence[_Model], context: Context) -> None:
-    project = context.project
-    servers, disks, ports = await asyncio.gather(
-        context.patiently(lambda: compute.get_limits(project)),
-        context.patiently(lambda: volumes.get_quota(project)),
-        context.patiently(lambda: networks.ports_left(project)),
-    )
+def _demand(order: NewServers, models: Sequence[_Model], items: Iterable[str]) -> Demand:
     counted = [(product.count * order.sets, model) for product, model in zip(order.products, models, strict=True)]
-    within(order.count, servers.instances_left, "servers")
-    within(sum(count * model.flavor.vcpus for count, model in counted), servers.cores_left, "cores")
-    within(sum(count * model.flavor.ram for count, model in counted), servers.ram_left, "ram")
-    within(order.count, ports, "ports")
-    for quota, more in _volume_quotas(counted).items():
-        within(more, disks.left(quota), quota)
-    largest = max(disk.size for _, model in counted for disk in model.disks)
-    within(largest, disks.largest, "gigabytes in one volume")
-
-
-def _volume_quotas(counted: Sequence[tuple[int, _Model]]) -> Counter[str]:
-    """What the disks take of each of Cinder's quotas."""
-    taken: Counter[str] = Counter()
-    for count, model in counted:
-        for disk in model.disks:
-            for suffix in ("", f"_{disk.volume_type}"):
-                taken[f"volumes{suffix}"] += count
-                taken[f"gigabytes{suffix}"] += count * disk.size
-    return taken
+    return Demand(
+        servers=order.count,
+        cores=sum(count * model.flavor.vcpus for count, model in counted),
+        ram=sum(count * model.flavor.ram for count, model in counted),
+        ports=order.count,
+        disks=tuple(
+            DiskDemand(disk.volume_type, 0, disk.size)
+            for count, model in counted
+            for disk in model.disks
+            for _ in range(count)
+        ),
+        metadata=((None, len(set(items))),),
+    )

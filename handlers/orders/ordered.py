@@ -1,10 +1,9 @@
-"""What the items of a product mean in the cloud, and what is left of its quotas."""
+"""What the items of a product mean in the cloud."""
 
 from collections.abc import Sequence
 
 from handlers.compute import Flavor
-from messages.codes import Code
-from messages.errors import Refused, wrong
+from messages.errors import wrong
 from messages.orders import Item, ItemKind, of_kind
 
 _MIB_IN_GIB = 1024
@@ -30,9 +29,3 @@ def check_size(items: Sequence[Item], flavor: Flavor) -> None:
     for item in of_kind(items, ItemKind.MEMORY):
         if item.number() * _MIB_IN_GIB != flavor.ram:
             raise wrong(item.code, "the flavor has another size of memory")
-
-
-def within(more: int, left: int | None, what: str) -> None:
-    """`Refused` where more is ordered than is left; None: there is no limit."""
-    if left is not None and more > left:
-        raise Refused(Code.FAILED, reason="quota", detail=f"{more} more {what} ordered, {left} left")

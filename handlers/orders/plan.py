@@ -1,20 +1,22 @@
 """What a changeConfigure order would change, found out wholly before anything is touched."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from handlers.compute import AT_REST, Flavor, FlavorContent, Server, get_limits, list_flavors
+from handlers.compute import AT_REST, Flavor, FlavorContent, Server, list_flavors
 from handlers.context import Context
 from handlers.disks import image_of, system_and_data
+from handlers.orders.fee_data import ORDER_ID, STATUS_TIME, written
 from handlers.orders.instances import idle_server
-from handlers.orders.newest import refuse_superseded
-from handlers.orders.ordered import check_size, ordered_flavor, within
+from handlers.orders.limits import Demand, DiskDemand, check_quotas, items_with, volumes_at_rest
+from handlers.orders.newest import refuse_superseded, time_of
+from handlers.orders.ordered import check_size, ordered_flavor
 from handlers.orders.pictures import Picture, picture_of, volumes_of
 from handlers.orders.undertaking import settled
-from handlers.servers import judge_state
-from handlers.volumes import Volume, gigabytes_left
+from handlers.servers import CHARGE_TYPE, judge_state
+from handlers.volumes import Volume
 from messages.errors import wrong
 from messages.orders import ChangeConfigure, ChangedProduct, Item, ItemKind, of_kind
 
@@ -27,6 +29,7 @@ class Growth:
     before: int
     after: int
     status: str
+    volume_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +86,41 @@ async def plan_changes(order: ChangeConfigure, context: Context) -> list[Change]
         _draft(product, server, attached, flavors, context)
         for product, server, attached in zip(order.products, servers, volumes, strict=True)
     )
-    with context.checks.of("quota"):
-        await _check_quota(drafts, context)
+    await check_quotas(_demand(drafts, fee_items(order, context)), context)
     return [draft.change for draft in drafts]
+
+
+def fee_items(order: ChangeConfigure, context: Context) -> dict[str, str]:
+    """The items of metadata that each server of the order is given."""
+    bill_type, time = order.heading.bill_type, time_of(order, context)
+    items = {ORDER_ID: order.name}
+    if bill_type is not None:
+        items[CHARGE_TYPE] = bill_type
+    if time is not None:
+        items[STATUS_TIME] = written(time)
+    return items
 
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
     change: Change
-    more_cores: int
-    more_ram: int
+    server: Server
+    flavor: Flavor
+
+
+def _demand(drafts: Iterable[_Draft], items: Iterable[str]) -> Demand:
+    """What all the servers together take; what one gives back is not there yet when another is resized."""
+    drafts, items = list(drafts), list(items)
+    return Demand(
+        cores=sum(max(0, draft.flavor.vcpus - draft.server.vcpus) for draft in drafts),
+        ram=sum(max(0, draft.flavor.ram - draft.server.ram) for draft in drafts),
+        disks=tuple(
+            DiskDemand(growth.volume_type, growth.before, growth.after)
+            for draft in drafts
+            for growth in draft.change.growths
+        ),
+        metadata=tuple(items_with(draft.server, items) for draft in drafts),
+    )
 
 
 async def _server_at_rest(server_id: str, order: ChangeConfigure, context: Context) -> Server:
@@ -117,18 +145,35 @@ async def _draft(
     with context.checks.of("image", server.id):
         _check_image(product, image_of(server, system))
     with context.checks.of("disks", server.id):
-        growths = [*_system_growth(product, system, flavor), *_data_growths(product, data)]
+        growths = _growths(product, system, data, flavor)
+    resizes = ordered is not None and ordered.content != server.flavor
+    with context.checks.of("volumeState", server.id):
+        # A resize moves the attachments of all volumes; Cinder refuses that while one is in such a state.
+        grown = {growth.volume_id for growth in growths}
+        volumes = await _at_rest(volumes, [one for one in volumes if resizes or one.id in grown], context)
+        # They may have another size after what was waited for.
+        growths = _growths(product, *system_and_data(server, volumes), flavor)
     change = Change(
         server_id=server.id,
         status=server.status,
         updated=server.updated,
         flavor_before=server.flavor,
-        flavor_id=ordered.id if ordered and ordered.content != server.flavor else None,
+        flavor_id=ordered.id if ordered is not None and resizes else None,
         flavor_after=flavor.content,
         before=picture_of(server, volumes),
         growths=tuple(growths),
     )
-    return _Draft(change, flavor.vcpus - server.vcpus, flavor.ram - server.ram)
+    return _Draft(change, server, flavor)
+
+
+async def _at_rest(volumes: list[Volume], used: list[Volume], context: Context) -> list[Volume]:
+    """All the volumes, those that are used once nothing is under way with them."""
+    rested: Mapping[str, Volume] = await volumes_at_rest(used, context)
+    return [rested.get(one.id, one) for one in volumes]
+
+
+def _growths(product: ChangedProduct, system: Volume | None, data: list[Volume], flavor: Flavor) -> list[Growth]:
+    return [*_system_growth(product, system, flavor), *_data_growths(product, data)]
 
 
 def _check_image(product: ChangedProduct, image_id: str | None) -> None:
@@ -176,17 +221,6 @@ def _growth(item: Item, volume: Volume) -> list[Growth]:
     size = item.number()
     if size < volume.size:
         raise wrong(item.code, "a disk cannot be made smaller")
-    return [Growth(volume.id, volume.size, size, volume.status)] if size > volume.size else []
-
-
-async def _check_quota(drafts: Iterable[_Draft], context: Context) -> None:
-    drafts = list(drafts)
-    cores = sum(draft.more_cores for draft in drafts)
-    ram = sum(draft.more_ram for draft in drafts)
-    gigabytes = sum(growth.after - growth.before for draft in drafts for growth in draft.change.growths)
-    if cores > 0 or ram > 0:
-        limits = await context.patiently(lambda: get_limits(context.project))
-        within(cores, limits.cores_left, "cores")
-        within(ram, limits.ram_left, "ram")
-    if gigabytes > 0:
-        within(gigabytes, await context.patiently(lambda: gigabytes_left(context.project)), "gigabytes")
+    if size == volume.size:
+        return []
+    return [Growth(volume.id, volume.size, size, volume.status, volume.volume_type)]

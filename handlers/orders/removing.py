@@ -10,19 +10,14 @@ from handlers.effects import Landed
 from handlers.errors import NotFound
 from handlers.orders.course import Course
 from handlers.orders.undertaking import failed
-from handlers.volumes import Volume
+from handlers.volumes import PASSING, Volume
 
 #: A soft-deleted server is the cloud's own to take away.
 GONE = frozenset({"DELETED", "SOFT_DELETED"})
 #: What Nova sets before it accepts a deletion.
 _GOING = frozenset({"deleting", "soft-deleting"})
-#: States of a volume in which something is under way with it that ends by itself.
-_BUSY = frozenset(
-    {
-        "creating", "downloading", "attaching", "reserved", "detaching", "in-use", "extending", "uploading", "retyping",
-        "backing-up", "restoring-backup", "maintenance",
-    }
-)  # fmt: skip
+#: States of a volume that the going server, or something else that ends by itself, will leave.
+_BUSY = PASSING | {"in-use"}
 
 
 async def remove_server(server_id: str, context: Context, course: Course) -> None:

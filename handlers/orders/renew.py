@@ -15,6 +15,7 @@ from handlers.orders.course import Course
 from handlers.orders.deeds import Deed
 from handlers.orders.fee_data import NEXT_FEE_TIME, fee_time, local_time, written
 from handlers.orders.instances import idle_server
+from handlers.orders.limits import Demand, check_quotas, items_with
 from handlers.orders.pictures import Picture, as_it_is, take_picture
 from handlers.orders.soft_down_mark import STOPPED, is_marked, mark, unmark
 from handlers.orders.switching import switch
@@ -75,6 +76,8 @@ class Renewing:
     async def plan(self) -> Any:
         servers = await settled(idle_server(one, self.context) for one in self.order.instance_ids)
         await settled(_judged(server, self.context) for server in servers)
+        items = [items_with(server, (NEXT_FEE_TIME, _RENEWALS)) for server in servers]
+        await check_quotas(Demand(metadata=tuple(items)), self.context)
         pictures = await asyncio.gather(*(take_picture(server, self.context) for server in servers))
         now = written(self._now)
         return _kept(now, [self._renewal(*pair) for pair in zip(servers, pictures, strict=True)])

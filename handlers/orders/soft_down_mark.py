@@ -8,19 +8,19 @@ from handlers.compute import Server
 from handlers.context import Context
 from handlers.orders.acts import change_metadata
 
-_ITEM, STOPPED = "soft_down", "stopped"
+ITEM, STOPPED = "soft_down", "stopped"
 
 
 def is_marked(server: Server) -> bool:
     """Whether softDown has stopped it, and nobody has paid since."""
-    return server.metadata.get(_ITEM) == STOPPED
+    return server.metadata.get(ITEM) == STOPPED
 
 
 async def mark(server_id: str, context: Context, effect: str = "mark") -> None:
     """Leave the mark."""
     await _change(
         server_id, f"{effect}:{server_id}", context, marked=True,
-        do=lambda: compute.set_metadata(context.project, server_id, {_ITEM: STOPPED}),
+        do=lambda: compute.set_metadata(context.project, server_id, {ITEM: STOPPED}),
     )  # fmt: skip
 
 
@@ -28,7 +28,7 @@ async def unmark(server_id: str, context: Context) -> None:
     """Take the mark away."""
     await _change(
         server_id, f"unmark:{server_id}", context, marked=False,
-        do=lambda: compute.remove_metadata(context.project, server_id, _ITEM),
+        do=lambda: compute.remove_metadata(context.project, server_id, ITEM),
     )  # fmt: skip
 
 

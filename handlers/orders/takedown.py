@@ -11,8 +11,9 @@ from handlers.orders.course import Course
 from handlers.orders.deeds import Deed
 from handlers.orders.instances import idle_server
 from handlers.orders.leaving import Departure, departure_deeds, kept, leave, plan_departure, request_ids
+from handlers.orders.limits import Demand, check_quotas, items_with
 from handlers.orders.pictures import take_picture
-from handlers.orders.soft_down_mark import STOPPED, is_marked, mark, unmark
+from handlers.orders.soft_down_mark import ITEM, STOPPED, is_marked, mark, unmark
 from handlers.orders.switching import switch
 from handlers.orders.undertaking import failed
 from handlers.power import effect_name
@@ -82,6 +83,7 @@ class Takedown:
         if self._operate is Operate.STOP:
             if self._is_so(server, Power.STOP):
                 return []
+            await self._check_room(server, context)
             return [Deed("stop", server.id, server.status, "SHUTOFF"), Deed("mark", server.id, None, STOPPED)]
         started = [] if self._is_so(server, Power.START) else [Deed("start", server.id, server.status, "ACTIVE")]
         return [*started, *([Deed("unmark", server.id, STOPPED, None)] if is_marked(server) else [])]
@@ -148,10 +150,16 @@ class Takedown:
     # What is done.
 
     async def _stop(self, server: Server, context: Context) -> None:
+        if not self._effects.begun(effect_name(Power.STOP, server.id)) and not self._is_so(server, Power.STOP):
+            await self._check_room(server, context)
         await self._switch(server, Power.STOP, context)
         # One that its owner had switched off is not started for him by whoever pays.
         if self._effects.begun(effect_name(Power.STOP, server.id)):
             await mark(server.id, context)
+
+    async def _check_room(self, server: Server, context: Context) -> None:
+        """`Refused` where the mark could not be left: a renewal would not start the server again."""
+        await check_quotas(Demand(metadata=(items_with(server, (ITEM,)),)), context, server.id)
 
     async def _resume(self, server: Server, context: Context) -> None:
         await self._switch(server, Power.START, context)

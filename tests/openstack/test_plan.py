@@ -48,7 +48,7 @@ def test_a_change_is_told_step_by_step_and_then_done_so(requester: Requester, te
     assert (found["orderId"], found["orderType"]) == (order["orderId"], "changeConfigure")
     assert (found["verdict"], found["code"], found["reason"]) == ("carried_out", 200, None)
     assert [one["name"] for one in found["checks"]] == [
-        "form", "tenant", "instance", "newest", "state", "flavor", "image", "disks", "quota",
+        "form", "tenant", "instance", "newest", "state", "flavor", "image", "disks", "volumeState", "quota",
     ]  # fmt: skip
     assert {one["passed"] for one in found["checks"]} == {True}
     assert steps(found)[:4] == [

@@ -1,0 +1,145 @@
+"""Checks of what the cloud would refuse later: quotas, room for metadata, states of volumes.
+
+Every kind of order asks here while it plans, before anything is touched; so do `order.plan`, `ecs-worker plan` and the
+rehearsal of a replay, which run the same planning. What a cloud does not tell is left for the cloud to refuse.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from handlers.compute import ComputeLimits, Server, get_limits
+from handlers.context import Context
+from handlers.deadlines import Deadline
+from handlers.errors import NotFound
+from handlers.networks import ports_left
+from handlers.orders.undertaking import failed, settled
+from handlers.volumes import Volume, VolumeQuota, get_quota
+from messages.errors import Transient
+
+
+@dataclass(frozen=True, slots=True)
+class DiskDemand:
+    """A volume that is to become larger, in GiB; `before` is 0 for one that is to be made."""
+
+    volume_type: str | None
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What an order takes of the project's quotas beyond what there is: numbers, MiB of RAM, volumes.
+
+    `metadata` are the numbers of items that its servers will have, by id (None: a server to be made).
+    """
+
+    servers: int = 0
+    cores: int = 0
+    ram: int = 0
+    ports: int = 0
+    disks: tuple[DiskDemand, ...] = ()
+    metadata: tuple[tuple[str | None, int], ...] = ()
+
+
+def items_with(server: Server, added: Iterable[str]) -> tuple[str | None, int]:
+    """The entry of `Demand.metadata` for a server that is given these items; those that it has are replaced."""
+    return server.id, len({*server.metadata, *added})
+
+
+async def check_quotas(demand: Demand, context: Context, instance_id: str | None = None) -> None:
+    """`Refused` with reason `quota` where the project has no room for it; each service is asked at most once."""
+    with context.checks.of("quota", instance_id):
+        await settled(
+            [_check_compute(demand, context), _check_ports(demand, context), _check_disks(demand.disks, context)]
+        )
+
+
+async def _check_compute(demand: Demand, context: Context) -> None:
+    if not (demand.servers > 0 or demand.cores > 0 or demand.ram > 0 or demand.metadata):
+        return
+    limits = await context.patiently(lambda: get_limits(context.project))
+    _check_within(demand.servers, limits.instances_left, "servers")
+    _check_within(demand.cores, limits.cores_left, "cores")
+    _check_within(demand.ram, limits.ram_left, "ram")
+    _check_metadata(demand, limits)
+
+
+def _check_metadata(demand: Demand, limits: ComputeLimits) -> None:
+    """Nova counts all items that the server would have: one over the limit takes not even a replacement."""
+    most = limits.metadata_items
+    for server_id, items in demand.metadata:
+        if most is not None and items > most:
+            name = server_id or "each server"
+            raise failed("quota", f"{name} would have {items} metadata items, {most} are allowed")
+
+
+async def _check_ports(demand: Demand, context: Context) -> None:
+    if demand.ports > 0:
+        left = await context.patiently(lambda: ports_left(context.project))
+        _check_within(demand.ports, left, "ports")
+
+
+async def _check_disks(disks: Sequence[DiskDemand], context: Context) -> None:
+    if not disks:
+        return
+    quota: VolumeQuota = await context.patiently(lambda: get_quota(context.project))
+    largest, most = max(disk.after for disk in disks), quota.largest
+    if most is not None and largest > most:
+        raise failed("quota", f"a volume of {largest} gigabytes ordered, {most} are allowed (per_volume_gigabytes)")
+    for name, more in _volume_quotas(disks).items():
+        _check_within(more, quota.left(name), name)
+
+
+def _volume_quotas(disks: Iterable[DiskDemand]) -> Mapping[str, int]:
+    """What the volumes take of each of Cinder's quotas, in all and of their types."""
+    taken: Counter[str] = Counter()
+    for disk in disks:
+        for suffix in ("", f"_{disk.volume_type}"):
+            taken[f"volumes{suffix}"] += disk.before == 0
+            taken[f"gigabytes{suffix}"] += disk.after - disk.before
+    return {name: more for name, more in taken.items() if more > 0}
+
+
+def _check_within(more: int, left: int | None, what: str) -> None:
+    """`Refused` where more is ordered than is left; None: no limit is known."""
+    if left is not None and more > max(left, 0):
+        raise failed("quota", f"{more} more {what} ordered, {left} left")
+
+
+async def volumes_at_rest(volumes: Iterable[Volume], context: Context) -> dict[str, Volume]:
+    """The volumes by id, once each can be grown and its server resized.
+
+    A state that passes by itself is waited for as a busy server is: `Transient` `busy` where it lasts longer than this
+    delivery. One that does not pass is `Refused` with reason `volume_state`.
+    """
+    listed = list(volumes)
+    for volume in listed:
+        _check_state(volume)
+    until = min(context.hold, Deadline.after(context.wait_limit))
+    # One after the other: the deadline is shared, and where one is refused nobody waits for the rest.
+    return {volume.id: await _at_rest(volume, until, context) for volume in listed}
+
+
+async def _at_rest(volume: Volume, until: Deadline, context: Context) -> Volume:
+    if not volume.busy:
+        return volume
+    with context.watches.volumes.follow(volume.id) as feed:
+        while volume.busy:
+            try:
+                volume = await feed.next(until)
+            except TimeoutError:
+                raise Transient("busy", detail=f"volume {volume.id} is {_state(volume)}") from None
+            except NotFound:
+                raise failed("volume_state", f"volume {volume.id} is gone") from None
+    _check_state(volume)
+    return volume
+
+
+def _check_state(volume: Volume) -> None:
+    if not (volume.usable or volume.busy):
+        raise failed("volume_state", f"volume {volume.id} is {volume.status}")
+
+
+def _state(volume: Volume) -> str:
+    return f"{volume.status} ({volume.migration_status})" if volume.migration_status else volume.status
