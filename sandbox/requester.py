@@ -51,23 +51,31 @@ class Requester:
     """One AMQP connection with a reply queue of its own; a context manager. The worker's topology must be there."""
 
     def __init__(
-        self, url: str, *, order_results: bool = True, on_heard: Callable[[Heard], None] = lambda _: None
+        self,
+        url: str,
+        *,
+        order_results: bool = True,
+        on_heard: Callable[[Heard], None] = lambda _: None,
+        namespace: str = "ecs",
     ) -> None:
-        """Connect; `on_heard` is called with each message that comes back."""
+        """Connect; `on_heard` is called with each message that comes back; `namespace` is the worker's."""
+        self._namespace = namespace
         self._on_heard = on_heard
         self._connection = Connection(url, heartbeat=0)
         self._channel = self._connection.channel()
         self._producer = self._connection.Producer()
         name = f"requester-{uuid.uuid4().hex}"
         self._reply = Queue(f"{name}-replies", exclusive=True, durable=False, auto_delete=True)(self._channel)
+        told = Exchange(f"{namespace}.status", "topic", no_declare=True)
         status = Queue(
-            f"{name}-status", Exchange("ecs.status", "topic", no_declare=True), "#", exclusive=True, durable=False,
-            auto_delete=True,
+            f"{name}-status", told, "#", exclusive=True, durable=False, auto_delete=True
         )(self._channel)  # fmt: skip
         self.heard: list[Heard] = []
         self._consumers = [self._listen(self._reply, Source.REPLY), self._listen(status, Source.STATUS)]
         if order_results:
-            self._consumers.append(self._listen(Queue("ecs.order-results", no_declare=True), Source.ORDER_RESULT))
+            self._consumers.append(
+                self._listen(Queue(f"{namespace}.order-results", no_declare=True), Source.ORDER_RESULT)
+            )
 
     @property
     def reply_to(self) -> str:
@@ -79,11 +87,11 @@ class Requester:
         """Publish a command and return its message id. Fields of `publish` may be given, too."""
         options = {name: fields.pop(name) for name in _PROPERTIES if name in fields}
         body = {"operation": operation, "tenant_id": tenant, **fields}
-        return self.publish("ecs.commands", operation, body, **{"reply_to": self.reply_to} | options)
+        return self.publish(f"{self._namespace}.commands", operation, body, **{"reply_to": self.reply_to} | options)
 
     def order(self, text: str, routing_key: str = "order.changeConfigure", **options: Any) -> str:
         """Publish an order as it is and return its message id."""
-        return self.publish("ecs.orders", routing_key, text, **options)
+        return self.publish(f"{self._namespace}.orders", routing_key, text, **options)
 
     def publish(self, exchange: str, routing_key: str, body: Any, **options: Any) -> str:
         """Publish anything: bytes and text as they are, all else as JSON."""

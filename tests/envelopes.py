@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from tests.names import NAMES
 from workers.envelope import Envelope
 
 
@@ -12,6 +13,6 @@ def envelope(body: Any, **properties: Any) -> Envelope:
     fields: dict[str, Any] = {
         "queue": "ecs.servers", "exchange": "ecs.commands", "routing_key": "server.action", "redelivered": False,
         "body": raw, "message_id": "m-1", "correlation_id": None, "reply_to": None, "type": None, "timestamp": None,
-        "content_type": "application/json", "content_encoding": "utf-8", "user_id": None, "headers": {},
+        "content_type": "application/json", "content_encoding": "utf-8", "user_id": None, "headers": {}, "names": NAMES,
     }  # fmt: skip
     return Envelope(**fields | properties)

@@ -30,7 +30,7 @@ from workers.publisher import Publisher
 from workers.refusals import Refusals
 from workers.settings import Settings
 from workers.telemetry import Metrics
-from workers.topology import INPUT_QUEUES, UNDELIVERED_QUEUE
+from workers.topology import topology
 from workers.undelivered import take_undelivered
 from workers.upkeep import Upkeep
 from workers.weather import JOURNAL, Weather
@@ -42,7 +42,6 @@ DRAIN = 25.0
 #: Seconds for which commands are remembered; orders are for good.
 COMMANDS_KEPT = 7 * 86400.0
 _PRUNE_EVERY = 600.0
-_CONSUMED = (*INPUT_QUEUES, UNDELIVERED_QUEUE)
 #: Of glibc's `mallopt`.
 _M_MMAP_THRESHOLD = -3
 
@@ -81,15 +80,19 @@ class Worker:
     def __init__(self, settings: Settings, handlers: Mapping[type, Handler] = HANDLERS) -> None:
         self._settings = settings
         self._broker_url = settings.broker_url.get_secret_value()
+        names = settings.names
+        self._undelivered = names.undelivered_queue
+        self._consumed = (*names.input_queues, names.undelivered_queue)
         self._policy = Policy(settings.require_fee_data, ZoneInfo(settings.billing_timezone))
         self.metrics = Metrics()
         self.journal = Journal(settings.journal_url.get_secret_value())
         self.cloud = Cloud(cloud_settings(settings), self._called)
-        self.weather = Weather(self.cloud.probe, lambda: self.journal.trouble, self._steer)
+        self.weather = Weather(names, self.cloud.probe, lambda: self.journal.trouble, self._steer)
         self._keys = Keys(key_source(settings.jwt_jwks)) if settings.jwt_jwks is not None else None
-        self._upkeep = Upkeep(self._broker_url, settings.retry_delays, on_mismatch=self.stop)
+        wanted = topology(settings.retry_delays, names)
+        self._upkeep = Upkeep(self._broker_url, wanted, on_mismatch=self.stop)
         self.publisher = Publisher(self._broker_url, on_missing=self._upkeep.soon)
-        self._outbox = Outbox(self.publisher, on_returned=self._upkeep.soon)
+        self._outbox = Outbox(self.publisher, names, on_returned=self._upkeep.soon)
         self._refusals = Refusals(self._outbox, self._policy, self.metrics)
         self.dispatcher = Dispatcher(
             cloud=self.cloud,
@@ -106,10 +109,11 @@ class Worker:
         self.metrics.in_flight.set_function(lambda: self.dispatcher.in_flight)
         self.consumer = Consumer(
             self._broker_url,
-            _CONSUMED,
+            self._consumed,
             settings.prefetch,
             self._deliver,
             on_cancelled=lambda _: self._upkeep.soon(),
+            names=names,
         )
         self._stopping = asyncio.Event()
         self._moving: set[asyncio.Task[None]] = set()
@@ -180,7 +184,7 @@ class Worker:
     def _steer(self) -> None:
         """Take messages of those queues alone whose requests can be carried out now."""
         if not self._stopping.is_set():
-            self.consumer.want(queue for queue in _CONSUMED if self.weather.may_consume(queue))
+            self.consumer.want(queue for queue in self._consumed if self.weather.may_consume(queue))
 
     async def _drain(self) -> None:
         """Stop consuming, finish or leave to the next worker, confirms, then acks."""
@@ -199,7 +203,7 @@ class Worker:
         await self.journal.close()
 
     def _deliver(self, delivery: Delivery) -> None:
-        if delivery.envelope.queue == UNDELIVERED_QUEUE:
+        if delivery.envelope.queue == self._undelivered:
             moving = asyncio.get_running_loop().create_task(
                 take_undelivered(delivery, self._outbox, self._refusals, self.dispatcher.give_up, self._upkeep.soon)
             )

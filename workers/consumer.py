@@ -16,6 +16,7 @@ from pika.spec import Basic
 from workers.connection import Link
 from workers.envelope import Envelope
 from workers.headers import short_text
+from workers.names import Names
 from workers.properties import UNREADABLE_HEADERS
 
 log = structlog.get_logger()
@@ -34,7 +35,7 @@ class Delivery:
     def __init__(self, lane: "_Lane", method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         self._lane = lane
         self._tag: int = method.delivery_tag
-        self.envelope = envelope_of(lane.queue, method, properties, body)
+        self.envelope = envelope_of(lane.names, lane.queue, method, properties, body)
 
     def settle(self) -> None:
         """Ack. Without effect when the connection it came by is gone: then it comes again."""
@@ -50,7 +51,7 @@ class Delivery:
         return not self._lane.channel.is_open
 
 
-def envelope_of(queue: str, method: Basic.Deliver, given: BasicProperties, body: bytes) -> Envelope:
+def envelope_of(names: Names, queue: str, method: Basic.Deliver, given: BasicProperties, body: bytes) -> Envelope:
     """The message as the broker delivers it; whatever its publisher put into it can be published again."""
     readable = given.headers is not UNREADABLE_HEADERS
     return Envelope(
@@ -58,6 +59,7 @@ def envelope_of(queue: str, method: Basic.Deliver, given: BasicProperties, body:
         _text(given.correlation_id), _text(given.reply_to), _text(given.type), _time(given.timestamp),
         _text(given.content_type), _text(given.content_encoding), _text(given.user_id),
         given.headers or {}, _text(given.app_id), given.priority, _odd(given) + (() if readable else ("headers",)),
+        names=names,
     )  # fmt: skip
 
 
@@ -129,7 +131,8 @@ class AckWindow:
 class _Lane:
     """One queue's channel, as long as it lives."""
 
-    def __init__(self, queue: str, channel: Channel) -> None:
+    def __init__(self, names: Names, queue: str, channel: Channel) -> None:
+        self.names = names
         self.queue = queue
         self.channel = channel
         self.tag: str | None = None
@@ -173,9 +176,11 @@ class Consumer:
         on_delivery: Callable[[Delivery], None],
         on_cancelled: Callable[[str], None] | None = None,
         *,
+        names: Names,
         name: str = "ecs-worker consume",
     ) -> None:
         self._link = Link(url, name, self._connected, self._disconnected)
+        self._names = names
         self._queues = tuple(queues)
         self._prefetch = prefetch
         self._on_delivery = on_delivery
@@ -237,7 +242,7 @@ class Consumer:
 
     def _open_lane(self, connection: AsyncioConnection, queue: str) -> None:
         def opened(channel: Channel) -> None:
-            lane = _Lane(queue, channel)
+            lane = _Lane(self._names, queue, channel)
             self._lanes[queue] = lane
             channel.add_on_close_callback(lambda _, error: self._lane_closed(connection, lane, error))
             channel.add_on_cancel_callback(lambda _: self._cancelled(lane))

@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from workers.names import Names
+
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """Body and properties (contract 2). `user_id` was validated by the broker.
 
     `timestamp` (when it was published, as the publisher says) and `arrived` (when it was delivered): Unix seconds.
-    `unreadable` names the properties that were no UTF-8 (here they are, escaped), and `headers` where they could not be
-    decoded.
+    `names` are those of the exchanges and queues among which it came. `unreadable` names the properties that were no
+    UTF-8 (here they are, escaped), and `headers` where they could not be decoded.
     """
 
     queue: str
@@ -29,6 +31,7 @@ class Envelope:
     content_encoding: str | None
     user_id: str | None
     headers: Mapping[str, Any]
+    names: Names = field(kw_only=True)
     app_id: str | None = None
     priority: int | None = None
     unreadable: tuple[str, ...] = ()

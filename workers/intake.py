@@ -19,15 +19,12 @@ from workers.envelope import Envelope
 from workers.identity import PASS_HEADER
 from workers.journal import Kind
 from workers.request import Request
-from workers.topology import COMMANDS_EXCHANGE, DEFAULT_RETRY_DELAYS, ORDERS_EXCHANGE, ORDERS_QUEUE, topology
 
 #: Headers of a message that comes back from a retry queue.
 ROUTING_KEY_HEADER = "x-ecs-routing-key"
 FIRST_SEEN_HEADER = "x-ecs-first-seen"
 ATTEMPTS_HEADER = "x-ecs-attempts"
 DEADLINE_HEADER = "x-ecs-deadline"
-_PUBLISHED_TO = (COMMANDS_EXCHANGE.name, ORDERS_EXCHANGE.name)
-_OWN_QUEUES = frozenset(queue.name for queue in topology(DEFAULT_RETRY_DELAYS).queues)
 
 
 class Ignored(Exception):
@@ -74,7 +71,8 @@ def not_carried_out(request: Request) -> Unfit:
 
 
 def _is_order(envelope: Envelope) -> bool:
-    return envelope.queue == ORDERS_QUEUE and routed_by(envelope)[0] != COMMANDS_EXCHANGE.name
+    names = envelope.names
+    return envelope.queue == names.orders_queue and routed_by(envelope)[0] != names.commands_exchange
 
 
 def routed_by(envelope: Envelope) -> tuple[str, str]:
@@ -101,7 +99,9 @@ def attempts(envelope: Envelope) -> int:
 
 def _ours(envelope: Envelope, name: str) -> Any:
     """A header of ours. What comes by the publishers' exchanges has been in no queue of ours: there it is forged."""
-    return None if envelope.exchange in _PUBLISHED_TO else envelope.headers.get(name)
+    names = envelope.names
+    published = envelope.exchange in (names.commands_exchange, names.orders_exchange)
+    return None if published else envelope.headers.get(name)
 
 
 def deadline(envelope: Envelope) -> float | None:
@@ -116,15 +116,10 @@ def deadline(envelope: Envelope) -> float | None:
     raise wrong(DEADLINE_HEADER)
 
 
-def is_own_queue(name: str) -> bool:
-    """Whether a queue is one of the worker's own."""
-    return name in _OWN_QUEUES or name.startswith("ecs.retry.")
-
-
 def reply_queue(envelope: Envelope) -> str | None:
     """Where a result may go; None where nothing is named, or what no result may be put into. An empty name is none."""
     name = envelope.reply_to
-    return None if not name or is_own_queue(name) or "reply_to" in envelope.unreadable else name
+    return None if not name or envelope.names.is_own_queue(name) or "reply_to" in envelope.unreadable else name
 
 
 def fingerprint(envelope: Envelope) -> str:

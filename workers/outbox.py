@@ -28,9 +28,10 @@ from workers.intake import (
     reply_queue,
     routed_by,
 )
+from workers.names import Names
 from workers.publication import Publication, Published
 from workers.publisher import Publisher
-from workers.topology import DEAD_EXCHANGE, RESULTS_EXCHANGE, RETRY_EXCHANGE, RETRY_HEADER, STATUS_EXCHANGE
+from workers.topology import RETRY_HEADER
 
 log = structlog.get_logger()
 
@@ -57,8 +58,9 @@ class Outbox:
     `on_returned` is called when a queue of our own is not there.
     """
 
-    def __init__(self, publisher: Publisher, on_returned: Callable[[], None]) -> None:
+    def __init__(self, publisher: Publisher, names: Names, on_returned: Callable[[], None]) -> None:
         self._publisher = publisher
+        self._names = names
         self._on_returned = on_returned
 
     def result(self, envelope: Envelope, operation: str, key: str, result: Result) -> list[Awaitable[Any]]:
@@ -71,15 +73,16 @@ class Outbox:
         }  # fmt: skip
         published: list[Awaitable[Any]] = []
         is_order = operation.startswith("order.") and operation != Operation.ORDER_PLAN
+        results = self._names.results_exchange
         reply_to = reply_queue(envelope)
         if reply_to is not None:
             mandatory = not reply_to.startswith(_DIRECT_REPLY)
             reply = Publication("", reply_to, mandatory=mandatory, patience=REPLY_PATIENCE, **shared)
             published.append(self._until_answered(self._publisher.publish(reply), reply, elsewhere=not is_order))
         if is_order:
-            published.append(self._must_arrive(Publication(RESULTS_EXCHANGE.name, operation, mandatory=True, **shared)))
+            published.append(self._must_arrive(Publication(results, operation, mandatory=True, **shared)))
         elif reply_to is None:
-            published.append(self._publisher.publish(Publication(RESULTS_EXCHANGE.name, operation, **shared)))
+            published.append(self._publisher.publish(Publication(results, operation, **shared)))
         return published
 
     def update(self, envelope: Envelope, body: Mapping[str, Any], key: str) -> Awaitable[Any]:
@@ -87,7 +90,7 @@ class Outbox:
         identity = f"{key}|{body['resource']}|{body['id']}|{'final' if body['final'] else body['status']}"
         return self._publisher.publish(
             Publication(
-                STATUS_EXCHANGE.name, f"{body['resource']}.{body['id']}", encode(body),
+                self._names.status_exchange, f"{body['resource']}.{body['id']}", encode(body),
                 message_id=str(uuid5(_IDS, identity)), type=body["operation"],
                 correlation_id=envelope.correlation_id or envelope.message_id, headers=trace(envelope.headers) or None,
             )
@@ -108,7 +111,7 @@ class Outbox:
             ROUTING_KEY_HEADER: f"{exchange} {routing_key}",
         }
         await self._must_arrive(
-            again(envelope, RETRY_EXCHANGE.name, envelope.queue, encode(mask(dict(message))), headers)
+            again(envelope, self._names.retry_exchange, envelope.queue, encode(mask(dict(message))), headers)
         )
 
     async def send_again(self, envelope: Envelope) -> None:
@@ -135,7 +138,7 @@ class Outbox:
             FAILED_AT_HEADER: wire_time(),
         }
         body = masked_body(envelope.body)
-        await self._must_arrive(again(envelope, DEAD_EXCHANGE.name, origin or envelope.queue, body, headers))
+        await self._must_arrive(again(envelope, self._names.dead_exchange, origin or envelope.queue, body, headers))
 
     async def _until_answered(
         self, published: "asyncio.Future[Published]", reply: Publication, *, elsewhere: bool
@@ -152,8 +155,9 @@ class Outbox:
             correlation_id=reply.correlation_id, result_id=reply.message_id,
         )  # fmt: skip
         if outcome is Published.REFUSED and elsewhere:
-            again = {"exchange": RESULTS_EXCHANGE.name, "routing_key": reply.type, "mandatory": False, "patience": None}
-            await self._publisher.publish(replace(reply, **again))
+            exchange = self._names.results_exchange
+            again = replace(reply, exchange=exchange, routing_key=reply.type or "", mandatory=False, patience=None)
+            await self._publisher.publish(again)
 
     def _must_arrive(self, publication: Publication) -> Awaitable[Any]:
         return self._until_taken(self._publisher.publish(publication), publication)

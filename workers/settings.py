@@ -1,7 +1,7 @@
 """The configuration (contract 8): environment variables, and `.env` in the working directory."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -9,9 +9,13 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, Validation
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from workers.identity.key_source import is_url
+from workers.names import DEFAULT_NAMESPACE, Names, check_namespace
 from workers.topology import DEFAULT_RETRY_DELAYS
 
 Seconds = Annotated[float, Field(gt=0, le=86400 * 30)]
+
+
+_Kind = TypeVar("_Kind", bound=BaseSettings)
 
 
 class ConfigurationError(Exception):
@@ -22,13 +26,42 @@ class ConfigurationError(Exception):
         super().__init__("\n".join(problems))
 
 
-class Settings(BaseSettings):
-    """Every variable with its default. URLs are secrets: they hold passwords."""
+class TopologySettings(BaseSettings):
+    """What names and declares exchanges and queues: all that is needed to show them."""
 
     model_config = SettingsConfigDict(
         env_prefix="ECS_", env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True,
         hide_input_in_errors=True,
     )  # fmt: skip
+
+    namespace: str = DEFAULT_NAMESPACE
+    retry_delays: Annotated[tuple[int, ...], NoDecode] = DEFAULT_RETRY_DELAYS
+
+    @property
+    def names(self) -> Names:
+        """The names of exchanges and queues."""
+        return Names(self.namespace)
+
+    @field_validator("namespace")
+    @classmethod
+    def _namespace(cls, value: str) -> str:
+        return check_namespace(value)
+
+    @field_validator("retry_delays", mode="before")
+    @classmethod
+    def _listed_delays(cls, value: object) -> object:
+        return _parts(value)
+
+    @field_validator("retry_delays")
+    @classmethod
+    def _delays(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or any(not 1 <= delay <= 86400 for delay in value):
+            raise ValueError("needs seconds from 1 to 86400, separated by commas")
+        return value
+
+
+class Settings(TopologySettings):
+    """Every variable with its default. URLs are secrets: they hold passwords."""
 
     broker_url: SecretStr = SecretStr("amqp://guest:guest@127.0.0.1:5672//")
     journal_url: SecretStr = SecretStr("sqlite:///ecs-journal.db")
@@ -48,7 +81,6 @@ class Settings(BaseSettings):
     openstack_threads: int = Field(32, ge=1, le=1000)
     command_timeout: Seconds = 30.0
     order_timeout: Seconds = 1500.0
-    retry_delays: Annotated[tuple[int, ...], NoDecode] = DEFAULT_RETRY_DELAYS
     max_age: Seconds = 86400.0
     billing_timezone: str = "Asia/Shanghai"
     require_fee_data: bool = True
@@ -56,17 +88,10 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     http_port: int = Field(8080, ge=0, le=65535)
 
-    @field_validator("tokenless_publishers", "retry_delays", mode="before")
+    @field_validator("tokenless_publishers", mode="before")
     @classmethod
-    def _listed(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("retry_delays")
-    @classmethod
-    def _delays(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or any(not 1 <= delay <= 86400 for delay in value):
-            raise ValueError("needs seconds from 1 to 86400, separated by commas")
-        return value
+    def _listed_publishers(cls, value: object) -> object:
+        return _parts(value)
 
     @field_validator("broker_url")
     @classmethod
@@ -138,10 +163,24 @@ class Settings(BaseSettings):
 
 def load_settings() -> Settings:
     """The configuration of this process, or `ConfigurationError` naming every wrong value, none of them shown."""
+    return _load(Settings)
+
+
+def load_topology_settings() -> TopologySettings:
+    """As `load_settings`, of what names exchanges and queues alone: the rest may be missing or wrong."""
+    return _load(TopologySettings)
+
+
+def _load(kind: type[_Kind]) -> _Kind:
     try:
-        return Settings()
+        return kind()
     except ValidationError as error:
         raise ConfigurationError([_problem(dict(one)) for one in error.errors(include_url=False)]) from None
+
+
+def _parts(value: object) -> object:
+    """The parts of a text that are separated by commas."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 def _problem(error: dict[str, object]) -> str:

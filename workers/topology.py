@@ -5,34 +5,14 @@ from dataclasses import dataclass
 
 from kombu import Connection, Exchange, Queue, binding
 
+from workers.names import Names
+
+DEFAULT_NAMES = Names()
 DEFAULT_RETRY_DELAYS = (5, 30, 120, 600, 1800)
-#: Header by which `ecs.retry` chooses the queue of a delay. Headers that begin with `x-` take no part in matching.
+#: Header by which the retry exchange chooses the queue of a delay. Headers that begin with `x-` take no part in
+#: matching.
 RETRY_HEADER = "ecs-retry-delay"
 _SECONDS = 15
-
-
-def _exchange(name: str, kind: str, **arguments: str) -> Exchange:
-    return Exchange(name, type=kind, durable=True, arguments=arguments or None)
-
-
-UNDELIVERED_EXCHANGE = _exchange("ecs.undelivered", "fanout")
-COMMANDS_EXCHANGE = _exchange("ecs.commands", "topic", **{"alternate-exchange": UNDELIVERED_EXCHANGE.name})
-ORDERS_EXCHANGE = _exchange("ecs.orders", "topic")
-RESULTS_EXCHANGE = _exchange("ecs.results", "topic")
-STATUS_EXCHANGE = _exchange("ecs.status", "topic")
-DEAD_EXCHANGE = _exchange("ecs.dead", "topic")
-#: Ours alone: routes by the delay and leaves the routing key, the name of the queue of origin, as it is.
-RETRY_EXCHANGE = _exchange("ecs.retry", "headers")
-
-SERVERS_QUEUE = "ecs.servers"
-IMAGES_QUEUE = "ecs.images"
-ORDERS_QUEUE = "ecs.orders"
-ORDER_RESULTS_QUEUE = "ecs.order-results"
-UNDELIVERED_QUEUE = "ecs.undelivered"
-DEAD_QUEUE = "ecs.dead"
-#: The queues that requests come from.
-INPUT_QUEUES = (SERVERS_QUEUE, IMAGES_QUEUE, ORDERS_QUEUE)
-OWN_PREFIX = "ecs."
 
 
 class TopologyMismatch(Exception):
@@ -47,56 +27,65 @@ class Topology:
     queues: tuple[Queue, ...]
 
 
-def topology(retry_delays: Iterable[int] = DEFAULT_RETRY_DELAYS) -> Topology:
-    """The topology with a retry queue for each delay in seconds."""
+def topology(retry_delays: Iterable[int] = DEFAULT_RETRY_DELAYS, names: Names = DEFAULT_NAMES) -> Topology:
+    """The topology of a namespace, with a retry queue for each delay in seconds."""
+    commands = _exchange(names.commands_exchange, "topic", **{"alternate-exchange": names.undelivered_exchange})
+    orders = _exchange(names.orders_exchange, "topic")
+    results = _exchange(names.results_exchange, "topic")
+    dead = _exchange(names.dead_exchange, "topic")
+    undelivered = _exchange(names.undelivered_exchange, "fanout")
+    retry = _exchange(names.retry_exchange, "headers")
+    gives_up_to = {"x-dead-letter-exchange": undelivered.name}
+    keys = {queue: f"{kind}.#" for kind, queue in _queues_of_commands(names).items()}
     return Topology(
-        exchanges=(
-            UNDELIVERED_EXCHANGE, COMMANDS_EXCHANGE, ORDERS_EXCHANGE, RESULTS_EXCHANGE, STATUS_EXCHANGE, DEAD_EXCHANGE,
-            RETRY_EXCHANGE,
-        ),
+        # The alternate exchange before the one that names it.
+        exchanges=(undelivered, commands, orders, results, _exchange(names.status_exchange, "topic"), dead, retry),
         queues=(
-            _input(SERVERS_QUEUE, (COMMANDS_EXCHANGE, "server.#")),
-            _input(IMAGES_QUEUE, (COMMANDS_EXCHANGE, "image.#")),
-            _input(ORDERS_QUEUE, (ORDERS_EXCHANGE, "#"), (COMMANDS_EXCHANGE, "order.#")),
-            _queue(ORDER_RESULTS_QUEUE, [binding(RESULTS_EXCHANGE, routing_key="order.#")]),
-            _queue(UNDELIVERED_QUEUE, [binding(UNDELIVERED_EXCHANGE)]),
-            _queue(DEAD_QUEUE, [binding(DEAD_EXCHANGE, routing_key="#")]),
-            *(_retry(delay) for delay in sorted(set(retry_delays))),
+            _queue(names.servers_queue, [_bound_by(commands, keys[names.servers_queue])], gives_up_to),
+            _queue(names.images_queue, [_bound_by(commands, keys[names.images_queue])], gives_up_to),
+            _queue(
+                names.orders_queue,
+                [_bound_by(orders, "#"), _bound_by(commands, keys[names.orders_queue])],
+                gives_up_to,
+            ),
+            _queue(names.order_results_queue, [_bound_by(results, "order.#")]),
+            _queue(names.undelivered_queue, [binding(undelivered)]),
+            _queue(names.dead_queue, [_bound_by(dead, "#")]),
+            *(_retry(names, retry, delay) for delay in sorted(set(retry_delays))),
         ),
-    )  # fmt: skip
+    )
 
 
-def queue_of_command(routing_key: str) -> str | None:
+def queue_of_command(names: Names, routing_key: str) -> str | None:
     """The queue that a command with this routing key comes to; None where none takes it."""
-    for queue in topology().queues:
-        for one in queue.bindings:
-            if one.exchange is COMMANDS_EXCHANGE and f"{routing_key}.".startswith(one.routing_key.removesuffix("#")):
-                return str(queue.name)
-    return None
+    return _queues_of_commands(names).get(routing_key.partition(".")[0])
 
 
-def retry_queue_name(delay: int) -> str:
-    """The queue in which a message waits so many seconds."""
-    return f"ecs.retry.{delay}"
+def _queues_of_commands(names: Names) -> dict[str, str]:
+    """By the first word of the operation."""
+    return {"server": names.servers_queue, "image": names.images_queue, "order": names.orders_queue}
+
+
+def _exchange(name: str, kind: str, **arguments: str) -> Exchange:
+    return Exchange(name, type=kind, durable=True, arguments=arguments or None)
+
+
+def _bound_by(exchange: Exchange, key: str) -> binding:
+    return binding(exchange, routing_key=key)
 
 
 def _queue(name: str, bindings: list[binding], arguments: Mapping[str, str | int] | None = None) -> Queue:
     return Queue(name, bindings=bindings, durable=True, queue_arguments={"x-queue-type": "quorum", **(arguments or {})})
 
 
-def _input(name: str, *bound: tuple[Exchange, str]) -> Queue:
-    bindings = [binding(exchange, routing_key=key) for exchange, key in bound]
-    return _queue(name, bindings, {"x-dead-letter-exchange": UNDELIVERED_EXCHANGE.name})
-
-
-def _retry(delay: int) -> Queue:
+def _retry(names: Names, exchange: Exchange, delay: int) -> Queue:
     """Dead-letters to the default exchange by the routing key that it kept, the queue of origin.
 
     At-least-once, or a message would be lost between the two queues; that needs `reject-publish`.
     """
     return _queue(
-        retry_queue_name(delay),
-        [binding(RETRY_EXCHANGE, arguments={"x-match": "all", RETRY_HEADER: str(delay)})],
+        names.retry_queue(delay),
+        [binding(exchange, arguments={"x-match": "all", RETRY_HEADER: str(delay)})],
         {
             "x-message-ttl": delay * 1000,
             "x-dead-letter-exchange": "",
@@ -130,7 +119,7 @@ def _connection(url: str) -> Connection:
     return Connection(url.partition("?")[0], connect_timeout=_SECONDS, transport_options=limits)
 
 
-def compare(url: str, retry_delays: Iterable[int]) -> tuple[str, list[str]]:
+def compare(url: str, wanted: Topology) -> tuple[str, list[str]]:
     """The broker's version, and the names of what is not declared yet. Changes nothing. Blocks.
 
     `TopologyMismatch` for what exists with other arguments.
@@ -141,7 +130,6 @@ def compare(url: str, retry_delays: Iterable[int]) -> tuple[str, list[str]]:
     with _connection(url) as connection:
         connection.ensure_connection(max_retries=1, interval_start=0.1)
         version = str(connection.connection.server_properties.get("version", "unknown"))
-        wanted = topology(retry_delays)
         for entity in (*wanted.exchanges, *wanted.queues):
             try:
                 with connection.channel() as channel:  # the broker closes it where something is missing

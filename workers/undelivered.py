@@ -20,14 +20,7 @@ from workers.envelope import Envelope
 from workers.journal import ClaimLost, JournalError
 from workers.outbox import Outbox
 from workers.refusals import Refusals
-from workers.topology import (
-    COMMANDS_EXCHANGE,
-    INPUT_QUEUES,
-    ORDERS_QUEUE,
-    UNDELIVERED_EXCHANGE,
-    UNDELIVERED_QUEUE,
-    queue_of_command,
-)
+from workers.topology import queue_of_command
 
 log = structlog.get_logger()
 
@@ -48,7 +41,8 @@ async def take_undelivered(
 ) -> None:
     """Send it again where it is ours, else move it to the dead letters."""
     envelope = delivery.envelope
-    if envelope.exchange != COMMANDS_EXCHANGE.name or queue_of_command(envelope.routing_key) is None:
+    names = envelope.names
+    if envelope.exchange != names.commands_exchange or queue_of_command(names, envelope.routing_key) is None:
         await _move_to_dead(delivery, outbox, refusals, give_up)
         return
     declare_again()
@@ -75,7 +69,7 @@ async def _move_to_dead(delivery: Delivery, outbox: Outbox, refusals: Refusals, 
         await asyncio.sleep(_AGAIN)
         delivery.requeue()
         return
-    origin = death.queue if death is not None else UNDELIVERED_QUEUE
+    origin = death.queue if death is not None else envelope.names.undelivered_queue
     route = death.route if death is not None else None
     await outbox.park(envelope, refused, intake.attempts(envelope), origin, route)
     log.warning(
@@ -105,15 +99,15 @@ def _last_death(envelope: Envelope) -> _Death | None:
     """None for what is only unroutable: it keeps its publisher's exchange, and whatever history he has forged."""
     deaths = envelope.headers.get("x-death")
     last: Any = deaths[0] if isinstance(deaths, list) and deaths else None
-    if envelope.exchange != UNDELIVERED_EXCHANGE.name or not isinstance(last, dict):
+    if envelope.exchange != envelope.names.undelivered_exchange or not isinstance(last, dict):
         return None
     queue = last.get("queue")
-    if queue not in INPUT_QUEUES:
+    if queue not in envelope.names.input_queues:
         return None
     reason = _REASONS.get(str(last.get("reason")), "delivery_limit")
     exchange, keys = str(last.get("exchange")), last.get("routing-keys")
     key = str(keys[0]) if isinstance(keys, list) and keys else ""
-    was_order = queue == ORDERS_QUEUE and exchange != COMMANDS_EXCHANGE.name
+    was_order = queue == envelope.names.orders_queue and exchange != envelope.names.commands_exchange
     return _Death(queue, reason, was_order, (exchange, key) if exchange else None)
 
 

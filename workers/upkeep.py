@@ -1,16 +1,16 @@
 """The topology is declared at the start, when somebody notices that a part is gone, and now and then besides.
 
-What only publishers use (`ecs.commands`, a binding) would be missed by nobody here.
+What only publishers use (the exchange of commands, a binding) would be missed by nobody here.
 """
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import structlog
 
-from workers.topology import TopologyMismatch, declare, topology
+from workers.topology import Topology, TopologyMismatch, declare
 
 log = structlog.get_logger()
 
@@ -25,9 +25,9 @@ _PATIENCE = 30.0
 class Upkeep:
     """Declares exchanges and queues. `on_mismatch` is called when one exists with other arguments; `mismatch` is it."""
 
-    def __init__(self, url: str, retry_delays: Sequence[int], on_mismatch: Callable[[], None]) -> None:
+    def __init__(self, url: str, wanted: Topology, on_mismatch: Callable[[], None]) -> None:
         self._url = url
-        self._wanted = topology(retry_delays)
+        self._wanted = wanted
         self._on_mismatch = on_mismatch
         self._running: asyncio.Task[None] | None = None
         self.mismatch: TopologyMismatch | None = None

@@ -12,7 +12,7 @@ from time import monotonic
 import structlog
 
 from messages.errors import EcsError, Transient
-from workers.topology import IMAGES_QUEUE, ORDERS_QUEUE, SERVERS_QUEUE
+from workers.names import Names
 
 log = structlog.get_logger()
 
@@ -25,17 +25,20 @@ LOOK_EVERY, PROBE_PATIENCE = 0.5, 15.0
 #: Seconds between two probes of what is down.
 PROBE_EVERY = 2.0
 JOURNAL, IDENTITY, COMPUTE, IMAGE = "journal", "identity", "compute", "image"
-#: What each queue's requests cannot do without.
-NEEDS: Mapping[str, frozenset[str]] = {
-    SERVERS_QUEUE: frozenset({JOURNAL, IDENTITY, COMPUTE}),
-    ORDERS_QUEUE: frozenset({JOURNAL, IDENTITY, COMPUTE}),
-    IMAGES_QUEUE: frozenset({JOURNAL, IDENTITY, IMAGE}),
-}
 _PROBED = (IDENTITY, COMPUTE, IMAGE)
 #: HTTP statuses of calls that never reached what they were for, besides all of 5xx.
 _NO_ANSWER = frozenset({"http_401", "no_connection", "no_answer", "cloud_unavailable", "keystone", "bad_answer"})
 
 Probe = Callable[[str], Awaitable[None]]
+
+
+def needs(names: Names) -> Mapping[str, frozenset[str]]:
+    """What each queue's requests cannot do without."""
+    return {
+        names.servers_queue: frozenset({JOURNAL, IDENTITY, COMPUTE}),
+        names.orders_queue: frozenset({JOURNAL, IDENTITY, COMPUTE}),
+        names.images_queue: frozenset({JOURNAL, IDENTITY, IMAGE}),
+    }
 
 
 def is_no_answer(outcome: str) -> bool:
@@ -69,7 +72,10 @@ class Streak:
 class Weather:
     """Watches what the worker depends on. `on_change` is called when something goes down or comes back."""
 
-    def __init__(self, probe: Probe, journal_trouble: Callable[[], str | None], on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, names: Names, probe: Probe, journal_trouble: Callable[[], str | None], on_change: Callable[[], None]
+    ) -> None:
+        self._needs = needs(names)
         self._probe = probe
         self._journal_trouble = journal_trouble
         self._on_change = on_change
@@ -85,7 +91,7 @@ class Weather:
 
     def may_consume(self, queue: str) -> bool:
         """Whether all is there that the queue's requests need."""
-        return not (NEEDS.get(queue, frozenset()) & self._down.keys())
+        return not (self._needs.get(queue, frozenset()) & self._down.keys())
 
     def called(self, service: str, outcome: str) -> None:
         """A call to OpenStack has ended; on the loop."""

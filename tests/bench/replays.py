@@ -12,10 +12,11 @@ from pathlib import Path
 from messages.codes import Code
 from messages.errors import Refused
 from sandbox.broker import PrivateBroker
+from tests.names import NAMES, SERVERS_QUEUE
 from workers.envelope import Envelope
 from workers.outbox import Outbox, again
 from workers.publisher import Publisher
-from workers.topology import SERVERS_QUEUE, declare, topology
+from workers.topology import declare, topology
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,14 @@ def _command() -> Envelope:
     }  # fmt: skip
     return Envelope(
         SERVERS_QUEUE, "ecs.commands", "server.action", False, json.dumps(body).encode(), uuid.uuid4().hex, None,
-        "somebody", None, int(time.time()), "application/json", None, None, {},
+        "somebody", None, int(time.time()), "application/json", None, None, {}, names=NAMES,
     )  # fmt: skip
 
 
 async def _park(url: str, commands: list[Envelope]) -> None:
     publisher = Publisher(url)
     publisher.open()
-    outbox = Outbox(publisher, on_returned=lambda: None)
+    outbox = Outbox(publisher, NAMES, on_returned=lambda: None)
     refused = Refused(Code.FAILED, reason="internal", detail="KeyError")
     await asyncio.gather(*(outbox.park(one, refused, 0) for one in commands))
     await publisher.close()

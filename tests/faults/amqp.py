@@ -8,6 +8,7 @@ import pika
 from pika.frame import Header
 from pika.spec import Basic, BasicProperties
 
+from tests.names import NAMES
 from workers.consumer import envelope_of
 from workers.envelope import Envelope
 from workers.properties import read_frame
@@ -125,7 +126,7 @@ def delivered(
     size, header = read_frame(raw + b"the next frame")
     assert size == len(raw)
     method = Basic.Deliver("tag", 1, False, exchange, routing_key)
-    return envelope_of(queue, method, header.properties, body)
+    return envelope_of(NAMES, queue, method, header.properties, body)
 
 
 class Hostile:

@@ -13,9 +13,9 @@ from sandbox.worker import WorkerProcess
 from tests.faults.invariants import MEMORY, RECOVERY, await_ends, check, resident_megabytes
 from tests.faults.kinds import KINDS, Asked
 from tests.faults.lasting import LastingRequester
+from tests.names import DEAD_QUEUE, INPUT_QUEUES
 from tests.tenant import Tenant
 from tests.workshop import eventually
-from workers.topology import DEAD_QUEUE, INPUT_QUEUES
 
 #: What a load is mixed of: an order of several effects, what takes its time, and what is done at once.
 _MIX = ("resize", "reboot", "stop", "tags", "image.delete", "image.update")

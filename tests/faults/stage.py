@@ -5,8 +5,8 @@ from typing import Any
 from sandbox.requester import Requester
 from sandbox.worker import WorkerProcess
 from tests.faults.dying_worker import Hold, settings_for
+from tests.names import INPUT_QUEUES
 from tests.workshop import Workshop, eventually
-from workers.topology import INPUT_QUEUES
 
 
 def dying(

@@ -16,10 +16,11 @@ from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from tests.faults.kinds import KINDS, Asked
 from tests.faults.load import Load, memory_flat
+from tests.names import INPUT_QUEUES
 from tests.workshop import Workshop, eventually
 from workers.publication import Publication, Published
 from workers.publisher import Publisher
-from workers.topology import INPUT_QUEUES, compare, declare, topology
+from workers.topology import compare, declare, topology
 
 #: Seconds.
 HEARTBEAT = 3
@@ -223,7 +224,7 @@ def test_21_whatever_is_deleted_is_declared_and_consumed_again(node: PrivateBrok
                 # Else the worker would declare it, and tell its updates to nobody before the load is bound to it again.
                 exchange(channel).declare()
                 load.requester.declare()
-    eventually(lambda: compare(node.url, DELAYS)[1] == [], 30)
+    eventually(lambda: compare(node.url, topology(DELAYS))[1] == [], 30)
     shop.running.wait_ready()
     load.recovered()
     load.account()
@@ -245,7 +246,7 @@ def test_21_what_is_to_be_parked_waits_for_the_queue_of_the_dead(node: PrivateBr
     with Connection(node.url) as connection:
         connection.channel().queue_delete("ecs.dead")
     load.requester.publish("ecs.commands", "server.action", b"{")
-    eventually(lambda: compare(node.url, DELAYS)[1] == [], 30)
+    eventually(lambda: compare(node.url, topology(DELAYS))[1] == [], 30)
     eventually(lambda: load.requester.depth("ecs.dead") == 1, 30)
     with Connection(node.url) as connection:
         connection.channel().queue_purge("ecs.dead")

@@ -15,8 +15,8 @@ from sqlalchemy import create_engine, text
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.postgres import PrivatePostgres
 from tests.faults.load import Load, memory_flat
+from tests.names import INPUT_QUEUES
 from tests.workshop import Workshop, eventually
-from workers.topology import INPUT_QUEUES
 
 is_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
 

@@ -13,10 +13,10 @@ from workers.upkeep import Upkeep
 
 
 def test_declaring_twice_changes_nothing(vhost: str) -> None:
-    assert "ecs.servers" in compare(vhost, (5, 30))[1]
+    assert "ecs.servers" in compare(vhost, topology((5, 30)))[1]
     for _ in range(2):
         declare(vhost, topology((5, 30)))
-    assert compare(vhost, (5, 30))[1] == []
+    assert compare(vhost, topology((5, 30)))[1] == []
 
 
 def test_what_is_declared_is_the_contracts(vhost: str) -> None:
@@ -62,10 +62,10 @@ async def test_what_nobody_misses_is_declared_again_now_and_then(vhost: str, mon
     declare(vhost, topology((5,)))
     with Connection(vhost) as connection:
         connection.channel().exchange_delete("ecs.orders")
-    found = Upkeep(vhost, (5,), on_mismatch=lambda: None)
+    found = Upkeep(vhost, topology((5,)), on_mismatch=lambda: None)
     watching = asyncio.create_task(found.watch())
     async with asyncio.timeout(15):
-        while compare(vhost, (5,))[1]:  # noqa: ASYNC110 - the broker tells nobody
+        while compare(vhost, topology((5,)))[1]:  # noqa: ASYNC110 - the broker tells nobody
             await asyncio.sleep(0.2)
     watching.cancel()
     found.close()

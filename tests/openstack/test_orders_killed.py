@@ -12,9 +12,10 @@ from tests.faults.dying_worker import Hold, Instant
 from tests.faults.invariants import await_ends, check
 from tests.faults.kinds import Ask, Asked, change, new_servers, renewal, revert, taken_away, taken_down, unsubscribe
 from tests.faults.stage import dying, settled
+from tests.names import DEAD_QUEUE
 from tests.openstack.conftest import Cloud
 from tests.workshop import Workshop, eventually
-from workers.topology import DEAD_QUEUE, declare, topology
+from workers.topology import declare, topology
 
 
 @pytest.fixture

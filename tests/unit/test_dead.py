@@ -12,6 +12,7 @@ import typer
 from messages.codes import Code
 from messages.errors import Refused
 from tests.envelopes import envelope
+from tests.names import NAMES
 from workers import intake
 from workers.cli.output import plain
 from workers.cli.times import instant
@@ -54,7 +55,7 @@ class Press:
 async def parked(message: Envelope, refused: Refused, attempts: int = 0) -> Envelope:
     """As it lies in `ecs.dead` once the worker's outbox has parked it."""
     press = Press()
-    await Outbox(press, on_returned=lambda: None).park(message, refused, attempts)  # type: ignore[arg-type]
+    await Outbox(press, NAMES, on_returned=lambda: None).park(message, refused, attempts)  # type: ignore[arg-type]
     (one,) = press.published
     return replace(
         message, queue="ecs.dead", exchange=one.exchange, routing_key=one.routing_key, body=one.body,
@@ -111,10 +112,10 @@ async def test_what_no_queue_took_goes_by_its_exchange_again() -> None:
     first = envelope({"operation": "volume.create"}, queue="ecs.undelivered", routing_key="volume.create")
     again = publication_again(await parked(first, INTERNAL), "word", "b")
     assert (again.exchange, again.routing_key) == ("ecs.commands", "volume.create")
-    assert queue_of_command("volume.create") is None
-    assert queue_of_command("server.action") == "ecs.servers"
-    assert queue_of_command("image.batch_delete") == "ecs.images"
-    assert queue_of_command("servers") is None
+    assert queue_of_command(NAMES, "volume.create") is None
+    assert queue_of_command(NAMES, "server.action") == "ecs.servers"
+    assert queue_of_command(NAMES, "image.batch_delete") == "ecs.images"
+    assert queue_of_command(NAMES, "servers") is None
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from messages.orders import OrderType
 from messages.secrets import mask
 from tests.envelopes import envelope
 from tests.faults.fuzz import samples, stream
+from tests.names import NAMES
 from workers import intake
 from workers.asyncapi import document
 from workers.topology import topology
@@ -88,7 +89,7 @@ def references(value: Any) -> Iterator[str]:
 
 
 def test_the_document_holds_together() -> None:
-    made = document()
+    made = document(NAMES)
     for reference in references(made):
         place = made
         for step in reference.removeprefix("#/").split("/"):
@@ -111,6 +112,6 @@ def test_the_command_prints_it_as_yaml_and_as_json() -> None:
         command = [sys.executable, "-m", "workers", "asyncapi", *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    assert yaml.safe_load(printed()) == json.loads(printed("-o", "json")) == document()
+    assert yaml.safe_load(printed()) == json.loads(printed("-o", "json")) == document(NAMES)
     (line,) = printed("-o", "jsonl").splitlines()
-    assert json.loads(line) == document()
+    assert json.loads(line) == document(NAMES)

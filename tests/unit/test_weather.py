@@ -8,8 +8,8 @@ import pytest
 
 from handlers.errors import Forbidden
 from messages.errors import Transient
+from tests.names import IMAGES_QUEUE, NAMES, ORDERS_QUEUE, SERVERS_QUEUE, UNDELIVERED_QUEUE
 from workers import weather
-from workers.topology import IMAGES_QUEUE, ORDERS_QUEUE, SERVERS_QUEUE, UNDELIVERED_QUEUE
 from workers.weather import Streak, Weather, is_no_answer
 
 
@@ -22,7 +22,7 @@ class Sky:
         self.probed: list[str] = []
         self.changes = 0
         self._news = asyncio.Event()
-        self.weather = Weather(self._probe, lambda: self.trouble, self._changed)
+        self.weather = Weather(NAMES, self._probe, lambda: self.trouble, self._changed)
 
     async def _probe(self, service: str) -> None:
         self.probed.append(service)
@@ -104,10 +104,10 @@ async def test_a_journal_in_trouble_stops_everything_and_comes_back_at_once(sky:
     sky.trouble = "database or disk is full"
     await sky.until(1)
     assert dict(sky.weather.down) == {"journal": "database or disk is full"}
-    assert not any(sky.weather.may_consume(queue) for queue in weather.NEEDS)
+    assert not any(sky.weather.may_consume(queue) for queue in weather.needs(NAMES))
     sky.trouble = None
     await sky.until(2)
-    assert all(sky.weather.may_consume(queue) for queue in weather.NEEDS)
+    assert all(sky.weather.may_consume(queue) for queue in weather.needs(NAMES))
 
 
 def test_what_counts_as_no_answer() -> None:

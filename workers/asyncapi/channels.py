@@ -6,14 +6,7 @@ from typing import Any
 from messages.commands import Operation
 from messages.orders import OrderType
 from workers.asyncapi import messages as named
-from workers.topology import (
-    COMMANDS_EXCHANGE,
-    DEAD_QUEUE,
-    ORDER_RESULTS_QUEUE,
-    ORDERS_EXCHANGE,
-    RESULTS_EXCHANGE,
-    STATUS_EXCHANGE,
-)
+from workers.names import Names
 
 COMMANDS, ORDERS, RESULTS, STATUS, REPLY = "commands", "orders", "results", "status", "reply"
 ORDER_RESULTS, DEAD = "orderResults", "dead"
@@ -29,24 +22,26 @@ MESSAGES: dict[str, tuple[str, ...]] = {
 }
 
 
-def channels() -> dict[str, Any]:
-    """All of them."""
+def channels(names: Names) -> dict[str, Any]:
+    """All of them, in one namespace."""
     return {
         COMMANDS: _exchange(
-            COMMANDS, COMMANDS_EXCHANGE, "{operation}", operation=("The operation", [one.value for one in Operation])
+            COMMANDS, names.commands_exchange, "{operation}",
+            operation=("The operation", [one.value for one in Operation]),
         ),
         ORDERS: _exchange(
-            ORDERS, ORDERS_EXCHANGE, "order.{orderType}", orderType=("Its type", [one.value for one in OrderType])
+            ORDERS, names.orders_exchange, "order.{orderType}", orderType=("Its type", [one.value for one in OrderType])
         ),
         RESULTS: _exchange(
-            RESULTS, RESULTS_EXCHANGE, "{operation}",
+            RESULTS, names.results_exchange, "{operation}",
             operation=(
                 "The operation; of orders `order.` and the type, `order.unknown` where it does not say",
                 [*(one.value for one in Operation), *(f"order.{one.value}" for one in OrderType), "order.unknown"],
             ),
         ),
         STATUS: _exchange(
-            STATUS, STATUS_EXCHANGE, "{resource}.{id}", resource=("What is told of", ["server", "image", "order"]),
+            STATUS, names.status_exchange, "{resource}.{id}",
+            resource=("What is told of", ["server", "image", "order"]),
             id=("OpenStack's id, an orderId or a flowId", []),
         ),
         REPLY: {
@@ -54,8 +49,10 @@ def channels() -> dict[str, Any]:
             "description": "The requester's own queue, which its `reply_to` names; direct reply-to, too.",
             "messages": _messages(REPLY),
         },
-        ORDER_RESULTS: _queue(ORDER_RESULTS, ORDER_RESULTS_QUEUE, "Results of orders wait here for the order system."),
-        DEAD: _queue(DEAD, DEAD_QUEUE, "What could not be handled; nothing leaves it but by an operator."),
+        ORDER_RESULTS: _queue(
+            ORDER_RESULTS, names.order_results_queue, "Results of orders wait here for the order system."
+        ),
+        DEAD: _queue(DEAD, names.dead_queue, "What could not be handled; nothing leaves it but by an operator."),
     }  # fmt: skip
 
 
@@ -64,18 +61,18 @@ def reference(channel: str, message: str | None = None) -> dict[str, str]:
     return {"$ref": f"#/channels/{channel}" + (f"/messages/{message}" if message is not None else "")}
 
 
-def _exchange(channel: str, exchange: Any, address: str, **parameters: tuple[str, Iterable[str]]) -> dict[str, Any]:
+def _exchange(channel: str, name: str, address: str, **parameters: tuple[str, Iterable[str]]) -> dict[str, Any]:
     told = {
         name: {"description": text} | ({"enum": values} if (values := list(listed)) else {})
         for name, (text, listed) in parameters.items()
     }
     is_exchange = {
         "is": "routingKey",
-        "exchange": {"name": exchange.name, "type": exchange.type, "durable": exchange.durable, "autoDelete": False},
+        "exchange": {"name": name, "type": "topic", "durable": True, "autoDelete": False},
         "bindingVersion": "0.3.0",
     }
     return {
-        "address": address, "title": exchange.name, "parameters": told, "messages": _messages(channel),
+        "address": address, "title": name, "parameters": told, "messages": _messages(channel),
         "bindings": {"amqp": is_exchange},
     }  # fmt: skip
 

@@ -6,6 +6,7 @@ from typing import Any
 from workers.asyncapi.channels import channels
 from workers.asyncapi.messages import messages
 from workers.asyncapi.operations import operations
+from workers.names import Names
 
 _ABOUT = """\
 Server actions, image operations and paid orders, carried out on OpenStack. Written as the worker sees it: it receives
@@ -13,13 +14,13 @@ commands and orders, and sends results and status updates. `message_id` is the i
 that of an order, `flowId` that of a softDown: a repeat is answered with the same result and has no effect."""
 
 
-def document() -> dict[str, Any]:
-    """The document, ready to be written as JSON or YAML."""
+def document(names: Names) -> dict[str, Any]:
+    """The document of a namespace, ready to be written as JSON or YAML."""
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "ecs-worker", "version": version("ecs-worker"), "description": _ABOUT},
         "defaultContentType": "application/json",
-        "channels": channels(),
+        "channels": channels(names),
         "operations": operations(),
         "components": {"messages": messages()},
     }

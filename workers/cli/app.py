@@ -9,7 +9,7 @@ import typer
 
 from workers.cli.dead_commands import dead_app
 from workers.cli.exits import CommandFailed, Exit
-from workers.cli.options import Output, settings_or_fail
+from workers.cli.options import Output, settings_or_fail, topology_settings_or_fail
 from workers.cli.output import Format, show
 from workers.cli.times import instant
 
@@ -69,7 +69,8 @@ def topology_show(output: Output = Format.TABLE) -> None:
     """List what the worker declares."""
     from workers.topology import rows, topology  # noqa: PLC0415
 
-    show(rows(topology(_retry_delays())), output)
+    settings = topology_settings_or_fail()
+    show(rows(topology(settings.retry_delays, settings.names)), output)
 
 
 @topology_app.command("apply")
@@ -78,7 +79,7 @@ def topology_apply(output: Output = Format.TABLE) -> None:
     from workers.topology import TopologyMismatch, declare, rows, topology  # noqa: PLC0415
 
     settings = settings_or_fail()
-    wanted = topology(settings.retry_delays)
+    wanted = topology(settings.retry_delays, settings.names)
     try:
         declare(settings.broker_url.get_secret_value(), wanted)
     except TopologyMismatch as error:
@@ -152,18 +153,7 @@ def asyncapi(output: Output = Format.TABLE) -> None:
     from workers.asyncapi import document  # noqa: PLC0415
     from workers.cli.output import show_document  # noqa: PLC0415
 
-    show_document(document(), output)
-
-
-def _retry_delays() -> tuple[int, ...]:
-    """Showing the topology needs no complete configuration."""
-    from workers.settings import ConfigurationError, load_settings  # noqa: PLC0415
-    from workers.topology import DEFAULT_RETRY_DELAYS  # noqa: PLC0415
-
-    try:
-        return tuple(load_settings().retry_delays)
-    except ConfigurationError:
-        return DEFAULT_RETRY_DELAYS
+    show_document(document(topology_settings_or_fail().names), output)
 
 
 def run_app() -> None:

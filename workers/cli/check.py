@@ -16,7 +16,7 @@ from workers.identity.key_source import KeySetTrouble, is_url, key_source
 from workers.journal import JournalError
 from workers.journal.database import current_revision, head_revision, open_engine, url_without_password
 from workers.settings import ConfigurationError, Settings, load_settings
-from workers.topology import TopologyMismatch, compare
+from workers.topology import TopologyMismatch, compare, topology
 
 _SECONDS = 30
 
@@ -91,7 +91,7 @@ async def _broker(settings: Settings) -> list[Finding]:
     shown = _without_password(settings)
     try:
         version, missing = await asyncio.to_thread(
-            compare, settings.broker_url.get_secret_value(), tuple(settings.retry_delays)
+            compare, settings.broker_url.get_secret_value(), topology(settings.retry_delays, settings.names)
         )
     except TopologyMismatch as error:
         return [Finding("broker", Verdict.FAILED, "another topology", str(error))]
@@ -130,7 +130,9 @@ async def _journal(settings: Settings) -> list[Finding]:
 
 async def _keys(settings: Settings) -> list[Finding]:
     if settings.jwt_jwks is None:
-        advice = "whoever may publish acts for every tenant: guard ecs.commands and ecs.orders by permissions"
+        names = settings.names
+        guarded = f"{names.commands_exchange} and {names.orders_exchange}"
+        advice = f"whoever may publish acts for every tenant: guard {guarded} by permissions"
         return [Finding("keys", Verdict.OK, "not needed: ECS_TRUST_PUBLISHERS=true", advice)]
     from workers.identity.jwks import usable_keys  # noqa: PLC0415 - cryptography, where it is needed
 

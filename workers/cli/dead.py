@@ -54,9 +54,10 @@ def run(work: Awaitable[T]) -> T:
 
 def look(settings: Settings, wanted: Wanted) -> Survey:
     """What is meant of what lies in `ecs.dead`; says so where not all of it could be seen."""
-    found = run(survey(settings.broker_url.get_secret_value(), wanted))
+    found = run(survey(settings.broker_url.get_secret_value(), settings.names, wanted))
     if found.shared:
-        tell("somebody else is reading ecs.dead just now: what he holds is not seen here; try again when he has ended")
+        queue = settings.names.dead_queue
+        tell(f"somebody else is reading {queue} just now: what he holds is not seen here; try again when he has ended")
     return found
 
 

@@ -204,14 +204,16 @@ def _carry_out(settings: Settings, wish: Wish, members: Any, hindered: int) -> E
         Page().facts({name: value for name, value in row.items() if value or name == "done"})
     else:
         show([row], wish.output)
-    return _verdict(wish, outcome, batch, trouble, hindered)
+    partly = outcome.left or outcome.refused or outcome.gone or hindered
+    _tell_outcome(wish, outcome, batch, trouble, settings.names.dead_queue)
+    return Exit.PARTLY if partly else Exit.OK
 
 
-def _verdict(wish: Wish, outcome: Outcome, batch: str, trouble: str | None, hindered: int) -> Exit:
+def _tell_outcome(wish: Wish, outcome: Outcome, batch: str, trouble: str | None, queue: str) -> None:
     if outcome.gone:
-        tell(f"{outcome.gone} were in ecs.dead no more: somebody else has taken them in hand")
+        tell(f"{outcome.gone} were in {queue} no more: somebody else has taken them in hand")
     if outcome.refused:
-        tell(f"{outcome.refused} were not taken by the broker, and stay in ecs.dead: see ecs-worker topology apply")
+        tell(f"{outcome.refused} were not taken by the broker, and stay in {queue}: see ecs-worker topology apply")
     if outcome.left:
         why = f"{trouble}: " if trouble else "stopped: "
         tell(
@@ -220,8 +222,6 @@ def _verdict(wish: Wish, outcome: Outcome, batch: str, trouble: str | None, hind
         )
     elif wish.action is Action.REPLAY:
         tell(f"what became of them: ecs-worker dead replays {batch}")
-    partly = outcome.left or outcome.refused or outcome.gone or hindered
-    return Exit.PARTLY if partly else Exit.OK
 
 
 async def _work(settings: Settings, wish: Wish, members: Any) -> tuple[Outcome, str, str | None]:
@@ -237,8 +237,8 @@ async def _work(settings: Settings, wish: Wish, members: Any) -> tuple[Outcome, 
         with _stopped_by_signals(stopping), progress(_DOING[wish.action], len(pinned)) as advance:
             advance(sum(one.done_at is not None for one in pinned))
             work = Run(
-                settings.broker_url.get_secret_value(), journal, pinned, operator=wish.operator, rate=wish.rate,
-                stopping=stopping, on_progress=advance,
+                settings.broker_url.get_secret_value(), settings.names, journal, pinned,
+                operator=wish.operator, rate=wish.rate, stopping=stopping, on_progress=advance,
             )  # fmt: skip
             try:
                 await work.work()

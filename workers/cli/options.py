@@ -1,6 +1,7 @@
 """What several commands take."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -8,16 +9,31 @@ from workers.cli.exits import CommandFailed, Exit
 from workers.cli.output import Format
 
 if TYPE_CHECKING:
-    from workers.settings import Settings
+    from workers.settings import Settings, TopologySettings
+
+T = TypeVar("T")
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How data is printed to stdout.")]
 
 
 def settings_or_fail() -> "Settings":
     """The configuration; what is wrong with it ends the command."""
-    from workers.settings import ConfigurationError, load_settings  # noqa: PLC0415
+    from workers.settings import load_settings  # noqa: PLC0415
+
+    return _loaded(load_settings)
+
+
+def topology_settings_or_fail() -> "TopologySettings":
+    """What names exchanges and queues; all else may be missing: whoever looks at them need not have configured it."""
+    from workers.settings import load_topology_settings  # noqa: PLC0415
+
+    return _loaded(load_topology_settings)
+
+
+def _loaded(load: Callable[[], T]) -> T:
+    from workers.settings import ConfigurationError  # noqa: PLC0415
 
     try:
-        return load_settings()
+        return load()
     except ConfigurationError as error:
         raise CommandFailed(Exit.CONFIGURATION, str(error)) from error

@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
+from workers.names import Names
 from workers.outbox import ERROR_HEADER
 from workers.publication import Publication
-from workers.topology import DEAD_EXCHANGE, RESULTS_EXCHANGE, RETRY_EXCHANGE
 
 #: Reasons that tell of the moment, not of the request.
 _PASSING = frozenset({"busy", "timeout", "no_connection", "no_answer", "keystone", "conflict", "cloud_unavailable"})
@@ -56,13 +56,13 @@ WORDS = {
 }
 
 
-def judged(published: Sequence[Publication], *, known: bool) -> Forecast:
+def judged(published: Sequence[Publication], names: Names, *, known: bool) -> Forecast:
     """What it means that these would have been published; `known`: the journal had the result."""
-    told, reason = _told([one for one in published if one.exchange in ("", RESULTS_EXCHANGE.name)])
-    parked = next((one for one in published if one.exchange == DEAD_EXCHANGE.name), None)
+    told, reason = _told([one for one in published if one.exchange in ("", names.results_exchange)])
+    parked = next((one for one in published if one.exchange == names.dead_exchange), None)
     if known:
         return Forecast(Fate.KNOWN, told)
-    if any(one.exchange == RETRY_EXCHANGE.name for one in published):
+    if any(one.exchange == names.retry_exchange for one in published):
         return Forecast(Fate.UNSURE, "the cloud is not well: it would wait in a retry queue")
     if parked is not None:
         return Forecast(Fate.PARKED, str((parked.headers or {}).get(ERROR_HEADER)))

@@ -14,7 +14,7 @@ from workers.headers import HISTORY, NOT_KEPT, kept
 from workers.identity import PASS_HEADER
 from workers.outbox import ERROR_CODE_HEADER, ERROR_HEADER, FAILED_AT_HEADER, ORIGIN_HEADER, again
 from workers.publication import Publication
-from workers.topology import COMMANDS_EXCHANGE, INPUT_QUEUES, RETRY_HEADER, UNDELIVERED_QUEUE
+from workers.topology import RETRY_HEADER
 
 #: Which set of an operator's a message was put in again with; stays with it if it is parked once more.
 REPLAY_HEADER = "x-ecs-replay"
@@ -70,9 +70,10 @@ class Parked:
     @property
     def hindrance(self) -> str | None:
         """Why it cannot be put in again at all; None where it can."""
-        if self.origin not in (*INPUT_QUEUES, UNDELIVERED_QUEUE):
+        names = self.envelope.names
+        if self.origin not in (*names.input_queues, names.undelivered_queue):
             return "it does not say which of the worker's queues it came from"
-        if self.origin == UNDELIVERED_QUEUE and _first_route(self.envelope)[0] != COMMANDS_EXCHANGE.name:
+        if self.origin == names.undelivered_queue and _first_route(self.envelope)[0] != names.commands_exchange:
             return "it does not say by which exchange it came"
         message = _read(self.envelope.body)
         if message.keys() == {"masked", "bytes"}:
@@ -117,7 +118,7 @@ def times_returned(envelope: Envelope) -> int:
 def envelope_again(envelope: Envelope, pass_word: str) -> Envelope:
     """The message as a worker gets it when it is put in again with this word."""
     exchange, routing_key, headers = _way_again(envelope, pass_word)
-    queue = routing_key if exchange == "" else UNDELIVERED_QUEUE
+    queue = routing_key if exchange == "" else envelope.names.undelivered_queue
     return replace(
         envelope, queue=queue, exchange=exchange, routing_key=routing_key, headers=headers, redelivered=False,
         user_id=None,
@@ -152,7 +153,7 @@ def _way_again(envelope: Envelope, pass_word: str) -> tuple[str, str, dict[str, 
     exchange, key = _first_route(envelope)
     headers = {name: value for name, value in _kept(envelope).items() if name not in _NOT_AGAIN}
     headers[PASS_HEADER] = pass_word
-    if origin == UNDELIVERED_QUEUE and exchange:
+    if origin == envelope.names.undelivered_queue and exchange:
         headers.pop(intake.ROUTING_KEY_HEADER, None)
         return exchange, key, headers
     return "", origin, headers

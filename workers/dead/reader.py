@@ -15,9 +15,10 @@ import structlog
 
 from workers.consumer import Consumer, Delivery
 from workers.dead.parked import publication_renewed, times_returned
+from workers.names import Names
 from workers.publication import Published
 from workers.publisher import Publisher
-from workers.topology import DEAD_QUEUE, NotDeclared, depth
+from workers.topology import NotDeclared, depth
 
 log = structlog.get_logger()
 
@@ -44,10 +45,11 @@ class Reader:
     A message that comes by a channel that is lost comes again.
     """
 
-    def __init__(self, url: str, on_delivery: Callable[[Delivery], None]) -> None:
+    def __init__(self, url: str, names: Names, on_delivery: Callable[[Delivery], None]) -> None:
         self._url = url
+        self._queue = names.dead_queue
         self._on_delivery = on_delivery
-        self._consumer = Consumer(url, (DEAD_QUEUE,), MOST, self._delivered, name="ecs-worker dead")
+        self._consumer = Consumer(url, (self._queue,), MOST, self._delivered, names=names, name="ecs-worker dead")
         self._held: list[Delivery] = []
         self._news = asyncio.Event()
         self._quiet_since = self._up_at = monotonic()
@@ -115,7 +117,7 @@ class Reader:
     async def _alone(self) -> tuple[int, bool]:
         limit = monotonic() + PATIENCE
         while True:
-            waiting, consumers = await asyncio.to_thread(_depth, self._url)
+            waiting, consumers = await asyncio.to_thread(_depth, self._url, self._queue)
             if not consumers or monotonic() > limit:
                 return waiting, bool(consumers)
             await asyncio.sleep(0.1)
@@ -135,9 +137,9 @@ class Reader:
             await publisher.close()
 
 
-def _depth(url: str) -> tuple[int, int]:
+def _depth(url: str, queue: str) -> tuple[int, int]:
     try:
-        return depth(url, DEAD_QUEUE)
+        return depth(url, queue)
     except NotDeclared:
         raise
     except Exception as error:

@@ -22,7 +22,7 @@ from workers.limits import Limits
 from workers.outbox import Outbox
 from workers.settings import Settings
 from workers.telemetry import Metrics
-from workers.topology import UNDELIVERED_QUEUE, queue_of_command
+from workers.topology import queue_of_command
 
 #: Seconds for which a cloud that does not answer, or a server that is busy, is waited for.
 PATIENCE = 5.0
@@ -49,8 +49,8 @@ class Rehearsal:
         """What would become of it."""
         if (hindrance := parked.hindrance) is not None:
             return Forecast(Fate.IMPOSSIBLE, hindrance)
-        envelope = envelope_again(parked.envelope, new_pass())
-        if envelope.queue == UNDELIVERED_QUEUE and queue_of_command(envelope.routing_key) is None:
+        envelope, names = envelope_again(parked.envelope, new_pass()), parked.envelope.names
+        if envelope.queue == names.undelivered_queue and queue_of_command(names, envelope.routing_key) is None:
             return Forecast(Fate.PARKED, f"no queue takes {envelope.routing_key}")
         async with self._places:
             try:
@@ -74,7 +74,7 @@ class Rehearsal:
             await dispatcher.drain(0)
         if delivery.given_back:
             return Forecast(Fate.UNSURE, "who asks cannot be told now: Keystone or the key set does not answer")
-        return judged(caught.publications, known=isinstance(journal.outcome, Known))
+        return judged(caught.publications, self._settings.names, known=isinstance(journal.outcome, Known))
 
     def _dispatcher(self, journal: ReadJournal, caught: Caught) -> Dispatcher:
         settings = self._settings
@@ -83,7 +83,7 @@ class Rehearsal:
             cloud=self._cloud,
             identity=Readmission(trusted, self._cloud, journal, OperatorReplays(journal)),
             journal=journal,
-            outbox=Outbox(caught, on_returned=lambda: None),  # type: ignore[arg-type]  # all that is used of a publisher
+            outbox=Outbox(caught, settings.names, on_returned=lambda: None),  # type: ignore[arg-type]  # all that is used of a publisher
             handlers=HANDLERS,
             policy=Policy(settings.require_fee_data, ZoneInfo(settings.billing_timezone)),
             limits=Limits(PATIENCE, PATIENCE, settings.max_age, tuple(settings.retry_delays)),

@@ -18,6 +18,7 @@ from workers.dead.parked import identity_of, publication_again
 from workers.dead.reader import Reader
 from workers.identity import hash_of, new_pass
 from workers.journal import Action, Journal, Replay, ReplayState
+from workers.names import Names
 from workers.publication import Published
 from workers.publisher import Publisher
 
@@ -96,6 +97,7 @@ class Run:
     def __init__(
         self,
         url: str,
+        names: Names,
         journal: Journal,
         members: Sequence[Replay],
         *,
@@ -105,6 +107,7 @@ class Run:
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._url = url
+        self._names = names
         self._journal = journal
         self._operator, self._real_user = operator, real_user()
         self._members = [Member(one, one.state) for one in members]
@@ -145,7 +148,7 @@ class Run:
         self._ready.clear()
         for one in self._members:
             one.came = False
-        reader = Reader(self._url, self._delivered)
+        reader = Reader(self._url, self._names, self._delivered)
         await reader.open()
         try:
             complete = await self._feed(reader, monotonic() + HOLD)

@@ -9,6 +9,7 @@ from typing import Any
 from workers.consumer import Delivery
 from workers.dead.parked import Parked, identity_of, parked_of
 from workers.dead.reader import Reader
+from workers.names import Names
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Survey:
     shared: bool
 
 
-async def survey(url: str, wanted: Wanted) -> Survey:
+async def survey(url: str, names: Names, wanted: Wanted) -> Survey:
     """Look through `ecs.dead`, and leave it as it is."""
     seen: dict[int, tuple[Delivery, Found]] = {}
     count = 0
@@ -76,7 +77,7 @@ async def survey(url: str, wanted: Wanted) -> Survey:
         if wanted.matches(parked):
             seen[count] = (delivery, Found(parked, identity_of(delivery.envelope)))
 
-    reader = Reader(url, keep)
+    reader = Reader(url, names, keep)
     await reader.open()
     try:
         await reader.wait()

@@ -17,7 +17,7 @@ from tests.faults.campaign.site import Site, site
 from tests.faults.campaign.traffic import Traffic
 from tests.faults.invariants import MEMORY, RECOVERY, report
 from tests.faults.lasting import LastingRequester
-from workers.topology import DEAD_QUEUE
+from tests.names import DEAD_QUEUE
 
 #: Seconds for what was asked to come to its end.
 PATIENCE = 240.0

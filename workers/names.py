@@ -1,0 +1,64 @@
+"""The names of exchanges and queues (contract 1); their first part is the namespace (`ECS_NAMESPACE`)."""
+
+import re
+from dataclasses import dataclass, field
+
+DEFAULT_NAMESPACE = "ecs"
+#: RabbitMQ keeps names that begin with this for itself.
+_BROKERS_OWN = "amq"
+#: No dot: `ecs.retry` as a namespace would have queues that look like retry queues of `ecs`.
+_NAMESPACE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+
+
+def check_namespace(text: str) -> str:
+    """Return a namespace unchanged. Raises `ValueError` where RabbitMQ or this worker would misread it."""
+    if not _NAMESPACE.fullmatch(text) or text.lower() == _BROKERS_OWN:
+        raise ValueError(
+            "must be one word of letters, digits, - and _, beginning with a letter, at most 40 characters, and not amq"
+        )
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names in one namespace. Exchange and queue of the same kind share their name."""
+
+    namespace: str = DEFAULT_NAMESPACE
+    commands_exchange: str = field(init=False)
+    orders_exchange: str = field(init=False)
+    results_exchange: str = field(init=False)
+    status_exchange: str = field(init=False)
+    dead_exchange: str = field(init=False)
+    undelivered_exchange: str = field(init=False)
+    #: The worker's alone: routes by the delay and leaves the routing key, the name of the queue of origin, as it is.
+    retry_exchange: str = field(init=False)
+    servers_queue: str = field(init=False)
+    images_queue: str = field(init=False)
+    orders_queue: str = field(init=False)
+    order_results_queue: str = field(init=False)
+    undelivered_queue: str = field(init=False)
+    dead_queue: str = field(init=False)
+    #: The queues that requests come from.
+    input_queues: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_namespace(self.namespace)
+        for kind in ("commands", "orders", "results", "status", "dead", "undelivered", "retry"):
+            object.__setattr__(self, f"{kind}_exchange", f"{self.namespace}.{kind}")
+        for kind in ("servers", "images", "orders", "undelivered", "dead"):
+            object.__setattr__(self, f"{kind}_queue", f"{self.namespace}.{kind}")
+        object.__setattr__(self, "order_results_queue", f"{self.namespace}.order-results")
+        object.__setattr__(self, "input_queues", (self.servers_queue, self.images_queue, self.orders_queue))
+
+    def retry_queue(self, delay: int) -> str:
+        """The queue in which a message waits `delay` seconds."""
+        return f"{self.retry_exchange}.{delay}"
+
+    def is_own_queue(self, queue: str) -> bool:
+        """True for every queue that the worker declares in this namespace, retry queues of any delay included."""
+        return queue in (
+            *self.input_queues,
+            self.order_results_queue,
+            self.undelivered_queue,
+            self.dead_queue,
+        ) or queue.startswith(f"{self.retry_exchange}.")
