@@ -6,6 +6,7 @@ pool of threads. What comes back is a `Reply`, or an error named for what to do 
 
 import asyncio
 import math
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -21,7 +22,7 @@ import orjson
 
 from handlers.deadlines import Deadline
 from handlers.errors import CloudRefusal, Conflict, Forbidden, Foreseen, NotFound, QuotaExceeded
-from handlers.projects import ProjectName, ProjectNames
+from handlers.projects import ProjectName, ProjectNames, TenantIs
 from handlers.recent import Recent
 from messages.errors import Ambiguous, Transient, wrong
 
@@ -32,6 +33,9 @@ T = TypeVar("T")
 
 #: Bytes of an error's text that are kept.
 MAX_DETAIL = 500
+#: A path of plain segments, perhaps with a query. A segment of dots would be taken away by the HTTP
+#: library together with the one before it, and so name another resource.
+_PATH = re.compile(r"(?:/(?!\.{1,2}(?:[/?]|$))[\w.~:@%+-]+)+(?:\?[\w.~:@%+&=,-]*)?", re.ASCII)
 #: Seconds after which a call that nobody waits for any more has had no answer.
 _LONG = 5.0
 
@@ -152,9 +156,13 @@ class Cloud:
         account = await self._connect_account()
         return await self.in_thread(lambda: _missing_services(account))
 
-    async def find_project(self, tenant: str) -> ProjectName:
-        """The project with this id or name (in the configured domain), or `Refused` naming `tenant_id`."""
-        found = await self._names.find(tenant)
+    async def find_project(self, tenant: str, written: TenantIs | None = None) -> ProjectName:
+        """Return the project with this id or name (in the configured domain), or raise `Refused` naming `tenant_id`.
+
+        `written` says which of the two it is; None: either, and what is one project's id and another's
+        name is refused.
+        """
+        found = await self._names.find(tenant, written)
         if found is None:
             raise wrong("tenant_id", "the service account has no role in such a project")
         return found
@@ -311,6 +319,8 @@ class Project:
         return await self._call(service, "DELETE", path)
 
     async def _call(self, service: Service, method: str, path: str, **options: Any) -> Reply:
+        if _PATH.fullmatch(path) is None:
+            raise NotFound(404, "what is asked for cannot be part of a URL", None)
         if self._read_only and method != "GET":
             raise Foreseen(f"{method} {path}")
         started, outcome = time.monotonic(), "cancelled"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from handlers.cloud import PAGE, Project, Reply, Service
 from handlers.errors import NotFound
@@ -86,4 +87,4 @@ async def patch_image(project: Project, image_id: str, operations: Sequence[Mapp
 
 async def tag_image(project: Project, image_id: str, tag: str) -> Reply:
     """Give an image a tag; it may have it already."""
-    return await project.put(Service.IMAGE, f"/images/{image_id}/tags/{tag}", None)
+    return await project.put(Service.IMAGE, f"/images/{image_id}/tags/{quote(tag, safe='')}", None)

@@ -1,15 +1,22 @@
-"""Which project an id or a name means, as Keystone says; names may be given to other projects while the worker runs."""
+"""Keystone projects by id and by name; names may be given to other projects while the worker runs."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+
+from messages.errors import wrong
 
 #: Seconds for which a list without a name proves that there is no such project: whoever floods us with names that do
 #: not exist must not flood Keystone.
 MISSING_LASTS = 5.0
-#: Seconds after which the list is asked for anew, beside the work; and after which nobody is told by it any more.
-FRESH, OLD = 30.0, 300.0
+#: Seconds after which a list no longer tells which project a name means; it is asked for anew, beside
+#: the work, when it is half as old.
+FRESH = 30.0
+#: Seconds after which a list tells nobody anything any more. An id means the same project for good,
+#: so a list that Keystone cannot renew serves ids for longer than names.
+OLD = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,28 +28,49 @@ class ProjectName:
     domain_id: str
 
 
+class TenantIs(StrEnum):
+    """The way in which a tenant is written."""
+
+    ID = "id"
+    NAME = "name"
+
+
 class ProjectNames:
     """The service account's projects by id and, of one domain, by name."""
 
     def __init__(self, list_projects: Callable[[], Awaitable[list[ProjectName]]], domain_id: str) -> None:
         self._list_projects = list_projects
         self._domain_id = domain_id
-        self._known: Mapping[str, ProjectName] = {}
+        self._by_id: Mapping[str, ProjectName] = {}
+        self._by_name: Mapping[str, ProjectName] = {}
         self._listed_at = self._tried_at = -OLD
         self._listing: asyncio.Task[None] | None = None
 
-    async def find(self, tenant: str) -> ProjectName | None:
-        """The project with this id or name, None where there is none; `Transient` where Keystone cannot be asked."""
-        now = time.monotonic()
-        age = now - self._listed_at
-        if age >= OLD or (age >= MISSING_LASTS and tenant not in self._known):
+    async def find(self, tenant: str, written: TenantIs | None = None) -> ProjectName | None:
+        """Return the project with this id or name, None where there is none.
+
+        `written` says which of the two it is; None: either. Raises `Refused` naming `tenant_id` where it
+        is one project's id and another's name, `Transient` where Keystone cannot be asked.
+        """
+        age = time.monotonic() - self._listed_at
+        known = tenant in self._by_id or tenant in self._by_name
+        by_name = written is TenantIs.NAME or tenant not in self._by_id
+        if age >= OLD or (age >= FRESH and by_name) or (age >= MISSING_LASTS and not known):
             await asyncio.shield(self._list())
-        elif age >= FRESH and now - self._tried_at >= MISSING_LASTS:
+        elif age >= FRESH / 2 and time.monotonic() - self._tried_at >= MISSING_LASTS:
             self._list()
-        return self._known.get(tenant)
+        return self._meant(tenant, written)
+
+    def _meant(self, tenant: str, written: TenantIs | None) -> ProjectName | None:
+        by_id, by_name = self._by_id.get(tenant), self._by_name.get(tenant)
+        if written is not None:
+            return by_id if written is TenantIs.ID else by_name
+        if by_id is not None and by_name is not None and by_id != by_name:
+            raise wrong("tenant_id", "it is one project's id and another's name")
+        return by_id or by_name
 
     def _list(self) -> "asyncio.Task[None]":
-        """One question for all who wait: they go on in the order in which they came."""
+        """Begin one listing for all who wait, or join the one under way: they go on in the order in which they came."""
         if self._listing is None or self._listing.done():
             self._tried_at = time.monotonic()
             self._listing = asyncio.get_running_loop().create_task(self._learn())
@@ -50,14 +78,15 @@ class ProjectNames:
         return self._listing
 
     async def _learn(self) -> None:
+        # The list may be as old as the question.
+        asked_at = time.monotonic()
         projects = await self._list_projects()
-        by_name = {project.name: project for project in projects if project.domain_id == self._domain_id}
-        # An id wins over a name: nobody may take another's place by naming a project so.
-        self._known = by_name | {project.id: project for project in projects}
-        self._listed_at = time.monotonic()
+        self._by_id = {project.id: project for project in projects}
+        self._by_name = {one.name: one for one in projects if one.domain_id == self._domain_id}
+        self._listed_at = asked_at
 
 
 def _retrieve(listing: "asyncio.Task[None]") -> None:
-    """Whoever waits for it is told of a failure; perhaps nobody does, and asyncio would complain."""
+    """Take a failure's exception: perhaps nobody waits for it, and asyncio would complain."""
     if not listing.cancelled():
         listing.exception()

@@ -134,7 +134,7 @@ class Worker:
         besides = [asyncio.create_task(self._prune()), asyncio.create_task(self.weather.watch())]
         besides.append(asyncio.create_task(self._upkeep.watch()))
         if self._keys is not None:
-            besides.append(asyncio.create_task(self._keys.fetch()))
+            besides.append(asyncio.create_task(self._keys.watch()))
         log.info("worker.started", prefetch=self._settings.prefetch)
         await self._stopping.wait()
         for task in besides:
@@ -150,9 +150,16 @@ class Worker:
         first_time: Identity = TrustedPublishers(self.cloud, self.journal)
         if self._keys is not None:
             settings = self._settings
-            expected = Expected(settings.jwt_issuer, settings.jwt_audience, settings.jwt_tenant_claim)
-            tokenless = frozenset(settings.tokenless_publishers)
-            first_time = TokenBearers(TokenVerifier(self._keys, expected), self.cloud, self.journal, tokenless)
+            expected = Expected(
+                settings.jwt_issuer, settings.jwt_audience, settings.jwt_tenant_claim, settings.token_grace
+            )
+            first_time = TokenBearers(
+                TokenVerifier(self._keys, expected),
+                self.cloud,
+                self.journal,
+                frozenset(settings.tokenless_publishers),
+                settings.jwt_tenant_is,
+            )
         return Readmission(first_time, self.cloud, self.journal, OperatorReplays(self.journal))
 
     def stop(self) -> None:

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from handlers.projects import TenantIs
 from workers.identity.key_source import is_url
 from workers.names import DEFAULT_NAMESPACE, Names, check_namespace
 from workers.topology import DEFAULT_RETRY_DELAYS
@@ -75,6 +76,8 @@ class Settings(TopologySettings):
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
     jwt_tenant_claim: str = "project"
+    jwt_tenant_is: TenantIs | None = None
+    token_grace: float = Field(86400.0, ge=0, le=86400 * 30)
     trust_publishers: bool = Field(False, validate_default=True)
     tokenless_publishers: Annotated[tuple[str, ...], NoDecode] = ()
     prefetch: int = Field(500, ge=1, le=65535)

@@ -17,6 +17,7 @@ from handlers.orders.soft_down_mark import ITEM, STOPPED, is_marked, mark, unmar
 from handlers.orders.switching import switch
 from handlers.orders.undertaking import failed
 from handlers.power import effect_name
+from handlers.projects import TenantIs
 from handlers.servers import find_server, judge_state, unknown_server
 from messages.codes import Code
 from messages.commands import Power
@@ -131,7 +132,7 @@ class Takedown:
         if self._tenant not in (None, owner):
             raise unknown_server(self.server_id, None)
         try:
-            await cloud.find_project(owner)
+            await cloud.find_project(owner, TenantIs.ID)
         except Refused:
             raise failed("forbidden", f"the service account has no role in project {owner}") from None
         return owner

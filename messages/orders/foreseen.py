@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from messages.errors import Refused, wrong
-from messages.fields import mapping, optional_word
+from messages.fields import is_uuid, mapping, optional_word
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,14 @@ class PlanOrder:
 
     @property
     def instance_id(self) -> str | None:
-        """The first server that it names, as far as that can be told."""
+        """The id of the first server that it names; None where that is no UUID.
+
+        The order's form is judged later: nothing else may become part of a URL before that.
+        """
         listed = self.message.get("instanceList", self.message.get("productList"))
         first = listed[0] if isinstance(listed, list) and listed else None
-        return _word(first, "instanceId") if isinstance(first, dict) else None
+        found = _word(first, "instanceId") if isinstance(first, dict) else None
+        return found.lower() if found is not None and is_uuid(found) else None
 
 
 def parse_plan(message: Mapping[str, Any]) -> PlanOrder:

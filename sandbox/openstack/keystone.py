@@ -33,6 +33,11 @@ class Keystone:
             Route("/v3/", self.version),
             Route("/v3/auth/tokens", self.log_in, methods=["POST"]),
             Route("/v3/auth/projects", self.projects),
+            Route("/v3/projects", self.create_project, methods=["POST"]),
+            Route("/v3/projects/{project_id}", self.rename_project, methods=["PATCH"]),
+            Route("/v3/projects/{project_id}/users/{user_id}/roles/{role_id}", self.grant, methods=["PUT"]),
+            Route("/v3/users", self.users),
+            Route("/v3/roles", self.roles),
         ]
 
     async def versions(self, request: Request) -> Response:
@@ -51,6 +56,59 @@ class Keystone:
         user = caller(request).user
         listed = [_project(self._world.projects[one]) for one in user.projects]
         return JSONResponse({"projects": listed, "links": {"next": None, "self": str(request.url), "previous": None}})
+
+    async def create_project(self, request: Request) -> Response:
+        _check_admin(request)
+        wanted = (await body_of(request))["project"]
+        self._check_free(wanted["name"])
+        project = Project(uuid.uuid4().hex, wanted["name"])
+        self._world.projects[project.id] = project
+        return JSONResponse({"project": _project(project)}, 201)
+
+    async def rename_project(self, request: Request) -> Response:
+        _check_admin(request)
+        project = self._found(request.path_params["project_id"])
+        wanted = (await body_of(request))["project"]
+        self._check_free(wanted["name"])
+        project.name = wanted["name"]
+        return JSONResponse({"project": _project(project)})
+
+    async def grant(self, request: Request) -> Response:
+        _check_admin(request)
+        project = self._found(request.path_params["project_id"])
+        user = next(one for one in self._world.users.values() if one.id == request.path_params["user_id"])
+        if project.id not in user.projects:
+            user.projects = (*user.projects, project.id)
+        return Response(status_code=204)
+
+    async def users(self, request: Request) -> Response:
+        _check_admin(request)
+        name = request.query_params.get("name")
+        return JSONResponse({"users": [_user(one) for one in self._world.users.values() if name in (None, one.name)]})
+
+    async def roles(self, request: Request) -> Response:
+        _check_admin(request)
+        names = [name for name in ("member", "admin") if request.query_params.get("name") in (None, name)]
+        return JSONResponse({"roles": [{"id": name, "name": name} for name in names]})
+
+    def _found(self, project_id: str) -> Project:
+        project = self._world.projects.get(project_id)
+        if project is None:
+            raise ApiError(404, f"Could not find project: {project_id}.")
+        return project
+
+    def _check_free(self, name: str) -> None:
+        if any(one.name == name for one in self._world.projects.values()):
+            raise ApiError(
+                409,
+                "Conflict occurred attempting to store project - it is not permitted to have two "
+                f"projects with the same name in the same domain : {name}.",
+            )
+
+
+def _check_admin(request: Request) -> None:
+    if not caller(request).is_admin:
+        raise ApiError(403, "You are not authorized to perform the requested action.")
 
 
 def identify(world: World, token: str | None) -> Caller | None:

@@ -27,15 +27,15 @@ def stamp(time: datetime, form: str = "Z") -> str:
     return f"{text}Z" if form == "Z" else f"{text}.000000"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Project:
-    """A tenant."""
+    """A tenant; an admin may give it another name."""
 
     id: str
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class User:
     """Somebody with a password, and a role in some projects."""
 

@@ -239,20 +239,53 @@ async def test_old_keys_are_kept_while_the_set_cannot_be_had(
     assert await keys.find("new", "RS256") == (), "now it is known that there is none"
 
 
-async def test_a_key_that_was_withdrawn_goes_though_none_is_missing(
+async def test_a_key_that_was_withdrawn_goes_though_none_is_missing_and_nobody_asks(
     server: KeySetServer, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(keys_module, "RENEW", 0.1)
+    keys = Keys(UrlSource(server.url))
+    watching = asyncio.create_task(keys.watch())
+    await keys.fetch()
+    old = issuer.kid
+    issuer.rotate(forget=True)
+    limit = time.monotonic() + 10
+    while keys.generation == 1:
+        assert time.monotonic() < limit
+        await asyncio.sleep(0.02)
+    assert await keys.find(old, "RS256") == ()
+    watching.cancel()
+
+
+async def test_a_set_that_was_not_asked_for_long_is_asked_before_a_key_counts(
+    server: KeySetServer, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that stood still has renewed nothing meanwhile."""
     monkeypatch.setattr(keys_module, "FRESH", 0.1)
+    monkeypatch.setattr(keys_module, "REFRESH_EVERY", 0.0)
     keys = Keys(UrlSource(server.url))
     await keys.fetch()
     old = issuer.kid
     issuer.rotate(forget=True)
     await asyncio.sleep(0.1)
-    assert len(await keys.find(old, "RS256")) == 1, "whoever comes first does not wait for it"
-    limit = time.monotonic() + 10
-    while await keys.find(old, "RS256"):
-        assert time.monotonic() < limit
-        await asyncio.sleep(0.02)
+    await keys.renew_when_old()
+    assert await keys.find(old, "RS256") == ()
+
+
+async def test_a_set_that_cannot_be_had_is_tried_again_and_keeps_nobody_waiting(
+    server: KeySetServer, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys_module, "RENEW", 0.1)
+    monkeypatch.setattr(keys_module, "REFRESH_EVERY", 0.2)
+    keys = Keys(UrlSource(server.url))
+    watching = asyncio.create_task(keys.watch())
+    await keys.fetch()
+    server.delay = 3.0
+    await asyncio.sleep(0.3)
+    started = time.monotonic()
+    await keys.renew_when_old()
+    assert await keys.find(issuer.kid, "RS256")
+    assert time.monotonic() - started < 1.0
+    watching.cancel()
 
 
 async def test_a_server_that_says_nothing_holds_nobody_up_for_long(

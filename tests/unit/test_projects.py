@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from handlers import projects as module
-from handlers.projects import ProjectName, ProjectNames
-from messages.errors import Transient
+from handlers.projects import ProjectName, ProjectNames, TenantIs
+from messages.errors import Refused, Transient
 
 
 class Keystone:
@@ -33,12 +33,25 @@ def names(keystone: Keystone) -> ProjectNames:
 
 
 async def test_a_project_is_found_by_its_id_and_by_its_name_in_the_domain() -> None:
-    keystone = Keystone(A, ProjectName("id-x", "x", "other-domain"), ProjectName("id-evil", "id-a", "default"))
+    keystone = Keystone(A, ProjectName("id-x", "x", "other-domain"), ProjectName("id-y", "id-a", "other-domain"))
     found = names(keystone)
     assert [await found.find(name) for name in ("a", "id-a", "x", "id-x", "nobody")] == [
         A, A, None, keystone.projects[1], None,
     ]  # fmt: skip
     assert keystone.asked == 1, "who makes names up does not have Keystone asked each time"
+
+
+async def test_what_is_one_projects_id_and_anothers_name_is_refused_unless_it_is_said_which() -> None:
+    other = ProjectName("id-evil", "id-a", "default")
+    found = names(Keystone(A, other, ProjectName("same", "same", "default")))
+    with pytest.raises(Refused, match="another's name") as caught:
+        await found.find("id-a")
+    assert caught.value.subject == "tenant_id"
+    assert await found.find("id-a", TenantIs.ID) == A
+    assert await found.find("id-a", TenantIs.NAME) == other
+    assert await found.find("a", TenantIs.ID) is None
+    assert await found.find("id-evil", TenantIs.NAME) is None
+    assert await found.find("same") is not None, "its own id as its name is no other's"
 
 
 async def test_all_who_wait_are_told_by_one_question() -> None:
@@ -49,33 +62,56 @@ async def test_all_who_wait_are_told_by_one_question() -> None:
 
 
 async def test_a_name_that_means_another_project_now_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FRESH", 0.0)
-    monkeypatch.setattr(module, "MISSING_LASTS", 0.0)
+    monkeypatch.setattr(module, "FRESH", 0.05)
     keystone = Keystone(A, B)
     found = names(keystone)
     assert await found.find("a") == A
-    keystone.projects = [ProjectName("id-a", "a-old", "default"), ProjectName("id-b", "a", "default")]
-    await found.find("a")
-    await asyncio.sleep(0.1)
-    renamed = await found.find("a")
-    assert renamed is not None
-    assert renamed.id == "id-b"
+    moved = ProjectName("id-b", "a", "default")
+    keystone.projects = [ProjectName("id-a", "a-old", "default"), moved]
+    await asyncio.sleep(0.05)
+    assert await found.find("a") == moved, "nothing is done in the name before it is known whose it is now"
+    assert (await found.find("a", TenantIs.NAME)) == moved
 
 
-async def test_what_is_known_is_known_while_keystone_is_away_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FRESH", 0.0)
+async def test_a_name_is_not_believed_when_keystone_cannot_tell_whose_it_is_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "FRESH", 0.05)
     keystone = Keystone(A)
     found = names(keystone)
     await found.find("a")
     keystone.is_down = True
-    assert await found.find("a") == A
     await asyncio.sleep(0.05)
-    assert await found.find("a") == A
-    monkeypatch.setattr(module, "OLD", 0.0)
     with pytest.raises(Transient):
         await found.find("a")
+
+
+async def test_the_list_is_renewed_beside_the_work_before_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FRESH", 0.4)
+    monkeypatch.setattr(module, "MISSING_LASTS", 0.05)
+    keystone = Keystone(A)
+    found = names(keystone)
+    await found.find("a")
+    await asyncio.sleep(0.25)
+    await found.find("a")
+    await asyncio.sleep(0.05)
+    assert keystone.asked == 2
+
+
+async def test_an_id_is_known_while_keystone_is_away_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FRESH", 0.0)
+    keystone = Keystone(A)
+    found = names(keystone)
+    await found.find("id-a")
+    keystone.is_down = True
+    assert await found.find("id-a") == A
+    await asyncio.sleep(0.05)
+    assert await found.find("id-a") == A
+    monkeypatch.setattr(module, "OLD", 0.0)
+    with pytest.raises(Transient):
+        await found.find("id-a")
     keystone.is_down = False
-    assert await found.find("a") == A
+    assert await found.find("id-a") == A
 
 
 async def test_while_keystone_is_away_nobody_is_unknown() -> None:

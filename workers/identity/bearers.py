@@ -1,6 +1,7 @@
 """Bearers of tokens: each message proves by itself who asks, and for which project."""
 
 from handlers.cloud import Cloud
+from handlers.projects import TenantIs
 from workers.envelope import Envelope
 from workers.identity.requester import NotProven, Requester
 from workers.identity.tenants import project_of
@@ -12,9 +13,20 @@ from workers.request import Request
 
 
 class TokenBearers:
-    """Asks for a token; of `tokenless` (AMQP users) for none where they send softDown."""
+    """Asks for a token; of `tokenless` (AMQP users) for none where they send softDown.
 
-    def __init__(self, verifier: TokenVerifier, cloud: Cloud, journal: Journal, tokenless: frozenset[str]) -> None:
+    `tenant_is` says how the tenant's claim is written; None: as an id or a name.
+    """
+
+    def __init__(
+        self,
+        verifier: TokenVerifier,
+        cloud: Cloud,
+        journal: Journal,
+        tokenless: frozenset[str],
+        tenant_is: TenantIs | None = None,
+    ) -> None:
+        self._tenant_is = tenant_is
         self._verifier = verifier
         self._cloud = cloud
         self._journal = journal
@@ -30,11 +42,14 @@ class TokenBearers:
         try:
             claims = await self._verifier.verify(request.token, request.user_id, published_at(envelope), rotated_since)
         except Expired as expired:
-            project_id = await project_of(self._cloud, expired.claims.tenant, request.tenant)
+            project_id = await self._project_of(expired.claims.tenant, request)
             if not await self._was_verified(request, project_id):
                 raise
             return Requester(project_id)
-        return Requester(await project_of(self._cloud, claims.tenant, request.tenant))
+        return Requester(await self._project_of(claims.tenant, request))
+
+    async def _project_of(self, tenant: str, request: Request) -> str:
+        return await project_of(self._cloud, tenant, request.tenant, self._tenant_is)
 
     async def _without_token(self, request: Request) -> Requester:
         if not may_omit_token(request.envelope, self._tokenless):

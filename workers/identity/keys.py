@@ -20,8 +20,11 @@ log = structlog.get_logger()
 REFRESH_EVERY = 30.0
 #: Seconds between two tries as long as there is no set at all, and nobody can be told.
 FIRST_EVERY = 2.0
-#: Seconds after which the set is fetched anew whether or not a key is missing: a key that was withdrawn is to go.
-FRESH = 600.0
+#: Seconds between two fetches in any case, beside the work.
+RENEW = 240.0
+#: Seconds after which no key counts before the set has been asked for again. With the time of a fetch
+#: it is less than the ten minutes in which a withdrawn key stops counting.
+FRESH = 540.0
 REASON = "keys"
 
 
@@ -52,8 +55,6 @@ class Keys:
         """
         found = self._named(kid, algorithm)
         if found:
-            if self._is_due(FRESH):
-                self._refresh()
             return found
         if self._refreshing is not None or self._is_due(FIRST_EVERY if self.is_empty else REFRESH_EVERY):
             await asyncio.shield(self._refreshing or self._refresh())
@@ -65,6 +66,22 @@ class Keys:
     async def fetch(self) -> None:
         """Fetch the set now, or wait for whoever does; afterwards `trouble` says how it went."""
         await asyncio.shield(self._refreshing or self._refresh())
+
+    async def renew_when_old(self) -> None:
+        """Fetch the set where it has not been asked for within `FRESH`: a key may have been withdrawn.
+
+        To be awaited before anything that a key has verified counts, also what was verified before. A
+        set that cannot be had is asked for again by `watch`; until then nobody waits, and the keys that
+        are known go on counting.
+        """
+        if time.monotonic() - self._tried_at >= FRESH:
+            await asyncio.shield(self._refreshing or self._refresh())
+
+    async def watch(self) -> None:
+        """Fetch the set now and every `RENEW` seconds, sooner after a failure; until cancelled."""
+        while True:
+            await self.fetch()
+            await asyncio.sleep(RENEW if self.trouble is None else REFRESH_EVERY)
 
     def next_look(self) -> float:
         """Seconds until the set may be fetched again for a key that is not in it."""

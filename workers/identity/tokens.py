@@ -33,11 +33,13 @@ _NOT_FOLLOWED = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "b64", "zip"})
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a token must say; None where it is not looked at."""
+    """Requirements on a token; None where something is not looked at."""
 
     issuer: str | None
     audience: str | None
     tenant_claim: str
+    #: Seconds after its `exp` within which a token may count because its message waited.
+    grace: float = 86400.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """From a message's token to what it proves about who sent it."""
 
+import time
+
 from messages.errors import Transient
 from workers.identity.keys import REASON, Keys
 from workers.identity.requester import NotProven
@@ -16,11 +18,11 @@ from workers.identity.verified import VerifiedTokens
 
 
 class Expired(NotProven):
-    """All is well with a token but that it had expired when the message was published."""
+    """Raised for a token that is right but for its age; the text says which limit it has passed."""
 
-    def __init__(self, claims: Claims) -> None:
+    def __init__(self, claims: Claims, why: str) -> None:
         self.claims = claims
-        super().__init__("the token had expired when the message was published")
+        super().__init__(why)
 
 
 class TokenVerifier:
@@ -46,10 +48,15 @@ class TokenVerifier:
         if is_too_early(claims, published):
             raise NotProven("the token did not count yet when the message was published")
         if is_over(claims, published):
-            raise Expired(claims)
+            raise Expired(claims, "the token had expired when the message was published")
+        # The publisher says when that was: without this bound an old token would count for as long
+        # as a message may be old.
+        if time.time() - claims.expires > self._expected.grace:
+            raise Expired(claims, "the token expired too long ago (ECS_TOKEN_GRACE)")
         return claims
 
     async def _claims(self, token: str, rotated_since: float | None) -> Claims:
+        await self._keys.renew_when_old()
         known = self._verified.find(token, self._keys.generation)
         if known is not None:
             return known
