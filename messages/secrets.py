@@ -8,11 +8,18 @@ from functools import lru_cache
 from typing import Any
 
 MASK = "***"
-#: Ends of names, without the marks between their words: what stands under such a name is nobody's business.
+#: Ends of names of secrets, in lower case and without the marks between words.
 _SECRET_ENDS = (
     "token", "password", "passwd", "passphrase", "pwd", "secret", "adminpass", "rootpass", "authorization", "apikey",
-    "accesskey", "secretkey", "privatekey", "credential", "credentials", "cookie", "userdata",
+    "accesskey", "secretkey", "privatekey", "sshkey", "encryptionkey", "signingkey", "credential", "cookie",
+    "sessionid", "userdata",
 )  # fmt: skip
+#: Words that make any name that holds them the name of a secret.
+_SECRET_WORDS = ("password", "passwd", "passphrase", "credential", "privatekey", "secretkey", "accesskey")
+#: Additions to a secret's name after which it is still one: `tokens`, `secret2`, `tokenValue`.
+_ADDITIONS = re.compile(r"(?:s|[0-9]{1,4}|value|hash|text|plain|base64|pem|json|string)$", re.ASCII)
+_MOST_ADDITIONS = 3
+#: Characters of a name that are looked at: at its beginning, and at its end.
 _LONGEST = 64
 _MARKS = re.compile(r"[-_. \x00]")
 #: A signed token wherever it stands: three parts of base64url, the first of which begins as `{"` does.
@@ -21,10 +28,16 @@ _BEARER = re.compile(r"\b(bearer|basic)(\s{1,4})(?!\*)[\w.~+/=-]{6,}", re.IGNORE
 #: A secret told in a text, as programs write them: `"adminPass": "…"`, `password=…`, and with the quotes of a JSON
 #: document inside another. Every repetition is bounded: whoever sends a text must not choose how long it takes.
 _TOLD = re.compile(
-    r"((?:token|passw(?:or)?d|passphrase|secret|admin[-_]?pass|api[-_]?key|private[-_]?key|user[-_]?data)"
+    r"((?:tokens?|passw(?:or)?ds?|passphrases?|secrets?|admin[-_]?pass|root[-_]?pass|\bpass|pwd|credentials?"
+    r"|(?:api|access|secret|private|ssh)[-_]?keys?|user[-_]?data)"
     r"[\\\"']{0,8}\s{0,4}[:=]\s{0,4}[\\\"']{0,8})(?!\*\*\*|null\b|bearer\b|[\s\\\"'])[^\s\\\"',;&}\]]+",
     re.IGNORECASE | re.ASCII,
 )
+#: End of a URL in a text, and the beginning of `user:password@` in one.
+_URL_END = re.compile(r"[\s\"'<>]")
+_USER = re.compile(r"[^/?#@:]{0,128}:")
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY-----")
+_PRIVATE_KEY_END = "-----END"
 #: What makes unreadable bytes suspicious: such a name, the beginning of a token, an escape that may spell either.
 _TELLING = (*(name.encode() for name in _SECRET_ENDS), b"eyj", b"bearer", b"basic", b"\\u")
 _CONTROLS = bytes(set(range(32)) - set(b"\t\r\n"))
@@ -35,14 +48,20 @@ _HIDES = 24
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a field of this name holds a secret."""
-    return _is_secret(name[-_LONGEST:])
+    """Tell whether a field of this name holds a secret."""
+    return _is_secret(name if len(name) <= 2 * _LONGEST else name[:_LONGEST] + name[-_LONGEST:])
 
 
 @lru_cache(4096)
 def _is_secret(name: str) -> bool:
     bare = _MARKS.sub("", name.lower())
-    return bare.endswith(_SECRET_ENDS) or bare == "pass"
+    if bare in ("pass", "auth") or any(word in bare for word in _SECRET_WORDS):
+        return True
+    for _ in range(_MOST_ADDITIONS):
+        if bare.endswith(_SECRET_ENDS):
+            return True
+        bare = _ADDITIONS.sub("", bare)
+    return bare.endswith(_SECRET_ENDS)
 
 
 def mask(value: Any) -> Any:
@@ -58,14 +77,62 @@ def mask(value: Any) -> Any:
 
 
 def mask_text(text: str) -> str:
-    """A text without the tokens in it, and without what it calls a secret."""
+    """Return a text without the tokens, passwords of URLs and private keys in it, and without what it calls a secret."""
     if "eyJ" in text:
         text = _TOKEN.sub(MASK, text)
     if " " in text:
         text = _BEARER.sub(rf"\1\2{MASK}", text)
+    if "-----BEGIN" in text:
+        text = _without_private_keys(text)
+    if "@" in text and "://" in text:
+        text = _without_url_passwords(text)
     if ":" in text or "=" in text:
         text = _TOLD.sub(rf"\1{MASK}", text)
     return text
+
+
+def shown_url(url: str) -> str:
+    """Return a URL as it may be shown: without its password, and without what it has after the path.
+
+    A password may hold any character, and may stand in the query, too.
+    """
+    scheme, _, rest = url.partition("://")
+    user, at, host = rest.rpartition("@")
+    place = re.split(r"[?#]", host, maxsplit=1)[0]
+    return f"{scheme}://{re.split(r'[:/?#@]', user, maxsplit=1)[0]}:{MASK}@{place}" if at else f"{scheme}://{place}"
+
+
+def _without_url_passwords(text: str) -> str:
+    """Mask the password in each `scheme://user:password@`.
+
+    It goes as far as the URL's last `@`: people forget to write `/`, `#`, `?` and `@` in a password as a
+    URL needs them. Takes time in proportion to the text, whatever it is.
+    """
+    kept, done, at = [], 0, text.find("://")
+    while at >= 0:
+        found = _URL_END.search(text, at)
+        end = found.start() if found is not None else len(text)
+        last = text.rfind("@", at, end)
+        while 0 <= at < last:
+            user = _USER.match(text, at + 3)
+            if user is not None and user.end() <= last:
+                kept.append(f"{text[done : user.end()]}{MASK}")
+                done = last
+                break
+            at = text.find("://", at + 3, end)
+        at = text.find("://", end)
+    return "".join(kept) + text[done:]
+
+
+def _without_private_keys(text: str) -> str:
+    """Replace each PEM block of a private key; one that does not end goes as far as the text."""
+    kept, at = [], 0
+    while (found := _PRIVATE_KEY.search(text, at)) is not None:
+        kept.append(f"{text[at : found.end()]}{MASK}")
+        at = text.find(_PRIVATE_KEY_END, found.end())
+        if at < 0:
+            return "".join(kept)
+    return "".join(kept) + text[at:]
 
 
 def could_hold_secret(raw: bytes) -> bool:

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messages.secrets import could_hold_secret, is_secret_name, mask, mask_text
+from messages.secrets import could_hold_secret, is_secret_name, mask, mask_text, shown_url
 from sandbox.documents import new_token
 
 TOKEN = new_token()
+PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEAcanary\n-----END RSA PRIVATE KEY-----"
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,9 @@ TOKEN = new_token()
      "PASSWORD", "rootPassword", "passwd", "pwd", "pass", "adminPass", "admin_pass", "adminpass", "user_data",
      "userData",
      "User-Data", "secret", "client_secret", "clientSecret", "api_key", "apikey", "private_key", "secretAccessKey",
-     "credentials", "Set-Cookie", "x" * 70_000 + "password", "pass\x00word"],
+     "credentials", "Set-Cookie", "passwords", "tokens", "access_tokens", "secrets", "sshKey", "ssh_keys", "privateKey",
+     "privateKeyPem", "credentialValue", "credential_json", "passwordHash", "newPassword2", "tokenValue", "secret1",
+     "auth", "JSESSIONID", "encryptionKey", "pwds", "x" * 70_000 + "password", "pass\x00word"],
 )  # fmt: skip
 def test_what_stands_under_such_a_name_is_a_secret(name: str) -> None:
     assert is_secret_name(name)
@@ -35,7 +38,8 @@ def test_what_stands_under_such_a_name_is_a_secret(name: str) -> None:
     "name",
     ["orderId", "user_id", "userId", "keyName", "key_name", "tenant_id", "instanceId", "server_id", "tags",
      "description",
-     "passage", "x-ecs-pass", "x-ecs-attempts", "tokens_used", "secretary", "", "public_key", "bypass"],
+     "passage", "author", "keys", "sshPort", "sessions", "secretariats", "sort_key", "instanceStatus", "values",
+     "x-ecs-pass", "x-ecs-attempts", "tokens_used", "secretary", "", "public_key", "bypass"],
 )  # fmt: skip
 def test_other_names_hold_none(name: str) -> None:
     assert not is_secret_name(name)
@@ -65,6 +69,17 @@ def test_a_token_is_masked_wherever_it_stands(text: str) -> None:
         ('{\\"userData\\": \\"canary\\"}', '{\\"userData\\": \\"***\\"}'),
         ("{'x-auth-token': 'canary'}", "{'x-auth-token': '***'}"),
         ("client_secret = canary", "client_secret = ***"),
+        ("passwords: canary", "passwords: ***"),
+        ("sshKey=canary", "sshKey=***"),
+        ("https://h/x?pass=canary&pwd=canary", "https://h/x?pass=***&pwd=***"),
+        ("postgresql://u:canary@h/db", "postgresql://u:***@h/db"),
+        ("see redis://:canary@h:6379/0, and", "see redis://:***@h:6379/0, and"),
+        ("amqp://u:can/a#r?y@h:5672/v", "amqp://u:***@h:5672/v"),
+        ("amqp://u:can@ry@h", "amqp://u:***@h"),
+        ("postgresql+psycopg://u:c%40nary@h,amqps://v:canary@i", "postgresql+psycopg://u:***@i"),
+        ("postgresql://h/db?user=u&password=canary", "postgresql://h/db?user=u&password=***"),
+        (f"a {PEM} b", "a -----BEGIN RSA PRIVATE KEY-----***-----END RSA PRIVATE KEY----- b"),
+        (PEM[:60], "-----BEGIN RSA PRIVATE KEY-----***"),
     ],
 )
 def test_a_secret_that_is_told_in_a_text_is_masked(text: str, masked: str) -> None:
@@ -74,7 +89,8 @@ def test_a_secret_that_is_told_in_a_text_is_masked(text: str, masked: str) -> No
 @pytest.mark.parametrize(
     "text",
     ["", "nothing in here", "a web server: the first", "token: null", "the token is missing", "2026-11-23 10:00:00",
-     "参数token不符合规范", "S1.medium.2", "https://iam.example/certs?x=1", "eyJ", "key=value", "basic plan"],
+     "http://10.0.0.1:8080/x", "https://a.example:443", "mail me at a@b.example: soon", "-----BEGIN PUBLIC KEY-----",
+     "bypass=1", "参数token不符合规范", "S1.medium.2", "https://iam.example/certs?x=1", "eyJ", "key=value", "basic plan"],
 )  # fmt: skip
 def test_what_is_none_is_left_as_it_is(text: str) -> None:
     assert mask_text(text) == text
@@ -83,7 +99,9 @@ def test_what_is_none_is_left_as_it_is(text: str) -> None:
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(max_size=40)
-        | st.sampled_from([TOKEN, f"Bearer {TOKEN}", "password=x", "token: y", "Bearer abcdefgh", "***"]),
+        | st.sampled_from(
+            [TOKEN, f"Bearer {TOKEN}", "password=x", "token: y", "Bearer abcdefgh", "***", "a://b:c@d", PEM, PEM[:50]]
+        ),
         lambda inner: st.lists(inner, max_size=3)
         | st.dictionaries(st.sampled_from(["token", "a", "adminPass", TOKEN]) | st.text(max_size=9), inner, max_size=3),
         max_leaves=10,
@@ -93,6 +111,21 @@ def test_masking_twice_is_masking_once(value: Any) -> None:
     once = mask(value)
     assert mask(once) == once
     assert TOKEN not in json.dumps(once)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("amqp://guest:canary@h:5672//", "amqp://guest:***@h:5672//"),
+        ("amqp://guest:can/a#r?y@h:5672/v?heartbeat=1", "amqp://guest:***@h:5672/v"),
+        ("postgresql://u:canary@h1,h2/db?password=canary", "postgresql://u:***@h1,h2/db"),
+        ("postgresql://h/db?password=canary@x", "postgresql://h:***@x"),
+        ("postgresql:///db?user=u&password=canary", "postgresql:///db"),
+        ("sqlite:///folder/ecs-journal.db", "sqlite:///folder/ecs-journal.db"),
+    ],
+)
+def test_a_url_is_shown_without_password_and_query(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
 
 
 BODY = json.dumps({"token": TOKEN, "adminPass": "canary"})
