@@ -106,7 +106,7 @@ class Cloud:
         self._account: asyncio.Task[Connection] | None = None
         self._admin: asyncio.Task[Project] | None = None
         self._projects: OrderedDict[str, _Warm] = OrderedDict()
-        self._names = ProjectNames(self.list_projects, settings.project_domain)
+        self._names = ProjectNames(self.list_projects, self._project_named, settings.project_domain)
 
     async def project(self, project_id: str) -> "Project":
         """A session scoped to one project, made on first use."""
@@ -139,6 +139,15 @@ class Cloud:
         account = await self._connect_account()
         with self._told("identity", "GET"):
             return await self.in_thread(lambda: _projects_of(account))
+
+    async def _project_named(self, name: str) -> ProjectName | None:
+        """Return the project that this name means now; None where the service account has no role in one.
+
+        The list of projects cannot tell: Keystone may have it in a cache.
+        """
+        account, domain_id = await self._connect_account(), self._settings.project_domain
+        with self._told("identity", "POST"):
+            return await self.in_thread(lambda: _project_named(account, name, domain_id))
 
     async def probe(self, service: str) -> None:
         """Ask `identity`, `compute` or `image` for something small that no tenant's state can refuse.
@@ -416,6 +425,29 @@ def _projects_of(account: "Connection") -> list[ProjectName]:
         mutating=False,
     )
     return [ProjectName(project["id"], project["name"], project["domain_id"]) for project in reply.body["projects"]]
+
+
+def _project_named(account: "Connection", name: str, domain_id: str) -> ProjectName | None:
+    """Log in to the project with this name in the domain; None where there is none that the account has a role in."""
+    from keystoneauth1.exceptions import Unauthorized  # noqa: PLC0415
+
+    try:
+        try:
+            access = _log_in(account.connect_as(project_name=name, project_domain_id=domain_id))
+        except Unauthorized:
+            # Keystone says the same where the account itself is no longer let in: that is no answer.
+            _log_in(account.connect_as())
+            return None
+    except Exception as error:
+        raise Transient("keystone", detail=_described(error)) from None
+    return ProjectName(access.project_id, access.project_name, access.project_domain_id)
+
+
+def _log_in(connection: "Connection") -> Any:
+    try:
+        return connection.session.auth.get_access(connection.session)
+    finally:
+        connection.close()
 
 
 def _missing_services(account: "Connection") -> list[str]:

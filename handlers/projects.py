@@ -2,21 +2,24 @@
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from messages.errors import wrong
 
 #: Seconds for which a list without a name proves that there is no such project: whoever floods us with names that do
 #: not exist must not flood Keystone.
 MISSING_LASTS = 5.0
-#: Seconds after which a list no longer tells which project a name means; it is asked for anew, beside
-#: the work, when it is half as old.
+#: Seconds for which a project's name is known. Then it is resolved anew before anything is done in it.
 FRESH = 30.0
-#: Seconds after which a list tells nobody anything any more. An id means the same project for good,
-#: so a list that Keystone cannot renew serves ids for longer than names.
-OLD = 300.0
+#: Seconds after which the list is asked for anew, beside the work, and after which it tells nobody
+#: anything any more. An id means the same project for good.
+RENEW, OLD = 30.0, 300.0
+#: Names that are known at once.
+_MOST = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +39,26 @@ class TenantIs(StrEnum):
 
 
 class ProjectNames:
-    """The service account's projects by id and, of one domain, by name."""
+    """The service account's projects by id and, of one domain, by name.
 
-    def __init__(self, list_projects: Callable[[], Awaitable[list[ProjectName]]], domain_id: str) -> None:
+    The list tells which there are. Keystone may serve it from a cache of ten minutes, which a new name of
+    a project does not touch: so `resolve` says which project a name means, by a log-in to it.
+    """
+
+    def __init__(
+        self,
+        list_projects: Callable[[], Awaitable[list[ProjectName]]],
+        resolve: Callable[[str], Awaitable[ProjectName | None]],
+        domain_id: str,
+    ) -> None:
         self._list_projects = list_projects
+        self._resolve = resolve
         self._domain_id = domain_id
         self._by_id: Mapping[str, ProjectName] = {}
         self._by_name: Mapping[str, ProjectName] = {}
         self._listed_at = self._tried_at = -OLD
         self._listing: asyncio.Task[None] | None = None
+        self._resolved: OrderedDict[str, _Resolved] = OrderedDict()
 
     async def find(self, tenant: str, written: TenantIs | None = None) -> ProjectName | None:
         """Return the project with this id or name, None where there is none.
@@ -54,20 +68,27 @@ class ProjectNames:
         """
         age = time.monotonic() - self._listed_at
         known = tenant in self._by_id or tenant in self._by_name
-        by_name = written is TenantIs.NAME or tenant not in self._by_id
-        if age >= OLD or (age >= FRESH and by_name) or (age >= MISSING_LASTS and not known):
+        if age >= OLD or (age >= MISSING_LASTS and not known):
             await asyncio.shield(self._list())
-        elif age >= FRESH / 2 and time.monotonic() - self._tried_at >= MISSING_LASTS:
+        elif age >= RENEW and time.monotonic() - self._tried_at >= MISSING_LASTS:
             self._list()
-        return self._meant(tenant, written)
-
-    def _meant(self, tenant: str, written: TenantIs | None) -> ProjectName | None:
-        by_id, by_name = self._by_id.get(tenant), self._by_name.get(tenant)
-        if written is not None:
-            return by_id if written is TenantIs.ID else by_name
-        if by_id is not None and by_name is not None and by_id != by_name:
+        by_id = self._by_id.get(tenant) if written is not TenantIs.NAME else None
+        by_name = None
+        if written is not TenantIs.ID and tenant in self._by_name:
+            by_name = await self._named(tenant)
+        if by_id is not None and by_name is not None and by_id.id != by_name.id:
             raise wrong("tenant_id", "it is one project's id and another's name")
         return by_id or by_name
+
+    async def _named(self, name: str) -> ProjectName | None:
+        known = self._resolved.get(name)
+        if known is None or known.is_old:
+            known = self._resolved[name] = _Resolved(asyncio.ensure_future(self._resolve(name)), time.monotonic())
+            known.project.add_done_callback(_retrieve)
+            if len(self._resolved) > _MOST:
+                self._resolved.popitem(last=False)
+        self._resolved.move_to_end(name)
+        return await asyncio.shield(known.project)
 
     def _list(self) -> "asyncio.Task[None]":
         """Begin one listing for all who wait, or join the one under way: they go on in the order in which they came."""
@@ -78,15 +99,25 @@ class ProjectNames:
         return self._listing
 
     async def _learn(self) -> None:
-        # The list may be as old as the question.
-        asked_at = time.monotonic()
         projects = await self._list_projects()
         self._by_id = {project.id: project for project in projects}
         self._by_name = {one.name: one for one in projects if one.domain_id == self._domain_id}
-        self._listed_at = asked_at
+        self._listed_at = time.monotonic()
 
 
-def _retrieve(listing: "asyncio.Task[None]") -> None:
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    project: "asyncio.Future[ProjectName | None]"
+    asked_at: float
+
+    @property
+    def is_old(self) -> bool:
+        """Tell whether it is to be asked for anew: it was asked too long ago, or nobody could tell."""
+        failed = self.project.done() and (self.project.cancelled() or self.project.exception() is not None)
+        return failed or time.monotonic() - self.asked_at >= FRESH
+
+
+def _retrieve(asked: "asyncio.Future[Any]") -> None:
     """Take a failure's exception: perhaps nobody waits for it, and asyncio would complain."""
-    if not listing.cancelled():
-        listing.exception()
+    if not asked.cancelled():
+        asked.exception()

@@ -24,6 +24,9 @@ class Keystone:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        #: Answers to `/auth/projects` by user. Keystone caches them for ten minutes unless a role is given
+        #: or taken: a project's new name does not show there.
+        self._listed: dict[str, list[dict[str, Any]]] = {}
 
     def routes(self) -> list[Route]:
         """Where each call goes."""
@@ -54,7 +57,9 @@ class Keystone:
 
     async def projects(self, request: Request) -> Response:
         user = caller(request).user
-        listed = [_project(self._world.projects[one]) for one in user.projects]
+        if user.id not in self._listed:
+            self._listed[user.id] = [_project(self._world.projects[one]) for one in user.projects]
+        listed = self._listed[user.id]
         return JSONResponse({"projects": listed, "links": {"next": None, "self": str(request.url), "previous": None}})
 
     async def create_project(self, request: Request) -> Response:
@@ -77,6 +82,7 @@ class Keystone:
         _check_admin(request)
         project = self._found(request.path_params["project_id"])
         user = next(one for one in self._world.users.values() if one.id == request.path_params["user_id"])
+        self._listed.clear()
         if project.id not in user.projects:
             user.projects = (*user.projects, project.id)
         return Response(status_code=204)

@@ -90,7 +90,8 @@ def test_a_secret_that_is_told_in_a_text_is_masked(text: str, masked: str) -> No
     "text",
     ["", "nothing in here", "a web server: the first", "token: null", "the token is missing", "2026-11-23 10:00:00",
      "http://10.0.0.1:8080/x", "https://a.example:443", "mail me at a@b.example: soon", "-----BEGIN PUBLIC KEY-----",
-     "bypass=1", "参数token不符合规范", "S1.medium.2", "https://iam.example/certs?x=1", "eyJ", "key=value", "basic plan"],
+     "bypass=1",
+     "参数token不符合规范", "S1.medium.2", "https://iam.example/certs?x=1", "eyJ", "key=value", "basic plan"],
 )  # fmt: skip
 def test_what_is_none_is_left_as_it_is(text: str) -> None:
     assert mask_text(text) == text
