@@ -444,8 +444,9 @@ def _project_named(account: "Connection", name: str, domain_id: str) -> ProjectN
 
 
 def _log_in(connection: "Connection") -> Any:
+    plugin: Any = connection.session.auth
     try:
-        return connection.session.auth.get_access(connection.session)
+        return plugin.get_access(connection.session)
     finally:
         connection.close()
 

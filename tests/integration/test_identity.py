@@ -270,6 +270,35 @@ def test_a_token_counts_when_it_was_valid_at_the_instant_of_publishing(guarded: 
             assert requester.result_of(correlation_id).body["code"] == code, timestamp
 
 
+def test_a_token_counts_for_a_message_that_waited_only_as_long_after_its_exp_as_the_grace_says(own: Guarded) -> None:
+    """Its publisher says when a message was published, truly or not."""
+    url, now = own.workshop.broker_url, int(time.time())
+    own.workshop.worker(ECS_TOKEN_GRACE="600")
+    with Requester(url) as requester:
+        for expired_ago, code in ((500, UNKNOWN), (700, IDENTITY)):
+            over = own.token(iat=now - 7200, exp=now - expired_ago)
+            correlation_id = uuid.uuid4().hex
+            body = {
+                "operation": "server.action",
+                "server_id": str(uuid.uuid4()),
+                "body": {"os-start": None},
+                "user_id": USER,
+                "token": over,
+            }
+            publish_bare(
+                url,
+                "ecs.commands",
+                "server.action",
+                body,
+                message_id=uuid.uuid4().hex,
+                correlation_id=correlation_id,
+                reply_to=requester.reply_to,
+                timestamp=now - 3600,
+            )
+            assert requester.result_of(correlation_id).body["code"] == code, expired_ago
+    eventually(lambda: "ECS_TOKEN_GRACE" in own.workshop.logs())
+
+
 @pytest.mark.parametrize("operation", ["server.action", "server.show"])
 def test_a_message_that_is_too_old_when_it_first_comes_is_refused(guarded: Guarded, operation: str) -> None:
     """A read as well: an old token opens nothing for good."""

@@ -7,6 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -436,6 +437,29 @@ async def test_a_withdrawn_key_ends_the_tokens_that_it_signed(tmp_path: Path) ->
     issuer.write(tmp_path / "keys.json")
     await keys.fetch()
     assert "not in the key set" in await refused(verifier, token)
+
+
+async def test_a_withdrawn_key_ends_tokens_that_were_seen_before_though_no_key_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every token that comes is one that was verified before: none of them has the set looked at for its key."""
+    issuer = Issuer()
+    verifier = TokenVerifier(Keys(FileSource(str(issuer.write(tmp_path / "keys.json")))), ANYBODY)
+    token = issuer.token()
+    assert await verifier.verify(token, USER, time.time())
+    issuer.rotate(forget=True)
+    issuer.write(tmp_path / "keys.json")
+    assert await verifier.verify(token, USER, time.time())
+    monkeypatch.setattr("workers.identity.keys.FRESH", 0.0)
+    assert "not in the key set" in await refused(verifier, token)
+
+
+async def test_a_token_counts_no_longer_after_its_exp_than_the_grace_says(key_set: Path, issuer: Issuer) -> None:
+    verifier = TokenVerifier(Keys(FileSource(str(key_set))), replace(ANYBODY, grace=100.0))
+    now = time.time()
+    recent, old = issuer.token(iat=now - 999, exp=now - 90), issuer.token(iat=now - 999, exp=now - 110)
+    assert await verifier.verify(recent, USER, now - 500)
+    assert "too long ago" in await refused(verifier, old, published=now - 500)
 
 
 async def test_the_documents_own_token_is_read_as_far_as_its_signature(verifier: TokenVerifier) -> None:
