@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from messages.errors import wrong
-from messages.texts import is_line
+from messages.texts import is_line, is_resource_name, is_stored
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _DIGITS = re.compile(r"[0-9]{1,12}")
@@ -16,8 +16,8 @@ MAX_ROUTED = 240
 
 
 def name_in_routing_key(value: Any, name: str) -> str:
-    """As `word`, and short enough for the routing key that it is told with."""
-    found = word(value, name)
+    """As `stored_word`, needed, and short enough for the routing key that it is told with."""
+    found = _needed(stored_word(value, name), name)
     if len(found.encode()) > MAX_ROUTED:
         raise wrong(name, f"it is longer than {MAX_ROUTED} bytes")
     return found
@@ -53,6 +53,26 @@ def line(value: Any, name: str) -> str:
 def optional_line(value: Any, name: str) -> str | None:
     """As `line`; missing, null and blank are None."""
     return _trimmed(value, name, is_line)
+
+
+def stored_word(value: Any, name: str) -> str | None:
+    """As `optional_word`, and such as OpenStack's databases hold."""
+    return _trimmed(value, name, lambda text: text.isprintable() and is_stored(text))
+
+
+def stored_line(value: Any, name: str) -> str:
+    """As `line`, and such as OpenStack's databases hold: the name of an image in Glance."""
+    return _needed(_trimmed(value, name, lambda text: is_line(text) and is_stored(text)), name)
+
+
+def resource_name(value: Any, name: str) -> str:
+    """A name of 1..255 characters as Nova takes it, blanks around it trimmed."""
+    return _needed(optional_resource_name(value, name), name)
+
+
+def optional_resource_name(value: Any, name: str) -> str | None:
+    """As `resource_name`; missing, null and blank are None."""
+    return _trimmed(value, name, is_resource_name)
 
 
 def _needed(text: str | None, name: str) -> str:

@@ -7,8 +7,19 @@ from enum import StrEnum
 from typing import Any
 
 from messages.errors import wrong
-from messages.fields import line, mapping, objects, optional_line, optional_word, uuid_of, word
+from messages.fields import (
+    line,
+    mapping,
+    objects,
+    optional_line,
+    optional_word,
+    resource_name,
+    stored_line,
+    uuid_of,
+    word,
+)
 from messages.paging import Page, Sort, parse_page, parse_sort
+from messages.texts import is_stored
 
 SORT_FIELDS = ("name", "createTime", "status")
 VISIBILITIES = ("public", "private", "shared", "community")
@@ -106,7 +117,7 @@ ImageTask = CreateImage | ListImages | ListPrivateImages | ShowImage | DeleteIma
 
 def parse_create(server_id: str, options: Mapping[str, Any]) -> CreateImage:
     """`createImage` of `server.action`."""
-    name = line(options.get("name"), "name")
+    name = resource_name(options.get("name"), "name")
     metadata = mapping(options.get("metadata"), "metadata")
     if len(metadata) > MAX_PROPERTIES:
         raise wrong("metadata", f"at most {MAX_PROPERTIES} items")
@@ -165,7 +176,7 @@ def _operation(operation: Mapping[str, Any]) -> tuple[PatchedField, str | None]:
     if op == "remove":
         return field, None
     value = operation.get("value")
-    return field, line(value, "value") if field is PatchedField.NAME else _text(value, "value")
+    return field, stored_line(value, "value") if field is PatchedField.NAME else _text(value, "value")
 
 
 def _property(name: str) -> str:
@@ -178,7 +189,7 @@ def _property(name: str) -> str:
 
 
 def _text(value: Any, name: str) -> str:
-    """A text of up to 255 characters, line breaks and all; it may be empty."""
-    if not isinstance(value, str) or len(value) > MAX_TEXT:
+    """A text of up to 255 characters, line breaks and all; it may be empty. Glance holds nothing above U+FFFF."""
+    if not isinstance(value, str) or len(value) > MAX_TEXT or not is_stored(value):
         raise wrong(name)
     return value

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import normalize
 
 from messages.errors import wrong
 from messages.fields import optional_line, optional_word, uuid_of
 from messages.paging import Page, Sort, parse_page, parse_sort
-from messages.texts import is_line
+from messages.texts import is_line, is_stored
 
 #: What a list of servers can be searched and ordered by.
 SEARCH_FIELDS = ("name", "ip", "uuid", "status")
@@ -96,8 +97,18 @@ def check_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
     """The same tags, or `Refused` where Nova would not take them."""
     if len(tags) > MAX_TAGS or not all(_is_tag(tag) for tag in tags):
         raise wrong("tags", f"at most {MAX_TAGS} tags of 1..{MAX_TAG} characters without slash")
+    if len({_stored_as(tag) for tag in tags}) < len(tags):
+        raise wrong("tags", "two of them are the same to the database of the cloud")
     return tags
 
 
 def _is_tag(tag: str) -> bool:
-    return 1 <= len(tag) <= MAX_TAG and not {"/", ","} & set(tag) and is_line(tag)
+    return 1 <= len(tag) <= MAX_TAG and not {"/", ","} & set(tag) and is_line(tag) and is_stored(tag)
+
+
+def _stored_as(tag: str) -> str:
+    """A tag as MySQL's usual collation compares it: without case and accents.
+
+    Nova answers two that are the same with 500.
+    """
+    return "".join(normalize("NFD", one)[0] for one in tag.lower())

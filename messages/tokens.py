@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from messages.errors import Refused
-from messages.fields import optional_word
+from messages.fields import stored_word
 
 #: Characters of a payload that are looked at.
 _MAX_PAYLOAD = 64 * 1024
@@ -19,6 +19,6 @@ def user_name_in(token: Any) -> str | None:
         return None
     try:
         payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        return optional_word(payload.get("preferred_username"), "token")
+        return stored_word(payload.get("preferred_username"), "token")
     except (binascii.Error, ValueError, RecursionError, AttributeError, Refused):
         return None

@@ -25,7 +25,7 @@ from handlers.orders.removing import GONE, remove_port, remove_server, remove_vo
 from handlers.orders.undertaking import all_of, all_undone, failed
 from handlers.recent import Recent
 from handlers.volumes import Volume
-from messages.orders import NewServers
+from messages.orders import NewServers, disk_name
 
 #: Things of one order that are made at once.
 AT_ONCE = 8
@@ -109,10 +109,13 @@ class Maker:
 
     async def _create_volume(self, server: NewServer, index: int, disk: Disk) -> Reply:
         return await volumes.create_volume(
-            self._context.project, name=f"{server.name}-{'data' if index else 'system'}{index or ''}", size=disk.size,
-            volume_type=disk.volume_type, image_id=disk.image_id,
+            self._context.project,
+            name=disk_name(server.name, index),
+            size=disk.size,
+            volume_type=disk.volume_type,
+            image_id=disk.image_id,
             metadata=marks_of(_part(server, index), self._order, self._context),
-        )  # fmt: skip
+        )
 
     async def _make_port(self, server: NewServer) -> str | None:
         """A port of ours, for only so a subnet can be chosen; None where Nova makes one."""

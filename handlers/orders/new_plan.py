@@ -128,13 +128,12 @@ def _paid_at(order: NewServers, context: Context) -> str:
 
 
 def _servers(order: NewServers, models: Sequence[_Model]) -> Iterator[NewServer]:
-    base = order.customization.name or f"ecs-{order.name}"[:200]
     number = 0
     for set_index in range(order.sets):
         for product_index, (product, model) in enumerate(zip(order.products, models, strict=True)):
             for _ in range(product.count):
                 number += 1
-                name = base if order.count == 1 else f"{base}-{number}"
+                name = order.server_name(number)
                 yield NewServer(number, set_index, product_index, name, model.flavor.id, model.zone, model.disks)
 
 

@@ -7,7 +7,7 @@ the value `"0"` that mean "none".
 from messages.orders.change_configure import ChangeConfigure, ChangedProduct
 from messages.orders.foreseen import PlanOrder, parse_plan
 from messages.orders.items import Item, ItemKind, of_kind
-from messages.orders.new_servers import Customization, NewProduct, NewServers, Secrets
+from messages.orders.new_servers import Customization, NewProduct, NewServers, Secrets, disk_name
 from messages.orders.order import TIME_FORM, Heading, Order, OrderType, read_time
 from messages.orders.parsing import is_paid, name_of, order_type_of, parse_order
 from messages.orders.products import MAX_PRODUCTS, InstanceProduct
@@ -39,6 +39,7 @@ __all__ = [
     "Term",
     "Unit",
     "Unsubscribe",
+    "disk_name",
     "is_paid",
     "name_of",
     "of_kind",

@@ -9,19 +9,28 @@ from typing import Any
 from pydantic import SecretStr
 
 from messages.errors import wrong
-from messages.fields import listing, mapping, optional_line, optional_word, uuid_of, whole
-from messages.orders.items import Item, read_items
+from messages.fields import (
+    listing,
+    mapping,
+    optional_line,
+    optional_resource_name,
+    optional_word,
+    uuid_of,
+    whole,
+)
+from messages.orders.items import Item, ItemKind, of_kind, read_items
 from messages.orders.order import Heading, Order
 from messages.orders.products import read_products
 from messages.orders.term import Term, read_term
 from messages.secrets import MASK
 from messages.servers import check_tags
+from messages.texts import is_stored
 from messages.tokens import user_name_in
 
 #: Servers of one order, in all its sets and products.
 MAX_SERVERS = 100
-#: Characters of a name: what is left of Nova's 255 when the servers are numbered.
-MAX_NAME = 250
+#: Characters of the name of a server, a volume or a port, with all that is appended to it.
+MAX_NAME = 255
 #: Characters of a password; Nova itself has no limit.
 MAX_PASSWORD = 255
 #: Characters of user data as Nova takes them, in base64.
@@ -89,6 +98,16 @@ class NewServers(Order):
         """Servers in all."""
         return self.sets * sum(product.count for product in self.products)
 
+    def server_name(self, number: int) -> str:
+        """The name of the `number`th server (from 1); several are numbered."""
+        base = self.customization.name or f"ecs-{self.name}"[:200]
+        return base if self.count == 1 else f"{base}-{number}"
+
+
+def disk_name(server_name: str, index: int) -> str:
+    """The name of a server's disk: the system disk has the index 0."""
+    return f"{server_name}-data{index}" if index else f"{server_name}-system"
+
 
 def parse_new(heading: Heading, secret: Mapping[str, Any]) -> NewServers:
     """The order, or `Refused` naming the field that is wrong; `secret` is the message with its secrets."""
@@ -106,7 +125,18 @@ def parse_new(heading: Heading, secret: Mapping[str, Any]) -> NewServers:
     )
     if order.count > MAX_SERVERS:
         raise wrong("instanceCount", f"an order is of at most {MAX_SERVERS} servers")
+    if heading.user_id is not None and not is_stored(heading.user_id):
+        raise wrong("userId", "the metadata of a server cannot hold it")
+    _check_names(order)
     return order
+
+
+def _check_names(order: NewServers) -> None:
+    """`Refused` where one of the names that are derived from the customer's would be too long."""
+    longest = order.server_name(order.count)
+    disks = 1 + max(len(of_kind(one.items, ItemKind.DATA_DISK)) for one in order.products)
+    if max(len(disk_name(longest, index)) for index in range(disks)) > MAX_NAME:
+        raise wrong("instanceName", f"more than {MAX_NAME} characters with what is appended to it")
 
 
 def _product(product: Mapping[str, Any]) -> NewProduct:
@@ -120,15 +150,12 @@ def _product(product: Mapping[str, Any]) -> NewProduct:
 
 
 def _customization(chosen: Mapping[str, Any]) -> Customization:
-    name = optional_line(chosen.get("instanceName"), "instanceName")
-    if name is not None and len(name) > MAX_NAME:
-        raise wrong("instanceName", f"at most {MAX_NAME} characters")
     return Customization(
-        name=name,
+        name=optional_resource_name(chosen.get("instanceName"), "instanceName"),
         network_id=_optional_id(chosen, "networkId"),
         subnet_id=_optional_id(chosen, "subnetId"),
         security_groups=_words(chosen, "securityGroups"),
-        key_name=optional_word(chosen.get("keyName"), "keyName"),
+        key_name=optional_resource_name(chosen.get("keyName"), "keyName"),
         tags=check_tags(_words(chosen, "tags")),
         zone=optional_word(chosen.get("availableZone"), "availableZone"),
     )

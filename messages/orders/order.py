@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from messages.errors import wrong
-from messages.fields import name_in_routing_key, optional_word, word
+from messages.fields import name_in_routing_key, optional_word, stored_word, word
 
 PRODUCT_LINE = "ECS"
 #: How the billing system writes a time, of its own time zone.
@@ -80,7 +80,7 @@ def read_heading(order_type: OrderType, message: Mapping[str, Any]) -> Heading:
         flow_id=optional_word(message.get("consoleOrderFlowId"), "consoleOrderFlowId"),
         user_id=optional_word(message.get("userId"), "userId"),
         tenant=optional_word(message.get("tenant_id"), "tenant_id"),
-        bill_type=optional_word(message.get("billType"), "billType"),
+        bill_type=stored_word(message.get("billType"), "billType"),
         ordered=message,
         status_time=read_time(message.get("statusTime")),
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 from sandbox.openstack import quotas, snapshots
 from sandbox.openstack.state import Action, Flavor, Server, Volume, World, new_id
+from sandbox.openstack.texts import check_nova_items, check_nova_rows, check_nova_tags
 from sandbox.openstack.wire import ApiError, Caller
 
 #: The most CPUs and MiB that a host has.
@@ -31,6 +32,7 @@ def new_server(world: World, wanted: dict[str, Any], who: Caller, request_id: st
         now, now, metadata=dict(wanted.get("metadata") or {}), tags=list(wanted.get("tags") or ()),
         key_name=wanted.get("key_name"), user_data=wanted.get("user_data"),
     )  # fmt: skip
+    check_nova_items(server.metadata)
     if server.key_name is not None and (who.user.id, server.key_name) not in world.keys:
         raise ApiError(400, "Invalid key_name provided.")
     for group in wanted.get("security_groups") or ():
@@ -47,10 +49,22 @@ def new_server(world: World, wanted: dict[str, Any], who: Caller, request_id: st
     quotas.check_compute(world, who.project, {"instances": 1, "cores": flavor.vcpus, "ram": flavor.ram})
     world.servers[server.id] = server
     server.actions.append(Action("create", request_id, who.user.id, now))
+    if not _can_be_written(server):
+        # The conductor fails at the cell's database, and nobody tells the server so.
+        return server
     for number, wish in enumerate(wishes):
         server.volumes.append(_new_volume(world, server, wish, f"/dev/sd{_DEVICES[number]}"))
     world.run(_build(world, server, listed))
     return server
+
+
+def _can_be_written(server: Server) -> bool:
+    try:
+        check_nova_tags(server.tags)
+        check_nova_rows(server.metadata.values())
+    except ApiError:
+        return False
+    return True
 
 
 def begin_deletion(world: World, server: Server, who: Caller) -> None:

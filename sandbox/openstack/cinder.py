@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from sandbox.openstack import quotas, snapshots
 from sandbox.openstack.state import Image, Snapshot, Volume, World, new_id, stamp
+from sandbox.openstack.texts import check_cinder_name, check_cinder_rows
 from sandbox.openstack.wire import ApiError, Caller, body_of, caller, links, page_of, root_of
 
 _GROWABLE = ("available", "in-use")
@@ -83,6 +84,8 @@ class Cinder:
         elif image is not None:
             _check_image(image, size)
         quotas.check_volumes(self._world, project, kind, size, size, new=True)
+        check_cinder_name(wanted.get("name") or "")
+        check_cinder_rows((wanted.get("metadata") or {}).values())
         volume = Volume(
             new_id(),
             wanted.get("name") or "",

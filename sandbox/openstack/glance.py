@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,11 +10,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sandbox.openstack import quotas
 from sandbox.openstack.state import Image, World, new_id, stamp
+from sandbox.openstack.texts import check_glance_texts
 from sandbox.openstack.wire import ApiError, Caller, body_of, caller, page_of, root_of
 
 _PAGING = frozenset({"limit", "marker"})
-_CHANGEABLE = frozenset({"name", "protected", "visibility", "min_disk", "min_ram"})
+_ATTRIBUTES = frozenset({"name", "visibility", "tags", "disk_format", "container_format"})
+_CHANGEABLE = frozenset({"name", "tags", "protected", "visibility", "min_disk", "min_ram"})
 
 
 class Glance:
@@ -50,10 +54,18 @@ class Glance:
 
     async def create(self, request: Request) -> Response:
         wanted = await body_of(request)
+        check_glance_texts(wanted)
         image = Image(
-            new_id(), wanted.get("name", ""), caller(request).project.id, datetime.now(UTC), {}, status="queued",
+            new_id(),
+            wanted.get("name", ""),
+            caller(request).project.id,
+            datetime.now(UTC),
+            {name: value for name, value in wanted.items() if name not in _ATTRIBUTES},
+            status="queued",
             visibility=wanted.get("visibility", "private"),
-        )  # fmt: skip
+            tags=list(wanted.get("tags") or ()),
+        )
+        quotas.check_image(image)
         self._world.images[image.id] = image
         return JSONResponse(_shown(image), 201)
 
@@ -66,6 +78,9 @@ class Glance:
         properties, own = dict(image.properties), dict[str, Any]()
         for one in operations:
             _apply(one, image, properties, own)
+        check_glance_texts(properties | {name: own[name] for name in own if name != "tags"})
+        added, tags = not properties.keys() <= image.properties.keys(), own.get("tags", ())
+        quotas.check_image(replace(image, properties=properties if added else {}, tags=list(tags)))
         # All of the operations, or none.
         image.properties = properties
         for name, value in own.items():
@@ -90,8 +105,9 @@ class Glance:
 
     async def tag(self, request: Request) -> Response:
         image = self._own(request, "modify_image")
-        if request.path_params["tag"] not in image.tags:
-            image.tags.append(request.path_params["tag"])
+        tags = list(dict.fromkeys([*image.tags, request.path_params["tag"]]))
+        quotas.check_image(replace(image, properties={}, tags=tags))
+        image.tags = tags
         return Response(status_code=204)
 
     def _image(self, request: Request) -> Image:

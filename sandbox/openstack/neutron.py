@@ -10,6 +10,7 @@ from starlette.routing import Route
 from sandbox.openstack import quotas
 from sandbox.openstack.nets import Thing
 from sandbox.openstack.state import Project, World
+from sandbox.openstack.texts import check_neutron_name
 from sandbox.openstack.wire import ApiError, Caller, body_of, caller, page_of, root_of
 
 #: Filters that a list understands; all else of a query is paging.
@@ -73,6 +74,7 @@ class Neutron:
         for group in fields.get("security_groups") or ():
             if group not in nets.security_groups:
                 raise ApiError(404, f"Security group {group} does not exist")
+        check_neutron_name(fields.get("name", ""))
         quotas.check_port(self._world, project)
         return nets.add_port(project.id, device_id="", owner="", **{"status": "DOWN", **fields})
 

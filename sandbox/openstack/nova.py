@@ -15,6 +15,7 @@ from sandbox.openstack.building import ZONE, attach_port, attach_volume, begin_d
 from sandbox.openstack.nova_actions import ServerActions
 from sandbox.openstack.server_images import begin_image
 from sandbox.openstack.state import Action, Flavor, Server, World, new_id, stamp
+from sandbox.openstack.texts import check_nova_items, check_nova_name, check_nova_rows, check_nova_tags
 from sandbox.openstack.wire import ApiError, Caller, body_of, caller, links, page_of, request_id, root_of
 
 #: Status by vm_state, and by vm_state and task_state; as in Nova.
@@ -128,6 +129,7 @@ class Nova:
         wanted = (await body_of(request)).get("server", {})
         for number in range(int(wanted.get("min_count", 1))):
             name = f"{wanted.get('name')}-{number + 1}" if "min_count" in wanted else wanted.get("name", "")
+            check_nova_name(name)
             server = new_server(self._world, wanted | {"name": name}, caller(request), request_id(request))
         password = wanted.get("adminPass") or "not-a-real-one"
         return _answer({"server": {"id": server.id, "links": [], "adminPass": password}}, 202)
@@ -157,6 +159,8 @@ class Nova:
     async def set_metadata(self, request: Request) -> Response:
         server, wanted = _server(self._world, request), (await body_of(request)).get("metadata", {})
         _check_metadata(server, "update metadata", caller(request))
+        check_nova_items(wanted)
+        check_nova_rows(wanted.values())
         server.metadata |= wanted
         server.updated = datetime.now(UTC)
         return _answer({"metadata": server.metadata})
@@ -179,6 +183,7 @@ class Nova:
             raise ApiError(400, f"Invalid input for field/attribute tags. Value: {wanted}.")
         if server.vm_state not in _TAGGED_IN:
             raise ApiError(409, f"Cannot 'update tags' instance {server.id} while it is in vm_state {server.vm_state}")
+        check_nova_tags(wanted)
         server.tags = list(dict.fromkeys(wanted))
         return _answer({"tags": server.tags})
 

@@ -5,10 +5,13 @@ from typing import Any
 
 from starlette.requests import Request
 
-from sandbox.openstack.state import Project, World
+from sandbox.openstack.state import Image, Project, World
 from sandbox.openstack.wire import ApiError, body_of, caller
 
 _COMPUTE = {"instances": 2000, "cores": 20000, "ram": 40_000_000}
+#: Properties of an image, and tags: Glance's `image_property_quota` and `image_tag_quota`.
+_IMAGE_ITEMS = 128
+TOO_LARGE = 413
 _ALWAYS = {"per_volume_gigabytes", "volumes", "gigabytes"}
 
 
@@ -35,6 +38,20 @@ def check_compute(world: World, project: Project, more: Mapping[str, int]) -> No
             raise ApiError(
                 403, f"Quota exceeded for {what}: Requested {asked}, but already used {used[what]} of {most} {what}"
             )
+
+
+def check_image(image: Image) -> None:
+    """`ApiError` where an image has too many properties or tags; in Glance's words."""
+    if len(image.properties) > _IMAGE_ITEMS:
+        raise ApiError(TOO_LARGE, _limit("properties", len(image.properties)))
+    if len(image.tags) > _IMAGE_ITEMS:
+        told = f"Image tag limit exceeded for image {image.id}: "
+        raise ApiError(TOO_LARGE, f"{told}{_limit('tags', len(image.tags))}:")
+
+
+def _limit(what: str, attempted: int) -> str:
+    told = f"The limit has been exceeded on the number of allowed image {what}."
+    return f"{told} Attempted: {attempted}, Maximum: {_IMAGE_ITEMS}"
 
 
 def volume_usage(world: World, project: Project) -> dict[str, int]:

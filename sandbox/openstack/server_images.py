@@ -4,8 +4,9 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from sandbox.openstack import snapshots
+from sandbox.openstack import quotas, snapshots
 from sandbox.openstack.state import Action, Image, Server, World, new_id
+from sandbox.openstack.texts import check_glance_texts, check_nova_items, check_nova_name
 from sandbox.openstack.wire import ApiError, Caller
 
 _STATES = ("active", "stopped", "paused", "suspended")
@@ -13,6 +14,9 @@ _STATES = ("active", "stopped", "paused", "suspended")
 
 def begin_image(world: World, server: Server, wanted: dict[str, Any], who: Caller, request_id: str) -> str:
     """The id of the image, which Glance knows of from now on."""
+    given = wanted.get("metadata") or {}
+    check_nova_name(wanted.get("name"))
+    check_nova_items(given)
     if server.vm_state not in _STATES or server.task_state is not None:
         state = f"task_state {server.task_state}" if server.task_state else f"vm_state {server.vm_state}"
         raise ApiError(409, f"Cannot 'createImage' instance {server.id} while it is in {state}")
@@ -26,15 +30,30 @@ def begin_image(world: World, server: Server, wanted: dict[str, Any], who: Calle
         visibility="private",
         min_disk=server.flavor.disk,
     )
-    action, given = server.log("createImage", request_id, who.user.id), wanted.get("metadata") or {}
+    action = server.log("createImage", request_id, who.user.id)
     if server.image is None and server.volumes:
         _take_volumes(world, server, image, given)
+        _register(world, image)
     else:
         image.properties["user_id"] = who.user.id
-        _begin_upload(server, image, given)
+        _describe(server, image, given)
+        _register(world, image)
+        server.become(task_state="image_snapshot")
         world.run(_upload(world, server, image, action))
-    world.images[image.id] = image
     return image.id
+
+
+def _register(world: World, image: Image) -> None:
+    """Have Glance know of the image. What Glance refuses, Nova tells in words of its own."""
+    try:
+        check_glance_texts({"name": image.name, **image.properties})
+        quotas.check_image(image)
+    except ApiError as error:
+        if error.status == quotas.TOO_LARGE:
+            told = "Unexpected API Error. Please contact the administrator"
+            raise ApiError(500, f"{told}\n<class 'glanceclient.exc.HTTPOverLimit'>") from None
+        raise ApiError(error.status, f"HTTP {error.status} Bad Request: {error.message}") from None
+    world.images[image.id] = image
 
 
 def _take_volumes(world: World, server: Server, image: Image, given: dict[str, str]) -> None:
@@ -55,8 +74,8 @@ def _take_volumes(world: World, server: Server, image: Image, given: dict[str, s
     image.status, image.size = "active", 0
 
 
-def _begin_upload(server: Server, image: Image, given: dict[str, str]) -> None:
-    """The image of a server with a local disk, whose data come in a while."""
+def _describe(server: Server, image: Image, given: dict[str, str]) -> None:
+    """What Nova writes on the image of a server with a local disk, whose data come in a while."""
     base = server.image
     image.properties |= {
         **(base.properties if base else {}),
@@ -66,7 +85,6 @@ def _begin_upload(server: Server, image: Image, given: dict[str, str]) -> None:
         **given,
     }
     image.size = 65536
-    server.become(task_state="image_snapshot")
 
 
 async def _upload(world: World, server: Server, image: Image, action: Action) -> None:

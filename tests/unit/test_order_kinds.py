@@ -56,6 +56,17 @@ def new(change: Change = lambda *_: None, **customization: Any) -> dict[str, Any
     return paid("new", lambda order, one: (order.update(consoleCustomization=customization), change(order, one)))
 
 
+def several(count: int, **customization: Any) -> dict[str, Any]:
+    """An order for so many servers, whose names are numbered."""
+    return new(lambda _, one: one.update(instanceCount=str(count)), **customization)
+
+
+def with_data_disks(count: int, **customization: Any) -> dict[str, Any]:
+    """An order for a server with so many data disks."""
+    disks = [{"code": "data_EBS_SATA", "value": "1"} for _ in range(count)]
+    return new(lambda _, one: one["itemList"].extend(disks), **customization)
+
+
 def soft_down(**fields: Any) -> dict[str, Any]:
     entry = {
         "subFlowId": "sub-1", "operateType": "stopServer", "productLineCode": "ECS", "productTypeCode": "ECS_std",
@@ -102,6 +113,7 @@ def jwt(payload: Any) -> str:
     ("token", "name"),
     [
         (f"Bearer {jwt({'preferred_username': 'gaoss'})}", "gaoss"), (jwt({"preferred_username": 7}), None),
+        (jwt({"preferred_username": "gaoss\U0001f600"}), None),
         (jwt([1]), None), (jwt({}), None),
         ("a.!!!.c", None), ("a.b", None), (MASK, None), (None, None), (7, None), ("a." + "x" * 70_000 + ".c", None),
     ],
@@ -147,7 +159,18 @@ def test_a_secret_that_was_masked_on_the_way_is_known_as_withheld() -> None:
             new(lambda _, one: one["itemList"].append({"code": "data_EBS_SSD", "value": "1", "instanceId": ID})),
             "instanceId",
         ),
-        (new(instanceName="x" * 251), "instanceName"),
+        (new(instanceName="web-\U0001f600"), "instanceName"),
+        (new(instanceName="we\u200bb"), "instanceName"),
+        (new(instanceName="we\ue000b"), "instanceName"),
+        (new(instanceName="x" * 249), "instanceName"),
+        (several(2, instanceName="x" * 247), "instanceName"),
+        (several(100, instanceName="x" * 245), "instanceName"),
+        (with_data_disks(10, instanceName="x" * 249), "instanceName"),
+        (new(keyName="key\u200b"), "keyName"),
+        (new(tags="web,\U0001f600"), "tags"),
+        (new(tags=["Web", "web"]), "tags"),
+        (paid("new", lambda order, _: order.update(userId="u\U0001f600")), "userId"),
+        (paid("new", lambda order, _: order.update(billType="\U0001f600")), "billType"),
         (new(instanceName=["a"]), "instanceName"),
         (new(networkId="net-1"), "networkId"),
         (new(subnetId=4), "subnetId"),
@@ -167,6 +190,22 @@ def test_a_secret_that_was_masked_on_the_way_is_known_as_withheld() -> None:
 )
 def test_a_wrong_new_order_names_what_is_wrong(order: dict[str, Any], subject: str) -> None:
     assert refusal(order) == subject
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        new(instanceName="x" * 248),
+        several(2, instanceName="x" * 246),
+        several(100, instanceName="x" * 244),
+        with_data_disks(9, instanceName="x" * 248),
+        with_data_disks(10, instanceName="x" * 248),
+        new(instanceName=" 云服务器\u3000甲 \ufe0f"),
+        new(tags="\u200f,web"),
+    ],
+)
+def test_a_name_that_the_cloud_takes_with_what_is_appended_is_taken(order: dict[str, Any]) -> None:
+    assert isinstance(parse_order(order), NewServers)
 
 
 def test_renew_and_unsubscribe_are_read() -> None:

@@ -38,9 +38,10 @@ def orders() -> Iterator[Case]:
         order_case(f"orderType {one!r:.20}", order(orderType=one), "orderType", kind=kind)
         for one, kind in kinds.items()
     )
-    for value in (None, "", " ", 7, 178549870045495296, True, [], {}, "x" * 256, "a\nb", "😀" * 61, "\u202e1"):
+    for value in (None, "", " ", 7, 178549870045495296, True, [], {}, "x" * 256, "a\nb", "😀", "\u202e1"):
         yield order_case(f"orderId {value!r:.20}", order(orderId=value), "orderId")
     for name, value in (("consoleOrderFlowId", 7), ("userId", {"a": 1}), ("tenant_id", []), ("billType", True),
+                        ("billType", "😀"),
                         ("setCount", "2"),
                         ("setCount", 0), ("setCount", None), ("setCount", True), ("setCount", "1.0"), ("setCount",
                         10**30),
