@@ -13,6 +13,10 @@ from messages.commands import Force, Power
 #: Statuses in which a server is well, as long as no task is under way.
 AT_REST = frozenset({"ACTIVE", "SHUTOFF"})
 ERROR = "ERROR"
+#: The status of a server that the cloud keeps for a while after its deletion, with its volumes and ports.
+SOFT_DELETED = "SOFT_DELETED"
+#: Statuses of a server that is gone: what the cloud keeps is the cloud's own to take away.
+GONE = frozenset({"DELETED", SOFT_DELETED})
 #: Statuses in which Nova lets metadata be changed, as long as no task is under way.
 METADATA_STATES = frozenset({"ACTIVE", "SHUTOFF", "PAUSED", "SUSPENDED"})
 
@@ -178,6 +182,11 @@ async def create_server(project: Project, server: Mapping[str, Any]) -> Reply:
 async def delete_server(project: Project, server_id: str) -> Reply:
     """Delete a server, in whatever state, unless it is locked; it is gone (`NotFound`) some time later."""
     return await project.delete(Service.COMPUTE, f"/servers/{server_id}")
+
+
+async def force_delete(project: Project, server_id: str) -> Reply:
+    """Delete a server at once where the cloud would keep it for a while, or does so already."""
+    return await _act(project, server_id, {"forceDelete": None})
 
 
 async def unlock(project: Project, server_id: str) -> Reply:

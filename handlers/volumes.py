@@ -1,7 +1,7 @@
 """Cinder: the calls that are made and the shapes that are read."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,12 @@ class Volume:
     metadata: Mapping[str, str] = field(default_factory=dict)
     #: Shown to admins only; None for everybody else.
     migration_status: str | None = None
+    #: The snapshot that it was made from.
+    snapshot_id: str | None = None
+    #: The group that it belongs to: as long as it does it cannot be deleted.
+    group_id: str | None = None
+    #: All servers that it is attached to; several where it is shared (`multiattach`).
+    server_ids: frozenset[str] = frozenset()
     #: What Cinder remembers of the image that it was made from.
     image: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -55,7 +61,8 @@ class Volume:
     @classmethod
     def from_api(cls, body: Mapping[str, Any]) -> "Volume":
         """A volume from Cinder's JSON."""
-        attachment: Mapping[str, Any] = next(iter(body.get("attachments") or ()), {})
+        attachments: Sequence[Mapping[str, Any]] = body.get("attachments") or ()
+        attachment: Mapping[str, Any] = next(iter(attachments), {})
         return cls(
             id=body["id"],
             status=body["status"],
@@ -70,6 +77,9 @@ class Volume:
             created=body["created_at"],
             metadata=body.get("metadata") or {},
             migration_status=body.get("migration_status"),
+            snapshot_id=body.get("snapshot_id"),
+            group_id=body.get("group_id") or body.get("consistencygroup_id"),
+            server_ids=frozenset(one["server_id"] for one in attachments),
             image=body.get("volume_image_metadata") or {},
         )
 
@@ -89,6 +99,12 @@ async def list_volumes(project: Project, **filters: str) -> list[Volume]:
 async def list_marked(project: Project, metadata: Mapping[str, str]) -> list[Volume]:
     """All of the project's volumes with these items of metadata."""
     return await list_volumes(project, metadata=json.dumps(dict(metadata)))
+
+
+async def has_snapshots(project: Project, volume_id: str) -> bool:
+    """Whether a volume has snapshots: as long as it does Cinder does not delete it."""
+    reply = await project.get(Service.VOLUME, "/snapshots", {"volume_id": volume_id, "limit": 1})
+    return bool(reply.body["snapshots"])
 
 
 async def create_volume(

@@ -206,6 +206,7 @@ def _soft_down_result(
                     "instanceStatus": instance_status(outcome.status),
                     "statusTime": _written(now),
                     **_record(outcome),
+                    **outcome.more,
                 }
                 for ordered, outcome in instances
             ],

@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -78,6 +80,23 @@ class ControlPlane:
     def clear_faults(self) -> None:
         """Forget all rules."""
         self.command("fault", "--clear")
+
+    @contextmanager
+    def keeping_deleted_servers(self, seconds: int = 3600) -> Iterator[None]:
+        """Inside it a server that is deleted is kept for so long (Nova's `reclaim_instance_interval`).
+
+        Only Nova's API is told, in some seconds: the hypervisor, which is not, reclaims nothing.
+        """
+        override = self._home / "override" / "nova.conf"
+        before = override.read_text() if override.exists() else ""
+        override.parent.mkdir(exist_ok=True)
+        override.write_text(f"{before}\n[DEFAULT]\nreclaim_instance_interval = {seconds}\n")
+        try:
+            self.command("restart", "nova-api")
+            yield
+        finally:
+            override.write_text(before)
+            self.command("restart", "nova-api")
 
     def command(self, *words: str) -> str:
         """The output of one of the tool's commands: stop, start, kill, pause, resume, restart, fault."""

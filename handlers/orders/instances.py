@@ -1,6 +1,6 @@
 """The servers that an order names: there, and nothing else under way with them."""
 
-from handlers.compute import Server
+from handlers.compute import GONE, Server
 from handlers.context import Context
 from handlers.deadlines import Deadline
 from handlers.servers import find_server, unknown_server, wait_until_idle
@@ -10,10 +10,18 @@ from messages.errors import Transient
 async def idle_server(server_id: str, context: Context) -> Server:
     """The tenant's server once no task is under way. `Refused` where there is none, `Transient` where it stays busy."""
     with context.checks.of("instance", server_id):
-        server = await find_server(context, server_id)
+        server = await find_remaining(server_id, context)
         if server is None:
             raise unknown_server(server_id, None)
         server = await wait_until_idle(context, server, min(context.hold, Deadline.after(context.wait_limit)))
+        if server.status in GONE:
+            raise unknown_server(server_id, None)
         if server.busy:
             raise Transient("busy", detail=f"the server is busy with {server.task_state}")
     return server
+
+
+async def find_remaining(server_id: str, context: Context) -> Server | None:
+    """The tenant's server as long as it is there: one that the cloud keeps for a while after its deletion is gone."""
+    server = await find_server(context, server_id)
+    return server if server is not None and server.status not in GONE else None

@@ -4,35 +4,38 @@ What came with it goes: the disks that Nova itself would delete with it, its sys
 the ports that Nova or a `new` order made. What was attached later is detached and kept, and floating IPs are.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from handlers import compute, networks
 from handlers.cloud import Project
-from handlers.compute import Server
+from handlers.compute import GONE, Server
 from handlers.context import Context, Errand
 from handlers.deadlines import Deadline
 from handlers.disks import system_and_data
-from handlers.errors import Conflict, Forbidden, NotFound
+from handlers.errors import CloudRefusal, Conflict, Forbidden, NotFound
 from handlers.marks import MARK
 from handlers.networks import Thing
 from handlers.orders.course import Course
 from handlers.orders.deeds import Deed
-from handlers.orders.pictures import Picture, picture_of, volumes_of
-from handlers.orders.removing import GONE, remove_port, remove_server, remove_volume
+from handlers.orders.pictures import Picture, picture_of, volumes_of, volumes_there
+from handlers.orders.removing import remove_port, remove_server, remove_volume
 from handlers.orders.undertaking import all_of, failed
 from handlers.servers import find_server, unknown_server, wait_until_idle
-from handlers.volumes import Volume
+from handlers.volumes import Volume, has_snapshots
 from messages.errors import Refused
 
+#: Cinder's answer where a volume cannot be deleted as it is: it has had a snapshot since, or been put into a group.
+_BAD_STATE = 400
 #: Length of `2026-11-23T10:00:00`: Nova and Cinder write the same second in two ways.
 _SECOND = 19
 
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """One server to go; ids. With `gone` there is none, and nothing to do."""
+    """One server to go; ids. With `gone` there is nothing to do; the rest is then what the cloud still holds of it."""
 
     server_id: str
     gone: bool
@@ -65,14 +68,16 @@ async def plan_departure(server_id: str, context: Context) -> Departure:
         server = await _server(server_id, context)
     if server is None:
         return Departure(server_id, gone=True)
-    attached = await volumes_of(server, context)
+    attached, is_gone = await volumes_of(server, context), server.status in GONE
     going = _came_with(server, attached)
+    if not is_gone:
+        going -= await _held(server_id, [one for one in attached if one.id in going], context)
     ports = await context.patiently(lambda: networks.list_ports(context.project, [server_id]))
     listed = await context.patiently(lambda: networks.list_floating_ips(context.project))
     port_ids = {port["id"] for port in ports}
     return Departure(
         server_id,
-        gone=False,
+        gone=is_gone,
         locked=server.locked,
         before=picture_of(server, attached),
         volumes=tuple(one.id for one in attached if one.id in going),
@@ -99,31 +104,40 @@ def departure_deeds(departure: Departure) -> list[Deed]:
 
 
 async def leave(departure: Departure, context: Context, course: Course) -> None:
-    """Have it go; each step once."""
+    """Have it go; each step once. What the cloud does not let go once the server is gone stays, see `kept`."""
     if departure.gone:
         return
     await all_of(_release(one, context) for one in departure.floating_ips)
     if departure.locked:
         await _unlock(departure.server_id, context)
     try:
-        await remove_server(departure.server_id, context, course)
+        released = await remove_server(departure.server_id, context, course)
     except Conflict as error:
         server = await find_server(context, departure.server_id)
         if server is None or not server.locked:
             raise error.as_failure() from error
         await _unlock(departure.server_id, context)  # locked since
-        await remove_server(departure.server_id, context, course)
+        released = await remove_server(departure.server_id, context, course)
+    if not released:
+        return
     since = f"delete:{departure.server_id}"
-    await all_of(remove_volume(one, since, context) for one in departure.volumes)
+    await all_of(_remove_volume(one, since, context) for one in departure.volumes)
     await all_of(remove_port(one, context) for one in departure.own_ports)
 
 
 async def kept(departure: Departure, context: Context) -> dict[str, list[str]]:
-    """What has stayed of what was at the server, by kind; no kind of which there is nothing."""
-    staying = {"volumes": list(departure.kept_volumes), "floatingIps": list(departure.floating_ips)}
-    if departure.other_ports:
-        found = await context.patiently(lambda: networks.find_ports(context.project, departure.other_ports))
-        staying["ports"] = [port["id"] for port in found]
+    """What there still is of what was at the server, by kind; no kind of which there is nothing.
+
+    Asked of the cloud: Nova takes some of it away itself, and some of it may be held by what nobody foresaw.
+    """
+    there = await volumes_there([*departure.kept_volumes, *departure.volumes], context)
+    ports = (*departure.other_ports, *departure.own_ports)
+    found = await context.patiently(lambda: networks.find_ports(context.project, ports)) if ports else []
+    staying = {
+        "volumes": [one.id for one in there if one.status != "deleting"],
+        "floatingIps": list(departure.floating_ips),
+        "ports": [port["id"] for port in found],
+    }
     return {kind: ids for kind, ids in staying.items() if ids}
 
 
@@ -139,7 +153,7 @@ def request_ids(departure: Departure, context: Errand) -> list[str]:
 
 
 async def _server(server_id: str, context: Context) -> Server | None:
-    """The server once nothing is under way with it; None where it is gone.
+    """The server once nothing is under way with it; None where Nova knows it no more.
 
     What is still under way when the time is up ends with the server: Nova deletes it in whatever state.
     """
@@ -150,10 +164,9 @@ async def _server(server_id: str, context: Context) -> Server | None:
             raise unknown_server(server_id, None)
         return None
     try:
-        server = await wait_until_idle(context, server, min(context.hold, Deadline.after(context.wait_limit)))
+        return await wait_until_idle(context, server, min(context.hold, Deadline.after(context.wait_limit)))
     except Refused:  # it went meanwhile
         return None
-    return server if server.status not in GONE else None
 
 
 def _came_with(server: Server, attached: Iterable[Volume]) -> set[str]:
@@ -167,6 +180,32 @@ def _came_with(server: Server, attached: Iterable[Volume]) -> set[str]:
     if system is not None and system.created[:_SECOND] >= server.created[:_SECOND]:
         going.add(system.id)
     return going
+
+
+async def _held(server_id: str, volumes: Iterable[Volume], context: Context) -> set[str]:
+    """The ids of those volumes that Cinder will not delete, which does not keep their server from going.
+
+    One with snapshots (createImage of a server leaves some, on which its image rests), one of a group, and one that
+    another server uses, too.
+    """
+
+    async def is_held(volume: Volume) -> bool:
+        if volume.group_id is not None or volume.server_ids - {server_id}:
+            return True
+        return await context.patiently(lambda: has_snapshots(context.project, volume.id))
+
+    listed = list(volumes)
+    held = await asyncio.gather(*map(is_held, listed))
+    return {one.id for one, is_one in zip(listed, held, strict=True) if is_one}
+
+
+async def _remove_volume(volume_id: str, since: str, context: Context) -> None:
+    """Delete a volume of a server that is gone, for which there is no way back: what Cinder holds is kept."""
+    try:
+        await remove_volume(volume_id, since, context)
+    except CloudRefusal as refusal:
+        if refusal.status != _BAD_STATE:
+            raise
 
 
 def _is_own(port: Thing) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from handlers import compute, networks, volumes
 from handlers.cloud import Reply
-from handlers.compute import Server
+from handlers.compute import GONE, Server
 from handlers.context import Context
 from handlers.errors import CloudRefusal, Conflict, Forbidden, NotFound, QuotaExceeded
 from handlers.marks import MARK, PART
@@ -21,7 +21,7 @@ from handlers.orders.acts import follow_server, follow_volume, once, write_fee_d
 from handlers.orders.course import Course
 from handlers.orders.fee_data import written
 from handlers.orders.new_plan import FEE_TIMES, Creation, Disk, NewServer, marks_of, metadata_of
-from handlers.orders.removing import GONE, remove_port, remove_server, remove_volume
+from handlers.orders.removing import reclaim_server, remove_port, remove_server, remove_volume
 from handlers.orders.undertaking import all_of, all_undone, failed
 from handlers.recent import Recent
 from handlers.volumes import Volume
@@ -293,10 +293,11 @@ class Maker:
         servers = await context.patiently(self._marked_servers)
         for one in servers:
             await self._note_id(one)
-        await all_undone([remove_server(one.id, context, self._course) for one in servers], context)
+        held: set[str] = set()
+        await all_undone([self._remove_server(one, held) for one in servers], context)
         self._look_afresh()
         # What a server that stays holds fast cannot go, and need not be waited for.
-        held = {one for server in await context.patiently(self._marked_servers) for one in server.volume_ids}
+        held |= {one for server in await context.patiently(self._marked_servers) for one in server.volume_ids}
         disks = [one for one in await context.patiently(self._marked_volumes) if one.id not in held]
         ports = await context.patiently(self._marked_ports)
         await all_undone(
@@ -306,6 +307,13 @@ class Maker:
             ],
             context,
         )
+
+    async def _remove_server(self, server: Server, held: set[str]) -> None:
+        """Delete a server, also where the cloud would keep it for a while; adds the disks that it keeps to `held`."""
+        if await remove_server(server.id, self._context, self._course):
+            return
+        if not await reclaim_server(server.id, self._context, self._course):
+            held.update(server.volume_ids)
 
     async def _note_id(self, server: Server) -> None:
         """A server that is found only now has a course of its own, which must be ended."""

@@ -38,6 +38,11 @@ async def take_picture(server: Server, context: Context) -> Picture:
 
 async def volumes_of(server: Server, context: Context) -> list[Volume]:
     """The server's volumes that there are."""
+    return await volumes_there(server.volume_ids, context)
+
+
+async def volumes_there(volume_ids: Iterable[str], context: Context) -> list[Volume]:
+    """Those of the volumes that there are."""
 
     async def volume(volume_id: str) -> Volume | None:
         try:
@@ -45,7 +50,7 @@ async def volumes_of(server: Server, context: Context) -> list[Volume]:
         except NotFound:  # detached and deleted since
             return None
 
-    found = await asyncio.gather(*(volume(one) for one in server.volume_ids))
+    found = await asyncio.gather(*map(volume, volume_ids))
     return [one for one in found if one is not None]
 
 

@@ -4,24 +4,27 @@ from collections.abc import Awaitable, Callable
 
 from handlers import compute, networks, volumes
 from handlers.cloud import Reply
-from handlers.compute import ERROR, Server
+from handlers.compute import ERROR, GONE, SOFT_DELETED, Server
 from handlers.context import Context
 from handlers.effects import Landed
-from handlers.errors import NotFound
+from handlers.errors import CloudRefusal, NotFound
 from handlers.orders.course import Course
 from handlers.orders.undertaking import failed
 from handlers.volumes import PASSING, Volume
 
-#: A soft-deleted server is the cloud's own to take away.
-GONE = frozenset({"DELETED", "SOFT_DELETED"})
 #: What Nova sets before it accepts a deletion.
 _GOING = frozenset({"deleting", "soft-deleting"})
+#: What Cinder sets when it accepts the deletion of a volume, and where that has failed.
+_VANISHING = frozenset({"deleting", "error_deleting"})
 #: States of a volume that the going server, or something else that ends by itself, will leave.
 _BUSY = PASSING | {"in-use"}
 
 
-async def remove_server(server_id: str, context: Context, course: Course) -> None:
-    """Delete a server; `Refused` where it stays."""
+async def remove_server(server_id: str, context: Context, course: Course) -> bool:
+    """Delete a server; `Refused` where it stays.
+
+    Returns False where the cloud keeps it for a while (`SOFT_DELETED`), and with it what it uses.
+    """
     effect = f"delete:{server_id}"
 
     async def landed(_: object) -> str | None:
@@ -29,7 +32,24 @@ async def remove_server(server_id: str, context: Context, course: Course) -> Non
         return "" if server is None or server.task_state in _GOING else None
 
     if await _done(effect, lambda: compute.delete_server(context.project, server_id), landed, context):
-        await _until_gone(server_id, effect, context, course)
+        return await _until_gone(server_id, effect, context, course)
+    return True
+
+
+async def reclaim_server(server_id: str, context: Context, course: Course) -> bool:
+    """Delete a server for good that the cloud keeps for a while; False where it does not allow that."""
+    effect = f"force-delete:{server_id}"
+
+    async def landed(_: object) -> str | None:
+        server = await compute.get_server(context.project, server_id)
+        return "" if server.status == "DELETED" or server.task_state in _GOING else None
+
+    try:
+        if await _done(effect, lambda: compute.force_delete(context.project, server_id), landed, context):
+            await _until_gone(server_id, effect, context, course, gone=frozenset({"DELETED"}))
+    except CloudRefusal:
+        return False
+    return True
 
 
 async def remove_volume(volume_id: str, since: str, context: Context) -> None:
@@ -43,9 +63,17 @@ async def remove_volume(volume_id: str, since: str, context: Context) -> None:
 
     async def landed(_: object) -> str | None:
         volume = await _volume(volume_id, context)
-        return "" if volume is None or volume.status in ("deleting", "error_deleting") else None
+        return "" if volume is None or volume.status in _VANISHING else None
 
-    if await _done(effect, lambda: volumes.delete_volume(context.project, volume_id), landed, context):
+    try:
+        begun = await _done(effect, lambda: volumes.delete_volume(context.project, volume_id), landed, context)
+    except CloudRefusal:
+        # Nova, which deletes some disks itself, may have been quicker.
+        found = await _volume(volume_id, context)
+        if found is not None and found.status not in _VANISHING:
+            raise
+        begun = found is not None
+    if begun:
         last = await _follow_volume(volume_id, effect, context, lambda one: one.status == "error_deleting")
         if last is not None:
             raise failed("delete_failed", f"volume {volume_id} is {last.status}")
@@ -69,8 +97,10 @@ async def _done(effect: str, do: Callable[[], Awaitable[Reply]], landed: Landed,
     return True
 
 
-async def _until_gone(server_id: str, effect: str, context: Context, course: Course) -> None:
-    """A server that could not be deleted ends in ERROR.
+async def _until_gone(
+    server_id: str, effect: str, context: Context, course: Course, gone: frozenset[str] = GONE
+) -> bool:
+    """Wait until a server is gone; False where the cloud keeps it. One that could not be deleted ends in ERROR.
 
     That it has no task says nothing: Nova confirms a resize before it deletes, and then forgets the task for a moment.
     """
@@ -79,11 +109,11 @@ async def _until_gone(server_id: str, effect: str, context: Context, course: Cou
             try:
                 server = await context.next(feed, effect)
             except NotFound:
-                return
+                return True
             except TimeoutError:
                 raise failed("timeout", f"server {server_id} is not gone in time") from None
-            if server.status in GONE:
-                return
+            if server.status in gone:
+                return server.status != SOFT_DELETED
             if server.status == ERROR and server.task_state not in _GOING:
                 raise failed("delete_failed", f"server {server_id} is {server.status}: {server.fault}")
             await course.tell_server(server)

@@ -9,8 +9,15 @@ from handlers.compute import ERROR, Server
 from handlers.context import Context, Errand
 from handlers.orders.course import Course
 from handlers.orders.deeds import Deed
-from handlers.orders.instances import idle_server
-from handlers.orders.leaving import Departure, departure_deeds, kept, leave, plan_departure, request_ids
+from handlers.orders.instances import find_remaining, idle_server
+from handlers.orders.leaving import (
+    Departure,
+    departure_deeds,
+    kept,
+    leave,
+    plan_departure,
+    request_ids,
+)
 from handlers.orders.limits import Demand, check_quotas, items_with
 from handlers.orders.pictures import take_picture
 from handlers.orders.soft_down_mark import ITEM, STOPPED, is_marked, mark, unmark
@@ -18,7 +25,7 @@ from handlers.orders.switching import switch
 from handlers.orders.undertaking import failed
 from handlers.power import effect_name
 from handlers.projects import TenantIs
-from handlers.servers import find_server, judge_state, unknown_server
+from handlers.servers import judge_state, unknown_server
 from messages.codes import Code
 from messages.commands import Power
 from messages.errors import Refused
@@ -92,7 +99,7 @@ class Takedown:
     async def outcome(self, failure: Refused | None) -> InstanceOutcome:
         """What has become of the server, as the cloud shows it."""
         context = self._context
-        server = await find_server(context, self.server_id) if context is not None else None
+        server = await find_remaining(self.server_id, context) if context is not None else None
         departure = self._recalled_departure()
         gone = None if failure else _GONE
         left = await kept(departure, context) if departure is not None and context is not None and not server else {}
@@ -139,7 +146,7 @@ class Takedown:
 
     async def _find(self, context: Context) -> Server | None:
         """The server at rest; None where it is gone."""
-        if await find_server(context, self.server_id) is None:
+        if await find_remaining(self.server_id, context) is None:
             return None
         try:
             return await idle_server(self.server_id, context)

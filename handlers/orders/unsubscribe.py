@@ -6,10 +6,17 @@ from typing import Any
 from handlers.context import Context
 from handlers.orders.course import Course
 from handlers.orders.deeds import Deed
-from handlers.orders.leaving import Departure, departure_deeds, kept, leave, plan_departure, request_ids
+from handlers.orders.instances import find_remaining
+from handlers.orders.leaving import (
+    Departure,
+    departure_deeds,
+    kept,
+    leave,
+    plan_departure,
+    request_ids,
+)
 from handlers.orders.pictures import as_it_is, take_picture
 from handlers.orders.undertaking import Outcomes, all_of, carry_out, settled
-from handlers.servers import find_server
 from messages.order_results import ProductOutcome
 from messages.orders import InstanceProduct, Unsubscribe
 from messages.results import Result
@@ -56,11 +63,11 @@ class Ending:
         return [ended]
 
     async def _outcome(self, product: InstanceProduct, departure: Departure) -> ProductOutcome:
-        server = await find_server(self.context, product.instance_id)
         if departure.gone:
-            return ProductOutcome(product.ordered, product.instance_id, "DELETED", changed=False)
+            more = await self._kept(departure)
+            return ProductOutcome(product.ordered, product.instance_id, "DELETED", changed=False, more=more)
+        server = await find_remaining(product.instance_id, self.context)
         released = any(self.context.effects.done(f"release:{one}") for one in departure.floating_ips)
-        stayed = await kept(departure, self.context) if server is None else {}
         return ProductOutcome(
             product.ordered,
             product.instance_id,
@@ -69,8 +76,12 @@ class Ending:
             before=departure.before,
             after=await take_picture(server, self.context) if server is not None else None,
             request_ids=request_ids(departure, self.context),
-            more={"kept": stayed} if stayed else {},
+            more=await self._kept(departure) if server is None else {},
         )
+
+    async def _kept(self, departure: Departure) -> dict[str, Any]:
+        stayed = await kept(departure, self.context)
+        return {"kept": stayed} if stayed else {}
 
     async def untouched(self) -> Outcomes:
         return [await asyncio.gather(*(as_it_is(product, self.context) for product in self.order.products))]

@@ -72,6 +72,8 @@ def _order_result() -> Schema:
         before=described(ANYTHING, "the server as it was: flavor, disks, status, fee data"),
         after=described(ANYTHING, "and as it is"),
         requestIds={"type": "array", "items": _TEXT},
+        kept=described(_OBJECT, "what stays of a server that is gone: ids by `volumes`, `ports`, `floatingIps`"),
+        left=described(_OBJECT, "what could not be taken away of a failed `new` order: ids by kind"),
     )
     product_set = thing(
         ("productSetStatus", "resourceChanged", "productList"),

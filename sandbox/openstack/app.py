@@ -51,6 +51,7 @@ def build_app(world: World) -> Starlette:
     controls = [
         Route("/_sandbox/faults", add_fault, methods=["POST"]),
         Route("/_sandbox/faults", clear_faults, methods=["DELETE"]),
+        Route("/_sandbox/reclaim-interval", _sets_reclaim_interval(world), methods=["POST"]),
         Route("/_sandbox/calls", calls),
         Route("/_sandbox/executed", executed),
     ]
@@ -78,6 +79,14 @@ def build_app(world: World) -> Starlette:
         return response
 
     return Starlette(routes=[*controls, *mounts], middleware=[Middleware(BaseHTTPMiddleware, dispatch=around)])
+
+
+def _sets_reclaim_interval(world: World) -> Next:
+    async def set_interval(request: Request) -> Response:
+        world.reclaim_interval = float((await body_of(request))["seconds"])
+        return Response(status_code=204)
+
+    return set_interval
 
 
 def _renders(service: str) -> Callable[[Request, Exception], Response]:

@@ -1,5 +1,6 @@
 """How a server comes to be with its disks and ports, and how it goes."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,6 +70,17 @@ def _can_be_written(server: Server) -> bool:
 
 def begin_deletion(world: World, server: Server, who: Caller) -> None:
     """Have a server go."""
+    if server.locked and not who.is_admin:
+        raise ApiError(409, f"Instance {server.id} is locked")
+    if world.reclaim_interval > 0 and server.vm_state != "soft-delete":
+        server.become(task_state="soft-deleting")
+        world.run(_soft_delete(world, server))
+    else:
+        begin_forced_deletion(world, server, who)
+
+
+def begin_forced_deletion(world: World, server: Server, who: Caller) -> None:
+    """Have a server go at once, also one that is kept for a while."""
     if server.locked and not who.is_admin:
         raise ApiError(409, f"Instance {server.id} is locked")
     server.become(task_state="deleting")
@@ -173,6 +185,15 @@ async def _build_on_host(world: World, server: Server, networks: list[dict[str, 
     return _RETRIES.format(server.id)
 
 
+async def _soft_delete(world: World, server: Server) -> None:
+    """Switched off, and kept with all that it has until it is reclaimed."""
+    await world.lasts(0.2)
+    server.become("soft-delete")
+    await asyncio.sleep(world.reclaim_interval)
+    if server.vm_state == "soft-delete" and server.task_state is None:
+        await _delete(world, server)
+
+
 async def _delete(world: World, server: Server) -> None:
     if server.vm_state == "resized":
         # Confirmed first; by that Nova forgets for a moment what it is about.
@@ -187,7 +208,7 @@ async def _delete(world: World, server: Server) -> None:
     for volume in server.volumes:
         volume.server_id = None
         volume.become("available")
-        if volume.goes_with_server and not snapshots.of_volume(world, volume):
+        if volume.goes_with_server and not (volume.group_id or snapshots.of_volume(world, volume)):
             world.volumes.pop(volume.id, None)
     _let_go_of_ports(world, server)
     # It can be seen a moment longer.

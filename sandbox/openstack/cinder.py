@@ -40,6 +40,7 @@ class Cinder:
             Route("/v3/snapshots", self.create_snapshot, methods=["POST"]),
             Route("/v3/snapshots/{snapshot_id}", self.show_snapshot),
             Route("/v3/snapshots/{snapshot_id}", self.delete_snapshot, methods=["DELETE"]),
+            Route("/v3/groups/{group_id}", self.change_group, methods=["PUT"]),
             Route("/v3/limits", self.limits),
             Route("/v3/types", self.types),
             Route("/v3/os-quota-sets/{project_id}", self.quotas),
@@ -104,7 +105,7 @@ class Cinder:
 
     async def delete(self, request: Request) -> Response:
         volume = _volume(self._world, request)
-        kept = volume.server_id is not None or snapshots.of_volume(self._world, volume)
+        kept = volume.server_id or volume.group_id or snapshots.of_volume(self._world, volume)
         if kept or volume.status not in _DELETABLE:
             raise ApiError(
                 400,
@@ -160,6 +161,14 @@ class Cinder:
             raise ApiError(404, f"Snapshot {request.path_params['snapshot_id']} could not be found.")
         return found
 
+    async def change_group(self, request: Request) -> Response:
+        """Groups are known by their volumes alone."""
+        wanted, group_id = (await body_of(request))["group"], request.path_params["group_id"]
+        for name, group in (("add_volumes", group_id), ("remove_volumes", None)):
+            for volume_id in filter(None, wanted.get(name, "").split(",")):
+                self._world.volumes[volume_id].group_id = group
+        return Response(status_code=202)
+
     async def limits(self, request: Request) -> Response:
         project = caller(request).project
         used = quotas.volume_usage(self._world, project)
@@ -197,6 +206,7 @@ def shown(volume: Volume) -> dict[str, Any]:
         "volume_type": volume.type, "bootable": "true" if volume.bootable else "false", "attachments": attachments,
         "created_at": stamp(volume.created, "micro"), "metadata": volume.metadata, "multiattach": False,
         "encrypted": False, "snapshot_id": volume.snapshot_id,
+        "group_id": volume.group_id, "consistencygroup_id": None,
         "updated_at": stamp(volume.changed, "micro") if volume.changed else None, "description": None,
     }  # fmt: skip
     if volume.image is not None:

@@ -5,6 +5,8 @@ import shutil
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -67,6 +69,15 @@ class SimulatedOpenStack:
     def clear_faults(self, points: str = "") -> None:
         """Forget all rules, or those of points that begin so."""
         self._control("DELETE", f"faults?points={points}")
+
+    @contextmanager
+    def keeping_deleted_servers(self, seconds: int = 3600) -> Iterator[None]:
+        """Inside it a server that is deleted is kept for so long (Nova's `reclaim_instance_interval`)."""
+        self._control("POST", "reclaim-interval", {"seconds": seconds})
+        try:
+            yield
+        finally:
+            self._control("POST", "reclaim-interval", {"seconds": 0})
 
     def calls(self) -> list[str]:
         """Every call since the start: `SERVICE METHOD PATH`."""

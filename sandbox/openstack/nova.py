@@ -22,6 +22,7 @@ from sandbox.openstack.wire import ApiError, Caller, body_of, caller, links, pag
 _STATUS = {
     "active": "ACTIVE", "building": "BUILD", "stopped": "SHUTOFF", "resized": "VERIFY_RESIZE", "error": "ERROR",
     "paused": "PAUSED", "suspended": "SUSPENDED", "deleted": "DELETED",
+    "soft-delete": "SOFT_DELETED",
 }  # fmt: skip
 _RESIZE = dict.fromkeys(("resize_prep", "resize_migrating", "resize_migrated", "resize_finish"), "RESIZE")
 _TASK_STATUS = {
@@ -34,7 +35,7 @@ _TASK_STATUS = {
 _STATUSES = {*_STATUS.values(), *(status for tasks in _TASK_STATUS.values() for status in tasks.values())}
 _POWER = {"active": 1, "stopped": 4, "resized": 1, "paused": 3}
 _TAGGED_IN = ("active", "paused", "suspended", "stopped")
-_NO_METADATA_IN = ("resized", "error", "building")
+_NO_METADATA_IN = ("resized", "error", "building", "soft-delete")
 #: Everything is on one.
 _HOST = "compute-1"
 _CONSOLES = {"novnc": "vnc_auto.html"}
@@ -314,9 +315,10 @@ def _is_listed(server: Server, request: Request) -> bool:
         if request.query_params.get("uuid", server.id) != server.id:
             return False
         if request.query_params.get("deleted") == "true":
-            return server.deleted
-    # For all others, only a list of changes shows what is gone.
-    return not server.deleted if since is None else stamp(server.updated) >= since
+            return server.deleted or server.vm_state == "soft-delete"
+    # For all others, only a list of changes shows what is gone, or kept for a while.
+    is_there = not server.deleted and server.vm_state != "soft-delete"
+    return is_there if since is None else stamp(server.updated) >= since
 
 
 def _server(world: World, request: Request) -> Server:

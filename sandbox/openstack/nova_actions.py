@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sandbox.openstack import quotas
-from sandbox.openstack.building import too_big
+from sandbox.openstack.building import begin_forced_deletion, too_big
 from sandbox.openstack.state import Action, Event, Flavor, Server, World
 from sandbox.openstack.wire import ApiError, Caller
 
@@ -24,6 +24,7 @@ class ServerActions:
             "lock": self._lock,
             "unlock": self._unlock,
             "os-resetState": self._reset,
+            "forceDelete": self._force_delete,
         }
 
     def act(self, server: Server, body: dict[str, Any], who: Caller, request_id: str) -> int:
@@ -155,6 +156,10 @@ class ServerActions:
                 403, "Policy doesn't allow os_compute_api:os-lock-server:unlock:unlock_override to be performed."
             )
         server.locked = False
+        return 202
+
+    def _force_delete(self, server: Server, _argument: Any, who: Caller, _request_id: str) -> int:
+        begin_forced_deletion(self._world, server, who)
         return 202
 
     def _reset(self, server: Server, argument: Any, who: Caller, _: str) -> int:

@@ -109,6 +109,8 @@ class Volume:
     metadata: dict[str, str] = field(default_factory=dict)
     #: The snapshot that it was made from.
     snapshot_id: str | None = None
+    #: The volume group that it is in.
+    group_id: str | None = None
 
     def become(self, status: str) -> None:
         """Change the status."""
@@ -223,6 +225,8 @@ class World:
         self.servers: dict[str, Server] = {}
         #: What an admin has set, by project and name.
         self.quotas: dict[tuple[str, str], int] = {}
+        #: Seconds for which a deleted server is kept (`reclaim_instance_interval`); 0: it goes at once.
+        self.reclaim_interval = 0.0
         self._running: set[asyncio.Task[None]] = set()
         _furnish(self)
 
