@@ -14,14 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
 from handlers.deadlines import Deadline
-from handlers.errors import CloudRefusal, Conflict, Forbidden, Foreseen, NotFound, QuotaExceeded
+from handlers.error_responses import MAX_DETAIL, ErrorResponse
+from handlers.errors import CloudRefusal, Foreseen, NotFound
 from handlers.projects import ProjectName, ProjectNames, TenantIs
 from handlers.recent import Recent
 from messages.errors import Ambiguous, Transient, wrong
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Bytes of an error's text that are kept.
-MAX_DETAIL = 500
 #: A path of plain segments, perhaps with a query. A segment of dots would be taken away by the HTTP
 #: library together with the one before it, and so name another resource.
 _PATH = re.compile(r"(?:/(?!\.{1,2}(?:[/?]|$))[\w.~:@%+-]+)+(?:\?[\w.~:@%+&=,-]*)?", re.ASCII)
@@ -421,6 +419,7 @@ def _projects_of(account: "Connection") -> list[ProjectName]:
     from keystoneauth1.plugin import AUTH_INTERFACE  # noqa: PLC0415
 
     reply = _guarded(
+        "identity",
         lambda: account.session.get("/auth/projects", endpoint_filter={"interface": AUTH_INTERFACE}, raise_exc=False),
         mutating=False,
     )
@@ -482,7 +481,7 @@ def _request(  # noqa: PLR0917 - all that a call is made of
     if send_by.passed:
         # The process stood still, or the log-in took long: whether the call is still ours is to be asked again.
         raise Transient("not_sent", detail="the time in which it might be sent is over")
-    return _guarded(lambda: proxy.request(path, method, **given), mutating)
+    return _guarded(service.proxy, lambda: proxy.request(path, method, **given), mutating)
 
 
 def _proxy(connection: "Connection", service: Service) -> Any:
@@ -500,12 +499,12 @@ def _guarded_login(connection: "Connection") -> None:
         raise Transient("keystone", detail=_described(error)) from None
 
 
-def _guarded(send: Callable[[], Any], mutating: bool) -> Reply:
+def _guarded(service: str, send: Callable[[], Any], mutating: bool) -> Reply:
     try:
         response = send()
     except Exception as error:
         raise _from_exception(error, mutating) from None
-    return _from_response(response, mutating)
+    return _from_response(service, response, mutating)
 
 
 def _from_exception(error: Exception, mutating: bool) -> Exception:
@@ -535,35 +534,13 @@ def _causes(error: BaseException) -> set[str]:
     return found
 
 
-def _from_response(response: Any, mutating: bool) -> Reply:
-    request_id = response.headers.get("x-openstack-request-id")
+def _from_response(service: str, response: Any, mutating: bool) -> Reply:
     status = response.status_code
     if status < 400:
-        return Reply(status, _decoded(response, mutating), request_id)
-    raise _refusal(response, status, _detail(response), request_id, mutating)
-
-
-def _refusal(response: Any, status: int, detail: str, request_id: str | None, mutating: bool) -> Exception:
-    if status >= 500:
-        return _server_error(response, status, detail, mutating)
-    if status in (401, 429) or (status == 413 and not _speaks_of_quota(detail)):
-        return Transient(f"http_{status}", detail=detail, retry_after=_retry_after(response))
-    if status in (403, 413) and _speaks_of_quota(detail):
-        return QuotaExceeded(status, detail, request_id)
-    kind = {403: Forbidden, 404: NotFound, 409: Conflict, 410: NotFound}.get(status, CloudRefusal)
-    return kind(status, detail, request_id)
-
-
-def _server_error(response: Any, status: int, detail: str, mutating: bool) -> Transient:
-    """A gateway that gave up (502, 504) may have given up on a request that still runs."""
-    wait = _retry_after(response)
-    if not mutating:
-        return Transient(f"http_{status}", detail=detail, retry_after=wait)
-    return Ambiguous(f"http_{status}", detail=detail, may_land_late=status in (502, 504), retry_after=wait)
-
-
-def _speaks_of_quota(detail: str) -> bool:
-    return "quota" in detail.lower()
+        return Reply(status, _decoded(response, mutating), response.headers.get("x-openstack-request-id"))
+    # Not `response.text`: where no encoding is told, requests would guess one.
+    text = response.content.decode("utf-8", "replace")
+    raise ErrorResponse(service, status, response.headers, text).as_error(mutating=mutating)
 
 
 def _decoded(response: Any, mutating: bool) -> Any:
@@ -574,28 +551,6 @@ def _decoded(response: Any, mutating: bool) -> Any:
     except orjson.JSONDecodeError:
         # What answers nonsense may still have done what it was asked.
         raise (Ambiguous if mutating else Transient)("bad_answer", detail="the answer is no JSON") from None
-
-
-def _detail(response: Any) -> str:
-    """OpenStack's own words: the `message` that every service's error body holds somewhere, else the bare text."""
-    try:
-        body = orjson.loads(response.content)
-        inner = next(iter(body.values())) if isinstance(body, dict) and body else body
-        message = inner.get("message") if isinstance(inner, dict) else inner
-        return str(message)[:MAX_DETAIL]
-    except (orjson.JSONDecodeError, AttributeError):
-        return str(response.text)[:MAX_DETAIL]
-
-
-def _retry_after(response: Any) -> float | None:
-    """Seconds, which may be told as such or as a date."""
-    value = response.headers.get("retry-after", "")
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
 
 
 def _described(error: Exception) -> str:

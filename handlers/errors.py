@@ -4,7 +4,7 @@
     └── CloudRefusal       any 4xx that is not listed below
         ├── NotFound       404, 410
         ├── Conflict       409: the state does not allow it, or another task is under way
-        ├── QuotaExceeded  403 or 413 that speaks of quota
+        ├── QuotaExceeded  a quota, in each service's own way (`error_responses`)
         └── Forbidden      403: the service account lacks a right
 What may pass is `messages.errors.Transient`, and `Ambiguous` where it may have been done.
 """

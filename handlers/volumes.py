@@ -11,10 +11,20 @@ from handlers.errors import CloudRefusal
 #: Statuses that a volume leaves by itself: something is under way with it.
 PASSING = frozenset(
     {
-        "creating", "managing", "downloading", "attaching", "reserved", "detaching", "extending", "uploading",
-        "retyping", "backing-up", "restoring-backup", "maintenance",
+        "creating",
+        "managing",
+        "downloading",
+        "attaching",
+        "reserved",
+        "detaching",
+        "extending",
+        "uploading",
+        "retyping",
+        "backing-up",
+        "restoring-backup",
+        "maintenance",
     }
-)  # fmt: skip
+)
 #: Statuses in which Cinder grows a volume (3.42) and lets Nova move its attachment in a resize.
 USABLE = frozenset({"available", "in-use"})
 #: Values of `migration_status` while a volume is moved to another host: a copy that would not have grown takes over.

@@ -84,7 +84,10 @@ def delete_all(tenant: Tenant, made: Records) -> None:
 
 
 def used(tenant: Tenant, service: str, name: str) -> int:
-    """What the tenant has of a quota of Nova's or Cinder's."""
+    """What the tenant has of a quota of Nova's or Cinder's, or of Neutron's ports."""
+    if service == "network":
+        assert name == "port"
+        return len(tenant.ports())
     if service == "compute":
         limits = tenant.connection.compute.get("/limits", microversion=COMPUTE).json()["limits"]["absolute"]
         known = {"instances": "totalInstancesUsed", "cores": "totalCoresUsed", "ram": "totalRAMUsed"}
@@ -96,19 +99,21 @@ def used(tenant: Tenant, service: str, name: str) -> int:
 
 @contextmanager
 def quota(tenant: Tenant, admin: Tenant, service: str, **most: int) -> Iterator[None]:
-    """The tenant may have no more than this; afterwards as much as before."""
-    proxy = getattr(admin.connection, service)
-    path, version = f"/os-quota-sets/{tenant.project_id}", {"compute": COMPUTE, "block_storage": VOLUME}[service]
-    usual = {"instances": 2000, "cores": 20000, "ram": 40_000_000}
+    """The tenant may have no more than this of Nova's, Cinder's or Neutron's; afterwards as much as before."""
+    path, version = f"/os-quota-sets/{tenant.project_id}", {"compute": COMPUTE, "block_storage": VOLUME}.get(service)
+    usual = {"instances": 2000, "cores": 20000, "ram": 40_000_000, "metadata_items": 128}
 
     def put(values: dict[str, Any]) -> None:
-        if service == "compute":
-            values = values | {"force": True}  # also where more than that is used
-        answer = proxy.put(path, json={"quota_set": values}, microversion=version)
+        if service == "network":
+            answer = admin.connection.network.put(f"/quotas/{tenant.project_id}", json={"quota": values})
+        else:
+            # `force`: also where more than that is used.
+            body = {"quota_set": values | ({"force": True} if service == "compute" else {})}
+            answer = getattr(admin.connection, service).put(path, json=body, microversion=version)
         assert answer.status_code == 200, answer.text
 
-    put(most)
     try:
+        put(most)
         yield
     finally:
         put({name: usual.get(name, -1) for name in most})

@@ -51,7 +51,11 @@ async def check_quotas(demand: Demand, context: Context, instance_id: str | None
     """`Refused` with reason `quota` where the project has no room for it; each service is asked at most once."""
     with context.checks.of("quota", instance_id):
         await settled(
-            [_check_compute(demand, context), _check_ports(demand, context), _check_disks(demand.disks, context)]
+            [
+                _check_compute(demand, context),
+                _check_ports(demand, context),
+                _check_disks(demand.disks, context),
+            ]
         )
 
 
@@ -86,7 +90,10 @@ async def _check_disks(disks: Sequence[DiskDemand], context: Context) -> None:
     quota: VolumeQuota = await context.patiently(lambda: get_quota(context.project))
     largest, most = max(disk.after for disk in disks), quota.largest
     if most is not None and largest > most:
-        raise failed("quota", f"a volume of {largest} gigabytes ordered, {most} are allowed (per_volume_gigabytes)")
+        raise failed(
+            "quota",
+            f"a volume of {largest} gigabytes ordered, {most} are allowed (per_volume_gigabytes)",
+        )
     for name, more in _volume_quotas(disks).items():
         _check_within(more, quota.left(name), name)
 

@@ -47,6 +47,8 @@ def new_server(world: World, wanted: dict[str, Any], who: Caller, request_id: st
     listed = networks if isinstance(networks, list) else []
     for one in listed:
         _check_network(world, one)
+    quotas.check_metadata(world, who.project, wanted.get("metadata") or {})
+    _check_ports(world, who, [one for one in listed if "port" not in one])
     quotas.check_compute(world, who.project, {"instances": 1, "cores": flavor.vcpus, "ram": flavor.ram})
     world.servers[server.id] = server
     server.actions.append(Action("create", request_id, who.user.id, now))
@@ -121,6 +123,13 @@ def _check_network(world: World, wish: dict[str, Any]) -> None:
         raise ApiError(400, f"Port {wish['port']} could not be found.")
     if "uuid" in wish and wish["uuid"] not in world.nets.networks:
         raise ApiError(400, f"Network {wish['uuid']} could not be found.")
+
+
+def _check_ports(world: World, who: Caller, wanted: list[dict[str, Any]]) -> None:
+    """Nova asks Neutron whether there is room for the ports that it would make."""
+    quota = quotas.port_quota(world, who.project)
+    if wanted and 0 <= quota["limit"] < quota["used"] + len(wanted):
+        raise ApiError(403, "Maximum number of ports exceeded")
 
 
 def _check_volume(world: World, who: Caller, wish: dict[str, Any]) -> None:

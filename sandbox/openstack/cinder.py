@@ -191,7 +191,8 @@ class Cinder:
         return JSONResponse({"quota_set": {"id": project.id, **quotas.volume_quotas(self._world, project)}})
 
     async def set_quotas(self, request: Request) -> Response:
-        return JSONResponse({"quota_set": await quotas.change(self._world, request, "quota_set")})
+        refusal = "Policy doesn't allow volume_extension:quotas:update to be performed."
+        return JSONResponse({"quota_set": await quotas.change(self._world, request, "quota_set", refusal)})
 
 
 def shown(volume: Volume) -> dict[str, Any]:
@@ -230,7 +231,11 @@ def extend(world: World, volume: Volume, size: Any) -> None:
             f"(current: {volume.size}, extended: {size}).",
         )
     if volume.status not in _GROWABLE:
-        raise ApiError(400, f"Invalid volume: Volume {volume.id} status must be '{_GROWABLE}' to extend.")
+        raise ApiError(
+            400,
+            f"Invalid volume: Volume {volume.id} status must be '{{'status': 'available'}}' to extend, currently "
+            f"{volume.status}.",
+        )
     quotas.check_volumes(world, volume.project, volume.type, size - volume.size, size, new=False)
     before = volume.status
     volume.become("extending")

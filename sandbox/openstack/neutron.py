@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sandbox.openstack import quotas
-from sandbox.openstack.nets import Thing
+from sandbox.openstack.nets import Nets, Thing
 from sandbox.openstack.state import Project, World
 from sandbox.openstack.texts import check_neutron_name
 from sandbox.openstack.wire import ApiError, Caller, body_of, caller, page_of, root_of
@@ -62,7 +62,8 @@ class Neutron:
         return JSONResponse({"quota": {"port": quotas.port_quota(self._world, project)}})
 
     async def set_quotas(self, request: Request) -> Response:
-        return JSONResponse({"quota": await quotas.change(self._world, request, "quota")})
+        refusal = "rule:update_quota is disallowed by policy"
+        return JSONResponse({"quota": await quotas.change(self._world, request, "quota", refusal)})
 
     def _make_port(self, project: Project, fields: dict[str, Any]) -> Thing:
         nets = self._world.nets
@@ -128,10 +129,22 @@ class Neutron:
             found = things.get(request.path_params["thing_id"])
             if found is None or not _may_see(found, caller(request)):
                 raise ApiError(404, f"{request.path_params['thing_id']} could not be found")
+            _check_unused(self._world.nets, found["id"])
             self._world.nets.remove(found["id"])
             return Response(status_code=204)
 
         return removed
+
+
+def _check_unused(nets: Nets, network_id: str) -> None:
+    ports = [one["id"] for one in nets.ports.values() if one["network_id"] == network_id]
+    if network_id in nets.networks and ports:
+        raise ApiError(
+            409,
+            f"Unable to complete operation on network {network_id}. There are one or more ports still in use on the "
+            f"network, id for these ports is: {','.join(ports)}.",
+            kind="NetworkInUse",
+        )
 
 
 def _may_see(thing: Thing, who: Caller) -> bool:

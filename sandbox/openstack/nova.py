@@ -162,6 +162,7 @@ class Nova:
         _check_metadata(server, "update metadata", caller(request))
         check_nova_items(wanted)
         check_nova_rows(wanted.values())
+        quotas.check_metadata(self._world, server.project, server.metadata | wanted)
         server.metadata |= wanted
         server.updated = datetime.now(UTC)
         return _answer({"metadata": server.metadata})
@@ -209,7 +210,8 @@ class Nova:
         return _answer({"availabilityZoneInfo": [zone]})
 
     async def set_quotas(self, request: Request) -> Response:
-        return _answer({"quota_set": await quotas.change(self._world, request, "quota_set")})
+        refusal = "Policy doesn't allow os_compute_api:os-quota-sets:update to be performed."
+        return _answer({"quota_set": await quotas.change(self._world, request, "quota_set", refusal)})
 
     async def attach_volume(self, request: Request) -> Response:
         server, wanted = _server(self._world, request), (await body_of(request))["volumeAttachment"]
@@ -265,7 +267,8 @@ class Nova:
         absolute = {
             "maxTotalCores": most["cores"], "totalCoresUsed": used["cores"],
             "maxTotalRAMSize": most["ram"], "totalRAMUsed": used["ram"],
-            "maxTotalInstances": most["instances"], "totalInstancesUsed": used["instances"], "maxServerMeta": 128,
+            "maxTotalInstances": most["instances"], "totalInstancesUsed": used["instances"],
+            "maxServerMeta": quotas.limit_of(self._world, project, "metadata_items"),
         }  # fmt: skip
         return _answer({"limits": {"rate": [], "absolute": absolute}})
 

@@ -8,6 +8,9 @@ from sandbox.openstack.building import begin_forced_deletion, too_big
 from sandbox.openstack.state import Action, Event, Flavor, Server, World
 from sandbox.openstack.wire import ApiError, Caller
 
+#: Statuses of a volume in which Cinder lets its own server attach it a second time, as a resize does.
+_ATTACHABLE = ("available", "downloading", "in-use", "reserved")
+
 
 class ServerActions:
     """The actions of `POST /servers/{id}/action`; each returns the status that it is answered with."""
@@ -107,8 +110,14 @@ class ServerActions:
             ("compute_prep_resize", "resize_migrating"),
             ("compute_resize_instance", "resize_migrated"),
         ):
-            with action.event(event):
+            with action.event(event) as moving:
                 await self._world.lasts(0.4)
+                held = task == "resize_migrated" and _held_volume(server)
+                moving.failed = bool(held)
+            if held:
+                server.fault = held
+                server.become("error")
+                return
             server.become(task_state=task)
         with action.event("compute_finish_resize") as finishing:
             server.become(task_state="resize_finish")
@@ -201,3 +210,19 @@ class ServerActions:
     async def _error(self, point: str, server: Server) -> str | None:
         rule = await self._world.faults.strike(point, f"{server.id} {server.name}")
         return rule.error if rule is not None else None
+
+
+def _held_volume(server: Server) -> str | None:
+    """Why an attachment cannot be moved, in Cinder's words; None where all can."""
+    for one in server.volumes:
+        if "error" in one.status:
+            return (
+                "Invalid input received: Invalid volume: Volume attachments can not be created if the volume is in an "
+                f"error state. The Volume {one.id} currently has a status of: {one.status}  (HTTP 400)"
+            )
+        if one.status not in _ATTACHABLE:
+            return (
+                f"Invalid input received: Invalid volume: Volume {one.id} status must be available or downloading to "
+                f"reserve, but the current status is {one.status}. (HTTP 400)"
+            )
+    return None

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from sandbox.openstack.state import Image, Project, World
 from sandbox.openstack.wire import ApiError, body_of, caller
 
-_COMPUTE = {"instances": 2000, "cores": 20000, "ram": 40_000_000}
+_COMPUTE = {"instances": 2000, "cores": 20000, "ram": 40_000_000, "metadata_items": 128}
 #: Properties of an image, and tags: Glance's `image_property_quota` and `image_tag_quota`.
 _IMAGE_ITEMS = 128
 TOO_LARGE = 413
@@ -40,6 +40,13 @@ def check_compute(world: World, project: Project, more: Mapping[str, int]) -> No
             )
 
 
+def check_metadata(world: World, project: Project, items: Mapping[str, str]) -> None:
+    """`ApiError` where a server may not have so many items of metadata; in Nova's words."""
+    most = limit_of(world, project, "metadata_items")
+    if items and 0 <= most < len(items):
+        raise ApiError(403, f"Maximum number of metadata items exceeds {most}")
+
+
 def check_image(image: Image) -> None:
     """`ApiError` where an image has too many properties or tags; in Glance's words."""
     if len(image.properties) > _IMAGE_ITEMS:
@@ -67,28 +74,33 @@ def volume_usage(world: World, project: Project) -> dict[str, int]:
 
 
 def check_volumes(world: World, project: Project, kind: str, gigabytes: int, size: int, *, new: bool) -> None:
-    """`ApiError` where a volume of this type may not become so large; in Cinder's words."""
+    """`ApiError` where a volume of this type may not become so large; in Cinder's words, which never say to wait.
+
+    Of an extension it always names the total, also where the type's is exceeded.
+    """
     used, largest = volume_usage(world, project), limit_of(world, project, "per_volume_gigabytes")
     if 0 <= largest < size:
-        raise ApiError(
-            413,
-            f"VolumeSizeExceedsLimit: Requested volume size {size}G is larger than maximum allowed limit {largest}G.",
+        raise _over_limit(
+            f"VolumeSizeExceedsLimit: Requested volume size {size}G is larger than maximum allowed limit {largest}G."
         )
     for suffix in ("", f"_{kind}"):
         most = limit_of(world, project, f"gigabytes{suffix}")
         if 0 <= most < used[f"gigabytes{suffix}"] + gigabytes:
-            raise ApiError(
-                413,
-                f"VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes{suffix} "
-                f"quota. Requested {gigabytes}G, quota is {most}G and {used[f'gigabytes{suffix}']}G has been consumed.",
+            name = f"gigabytes{suffix}" if new else "gigabytes"
+            raise _over_limit(
+                f"VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed {name} "
+                f"quota. Requested {gigabytes}G, quota is {limit_of(world, project, name)}G and {used[name]}G has been "
+                "consumed."
             )
         most = limit_of(world, project, f"volumes{suffix}")
         if new and 0 <= most < used[f"volumes{suffix}"] + 1:
-            raise ApiError(
-                413,
-                f"VolumeLimitExceeded: Maximum number of volumes allowed ({most}) exceeded for quota "
-                f"'volumes{suffix}'.",
+            raise _over_limit(
+                f"VolumeLimitExceeded: Maximum number of volumes allowed ({most}) exceeded for quota 'volumes{suffix}'."
             )
+
+
+def _over_limit(message: str) -> ApiError:
+    return ApiError(413, message, retry_after="0")
 
 
 def volume_quotas(world: World, project: Project) -> dict[str, Any]:
@@ -109,13 +121,13 @@ def check_port(world: World, project: Project) -> None:
     """`ApiError` where no port may be added; in Neutron's words."""
     quota = port_quota(world, project)
     if 0 <= quota["limit"] <= quota["used"]:
-        raise ApiError(409, "Quota exceeded for resources: ['port'].")
+        raise ApiError(409, "Quota exceeded for resources: ['port'].", kind="OverQuota")
 
 
-async def change(world: World, request: Request, name: str) -> dict[str, int]:
-    """What an admin sets: the quotas in the body's object of this name."""
+async def change(world: World, request: Request, name: str, refusal: str) -> dict[str, int]:
+    """What an admin sets: the quotas in the body's object of this name. Others get the service's refusal."""
     if not caller(request).is_admin:
-        raise ApiError(403, "Policy doesn't allow quota_sets:update to be performed.")
+        raise ApiError(403, refusal, kind="PolicyNotAuthorized")
     wanted: dict[str, int] = (await body_of(request))[name]
     wanted.pop("force", None)
     world.quotas |= {(request.path_params["project_id"], what): most for what, most in wanted.items()}

@@ -3,6 +3,8 @@
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -16,14 +18,26 @@ _NOVA_KEYS = {
     413: "overLimit", 500: "computeFault", 503: "serviceUnavailable",
 }  # fmt: skip
 
+#: WebOb's page, and its names of statuses where they are older than Python's.
+_PAGE = (
+    "<html>\n <head>\n  <title>{title}</title>\n </head>\n <body>\n  <h1>{title}</h1>\n  {message}<br /><br />\n"
+    "\n\n\n </body>\n</html>"
+)
+_PHRASES = {413: "Request Entity Too Large"}
+
 
 class ApiError(Exception):
-    """An answer of 400 and above, in OpenStack's own words."""
+    """An answer of 400 and above, in OpenStack's own words.
 
-    def __init__(self, status: int, message: str) -> None:
+    `kind` is the name of Neutron's exception; `retry_after` goes into the header, and into Cinder's body.
+    """
+
+    def __init__(self, status: int, message: str, *, kind: str = "Error", retry_after: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.kind = kind
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +104,19 @@ def render(service: str, error: ApiError) -> Response:
         content: Mapping[str, Any] = {"error": {"code": error.status, "message": error.message, "title": title}}
         return JSONResponse(content, error.status)
     if service == "neutron":
-        return JSONResponse({"NeutronError": {"type": "Error", "message": error.message, "detail": ""}}, error.status)
+        told = {"type": error.kind, "message": error.message, "detail": ""}
+        return JSONResponse({"NeutronError": told}, error.status)
     if service == "glance":
-        page = f"<html><head><title>{error.status}</title></head><body><h1>{error.status}</h1>{error.message}</body>"
-        return HTMLResponse(page, error.status)
+        title = f"{error.status} {_PHRASES.get(error.status) or HTTPStatus(error.status).phrase}"
+        page = _PAGE.format(title=title, message=escape(error.message))
+        return HTMLResponse(page, error.status, media_type="text/html; charset=UTF-8")
+    fault: dict[str, Any] = {"code": error.status, "message": error.message}
+    headers: dict[str, str] = {}
+    if error.retry_after is not None:
+        fault["retryAfter"] = headers["Retry-After"] = error.retry_after
+    kind = "application/json; charset=UTF-8" if service == "nova" else "application/json"
     key = _NOVA_KEYS.get(error.status, "computeFault")
-    return JSONResponse({key: {"code": error.status, "message": error.message}}, error.status)
+    return JSONResponse({key: fault}, error.status, headers, media_type=kind)
 
 
 def page_of(items: list[dict[str, Any]], request: Request) -> tuple[list[dict[str, Any]], str | None]:
