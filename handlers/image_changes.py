@@ -24,7 +24,7 @@ async def remove_image(task: DeleteImage, context: Context) -> Result:
     if context.answered is None:
         if not context.effects.begun(_effect(task.image_id)):
             image = await find_image(task.image_id, context)
-            if refused := _refusal(image, await users_of([task.image_id], context), context):
+            if refused := _refusal(image, await users_of([image], context), context):
                 raise refused
         await _delete(task.image_id, context)
     deleted = Result.of(Code.OK, "")
@@ -90,9 +90,8 @@ def _effect(image_id: str) -> str:
 
 
 async def _delete_all(task: DeleteImages, context: Context) -> Result:
-    images, users = await asyncio.gather(
-        context.patiently(lambda: find_images(context.project, task.image_ids)), users_of(task.image_ids, context)
-    )
+    images = await context.patiently(lambda: find_images(context.project, task.image_ids))
+    users = await users_of(images.values(), context)
     outcomes = await asyncio.gather(*(_delete_one(one, images.get(one), users, context) for one in task.image_ids))
     listed = [
         {"id": image_id, "code": refused.code.wire, "message": refused.code.text_for(refused.subject)}

@@ -10,7 +10,7 @@ from handlers.compute import Server
 from handlers.context import Context
 from handlers.disks import image_of, system_and_data
 from handlers.errors import CloudRefusal, NotFound
-from handlers.images import find_images
+from handlers.images import Image, find_images, list_images_of_snapshots
 from handlers.server_pages import find_page
 from handlers.server_view import Surroundings, Thing, policy_of, server_details, server_view
 from handlers.servers import FEW, find_server, unknown_server
@@ -56,15 +56,15 @@ async def _around(
     if not servers:
         return Surroundings(project.region, {}, {}, {}, {}, (), (), {}, {})
     devices = [one.id for one in servers] + [one["id"] for one in nets.routers]
-    ports, images, policies = await asyncio.gather(
+    ports, (images, of_snapshots), policies = await asyncio.gather(
         context.patiently(lambda: networks.list_ports(project, devices)),
-        context.patiently(lambda: find_images(project, _image_ids(servers, volumes))),
+        _images(servers, volumes, context),
         _policies(nets.floating_ips, context),
     )
     return Surroundings(
         region=project.region, volumes=volumes, images=images, subnets=_by_id(nets.subnets),
         routers=_by_id(nets.routers), ports=ports, floating_ips=nets.floating_ips, policies=_by_id(policies),
-        hosts=hosts,
+        hosts=hosts, images_of_snapshots=of_snapshots,
     )  # fmt: skip
 
 
@@ -79,12 +79,24 @@ async def _networks(context: Context) -> _Networks:
     )
 
 
-def _image_ids(servers: Iterable[Server], volumes: dict[str, Volume]) -> set[str]:
-    found = set()
-    for server in servers:
-        system, _ = system_and_data(server, [volumes[one] for one in server.volume_ids if one in volumes])
-        found.add(image_of(server, system))
-    return {one for one in found if one is not None}
+async def _images(
+    servers: Iterable[Server], volumes: dict[str, Volume], context: Context
+) -> tuple[dict[str, Image], dict[str, str]]:
+    """The servers' images by id, and ids of images by those of the snapshots that they consist of."""
+    disks = [(one, _system_disk(one, volumes)) for one in servers]
+    listed: list[Image] = []
+    # One call more, only where a disk was made from a snapshot: Cinder names the image where its line began.
+    if any(disk is not None and disk.snapshot_id is not None for _, disk in disks):
+        listed = await context.patiently(lambda: list_images_of_snapshots(context.project))
+    of_snapshots = {one.boot_snapshot_id: one.id for one in listed if one.boot_snapshot_id is not None}
+    known = {one.id: one for one in listed}
+    wanted = {image_of(server, disk, of_snapshots) for server, disk in disks} - known.keys() - {None}
+    found = await context.patiently(lambda: find_images(context.project, [one for one in wanted if one is not None]))
+    return known | found, of_snapshots
+
+
+def _system_disk(server: Server, volumes: dict[str, Volume]) -> Volume | None:
+    return system_and_data(server, [volumes[one] for one in server.volume_ids if one in volumes])[0]
 
 
 async def _all_volumes(context: Context) -> dict[str, Volume]:

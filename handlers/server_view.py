@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from handlers.compute import Server
@@ -45,6 +45,8 @@ class Surroundings:
     policies: Mapping[str, Thing]
     #: Names by the ids that a tenant sees.
     hosts: Mapping[str, str]
+    #: Ids of images by those of the snapshots that they consist of.
+    images_of_snapshots: Mapping[str, str] = field(default_factory=dict)
 
 
 def server_view(server: Server, around: Surroundings) -> dict[str, Any]:
@@ -63,7 +65,7 @@ def server_view(server: Server, around: Surroundings) -> dict[str, Any]:
         "status": server.status.lower(),
         "translation": server_words(server.status, server.task_state),
         "task_state": server.task_state,
-        "image": _image(image_of(server, system), system, around),
+        "image": _image(image_of(server, system, around.images_of_snapshots), system, around),
         "root_volume": _root(server, system),
         "data_volumes": [
             {"volumetype": one.volume_type, "volumeid": one.id, "volumename": one.name, "size": one.size}

@@ -8,6 +8,7 @@ from typing import Any
 from handlers.compute import AT_REST, Flavor, FlavorContent, Server, list_flavors
 from handlers.context import Context
 from handlers.disks import image_of, system_and_data
+from handlers.images import list_images_of_snapshots
 from handlers.orders.fee_data import ORDER_ID, STATUS_TIME, written
 from handlers.orders.instances import idle_server
 from handlers.orders.limits import Demand, DiskDemand, check_quotas, items_with, volumes_at_rest
@@ -143,7 +144,7 @@ async def _draft(
         flavor = ordered or current
         check_size(product.items, flavor)
     with context.checks.of("image", server.id):
-        _check_image(product, image_of(server, system))
+        await _check_image(product, server, system, context)
     with context.checks.of("disks", server.id):
         growths = _growths(product, system, data, flavor)
     resizes = ordered is not None and ordered.content != server.flavor
@@ -176,10 +177,27 @@ def _growths(product: ChangedProduct, system: Volume | None, data: list[Volume],
     return [*_system_growth(product, system, flavor), *_data_growths(product, data)]
 
 
-def _check_image(product: ChangedProduct, image_id: str | None) -> None:
-    for item in of_kind(product.items, ItemKind.IMAGE):
-        if image_id is not None and item.value.lower() != image_id:
+async def _check_image(product: ChangedProduct, server: Server, system: Volume | None, context: Context) -> None:
+    items = of_kind(product.items, ItemKind.IMAGE)
+    if not items:
+        return
+    known = await _known_images(server, system, context)
+    for item in items:
+        if known and item.value.lower() not in known:
             raise wrong(item.code, "the server was made from another image")
+
+
+async def _known_images(server: Server, system: Volume | None, context: Context) -> set[str]:
+    """The ids of the images that the server may be said to be made from; none where that cannot be told.
+
+    A disk that was made from a snapshot is the image's that consists of it. Where there is none (any more), the image
+    that Cinder names for it is only where its line began.
+    """
+    if system is None or system.snapshot_id is None or server.image_id is not None:
+        image_id = image_of(server, system, {})
+        return {image_id} if image_id is not None else set()
+    listed = await context.patiently(lambda: list_images_of_snapshots(context.project))
+    return {one.id for one in listed if one.boot_snapshot_id == system.snapshot_id}
 
 
 def _system_growth(product: ChangedProduct, system: Volume | None, flavor: Flavor) -> list[Growth]:

@@ -40,7 +40,7 @@ def new_server(world: World, wanted: dict[str, Any], who: Caller, request_id: st
         _check_group(world, who, group["name"])
     if wanted.get("availability_zone") not in (None, ZONE):
         raise ApiError(400, "The requested availability zone is not available")
-    wishes = wanted.get("block_device_mapping_v2") or ()
+    wishes = wanted.get("block_device_mapping_v2") or snapshots.wishes_of(server.image)
     for wish in wishes:
         _check_volume(world, who, wish)
     networks = wanted.get("networks")
@@ -149,6 +149,14 @@ def _check_volume(world: World, who: Caller, wish: dict[str, Any]) -> None:
 def _new_volume(world: World, server: Server, wish: dict[str, Any], device: str) -> Volume:
     if wish.get("source_type") == "volume":
         volume = world.volumes[wish["uuid"]]
+    elif wish.get("source_type") == "snapshot":
+        snapshot = world.snapshots[wish["snapshot_id"]]
+        origin = snapshot.volume
+        volume = Volume(
+            new_id(), "", server.project, wish["volume_size"], origin.type, datetime.now(UTC),
+            bootable=origin.bootable, image=origin.image, snapshot_id=snapshot.id,
+        )  # fmt: skip
+        world.volumes[volume.id] = volume
     else:
         image = world.images.get(wish.get("uuid", ""))
         name = "" if image is not None else f"{server.id}-blank-vol"

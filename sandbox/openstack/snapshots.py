@@ -48,6 +48,12 @@ def source_of(world: World, wanted: dict[str, Any], image: Image | None) -> Snap
     return world.snapshots[snapshot_id]
 
 
+def wishes_of(image: Image | None) -> list[dict[str, Any]]:
+    """The disks that Nova makes of an image of a server's volumes; none of any other."""
+    found: list[dict[str, Any]] = json.loads(image.properties.get("block_device_mapping", "[]")) if image else []
+    return found
+
+
 def check_source(snapshot: Snapshot, size: int) -> None:
     """`ApiError` where no volume of so many GiB can be made from a snapshot; in Cinder's words."""
     if snapshot.status != "available":
