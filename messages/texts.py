@@ -1,10 +1,19 @@
 """What texts are taken, and how they are shown to a person."""
 
+import re
 from unicodedata import category
 
 #: Controls, line and paragraph ends, halves of pairs, what stands for no character. What joins emoji and turns the
 #: direction of writing (Cf) is part of a text.
 _NOT_IN_A_LINE = ("Cc", "Zl", "Zp", "Cs", "Cn")
+
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s'\"<>]*")
+
+
+def without_urls(text: str) -> str:
+    """A text without the URLs in it: they tell where things are, and may hold a password."""
+    return _URL.sub("…", text)
 
 
 def is_line(text: str) -> bool:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -24,14 +25,30 @@ def _tool(name: str) -> str | None:
     return shutil.which(name)
 
 
+@dataclass(frozen=True, slots=True)
+class TlsListener:
+    """A second listener, for TLS: the node's certificate with its key, and the CA of clients' certificates.
+
+    `asks_for_certificate`: a client without one is turned away.
+    """
+
+    certificate: Path
+    key: Path
+    ca: Path
+    asks_for_certificate: bool = False
+    #: Where it listens, besides 127.0.0.1.
+    addresses: Sequence[str] = ()
+
+
 class PrivateBroker:
     """One RabbitMQ node, from `start` to `stop`; a context manager. Its data live as long as the object."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: TlsListener | None = None) -> None:
         self.install()
+        self._tls = tls
         self._home = Path(tempfile.mkdtemp(prefix="ecs-broker-"))
         self._home.chmod(0o700)
-        self.port, self._dist_port, self._epmd_port = free_ports(3)
+        self.port, self.tls_port, self._dist_port, self._epmd_port = free_ports(4)
         self._node = f"ecs{self.port}@localhost"
         self._epmd: Server | None = None
         self._server: Server | None = None
@@ -49,6 +66,10 @@ class PrivateBroker:
     def url_of(self, vhost: str) -> str:
         """The AMQP URL of a virtual host."""
         return f"amqp://{_USER}:{_PASSWORD}@127.0.0.1:{self.port}/{vhost}"
+
+    def tls_url_of(self, vhost: str, host: str = "localhost") -> str:
+        """The AMQP URL of a virtual host by the listener for TLS."""
+        return f"amqps://{_USER}:{_PASSWORD}@{host}:{self.tls_port}/{vhost}"
 
     @property
     def pid(self) -> int:
@@ -134,7 +155,7 @@ class PrivateBroker:
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
             f"load_definitions = {self._home}/definitions.json\n"
             "disk_free_limit.absolute = 50MB\n"
-            "log.file.level = warning\n"
+            "log.file.level = warning\n" + self._tls_configuration()
         )
         (self._home / "plugins").write_text("[].\n")
         (self._home / "definitions.json").write_text(json.dumps(_definitions()))
@@ -142,6 +163,18 @@ class PrivateBroker:
         if not cookie.exists():
             cookie.write_text(os.urandom(16).hex().upper())
             cookie.chmod(0o400)
+
+    def _tls_configuration(self) -> str:
+        tls = self._tls
+        if tls is None:
+            return ""
+        listeners = [f"{address}:{self.tls_port}" for address in ("127.0.0.1", *tls.addresses)]
+        return (
+            "".join(f"listeners.ssl.{number} = {one}\n" for number, one in enumerate(listeners, 1))
+            + f"ssl_options.certfile = {tls.certificate}\nssl_options.keyfile = {tls.key}\n"
+            + f"ssl_options.cacertfile = {tls.ca}\nssl_options.verify = verify_peer\n"
+            + f"ssl_options.fail_if_no_peer_cert = {str(tls.asks_for_certificate).lower()}\n"
+        )
 
     def _environment(self) -> dict[str, str]:
         return {

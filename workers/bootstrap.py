@@ -14,6 +14,7 @@ import structlog
 from handlers.catalogue import HANDLERS, Handler
 from handlers.cloud import Cloud, CloudSettings
 from handlers.context import Policy
+from messages.texts import without_urls
 from workers.consumer import Consumer, Delivery
 from workers.dispatch import Dispatcher
 from workers.health import HealthServer
@@ -79,7 +80,7 @@ class Worker:
 
     def __init__(self, settings: Settings, handlers: Mapping[type, Handler] = HANDLERS) -> None:
         self._settings = settings
-        self._broker_url = settings.broker_url.get_secret_value()
+        broker = settings.broker
         names = settings.names
         self._undelivered = names.undelivered_queue
         self._consumed = (*names.input_queues, names.undelivered_queue)
@@ -90,8 +91,8 @@ class Worker:
         self.weather = Weather(names, self.cloud.probe, lambda: self.journal.trouble, self._steer)
         self._keys = Keys(key_source(settings.jwt_jwks)) if settings.jwt_jwks is not None else None
         wanted = topology(settings.retry_delays, names)
-        self._upkeep = Upkeep(self._broker_url, wanted, on_mismatch=self.stop)
-        self.publisher = Publisher(self._broker_url, on_missing=self._upkeep.soon)
+        self._upkeep = Upkeep(broker, wanted, on_mismatch=self.stop)
+        self.publisher = Publisher(broker, on_missing=self._upkeep.soon)
         self._outbox = Outbox(self.publisher, names, on_returned=self._upkeep.soon)
         self._refusals = Refusals(self._outbox, self._policy, self.metrics)
         self.dispatcher = Dispatcher(
@@ -108,7 +109,7 @@ class Worker:
         )
         self.metrics.in_flight.set_function(lambda: self.dispatcher.in_flight)
         self.consumer = Consumer(
-            self._broker_url,
+            broker,
             self._consumed,
             settings.prefetch,
             self._deliver,
@@ -119,10 +120,14 @@ class Worker:
         self._moving: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Work until SIGTERM or SIGINT, then drain. `JournalError` at the start and `TopologyMismatch` end it, too."""
+        """Work until SIGTERM or SIGINT, then drain.
+
+        `PortUnusable` and `JournalError` at the start end it, too, and `TopologyMismatch`.
+        """
         self._catch_signals()
+        # Before anything else: a worker whose port is taken must not have consumed anything.
+        health = await self._health()
         await self.journal.open()
-        health = self._health()
         if not await self._until_declared():
             await self.journal.close()
             return
@@ -141,7 +146,7 @@ class Worker:
             task.cancel()
         await self._drain()
         if health is not None:
-            await health.close()
+            health.close()
         log.info("worker.ended")
         if self._upkeep.mismatch is not None:
             raise self._upkeep.mismatch
@@ -167,7 +172,10 @@ class Worker:
         self._stopping.set()
 
     def problems(self) -> list[str]:
-        """What keeps the worker from working now."""
+        """What keeps the worker from working now: what is down, and no URL; the log says more."""
+        return [without_urls(one) for one in self._problems()]
+
+    def _problems(self) -> list[str]:
         found = []
         if self._stopping.is_set():
             found.append("draining")
@@ -238,11 +246,12 @@ class Worker:
             self.metrics.reconnects.set(self.consumer.link.reconnects + self.publisher.link.reconnects)
             await asyncio.sleep(_PRUNE_EVERY)
 
-    def _health(self) -> HealthServer | None:
+    async def _health(self) -> HealthServer | None:
         if not self._settings.http_port:
             return None
-        server = HealthServer(self._settings.http_port, self.problems, self.metrics.registry)
-        server.open()
+        settings = self._settings
+        server = HealthServer(settings.http_host, settings.http_port, self.problems, self.metrics.registry)
+        await server.open()
         return server
 
     def _catch_signals(self) -> None:

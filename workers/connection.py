@@ -5,19 +5,15 @@ import random
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import pika
 import structlog
 from pika.adapters.asyncio_connection import AsyncioConnection
-from pika.exceptions import (
-    AMQPConnectionError,
-    ProbableAccessDeniedError,
-    ProbableAuthenticationError,
-    StreamLostError,
-)
+from pika.exceptions import StreamLostError
 from pika.heartbeat import HeartbeatChecker
 
+from workers.broker import BrokerUnusable, Where, broker_at
+from workers.broker_errors import explain
 from workers.properties import read_frame
 
 log = structlog.get_logger()
@@ -32,19 +28,20 @@ CLOSE_PATIENCE = 3.0
 LONGEST_REFUSED_DELAY = 20.0
 
 
-def parameters(url: str, name: str) -> pika.URLParameters:
-    """Connection parameters; the name is what the broker's management shows."""
-    found = pika.URLParameters(url)
-    path = urlsplit(url).path
-    if path.startswith("//"):  # the virtual host "/" as everybody but pika reads it
-        found.virtual_host = unquote(path[1:])
-    said = parse_qs(urlsplit(url).query)
-    for option, seconds in _SECONDS.items():
-        if option not in said:
-            setattr(found, option, seconds)
-    found.client_properties = {"connection_name": name, "product": "ecs-worker"}
-    found.blocked_connection_timeout = None
-    return found
+def parameters(where: Where, name: str) -> pika.ConnectionParameters:
+    """Connection parameters; the name is what the broker's management shows. `BrokerUnusable`."""
+    broker = broker_at(where)
+    endpoint, context = broker.endpoint, broker.tls_context()
+    return pika.ConnectionParameters(
+        host=endpoint.host,
+        port=endpoint.port,
+        virtual_host=endpoint.virtual_host,
+        credentials=pika.PlainCredentials(endpoint.user, endpoint.password),
+        # The name goes into SNI, and is what the certificate must hold.
+        ssl_options=pika.SSLOptions(context, endpoint.host) if context is not None else None,
+        client_properties={"connection_name": name, "product": "ecs-worker"},
+        **{**_SECONDS, **endpoint.options},
+    )
 
 
 class _Heartbeats(HeartbeatChecker):  # type: ignore[misc]
@@ -94,9 +91,9 @@ class Link:
     """A connection that comes back. `on_up` gets each new connection, `on_down` is told when it is gone."""
 
     def __init__(
-        self, url: str, name: str, on_up: Callable[[AsyncioConnection], None], on_down: Callable[[], None]
+        self, where: Where, name: str, on_up: Callable[[AsyncioConnection], None], on_down: Callable[[], None]
     ) -> None:
-        self._parameters = parameters(url, name)
+        self._where = where
         self._name = name
         self._on_up = on_up
         self._on_down = on_down
@@ -116,8 +113,14 @@ class Link:
 
     def open(self) -> None:
         """Begin to connect, and go on until `close`."""
+        try:
+            # Each time anew: a certificate is renewed by replacing its file.
+            wanted = parameters(self._where, self._name)
+        except BrokerUnusable as error:
+            asyncio.get_running_loop().call_soon(self._again, error, "")
+            return
         self._connection = CoalescingConnection(
-            self._parameters,
+            wanted,
             on_open_callback=self._opened,
             on_open_error_callback=self._not_opened,
             on_close_callback=self._lost,
@@ -160,7 +163,7 @@ class Link:
         log.warning("connection.blocked" if blocked else "connection.unblocked", connection=self._name)
 
     def _not_opened(self, _: Any, error: BaseException | str) -> None:
-        self._again(error)
+        self._again(error, explain(error, self._where).advice)
 
     def _lost(self, _: Any, error: BaseException) -> None:
         was_up, self.is_up = self.is_up, False
@@ -168,38 +171,20 @@ class Link:
             self._on_down()
         self._again(error)
 
-    def _again(self, error: BaseException | str) -> None:
+    def _again(self, error: BaseException | str, advice: str = "") -> None:
         self._closed.set()
         if self._closing:
             return
         self._closed.clear()
         self.reconnects += 1
-        refused = _was_refused(error)
-        most = min(FIRST_DELAY * 2**self._failures, LONGEST_REFUSED_DELAY if refused else LONGEST_DELAY)
+        told = explain(error, self._where)
+        most = min(FIRST_DELAY * 2**self._failures, LONGEST_REFUSED_DELAY if told.is_refused else LONGEST_DELAY)
         self._failures = min(self._failures + 1, 10)
-        delay = random.uniform(most / 2 if refused else 0.0, most)  # noqa: S311 - jitter, no secret
-        log.warning("connection.down", connection=self._name, why=described(error), again_in=round(delay, 2))
+        delay = random.uniform(most / 2 if told.is_refused else 0.0, most)  # noqa: S311 - jitter, no secret
+        known = {"connection": self._name, "why": told.reason, "again_in": round(delay, 2)}
+        log.warning("connection.down", **known, **({"advice": advice} if advice else {}))
         self._later = asyncio.get_running_loop().call_later(delay, self._retry)
 
     def _retry(self) -> None:
         self._later = None
         self.open()
-
-
-def _was_refused(error: BaseException | str) -> bool:
-    causes: list[Any] = [error]
-    while causes:
-        one = causes.pop()
-        if isinstance(one, (ProbableAuthenticationError, ProbableAccessDeniedError)):
-            return True
-        if "ACCESS_REFUSED" in str(one):
-            return True
-        causes += [cause for cause in getattr(one, "exceptions", None) or () if cause is not one]
-    return False
-
-
-def described(error: BaseException | str) -> str:
-    """The error in one line; pika's own errors never hold the password."""
-    if isinstance(error, AMQPConnectionError) and error.args:
-        return f"{type(error).__name__}: {error.args[-1]}"[:300]
-    return str(error)[:300] or type(error).__name__

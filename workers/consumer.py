@@ -13,6 +13,7 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 from pika.spec import Basic
 
+from workers.broker import Where
 from workers.connection import Link
 from workers.envelope import Envelope
 from workers.headers import short_text
@@ -170,7 +171,7 @@ class Consumer:
 
     def __init__(
         self,
-        url: str,
+        where: Where,
         queues: Sequence[str],
         prefetch: int,
         on_delivery: Callable[[Delivery], None],
@@ -179,7 +180,7 @@ class Consumer:
         names: Names,
         name: str = "ecs-worker consume",
     ) -> None:
-        self._link = Link(url, name, self._connected, self._disconnected)
+        self._link = Link(where, name, self._connected, self._disconnected)
         self._names = names
         self._queues = tuple(queues)
         self._prefetch = prefetch

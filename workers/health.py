@@ -1,49 +1,150 @@
-"""HTTP for orchestrators: `/livez`, `/readyz` and `/metrics`, on the worker's own loop."""
+"""HTTP for orchestrators: `/livez`, `/readyz` and `/metrics`, on the worker's own loop.
+
+A server of its own, because whoever reaches the port must not be able to take the worker's file descriptors: uvicorn
+keeps a connection that sends nothing for as long as the peer likes, and has no option against it. Here a request has
+some seconds to come in, and of too many connections the oldest is ended. Each connection carries one request.
+"""
 
 import asyncio
+import errno
+import json
 from collections.abc import Callable
+from http import HTTPStatus
+from typing import cast
 
 from prometheus_client import CollectorRegistry
 
+#: Seconds for a request to come in, and for its answer to be taken.
+REQUEST_SECONDS = 5.0
+#: Connections at once. More than are accepted in one turn of the loop, or a good request among many idle connections
+#: would be ended before it is read.
+MOST_CONNECTIONS = 128
+_BACKLOG = 64
+#: Bytes of a request.
+_LONGEST = 8192
+_END = b"\r\n\r\n"
+
+
+class PortUnusable(Exception):
+    """Nothing can listen there. The text is one line that names the variable."""
+
 
 class HealthServer:
-    """Serves until it is closed. `problems` says what keeps the worker from working, a line each."""
+    """Serves from `open` to `close`. `problems` says what keeps the worker from working, a line each."""
 
-    def __init__(self, port: int, problems: Callable[[], list[str]], registry: CollectorRegistry) -> None:
-        # Imported late: a worker without HTTP does not pay for it.
-        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: PLC0415
-        from starlette.applications import Starlette  # noqa: PLC0415
-        from starlette.requests import Request  # noqa: PLC0415
-        from starlette.responses import JSONResponse, Response  # noqa: PLC0415
-        from starlette.routing import Route  # noqa: PLC0415
-        from uvicorn import Config, Server  # noqa: PLC0415
+    def __init__(self, host: str, port: int, problems: Callable[[], list[str]], registry: CollectorRegistry) -> None:
+        self._host = host
+        self._port = port
+        self._problems = problems
+        self._registry = registry
+        self._server: asyncio.Server | None = None
+        #: Oldest first.
+        self._connections: dict[_Connection, None] = {}
 
-        async def live(_: Request) -> Response:
-            return JSONResponse({"status": "ok"})
+    async def open(self) -> None:
+        """Begin to serve. `PortUnusable`."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(lambda: _Connection(self), self._host, self._port, backlog=_BACKLOG)
+        except OSError as error:
+            raise PortUnusable(self._trouble(error)) from error
 
-        async def ready(_: Request) -> Response:
-            found = problems()
-            body = {"status": "not ready" if found else "ok", "problems": found}
-            return JSONResponse(body, status_code=503 if found else 200)
-
-        async def metrics(_: Request) -> Response:
-            return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
-
-        routes = [Route("/livez", live), Route("/readyz", ready), Route("/metrics", metrics)]
-        config = Config(
-            Starlette(routes=routes), host="0.0.0.0", port=port, log_config=None, access_log=False, lifespan="off"
-        )
-        self._server = Server(config)
-        # Signals are the worker's: it drains, and the server goes last.
-        self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-        self._task: asyncio.Task[None] | None = None
-
-    def open(self) -> None:
-        """Begin to serve."""
-        self._task = asyncio.create_task(self._server._serve())
-
-    async def close(self) -> None:
+    def close(self) -> None:
         """Stop serving."""
-        self._server.should_exit = True
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=5)
+        if self._server is not None:
+            self._server.close()
+        for one in list(self._connections):
+            one.end()
+
+    def opened(self, connection: "_Connection") -> None:
+        """One more connection: it may cost the oldest its life."""
+        self._connections[connection] = None
+        if len(self._connections) > MOST_CONNECTIONS:
+            oldest = next(iter(self._connections))
+            del self._connections[oldest]
+            oldest.end()
+
+    def ended(self, connection: "_Connection") -> None:
+        """It is gone."""
+        self._connections.pop(connection, None)
+
+    def answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
+        """Status, media type and body of a GET."""
+        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: PLC0415 - with the first scrape
+
+        if path == "/livez":
+            return HTTPStatus.OK, "application/json", _json({"status": "ok"})
+        if path == "/readyz":
+            found = self._problems()
+            status = HTTPStatus.SERVICE_UNAVAILABLE if found else HTTPStatus.OK
+            return status, "application/json", _json({"status": "not ready" if found else "ok", "problems": found})
+        if path == "/metrics":
+            return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._registry)
+        return HTTPStatus.NOT_FOUND, "application/json", _json({"status": "there is /livez, /readyz, /metrics"})
+
+    def _trouble(self, error: OSError) -> str:
+        if error.errno == errno.EADDRINUSE:
+            return f"ECS_HTTP_PORT: port {self._port} of {self._host} is in use; choose another, or 0 for none"
+        if error.errno == errno.EACCES:
+            return f"ECS_HTTP_PORT: port {self._port} may only be used by root; choose one from 1024 on"
+        why = error.strerror or type(error).__name__
+        return f"ECS_HTTP_HOST: nothing can listen on {self._host!r} ({why}); it must be an address of this machine"
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, which carries one request."""
+
+    def __init__(self, server: HealthServer) -> None:
+        self._server = server
+        self._transport: asyncio.Transport | None = None
+        self._limit: asyncio.TimerHandle | None = None
+        self._head = b""
+        self._answered = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._limit = asyncio.get_running_loop().call_later(REQUEST_SECONDS, self.end)
+        self._server.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answered:
+            return
+        self._head += data
+        if _END in self._head:
+            self._answer()
+        elif len(self._head) > _LONGEST:
+            self._write(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "text/plain", b"", with_body=False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        self._server.ended(self)
+
+    def end(self) -> None:
+        """End it at once, whatever is on its way."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _answer(self) -> None:
+        method, path, version = ([*self._head.split(b"\r\n", 1)[0].split(b" "), b"", b"", b""])[:3]
+        if not version.startswith(b"HTTP/1."):
+            self._write(HTTPStatus.BAD_REQUEST, "text/plain", b"", with_body=False)
+        elif method not in (b"GET", b"HEAD"):
+            self._write(HTTPStatus.METHOD_NOT_ALLOWED, "text/plain", b"", with_body=False)
+        else:
+            asked = path.partition(b"?")[0].decode("ascii", "replace")
+            self._write(*self._server.answer(asked), with_body=method == b"GET")
+
+    def _write(self, status: HTTPStatus, media_type: str, body: bytes, *, with_body: bool) -> None:
+        assert self._transport is not None
+        self._answered = True
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {media_type}\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        self._transport.write(head.encode() + (body if with_body else b""))
+        self._transport.close()
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value).encode()

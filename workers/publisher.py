@@ -20,6 +20,7 @@ from pika.exceptions import AMQPError
 from pika.spec import Basic
 
 from workers.backlog import Backlog, delay_after
+from workers.broker import Where
 from workers.connection import Link
 from workers.publication import Entry, Publication, Published
 
@@ -38,13 +39,13 @@ class Publisher:
 
     def __init__(
         self,
-        url: str,
+        where: Where,
         *,
         window: int = WINDOW,
         deadline: float = DEADLINE,
         on_missing: Callable[[], None] | None = None,
     ) -> None:
-        self._link = Link(url, "ecs-worker publish", self._connected, self._disconnected)
+        self._link = Link(where, "ecs-worker publish", self._connected, self._disconnected)
         self._window = window
         self._deadline = deadline
         self._on_missing = on_missing

@@ -1,7 +1,7 @@
 """The configuration (contract 8): environment variables, and `.env` in the working directory."""
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -9,6 +9,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, Validation
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from handlers.projects import TenantIs
+from workers.broker import Broker, BrokerUnusable, check_files, read_url
 from workers.identity.key_source import is_url
 from workers.names import DEFAULT_NAMESPACE, Names, check_namespace
 from workers.topology import DEFAULT_RETRY_DELAYS
@@ -65,6 +66,10 @@ class Settings(TopologySettings):
     """Every variable with its default. URLs are secrets: they hold passwords."""
 
     broker_url: SecretStr = SecretStr("amqp://guest:guest@127.0.0.1:5672//")
+    broker_ca_file: str | None = None
+    broker_cert_file: str | None = None
+    # Looked at with the other two: so it is said together with whatever else is wrong.
+    broker_key_file: str | None = Field(None, validate_default=True)
     journal_url: SecretStr = SecretStr("sqlite:///ecs-journal.db")
     os_cloud: str | None = Field(None, validation_alias=AliasChoices("OS_CLOUD", "os_cloud"))
     os_client_config_file: str | None = Field(
@@ -89,6 +94,7 @@ class Settings(TopologySettings):
     require_fee_data: bool = True
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    http_host: str = "127.0.0.1"
     http_port: int = Field(8080, ge=0, le=65535)
 
     @field_validator("tokenless_publishers", mode="before")
@@ -99,8 +105,20 @@ class Settings(TopologySettings):
     @field_validator("broker_url")
     @classmethod
     def _amqp(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("amqp://", "amqps://")):
-            raise ValueError("must begin with amqp:// or amqps://")
+        try:
+            read_url(value.get_secret_value())
+        except BrokerUnusable as error:
+            raise ValueError(error.problem) from None
+        return value
+
+    @field_validator("broker_key_file")
+    @classmethod
+    def _tls_files(cls, value: str | None, others: ValidationInfo) -> str | None:
+        url = others.data.get("broker_url")
+        if url is not None:  # otherwise that is said already
+            files = others.data.get("broker_ca_file"), others.data.get("broker_cert_file"), value
+            if problems := check_files(Broker(url.get_secret_value(), *files)):
+                raise _Unusable(problems)
         return value
 
     @field_validator("journal_url")
@@ -163,6 +181,12 @@ class Settings(TopologySettings):
             )
         return value
 
+    @property
+    def broker(self) -> Broker:
+        """The broker, for whoever connects to it."""
+        url = self.broker_url.get_secret_value()
+        return Broker(url, self.broker_ca_file, self.broker_cert_file, self.broker_key_file)
+
 
 def load_settings() -> Settings:
     """The configuration of this process, or `ConfigurationError` naming every wrong value, none of them shown."""
@@ -178,7 +202,8 @@ def _load(kind: type[_Kind]) -> _Kind:
     try:
         return kind()
     except ValidationError as error:
-        raise ConfigurationError([_problem(dict(one)) for one in error.errors(include_url=False)]) from None
+        found = [problem for one in error.errors(include_url=False) for problem in _problems(dict(one))]
+        raise ConfigurationError(found) from None
 
 
 def _parts(value: object) -> object:
@@ -186,7 +211,22 @@ def _parts(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
-def _problem(error: dict[str, object]) -> str:
+class _Unusable(ValueError):
+    """Several files are wrong, or do not go together."""
+
+    def __init__(self, problems: list[BrokerUnusable]) -> None:
+        self.problems = problems
+        super().__init__("files are wrong")
+
+
+def _problems(error: dict[str, Any]) -> list[str]:
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, _Unusable):
+        return [str(one) for one in cause.problems]
+    return [_problem(error)]
+
+
+def _problem(error: dict[str, Any]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     location = error["loc"]
     if not isinstance(location, tuple) or not location:

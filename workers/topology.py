@@ -1,10 +1,13 @@
 """Exchanges and queues (contract 1), as typed data, and the one function that declares them."""
 
-from collections.abc import Iterable, Mapping
+import ssl
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kombu import Connection, Exchange, Queue, binding
 
+from workers.broker import Broker, Where, broker_at
 from workers.names import Names
 
 DEFAULT_NAMES = Names()
@@ -12,7 +15,10 @@ DEFAULT_RETRY_DELAYS = (5, 30, 120, 600, 1800)
 #: Header by which the retry exchange chooses the queue of a delay. Headers that begin with `x-` take no part in
 #: matching.
 RETRY_HEADER = "ecs-retry-delay"
+#: Seconds for a connection, and for an answer.
 _SECONDS = 15
+#: Attempts to connect, and seconds between two, where the URL does not say.
+_ATTEMPTS, _RETRY_DELAY = 2, 0.1
 
 
 class TopologyMismatch(Exception):
@@ -95,14 +101,14 @@ def _retry(names: Names, exchange: Exchange, delay: int) -> Queue:
     )
 
 
-def declare(url: str, wanted: Topology) -> None:
+def declare(where: Where, wanted: Topology) -> None:
     """Declare everything; what is there already stays. Blocks.
 
     Raises `TopologyMismatch`, or `OSError` or kombu's errors where the broker cannot be reached.
     """
     from amqp.exceptions import PreconditionFailed  # noqa: PLC0415 - only here
 
-    with _connection(url) as connection:
+    with _connected(where) as connection:
         try:
             with connection.channel() as channel:
                 for exchange in wanted.exchanges:
@@ -113,13 +119,46 @@ def declare(url: str, wanted: Topology) -> None:
             raise TopologyMismatch(_advice(str(error.reply_text))) from None
 
 
-def _connection(url: str) -> Connection:
-    """Does not wait for ever for an answer. The URL's options are meant for the worker's own connections."""
-    limits = {"read_timeout": _SECONDS, "write_timeout": _SECONDS}
-    return Connection(url.partition("?")[0], connect_timeout=_SECONDS, transport_options=limits)
+@contextmanager
+def _connected(where: Where) -> Iterator[Connection]:
+    """A connection that does not wait for ever for an answer. `BrokerUnusable`, `OSError`, kombu's errors."""
+    connection = _client(broker_at(where))
+    options = broker_at(where).endpoint.options
+    with connection:
+        pause = options.get("retry_delay", _RETRY_DELAY)
+        retries = options.get("connection_attempts", _ATTEMPTS) - 1
+        connection.ensure_connection(max_retries=retries, interval_start=pause, interval_step=0)
+        yield connection
 
 
-def compare(url: str, wanted: Topology) -> tuple[str, list[str]]:
+def _client(broker: Broker) -> Connection:
+    """The connection as kombu has it, from what pika's are made from, too. Heartbeats are for connections that last."""
+    endpoint, options = broker.endpoint, broker.endpoint.options
+    broker.tls_context()  # what is wrong with the files is told by their variables
+    tls = {
+        # The name goes into SNI, and is what the certificate must hold.
+        "server_hostname": endpoint.host, "cert_reqs": ssl.CERT_REQUIRED, "ca_certs": broker.ca_file,
+        "certfile": broker.cert_file, "keyfile": broker.key_file, "tls_minimum_version": ssl.TLSVersion.TLSv1_2,
+    }  # fmt: skip
+    return Connection(
+        hostname=f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host,
+        port=endpoint.port,
+        userid=endpoint.user,
+        password=endpoint.password,
+        virtual_host=endpoint.virtual_host,
+        transport="pyamqp",
+        login_method="PLAIN",
+        ssl=tls if endpoint.is_tls else False,
+        connect_timeout=options.get("socket_timeout", _SECONDS),
+        transport_options={
+            "read_timeout": _SECONDS,
+            "write_timeout": _SECONDS,
+            **{name: options[name] for name in ("channel_max", "frame_max") if name in options},
+        },
+    )
+
+
+def compare(where: Where, wanted: Topology) -> tuple[str, list[str]]:
     """The broker's version, and the names of what is not declared yet. Changes nothing. Blocks.
 
     `TopologyMismatch` for what exists with other arguments.
@@ -127,8 +166,7 @@ def compare(url: str, wanted: Topology) -> tuple[str, list[str]]:
     from amqp.exceptions import NotFound, PreconditionFailed  # noqa: PLC0415
 
     missing = []
-    with _connection(url) as connection:
-        connection.ensure_connection(max_retries=1, interval_start=0.1)
+    with _connected(where) as connection:
         version = str(connection.connection.server_properties.get("version", "unknown"))
         for entity in (*wanted.exchanges, *wanted.queues):
             try:
@@ -147,15 +185,14 @@ class NotDeclared(Exception):
     """A queue of ours is not there. The text is one line that says what to do."""
 
 
-def depth(url: str, queue: str) -> tuple[int, int]:
+def depth(where: Where, queue: str) -> tuple[int, int]:
     """How many messages wait in a queue, held by nobody, and how many consumers it has. Changes nothing. Blocks.
 
     `NotDeclared`, or `OSError` or kombu's errors where the broker cannot be reached.
     """
     from amqp.exceptions import NotFound  # noqa: PLC0415
 
-    with Connection(url, connect_timeout=_SECONDS) as connection:
-        connection.ensure_connection(max_retries=1, interval_start=0.1)
+    with _connected(where) as connection:
         try:
             found = connection.channel().queue_declare(queue, passive=True)
         except NotFound:

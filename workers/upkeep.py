@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import structlog
 
+from workers.broker import Where
+from workers.broker_errors import explain
 from workers.topology import Topology, TopologyMismatch, declare
 
 log = structlog.get_logger()
@@ -25,8 +27,8 @@ _PATIENCE = 30.0
 class Upkeep:
     """Declares exchanges and queues. `on_mismatch` is called when one exists with other arguments; `mismatch` is it."""
 
-    def __init__(self, url: str, wanted: Topology, on_mismatch: Callable[[], None]) -> None:
-        self._url = url
+    def __init__(self, where: Where, wanted: Topology, on_mismatch: Callable[[], None]) -> None:
+        self._where = where
         self._wanted = wanted
         self._on_mismatch = on_mismatch
         self._running: asyncio.Task[None] | None = None
@@ -37,12 +39,13 @@ class Upkeep:
         tries = 0
         while True:
             try:
-                await _in_a_thread_of_its_own(lambda: declare(self._url, self._wanted), _PATIENCE)
+                await _in_a_thread_of_its_own(lambda: declare(self._where, self._wanted), _PATIENCE)
             except TopologyMismatch:
                 raise
             except Exception as error:
                 delay = _DELAYS[min(tries, len(_DELAYS) - 1)]
-                log.warning("broker.not_reached", why=f"{type(error).__name__}: {error}"[:300], again_in=delay)
+                told = explain(error, self._where)
+                log.warning("broker.not_reached", why=told.reason, advice=told.advice, again_in=delay)
                 tries += 1
                 await asyncio.sleep(delay)
             else:

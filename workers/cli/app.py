@@ -36,6 +36,7 @@ def options(context: typer.Context, verbose: Verbose = False) -> None:
 def run() -> None:
     """Consume until SIGTERM or SIGINT, then drain and exit."""
     from workers.bootstrap import Worker  # noqa: PLC0415 - each command imports what it needs
+    from workers.health import PortUnusable  # noqa: PLC0415
     from workers.journal import JournalError  # noqa: PLC0415
     from workers.telemetry import configure_logs  # noqa: PLC0415
     from workers.topology import TopologyMismatch  # noqa: PLC0415
@@ -48,6 +49,8 @@ def run() -> None:
 
     try:
         asyncio.run(work())
+    except PortUnusable as error:
+        raise CommandFailed(Exit.CONFIGURATION, str(error)) from error
     except TopologyMismatch as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
     except JournalError as error:
@@ -76,19 +79,19 @@ def topology_show(output: Output = Format.TABLE) -> None:
 @topology_app.command("apply")
 def topology_apply(output: Output = Format.TABLE) -> None:
     """Declare exchanges and queues; what is there already stays."""
+    from workers.broker_errors import explain  # noqa: PLC0415
     from workers.topology import TopologyMismatch, declare, rows, topology  # noqa: PLC0415
 
     settings = settings_or_fail()
     wanted = topology(settings.retry_delays, settings.names)
     try:
-        declare(settings.broker_url.get_secret_value(), wanted)
+        declare(settings.broker, wanted)
     except TopologyMismatch as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CommandFailed(
-            Exit.UNREACHABLE, f"the broker cannot be reached: {reason}; check ECS_BROKER_URL"
-        ) from error
+        told = explain(error, settings.broker)
+        text = f"the broker cannot be reached: {told.reason}; {told.advice}"
+        raise CommandFailed(Exit.UNREACHABLE, text) from error
     show(rows(wanted), output)
 
 

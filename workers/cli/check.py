@@ -11,6 +11,7 @@ from handlers.cloud import Cloud
 from handlers.errors import CloudRefusal
 from messages.errors import Transient
 from workers.bootstrap import cloud_settings
+from workers.broker_errors import explain
 from workers.cli.exits import Exit
 from workers.identity.key_source import KeySetTrouble, is_url, key_source
 from workers.journal import JournalError
@@ -78,30 +79,20 @@ async def _guarded(check: Callable[[Settings], Awaitable[list[Finding]]], settin
 def _shown(settings: Settings) -> str:
     """The configuration in a line; URLs without their passwords."""
     journal = url_without_password(settings.journal_url.get_secret_value())
-    return f"broker {_without_password(settings)}, journal {journal}, cloud {settings.os_cloud or '(environment)'}"
-
-
-def _without_password(settings: Settings) -> str:
-    scheme, _, rest = settings.broker_url.get_secret_value().partition("://")
-    user, at, host = rest.rpartition("@")
-    return f"{scheme}://{user.partition(':')[0]}:***@{host}" if at else f"{scheme}://{host}"
+    return f"broker {settings.broker.endpoint}, journal {journal}, cloud {settings.os_cloud or '(environment)'}"
 
 
 async def _broker(settings: Settings) -> list[Finding]:
-    shown = _without_password(settings)
+    shown = str(settings.broker.endpoint)
     try:
-        version, missing = await asyncio.to_thread(
-            compare, settings.broker_url.get_secret_value(), topology(settings.retry_delays, settings.names)
-        )
+        wanted = topology(settings.retry_delays, settings.names)
+        version, missing = await asyncio.to_thread(compare, settings.broker, wanted)
     except TopologyMismatch as error:
         return [Finding("broker", Verdict.FAILED, "another topology", str(error))]
     except Exception as error:
-        refused = "ACCESS_REFUSED" in str(error) or "NOT_ALLOWED" in str(error)
-        advice = (
-            "check user, password and virtual host of ECS_BROKER_URL" if refused else "start it, or set ECS_BROKER_URL"
-        )
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        return [Finding("broker", Verdict.FAILED if refused else Verdict.UNREACHABLE, f"{shown}: {reason}", advice)]
+        told = explain(error, settings.broker)
+        verdict = Verdict.FAILED if told.is_refused else Verdict.UNREACHABLE
+        return [Finding("broker", verdict, f"{shown}: {told.reason}", told.advice)]
     findings = [Finding("broker", Verdict.OK, f"RabbitMQ {version} at {shown}")]
     if missing:
         findings.append(

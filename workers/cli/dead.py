@@ -45,7 +45,7 @@ def run(work: Awaitable[T]) -> T:
     try:
         return asyncio.run(awaited())
     except Unreachable as error:
-        raise CommandFailed(Exit.UNREACHABLE, f"{error}; see ecs-worker check, ECS_BROKER_URL") from error
+        raise CommandFailed(Exit.UNREACHABLE, f"{error}; see ecs-worker check") from error
     except NotDeclared as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
     except JournalError as error:
@@ -54,7 +54,7 @@ def run(work: Awaitable[T]) -> T:
 
 def look(settings: Settings, wanted: Wanted) -> Survey:
     """What is meant of what lies in `ecs.dead`; says so where not all of it could be seen."""
-    found = run(survey(settings.broker_url.get_secret_value(), settings.names, wanted))
+    found = run(survey(settings.broker, settings.names, wanted))
     if found.shared:
         queue = settings.names.dead_queue
         tell(f"somebody else is reading {queue} just now: what he holds is not seen here; try again when he has ended")

@@ -237,7 +237,7 @@ async def _work(settings: Settings, wish: Wish, members: Any) -> tuple[Outcome, 
         with _stopped_by_signals(stopping), progress(_DOING[wish.action], len(pinned)) as advance:
             advance(sum(one.done_at is not None for one in pinned))
             work = Run(
-                settings.broker_url.get_secret_value(), settings.names, journal, pinned,
+                settings.broker, settings.names, journal, pinned,
                 operator=wish.operator, rate=wish.rate, stopping=stopping, on_progress=advance,
             )  # fmt: skip
             try:

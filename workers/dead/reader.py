@@ -13,6 +13,8 @@ from time import monotonic
 
 import structlog
 
+from workers.broker import Where
+from workers.broker_errors import explain
 from workers.consumer import Consumer, Delivery
 from workers.dead.parked import publication_renewed, times_returned
 from workers.names import Names
@@ -45,11 +47,11 @@ class Reader:
     A message that comes by a channel that is lost comes again.
     """
 
-    def __init__(self, url: str, names: Names, on_delivery: Callable[[Delivery], None]) -> None:
-        self._url = url
+    def __init__(self, where: Where, names: Names, on_delivery: Callable[[Delivery], None]) -> None:
+        self._where = where
         self._queue = names.dead_queue
         self._on_delivery = on_delivery
-        self._consumer = Consumer(url, (self._queue,), MOST, self._delivered, names=names, name="ecs-worker dead")
+        self._consumer = Consumer(where, (self._queue,), MOST, self._delivered, names=names, name="ecs-worker dead")
         self._held: list[Delivery] = []
         self._news = asyncio.Event()
         self._quiet_since = self._up_at = monotonic()
@@ -117,14 +119,14 @@ class Reader:
     async def _alone(self) -> tuple[int, bool]:
         limit = monotonic() + PATIENCE
         while True:
-            waiting, consumers = await asyncio.to_thread(_depth, self._url, self._queue)
+            waiting, consumers = await asyncio.to_thread(_depth, self._where, self._queue)
             if not consumers or monotonic() > limit:
                 return waiting, bool(consumers)
             await asyncio.sleep(0.1)
 
     async def _renew(self, worn: list[Delivery]) -> None:
         """A crash in between leaves a message twice, which are the same when they are put in again."""
-        publisher = Publisher(self._url)
+        publisher = Publisher(self._where)
         publisher.open()
         published = {publisher.publish(publication_renewed(one.envelope)): one for one in worn}
         try:
@@ -137,11 +139,11 @@ class Reader:
             await publisher.close()
 
 
-def _depth(url: str, queue: str) -> tuple[int, int]:
+def _depth(where: Where, queue: str) -> tuple[int, int]:
     try:
-        return depth(url, queue)
+        return depth(where, queue)
     except NotDeclared:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise Unreachable(f"the broker cannot be reached: {reason}") from error
+        told = explain(error, where)
+        raise Unreachable(f"the broker cannot be reached: {told.reason}; {told.advice}") from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from uuid import uuid4
 
+from workers.broker import Where
 from workers.consumer import Delivery
 from workers.dead.hand import real_user
 from workers.dead.parked import identity_of, publication_again
@@ -96,7 +97,7 @@ class Run:
 
     def __init__(
         self,
-        url: str,
+        where: Where,
         names: Names,
         journal: Journal,
         members: Sequence[Replay],
@@ -106,7 +107,7 @@ class Run:
         stopping: asyncio.Event,
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._url = url
+        self._where = where
         self._names = names
         self._journal = journal
         self._operator, self._real_user = operator, real_user()
@@ -118,7 +119,7 @@ class Run:
         self._pace = Pace(rate)
         self._stopping = stopping
         self._on_progress = on_progress
-        self._publisher = Publisher(url)
+        self._publisher = Publisher(where)
         self._groups: set[asyncio.Task[None]] = set()
         self._trouble: BaseException | None = None
 
@@ -148,7 +149,7 @@ class Run:
         self._ready.clear()
         for one in self._members:
             one.came = False
-        reader = Reader(self._url, self._names, self._delivered)
+        reader = Reader(self._where, self._names, self._delivered)
         await reader.open()
         try:
             complete = await self._feed(reader, monotonic() + HOLD)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from workers.broker import Where
 from workers.consumer import Delivery
 from workers.dead.parked import Parked, identity_of, parked_of
 from workers.dead.reader import Reader
@@ -65,7 +66,7 @@ class Survey:
     shared: bool
 
 
-async def survey(url: str, names: Names, wanted: Wanted) -> Survey:
+async def survey(where: Where, names: Names, wanted: Wanted) -> Survey:
     """Look through `ecs.dead`, and leave it as it is."""
     seen: dict[int, tuple[Delivery, Found]] = {}
     count = 0
@@ -77,7 +78,7 @@ async def survey(url: str, names: Names, wanted: Wanted) -> Survey:
         if wanted.matches(parked):
             seen[count] = (delivery, Found(parked, identity_of(delivery.envelope)))
 
-    reader = Reader(url, names, keep)
+    reader = Reader(where, names, keep)
     await reader.open()
     try:
         await reader.wait()

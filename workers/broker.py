@@ -1,0 +1,213 @@
+"""The broker's address and TLS files, read in one place: pika's and kombu's connections are made from what stands here.
+
+Every connection over TLS checks the broker's certificate chain and host name, sends SNI, and takes TLS 1.2 or newer.
+Nothing in a URL turns that off. Credentials are sent after the handshake, so never to a peer that was not verified.
+"""
+
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+#: Ports where the URL names none.
+_PORTS = {"amqp": 5672, "amqps": 5671}
+#: What a URL may say after `?`: the type, the least and the greatest value. The names are pika's; times in seconds.
+_OPTIONS: Mapping[str, tuple[type[int] | type[float], float, float]] = {
+    "heartbeat": (int, 0, 65535),
+    "connection_attempts": (int, 1, 1000),
+    "retry_delay": (float, 0, 3600),
+    "socket_timeout": (float, 0.1, 3600),
+    "stack_timeout": (float, 0.1, 3600),
+    "channel_max": (int, 16, 65535),
+    "frame_max": (int, 4096, 131072),
+}
+#: Beginnings of other programs' options for TLS.
+_OF_TLS = ("ssl", "verify", "fail_if", "cacert", "cert", "key", "tls", "server_name")
+_UNREADABLE = (
+    "is no URL like amqp://user:password@host:5672/vhost; in user, password and vhost "
+    "/ # ? @ : are written %2F %23 %3F %40 %3A"
+)
+
+
+class BrokerUnusable(ValueError):
+    """A URL or a file that no connection can be made with. `variable` names the setting; the text holds no secret."""
+
+    def __init__(self, variable: str, problem: str) -> None:
+        self.variable = variable
+        self.problem = problem
+        super().__init__(f"{variable}: {problem}")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the broker listens, and who we are there. `options` are those of the URL, by pika's names."""
+
+    host: str
+    port: int
+    virtual_host: str
+    user: str
+    password: str = field(repr=False)
+    is_tls: bool
+    options: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        """The URL as it may be shown: without password and options."""
+        scheme = "amqps" if self.is_tls else "amqp"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        path = "" if self.virtual_host == "/" else self.virtual_host
+        return f"{scheme}://{self.user}:***@{host}:{self.port}/{path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """What is configured of the broker; the files are those of `ECS_BROKER_CA_FILE`, `_CERT_FILE` and `_KEY_FILE`."""
+
+    url: str = field(repr=False)
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The URL, read. `BrokerUnusable`."""
+        return read_url(self.url)
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """A context with the files as they are now; None where the URL asks for no TLS. `BrokerUnusable`."""
+        if not self.endpoint.is_tls:
+            return None
+        context = _context_with_ca(self.ca_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.cert_file is not None:
+            _load_own_certificate(context, self.cert_file, self.key_file)
+        return context
+
+
+#: A URL alone stands for a broker without files of its own.
+Where = Broker | str
+
+
+def broker_at(where: Where) -> Broker:
+    """The broker that is meant."""
+    return where if isinstance(where, Broker) else Broker(where)
+
+
+def read_url(url: str) -> Endpoint:
+    """An AMQP URL. `BrokerUnusable` says what is wrong with it, and shows nothing of it but an option's name."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # its text shows what stands where the port should be: perhaps half a password
+        raise BrokerUnusable("ECS_BROKER_URL", _UNREADABLE) from None
+    if parts.scheme not in _PORTS:
+        raise BrokerUnusable("ECS_BROKER_URL", "must begin with amqp:// or amqps://")
+    # One of / ? # in a password ends the host there: the rest of it, which must not be shown, follows up to an @.
+    if not host or parts.fragment or "@" in parts.path or "@" in parts.query:
+        raise BrokerUnusable("ECS_BROKER_URL", _UNREADABLE)
+    return Endpoint(
+        host=host,
+        port=port or _PORTS[parts.scheme],
+        # "//" is how the virtual host "/" is written everywhere but in pika.
+        virtual_host=unquote(parts.path[1:]) or "/",
+        user=unquote(parts.username) if parts.username is not None else "guest",
+        password=unquote(parts.password or "") if parts.username is not None else "guest",
+        is_tls=parts.scheme == "amqps",
+        options=_options(parts.query),
+    )
+
+
+def _options(query: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in _OPTIONS:
+            raise BrokerUnusable("ECS_BROKER_URL", _unknown(name))
+        if name in found:
+            raise BrokerUnusable("ECS_BROKER_URL", f"the option {name} stands there twice")
+        kind, least, most = _OPTIONS[name]
+        try:
+            found[name] = kind(value)
+        except ValueError:
+            raise BrokerUnusable("ECS_BROKER_URL", f"the option {name} must be a number") from None
+        if not least <= found[name] <= most:
+            raise BrokerUnusable("ECS_BROKER_URL", f"the option {name} must be from {least:g} to {most:g}")
+    return found
+
+
+def _unknown(name: str) -> str:
+    shown = "".join(one for one in name if one.isalnum() or one == "_")[:40]
+    if shown.startswith(_OF_TLS):
+        return (
+            f"the option {shown} is not taken: TLS is set up by ECS_BROKER_CA_FILE, ECS_BROKER_CERT_FILE and "
+            "ECS_BROKER_KEY_FILE, and the broker's certificate is always checked"
+        )
+    return f"the option {shown} is not known; known are {', '.join(_OPTIONS)}"
+
+
+# The files.
+
+
+def check_files(broker: Broker) -> list[BrokerUnusable]:
+    """All that is wrong with the TLS files, each problem with its variable. The URL must be right."""
+    if not broker.endpoint.is_tls:
+        named = ("CA", broker.ca_file), ("CERT", broker.cert_file), ("KEY", broker.key_file)
+        useless = "is of no use with amqp://: ECS_BROKER_URL must begin with amqps:// for TLS"
+        return [BrokerUnusable(f"ECS_BROKER_{name}_FILE", useless) for name, file in named if file is not None]
+    found = []
+    checks: list[Callable[[], object]] = [lambda: _context_with_ca(broker.ca_file)]
+    if (certificate := broker.cert_file) is not None:
+        context = ssl.create_default_context()
+        checks.append(lambda: _load_own_certificate(context, certificate, broker.key_file))
+    elif broker.key_file is not None:
+        found.append(BrokerUnusable("ECS_BROKER_KEY_FILE", "is of no use without ECS_BROKER_CERT_FILE"))
+    for check in checks:
+        try:
+            check()
+        except BrokerUnusable as problem:
+            found.append(problem)
+    return found
+
+
+def _context_with_ca(ca_file: str | None) -> ssl.SSLContext:
+    if ca_file is None:
+        return ssl.create_default_context()
+    _read("ECS_BROKER_CA_FILE", ca_file)
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError:
+        problem = f"{ca_file} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"
+        raise BrokerUnusable("ECS_BROKER_CA_FILE", problem) from None
+
+
+def _load_own_certificate(context: ssl.SSLContext, cert_file: str, key_file: str | None) -> None:
+    if b"-----BEGIN CERTIFICATE-----" not in _read("ECS_BROKER_CERT_FILE", cert_file):
+        problem = f"{cert_file} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"
+        raise BrokerUnusable("ECS_BROKER_CERT_FILE", problem)
+    if key_file is None and b"PRIVATE KEY-----" not in _read("ECS_BROKER_CERT_FILE", cert_file):
+        raise BrokerUnusable("ECS_BROKER_KEY_FILE", f"must name the private key of the certificate in {cert_file}")
+    if key_file is not None and b"PRIVATE KEY-----" not in _read("ECS_BROKER_KEY_FILE", key_file):
+        raise BrokerUnusable("ECS_BROKER_KEY_FILE", f"{key_file} holds no private key in PEM form")
+    key = key_file or cert_file
+
+    def asked_for_passphrase() -> str:
+        # Left to itself OpenSSL would ask at the terminal, and a service would hang.
+        raise BrokerUnusable("ECS_BROKER_KEY_FILE", f"the key in {key} has a passphrase; store it without one")
+
+    try:
+        context.load_cert_chain(cert_file, key_file, asked_for_passphrase)
+    except ssl.SSLError as error:
+        if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
+            problem = f"the key in {key} is not that of the certificate in {cert_file}"
+            raise BrokerUnusable("ECS_BROKER_KEY_FILE", problem) from None
+        problem = f"{cert_file} and {key} cannot be used ({error.reason or 'no PEM'})"
+        raise BrokerUnusable("ECS_BROKER_CERT_FILE", problem) from None
+
+
+def _read(variable: str, file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise BrokerUnusable(variable, f"{file} cannot be read: {error.strerror}") from None
+    except ValueError:  # a zero byte in its name
+        raise BrokerUnusable(variable, "is no file name") from None
