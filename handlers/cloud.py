@@ -53,6 +53,10 @@ class Service(Enum):
 
 #: Things in one page of a list; the default limit of Nova and Cinder.
 PAGE = 1000
+#: Seconds for which an extension that a service is without is not asked for again.
+MISSING = 600.0
+#: Neutron's words for a collection that it does not have; it has others for a single thing that is not there.
+_NO_SUCH_RESOURCE = "The resource could not be found."
 #: What a service that works answers anybody, by its type in the catalogue.
 _PROBES: Mapping[str, tuple[Service, str]] = {
     "compute": (Service.COMPUTE, "/limits"), "image": (Service.IMAGE, "/images?limit=1"),
@@ -281,9 +285,15 @@ class Project:
         self._read_only = read_only
         #: What seldom changes and may be a few seconds old.
         self.recent = Recent()
+        #: Until when what an extension adds counts as missing, by path and the monotonic clock.
+        self._missing: dict[str, Deadline] = {}
         self._on_call = on_call
         self._connection = connection
         self._in_thread = in_thread
+
+    async def user_id(self) -> str:
+        """The id of the user that calls: the service account, or the admin; `Transient` without a log-in."""
+        return str(await self._in_thread(lambda: _user_of(self._connection)))
 
     @property
     def region(self) -> str | None:
@@ -308,6 +318,23 @@ class Project:
             if not page or all(link["rel"] != "next" for link in links):
                 return found
             params["marker"] = page[-1]["id"]
+
+    async def get_all_if_offered(self, service: Service, path: str, name: str, filters: Mapping[str, Any]) -> list[Any]:
+        """All of a list that an extension adds; empty where the cloud is without it.
+
+        That is remembered for `MISSING` seconds. A service that is down is not without it: `Transient`
+        as in `get`. Nor is one whose way is lost: what a proxy answers is `NotFound`.
+        """
+        if not self._missing.get(path, Deadline(0.0)).passed:
+            return []
+        try:
+            found = await self.get_all(service, path, name, filters)
+        except NotFound as error:
+            if error.detail != _NO_SUCH_RESOURCE:
+                raise
+            self._missing[path] = Deadline.after(MISSING)
+            return []
+        return found
 
     async def post(self, service: Service, path: str, body: Any) -> Reply:
         """Change; `Ambiguous` where it may have been carried out."""
@@ -460,6 +487,13 @@ def _missing_services(account: "Connection") -> list[str]:
 def _project_of(connection: "Connection") -> str:
     try:
         return str(connection.session.get_project_id())
+    except Exception as error:
+        raise Transient("keystone", detail=_described(error)) from None
+
+
+def _user_of(connection: "Connection") -> str:
+    try:
+        return str(connection.session.get_user_id())
     except Exception as error:
         raise Transient("keystone", detail=_described(error)) from None
 

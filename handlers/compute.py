@@ -13,6 +13,7 @@ from messages.commands import Force, Power
 #: Statuses in which a server is well, as long as no task is under way.
 AT_REST = frozenset({"ACTIVE", "SHUTOFF"})
 ERROR = "ERROR"
+VERIFY_RESIZE = "VERIFY_RESIZE"
 #: The status of a server that the cloud keeps for a while after its deletion, with its volumes and ports.
 SOFT_DELETED = "SOFT_DELETED"
 #: Statuses of a server that is gone: what the cloud keeps is the cloud's own to take away.
@@ -147,6 +148,7 @@ class InstanceAction:
     failed: bool
     finished: bool
     detail: str | None = None
+    user_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,4 +367,5 @@ def _action(action: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> I
         failed=action.get("message") == "Error" or any(event.get("result") == "Error" for event in listed),
         finished=bool(listed) and all(event.get("finish_time") for event in listed),
         detail=next((event["event"] for event in listed if event.get("result") == "Error"), None),
+        user_id=action.get("user_id"),
     )

@@ -99,6 +99,8 @@ class NoLedger:
 
 #: Looks at the cloud since the marker: OpenStack's request id of the call that was found (empty where it has none).
 Landed = Callable[[Any], Awaitable[str | None]]
+#: Looks for the mark that the request leaves on what it changes; answers as `Landed` does.
+Marked = Callable[[], Awaitable[str | None]]
 
 
 class Effects:
@@ -175,10 +177,20 @@ class Effects:
         """Remember another value in its place; a later run finds this one."""
         await self._ledger.remember(name, value)
 
-    async def once(self, name: str, do: Callable[[], Awaitable[Reply]], landed: Landed, marker: Any) -> None:
+    async def once(
+        self,
+        name: str,
+        do: Callable[[], Awaitable[Reply]],
+        landed: Landed,
+        marker: Any,
+        *,
+        marked: Marked | None = None,
+    ) -> None:
         """Do it, unless it has been done.
 
         `marker` is what was known of the cloud just before (its clock); `landed` gets that of the first intent.
+        `marked` is asked before the first intent is written: a ledger that was lost, or restored from
+        a backup, does not know what the cloud shows to be done.
         Raises what `do` raises when the cloud refuses, `Transient` when patience ends, and `OutcomeUnknown`.
         """
         effect = self._ledger.effect(name)
@@ -191,6 +203,9 @@ class Effects:
                 return
             self._check_expiry()
         else:
+            if marked is not None and (request_id := await self.patiently(marked)) is not None:
+                await self.adopt(name, marker, request_id)
+                return
             self._check_expiry()
             await self._intend(name, marker)
         fenced = fence.set(lambda: self._right_to_send(name, marker))
@@ -198,6 +213,11 @@ class Effects:
             await self._do(name, do, landed, marker, unsure=unsure)
         finally:
             fence.reset(fenced)
+
+    async def adopt(self, name: str, marker: Any = None, request_id: str = "") -> None:
+        """Record as done what the cloud shows to be done by its mark, though no intent is known."""
+        await self._intend(name, marker)
+        await self._ledger.record(name, {"found": True}, request_id or None)
 
     async def _intend(self, name: str, marker: Any) -> None:
         # Before it is written, which may take long.

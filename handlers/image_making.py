@@ -40,6 +40,11 @@ async def make_image(task: CreateImage, context: Context) -> Result:
 
 
 async def _create(task: CreateImage, effect: str, context: Context) -> Result:
+    if not context.effects.begun(effect):
+        # Before the server is judged: what a lost journal does not know may be there, and the server gone since.
+        found = await context.patiently(lambda: _find(context))
+        if found is not None:
+            await context.effects.adopt(effect)
     await _begin(task, effect, context)
     return Result.of(Code.CREATED, {"image_id": await context.effects.remember("image", lambda: _made(context))})
 

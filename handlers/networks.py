@@ -1,4 +1,8 @@
-"""Neutron: the calls that are made. What is read is left as Neutron writes it."""
+"""Neutron: the calls that are made. What is read is left as Neutron writes it.
+
+Networks, subnets and ports every Neutron has. All else comes with extensions, any of which a cloud may be without:
+then there is nothing of it. A filter that an extension adds may be ignored, so what it asks for is looked for again.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -32,7 +36,8 @@ async def find_ports(project: Project, port_ids: Iterable[str]) -> list[Thing]:
 async def list_ports_described(project: Project, description: str) -> list[Thing]:
     """The project's ports with this description."""
     filters = {"description": description, "project_id": project.id}
-    return await project.get_all(Service.NETWORK, "/ports", "ports", filters)
+    found = await project.get_all(Service.NETWORK, "/ports", "ports", filters)
+    return [one for one in found if one.get("description") == description]
 
 
 async def create_port(
@@ -60,19 +65,24 @@ async def release_floating_ip(project: Project, floating_ip_id: str) -> Reply:
 
 async def is_released(project: Project, floating_ip_id: str) -> bool:
     """Whether a floating IP is on no port, or is gone."""
-    found = await project.get_all(Service.NETWORK, "/floatingips", "floatingips", {"id": floating_ip_id})
+    found = await _list_floating_ips(project, {"id": floating_ip_id})
     return all(one["port_id"] is None for one in found)
 
 
 async def list_networks(project: Project) -> list[Thing]:
     """The networks in which the project may put servers: its own and those that are shared; none that are external."""
-    found = await project.get_all(Service.NETWORK, "/networks", "networks", {"router:external": False})
-    return [one for one in found if one["project_id"] == project.id or one.get("shared")]
+    found = await project.get_all(Service.NETWORK, "/networks", "networks", {})
+    return [
+        one
+        for one in found
+        if not one.get("router:external") and (one["project_id"] == project.id or one.get("shared"))
+    ]
 
 
 async def list_security_groups(project: Project) -> list[Thing]:
     """The project's security groups."""
-    return await project.get_all(Service.NETWORK, "/security-groups", "security_groups", {"project_id": project.id})
+    filters = {"project_id": project.id}
+    return await project.get_all_if_offered(Service.NETWORK, "/security-groups", "security_groups", filters)
 
 
 async def ports_left(project: Project) -> int | None:
@@ -88,7 +98,11 @@ async def ports_left(project: Project) -> int | None:
 
 async def list_floating_ips(project: Project) -> list[Thing]:
     """The project's floating IPs."""
-    return await project.get_all(Service.NETWORK, "/floatingips", "floatingips", {"project_id": project.id})
+    return await _list_floating_ips(project, {"project_id": project.id})
+
+
+async def _list_floating_ips(project: Project, filters: Mapping[str, Any]) -> list[Thing]:
+    return await project.get_all_if_offered(Service.NETWORK, "/floatingips", "floatingips", filters)
 
 
 async def list_subnets(project: Project) -> list[Thing]:
@@ -103,13 +117,16 @@ async def list_subnets_now(project: Project) -> list[Thing]:
 
 async def list_routers(project: Project) -> list[Thing]:
     """The project's routers; seconds old."""
+    filters = {"project_id": project.id}
     return await project.recent.get(
-        "routers", lambda: project.get_all(Service.NETWORK, "/routers", "routers", {"project_id": project.id})
+        "routers",
+        lambda: project.get_all_if_offered(Service.NETWORK, "/routers", "routers", filters),
     )
 
 
 async def list_policies(project: Project) -> list[Thing]:
     """The QoS policies that the project may use, with their rules; seconds old."""
     return await project.recent.get(
-        "policies", lambda: project.get_all(Service.NETWORK, "/qos/policies", "policies", {})
+        "policies",
+        lambda: project.get_all_if_offered(Service.NETWORK, "/qos/policies", "policies", {}),
     )

@@ -108,7 +108,9 @@ async def list_volumes(project: Project, **filters: str) -> list[Volume]:
 
 async def list_marked(project: Project, metadata: Mapping[str, str]) -> list[Volume]:
     """All of the project's volumes with these items of metadata."""
-    return await list_volumes(project, metadata=json.dumps(dict(metadata)))
+    found = await list_volumes(project, metadata=json.dumps(dict(metadata)))
+    # A cloud may ignore the filter (its resource_filters.json tells which it takes).
+    return [one for one in found if metadata.items() <= one.metadata.items()]
 
 
 async def has_snapshots(project: Project, volume_id: str) -> bool:

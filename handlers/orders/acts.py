@@ -9,7 +9,7 @@ from handlers.cloud import Reply
 from handlers.compute import ERROR, METADATA_STATES, InstanceAction, Server
 from handlers.context import Context
 from handlers.deadlines import Deadline
-from handlers.effects import Landed
+from handlers.effects import Landed, Marked
 from handlers.errors import CloudRefusal, Conflict, NotFound
 from handlers.orders.course import Course
 from handlers.orders.undertaking import failed
@@ -24,11 +24,17 @@ _LOG_LATE, _LOG_EVERY = 5.0, 0.2
 
 
 async def once(
-    context: Context, effect: str, do: Callable[[], Awaitable[Reply]], landed: Landed, marker: str | None
+    context: Context,
+    effect: str,
+    do: Callable[[], Awaitable[Reply]],
+    landed: Landed,
+    marker: str | None,
+    *,
+    marked: Marked | None = None,
 ) -> None:
     """Do it at most once; what the cloud refuses is the step's failure."""
     try:
-        await context.effects.once(effect, do, landed, marker)
+        await context.effects.once(effect, do, landed, marker, marked=marked)
     except CloudRefusal as error:
         raise error.as_failure() from error
 
@@ -108,11 +114,17 @@ async def write_fee_data(server_id: str, metadata: Mapping[str, str], context: C
 
 
 async def change_metadata(
-    server_id: str, effect: str, do: Callable[[], Awaitable[Reply]], landed: Landed, context: Context
+    server_id: str,
+    effect: str,
+    do: Callable[[], Awaitable[Reply]],
+    landed: Landed,
+    context: Context,
+    *,
+    marked: Marked | None = None,
 ) -> None:
     """Change a server's metadata, which Nova allows while nothing is under way: `Transient` where something was."""
     try:
-        await context.effects.once(effect, do, landed, marker=None)
+        await context.effects.once(effect, do, landed, None, marked=marked)
     except Conflict as error:
         server = await server_now(server_id, context)
         if server.busy or (server.status in METADATA_STATES and not server.locked):

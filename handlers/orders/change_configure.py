@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from handlers import compute, volumes
+from handlers.compute import Server
 from handlers.context import Context
 from handlers.errors import NotFound
 from handlers.orders import steps
@@ -13,6 +14,7 @@ from handlers.orders.acts import server_now, write_fee_data
 from handlers.orders.course import Course
 from handlers.orders.deeds import Deed
 from handlers.orders.newest import SUPERSEDED, refuse_superseded
+from handlers.orders.order_marks import has_order, with_order
 from handlers.orders.pictures import as_it_is, take_picture
 from handlers.orders.plan import Change, fee_items, has_flavor, plan_changes
 from handlers.orders.undertaking import Outcomes, all_of, all_undone, carry_out
@@ -50,16 +52,16 @@ class Changing:
         self._changes = [Change.from_json(record) for record in plan]
 
     async def do(self) -> None:
-        context, course = self.context, self.course
+        context, course, looks = self.context, self.course, not self._has_looked
         await self._check_newest()
         resizing = [change for change in self._changes if change.resizes]
         growths = [growth for change in self._changes for growth in change.growths]
         if resizing:
             await course.tell(OrderStatus.RESIZING)
-            await all_of(steps.resize(change, context, course) for change in resizing)
+            await all_of(steps.resize(change, context, course, looks=looks) for change in resizing)
         if growths:
             await course.tell(OrderStatus.EXTENDING)
-            await all_of(steps.extend(growth, context) for growth in growths)
+            await all_of(steps.extend(growth, context, looks=looks) for growth in growths)
         if resizing:
             await course.tell(OrderStatus.CONFIRMING)
             await all_of(steps.confirm(change, context, course) for change in resizing)
@@ -75,7 +77,7 @@ class Changing:
                 for growth in one.growths
             ),
             *(Deed("confirm", one.server_id, *_flavors(one), can_be_undone=False) for one in resizing),
-            *(Deed("feeData", one.server_id, _of(one, fees), fees) for one in self._changes),
+            *(Deed("feeData", one.server_id, _of(one, fees), fees) for one in self._changes if not one.found),
         ]
 
     async def _check_newest(self) -> None:
@@ -83,10 +85,17 @@ class Changing:
         if self._has_looked or self.context.effects.any_done:
             return
         for change in self._changes:
-            refuse_superseded(self.order, await server_now(change.server_id, self.context), self.context)
+            server = await server_now(change.server_id, self.context)
+            if not has_order(server, self.context):
+                refuse_superseded(self.order, server, self.context)
 
     async def _note_payment(self, change: Change) -> None:
-        await write_fee_data(change.server_id, self._fee_data(), self.context)
+        """Write the fee data, and in the same call the order's mark: all of it is done."""
+        if change.found:
+            return
+        server = await server_now(change.server_id, self.context)
+        items = self._fee_data() | with_order(server, self.context)
+        await write_fee_data(change.server_id, items, self.context)
 
     def _fee_data(self) -> dict[str, str]:
         return fee_items(self.order, self.context)
@@ -133,19 +142,23 @@ class Changing:
         context, server = self.context, await find_server(self.context, change.server_id)
         volumes = [growth.volume_id for growth in change.growths]
         outcome = ProductOutcome(
-            product.ordered, change.server_id, None, changed=not change.is_nothing, before=change.before,
+            product.ordered,
+            change.server_id,
+            None,
+            changed=change.found or not change.is_nothing,
+            before=change.before if change.is_before_known else None,
             request_ids=context.effects.request_ids([change.server_id, *volumes]),
-        )  # fmt: skip
+        )
         if server is None:
             return outcome
-        resized = not has_flavor(server, change.flavor_before) or (change.resizes and server.status != change.status)
+        resized = change.found or _is_resized(server, change)
         grown = [await _has_grown(growth.volume_id, growth.before, context) for growth in change.growths]
         after = await take_picture(server, context)
         return replace(outcome, status=server.status, changed=resized or any(grown), after=after)
 
     def _touched(self, change: Change) -> bool:
         names = [f"resize:{change.server_id}", *(f"extend:{growth.volume_id}" for growth in change.growths)]
-        return any(self.context.effects.begun(name) for name in names)
+        return change.found or any(self.context.effects.begun(name) for name in names)
 
     async def untouched(self) -> Outcomes:
         return [await asyncio.gather(*(as_it_is(product, self.context) for product in self.order.products))]
@@ -159,6 +172,13 @@ def _flavors(change: Change) -> tuple[str, str]:
         return names[0], names[1]
     before, after = (one if isinstance(one, str) else _FLAVOR.format(*one) for one in flavors)
     return before, after
+
+
+def _is_resized(server: Server, change: Change) -> bool:
+    if change.found_resize is not None:
+        return has_flavor(server, change.flavor_after)
+    is_moved = change.resizes and server.status != change.status
+    return is_moved or not has_flavor(server, change.flavor_before)
 
 
 def _of(change: Change, items: Mapping[str, str]) -> dict[str, str | None]:

@@ -8,11 +8,12 @@ from handlers.servers import CHARGE_TYPE
 from messages.orders import TIME_FORM, read_time
 
 ORDER_ID = "order_id"
+START_FEE_TIME = "start_fee_time"
 NEXT_FEE_TIME = "next_fee_time"
 #: statusTime of the changeConfigure order that was carried out last: an older one must not undo it.
 STATUS_TIME = "status_time"
 #: What is told of a server's fee data before and after an order.
-FEE_ITEMS = (CHARGE_TYPE, "start_fee_time", NEXT_FEE_TIME, "purchase_time", ORDER_ID)
+FEE_ITEMS = (CHARGE_TYPE, START_FEE_TIME, NEXT_FEE_TIME, "purchase_time", ORDER_ID)
 
 
 def fee_time(server: Server, item: str, zone: tzinfo) -> datetime | None:

@@ -7,40 +7,28 @@ its disk gone and comes to nothing.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from handlers import compute, networks, volumes
 from handlers.cloud import Reply
-from handlers.compute import GONE, Server
+from handlers.compute import Server
 from handlers.context import Context
 from handlers.errors import CloudRefusal, Conflict, Forbidden, NotFound, QuotaExceeded
-from handlers.marks import MARK, PART
-from handlers.networks import Thing
+from handlers.marks import PART
 from handlers.orders.acts import follow_server, follow_volume, once, write_fee_data
 from handlers.orders.course import Course
-from handlers.orders.fee_data import written
-from handlers.orders.new_plan import FEE_TIMES, Creation, Disk, NewServer, marks_of, metadata_of
+from handlers.orders.fee_data import NEXT_FEE_TIME, START_FEE_TIME, local_time, written
+from handlers.orders.made import Made
+from handlers.orders.new_plan import Creation, Disk, NewServer, marks_of, metadata_of
 from handlers.orders.removing import reclaim_server, remove_port, remove_server, remove_volume
 from handlers.orders.undertaking import all_of, all_undone, failed
-from handlers.recent import Recent
-from handlers.volumes import Volume
-from messages.orders import NewServers, disk_name
+from messages.orders import NewServers, disk_name, read_time
 
 #: Things of one order that are made at once.
 AT_ONCE = 8
-#: Seconds for which a look at what was made serves all who look: less than lies between two looks at the same.
-_LOOK_LASTS = 0.4
 _NO_HOST = "No valid host"
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """What there is in the cloud of what was made for the order."""
-
-    servers: tuple[Server, ...]
-    volumes: tuple[Volume, ...]
-    ports: tuple[Thing, ...]
+#: A volume that was found may be with its server already.
+_USABLE = frozenset({"available", "reserved", "attaching", "in-use"})
 
 
 def create_effect(number: int | str) -> str:
@@ -56,24 +44,55 @@ def id_of(effect: str) -> str:
 class Maker:
     """The steps of one order."""
 
-    def __init__(self, order: NewServers, creation: Creation, context: Context, course: Course) -> None:
+    def __init__(  # noqa: PLR0917 - all that it works with
+        self,
+        order: NewServers,
+        creation: Creation,
+        context: Context,
+        course: Course,
+        made: Made,
+        is_first: bool,
+    ) -> None:
+        """`is_first`: nothing that bears the order's mark was there a moment ago."""
         self._order = order
         self._creation = creation
         self._context = context
         self._course = course
-        self._looks = Recent(_LOOK_LASTS)
+        self._made = made
+        self._is_first = is_first
         self._calls = asyncio.Semaphore(AT_ONCE)
 
     # Made.
 
     async def make_all(self) -> None:
         """All servers, ACTIVE and paid for. Raises where one cannot be made."""
-        self._check_secrets()
+        if self._creation.refusal is not None:
+            raise failed(*self._creation.refusal)
         servers = self._creation.servers
-        await all_of(self._make_volume(one, index) for one in servers for index in range(len(one.disks)))
-        await all_of(self._make_server(one) for one in servers)
+        if self._creation.is_made:
+            servers = await self._adopt_all()
+        else:
+            self._check_secrets()
+            disks = [(one, index) for one in servers for index in range(len(one.disks))]
+            await all_of(self._make_volume(*disk) for disk in disks)
+            await all_of(self._make_server(one) for one in servers)
         fees = await self._context.effects.remember("fees", self._fees)
         await all_of(self._note_fees(one, fees) for one in servers)
+
+    async def _adopt_all(self) -> tuple[NewServer, ...]:
+        """Take the servers that there are for those that the order has made; those without fee dates."""
+        effects, unpaid = self._context.effects, []
+        found = {one.metadata.get(PART): one for one in await self._context.patiently(self._made.servers)}
+        for server in self._creation.servers:
+            effect, there = create_effect(server.number), found.get(str(server.number))
+            if there is None:  # unsubscribed since
+                continue
+            if not effects.done(effect):
+                await effects.adopt(effect)
+            await self._note_id(there)
+            if NEXT_FEE_TIME not in there.metadata:
+                unpaid.append(server)
+        return tuple(unpaid)
 
     def server_id(self, server: NewServer) -> str | None:
         """The id of a server that was made; None where none was, as far as is known."""
@@ -104,7 +123,7 @@ class Maker:
         volume = await follow_volume(
             volume_id, effect, self._context, lambda one: one.status not in ("creating", "downloading")
         )
-        if volume.status != "available":
+        if volume.status not in _USABLE:
             raise failed("volume_failed", f"volume {volume_id} is {volume.status}")
 
     async def _create_volume(self, server: NewServer, index: int, disk: Disk) -> Reply:
@@ -127,7 +146,7 @@ class Maker:
             "port",
             lambda: networks.create_port(
                 self._context.project, network_id=self._creation.network_id, subnet_id=subnet_id, name=server.name,
-                description=self._port_mark, security_groups=self._creation.security_groups,
+                description=self._made.port_mark, security_groups=self._creation.security_groups,
             ),
             lambda: self._find_port(server),
         )  # fmt: skip
@@ -184,9 +203,13 @@ class Maker:
         return type(error)(error.status, "(not repeated, for it may hold a secret)", error.request_id)
 
     async def _fees(self) -> dict[str, str]:
-        """The term begins when all servers are there."""
-        now = self._context.policy.billing_now()
-        return dict(zip(FEE_TIMES, (written(now), written(self._order.term.after(now))), strict=True))
+        """The term begins when all servers are there; a server that has its dates already says when that was."""
+        zone, begin = self._context.policy.billing_zone, self._context.policy.billing_now()
+        if self._creation.is_made:
+            servers = await self._context.patiently(self._made.servers)
+            begun = [local_time(read_time(one.metadata.get(START_FEE_TIME)), zone) for one in servers]
+            begin = min([begin, *(one for one in begun if one is not None)])
+        return {START_FEE_TIME: written(begin), NEXT_FEE_TIME: written(self._order.term.after(begin))}
 
     async def _note_fees(self, server: NewServer, fees: Mapping[str, str]) -> None:
         async with self._calls:
@@ -195,7 +218,7 @@ class Maker:
     async def _make(
         self, effect: str, kind: str, create: Callable[[], Awaitable[Reply]], find: Callable[[], Awaitable[str | None]]
     ) -> str:
-        """Make something once; its id. It is found by its mark where the answer was lost."""
+        """Make something once; its id. It is found by its mark where the answer, or the journal, was lost."""
         known: str | None = self._context.effects.recalled(id_of(effect))
         if known is not None:
             return known
@@ -211,7 +234,12 @@ class Maker:
             found = await find()
             return "" if found is not None else None
 
-        await once(self._context, effect, do, landed, None)
+        async def marked() -> str | None:
+            return await landed(None)
+
+        # Of ports the planning does not know: one that was left behind has no volume that tells of it.
+        looks = kind == "port" or not self._is_first
+        await once(self._context, effect, do, landed, None, marked=marked if looks else None)
 
         async def its_id() -> str:
             found = made[0] if made else await self._context.patiently(find)
@@ -228,51 +256,16 @@ class Maker:
 
     # Found again.
 
-    @property
-    def _port_mark(self) -> str:
-        return f"{MARK}={self._context.mark}"
-
     async def _find_volume(self, server: NewServer, index: int) -> str | None:
         wanted = _part(server, index)
-        return next((one.id for one in await self._marked_volumes() if one.metadata.get(PART) == wanted), None)
+        return next((one.id for one in await self._made.volumes() if one.metadata.get(PART) == wanted), None)
 
     async def _find_port(self, server: NewServer) -> str | None:
-        return next((one["id"] for one in await self._marked_ports() if one["name"] == server.name), None)
+        return next((one["id"] for one in await self._made.ports() if one["name"] == server.name), None)
 
     async def _find_server(self, server: NewServer) -> str | None:
         wanted = str(server.number)
-        return next((one.id for one in await self._marked_servers() if one.metadata.get(PART) == wanted), None)
-
-    async def _marked_servers(self) -> list[Server]:
-        # Nova lets only an admin ask by metadata, and a name may have been changed since: all are looked at.
-        found = await self._looks.get("servers", lambda: compute.list_servers(self._context.project))
-        mark = self._context.mark
-        return [one for one in found if one.metadata.get(MARK) == mark and one.status not in GONE]
-
-    async def _marked_volumes(self) -> list[Volume]:
-        mark = {MARK: self._context.mark}
-        return await self._looks.get("volumes", lambda: volumes.list_marked(self._context.project, mark))
-
-    async def _marked_ports(self) -> list[Thing]:
-        if self._creation.subnet_id is None:
-            return []
-        return await self._looks.get(
-            "ports", lambda: networks.list_ports_described(self._context.project, self._port_mark)
-        )
-
-    def _look_afresh(self) -> None:
-        """What was seen a moment ago may be gone."""
-        self._looks = Recent(_LOOK_LASTS)
-
-    async def left(self) -> Left:
-        """What there is of it now."""
-        self._look_afresh()
-        servers, disks, ports = await asyncio.gather(
-            self._context.patiently(self._marked_servers),
-            self._context.patiently(self._marked_volumes),
-            self._context.patiently(self._marked_ports),
-        )
-        return Left(tuple(servers), tuple(disks), tuple(ports))
+        return next((one.id for one in await self._made.servers() if one.metadata.get(PART) == wanted), None)
 
     # Taken away.
 
@@ -289,17 +282,17 @@ class Maker:
 
     async def _remove_what_there_is(self) -> None:
         context = self._context
-        self._look_afresh()
-        servers = await context.patiently(self._marked_servers)
+        self._made.look_afresh()
+        servers = await context.patiently(self._made.servers)
         for one in servers:
             await self._note_id(one)
         held: set[str] = set()
         await all_undone([self._remove_server(one, held) for one in servers], context)
-        self._look_afresh()
+        self._made.look_afresh()
         # What a server that stays holds fast cannot go, and need not be waited for.
-        held |= {one for server in await context.patiently(self._marked_servers) for one in server.volume_ids}
-        disks = [one for one in await context.patiently(self._marked_volumes) if one.id not in held]
-        ports = await context.patiently(self._marked_ports)
+        held |= {one for server in await context.patiently(self._made.servers) for one in server.volume_ids}
+        disks = [one for one in await context.patiently(self._made.volumes) if one.id not in held]
+        ports = await context.patiently(self._made.ports)
         await all_undone(
             [
                 *(remove_volume(one.id, "failure", context) for one in disks),

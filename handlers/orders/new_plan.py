@@ -13,7 +13,7 @@ from handlers.images import Image, get_image
 from handlers.marks import MARK, PART
 from handlers.networks import Thing
 from handlers.orders.deeds import Deed
-from handlers.orders.fee_data import NEXT_FEE_TIME, local_time, written
+from handlers.orders.fee_data import NEXT_FEE_TIME, START_FEE_TIME, local_time, written
 from handlers.orders.limits import Demand, DiskDemand, check_quotas
 from handlers.orders.ordered import check_size, ordered_flavor
 from messages.errors import wrong
@@ -22,7 +22,7 @@ from messages.orders import Item, ItemKind, NewProduct, NewServers, of_kind
 
 _BYTES_IN_GIB = 1024**3
 #: The items of metadata that say for how long a server is paid for.
-FEE_TIMES = ("start_fee_time", NEXT_FEE_TIME)
+FEE_TIMES = (START_FEE_TIME, NEXT_FEE_TIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,10 @@ class Creation:
     security_groups: tuple[str, ...]
     purchase_time: str
     user_name: str | None
+    #: An earlier run, of which the journal knows nothing, has made it all.
+    is_made: bool = False
+    #: Reason and detail: an earlier run has made a part, and the rest cannot be made any more.
+    refusal: tuple[str, str | None] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The record for the journal."""
@@ -69,7 +73,9 @@ class Creation:
             NewServer(**{**server, "disks": tuple(Disk(**disk) for disk in server["disks"])})
             for server in record["servers"]
         )
-        return cls(**{**record, "servers": servers, "security_groups": tuple(record["security_groups"])})
+        groups, refusal = tuple(record["security_groups"]), record.get("refusal")
+        known = {"servers": servers, "security_groups": groups, "refusal": refusal and tuple(refusal)}
+        return cls(**record | known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +87,8 @@ class _Model:
     disks: tuple[Disk, ...]
 
 
-async def plan_creation(order: NewServers, context: Context) -> Creation:
-    """What is to be made, or `Refused`."""
+async def plan_creation(order: NewServers, context: Context, *, is_begun: bool = False) -> Creation:
+    """What is to be made, or `Refused`; `is_begun`: a part of it is there, and has taken its part of the quota."""
     with context.checks.of("secrets"):
         if order.secrets.withheld is not None:
             raise wrong(order.secrets.withheld, "it was masked on the way", reason="secret_withheld")
@@ -92,8 +98,9 @@ async def plan_creation(order: NewServers, context: Context) -> Creation:
     )
     servers = tuple(_servers(order, models))
     creation = Creation(servers, network_id, subnet_id, groups, _paid_at(order, context), order.user_name)
-    items = [*metadata_of(servers[0], order, creation, context), *FEE_TIMES]
-    await check_quotas(_demand(order, models, items), context)
+    if not is_begun:
+        items = [*metadata_of(servers[0], order, creation, context), *FEE_TIMES]
+        await check_quotas(_demand(order, models, items), context)
     return creation
 
 
@@ -111,6 +118,17 @@ def metadata_of(server: NewServer, order: NewServers, creation: Creation, contex
 def marks_of(part: str, order: NewServers, context: Context) -> dict[str, str]:
     """The items of metadata by which a part of what the order makes is found again."""
     return {"order_id": order.name, MARK: context.mark, PART: part}
+
+
+def outline_creation(order: NewServers, context: Context, **known: Any) -> Creation:
+    """The servers of the order by number and name alone; `known` is what else is known of their making.
+
+    It is enough to tell what became of them, and to take them away.
+    """
+    models = [_Model(Flavor("", "", 0, 0, 0), None, ())] * len(order.products)
+    servers = tuple(_servers(order, models))
+    subnet_id = order.customization.subnet_id
+    return Creation(servers, "", subnet_id, (), _paid_at(order, context), order.user_name, **known)
 
 
 def creation_deeds(server: NewServer, creation: Creation) -> list[Deed]:

@@ -4,13 +4,16 @@ from typing import Any
 
 from handlers.context import Context
 from handlers.effects import Ledger
+from handlers.errors import CloudRefusal
 from handlers.marks import PART
 from handlers.orders.course import Course
 from handlers.orders.deeds import Deed
-from handlers.orders.making import Left, Maker, create_effect
-from handlers.orders.new_plan import Creation, NewServer, creation_deeds, plan_creation
+from handlers.orders.made import Left, Made
+from handlers.orders.making import Maker, create_effect
+from handlers.orders.new_plan import Creation, NewServer, creation_deeds, outline_creation, plan_creation
 from handlers.orders.pictures import picture_of
-from handlers.orders.undertaking import Outcomes, carry_out
+from handlers.orders.undertaking import Outcomes, carry_out, failed, final_failure
+from messages.errors import Refused
 from messages.order_results import ProductOutcome
 from messages.orders import NewServers
 from messages.results import Result
@@ -42,15 +45,38 @@ class Creating:
         self.order = order
         self.context = context
         self.course = Course(order, context)
+        self._made = Made(context, has_ports=order.customization.subnet_id is not None)
+        self._is_first = False
         self._creation: Creation
         self._maker: Maker
 
     async def plan(self) -> Any:
-        return (await plan_creation(self.order, self.context)).to_json()
+        earlier = await self._made.earlier()
+        self._is_first = earlier is None
+        if earlier is None:
+            return (await plan_creation(self.order, self.context)).to_json()
+        return (await self._plan_rest(earlier)).to_json()
+
+    async def _plan_rest(self, earlier: Left) -> Creation:
+        """What is still to be made where the cloud shows that an earlier run has made a part, or all.
+
+        Where the rest cannot be made, what there is must be taken away: so that is no refusal, but a plan that fails.
+        """
+        order, context = self.order, self.context
+        if earlier.is_complete(order):
+            return outline_creation(order, context, is_made=True)
+        if earlier.is_old():
+            # Disks that were kept when their servers went, as likely as not: the customer's own.
+            raise failed("outcome_unknown", "a part of what the order makes has been there for days")
+        try:
+            return await plan_creation(order, context, is_begun=True)
+        except (Refused, CloudRefusal) as error:
+            refusal = final_failure(error, context)
+            return outline_creation(order, context, refusal=(refusal.reason or "refused", refusal.detail))
 
     def recall(self, plan: Any) -> None:
         self._creation = Creation.from_json(plan)
-        self._maker = Maker(self.order, self._creation, self.context, self.course)
+        self._maker = Maker(self.order, self._creation, self.context, self.course, self._made, self._is_first)
 
     async def do(self) -> None:
         await self.course.tell(OrderStatus.CREATING)
@@ -58,15 +84,19 @@ class Creating:
 
     def deeds(self) -> list[Deed]:
         creation = self._creation
+        if creation.is_made:
+            return []
         return [deed for server in creation.servers for deed in creation_deeds(server, creation)]
 
     async def undo(self) -> None:
+        if self._creation.is_made:
+            return  # the customer's own by now
         await self.course.tell(OrderStatus.REVERTING)
         await self._maker.remove_all()
 
     async def outcomes(self) -> Outcomes:
         """Whether anything was made, or left, is looked up, not reckoned."""
-        left = await self._maker.left()
+        left = await self._made.left()
         outcomes = [self._outcome(server, left) for server in self._creation.servers]
         if self.order.count == 1:
             self.course.name_instance(outcomes[0].instance_id)

@@ -9,6 +9,7 @@ from handlers.context import Context
 from handlers.disks import system_and_data
 from handlers.errors import NotFound
 from handlers.orders.fee_data import FEE_ITEMS
+from handlers.orders.order_marks import has_order
 from handlers.servers import find_server
 from handlers.volumes import Volume, get_volume
 from messages.order_results import ProductOutcome
@@ -55,8 +56,19 @@ async def volumes_there(volume_ids: Iterable[str], context: Context) -> list[Vol
 
 
 async def as_it_is(product: InstanceProduct, context: Context) -> ProductOutcome:
-    """What is told of a server that nothing was done to."""
+    """What is told of a server to which this run does nothing.
+
+    An earlier run may have changed it of which the journal knows nothing: the order's mark tells.
+    """
     server = await find_server(context, product.instance_id)
-    picture = await take_picture(server, context) if server is not None else None
-    status = server.status if server is not None else None
-    return ProductOutcome(product.ordered, product.instance_id, status, changed=False, before=picture, after=picture)
+    if server is None:
+        return ProductOutcome(product.ordered, product.instance_id, None, changed=False)
+    picture, changed = await take_picture(server, context), has_order(server, context)
+    return ProductOutcome(
+        product.ordered,
+        product.instance_id,
+        server.status,
+        changed=changed,
+        before=None if changed else picture,
+        after=picture,
+    )

@@ -5,7 +5,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from handlers.compute import AT_REST, Flavor, FlavorContent, Server, list_flavors
+from handlers.compute import (
+    AT_REST,
+    VERIFY_RESIZE,
+    Flavor,
+    FlavorContent,
+    Server,
+    list_actions,
+    list_flavors,
+)
 from handlers.context import Context
 from handlers.disks import image_of, system_and_data
 from handlers.images import list_images_of_snapshots
@@ -13,13 +21,18 @@ from handlers.orders.fee_data import ORDER_ID, STATUS_TIME, written
 from handlers.orders.instances import idle_server
 from handlers.orders.limits import Demand, DiskDemand, check_quotas, items_with, volumes_at_rest
 from handlers.orders.newest import refuse_superseded, time_of
+from handlers.orders.order_marks import has_order, with_order
 from handlers.orders.ordered import check_size, ordered_flavor
 from handlers.orders.pictures import Picture, picture_of, volumes_of
 from handlers.orders.undertaking import settled
 from handlers.servers import CHARGE_TYPE, judge_state
 from handlers.volumes import Volume
-from messages.errors import wrong
+from messages.codes import Code
+from messages.errors import Refused, wrong
 from messages.orders import ChangeConfigure, ChangedProduct, Item, ItemKind, of_kind
+
+#: What ends in VERIFY_RESIZE, as Nova's action log has it.
+_MOVES = frozenset({"resize", "migrate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +61,10 @@ class Change:
     flavor_after: FlavorContent | str
     before: Picture
     growths: tuple[Growth, ...]
+    #: The server bears the order's mark: an earlier run, of which the journal knows nothing, has done it all.
+    found: bool = False
+    #: OpenStack's request id of the resize to this flavor that an earlier run has begun; it waits to be confirmed.
+    found_resize: str | None = None
 
     @property
     def resizes(self) -> bool:
@@ -58,6 +75,11 @@ class Change:
     def is_nothing(self) -> bool:
         """Whether the server is already as it was ordered."""
         return not self.resizes and not self.growths
+
+    @property
+    def is_before_known(self) -> bool:
+        """Whether the server was still as it was before the order when this was planned."""
+        return not self.found and self.found_resize is None
 
     def to_json(self) -> dict[str, Any]:
         """The record for the journal."""
@@ -87,7 +109,8 @@ async def plan_changes(order: ChangeConfigure, context: Context) -> list[Change]
         _draft(product, server, attached, flavors, context)
         for product, server, attached in zip(order.products, servers, volumes, strict=True)
     )
-    await check_quotas(_demand(drafts, fee_items(order, context)), context)
+    due = [draft for draft in drafts if not draft.change.found]
+    await check_quotas(_demand(due, fee_items(order, context), context), context)
     return [draft.change for draft in drafts]
 
 
@@ -109,7 +132,7 @@ class _Draft:
     flavor: Flavor
 
 
-def _demand(drafts: Iterable[_Draft], items: Iterable[str]) -> Demand:
+def _demand(drafts: Iterable[_Draft], items: Iterable[str], context: Context) -> Demand:
     """What all the servers together take; what one gives back is not there yet when another is resized."""
     drafts, items = list(drafts), list(items)
     return Demand(
@@ -120,16 +143,18 @@ def _demand(drafts: Iterable[_Draft], items: Iterable[str]) -> Demand:
             for draft in drafts
             for growth in draft.change.growths
         ),
-        metadata=tuple(items_with(draft.server, items) for draft in drafts),
+        metadata=tuple(items_with(draft.server, [*items, *with_order(draft.server, context)]) for draft in drafts),
     )
 
 
 async def _server_at_rest(server_id: str, order: ChangeConfigure, context: Context) -> Server:
     server = await idle_server(server_id, context)
+    if has_order(server, context):
+        return server  # whatever it is by now: nothing is done with it
     with context.checks.of("newest", server_id):
         refuse_superseded(order, server, context)
     with context.checks.of("state", server_id):
-        if refused := judge_state(server, AT_REST):
+        if refused := judge_state(server, AT_REST | {VERIFY_RESIZE}):
             raise refused
     return server
 
@@ -138,16 +163,22 @@ async def _draft(
     product: ChangedProduct, server: Server, volumes: list[Volume], flavors: list[Flavor], context: Context
 ) -> _Draft:
     current = Flavor("", server.flavor_name, server.vcpus, server.ram, server.disk)
+    if has_order(server, context):
+        return _Draft(_as_found(server, volumes), server, current)
     system, data = system_and_data(server, volumes)
     with context.checks.of("flavor", server.id):
         ordered = ordered_flavor(product.items, flavors)
         flavor = ordered or current
         check_size(product.items, flavor)
+    found_resize = None
+    if server.status == VERIFY_RESIZE:
+        with context.checks.of("state", server.id):
+            found_resize = await _resize_found(server, ordered, context)
     with context.checks.of("image", server.id):
         await _check_image(product, server, system, context)
     with context.checks.of("disks", server.id):
         growths = _growths(product, system, data, flavor)
-    resizes = ordered is not None and ordered.content != server.flavor
+    resizes = ordered is not None and (ordered.content != server.flavor or found_resize is not None)
     with context.checks.of("volumeState", server.id):
         # A resize moves the attachments of all volumes; Cinder refuses that while one is in such a state.
         grown = {growth.volume_id for growth in growths}
@@ -163,8 +194,35 @@ async def _draft(
         flavor_after=flavor.content,
         before=picture_of(server, volumes),
         growths=tuple(growths),
+        found_resize=found_resize,
     )
     return _Draft(change, server, flavor)
+
+
+def _as_found(server: Server, volumes: list[Volume]) -> Change:
+    return Change(
+        server_id=server.id,
+        status=server.status,
+        updated=server.updated,
+        flavor_before=server.flavor,
+        flavor_id=None,
+        flavor_after=server.flavor,
+        before=picture_of(server, volumes),
+        growths=(),
+        found=True,
+    )
+
+
+async def _resize_found(server: Server, ordered: Flavor | None, context: Context) -> str:
+    """OpenStack's request id of the resize that an earlier run has begun; `Refused` where it is somebody else's."""
+    if ordered is not None and ordered.content == server.flavor:
+        project = context.project
+        actions = await context.patiently(lambda: list_actions(project, server.id))
+        newest = next((one for one in actions if one.action in _MOVES), None)
+        user_id = await context.patiently(project.user_id)
+        if newest is not None and (newest.action, newest.user_id) == ("resize", user_id):
+            return newest.request_id
+    raise Refused(Code.SERVER_STATE)
 
 
 async def _at_rest(volumes: list[Volume], used: list[Volume], context: Context) -> list[Volume]:

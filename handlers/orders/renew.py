@@ -16,6 +16,7 @@ from handlers.orders.deeds import Deed
 from handlers.orders.fee_data import NEXT_FEE_TIME, fee_time, local_time, written
 from handlers.orders.instances import idle_server
 from handlers.orders.limits import Demand, check_quotas, items_with
+from handlers.orders.order_marks import has_order, with_order, without_order
 from handlers.orders.pictures import Picture, as_it_is, take_picture
 from handlers.orders.soft_down_mark import STOPPED, is_marked, mark, unmark
 from handlers.orders.switching import switch
@@ -29,12 +30,6 @@ from messages.orders import InstanceProduct, Renew, read_time
 from messages.results import Result
 from messages.status import OrderStatus
 
-#: The item that names the renewals that have moved the date, newest last: only so can one tell whether it has, when
-#: another one came in between.
-_RENEWALS = "renewals"
-#: Characters by which a renewal is named, and how many names fit into an item's 255.
-_NAME, _NAMES = 12, 19
-
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
@@ -45,6 +40,9 @@ class Renewal:
     starts: bool
     unmarks: bool
     before: Picture
+    #: The server bore the order's mark when it was planned: an earlier run has moved the date, of which the journal
+    #: knows nothing. From where, nobody knows any more.
+    found: bool = False
 
     @property
     def was_until(self) -> str | None:
@@ -72,12 +70,17 @@ class Renewing:
         self.course = Course(order, context)
         self._now = context.policy.billing_now()
         self._renewals: dict[str, Renewal] = {}
+        #: The servers as this run has planned with them.
+        self._planned: dict[str, Server] = {}
 
     async def plan(self) -> Any:
-        servers = await settled(idle_server(one, self.context) for one in self.order.instance_ids)
-        await settled(_judged(server, self.context) for server in servers)
-        items = [items_with(server, (NEXT_FEE_TIME, _RENEWALS)) for server in servers]
-        await check_quotas(Demand(metadata=tuple(items)), self.context)
+        context = self.context
+        servers = await settled(idle_server(one, context) for one in self.order.instance_ids)
+        self._planned = {server.id: server for server in servers}
+        due = [one for one in servers if not has_order(one, context)]
+        await settled(_judged(one, context) for one in due)
+        items = [items_with(one, (NEXT_FEE_TIME, *with_order(one, context))) for one in due]
+        await check_quotas(Demand(metadata=tuple(items)), context)
         pictures = await asyncio.gather(*(take_picture(server, self.context) for server in servers))
         now = written(self._now)
         return _kept(now, [self._renewal(*pair) for pair in zip(servers, pictures, strict=True)])
@@ -99,7 +102,7 @@ class Renewing:
     def deeds(self) -> list[Deed]:
         renewals = list(self._renewals.values())
         return [
-            *(Deed("renew", one.server_id, one.was_until, one.until) for one in renewals),
+            *(Deed("renew", one.server_id, one.was_until, one.until) for one in renewals if not one.found),
             *(Deed("start", one.server_id, "SHUTOFF", "ACTIVE") for one in renewals if one.starts),
             *(Deed("unmark", one.server_id, STOPPED, None) for one in renewals if one.unmarks),
         ]
@@ -111,21 +114,33 @@ class Renewing:
     async def outcomes(self) -> Outcomes:
         ended = await asyncio.gather(*map(self._outcome, self.order.products))
         for outcome in ended:
-            if self.context.effects.begun(effect_name(Power.START, str(outcome.instance_id))):
-                await self.course.end_server(str(outcome.instance_id), outcome.status)
+            server_id = str(outcome.instance_id)
+            # An earlier run may have told of the start of a server that was found renewed.
+            is_told = self._renewals[server_id].found
+            if is_told or self.context.effects.begun(effect_name(Power.START, server_id)):
+                await self.course.end_server(server_id, outcome.status)
         return [ended]
 
     async def untouched(self) -> Outcomes:
         return [await asyncio.gather(*(as_it_is(product, self.context) for product in self.order.products))]
 
     def _renewal(self, server: Server, picture: Picture) -> Renewal:
+        found = has_order(server, self.context)
+        # Who has not paid since the order was carried out was rightly stopped again.
+        resumes = is_marked(server) and (not found or self._is_paid(server))
         return Renewal(
             server_id=server.id,
-            until=self._until(server),
-            starts=is_marked(server) and server.status == "SHUTOFF",
-            unmarks=is_marked(server) and server.status != ERROR,
+            until=server.metadata.get(NEXT_FEE_TIME, "") if found else self._until(server),
+            starts=resumes and server.status == "SHUTOFF",
+            unmarks=resumes and server.status != ERROR,
             before=picture,
+            found=found,
         )
+
+    def _is_paid(self, server: Server) -> bool:
+        zone = self.context.policy.billing_zone
+        until = local_time(read_time(server.metadata.get(NEXT_FEE_TIME)), zone)
+        return until is not None and until > self._now
 
     def _until(self, server: Server) -> str:
         with self.context.checks.of("feeData", server.id):
@@ -143,12 +158,26 @@ class Renewing:
 
         async def landed(_: object) -> str | None:
             server = await compute.get_server(self.context.project, server_id)
-            return "" if self._name in _renewals_of(server) else None
+            return "" if has_order(server, self.context) else None
 
-        if renewal.in_error:
+        async def marked() -> str | None:
+            # What the planning has just read need not be asked for again.
+            planned = self._planned.pop(server_id, None)
+            if planned is None:
+                return await landed(None)
+            return "" if has_order(planned, self.context) else None
+
+        if renewal.in_error and not renewal.found:
             await declare(server_id, f"reset:{server_id}", self.context, well=True)
-        await change_metadata(server_id, _effect(server_id), lambda: self._write(server_id), landed, self.context)
-        if renewal.in_error:
+        await change_metadata(
+            server_id,
+            _effect(server_id),
+            lambda: self._write(server_id),
+            landed,
+            self.context,
+            marked=marked,
+        )
+        if renewal.in_error and not renewal.found:
             await declare(server_id, f"error:{server_id}", self.context, well=False)
 
     async def _write(self, server_id: str) -> Reply:
@@ -159,13 +188,8 @@ class Renewing:
             before = {**known.before, "feeData": {**known.before["feeData"], NEXT_FEE_TIME: date}}
             self._renewals[server_id] = replace(known, until=self._until(server), before=before)
             await self.context.effects.revise("plan", _kept(written(self._now), list(self._renewals.values())))
-        names = [*_renewals_of(server), self._name][-_NAMES:]
-        items = {NEXT_FEE_TIME: self._renewals[server_id].until, _RENEWALS: ",".join(names)}
+        items = {NEXT_FEE_TIME: self._renewals[server_id].until} | with_order(server, self.context)
         return await compute.set_metadata(self.context.project, server_id, items)
-
-    @property
-    def _name(self) -> str:
-        return self.context.mark[:_NAME]
 
     # The way back.
 
@@ -175,16 +199,16 @@ class Renewing:
             await switch(server_id, Power.STOP, context, self.course, effect=f"undo-start:{server_id}")
         if context.effects.begun(f"unmark:{server_id}"):
             await mark(server_id, context, effect="undo-unmark")
-        if context.effects.begun(_effect(server_id)):
+        if context.effects.begun(_effect(server_id)) and not renewal.found:
             await self._restore(renewal)
         if renewal.in_error and context.effects.begun(f"reset:{server_id}"):
             await declare(server_id, f"undo-reset:{server_id}", context, well=False)
 
     async def _restore(self, renewal: Renewal) -> None:
-        """Bring the date back where it was."""
+        """Bring the date back where it was, and then take the order's mark away."""
         server_id, project = renewal.server_id, self.context.project
         server = await compute.get_server(project, server_id)
-        if self._name not in _renewals_of(server):
+        if not has_order(server, self.context):
             return
 
         async def landed(_: object) -> str | None:
@@ -199,19 +223,39 @@ class Renewing:
         if server.status == ERROR:
             await declare(server_id, f"undo-error:{server_id}", self.context, well=True)
         await change_metadata(server_id, f"undo-renew:{server_id}", write, landed, self.context)
+        await self._unname(server)
+
+    async def _unname(self, server: Server) -> None:
+        """Take the mark away: the order was not carried out, and whoever finds the mark would say that it was."""
+
+        async def landed(_: object) -> str | None:
+            found = await compute.get_server(self.context.project, server.id)
+            return None if has_order(found, self.context) else ""
+
+        async def write() -> Reply:
+            item, others = without_order(server, self.context)
+            if not others:
+                return await compute.remove_metadata(self.context.project, server.id, item)
+            return await compute.set_metadata(self.context.project, server.id, {item: others})
+
+        await change_metadata(server.id, f"undo-name:{server.id}", write, landed, self.context)
 
     async def _outcome(self, product: InstanceProduct) -> ProductOutcome:
         """Whether anything was left changed is looked up, not reckoned."""
         renewal = self._renewals[product.instance_id]
         server = await find_server(self.context, product.instance_id)
         outcome = ProductOutcome(
-            product.ordered, product.instance_id, None, changed=True, before=renewal.before,
+            product.ordered,
+            product.instance_id,
+            None,
+            changed=True,
+            before=None if renewal.found else renewal.before,
             request_ids=self.context.effects.request_ids([product.instance_id]),
-        )  # fmt: skip
+        )
         if server is None:
             return outcome
         moved = server.metadata.get(NEXT_FEE_TIME) != renewal.was_until
-        changed = moved or server.status != renewal.before["status"]
+        changed = renewal.found or moved or server.status != renewal.before["status"]
         return replace(outcome, status=server.status, changed=changed, after=await take_picture(server, self.context))
 
 
@@ -231,10 +275,6 @@ def _later(one: datetime | None, other: datetime) -> datetime:
 
 def _effect(server_id: str) -> str:
     return f"renew:{server_id}"
-
-
-def _renewals_of(server: Server) -> list[str]:
-    return [one for one in server.metadata.get(_RENEWALS, "").split(",") if one]
 
 
 def _kept(now: str, renewals: Sequence[Renewal]) -> dict[str, Any]:

@@ -16,12 +16,16 @@ def is_marked(server: Server) -> bool:
     return server.metadata.get(ITEM) == STOPPED
 
 
-async def mark(server_id: str, context: Context, effect: str = "mark") -> None:
-    """Leave the mark."""
+async def mark(server_id: str, context: Context, effect: str = "mark", **named: str) -> None:
+    """Leave the mark; `named` is the item that names the order which has stopped the server."""
+    items = {ITEM: STOPPED} | named
     await _change(
-        server_id, f"{effect}:{server_id}", context, marked=True,
-        do=lambda: compute.set_metadata(context.project, server_id, {ITEM: STOPPED}),
-    )  # fmt: skip
+        server_id,
+        f"{effect}:{server_id}",
+        context,
+        marked=True,
+        do=lambda: compute.set_metadata(context.project, server_id, items),
+    )
 
 
 async def unmark(server_id: str, context: Context) -> None:

@@ -4,7 +4,7 @@ A step that fails for good raises `Refused` with FAILED and a reason.
 """
 
 from handlers import compute, volumes
-from handlers.compute import AT_REST, ERROR, Server
+from handlers.compute import AT_REST, ERROR, VERIFY_RESIZE, Server
 from handlers.context import Context
 from handlers.orders.acts import declare, follow_server, follow_volume, logged, logged_action, once, server_now
 from handlers.orders.course import Course
@@ -14,20 +14,31 @@ from messages.errors import Refused
 
 #: Events of Nova's action log in which a host is looked for.
 _SCHEDULING = frozenset({"cold_migrate", "conductor_migrate_server"})
-_VERIFY = "VERIFY_RESIZE"
 
 
-async def resize(change: Change, context: Context, course: Course) -> None:
-    """Bring the server to its new flavor, to be confirmed or reverted."""
+async def resize(change: Change, context: Context, course: Course, *, looks: bool) -> None:
+    """Bring the server to its new flavor, to be confirmed or reverted.
+
+    `looks`: the planning was another run's, and it is to be found out afresh whether it was done.
+    """
     if change.flavor_id is None:
         return
     effect = f"resize:{change.server_id}"
-    flavor_id = change.flavor_id
+    flavor_id, landed = change.flavor_id, logged(context, change.server_id, "resize")
+
+    async def marked() -> str | None:
+        if change.found_resize is not None or not looks:
+            return change.found_resize
+        return await landed(change.updated)
+
     await once(
-        context, effect,
+        context,
+        effect,
         do=lambda: compute.resize(context.project, change.server_id, flavor_id),
-        landed=logged(context, change.server_id, "resize"), marker=change.updated,
-    )  # fmt: skip
+        landed=landed,
+        marker=change.updated,
+        marked=marked,
+    )
     if context.effects.begun(f"confirm:{change.server_id}") or context.effects.begun(f"revert:{change.server_id}"):
         return
     server = await follow_server(change.server_id, effect, context, course, lambda server: not server.busy)
@@ -36,7 +47,7 @@ async def resize(change: Change, context: Context, course: Course) -> None:
 
 async def _verify(server: Server, change: Change, effect: str, context: Context) -> None:
     """A status proves nothing: a resize that found no host is ACTIVE, too. Flavor and action log do."""
-    right = has_flavor(server, change.flavor_after) and server.status in (_VERIFY, *AT_REST)
+    right = has_flavor(server, change.flavor_after) and server.status in (VERIFY_RESIZE, *AT_REST)
     action = await logged_action(server.id, context.effects.request_id(effect), context, until_ended=not right)
     if action is not None and action.failed:
         raise failed("no_host" if action.detail in _SCHEDULING else "resize_failed", f"event {action.detail} failed")
@@ -44,8 +55,8 @@ async def _verify(server: Server, change: Change, effect: str, context: Context)
         raise failed("resize_failed", f"the server is {server.status} with flavor {server.flavor_name}")
 
 
-async def extend(growth: Growth, context: Context) -> None:
-    """Grow one volume."""
+async def extend(growth: Growth, context: Context, *, looks: bool) -> None:
+    """Grow one volume; `looks` as in `resize`."""
     effect = f"extend:{growth.volume_id}"
 
     async def landed(_: object) -> str | None:
@@ -53,10 +64,17 @@ async def extend(growth: Growth, context: Context) -> None:
         grown_or_trying = volume.size >= growth.after or volume.status in ("extending", "error_extending")
         return "" if grown_or_trying else None
 
+    async def marked() -> str | None:
+        return await landed(None)
+
     await once(
-        context, effect,
-        do=lambda: volumes.extend(context.project, growth.volume_id, growth.after), landed=landed, marker=None,
-    )  # fmt: skip
+        context,
+        effect,
+        do=lambda: volumes.extend(context.project, growth.volume_id, growth.after),
+        landed=landed,
+        marker=None,
+        marked=marked if looks else None,
+    )
     volume = await follow_volume(growth.volume_id, effect, context, lambda volume: volume.status != "extending")
     if volume.size < growth.after:
         raise failed("extend_failed", f"volume {growth.volume_id} is {volume.status}")
@@ -83,7 +101,7 @@ async def confirm(change: Change, context: Context, course: Course) -> None:
             raise
     # Nova confirms without setting a task: only the status tells when it has.
     done = await follow_server(
-        change.server_id, effect, context, course, lambda server: not server.busy and server.status != _VERIFY
+        change.server_id, effect, context, course, lambda server: not server.busy and server.status != VERIFY_RESIZE
     )
     if done.status not in AT_REST or not has_flavor(done, change.flavor_after):
         raise failed("confirm_failed", f"the server is {done.status} with flavor {done.flavor_name}")
@@ -93,14 +111,14 @@ async def revert(change: Change, context: Context, course: Course) -> None:
     """Go back to the old flavor, where the resize has come as far as to be confirmed."""
     effect = f"revert:{change.server_id}"
     server = await server_now(change.server_id, context)
-    if server.status == _VERIFY or context.effects.begun(effect):
+    if server.status == VERIFY_RESIZE or context.effects.begun(effect):
         await once(
             context, effect,
             do=lambda: compute.revert_resize(context.project, change.server_id),
             landed=logged(context, change.server_id, "revertResize"), marker=server.updated,
         )  # fmt: skip
         await follow_server(
-            change.server_id, effect, context, course, lambda server: not server.busy and server.status != _VERIFY
+            change.server_id, effect, context, course, lambda server: not server.busy and server.status != VERIFY_RESIZE
         )
 
 

@@ -3,10 +3,12 @@
 A later run of the message finds the project that was found first: a server that is half deleted has no owner any more.
 """
 
+from contextlib import suppress
 from typing import Any
 
-from handlers.compute import ERROR, Server
+from handlers.compute import ERROR, Server, set_metadata
 from handlers.context import Context, Errand
+from handlers.orders.acts import change_metadata, server_now
 from handlers.orders.course import Course
 from handlers.orders.deeds import Deed
 from handlers.orders.instances import find_remaining, idle_server
@@ -19,6 +21,7 @@ from handlers.orders.leaving import (
     request_ids,
 )
 from handlers.orders.limits import Demand, check_quotas, items_with
+from handlers.orders.order_marks import has_order, with_order
 from handlers.orders.pictures import take_picture
 from handlers.orders.soft_down_mark import ITEM, STOPPED, is_marked, mark, unmark
 from handlers.orders.switching import switch
@@ -54,6 +57,7 @@ class Takedown:
         self._effects = errand.effects
         self._course = course
         self._context: Context | None = None
+        self._found = False
 
     @property
     def project_id(self) -> str | None:
@@ -65,7 +69,7 @@ class Takedown:
     def touched(self) -> bool:
         """Whether anything may have been done to the server."""
         names = [*(effect_name(power, self.server_id) for power in _STATES), f"delete:{self.server_id}"]
-        return any(self._effects.begun(name) for name in names)
+        return self._found or any(self._effects.begun(name) for name in names)
 
     async def carry_out(self) -> None:
         """Do it; what is so already, and what is gone, is done."""
@@ -75,6 +79,9 @@ class Takedown:
         if self._operate is Operate.DELETE:
             await self._delete(context)
         elif (server := await self._find(context)) is not None:
+            self._found = self._is_found(server, context)
+            if self._found:
+                return
             await self._remember_before(server, context)
             await (self._stop if self._operate is Operate.STOP else self._resume)(server, context)
 
@@ -86,7 +93,7 @@ class Takedown:
         if self._operate is Operate.DELETE:
             return departure_deeds(await plan_departure(self.server_id, context))
         server = await self._find(context)
-        if server is None:
+        if server is None or self._is_found(server, context):
             return []
         if self._operate is Operate.STOP:
             if self._is_so(server, Power.STOP):
@@ -157,22 +164,47 @@ class Takedown:
 
     # What is done.
 
+    def _is_found(self, server: Server, context: Context) -> bool:
+        """Whether it was carried out, though the journal knows nothing of it: the server bears the order's mark.
+
+        What was done with the server since, by whoever has paid for it, must stay.
+        """
+        return not self.touched and has_order(server, context)
+
     async def _stop(self, server: Server, context: Context) -> None:
         if not self._effects.begun(effect_name(Power.STOP, server.id)) and not self._is_so(server, Power.STOP):
             await self._check_room(server, context)
         await self._switch(server, Power.STOP, context)
         # One that its owner had switched off is not started for him by whoever pays.
         if self._effects.begun(effect_name(Power.STOP, server.id)):
-            await mark(server.id, context)
+            await mark(server.id, context, **with_order(server, context))
 
     async def _check_room(self, server: Server, context: Context) -> None:
         """`Refused` where the mark could not be left: a renewal would not start the server again."""
-        await check_quotas(Demand(metadata=(items_with(server, (ITEM,)),)), context, server.id)
+        added = (ITEM, *with_order(server, context))
+        await check_quotas(Demand(metadata=(items_with(server, added),)), context, server.id)
 
     async def _resume(self, server: Server, context: Context) -> None:
         await self._switch(server, Power.START, context)
         if is_marked(server):
             await unmark(server.id, context)
+        if self.touched:
+            with suppress(Refused):  # it runs; the mark is for the case that the journal is lost
+                await self._note(server, context)
+
+    async def _note(self, server: Server, context: Context) -> None:
+        items = with_order(server, context)
+
+        async def landed(_: object) -> str | None:
+            return "" if has_order(await server_now(server.id, context), context) else None
+
+        await change_metadata(
+            server.id,
+            f"note:{server.id}",
+            lambda: set_metadata(context.project, server.id, items),
+            landed,
+            context,
+        )
 
     async def _switch(self, server: Server, power: Power, context: Context) -> None:
         if not self._effects.begun(effect_name(power, server.id)) and self._is_so(server, power):

@@ -59,7 +59,7 @@ def report(
             continue
         _check_result(one, heard, found)
         _check_finals(one, heard, found)
-        _check_effects(one, tenant, executed, found)
+        check_effects(one, tenant, executed, found)
     return found
 
 
@@ -139,7 +139,7 @@ def _anonymous(told: Mapping[Resource, str], wanted: Mapping[Resource, str]) -> 
     )
 
 
-def _check_effects(one: Asked, tenant: Tenant, executed: list[str] | None, found: Report) -> None:
+def check_effects(one: Asked, tenant: Tenant, executed: list[str] | None, found: Report) -> None:
     """I2: what the cloud executed, not what it was sent."""
     for pattern in one.calls if executed is not None else ():
         times = sum(re.search(pattern, call) is not None for call in executed or ())

@@ -53,6 +53,7 @@ def test_the_documents_order_is_carried_out_once_and_answered_as_often_as_it_com
 
     server = tenant.server(server_id)
     assert (server["status"], server["flavor"]["original_name"]) == ("ACTIVE", "S1.medium.2")
+    assert server["metadata"].pop("orders")
     assert server["metadata"] == {
         "charge_type": "hourlySettlement", "order_id": order_id, "status_time": "2019-05-08 16:53:27",
     }  # fmt: skip

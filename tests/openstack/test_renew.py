@@ -34,7 +34,7 @@ def test_the_date_moves_on_from_where_it_was_and_nothing_else_changes(requester:
     assert statuses == ["accepted", "validating", "succeeded"]
 
     server = tenant.server(server_id)
-    assert server["metadata"].pop("renewals")
+    assert server["metadata"].pop("orders")
     assert server["metadata"] == before["metadata"] | {"next_fee_time": "2099-02-28 08:30:00"}
     assert (server["status"], tenant.actions(server_id)) == ("ACTIVE", ["create"])
     product = product_of(result)

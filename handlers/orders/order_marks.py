@@ -1,0 +1,43 @@
+"""The mark that an order leaves on a server: its name, in a metadata item, written last or with what it changes.
+
+By it an order is known to have been carried out where the journal does not say so: one that was lost,
+or restored from a backup that is older than the order.
+"""
+
+from handlers.compute import Server
+from handlers.context import Errand
+
+#: The item: names of the orders that were carried out on the server, newest last, separated by commas.
+ORDERS = "orders"
+#: The item of earlier versions, for renewals alone. A server that has it goes on with it: it may have no room for more.
+_RENEWALS = "renewals"
+#: Characters by which an order is named, and how many names fit into an item's 255.
+_NAME, _NAMES = 12, 19
+
+
+def has_order(server: Server, context: Errand) -> bool:
+    """Whether the server bears the order's name."""
+    return _name(context) in _names(server)
+
+
+def with_order(server: Server, context: Errand) -> dict[str, str]:
+    """The metadata item that names the order, too, besides those that the server names now."""
+    others = [one for one in _names(server) if one != _name(context)]
+    return {_item(server): ",".join([*others, _name(context)][-_NAMES:])}
+
+
+def without_order(server: Server, context: Errand) -> tuple[str, str]:
+    """The item that names the order, and its text without that name: empty where there is no other."""
+    return _item(server), ",".join(one for one in _names(server) if one != _name(context))
+
+
+def _name(context: Errand) -> str:
+    return context.mark[:_NAME]
+
+
+def _names(server: Server) -> list[str]:
+    return [one for one in server.metadata.get(_item(server), "").split(",") if one]
+
+
+def _item(server: Server) -> str:
+    return _RENEWALS if _RENEWALS in server.metadata else ORDERS
