@@ -1,5 +1,7 @@
 """The URL of a server's VNC console."""
 
+from dataclasses import replace
+
 from handlers.compute import open_console
 from handlers.context import Context
 from handlers.errors import CloudRefusal, Conflict, NotFound
@@ -31,4 +33,5 @@ async def open_server_console(task: OpenConsole, context: Context) -> Result:
         if error.status == _BAD_REQUEST:
             raise Refused(Code.FAILED, reason="console_type", detail=error.detail) from error
         raise error.as_failure() from error
-    return Result.of(Code.OK, {"console": {"type": task.console_type, "url": url}})
+    result = Result.of(Code.OK, {"console": {"type": task.console_type, "url": url}})
+    return replace(result, confidential=True)

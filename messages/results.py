@@ -15,6 +15,8 @@ class Result:
     message: str
     data: Any
     http: int
+    #: Meant for the requester alone: it goes to the reply queue or nowhere, and is not kept.
+    confidential: bool = False
 
     @property
     def succeeded(self) -> bool:

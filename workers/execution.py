@@ -121,7 +121,7 @@ class Execution:
         await self._journal.finish(begun.claim, result.stored(), session.finals)
         await session.publish_end(result)
         if park is not None:
-            await self._refusals.park(request.envelope, park)
+            await self._refusals.park(request.envelope, park, proven=True)
         # Not awaited: should it be lost, the next delivery finds the result and publishes it again.
         self._journal.settle(session.key)
         self._report(session, result, started)

@@ -117,9 +117,14 @@ def deadline(envelope: Envelope) -> float | None:
 
 
 def reply_queue(envelope: Envelope) -> str | None:
-    """Where a result may go; None where nothing is named, or what no result may be put into. An empty name is none."""
+    """Return the queue that a result goes to; None where none is named, or one that no result may be put into.
+
+    An empty name is none.
+    """
     name = envelope.reply_to
-    return None if not name or envelope.names.is_own_queue(name) or "reply_to" in envelope.unreadable else name
+    if not name or "reply_to" in envelope.unreadable:
+        return None
+    return name if envelope.names.may_reply_to(name) else None
 
 
 def fingerprint(envelope: Envelope) -> str:
@@ -143,7 +148,10 @@ def _check_properties(envelope: Envelope) -> None:
     if envelope.unreadable:
         raise wrong(envelope.unreadable[0], "it cannot be read")
     if envelope.reply_to and reply_queue(envelope) is None:
-        raise wrong("reply_to", "reply_to names one of the worker's own queues")
+        own = envelope.names.is_own_queue(envelope.reply_to)
+        raise wrong(
+            "reply_to", "it names one of the worker's own queues" if own else "it does not match ECS_REPLY_QUEUES"
+        )
     deadline(envelope)
     headers.check(envelope.headers)
 
@@ -157,6 +165,8 @@ def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
     name = optional_word(envelope.message_id, "message_id")
     if name is None and (journaled or isinstance(command.task, OpenConsole)):
         raise wrong("message_id", "a command that is more than a read needs a message_id")
+    if isinstance(command.task, OpenConsole) and reply_queue(envelope) is None:
+        raise wrong("reply_to", "the URL of a console is told to a reply queue alone")
     shown = mask(message)
     return Request(
         envelope=envelope, kind=Kind.COMMAND, operation=command.operation.value, name=name if journaled else None,

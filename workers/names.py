@@ -24,6 +24,8 @@ class Names:
     """The names in one namespace. Exchange and queue of the same kind share their name."""
 
     namespace: str = DEFAULT_NAMESPACE
+    #: Names that `reply_to` may have (`ECS_REPLY_QUEUES`), matched wholly; None: any but the worker's own.
+    reply_queues: re.Pattern[str] | None = None
     commands_exchange: str = field(init=False)
     orders_exchange: str = field(init=False)
     results_exchange: str = field(init=False)
@@ -53,6 +55,12 @@ class Names:
     def retry_queue(self, delay: int) -> str:
         """The queue in which a message waits `delay` seconds."""
         return f"{self.retry_exchange}.{delay}"
+
+    def may_reply_to(self, queue: str) -> bool:
+        """Tell whether results may be put into a queue: the worker may write where its publisher may not."""
+        if self.is_own_queue(queue):
+            return False
+        return self.reply_queues is None or self.reply_queues.fullmatch(queue) is not None
 
     def is_own_queue(self, queue: str) -> bool:
         """True for every queue that the worker declares in this namespace, retry queues of any delay included."""

@@ -43,6 +43,8 @@ ERROR_CODE_HEADER = "x-ecs-error-code"
 ERROR_HEADER = "x-ecs-error"
 ORIGIN_HEADER = "x-ecs-origin-queue"
 FAILED_AT_HEADER = "x-ecs-failed-at"
+#: `PROVEN` where it was proven who sent a parked message; anything else where it was not, or nobody had looked yet.
+IDENTITY_HEADER, PROVEN, _UNPROVEN = "x-ecs-identity", "proven", "not proven"
 #: Seconds for which a requester's reply queue may refuse its results (it is full) before they go to `ecs.results`.
 REPLY_PATIENCE = 10.0
 #: Seconds before a message that no queue took is published again, where a taker must exist.
@@ -78,10 +80,14 @@ class Outbox:
         if reply_to is not None:
             mandatory = not reply_to.startswith(_DIRECT_REPLY)
             reply = Publication("", reply_to, mandatory=mandatory, patience=REPLY_PATIENCE, **shared)
-            published.append(self._until_answered(self._publisher.publish(reply), reply, elsewhere=not is_order))
+            published.append(
+                self._until_answered(
+                    self._publisher.publish(reply), reply, elsewhere=not (is_order or result.confidential)
+                )
+            )
         if is_order:
             published.append(self._must_arrive(Publication(results, operation, mandatory=True, **shared)))
-        elif reply_to is None:
+        elif reply_to is None and not result.confidential:
             published.append(self._publisher.publish(Publication(results, operation, **shared)))
         return published
 
@@ -121,11 +127,12 @@ class Outbox:
 
     async def park(
         self, envelope: Envelope, refused: Refused, attempts: int, origin: str | None = None,
-        route: tuple[str, str] | None = None,
+        route: tuple[str, str] | None = None, *, proven: bool = False,
     ) -> None:  # fmt: skip
         """Put a message that cannot be handled where an operator finds it, without its secrets.
 
-        `origin` and `route` (exchange and routing key) are how it came, where the envelope does not say it.
+        `origin` and `route` (exchange and routing key) are how it came, where the envelope does not say it. `proven`:
+        it was proven who sent it, so that an operator who puts it in again need not answer for that.
         """
         headers = {
             **kept(envelope.headers),
@@ -136,6 +143,7 @@ class Outbox:
             FIRST_SEEN_HEADER: int(first_seen(envelope, time.time())),
             ATTEMPTS_HEADER: attempts,
             FAILED_AT_HEADER: wire_time(),
+            IDENTITY_HEADER: PROVEN if proven else _UNPROVEN,
         }
         body = masked_body(envelope.body)
         await self._must_arrive(again(envelope, self._names.dead_exchange, origin or envelope.queue, body, headers))

@@ -90,7 +90,7 @@ class Refusals:
         key = f"refused:{intake.fingerprint(request.envelope)}"
         await self._tell(request.envelope, request.operation, key, result, order)
         if park:
-            await self.park(request.envelope, refused)
+            await self.park(request.envelope, refused, proven=tenant is not None)
         request_log(request, tenant).info("request.refused", code=result.code, why=refused.detail)
         self._metrics.answered(request.operation, result.code, 0.0)
 
@@ -118,9 +118,9 @@ class Refusals:
         for one in published:
             await one
 
-    async def park(self, envelope: Envelope, refused: Refused) -> None:
-        """Put the message where an operator finds it."""
-        await self._outbox.park(envelope, refused, intake.attempts(envelope))
+    async def park(self, envelope: Envelope, refused: Refused, *, proven: bool = False) -> None:
+        """Put the message where an operator finds it; `proven`: it was proven who sent it."""
+        await self._outbox.park(envelope, refused, intake.attempts(envelope), proven=proven)
         self._metrics.event("parked")
 
 

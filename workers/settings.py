@@ -1,5 +1,6 @@
 """The configuration (contract 8): environment variables, and `.env` in the working directory."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -37,12 +38,13 @@ class TopologySettings(BaseSettings):
     )  # fmt: skip
 
     namespace: str = DEFAULT_NAMESPACE
+    reply_queues: re.Pattern[str] | None = None
     retry_delays: Annotated[tuple[int, ...], NoDecode] = DEFAULT_RETRY_DELAYS
 
     @property
     def names(self) -> Names:
         """The names of exchanges and queues."""
-        return Names(self.namespace)
+        return Names(self.namespace, self.reply_queues)
 
     @field_validator("namespace")
     @classmethod

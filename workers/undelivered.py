@@ -61,7 +61,8 @@ async def _move_to_dead(delivery: Delivery, outbox: Outbox, refusals: Refusals, 
     if death is not None:
         refused = Refused(Code.FAILED, reason=death.reason, detail=f"the broker gave up on it in {death.queue}")
     try:
-        if death is None or not await give_up(death.as_it_came(envelope), refused):
+        begun = death is not None and await give_up(death.as_it_came(envelope), refused)
+        if not begun:
             message, is_order = _read(envelope), death is not None and death.was_order
             operation = intake.operation_of(envelope, message, is_order)
             await refusals.undelivered(envelope, operation, refused, message if is_order else None)
@@ -71,7 +72,7 @@ async def _move_to_dead(delivery: Delivery, outbox: Outbox, refusals: Refusals, 
         return
     origin = death.queue if death is not None else envelope.names.undelivered_queue
     route = death.route if death is not None else None
-    await outbox.park(envelope, refused, intake.attempts(envelope), origin, route)
+    await outbox.park(envelope, refused, intake.attempts(envelope), origin, route, proven=begun)
     log.warning(
         "message.undelivered", message_id=envelope.message_id, routing_key=envelope.routing_key, origin=origin,
         reason=refused.reason, why=refused.detail,

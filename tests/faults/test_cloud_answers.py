@@ -75,6 +75,17 @@ async def test_a_refusal_is_known_for_what_it_is(
     assert str(error.request_id).startswith("req-")
 
 
+@pytest.mark.parametrize("segment", ["..", ".", "../os-services", "a/../b", "a?b", "a#b", "a b", "\n", "", "a\\b"])
+async def test_no_path_leaves_the_resource_that_it_was_made_for(
+    project: Project, simulated: SimulatedOpenStack, segment: str
+) -> None:
+    """The HTTP library takes dots away together with the segment before them."""
+    before = len(simulated.calls())
+    with pytest.raises(NotFound):
+        await project.post(Service.COMPUTE, f"/servers/{segment}/action", {"os-stop": None})
+    assert len(simulated.calls()) == before
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize(("status", "wait"), [(429, "7"), (413, "7"), (503, "7"), (429, "date")])
 async def test_the_time_that_the_cloud_asks_for_is_known(

@@ -490,8 +490,19 @@ def test_a_parked_order_is_authorised_by_the_operator_who_replays_it(own: Guarde
         message_id = requester.order(json.dumps(order))
         order_refused(requester.order_result_of(message_id))
         eventually(lambda: requester.depth("ecs.dead") == 1)
-        done = workshop.command("dead", "replay", "--yes", "--operator", "night-shift", "-o", "json")
+        refused_replay = workshop.command("dead", "replay", "--yes", "--operator", "night-shift")
+        assert refused_replay.returncode == 7, refused_replay.stdout + refused_replay.stderr
+        assert "--vouch" in refused_replay.stderr
+        assert requester.depth("ecs.dead") == 1, "it stays where it was"
+        rehearsed = json.loads(workshop.command("dead", "replay", "--dry-run", "-o", "json").stdout)
+        assert [(one["would"], one["detail"].partition(";")[0]) for one in rehearsed] == [
+            ("run", "not proven who sent it")
+        ]
+        done = workshop.command("dead", "replay", "--yes", "--vouch", "--operator", "night-shift", "-o", "json")
         assert done.returncode == 0, done.stdout + done.stderr
+        (batch,) = json.loads(workshop.command("dead", "replays", "-o", "json").stdout)
+        (member,) = json.loads(workshop.command("dead", "replays", batch["batch"], "-o", "json").stdout)
+        assert (member["operator"], member["vouched"]) == ("night-shift", True)
         replayed = requester.wait(lambda one: one.correlation_id == message_id and one.body.get("code") == 200, 60)
         assert replayed.body["data"]["orderId"] == order["orderId"]
         # A copy of it without the operator is a forgery still.
@@ -499,6 +510,35 @@ def test_a_parked_order_is_authorised_by_the_operator_who_replays_it(own: Guarde
     assert workshop.tenant().actions(server_id).count("resize") == 1
     assert "night-shift" in workshop.logs()
     assert "night-shift" in workshop.journal_dump()
+
+
+def test_what_was_parked_before_anybody_looked_who_sent_it_needs_somebody_who_vouches(own: Guarded) -> None:
+    """Its form was wrong: a forger would choose that way rather than to be refused for his identity.
+
+    What the worker had proven before it gave the request up needs nobody.
+    """
+    workshop = own.workshop
+    workshop.worker()
+    server_id = workshop.tenant().make_server(disk=None)
+    right = own.order(server_id)
+    conflicting = right | {"consoleOrderFlowId": "another"}
+    with Requester(workshop.broker_url) as requester:
+        unread = requester.order(
+            json.dumps(right | {"orderId": "1", "productList": []}), headers={"x-ecs-identity": "proven"}
+        )
+        assert requester.order_result_of(unread).body["code"] == PARAMETER
+        assert requester.order_result_of(requester.order(json.dumps(right))).body["code"] == 200
+        known = requester.order(json.dumps(conflicting))
+        assert requester.order_result_of(known).body["data"]["reason"] == "conflicting_duplicate"
+        eventually(lambda: requester.depth("ecs.dead") == 2)
+        rehearsed = json.loads(workshop.command("dead", "replay", "--dry-run", "-o", "json").stdout)
+        assert [(one["id"], one["detail"].startswith("not proven")) for one in rehearsed] == [
+            (unread, True),
+            (known, False),
+        ]
+        done = workshop.command("dead", "replay", "--yes", "-o", "json")
+        assert (done.returncode, json.loads(done.stdout)[0]["done"]) == (6, 1), done.stdout + done.stderr
+        assert "not proven" in done.stderr
 
 
 # What the operator is told.

@@ -173,6 +173,16 @@ def test_a_plan_is_answered_and_is_no_order_result(requester: Requester, tenant:
     assert "renewals" not in tenant.server(server_id)["metadata"]
 
 
+@pytest.mark.parametrize(
+    "instance", ["../os-services", "..", "../../v3/projects", f"{UNKNOWN}/../../flavors", "%2e%2e", f"{UNKNOWN}?x=y"]
+)
+def test_an_instance_that_is_no_uuid_becomes_no_part_of_a_url(requester: Requester, instance: str) -> None:
+    """Without a tenant anywhere the admin would be asked for it, to find out whose it is."""
+    order = paid("renew", instance, tenant=None)
+    answer = requester.result_of(requester.command("order.plan", tenant=None, order=order)).body
+    assert (answer["code"], answer["message"]) == ("101.001002", "参数tenant_id不符合规范")
+
+
 def test_what_is_in_the_way_and_passes_puts_an_order_off(requester: Requester, tenant: Tenant, cloud: Any) -> None:
     server_id = tenant.make_server(disk=None)
     cloud.fault("virt.power_off", match=server_id, delay=25, times=1)

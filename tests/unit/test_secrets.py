@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from messages.secrets import could_hold_secret, is_secret_name, mask, mask_text, shown_url
-from sandbox.documents import new_token
+from sandbox.documents import change_configure, new_token
+from workers.asyncapi.document import document
+from workers.names import Names
 
 TOKEN = new_token()
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEAcanary\n-----END RSA PRIVATE KEY-----"
@@ -127,6 +129,22 @@ def test_masking_twice_is_masking_once(value: Any) -> None:
 )
 def test_a_url_is_shown_without_password_and_query(url: str, shown: str) -> None:
     assert shown_url(url) == shown
+
+
+def field_names(schema: Any) -> set[str]:
+    """The names of all fields in a JSON document with schemas."""
+    if isinstance(schema, list):
+        return set().union(*map(field_names, schema))
+    if not isinstance(schema, dict):
+        return set()
+    found = set(schema.get("properties", {})) if isinstance(schema.get("properties"), dict) else set()
+    return found.union(*map(field_names, schema.values()))
+
+
+def test_of_the_contracts_own_fields_only_its_secrets_are_masked() -> None:
+    names = field_names(document(Names())) | field_names({"properties": mask(json.loads(change_configure("", "")))})
+    assert len(names) > 100
+    assert {name for name in names if is_secret_name(name)} <= {"token", "adminPass", "userData"}
 
 
 BODY = json.dumps({"token": TOKEN, "adminPass": "canary"})

@@ -30,6 +30,7 @@ Limit = Annotated[int | None, typer.Option(min=1, help="At most so many, the old
 SetFile = Annotated[Path | None, typer.Option("--set", help="Exactly those that `dead list -o json` wrote there.")]
 BatchName = Annotated[str | None, typer.Option("--batch", help="Go on with a set that was not finished.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would become of each.")]
+Vouch = Annotated[bool, typer.Option("--vouch", help="Answer for who sent them, where that is not proven.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Operator = Annotated[str | None, typer.Option(help="Who does it, for the record; otherwise user@host.")]
 
@@ -93,6 +94,7 @@ def dead_replay(
     tenant: Annotated[
         str | None, typer.Option(help="The project (id or name) of those that only their token told.")
     ] = None,
+    vouch: Vouch = False,
     operator: Operator = None,
     output: Output = Format.TABLE,
 ) -> None:
@@ -104,10 +106,10 @@ def dead_replay(
     wanted = _wanted(
         _with(word, ids), codes, operations, origins, since=since, before=before, limit=limit, set_file=set_file
     )
-    words = _words(Action.REPLAY, wanted, since, before, tenant)
+    words = _words(Action.REPLAY, wanted, since, before, tenant, vouch=vouch)
     wish = Wish(
         Action.REPLAY, wanted, words, _operator(operator), output, batch=batch, tenant=tenant, rate=rate,
-        dry_run=dry_run, yes=yes,
+        dry_run=dry_run, yes=yes, vouch=vouch,
     )  # fmt: skip
     raise typer.Exit(take_in_hand(_settings(), wish))
 
@@ -207,11 +209,19 @@ def _alone(batch: str | None, *others: Any) -> None:
         raise CommandFailed(Exit.USAGE, "--batch is a set already: no other words choose beside it")
 
 
-def _words(action: "Action", wanted: "Wanted", since: str | None, before: str | None, tenant: str | None) -> str:
+def _words(
+    action: "Action",
+    wanted: "Wanted",
+    since: str | None,
+    before: str | None,
+    tenant: str | None,
+    *,
+    vouch: bool = False,
+) -> str:
     """The same for the same words: 64 hexadecimal digits."""
     told = (
         action.value, wanted.ids, wanted.codes, wanted.operations, wanted.origins, since, before, wanted.limit,
-        wanted.rows, tenant,
+        wanted.rows, tenant, *([vouch] if vouch else []),
     )  # fmt: skip
     return hashlib.sha256(repr(told).encode("utf-8", "backslashreplace")).hexdigest()
 

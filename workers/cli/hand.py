@@ -26,6 +26,7 @@ from workers.topology import NotDeclared
 
 #: Messages of which a person is told, before he is asked, what would become of them.
 _SAMPLE = 50
+_NOT_PROVEN = "who sent it is not proven: look who it was, and answer for him with --vouch"
 _DOING = {Action.REPLAY: "put in again", Action.DISCARD: "thrown away"}
 
 
@@ -43,6 +44,7 @@ class Wish:
     rate: float | None = None
     dry_run: bool = False
     yes: bool = False
+    vouch: bool = False
 
 
 def take_in_hand(settings: Settings, wish: Wish) -> Exit:
@@ -60,9 +62,10 @@ def take_in_hand(settings: Settings, wish: Wish) -> Exit:
     if wish.dry_run:
         _print_forecasts(found, _forecasts(settings, wish, found), wish.output)
         return Exit.OK
-    hindered = [one for one in found if wish.action is Action.REPLAY and one.parked.hindrance is not None]
-    left = [one for one in found if one not in hindered]
-    for reason, number in Counter(one.parked.hindrance for one in hindered).items():
+    hindrances = [_hindrance(one, settings, wish) for one in found]
+    hindered = [why for why in hindrances if why is not None]
+    left = [one for one, why in zip(found, hindrances, strict=True) if why is None]
+    for reason, number in Counter(hindered).items():
         tell(f"{number} cannot be put in again, and stay: {reason}")
     if not left:
         raise CommandFailed(Exit.REFUSED, "nothing was done: none of them can be put in again")
@@ -73,7 +76,22 @@ def take_in_hand(settings: Settings, wish: Wish) -> Exit:
             return _go_on(settings, wish, batch)
     if not wish.yes:
         _ask(settings, wish, left)
-    return _carry_out(settings, wish, lambda journal, history: _pinned(journal, history, wish, left), len(hindered))
+    return _carry_out(
+        settings, wish, lambda journal, history: _pinned(journal, history, settings, wish, left), len(hindered)
+    )
+
+
+def _hindrance(found: Found, settings: Settings, wish: Wish) -> str | None:
+    """Return why a message cannot be put in again as the operator asks for it; None where it can."""
+    if wish.action is not Action.REPLAY:
+        return None
+    if found.parked.hindrance is None and not wish.vouch and _is_unproven(found, settings):
+        return _NOT_PROVEN
+    return found.parked.hindrance
+
+
+def _is_unproven(found: Found, settings: Settings) -> bool:
+    return found.parked.is_unproven(trusting=settings.trust_publishers)
 
 
 async def _prepared(settings: Settings) -> None:
@@ -83,9 +101,19 @@ async def _prepared(settings: Settings) -> None:
     await journal.close()
 
 
-async def _pinned(journal: Journal, history: History, wish: Wish, found: Sequence[Found]) -> list[Replay]:
+async def _pinned(
+    journal: Journal, history: History, settings: Settings, wish: Wish, found: Sequence[Found]
+) -> list[Replay]:
+    vouched = frozenset(one.identity for one in found if _is_unproven(one, settings))
     return await pin(
-        journal, history, found, action=wish.action, operator=wish.operator, selection=wish.words, tenant=wish.tenant
+        journal,
+        history,
+        found,
+        action=wish.action,
+        operator=wish.operator,
+        selection=wish.words,
+        tenant=wish.tenant,
+        vouched=vouched,
     )
 
 
@@ -133,7 +161,9 @@ async def _rehearse(
     async def forecast(one: Found) -> Forecast:
         told = await rehearsal.forecast(one.parked)
         advance(1)
-        return told
+        if not _is_unproven(one, settings):
+            return told
+        return replace(told, detail=f"not proven who sent it; {told.detail}")
 
     try:
         return await asyncio.gather(*(forecast(one) for one in found))

@@ -116,7 +116,7 @@ def replay_row(replay: Replay) -> dict[str, Any]:
         "id": replay.message_id,
         "key": replay.name, "operation": replay.operation, "origin": replay.origin, "code": replay.code,
         "failed_at": replay.failed_at, "state": replay.state.value, "pinned_at": wire(replay.pinned_at),
-        "done_at": wire(replay.done_at), "arrived_at": wire(replay.arrived_at),
+        "done_at": wire(replay.done_at), "arrived_at": wire(replay.arrived_at), "vouched": replay.vouched,
     }  # fmt: skip
 
 

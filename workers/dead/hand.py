@@ -6,7 +6,7 @@ import pwd
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -63,8 +63,11 @@ async def pin(
     operator: str,
     selection: str,
     tenant: str | None,
+    vouched: Collection[str] = (),
 ) -> list[Replay]:
     """Write down which messages are meant, and return them in their order.
+
+    `vouched` holds the identities of those whose sender is not proven, so that the operator answers for him.
 
     What an earlier run did, and could only not ack any more, is known to be done.
     """
@@ -81,6 +84,7 @@ async def pin(
                 code=_text(parked.code)[:16], failed_at=_text(parked.failed_at)[:40], identity=one.identity,
                 digest=parked.digest, tenant=tenant, state=_STATES[action] if was_done else ReplayState.PINNED,
                 pinned_at=now, done_at=now if was_done else None, real_user=user,
+                vouched=one.identity in vouched,
             )
         )  # fmt: skip
     await journal.pin(pinned)

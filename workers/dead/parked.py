@@ -7,12 +7,21 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from messages.codes import Code
 from messages.secrets import MASK
 from workers import intake
 from workers.envelope import Envelope
 from workers.headers import HISTORY, NOT_KEPT, kept
 from workers.identity import PASS_HEADER
-from workers.outbox import ERROR_CODE_HEADER, ERROR_HEADER, FAILED_AT_HEADER, ORIGIN_HEADER, again
+from workers.outbox import (
+    ERROR_CODE_HEADER,
+    ERROR_HEADER,
+    FAILED_AT_HEADER,
+    IDENTITY_HEADER,
+    ORIGIN_HEADER,
+    PROVEN,
+    again,
+)
 from workers.publication import Publication
 from workers.topology import RETRY_HEADER
 
@@ -23,7 +32,7 @@ COUNTS = ("x-delivery-count", "x-acquired-count")
 #: What was written on the message when it was parked, or on its way before: it starts afresh.
 _NOT_AGAIN = frozenset(
     {
-        ERROR_CODE_HEADER, ERROR_HEADER, FAILED_AT_HEADER, ORIGIN_HEADER, REPLAY_HEADER, RETRY_HEADER,
+        ERROR_CODE_HEADER, ERROR_HEADER, FAILED_AT_HEADER, IDENTITY_HEADER, ORIGIN_HEADER, REPLAY_HEADER, RETRY_HEADER,
         intake.ATTEMPTS_HEADER, intake.FIRST_SEEN_HEADER,
     }
 )  # fmt: skip
@@ -59,6 +68,14 @@ class Parked:
     def failed(self) -> float:
         """When it was parked, in Unix seconds; 0 where that is not told."""
         return instant_of(self.failed_at)
+
+    def is_unproven(self, *, trusting: bool) -> bool:
+        """Tell whether an operator must vouch for who sent it.
+
+        `trusting`: publishers are trusted, so that only what was refused for its identity is in doubt.
+        """
+        refused = self.code == str(Code.IDENTITY.wire)
+        return refused or not (trusting or self.envelope.headers.get(IDENTITY_HEADER) == PROVEN)
 
     def row(self) -> dict[str, Any]:
         """What a list tells of it (contract 9)."""

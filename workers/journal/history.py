@@ -218,5 +218,5 @@ def replay_of(row: Any) -> Replay:
         message_id=row.message_id, operation=row.operation, origin=row.origin, code=row.code, failed_at=row.failed_at,
         identity=row.identity, digest=row.digest, tenant=row.tenant,
         state=ReplayState(row.state), pinned_at=row.pinned_at, done_at=row.done_at, arrived_at=row.arrived_at,
-        real_user=row.real_user,
+        real_user=row.real_user, vouched=row.vouched,
     )  # fmt: skip

@@ -178,7 +178,8 @@ class Replay:
     `selection` stands for the words by which it was chosen, `name` is what `journal show` finds it by, `identity` tells
     the very message, `digest` its content as a request (empty where it is none), `tenant` is the project that the
     operator named for it, `arrived_at` is when a worker met it again, `real_user` is the user that the command ran as,
-    whoever `operator` says it was (None in rows that an earlier version wrote).
+    whoever `operator` says it was (None in rows that an earlier version wrote). `vouched`: who sent the message was not
+    proven, and the operator has answered for him.
     """
 
     id: str
@@ -201,6 +202,7 @@ class Replay:
     done_at: float | None = None
     arrived_at: float | None = None
     real_user: str | None = None
+    vouched: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The tables. A change here needs a migration beside it."""
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, false
 
 metadata = MetaData()
 
@@ -69,6 +69,8 @@ replays = Table(
     Column("arrived_at", Float(53)),
     # The user that the process ran as; `operator` is what he called himself. None in rows of before there was one.
     Column("real_user", String(255)),
+    # Who sent the message was not proven: the operator has answered for him.
+    Column("vouched", Boolean, nullable=False, server_default=false()),
 )
 Index("replays_batch", replays.c.batch, replays.c.position)
 Index("replays_name", replays.c.name)

@@ -1,0 +1,19 @@
+"""Replays of messages whose sender was not proven: the operator has answered for him."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Add the column; nobody has vouched for what was put in again before there was one."""
+    op.add_column("replays", sa.Column("vouched", sa.Boolean(), nullable=False, server_default=sa.false()))
+
+
+def downgrade() -> None:
+    """Remove the column."""
+    op.drop_column("replays", "vouched")
