@@ -234,7 +234,8 @@ def _members(history: History, batch: str) -> list[dict[str, Any]]:
         {
             "id": one.message_id, "key": one.name, "operation": one.operation, "code": one.code,
             "state": one.state.value, "operator": one.operator, "real_user": one.real_user,
-            "vouched": one.vouched, "done_at": wire(one.done_at), "arrived_at": wire(one.arrived_at), **_result(requests.get(one.name or "")),
+            "vouched": one.vouched, "done_at": wire(one.done_at),
+            "arrived_at": wire(one.arrived_at), **_result(requests.get(one.name or "")),
         }
         for one in replays
     ]  # fmt: skip
