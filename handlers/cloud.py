@@ -6,6 +6,7 @@ pool of threads. What comes back is a `Reply`, or an error named for what to do 
 
 import asyncio
 import math
+import os
 import re
 import time
 from collections import OrderedDict
@@ -27,6 +28,7 @@ from handlers.recent import Recent
 from messages.errors import Ambiguous, Transient, wrong
 
 if TYPE_CHECKING:
+    from openstack.config import OpenStackConfig
     from openstack.connection import Connection
 
 T = TypeVar("T")
@@ -86,6 +88,8 @@ class CloudSettings:
     idle: float = 900.0
     #: Whether the cloud is only looked at: what would change something ends as `Foreseen`.
     read_only: bool = False
+    #: `clouds.yaml` where it is named; None: where the SDK looks for it.
+    config_file: str | None = None
 
 
 #: Asked just before a call is sent that changes something: until when it may be sent, or an error where it may not.
@@ -295,12 +299,6 @@ class Project:
         """The id of the user that calls: the service account, or the admin; `Transient` without a log-in."""
         return str(await self._in_thread(lambda: _user_of(self._connection)))
 
-    @property
-    def region(self) -> str | None:
-        """The region's name, as clouds.yaml has it."""
-        name = self._connection.config.region_name
-        return str(name) if name else None
-
     async def get(self, service: Service, path: str, params: Mapping[str, Any] | None = None) -> Reply:
         """Read; `Transient` where it may be asked again."""
         return await self._call(service, "GET", path, params=params)
@@ -415,11 +413,36 @@ class _Warm:
             self.project.result().close()
 
 
+def region_name(settings: CloudSettings, cloud: str | None) -> str | None:
+    """Return the `region_name` of a cloud's entry, by which its endpoints are chosen; None where it has none.
+
+    Blocks, but asks no cloud. Raises `Transient` where clouds.yaml cannot be read or has no such entry.
+    """
+    try:
+        found = _configuration(settings.config_file).get_one(cloud=cloud, validate=False).region_name
+    except Exception as error:
+        raise Transient("cloud_configuration", detail=_described(error)) from None
+    return str(found) if found else None
+
+
+def _configuration(file: str | None) -> "OpenStackConfig":
+    """The SDK's reading of clouds.yaml and of its variables, `OS_…`."""
+    from openstack.config import OpenStackConfig  # noqa: PLC0415
+
+    # It takes an empty variable for a value: `OS_USERNAME=` alone would be a cloud of its own.
+    for name, value in list(os.environ.items()):
+        if name.startswith("OS_") and not value.strip():
+            os.environ.pop(name, None)
+    # A file that is named is the only one: if it is missing, another one's cloud must not be taken for it.
+    files = None if file is None else [file]
+    return OpenStackConfig(config_files=files, app_name="ecs-worker")
+
+
 def _connect(settings: CloudSettings, name: str | None) -> "Connection":
     try:
-        import openstack  # noqa: PLC0415 - most of a second, and tens of megabytes
+        from openstack.connection import Connection  # noqa: PLC0415 - most of a second, and tens of megabytes
 
-        connection = openstack.connect(cloud=name, app_name="ecs-worker")
+        connection = Connection(config=_configuration(settings.config_file).get_one(cloud=name))
     except Exception as error:
         raise Transient("cloud_configuration", detail=_described(error)) from None
     return _prepared(connection, settings.threads)

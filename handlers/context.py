@@ -31,6 +31,8 @@ class Policy:
 
     require_fee_data: bool
     billing_zone: ZoneInfo
+    #: The region whose orders are carried out.
+    region: str
 
     def billing_now(self) -> datetime:
         """The time now, as the billing system reads it."""

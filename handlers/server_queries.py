@@ -54,7 +54,7 @@ async def _around(
 ) -> Surroundings:
     project = context.project
     if not servers:
-        return Surroundings(project.region, {}, {}, {}, {}, (), (), {}, {})
+        return Surroundings(context.policy.region, {}, {}, {}, {}, (), (), {}, {})
     devices = [one.id for one in servers] + [one["id"] for one in nets.routers]
     ports, (images, of_snapshots), policies = await asyncio.gather(
         context.patiently(lambda: networks.list_ports(project, devices)),
@@ -62,7 +62,7 @@ async def _around(
         _policies(nets.floating_ips, context),
     )
     return Surroundings(
-        region=project.region, volumes=volumes, images=images, subnets=_by_id(nets.subnets),
+        region=context.policy.region, volumes=volumes, images=images, subnets=_by_id(nets.subnets),
         routers=_by_id(nets.routers), ports=ports, floating_ips=nets.floating_ips, policies=_by_id(policies),
         hosts=hosts, images_of_snapshots=of_snapshots,
     )  # fmt: skip

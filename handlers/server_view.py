@@ -34,7 +34,7 @@ _JOINTS = frozenset(
 class Surroundings:
     """What a server's view is made of besides the server; the mappings are by id."""
 
-    region: str | None
+    region: str
     volumes: Mapping[str, Volume]
     images: Mapping[str, Image]
     subnets: Mapping[str, Thing]

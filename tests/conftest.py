@@ -22,6 +22,7 @@ settings.load_profile("busy")
 _SLOW = (
     "tests/faults/", "tests/integration/test_dead.py", "tests/integration/test_identity.py",
     "tests/integration/test_orders_in_between.py", "tests/integration/test_pause.py",
+    "tests/integration/test_regions.py",
     "tests/integration/test_publisher.py", "tests/integration/test_tokenless.py", "tests/integration/test_turns.py",
     "tests/integration/test_worker.py", "tests/openstack/test_changes.py", "tests/openstack/test_list_cost.py",
     "tests/openstack/test_new_orders.py", "tests/openstack/test_orders_killed.py", "tests/openstack/test_plan.py",

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from sandbox.documents import REGION
 from tests.orders import paid
 from tests.tenant import COMPUTE, VOLUME, Tenant
 
@@ -24,7 +25,7 @@ def new(
     listed = [{"code": code, "value": value, "name": code} for code, value in items or ITEMS]
     image = {"code": "image_Linux", "value": tenant.image, "name": "Linux"}
     product = {
-        "region": "cn-north-3", "availableZone": "", "productLineCode": "ECS", "productTypeCode": "ECS_std",
+        "region": REGION, "availableZone": "", "productLineCode": "ECS", "productTypeCode": "ECS_std",
         "instanceCount": str(count), "itemList": [*listed, image],
     }  # fmt: skip
     order = paid("new", setCount=str(sets), consoleCustomization=chosen or {}, duration="1", durationUnit="M")

@@ -4,7 +4,7 @@ import json
 import uuid
 from typing import Any
 
-from sandbox.documents import change_configure, new_order_id
+from sandbox.documents import REGION, change_configure, new_order_id
 from sandbox.requester import Heard, Requester
 
 
@@ -26,7 +26,7 @@ def soft_down(*instances: tuple[str, str], tenant: str | None = None, **fields: 
         }
         for number, (instance, operate) in enumerate(instances)
     ]  # fmt: skip
-    message = {"region": "cn-north-3", "flowId": uuid.uuid4().hex, "instanceList": listed}
+    message = {"region": REGION, "flowId": uuid.uuid4().hex, "instanceList": listed}
     return message | ({"tenant_id": tenant} if tenant else {}) | fields
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from sandbox.control_plane import ControlPlane
+from sandbox.documents import REGION
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.worker import WorkerProcess
 from tests.tenant import Tenant
@@ -26,7 +27,7 @@ class Workshop:
         self.settings = {
             "ECS_BROKER_URL": broker_url, "ECS_JOURNAL_URL": f"sqlite:///{folder}/journal.db",
             "OS_CLIENT_CONFIG_FILE": str(cloud.clouds_yaml), "OS_CLOUD": "ecs-worker", "ECS_ADMIN_CLOUD": "admin",
-            "ECS_TRUST_PUBLISHERS": "true",
+            "ECS_TRUST_PUBLISHERS": "true", "ECS_REGION": REGION,
         }  # fmt: skip
         self._stack = ExitStack()
         self._tenants: dict[str, Tenant] = {}

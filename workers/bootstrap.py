@@ -12,8 +12,9 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from handlers.catalogue import HANDLERS, Handler
-from handlers.cloud import Cloud, CloudSettings
+from handlers.cloud import Cloud, CloudSettings, region_name
 from handlers.context import Policy
+from messages.errors import Transient
 from messages.texts import without_urls
 from workers.consumer import Consumer, Delivery
 from workers.dispatch import Dispatcher
@@ -29,7 +30,7 @@ from workers.limits import Limits
 from workers.outbox import Outbox
 from workers.publisher import Publisher
 from workers.refusals import Refusals
-from workers.settings import Settings
+from workers.settings import ConfigurationError, Settings
 from workers.telemetry import Metrics
 from workers.topology import topology
 from workers.undelivered import take_undelivered
@@ -51,10 +52,41 @@ def cloud_settings(settings: Settings) -> CloudSettings:
     """Which clouds are used."""
     return CloudSettings(
         cloud=settings.os_cloud,
+        config_file=settings.os_client_config_file,
         admin_cloud=settings.admin_cloud,
         project_domain=settings.project_domain,
         threads=settings.openstack_threads,
     )
+
+
+def policy_of(settings: Settings) -> Policy:
+    """What the operator decided. Blocks; raises `ConfigurationError` where the worker's region is not known."""
+    return Policy(settings.require_fee_data, ZoneInfo(settings.billing_timezone), own_region(settings))
+
+
+def own_region(settings: Settings) -> str:
+    """The region whose orders are carried out; `ConfigurationError` where it is not known, or the clouds' differ.
+
+    Whoever guessed it would make servers in the wrong region, or say of another region's that they are gone.
+    """
+    clouds = cloud_settings(settings)
+    try:
+        found = region_name(clouds, clouds.cloud)
+        admins = region_name(clouds, clouds.admin_cloud) if clouds.admin_cloud is not None else None
+    except Transient as error:
+        if settings.region is not None:
+            return settings.region  # what is wrong with clouds.yaml shows when the cloud is asked
+        raise ConfigurationError([f"ECS_REGION: not set, and clouds.yaml does not tell it: {error}"]) from None
+    if admins is not None and found is not None and admins != found:
+        raise ConfigurationError(
+            [f"ECS_ADMIN_CLOUD: its region_name is {admins}, that of the service account's cloud {found}"]
+        )
+    own = settings.region or found
+    if own is None:
+        raise ConfigurationError(
+            ["ECS_REGION: must be set to the region whose orders are carried out: clouds.yaml has no region_name"]
+        )
+    return own
 
 
 def _import_what_comes_late() -> None:
@@ -84,7 +116,7 @@ class Worker:
         names = settings.names
         self._undelivered = names.undelivered_queue
         self._consumed = (*names.input_queues, names.undelivered_queue)
-        self._policy = Policy(settings.require_fee_data, ZoneInfo(settings.billing_timezone))
+        self._policy = policy_of(settings)
         self.metrics = Metrics()
         self.journal = Journal(settings.journal_url.get_secret_value())
         self.cloud = Cloud(cloud_settings(settings), self._called)

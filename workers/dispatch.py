@@ -12,6 +12,8 @@ from handlers.cloud import Cloud
 from handlers.context import Policy
 from messages.codes import Code
 from messages.errors import EcsError, Refused
+from messages.orders import name_of
+from messages.regions import OTHER_REGION
 from workers import intake
 from workers.admission import Admission, GivenBack
 from workers.consumer import Delivery
@@ -19,7 +21,7 @@ from workers.envelope import Envelope
 from workers.execution import Execution
 from workers.flights import Flights
 from workers.identity import Identity
-from workers.journal import ClaimLost, Journal, Kind
+from workers.journal import ClaimLost, Journal, JournalError, Kind
 from workers.limits import HOLD_LIMIT, Limits
 from workers.once import Once
 from workers.outbox import Outbox
@@ -52,6 +54,8 @@ class Dispatcher:
         metrics: Metrics,
     ) -> None:
         flights = Flights()
+        self._region = policy.region
+        self._journal = journal
         self._handlers = handlers
         self._limits = limits
         self._metrics = metrics
@@ -97,7 +101,8 @@ class Dispatcher:
         `GivenBack` where another worker is at it, `JournalError` where that cannot be told.
         """
         try:
-            request = intake.read(envelope)
+            # Whatever its region: what was begun is ended, or its result would deny what was done.
+            request = intake.read(envelope, None)
         except (intake.Ignored, intake.Unfit):
             return False
         return await self._once.give_up(replace(request, given_up=refused))
@@ -142,13 +147,16 @@ class Dispatcher:
 
     async def _take(self, envelope: Envelope) -> None:
         try:
-            request = intake.read(envelope)
+            request = intake.read(envelope, self._region)
         except intake.Ignored as ignored:
             self._metrics.event("ignored")
             log.info("order.ignored", message_id=envelope.message_id, request=ignored.name, status=ignored.status)
             return
         except intake.Unfit as unfit:
-            await self._refusals.turn_away(envelope, unfit)
+            if await self._was_begun(unfit):
+                await self._refusals.park(envelope, unfit.refused)
+            else:
+                await self._refusals.turn_away(envelope, unfit)
             return
         if type(request.work) not in self._handlers:
             await self._refusals.turn_away(envelope, intake.not_carried_out(request))
@@ -166,6 +174,21 @@ class Dispatcher:
             await self._execution.answer(request, requester, started)
         else:
             await self._once.carry_out(request, key, requester, started)
+
+    async def _was_begun(self, unfit: intake.Unfit) -> bool:
+        """True for another region's order that the journal knows: begun when this worker's region was another.
+
+        It has a result of its own, or gets one when the region is set right and it is put in again.
+        """
+        if unfit.refused.reason != OTHER_REGION or not unfit.is_order:
+            return False
+        name = name_of(unfit.message or {})
+        try:
+            found = await self._journal.find(name) if name is not None else []
+        except JournalError as error:
+            await asyncio.sleep(_BREATH)
+            raise GivenBack from error
+        return any(one.kind is Kind.ORDER for one in found)
 
     async def _fail_early(self, request: Request, error: Exception) -> None:
         """Who asks is not known, and that is the end of it."""

@@ -12,6 +12,7 @@ from messages.commands import READS, OpenConsole, Operation, parse_command
 from messages.errors import Refused, wrong
 from messages.fields import optional_word
 from messages.orders import PlanOrder, SoftDown, is_paid, name_of, order_type_of, parse_order
+from messages.regions import check_order_region, check_region
 from messages.secrets import mask
 from messages.wire import decode, digest
 from workers import headers
@@ -46,8 +47,11 @@ class Unfit(Exception):
     message: dict[str, Any] | None
 
 
-def read(envelope: Envelope) -> Request:
-    """The request in a message; `Ignored`, or `Unfit` saying what is wrong."""
+def read(envelope: Envelope, region: str | None) -> Request:
+    """Return the request in a message; raises `Ignored`, or `Unfit` saying what is wrong.
+
+    `region` is the worker's own: what is meant for another is `Unfit` (None: for whichever it is meant).
+    """
     is_order = _is_order(envelope)
     try:
         message = decode(envelope.body, envelope.content_type, envelope.content_encoding)
@@ -57,6 +61,8 @@ def read(envelope: Envelope) -> Request:
         if is_order and not is_paid(message):
             raise Ignored(name_of(message), message.get("orderStatus"))
         _check_properties(envelope)
+        if region is not None:
+            (check_order_region if is_order else check_region)(message, region)
         return _order(envelope, message) if is_order else _command(envelope, message)
     except Refused as refused:
         raise Unfit(refused, operation_of(envelope, message, is_order), is_order, message) from None

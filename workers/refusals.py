@@ -11,6 +11,7 @@ from messages.commands import Operation
 from messages.errors import Refused, wrong
 from messages.order_results import unread_order_result
 from messages.orders import Order, OrderType, SoftDown, name_of
+from messages.regions import OTHER_REGION
 from messages.results import Result
 from workers import intake
 from workers.envelope import Envelope
@@ -58,7 +59,10 @@ class Refusals:
             )
 
     async def turn_away(self, envelope: Envelope, unfit: intake.Unfit) -> None:
-        """Answer a message that is wrong in form, and park it where nobody may hear the answer."""
+        """Answer a message that is wrong in form, and park it where nobody may hear the answer.
+
+        What is meant for another region is parked in any case: it was sent to the wrong place.
+        """
         refused = unfit.refused
         log.warning(
             "message.unfit", message_id=envelope.message_id,
@@ -74,7 +78,7 @@ class Refusals:
             await self._tell(
                 envelope, unfit.operation or "unknown", f"unfit:{intake.fingerprint(envelope)}", result, order
             )
-        if unfit.is_order or not replies:
+        if unfit.is_order or not replies or refused.reason == OTHER_REGION:
             await self.park(envelope, refused)
         self._metrics.answered(_counted_as(unfit), result.code, 0.0)
 

@@ -77,6 +77,7 @@ class Settings(TopologySettings):
     os_client_config_file: str | None = Field(
         None, validation_alias=AliasChoices("OS_CLIENT_CONFIG_FILE", "os_client_config_file")
     )
+    region: str | None = None
     admin_cloud: str | None = None
     project_domain: str = "default"
     jwt_jwks: str | None = None

@@ -30,6 +30,7 @@ from messages.orders import (
     order_type_of,
     parse_order,
 )
+from messages.regions import check_order_region
 from messages.results import Result
 
 _UNDERTAKINGS: Mapping[type, Callable[[Any, Context], Undertaking]] = {
@@ -91,7 +92,7 @@ async def foresee(message: Mapping[str, Any], errand: Errand, project_id: str | 
     deeds: list[Deed] = []
     try:
         with checks.of("form"):
-            order = _read(message)
+            order = _read(message, errand.policy.region)
         deeds = await _deeds(order, errand, project_id)
     except (Refused, CloudRefusal):
         pass  # the check that failed says why
@@ -101,9 +102,10 @@ async def foresee(message: Mapping[str, Any], errand: Errand, project_id: str | 
     return Forecast(message, checks.listed, deeds)
 
 
-def _read(message: Mapping[str, Any]) -> Order:
+def _read(message: Mapping[str, Any], region: str) -> Order:
     if not is_paid(message):
         raise wrong("orderStatus", "such an order asks for nothing: only paySuccess does")
+    check_order_region(message, region)
     return parse_order(message)
 
 

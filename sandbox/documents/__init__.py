@@ -6,6 +6,9 @@ import secrets
 import uuid
 from importlib.resources import files
 
+#: The region of the document's messages.
+REGION = "cn-north-3"
+
 
 def change_configure(server_id: str, image_id: str, *, order_id: str | None = None, token: str | None = None) -> str:
     """The document's paid order: resize to S1.medium.2 (2 CPUs, 4 GiB), system disk of type SATA to 60 GiB.

@@ -24,10 +24,11 @@ _CLOUDS = {
 class SimulatedOpenStack:
     """A cloud in a process of its own, from `start` to `stop`; a context manager.
 
-    `pace` stretches (above 1) or shortens what takes time.
+    `pace` stretches (above 1) or shortens what takes time; `region` is what its catalogue and clouds.yaml call it.
     """
 
-    def __init__(self, pace: float = 1.0) -> None:
+    def __init__(self, pace: float = 1.0, region: str = "RegionOne") -> None:
+        self._region = region
         self._home = Path(tempfile.mkdtemp(prefix="ecs-openstack-"))
         (self.port,) = free_ports(1)
         self._pace = pace
@@ -47,7 +48,7 @@ class SimulatedOpenStack:
         """Start it and wait until it answers; a second."""
         self.clouds_yaml.write_text(json.dumps({"clouds": {name: self._cloud(*who) for name, who in _CLOUDS.items()}}))
         self.clouds_yaml.chmod(0o600)
-        command = [sys.executable, "-m", "sandbox.openstack", str(self.port), str(self._pace)]
+        command = [sys.executable, "-m", "sandbox.openstack", str(self.port), str(self._pace), self._region]
         self._server = Server(command, self._home / "openstack.log")
         self._server.wait_until(lambda: listens(self.port), 20, "the simulated OpenStack")
         return self
@@ -102,7 +103,7 @@ class SimulatedOpenStack:
             "auth_url": f"{self.url}/identity/v3", "username": user, "password": PASSWORD, "project_name": project,
             "user_domain_id": "default", "project_domain_id": "default",
         }  # fmt: skip
-        return {"auth": auth, "region_name": "RegionOne"}
+        return {"auth": auth, "region_name": self._region}
 
     def __enter__(self) -> "SimulatedOpenStack":
         return self.start()

@@ -53,7 +53,7 @@ class Keystone:
         token = _token_for(self._world, (await body_of(request)).get("auth", {}))
         key = uuid.uuid4().hex
         self._world.tokens[key] = token
-        return JSONResponse(_described(token, request), 201, {"X-Subject-Token": key})
+        return JSONResponse(_described(token, request, self._world.region), 201, {"X-Subject-Token": key})
 
     async def projects(self, request: Request) -> Response:
         user = caller(request).user
@@ -138,7 +138,7 @@ def _token_for(world: World, auth: dict[str, Any]) -> Token:
     raise ApiError(401, _UNAUTHORIZED)
 
 
-def _described(token: Token, request: Request) -> dict[str, Any]:
+def _described(token: Token, request: Request, region: str) -> dict[str, Any]:
     base = root_of(request).removesuffix("/identity")
     return {
         "token": {
@@ -146,13 +146,13 @@ def _described(token: Token, request: Request) -> dict[str, Any]:
             "issued_at": _time(token.issued), "expires_at": _time(token.expires),
             "project": {"id": token.project.id, "name": token.project.name, "domain": _DOMAIN},
             "roles": [{"id": uuid.uuid4().hex, "name": "admin" if token.user.admin else "member"}],
-            "catalog": [_service(kind, name, base + path) for kind, name, path in _SERVICES],
+            "catalog": [_service(kind, name, base + path, region) for kind, name, path in _SERVICES],
         }
     }  # fmt: skip
 
 
-def _service(kind: str, name: str, url: str) -> dict[str, Any]:
-    endpoint = {"region": "RegionOne", "region_id": "RegionOne", "url": url}
+def _service(kind: str, name: str, url: str, region: str) -> dict[str, Any]:
+    endpoint = {"region": region, "region_id": region, "url": url}
     endpoints = [{"id": uuid.uuid4().hex, "interface": one, **endpoint} for one in ("public", "internal", "admin")]
     return {"id": uuid.uuid4().hex, "type": kind, "name": name, "endpoints": endpoints}
 

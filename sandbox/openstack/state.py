@@ -206,8 +206,9 @@ class Server:
 class World:
     """All there is, and the clock by which it changes. `pace` stretches or shortens what takes time."""
 
-    def __init__(self, pace: float = 1.0) -> None:
+    def __init__(self, pace: float = 1.0, region: str = "RegionOne") -> None:
         self.pace = pace
+        self.region = region
         self.faults = Faults()
         self.calls: list[str] = []
         #: The calls that changed something.

@@ -18,6 +18,7 @@ from pika.frame import Header
 from messages.order_results import unread_order_result
 from messages.results import Result
 from messages.wire import decode, encode
+from sandbox.documents import REGION
 from sandbox.openstack import SimulatedOpenStack
 from tests.faults import amqp
 from tests.faults.ears import CONSUMED, GROWTH, PATIENCE, Ears, ask_something_good, memory
@@ -48,7 +49,7 @@ def check(message: Message) -> str:
     started = time.monotonic()
     envelope = delivered(message)
     try:
-        request = intake.read(envelope)
+        request = intake.read(envelope, REGION)
     except intake.Ignored:
         return "ignored"
     except intake.Unfit as unfit:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from sandbox.documents import REGION
 from sandbox.requester import Requester
 from tests.furnished import FEES, Furnished, furnish
 from tests.tenant import Tenant
@@ -57,7 +58,7 @@ def expected(tenant: Tenant, made: Furnished, volumes: list[dict[str, Any]], sho
     ]
     assert shown["host"]
     return {
-        "regionId": "RegionOne", "regionID": "RegionOne", "availability_zone": "nova", "name": "furnished",
+        "regionId": REGION, "regionID": REGION, "availability_zone": "nova", "name": "furnished",
         "id": made.server_id, "status": "active", "translation": "运行中", "task_state": None,
         "image": {"id": tenant.image, "system": "cirros", "systemType": None, "tags": []},
         "root_volume": {"volumetype": "SATA", "size": 10},

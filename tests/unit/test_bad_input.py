@@ -7,6 +7,7 @@ import pytest
 
 from messages.codes import Code
 from messages.errors import Refused
+from sandbox.documents import REGION
 from tests.faults import amqp
 from tests.faults.corpus import ORDERS, Case, Fate, cases
 from workers import intake
@@ -36,7 +37,7 @@ def test_what_is_wrong_is_named_and_what_is_right_is_a_request(case: Case) -> No
     started = time.monotonic()
     found: Any
     try:
-        found = intake.read(envelope(case))
+        found = intake.read(envelope(case), REGION)
     except intake.Unfit as unfit:
         found = unfit
     except intake.Ignored:

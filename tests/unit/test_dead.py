@@ -11,6 +11,7 @@ import typer
 
 from messages.codes import Code
 from messages.errors import Refused
+from sandbox.documents import REGION
 from tests.envelopes import envelope
 from tests.names import NAMES
 from workers import intake
@@ -96,8 +97,8 @@ async def test_it_comes_back_to_its_queue_as_it_came_and_only_there() -> None:
 
 async def test_the_worker_reads_it_as_it_read_it_the_first_time() -> None:
     first = envelope(COMMAND)
-    again = intake.read(envelope_again(await parked(first, INTERNAL), "word"))
-    assert again.digest == intake.read(first).digest
+    again = intake.read(envelope_again(await parked(first, INTERNAL), "word"), REGION)
+    assert again.digest == intake.read(first, REGION).digest
     assert (again.operation, again.name, again.tenant) == ("server.action", "m-1", "tenant-a")
 
 

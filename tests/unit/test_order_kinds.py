@@ -32,7 +32,7 @@ from messages.orders import (
     parse_order,
 )
 from messages.secrets import MASK
-from sandbox.documents import change_configure
+from sandbox.documents import REGION, change_configure
 
 ID = "616fb98f-46ca-475e-917e-2563e5a8cd19"
 OTHER = "616fb98f-46ca-475e-917e-2563e5a8cd20"
@@ -72,7 +72,7 @@ def soft_down(**fields: Any) -> dict[str, Any]:
         "subFlowId": "sub-1", "operateType": "stopServer", "productLineCode": "ECS", "productTypeCode": "ECS_std",
         "instanceId": ID,
     }  # fmt: skip
-    return {"region": "cn-north-3", "flowId": "flow-1", "instanceList": [entry | fields]}
+    return {"region": REGION, "flowId": "flow-1", "instanceList": [entry | fields]}
 
 
 def refusal(message: dict[str, Any]) -> str | None:

@@ -15,6 +15,7 @@ from messages import shapes
 from messages.commands import Operation
 from messages.orders import OrderType
 from messages.secrets import mask
+from sandbox.documents import REGION
 from tests.envelopes import envelope
 from tests.faults.fuzz import samples, stream
 from tests.names import NAMES
@@ -36,7 +37,7 @@ def validator_of(operation: str) -> Draft7Validator:
 def taken(queue: str, routing_key: str, body: bytes, exchange: str) -> Any:
     """The request, where the message is one."""
     try:
-        return intake.read(envelope(body, queue=queue, exchange=exchange, routing_key=routing_key))
+        return intake.read(envelope(body, queue=queue, exchange=exchange, routing_key=routing_key), REGION)
     except (intake.Unfit, intake.Ignored):
         return None
 

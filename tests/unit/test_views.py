@@ -100,7 +100,7 @@ def test_a_server_is_shown_as_in_the_document() -> None:
 
 
 def test_what_is_not_known_is_null_and_never_left_out() -> None:
-    nothing = Surroundings(None, {}, {}, {}, {}, (), (), {}, {})
+    nothing = Surroundings("cn-north-3", {}, {}, {}, {}, (), (), {}, {})
     bare = server(
         metadata={}, addresses={}, security_groups=[], hostId="", key_name=None,
         **{"OS-EXT-AZ:availability_zone": "", "OS-EXT-STS:task_state": None},

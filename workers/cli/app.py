@@ -38,6 +38,7 @@ def run() -> None:
     from workers.bootstrap import Worker  # noqa: PLC0415 - each command imports what it needs
     from workers.health import PortUnusable  # noqa: PLC0415
     from workers.journal import JournalError  # noqa: PLC0415
+    from workers.settings import ConfigurationError  # noqa: PLC0415
     from workers.telemetry import configure_logs  # noqa: PLC0415
     from workers.topology import TopologyMismatch  # noqa: PLC0415
 
@@ -55,6 +56,8 @@ def run() -> None:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
     except JournalError as error:
         raise CommandFailed(Exit.UNREACHABLE, f"{error}; check ECS_JOURNAL_URL") from error
+    except ConfigurationError as error:
+        raise CommandFailed(Exit.CONFIGURATION, str(error)) from error
 
 
 @app.command()

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from handlers.cloud import Cloud
 from handlers.errors import CloudRefusal
 from messages.errors import Transient
-from workers.bootstrap import cloud_settings
+from workers.bootstrap import cloud_settings, own_region
 from workers.broker_errors import explain
 from workers.cli.exits import Exit
 from workers.identity.key_source import KeySetTrouble, is_url, key_source
@@ -61,7 +61,7 @@ def check_all() -> tuple[list[Finding], Exit]:
 
 
 async def _check(settings: Settings) -> list[Finding]:
-    findings = [Finding("configuration", Verdict.OK, _shown(settings))]
+    findings = [Finding("configuration", Verdict.OK, _shown(settings)), await asyncio.to_thread(_region, settings)]
     for check in (_broker, _journal, _keys, _cloud):
         findings += await _guarded(check, settings)
     return findings
@@ -80,6 +80,14 @@ def _shown(settings: Settings) -> str:
     """The configuration in a line; URLs without their passwords."""
     journal = url_without_password(settings.journal_url.get_secret_value())
     return f"broker {settings.broker.endpoint}, journal {journal}, cloud {settings.os_cloud or '(environment)'}"
+
+
+def _region(settings: Settings) -> Finding:
+    try:
+        region = own_region(settings)
+    except ConfigurationError as error:
+        return Finding("region", Verdict.FAILED, str(error), "set ECS_REGION, and region_name in clouds.yaml")
+    return Finding("region", Verdict.OK, f"orders for {region} are carried out, all others refused")
 
 
 async def _broker(settings: Settings) -> list[Finding]:

@@ -14,6 +14,7 @@ from messages.secrets import mask
 from workers.cli.dead import look, print_groups, run, tell
 from workers.cli.exits import CommandFailed, Exit
 from workers.cli.journal import history_of
+from workers.cli.options import policy_or_fail
 from workers.cli.output import Format, Page, show, show_json
 from workers.dead.forecast import WORDS, Fate, Forecast
 from workers.dead.hand import pin
@@ -156,7 +157,7 @@ async def _rehearse(
     from workers.dead.rehearsal import Rehearsal  # noqa: PLC0415
 
     cloud = Cloud(replace(cloud_settings(settings), read_only=True))
-    rehearsal = Rehearsal(settings, cloud, history, tenant)
+    rehearsal = Rehearsal(settings, cloud, history, policy_or_fail(settings), tenant)
 
     async def forecast(one: Found) -> Forecast:
         told = await rehearsal.forecast(one.parked)

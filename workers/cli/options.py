@@ -9,6 +9,7 @@ from workers.cli.exits import CommandFailed, Exit
 from workers.cli.output import Format
 
 if TYPE_CHECKING:
+    from handlers.context import Policy
     from workers.settings import Settings, TopologySettings
 
 T = TypeVar("T")
@@ -28,6 +29,13 @@ def topology_settings_or_fail() -> "TopologySettings":
     from workers.settings import load_topology_settings  # noqa: PLC0415
 
     return _loaded(load_topology_settings)
+
+
+def policy_or_fail(settings: "Settings") -> "Policy":
+    """What the operator decided about the business; that the region is not known ends the command."""
+    from workers.bootstrap import policy_of  # noqa: PLC0415 - looks into clouds.yaml
+
+    return _loaded(lambda: policy_of(settings))
 
 
 def _loaded(load: Callable[[], T]) -> T:

@@ -4,10 +4,9 @@ import asyncio
 import sys
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from handlers.cloud import Cloud, Project
-from handlers.context import Errand, Policy, Watches
+from handlers.context import Errand, Watches
 from handlers.deadlines import Deadline
 from handlers.effects import Effects, NoLedger
 from handlers.errors import CloudRefusal
@@ -19,6 +18,7 @@ from messages.status import Update
 from messages.wire import decode
 from workers.bootstrap import cloud_settings
 from workers.cli.exits import CommandFailed, Exit
+from workers.cli.options import policy_or_fail
 from workers.cli.output import Format, Page, show_json
 from workers.settings import Settings
 
@@ -58,9 +58,8 @@ async def _foreseen(settings: Settings, message: dict[str, Any], tenant: str | N
     def watches_of(project: Project) -> Watches:
         return watched.setdefault(project.id, Watches(project))
 
-    policy = Policy(settings.require_fee_data, ZoneInfo(settings.billing_timezone))
     errand = Errand(
-        cloud=cloud, effects=Effects(NoLedger(), Deadline.after(_PATIENCE)), policy=policy,
+        cloud=cloud, effects=Effects(NoLedger(), Deadline.after(_PATIENCE)), policy=policy_or_fail(settings),
         deadline=Deadline.after(_PATIENCE),
         wait_limit=_WAITING, hold=Deadline.after(_WAITING), last_try=False, mark="", tell=_tell, answer=_answer,
         watches_of=watches_of,

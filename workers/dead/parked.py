@@ -206,7 +206,7 @@ class _Seen:
     @classmethod
     def of(cls, envelope: Envelope) -> "_Seen":
         try:
-            request = intake.read(envelope)
+            request = intake.read(envelope, None)
         except intake.Unfit as unfit:
             message = unfit.message or {}
             operation = unfit.operation or _text(message.get("operation"))

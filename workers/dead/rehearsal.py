@@ -5,7 +5,6 @@ asked, and what would be published is caught. The first step that would change s
 """
 
 import asyncio
-from zoneinfo import ZoneInfo
 
 from handlers.catalogue import HANDLERS
 from handlers.cloud import Cloud
@@ -35,8 +34,9 @@ AT_ONCE = 32
 class Rehearsal:
     """Forecasts one message after another. `tenant` is the project that the operator names for them."""
 
-    def __init__(self, settings: Settings, cloud: Cloud, history: History, tenant: str | None) -> None:
+    def __init__(self, settings: Settings, cloud: Cloud, history: History, policy: Policy, tenant: str | None) -> None:
         self._settings = settings
+        self._policy = policy
         self._cloud = cloud
         self._history = history
         self._tenant = tenant
@@ -85,7 +85,7 @@ class Rehearsal:
             journal=journal,
             outbox=Outbox(caught, settings.names, on_returned=lambda: None),  # type: ignore[arg-type]  # all that is used of a publisher
             handlers=HANDLERS,
-            policy=Policy(settings.require_fee_data, ZoneInfo(settings.billing_timezone)),
+            policy=self._policy,
             limits=Limits(PATIENCE, PATIENCE, settings.max_age, tuple(settings.retry_delays)),
             metrics=self._metrics,
         )

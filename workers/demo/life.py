@@ -4,7 +4,7 @@ import json
 import uuid
 from typing import Any
 
-from sandbox.documents import change_configure, new_order_id
+from sandbox.documents import REGION, change_configure, new_order_id
 from sandbox.requester import Requester
 from workers.demo.screen import Screen
 from workers.demo.stage import Stage
@@ -49,7 +49,7 @@ class Life:
             "instanceId": self._server_id,
         }  # fmt: skip
         self._screen.sent("order.softDown stopServer: the customer has not paid")
-        message = {"region": "cn-north-3", "flowId": uuid.uuid4().hex, "instanceList": [instance]}
+        message = {"region": REGION, "flowId": uuid.uuid4().hex, "instanceList": [instance]}
         message_id = self._requester.order(json.dumps(message), "order.softDown")
         (told,) = self._requester.order_result_of(message_id).body["data"]["instanceList"]
         self._see(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sandbox.broker import PrivateBroker
 from sandbox.control_plane import ControlPlane
+from sandbox.documents import REGION
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.worker import WorkerProcess
 from workers.demo.screen import Screen
@@ -55,7 +56,7 @@ def staged(openstack: str, screen: Screen) -> Iterator[Stage]:
         settings = {
             "ECS_BROKER_URL": broker.url, "ECS_JOURNAL_URL": f"sqlite:///{folder}/journal.db",
             "OS_CLIENT_CONFIG_FILE": str(cloud.clouds_yaml), "OS_CLOUD": "ecs-worker", "ECS_ADMIN_CLOUD": "admin",
-            "ECS_TRUST_PUBLISHERS": "true", "ECS_LOG_FORMAT": "console",
+            "ECS_TRUST_PUBLISHERS": "true", "ECS_REGION": REGION, "ECS_LOG_FORMAT": "console",
         }  # fmt: skip
         with screen.step("ecs-worker, its journal in SQLite"):
             declare(broker.url, topology())

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from sandbox.documents import change_configure
+from sandbox.documents import REGION, change_configure
 
 ID = "616fb98f-46ca-475e-917e-2563e5a8cd19"
 IMAGE = "da099db5-e180-49c0-a74d-54bbc18fafd4"
@@ -89,7 +89,7 @@ def items(*listed: Any) -> dict[str, Any]:
 
 def soft_down(**fields: Any) -> dict[str, Any]:
     entry = {"subFlowId": "s", "operateType": "stopServer", "productLineCode": "ECS", "instanceId": ID}
-    return {"region": "r", "flowId": "flow-1", "tenant_id": "tenant-a", "instanceList": [entry], **fields}
+    return {"region": REGION, "flowId": "flow-1", "tenant_id": "tenant-a", "instanceList": [entry], **fields}
 
 
 def command_case(
