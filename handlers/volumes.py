@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from handlers.cloud import Project, Reply, Service
-from handlers.errors import CloudRefusal
+from handlers.errors import CloudRefusal, Forbidden, NotFound
 
 #: Statuses that a volume leaves by itself: something is under way with it.
 PASSING = frozenset(
@@ -120,18 +120,54 @@ async def has_snapshots(project: Project, volume_id: str) -> bool:
 
 
 async def create_volume(
-    project: Project, *, name: str, size: int, volume_type: str, image_id: str | None, metadata: Mapping[str, str]
+    project: Project,
+    *,
+    name: str,
+    size: int,
+    volume_type: str,
+    image_id: str | None,
+    zone: str | None,
+    metadata: Mapping[str, str],
 ) -> Reply:
-    """Have a volume of so many GiB made, from an image where one is named; its id is `body["volume"]["id"]`."""
+    """Have a volume of so many GiB made, from an image where one is named; its id is `body["volume"]["id"]`.
+
+    Of an image that consists of a snapshot, Cinder makes the volume from that snapshot.
+    """
     wanted: dict[str, Any] = {"name": name, "size": size, "volume_type": volume_type, "metadata": dict(metadata)}
     if image_id is not None:
         wanted["imageRef"] = image_id
+    if zone is not None:
+        wanted["availability_zone"] = zone
     return await project.post(Service.VOLUME, "/volumes", {"volume": wanted})
 
 
 async def delete_volume(project: Project, volume_id: str) -> Reply:
     """Delete a volume that nothing uses: `available` or in an error; it is gone (`NotFound`) some time later."""
     return await project.delete(Service.VOLUME, f"/volumes/{volume_id}")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot of a volume, in GiB."""
+
+    id: str
+    status: str
+    size: int
+
+
+async def get_snapshot(project: Project, snapshot_id: str) -> Snapshot:
+    """One snapshot, or `NotFound`."""
+    body = (await project.get(Service.VOLUME, f"/snapshots/{snapshot_id}")).body["snapshot"]
+    return Snapshot(body["id"], body["status"], body["size"])
+
+
+async def list_zones(project: Project) -> dict[str, bool]:
+    """The names of Cinder's availability zones, and whether each is available; none where Cinder does not tell."""
+    try:
+        reply = await project.get(Service.VOLUME, "/os-availability-zone")
+    except (NotFound, Forbidden):
+        return {}
+    return {one["zoneName"]: bool(one["zoneState"]["available"]) for one in reply.body["availabilityZoneInfo"]}
 
 
 async def list_types(project: Project) -> set[str]:

@@ -19,11 +19,12 @@ def new(
     sets: int = 1,
     count: int = 1,
     chosen: dict[str, Any] | None = None,
+    image: str | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
     """An order for so many servers with these items besides the image."""
     listed = [{"code": code, "value": value, "name": code} for code, value in items or ITEMS]
-    image = {"code": "image_Linux", "value": tenant.image, "name": "Linux"}
+    image = {"code": "image_Linux", "value": image or tenant.image, "name": "Linux"}
     product = {
         "region": REGION, "availableZone": "", "productLineCode": "ECS", "productTypeCode": "ECS_std",
         "instanceCount": str(count), "itemList": [*listed, image],

@@ -89,9 +89,9 @@ class Tenant:
             assert time.monotonic() < limit, "the servers are not there"
             time.sleep(1)
 
-    def make_image(self, name: str) -> str:
-        """A private image that can be used."""
-        wanted = {"name": name, "visibility": "private", "disk_format": "raw", "container_format": "bare"}
+    def make_image(self, name: str, **fields: Any) -> str:
+        """A private image that can be used, with these attributes and properties besides."""
+        wanted = {"name": name, "visibility": "private", "disk_format": "raw", "container_format": "bare"} | fields
         made = self.connection.image.post("/images", json=wanted)
         assert made.status_code == 201, made.text
         image_id: str = made.json()["id"]

@@ -19,7 +19,8 @@ from handlers.orders.acts import follow_server, follow_volume, once, write_fee_d
 from handlers.orders.course import Course
 from handlers.orders.fee_data import NEXT_FEE_TIME, START_FEE_TIME, local_time, written
 from handlers.orders.made import Made
-from handlers.orders.new_plan import Creation, Disk, NewServer, marks_of, metadata_of
+from handlers.orders.new_disks import Disk
+from handlers.orders.new_plan import Creation, NewServer, marks_of, metadata_of
 from handlers.orders.removing import reclaim_server, remove_port, remove_server, remove_volume
 from handlers.orders.undertaking import all_of, all_undone, failed
 from messages.orders import NewServers, disk_name, read_time
@@ -133,6 +134,7 @@ class Maker:
             size=disk.size,
             volume_type=disk.volume_type,
             image_id=disk.image_id,
+            zone=disk.zone,
             metadata=marks_of(_part(server, index), self._order, self._context),
         )
 

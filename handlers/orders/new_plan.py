@@ -9,29 +9,18 @@ from handlers import compute, networks, volumes
 from handlers.compute import Flavor
 from handlers.context import Context
 from handlers.errors import NotFound
-from handlers.images import Image, get_image
 from handlers.marks import MARK, PART
 from handlers.networks import Thing
 from handlers.orders.deeds import Deed
 from handlers.orders.fee_data import NEXT_FEE_TIME, START_FEE_TIME, local_time, written
 from handlers.orders.limits import Demand, DiskDemand, check_quotas
+from handlers.orders.new_disks import Disk, DiskOffers, plan_disks
 from handlers.orders.ordered import check_size, ordered_flavor
 from messages.errors import wrong
-from messages.fields import uuid_of
-from messages.orders import Item, ItemKind, NewProduct, NewServers, of_kind
+from messages.orders import NewProduct, NewServers
 
-_BYTES_IN_GIB = 1024**3
 #: The items of metadata that say for how long a server is paid for.
 FEE_TIMES = (START_FEE_TIME, NEXT_FEE_TIME)
-
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """A volume to be made; GiB. `image_id` is set for a system disk."""
-
-    size: int
-    volume_type: str
-    image_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,78 +147,52 @@ def _servers(order: NewServers, models: Sequence[_Model]) -> Iterator[NewServer]
 # What the products are made of.
 
 
+@dataclass(frozen=True, slots=True)
+class _Offers:
+    """What the cloud offers the project."""
+
+    flavors: list[Flavor]
+    zones: set[str]
+    disks: DiskOffers
+
+
 async def _models(order: NewServers, context: Context) -> list[_Model]:
-    flavors, types, zones = await asyncio.gather(
+    is_zone_named = any(_zone(product, order) is not None for product in order.products)
+    flavors, types, (zones, disk_zones) = await asyncio.gather(
         context.patiently(lambda: compute.list_flavors(context.project)),
         context.patiently(lambda: volumes.list_types(context.project)),
-        _zones(order, context),
+        _zones(is_zone_named, context),
     )
-    return [await _model(product, order, flavors, types, zones, context) for product in order.products]
+    offers = _Offers(flavors, zones, DiskOffers(frozenset(types), disk_zones))
+    return [await _model(product, order, offers, context) for product in order.products]
 
 
-async def _zones(order: NewServers, context: Context) -> set[str]:
-    if order.customization.zone is None and all(product.zone is None for product in order.products):
-        return set()
-    return await context.patiently(lambda: compute.list_zones(context.project))
+async def _zones(is_zone_named: bool, context: Context) -> tuple[set[str], dict[str, bool]]:
+    """Nova's zones that are available, and Cinder's; both are asked only where it matters."""
+    if not is_zone_named:
+        return set(), {}
+    return await asyncio.gather(
+        context.patiently(lambda: compute.list_zones(context.project)),
+        context.patiently(lambda: volumes.list_zones(context.project)),
+    )
 
 
-async def _model(  # noqa: PLR0917 - all that a product is judged by
-    product: NewProduct, order: NewServers, flavors: list[Flavor], types: set[str], zones: set[str], context: Context
-) -> _Model:
+def _zone(product: NewProduct, order: NewServers) -> str | None:
+    return product.zone or order.customization.zone
+
+
+async def _model(product: NewProduct, order: NewServers, offers: _Offers, context: Context) -> _Model:
     with context.checks.of("flavor"):
-        flavor = ordered_flavor(product.items, flavors)
+        flavor = ordered_flavor(product.items, offers.flavors)
         if flavor is None:
             raise wrong("itemList", "the product names no flavor")
         check_size(product.items, flavor)
-    zone = product.zone or order.customization.zone
+    zone = _zone(product, order)
     with context.checks.of("availableZone"):
-        if zone is not None and zone not in zones:
+        if zone is not None and zone not in offers.zones:
             raise wrong("availableZone", "there is no such zone, or it is not available")
-    with context.checks.of("image"):
-        image_item, system_item = _only(product, ItemKind.IMAGE), _only(product, ItemKind.SYSTEM_DISK)
-        image = await _image(image_item, context)
-    with context.checks.of("disks"):
-        system = _disk(system_item, types, image.id)
-        _check_image(image_item, image, system_item, system, flavor)
-        data = [_disk(item, types, None) for item in of_kind(product.items, ItemKind.DATA_DISK)]
-    return _Model(flavor, zone, (system, *data))
-
-
-def _only(product: NewProduct, kind: ItemKind) -> Item:
-    found = of_kind(product.items, kind)
-    if not found:
-        raise wrong(kind.value, "the product names none")
-    if len(found) > 1:
-        raise wrong(found[1].code, "the product names two")
-    return found[0]
-
-
-async def _image(item: Item, context: Context) -> Image:
-    try:
-        image_id = uuid_of(item.value, item.code)
-        return await context.patiently(lambda: get_image(context.project, image_id))
-    except NotFound:
-        raise wrong(item.code, "there is no such image") from None
-
-
-def _disk(item: Item, types: set[str], image_id: str | None) -> Disk:
-    if item.volume_type is None or item.volume_type not in types:
-        raise wrong(item.code, "there is no such volume type")
-    size = item.number()
-    if size < 1:
-        raise wrong(item.code)
-    return Disk(size, item.volume_type, image_id)
-
-
-def _check_image(item: Item, image: Image, system_item: Item, system: Disk, flavor: Flavor) -> None:
-    """What Glance says that a server of this image needs."""
-    if image.status != "active":
-        raise wrong(item.code, f"the image is {image.status}")
-    if (image.body.get("min_ram") or 0) > flavor.ram:
-        raise wrong(item.code, "the image needs more memory than the flavor has")
-    data = max(image.body.get("size") or 0, image.body.get("virtual_size") or 0)
-    if system.size < (image.body.get("min_disk") or 0) or system.size * _BYTES_IN_GIB < data:
-        raise wrong(system_item.code, "the image needs a larger disk")
+    disks = await plan_disks(product, flavor, zone, offers.disks, context)
+    return _Model(flavor, zone, disks)
 
 
 # Where they are put.

@@ -5,13 +5,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sandbox.openstack import quotas, snapshots
-from sandbox.openstack.state import Action, Flavor, Server, Volume, World, new_id
+from sandbox.openstack.state import ZONE, Action, Flavor, Server, Volume, World, new_id
 from sandbox.openstack.texts import check_nova_items, check_nova_rows, check_nova_tags
 from sandbox.openstack.wire import ApiError, Caller
 
 #: The most CPUs and MiB that a host has.
 HOST_CPUS, HOST_RAM = 1000, 8_000_000
-ZONE = "nova"
 _NO_HOST = "No valid host was found. "
 _RETRIES = (
     "Exceeded maximum number of retries. Exhausted all hosts available for retrying build failures for instance {}."
@@ -32,13 +31,15 @@ def new_server(world: World, wanted: dict[str, Any], who: Caller, request_id: st
         new_id(), wanted.get("name", ""), who.project, who.user, flavor, world.images.get(wanted.get("imageRef") or ""),
         now, now, metadata=dict(wanted.get("metadata") or {}), tags=list(wanted.get("tags") or ()),
         key_name=wanted.get("key_name"), user_data=wanted.get("user_data"),
+        zone=wanted.get("availability_zone") or ZONE,
     )  # fmt: skip
     check_nova_items(server.metadata)
     if server.key_name is not None and (who.user.id, server.key_name) not in world.keys:
         raise ApiError(400, "Invalid key_name provided.")
     for group in wanted.get("security_groups") or ():
         _check_group(world, who, group["name"])
-    if wanted.get("availability_zone") not in (None, ZONE):
+    zone = wanted.get("availability_zone")
+    if zone is not None and not world.zones.get(zone):
         raise ApiError(400, "The requested availability zone is not available")
     wishes = wanted.get("block_device_mapping_v2") or snapshots.wishes_of(server.image)
     for wish in wishes:
@@ -173,7 +174,8 @@ def _new_volume(world: World, server: Server, wish: dict[str, Any], device: str)
 async def _build(world: World, server: Server, networks: list[dict[str, Any]]) -> None:
     with server.actions[0].event("compute__do_build_and_run_instance") as event:
         await world.lasts(0.1)
-        fault = _NO_HOST if too_big(server.flavor) else await _build_on_host(world, server, networks)
+        has_host = world.zones[server.zone] and not too_big(server.flavor)
+        fault = _NO_HOST if not has_host else await _build_on_host(world, server, networks)
         event.failed = fault is not None
     if server.vm_state == "deleted" or server.task_state == "deleting":
         return  # it goes as it came

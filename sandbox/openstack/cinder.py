@@ -41,6 +41,8 @@ class Cinder:
             Route("/v3/snapshots/{snapshot_id}", self.show_snapshot),
             Route("/v3/snapshots/{snapshot_id}", self.delete_snapshot, methods=["DELETE"]),
             Route("/v3/groups/{group_id}", self.change_group, methods=["PUT"]),
+            Route("/v3/snapshots/{snapshot_id}/action", self.act_on_snapshot, methods=["POST"]),
+            Route("/v3/os-availability-zone", self.zones),
             Route("/v3/limits", self.limits),
             Route("/v3/types", self.types),
             Route("/v3/os-quota-sets/{project_id}", self.quotas),
@@ -98,6 +100,7 @@ class Cinder:
             image=image,
             metadata=dict(wanted.get("metadata") or {}),
             snapshot_id=snapshot.id if snapshot is not None else None,
+            zone=snapshots.zone_of(self._world, wanted.get("availability_zone"), snapshot),
         )
         self._world.volumes[volume.id] = volume
         self._world.run(_make(self._world, volume))
@@ -128,6 +131,14 @@ class Cinder:
             raise ApiError(400, f"There is no such action: {next(iter(action), '')}.")
         return Response(status_code=202)
 
+    async def zones(self, request: Request) -> Response:
+        caller(request)
+        listed = [
+            {"zoneName": name, "zoneState": {"available": is_available}}
+            for name, is_available in self._world.volume_zones.items()
+        ]
+        return JSONResponse({"availabilityZoneInfo": listed})
+
     async def list_snapshots(self, request: Request) -> Response:
         project, of = caller(request).project, request.query_params.get("volume_id")
         newest_first = sorted(self._world.snapshots.values(), key=lambda one: one.created, reverse=True)
@@ -153,6 +164,14 @@ class Cinder:
 
     async def delete_snapshot(self, request: Request) -> Response:
         del self._world.snapshots[self._snapshot(request).id]
+        return Response(status_code=202)
+
+    async def act_on_snapshot(self, request: Request) -> Response:
+        snapshot, wanted = self._snapshot(request), (await body_of(request))["os-reset_status"]
+        if not caller(request).is_admin:
+            what = "volume_extension:snapshot_admin_actions:reset_status"
+            raise ApiError(403, f"Policy doesn't allow {what} to be performed.")
+        snapshot.status = wanted["status"]
         return Response(status_code=202)
 
     def _snapshot(self, request: Request) -> Snapshot:
@@ -206,7 +225,7 @@ def shown(volume: Volume) -> dict[str, Any]:
         "id": volume.id, "name": volume.name, "status": volume.status, "size": volume.size,
         "volume_type": volume.type, "bootable": "true" if volume.bootable else "false", "attachments": attachments,
         "created_at": stamp(volume.created, "micro"), "metadata": volume.metadata, "multiattach": False,
-        "encrypted": False, "snapshot_id": volume.snapshot_id,
+        "encrypted": False, "snapshot_id": volume.snapshot_id, "availability_zone": volume.zone,
         "group_id": volume.group_id, "consistencygroup_id": None,
         "updated_at": stamp(volume.changed, "micro") if volume.changed else None, "description": None,
     }  # fmt: skip

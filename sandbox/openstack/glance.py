@@ -16,7 +16,7 @@ from sandbox.openstack.texts import check_glance_texts
 from sandbox.openstack.wire import ApiError, Caller, body_of, caller, page_of, root_of
 
 _PAGING = frozenset({"limit", "marker"})
-_ATTRIBUTES = frozenset({"name", "visibility", "tags", "disk_format", "container_format"})
+_ATTRIBUTES = frozenset({"name", "visibility", "tags", "disk_format", "container_format", "min_disk", "min_ram"})
 _CHANGEABLE = frozenset({"name", "tags", "protected", "visibility", "min_disk", "min_ram"})
 
 
@@ -64,6 +64,8 @@ class Glance:
             status="queued",
             visibility=wanted.get("visibility", "private"),
             tags=list(wanted.get("tags") or ()),
+            min_disk=wanted.get("min_disk", 0),
+            min_ram=wanted.get("min_ram", 0),
         )
         quotas.check_image(image)
         self._world.images[image.id] = image

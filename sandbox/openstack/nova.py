@@ -11,10 +11,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sandbox.openstack import quotas
-from sandbox.openstack.building import ZONE, attach_port, attach_volume, begin_deletion, new_server
+from sandbox.openstack.building import attach_port, attach_volume, begin_deletion, new_server
 from sandbox.openstack.nova_actions import ServerActions
 from sandbox.openstack.server_images import begin_image
-from sandbox.openstack.state import Action, Flavor, Server, World, new_id, stamp
+from sandbox.openstack.state import ZONE, Action, Flavor, Server, World, new_id, stamp
 from sandbox.openstack.texts import check_nova_items, check_nova_name, check_nova_rows, check_nova_tags
 from sandbox.openstack.wire import ApiError, Caller, body_of, caller, links, page_of, request_id, root_of
 
@@ -56,6 +56,7 @@ class Nova:
             Route("/v2.1/servers/detail", self.list_servers),
             Route("/v2.1/servers", self.list_names),
             Route("/v2.1/os-services", self.services),
+            Route("/v2.1/os-services/{service_id}", self.change_service, methods=["PUT"]),
             Route("/v2.1/servers", self.create, methods=["POST"]),
             Route("/v2.1/servers/{server_id}", self.show),
             Route("/v2.1/servers/{server_id}", self.delete, methods=["DELETE"]),
@@ -120,8 +121,17 @@ class Nova:
     async def services(self, request: Request) -> Response:
         if not caller(request).is_admin:
             raise ApiError(403, "Policy doesn't allow os_compute_api:os-services:list to be performed.")
-        service = {"id": 1, "binary": "nova-compute", "host": _HOST, "zone": "nova", "status": "enabled", "state": "up"}
-        return _answer({"services": [service]})
+        return _answer({"services": [self._service()]})
+
+    async def change_service(self, request: Request) -> Response:
+        if not caller(request).is_admin:
+            raise ApiError(403, "Policy doesn't allow os_compute_api:os-services:update to be performed.")
+        self._world.zones[ZONE] = (await body_of(request))["status"] == "enabled"
+        return _answer({"service": self._service()})
+
+    def _service(self) -> dict[str, Any]:
+        status = "enabled" if self._world.zones[ZONE] else "disabled"
+        return {"id": 1, "binary": "nova-compute", "host": _HOST, "zone": ZONE, "status": status, "state": "up"}
 
     async def show(self, request: Request) -> Response:
         return _answer({"server": _shown(self._world, _server(self._world, request), request)})
@@ -206,8 +216,11 @@ class Nova:
 
     async def zones(self, request: Request) -> Response:
         caller(request)
-        zone = {"zoneName": ZONE, "zoneState": {"available": True}, "hosts": None}
-        return _answer({"availabilityZoneInfo": [zone]})
+        listed = [
+            {"zoneName": name, "zoneState": {"available": is_available}, "hosts": None}
+            for name, is_available in self._world.zones.items()
+        ]
+        return _answer({"availabilityZoneInfo": listed})
 
     async def set_quotas(self, request: Request) -> Response:
         refusal = "Policy doesn't allow os_compute_api:os-quota-sets:update to be performed."
@@ -345,7 +358,7 @@ def _shown(world: World, server: Server, request: Request) -> dict[str, Any]:
         "image": {"id": server.image.id, "links": []} if server.image else "",
         "metadata": server.metadata, "addresses": addresses, "key_name": server.key_name, "locked": server.locked,
         "tags": server.tags, "hostId": _host_id(server), "description": None,
-        "config_drive": "", "OS-EXT-AZ:availability_zone": "nova",
+        "config_drive": "", "OS-EXT-AZ:availability_zone": server.zone,
         "OS-EXT-STS:task_state": server.task_state, "OS-EXT-STS:vm_state": server.vm_state,
         "OS-EXT-STS:power_state": _POWER.get(server.vm_state, 0),
         "os-extended-volumes:volumes_attached": [

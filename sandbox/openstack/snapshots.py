@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from sandbox.openstack.state import Image, Snapshot, Volume, World, new_id, stamp
+from sandbox.openstack.state import ZONE, Image, Snapshot, Volume, World, new_id, stamp
 from sandbox.openstack.wire import ApiError
 
 
@@ -65,6 +65,17 @@ def check_source(snapshot: Snapshot, size: int) -> None:
             f"Invalid input received: Volume size '{size}'GB cannot be smaller than the snapshot size "
             f"{snapshot.size}GB. They must be >= original snapshot size.",
         )
+
+
+def zone_of(world: World, wanted: str | None, snapshot: Snapshot | None) -> str:
+    """The zone of a volume to be made, which is that of the volume that a snapshot was taken of."""
+    zone = wanted or (snapshot.volume.zone if snapshot is not None else ZONE)
+    if not world.volume_zones.get(zone):
+        raise ApiError(400, f"Availability zone '{zone}' is invalid.")
+    if snapshot is not None and zone != snapshot.volume.zone:
+        told = "Volume must be in the same availability zone as the snapshot"
+        raise ApiError(400, f"Invalid input received: {told}")
+    return zone
 
 
 def mapping_of(snapshot: Snapshot, volume: Volume, number: int) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from sandbox.openstack.nets import Nets
 
 #: Everybody's.
 PASSWORD = "ecs-sandbox"  # noqa: S105 - opens nothing but this
+#: Where servers and volumes come to be unless another zone is named.
+ZONE = "nova"
 _TOKEN_LIFE = timedelta(hours=1)
 
 
@@ -111,6 +113,7 @@ class Volume:
     snapshot_id: str | None = None
     #: The volume group that it is in.
     group_id: str | None = None
+    zone: str = ZONE
 
     def become(self, status: str) -> None:
         """Change the status."""
@@ -187,6 +190,7 @@ class Server:
     tags: list[str] = field(default_factory=list)
     key_name: str | None = None
     user_data: str | None = None
+    zone: str = ZONE
     #: The ports that Nova made for it, which go with it.
     own_ports: set[str] = field(default_factory=set)
 
@@ -219,6 +223,9 @@ class World:
         self.flavors: dict[str, Flavor] = {}
         self.images: dict[str, Image] = {}
         self.types: dict[str, str] = {}
+        #: Nova's and Cinder's availability zones, and whether each is available.
+        self.zones = {ZONE: True, "edge": True}
+        self.volume_zones = {ZONE: True}
         self.nets = Nets()
         self.keys: set[tuple[str, str]] = set()
         self.volumes: dict[str, Volume] = {}
