@@ -19,7 +19,7 @@ from messages.errors import Transient
 
 W = TypeVar("W", bound=Watched)
 
-#: Seconds by which the action log may lag behind the server, and between two looks at it.
+#: Seconds by which the action log and the fault may lag behind the server, and between two looks at them.
 _LOG_LATE, _LOG_EVERY = 5.0, 0.2
 
 
@@ -72,6 +72,18 @@ async def follow_server(
             await course.tell_server(server)
             if ended(server):
                 return server
+
+
+async def with_fault(server: Server, context: Context) -> Server:
+    """A server once Nova has written why it is in ERROR, which it does only after it says so; seconds at most."""
+    limit, server_id = Deadline.after(_LOG_LATE), server.id
+    while server.status == ERROR and server.fault is None and not limit.passed:
+        await asyncio.sleep(_LOG_EVERY)
+        try:
+            server = await context.patiently(lambda: compute.get_server(context.project, server_id))
+        except NotFound:
+            break
+    return server
 
 
 async def follow_volume(volume_id: str, effect: str, context: Context, ended: Callable[[Volume], bool]) -> Volume:

@@ -15,7 +15,7 @@ from handlers.compute import Server
 from handlers.context import Context
 from handlers.errors import CloudRefusal, Conflict, Forbidden, NotFound, QuotaExceeded
 from handlers.marks import PART
-from handlers.orders.acts import follow_server, follow_volume, once, write_fee_data
+from handlers.orders.acts import follow_server, follow_volume, once, with_fault, write_fee_data
 from handlers.orders.course import Course
 from handlers.orders.fee_data import NEXT_FEE_TIME, START_FEE_TIME, local_time, written
 from handlers.orders.made import Made
@@ -163,6 +163,7 @@ class Maker:
             server_id, effect, self._context, self._course, lambda one: one.status != "BUILD" and not one.busy
         )
         if made.status != "ACTIVE":
+            made = await with_fault(made, self._context)
             reason = "no_host" if _NO_HOST in (made.fault or "") else "create_failed"
             raise failed(reason, f"server {server_id} is {made.status}: {made.fault}")
 

@@ -8,6 +8,7 @@ from handlers.compute import ERROR, GONE, SOFT_DELETED, Server
 from handlers.context import Context
 from handlers.effects import Landed
 from handlers.errors import CloudRefusal, NotFound
+from handlers.orders.acts import with_fault
 from handlers.orders.course import Course
 from handlers.orders.undertaking import failed
 from handlers.volumes import PASSING, Volume
@@ -115,7 +116,8 @@ async def _until_gone(
             if server.status in gone:
                 return server.status != SOFT_DELETED
             if server.status == ERROR and server.task_state not in _GOING:
-                raise failed("delete_failed", f"server {server_id} is {server.status}: {server.fault}")
+                fault = (await with_fault(server, context)).fault
+                raise failed("delete_failed", f"server {server_id} is {server.status}: {fault}")
             await course.tell_server(server)
 
 

@@ -179,8 +179,19 @@ async def _build(world: World, server: Server, networks: list[dict[str, Any]]) -
         event.failed = fault is not None
     if server.vm_state == "deleted" or server.task_state == "deleting":
         return  # it goes as it came
+    if fault is None:
+        server.become("active")
+    else:
+        await fail(world, server, fault)
+
+
+async def fail(world: World, server: Server, fault: str | None) -> None:
+    """Leave a server in ERROR; why is written down only after that."""
+    server.fault = None
+    server.become("error")
+    await world.lasts(0.3)
+    await world.faults.strike("nova.write_fault", f"{server.id} {server.name}")
     server.fault = fault
-    server.become("error" if fault else "active")
 
 
 async def _build_on_host(world: World, server: Server, networks: list[dict[str, Any]]) -> str | None:
@@ -221,8 +232,7 @@ async def _delete(world: World, server: Server) -> None:
     await world.lasts(0.2)
     rule = await world.faults.strike("virt.destroy", f"{server.id} {server.name}")
     if rule is not None:
-        server.fault = rule.error
-        server.become("error")
+        await fail(world, server, rule.error)
         return
     for volume in server.volumes:
         volume.server_id = None

@@ -14,7 +14,8 @@ _DRIP = 0.2
 
 @dataclass(slots=True)
 class Rule:
-    """Strikes at a point: `api.SERVICE` (matched in `METHOD PATH`), `virt.METHOD` or `volume.METHOD` (in `UUID NAME`).
+    """Strikes at a point: `api.SERVICE` (matched in `METHOD PATH`), `virt.METHOD`, `volume.METHOD` or
+    `nova.write_fault` (in `UUID NAME`).
 
     It waits `delay` seconds; then it fails with `error` (an API with `status` and `retry_after`), answers in an odd way
     (an API: `answer` is html, cut, endless, drip or hangup), or lets the call go on. With `after`, an API carries the

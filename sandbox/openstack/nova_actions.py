@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sandbox.openstack import quotas
-from sandbox.openstack.building import begin_forced_deletion, too_big
+from sandbox.openstack.building import begin_forced_deletion, fail, too_big
 from sandbox.openstack.state import Action, Event, Flavor, Server, World
 from sandbox.openstack.wire import ApiError, Caller
 
@@ -115,17 +115,19 @@ class ServerActions:
                 held = task == "resize_migrated" and _held_volume(server)
                 moving.failed = bool(held)
             if held:
-                server.fault = held
-                server.become("error")
+                await fail(self._world, server, held)
                 return
             server.become(task_state=task)
         with action.event("compute_finish_resize") as finishing:
             server.become(task_state="resize_finish")
             await self._world.lasts(0.4)
             server.old_flavor, server.old_vm_state, server.flavor = server.flavor, server.vm_state, flavor
-            server.fault = await self._error("virt.finish_migration", server)
-            finishing.failed = server.fault is not None
-        server.become("error" if server.fault else "resized")
+            fault = await self._error("virt.finish_migration", server)
+            finishing.failed = fault is not None
+        if fault is None:
+            server.become("resized")
+        else:
+            await fail(self._world, server, fault)
 
     def _confirm(self, server: Server, _: Any, who: Caller, request_id: str) -> int:
         self._check(server, who, "confirmResize", ("resized",))

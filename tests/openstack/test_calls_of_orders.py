@@ -258,7 +258,7 @@ def test_a_server_that_fails_on_its_host_gives_back_what_it_had(
     cloud.fault("virt.spawn", match=name, error="no disk", times=20)
     disk = make_volume(tenant, imageRef=tenant.image, size=2)
     server_id = make_server(tenant, disk, name=name, networks=[{"uuid": network["id"]}])
-    server = tenant.server(server_id)
+    server = tenant.wait(server_id, lambda one: "fault" in one)
     assert (server["status"], server["fault"]["message"][:34]) == ("ERROR", "Exceeded maximum number of retries")
     assert settled(tenant, disk) == "available"
     assert ports_of(tenant, server_id) == []
@@ -269,7 +269,8 @@ def test_a_server_that_fails_on_its_host_gives_back_what_it_had(
 def test_a_server_that_finds_no_host_holds_its_volume(tenant: Tenant) -> None:
     disk = make_volume(tenant, imageRef=tenant.image, size=2)
     server_id = make_server(tenant, disk, flavorRef=tenant.flavors["too-big-for-any-host"])
-    server = tenant.server(server_id)
+    # ERROR comes first, and why a moment later.
+    server = tenant.wait(server_id, lambda one: "fault" in one)
     assert (server["status"], server["fault"]["message"]) == ("ERROR", "No valid host was found. ")
     assert volume(tenant, disk)["status"] == "reserved"
     gone(tenant, server_id)
@@ -281,7 +282,8 @@ def test_a_server_that_does_not_go_ends_in_error(tenant: Tenant, cloud: Any) -> 
     cloud.fault("virt.destroy", match=server_id, error="stuck", times=9)
     assert tenant.connection.compute.delete(f"/servers/{server_id}", microversion=COMPUTE).status_code == 204
     # The real Nova says so for a moment before it has given the task up.
-    server = tenant.wait(server_id, lambda one: one["status"] == "ERROR" and one["OS-EXT-STS:task_state"] is None)
+    server = tenant.wait(server_id, lambda one: "fault" in one and one["OS-EXT-STS:task_state"] is None)
+    assert server["status"] == "ERROR"
     assert server["fault"]["message"] == "stuck"
     cloud.clear_faults()
     gone(tenant, server_id)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sandbox.issuer import Issuer
+from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.new_orders import NOTHING, Records, delete_all, new, ports_of, quota, records, used
 from tests.orders import carried_out, ended, publish, reported
@@ -264,6 +265,18 @@ def test_a_flavor_that_no_host_has_room_for_leaves_nothing(
     result, _ = carried_out(requester, new(tenant, *items))
     assert (result.body["code"], result.body["data"]["reason"]) == ("101.001040", "no_host")
     assert reported(result)[1:] == ("fail", False)
+    assert records(tenant) - before == NOTHING
+
+
+def test_why_a_server_is_in_error_is_told_though_nova_writes_it_down_later(
+    requester: Requester, tenant: Tenant, before: Records, simulated: SimulatedOpenStack, cloud: Any
+) -> None:
+    if cloud is not simulated:
+        pytest.skip("how long the real Nova takes to write it down is not to be chosen")
+    cloud.fault("nova.write_fault", match="late-fault", delay=2, times=1)
+    items = (("std_huge", "too-big-for-any-host"), ("sys_EBS_SATA", "2"))
+    result, _ = carried_out(requester, new(tenant, *items, chosen={"instanceName": "late-fault"}))
+    assert (result.body["code"], result.body["data"]["reason"]) == ("101.001040", "no_host")
     assert records(tenant) - before == NOTHING
 
 
