@@ -14,6 +14,8 @@ from messages.secrets import MASK, is_secret_name, mask, mask_text
 from messages.texts import one_line
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+#: The one control character that JSON does not escape and that is ASCII.
+_DELETE = b"\x7f"
 #: Characters of one value in a log line.
 _LONGEST = 2000
 
@@ -104,9 +106,16 @@ def _escape(_logger: Any, _method: str, event: Any) -> Any:
 def _dumps(value: Any, default: Any = None, **_: Any) -> bytes:
     """A line that tells of trouble must not be trouble itself: what is no JSON is written as Python would."""
     try:
-        return orjson.dumps(value, default=default or _text)
+        line = orjson.dumps(value, default=default or _text)
     except TypeError:
         return json.dumps(value, default=_text, skipkeys=True).encode()
+    if line.isascii() and _DELETE not in line:
+        return line
+    text = line.decode()
+    if text.isprintable():
+        return line
+    # Logs are read at terminals, too: what would turn a line round or command the terminal is escaped.
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text).encode()
 
 
 def _text(value: Any) -> str:

@@ -10,7 +10,7 @@ import typer
 from workers.cli.dead_commands import dead_app
 from workers.cli.exits import CommandFailed, Exit
 from workers.cli.options import Output, settings_or_fail, topology_settings_or_fail
-from workers.cli.output import Format, show
+from workers.cli.output import Format, complain, plain, show
 from workers.cli.times import instant
 
 app = typer.Typer(
@@ -169,13 +169,13 @@ def run_app() -> None:
         app()
     except CommandFailed as error:
         if verbose:
-            traceback.print_exc()
-        print(error, file=sys.stderr)
+            complain(traceback.format_exc().rstrip())
+        complain(str(error))
         sys.exit(error.code)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         if verbose:
-            traceback.print_exc()
-        print(f"unexpected {type(error).__name__}: {error} (-v shows where)", file=sys.stderr)
+            complain(traceback.format_exc().rstrip())
+        complain(plain(f"unexpected {type(error).__name__}: {error} (-v shows where)"))
         sys.exit(Exit.UNEXPECTED)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from collections.abc import Awaitable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -18,7 +17,7 @@ from workers.cli.journal import (
     replay_row,
     result_line,
 )
-from workers.cli.output import Format, Page, show, show_json
+from workers.cli.output import Format, Page, complain, plain, show, show_json
 from workers.cli.times import ago, shown, wire
 from workers.dead.parked import Parked, instant_of
 from workers.dead.reader import Unreachable
@@ -63,7 +62,7 @@ def look(settings: Settings, wanted: Wanted) -> Survey:
 
 def tell(text: str) -> None:
     """A line for whoever sits there, beside the data."""
-    print(text, file=sys.stderr)
+    complain(plain(text))
 
 
 def list_dead(settings: Settings, wanted: Wanted, output: Format, *, summary: bool) -> None:
@@ -185,8 +184,7 @@ def _print_whole(page: Page, parked: Parked, known: _Known | None, trouble: str 
     page.line("headers")
     page.facts(whole["headers"])
     page.line("body")
-    text = whole["body"] if isinstance(whole["body"], str) else json.dumps(whole["body"], ensure_ascii=False, indent=2)
-    page.line(text[:_SHOWN] + (f"\n… {len(text) - _SHOWN} characters more: -o json" if len(text) > _SHOWN else ""))
+    page.document(whole["body"], _SHOWN)
     requests, replays = known or ([], [])
     for request in requests:
         page.line("the journal knows its key:")

@@ -15,7 +15,7 @@ from workers.cli.dead import look, print_groups, run, tell
 from workers.cli.exits import CommandFailed, Exit
 from workers.cli.journal import history_of
 from workers.cli.options import policy_or_fail
-from workers.cli.output import Format, Page, show, show_json
+from workers.cli.output import Format, Page, plain, show, show_json
 from workers.dead.forecast import WORDS, Fate, Forecast
 from workers.dead.hand import pin
 from workers.dead.reader import Unreachable
@@ -214,7 +214,7 @@ def _ask(settings: Settings, wish: Wish, found: Sequence[Found]) -> None:
 
 
 def _confirm(question: str) -> None:
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"{plain(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CommandFailed(Exit.REFUSED, "nothing was done")
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TextIO
 
+from messages.texts import one_line
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -31,10 +33,10 @@ def show(rows: Iterable[Mapping[str, Any]], output: Format) -> None:
 def show_json(rows: Sequence[Mapping[str, Any]], output: Format) -> None:
     """Print rows as one JSON list, or as an object a line."""
     if output is Format.JSON:
-        print(json.dumps(list(rows), ensure_ascii=False, indent=2))
+        print(json_text(list(rows), 2))
     else:
         for row in rows:
-            print(json.dumps(row, ensure_ascii=False))
+            print(json_text(row))
     sys.stdout.flush()
 
 
@@ -45,16 +47,35 @@ def show_document(document: Mapping[str, Any], output: Format) -> None:
 
         yaml.safe_dump(document, sys.stdout, allow_unicode=True, sort_keys=False, width=120)
     else:
-        print(json.dumps(document, ensure_ascii=False, indent=2 if output is Format.JSON else None))
+        print(json_text(document, 2 if output is Format.JSON else None))
     sys.stdout.flush()
 
 
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON that may be shown on a terminal, too: what would move its cursor or turn a line round is escaped."""
+    lines = json.dumps(value, ensure_ascii=False, indent=indent).split("\n")
+    return "\n".join(line if line.isprintable() else _escaped(line) for line in lines)
+
+
+def _escaped(line: str) -> str:
+    """Between JSON's values there are blanks alone: whatever is no printable character is in a text."""
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in line)
+
+
 def plain(value: Any) -> str:
-    """A value on a screen: what others wrote must neither move the cursor nor turn the line around."""
+    """A value on one line of a screen: what others wrote must neither move the cursor nor turn the line around."""
     text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
+    return one_line(text)
+
+
+def plain_lines(text: str) -> str:
+    """Lines of our own making, in which what others wrote is plain."""
+    return "\n".join(one_line(line) for line in text.split("\n"))
+
+
+def complain(text: str) -> None:
+    """Lines on stderr, for whoever sits there."""
+    print(plain_lines(text), file=sys.stderr)
 
 
 class Page:
@@ -70,14 +91,22 @@ class Page:
         self._console.print(Text(plain(text), style="bold"))
 
     def line(self, text: str = "") -> None:
-        """A line as it is."""
+        """A line."""
         from rich.text import Text  # noqa: PLC0415
 
         self._console.print(Text(plain(text)))
 
+    def document(self, value: Any, longest: int) -> None:
+        """JSON over several lines, or a text on one; at most so many characters."""
+        from rich.text import Text  # noqa: PLC0415
+
+        text = plain(value) if isinstance(value, str) else json_text(value, 2)
+        more = f"\n… {len(text) - longest} characters more: -o json" if len(text) > longest else ""
+        self._console.print(Text(text[:longest] + more))
+
     def facts(self, facts: Mapping[str, Any]) -> None:
         """A name and a value a line; what is unknown is left out."""
-        self._grid([(name, plain(value)) for name, value in facts.items() if value not in (None, "")], None)
+        self._grid([(plain(name), plain(value)) for name, value in facts.items() if value not in (None, "")], None)
 
     def table(self, rows: Sequence[Mapping[str, Any]], indent: int = 0) -> None:
         """Rows under their fields' names."""
