@@ -9,7 +9,7 @@ import math
 import os
 import re
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
@@ -96,6 +96,9 @@ class CloudSettings:
 Fence = Callable[[], Awaitable[Deadline]]
 #: Set around a call that must not be made twice (`effects`), for whatever functions it passes through.
 fence: ContextVar[Fence | None] = ContextVar("fence", default=None)
+
+#: The calls of one request by HTTP method, counted for whoever sets it. Shared answers count for whoever asked first.
+counted: ContextVar["Counter[str] | None"] = ContextVar("counted", default=None)
 
 #: Told of each call: service, method, HTTP status (or the name of the error), seconds.
 OnCall = Callable[[str, str, str, float], None]
@@ -379,6 +382,8 @@ class Project:
             outcome = "no_answer" if time.monotonic() - started > _LONG else outcome
             raise
         finally:
+            if (calls := counted.get()) is not None:
+                calls[method] += 1
             self._on_call(service.proxy, method, outcome, time.monotonic() - started)
 
     def close(self) -> None:

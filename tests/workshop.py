@@ -1,8 +1,10 @@
 """A worker with everything around it: what an end-to-end test works with."""
 
+import json
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -63,6 +65,18 @@ class Workshop:
     def logs(self) -> str:
         """What all workers have logged."""
         return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("worker-*.log")))
+
+    def calls_of(self, message_id: str) -> Counter[str]:
+        """The OpenStack calls that a request cost, by HTTP method, as the worker logs them at its end."""
+        found: list[Counter[str]] = []
+
+        def is_told() -> bool:
+            lines = (json.loads(line) for line in self.logs().splitlines() if f'"{message_id}"' in line)
+            found.extend(Counter(line["openstack_calls"]) for line in lines if line.get("event") == "request.done")
+            return bool(found)
+
+        eventually(is_told)
+        return found[0]
 
     def journal_dump(self) -> str:
         """Everything in the SQLite journal, as SQL."""

@@ -8,7 +8,7 @@ from uuid import UUID, uuid5
 
 from handlers.abandoned import ends_of
 from handlers.catalogue import Handler
-from handlers.cloud import Cloud, Project
+from handlers.cloud import Cloud, Project, counted
 from handlers.context import Errand, Policy, Watches
 from handlers.deadlines import Deadline
 from handlers.effects import Effects
@@ -153,6 +153,7 @@ class Execution:
         request = session.request
         is_order = request.kind is Kind.ORDER
         age = time.monotonic() - received
+        counted.set(session.calls)
         patience = self._limits.patience(request, age)
         errand = Errand(
             cloud=self._cloud,
@@ -229,7 +230,7 @@ class Execution:
         seconds = time.monotonic() - started
         session.log.info(
             "request.done", code=result.code, seconds=round(seconds, 3),
-            openstack_request_ids=session.openstack_request_ids(),
+            openstack_calls=dict(session.calls), openstack_request_ids=session.openstack_request_ids(),
         )  # fmt: skip
         self._metrics.answered(session.request.operation, result.code, seconds)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -64,6 +65,8 @@ class Session:
         self.pass_word: str | None = None
         #: Who has put it in again, where somebody has.
         self.operator: str | None = None
+        #: OpenStack calls of this run by HTTP method.
+        self.calls: Counter[str] = Counter()
         #: The project that it acts in; None where that is no single one.
         self.project_id: str | None = None
 
