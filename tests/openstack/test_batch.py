@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from sandbox.control_plane import ControlPlane
+from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from sandbox.worker import WorkerProcess
 from tests.tenant import Tenant
