@@ -57,6 +57,8 @@ class Service(Enum):
 PAGE = 1000
 #: Seconds for which an extension that a service is without is not asked for again.
 MISSING = 600.0
+#: The extensions of Neutron that are made use of.
+_EXTENSIONS = frozenset({"router", "qos", "security-group"})
 #: Neutron's words for a collection that it does not have; it has others for a single thing that is not there.
 _NO_SUCH_RESOURCE = "The resource could not be found."
 #: What a service that works answers anybody, by its type in the catalogue.
@@ -173,6 +175,17 @@ class Cloud:
         """The services that are called and that the catalogue does not list."""
         account = await self._connect_account()
         return await self.in_thread(lambda: _missing_services(account))
+
+    async def old_services(self) -> list[str]:
+        """Where a service does not speak the microversion that it is called with: which it speaks, in words."""
+        account = await self._connect_account()
+        return await self.in_thread(lambda: _old_services(account))
+
+    async def missing_extensions(self) -> list[str]:
+        """The extensions of Neutron that are made use of and that the cloud is without, by their aliases."""
+        account = await self._connect_account()
+        with self._told("network", "GET"):
+            return await self.in_thread(lambda: _missing_extensions(account))
 
     async def find_project(self, tenant: str, written: TenantIs | None = None) -> ProjectName:
         """Return the project with this id or name (in the configured domain), or raise `Refused` naming `tenant_id`.
@@ -510,6 +523,31 @@ def _missing_services(account: "Connection") -> list[str]:
         return [service.name.lower() for service in Service if getattr(account, service.proxy).get_endpoint() is None]
     except Exception as error:
         raise Transient("keystone", detail=_described(error)) from None
+
+
+def _missing_extensions(account: "Connection") -> list[str]:
+    proxy = _proxy(account, Service.NETWORK)
+    name = Service.NETWORK.proxy
+    reply = _guarded(name, lambda: proxy.request("/extensions", "GET"), mutating=False)
+    offered = {one["alias"] for one in reply.body["extensions"]}
+    return sorted(_EXTENSIONS - offered)
+
+
+def _old_services(account: "Connection") -> list[str]:
+    found = []
+    for service in Service:
+        if service.microversion is None:
+            continue
+        try:
+            data = getattr(account, service.proxy).get_endpoint_data()
+        except Exception as error:
+            raise Transient("keystone", detail=_described(error)) from None
+        newest = data.max_microversion if data is not None else None
+        if newest is not None and newest < tuple(map(int, service.microversion.split("."))):
+            spoken = ".".join(map(str, newest))
+            name = service.name.lower()
+            found.append(f"{name} speaks up to {spoken}, {service.microversion} is needed")
+    return found
 
 
 def _project_of(connection: "Connection") -> str:

@@ -98,6 +98,16 @@ class ControlPlane:
             override.write_text(before)
             self.command("restart", "nova-api")
 
+    def override(self, name: str, text: str | None, *services: str) -> None:
+        """Append a text to one of the configuration files (None: no longer), and restart these services."""
+        path = self._home / "override" / name
+        path.parent.mkdir(exist_ok=True)
+        if text is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_text(text)
+        self.command("restart", *services)
+
     def command(self, *words: str) -> str:
         """The output of one of the tool's commands: stop, start, kill, pause, resume, restart, fault."""
         done = subprocess.run(

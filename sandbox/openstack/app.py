@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
+from sandbox.openstack import extensions
 from sandbox.openstack.cinder import Cinder
 from sandbox.openstack.faults import Rule, spoil
 from sandbox.openstack.glance import Glance
@@ -29,31 +30,9 @@ Next = Callable[[Request], Awaitable[Response]]
 
 def build_app(world: World) -> Starlette:
     """The whole cloud as one application."""
-
-    async def add_fault(request: Request) -> Response:
-        world.faults.add(Rule.of(await body_of(request)))
-        return Response(status_code=204)
-
-    async def clear_faults(request: Request) -> Response:
-        world.faults.clear(request.query_params.get("points", ""))
-        return Response(status_code=204)
-
-    async def calls(_: Request) -> Response:
-        return JSONResponse(world.calls)
-
-    async def executed(_: Request) -> Response:
-        return JSONResponse(world.executed)
-
     mounts = [
         Mount(path, Starlette(routes=api(world).routes(), exception_handlers={ApiError: _renders(name)}))
         for path, (name, api) in _SERVICES.items()
-    ]
-    controls = [
-        Route("/_sandbox/faults", add_fault, methods=["POST"]),
-        Route("/_sandbox/faults", clear_faults, methods=["DELETE"]),
-        Route("/_sandbox/reclaim-interval", _sets_reclaim_interval(world), methods=["POST"]),
-        Route("/_sandbox/calls", calls),
-        Route("/_sandbox/executed", executed),
     ]
 
     async def around(request: Request, call_next: Next) -> Response:
@@ -70,6 +49,8 @@ def build_app(world: World) -> Starlette:
         body = await request.body()
         response = await spoil(rule) if rule is not None and not rule.after else None
         if response is None:
+            response = extensions.refusal(world, service, request)
+        if response is None:
             response = await call_next(request)
             if request.method != "GET" and response.status_code < 400:
                 world.executed.append(f"{service} {line} {first_word(body)}".strip())
@@ -78,7 +59,7 @@ def build_app(world: World) -> Starlette:
         response.headers["x-openstack-request-id"] = request.state.request_id
         return response
 
-    return Starlette(routes=[*controls, *mounts], middleware=[Middleware(BaseHTTPMiddleware, dispatch=around)])
+    return Starlette(routes=[*_controls(world), *mounts], middleware=[Middleware(BaseHTTPMiddleware, dispatch=around)])
 
 
 def _sets_reclaim_interval(world: World) -> Next:
@@ -87,6 +68,38 @@ def _sets_reclaim_interval(world: World) -> Next:
         return Response(status_code=204)
 
     return set_interval
+
+
+def _controls(world: World) -> list[Route]:
+    """The door to the faults."""
+
+    async def add_fault(request: Request) -> Response:
+        world.faults.add(Rule.of(await body_of(request)))
+        return Response(status_code=204)
+
+    async def clear_faults(request: Request) -> Response:
+        world.clear_faults(request.query_params.get("points", ""))
+        return Response(status_code=204)
+
+    async def be_without(request: Request) -> Response:
+        body = await body_of(request)
+        world.without, world.newest = set(body["extensions"]), dict(body["newest"])
+        return Response(status_code=204)
+
+    async def calls(_: Request) -> Response:
+        return JSONResponse(world.calls)
+
+    async def executed(_: Request) -> Response:
+        return JSONResponse(world.executed)
+
+    return [
+        Route("/_sandbox/faults", add_fault, methods=["POST"]),
+        Route("/_sandbox/faults", clear_faults, methods=["DELETE"]),
+        Route("/_sandbox/reclaim-interval", _sets_reclaim_interval(world), methods=["POST"]),
+        Route("/_sandbox/without", be_without, methods=["POST"]),
+        Route("/_sandbox/calls", calls),
+        Route("/_sandbox/executed", executed),
+    ]
 
 
 def _renders(service: str) -> Callable[[Request, Exception], Response]:

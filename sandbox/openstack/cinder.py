@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sandbox.openstack import quotas, snapshots
+from sandbox.openstack.extensions import newest
 from sandbox.openstack.state import Image, Snapshot, Volume, World, new_id, stamp
 from sandbox.openstack.texts import check_cinder_name, check_cinder_rows
 from sandbox.openstack.wire import ApiError, Caller, body_of, caller, links, page_of, root_of
@@ -52,7 +53,8 @@ class Cinder:
     async def versions(self, request: Request) -> Response:
         base = root_of(request)
         version = {
-            "id": "v3.0", "status": "CURRENT", "version": "3.71", "min_version": "3.0", "media-types": [],
+            "id": "v3.0", "status": "CURRENT", "version": newest(self._world, "cinder"),
+            "min_version": "3.0", "media-types": [],
             "updated": "2023-08-31T00:00:00Z", "links": [{"rel": "self", "href": f"{base}/v3/"}],
         }  # fmt: skip
         return JSONResponse({"versions": [version]}, 300)

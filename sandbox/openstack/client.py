@@ -67,6 +67,13 @@ class SimulatedOpenStack:
         """Put a rule in force (`sandbox.openstack.faults.Rule`)."""
         self._control("POST", "faults", {"point": point, **rule})
 
+    def be_without(self, *extensions: str, **newest: str) -> None:
+        """Have no such extensions of Neutron, and no newer microversions than these of `nova` and `cinder`.
+
+        It is over with `clear_faults`.
+        """
+        self._control("POST", "without", {"extensions": extensions, "newest": newest})
+
     def clear_faults(self, points: str = "") -> None:
         """Forget all rules, or those of points that begin so."""
         self._control("DELETE", f"faults?points={points}")

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox.openstack import quotas
+from sandbox.openstack import extensions, quotas
 from sandbox.openstack.nets import Nets, Thing
 from sandbox.openstack.state import Project, World
 from sandbox.openstack.texts import check_neutron_name
@@ -39,12 +39,22 @@ class Neutron:
             Route("/v2.0/floatingips/{floating_ip_id}", self.associate, methods=["PUT"]),
             Route("/v2.0/quotas/{project_id}/details.json", self.quotas),
             Route("/v2.0/quotas/{project_id}", self.set_quotas, methods=["PUT"]),
+            Route("/v2.0/extensions", self.extensions),
+            Route("/v2.0/{path:path}", self.unknown, methods=["GET", "POST", "PUT", "DELETE"]),
         ]
 
     async def versions(self, request: Request) -> Response:
         base = root_of(request)
         version = {"id": "v2.0", "status": "CURRENT", "links": [{"rel": "self", "href": f"{base}/v2.0/"}]}
         return JSONResponse({"versions": [version]})
+
+    async def extensions(self, request: Request) -> Response:
+        caller(request)
+        return JSONResponse({"extensions": extensions.offered(self._world)})
+
+    async def unknown(self, request: Request) -> Response:
+        caller(request)
+        return JSONResponse({"NeutronError": extensions.NOT_FOUND}, 404)
 
     async def associate(self, request: Request) -> Response:
         wanted = (await body_of(request))["floatingip"]
@@ -92,6 +102,8 @@ class Neutron:
         async def listed(request: Request) -> Response:
             who = caller(request)
             nets.groups_of(who.project.id)
+            if wrong := sorted(extensions.missing_fields(self._world) & set(request.query_params)):
+                raise ApiError(400, f"{wrong} is invalid attribute for filtering")
             found = [one for one in things.values() if _may_see(one, who) and _is_wanted(one, request)]
             page, marker = page_of(found, request)
             back = request.url.include_query_params(page_reverse="True")
@@ -99,7 +111,8 @@ class Neutron:
             if marker:
                 links.insert(0, {"rel": "next", "href": str(request.url.include_query_params(marker=marker))})
             called = name.replace("-", "_")
-            return JSONResponse({called: page} | ({f"{called}_links": links} if links else {}))
+            shown = [extensions.shown_fields(self._world, one) for one in page]
+            return JSONResponse({called: shown} | ({f"{called}_links": links} if links else {}))
 
         return listed
 

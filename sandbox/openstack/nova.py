@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from sandbox.openstack import quotas
 from sandbox.openstack.building import attach_port, attach_volume, begin_deletion, new_server
+from sandbox.openstack.extensions import newest
 from sandbox.openstack.nova_actions import ServerActions
 from sandbox.openstack.server_images import begin_image
 from sandbox.openstack.state import ZONE, Action, Flavor, Server, World, new_id, stamp
@@ -85,7 +86,8 @@ class Nova:
     async def version(self, request: Request) -> Response:
         base = root_of(request)
         shown = {
-            "id": "v2.1", "status": "CURRENT", "version": "2.104", "min_version": "2.1", "media-types": [],
+            "id": "v2.1", "status": "CURRENT", "version": newest(self._world, "nova"),
+            "min_version": "2.1", "media-types": [],
             "updated": "2013-07-23T11:33:21Z", "links": [{"rel": "self", "href": f"{base}/v2.1/"}],
         }  # fmt: skip
         return JSONResponse({"version": shown})

@@ -215,6 +215,9 @@ class World:
         self.region = region
         self.faults = Faults()
         self.calls: list[str] = []
+        #: Extensions of Neutron that there are not, and the newest microversions of Nova and Cinder where they are old.
+        self.without: set[str] = set()
+        self.newest: dict[str, str] = {}
         #: The calls that changed something.
         self.executed: list[str] = []
         self.projects: dict[str, Project] = {}
@@ -237,6 +240,12 @@ class World:
         self.reclaim_interval = 0.0
         self._running: set[asyncio.Task[None]] = set()
         _furnish(self)
+
+    def clear_faults(self, points: str) -> None:
+        """Forget the rules of points that begin so; with all of them, what the cloud is without."""
+        self.faults.clear(points)
+        if not points:
+            self.without, self.newest = set(), {}
 
     async def lasts(self, seconds: float) -> None:
         """Let time go by."""

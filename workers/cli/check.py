@@ -176,6 +176,7 @@ async def _service_account(cloud: Cloud) -> list[Finding]:
     try:
         projects = await cloud.list_projects()
         missing = await cloud.missing_services()
+        old, absent = await cloud.old_services(), await cloud.missing_extensions()
     except (Transient, CloudRefusal) as error:
         return [_unreached("keystone", error)]
     findings = [Finding("keystone", Verdict.OK, "the service account can log in")]
@@ -184,6 +185,12 @@ async def _service_account(cloud: Cloud) -> list[Finding]:
         findings.append(Finding("catalogue", Verdict.FAILED, f"missing: {', '.join(missing)}", advice))
     else:
         findings.append(Finding("catalogue", Verdict.OK, "compute, block storage, image and network are there"))
+    if old:
+        advice = "nothing can be asked of it until it is upgraded; see docs/operations/running.md"
+        findings.append(Finding("microversions", Verdict.FAILED, "; ".join(old), advice))
+    if absent:
+        advice = "what they add is null in views, and no order uses it"
+        findings.append(Finding("extensions", Verdict.OK, f"Neutron is without {', '.join(absent)}", advice))
     if projects:
         names = ", ".join(sorted(project.name for project in projects)[:10])
         findings.append(Finding("rights", Verdict.OK, f"a role in {len(projects)} projects: {names}"))
