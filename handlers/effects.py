@@ -107,12 +107,20 @@ class Effects:
     """The effects of one request.
 
     `patience` says until when a call that failed in passing is tried again; past `expiry`, where there is one, nothing
-    is begun any more: whoever asked has given up.
+    is begun any more: whoever asked has given up. Past `deadline`, the requester's own, the first effect is not begun;
+    those that follow one are.
     """
 
-    def __init__(self, ledger: Ledger, patience: Deadline, expiry: Deadline | None = None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        patience: Deadline,
+        expiry: Deadline | None = None,
+        deadline: Deadline | None = None,
+    ) -> None:
         self._ledger = ledger
         self._expiry = expiry
+        self._deadline = deadline
         self.patience = patience
         #: When this run began, by both clocks, and when it meant each effect, by the monotonic one.
         self._began, self._began_at = time.monotonic(), time.time()
@@ -231,6 +239,8 @@ class Effects:
         return Deadline(self._meant[name] + SEND_WITHIN)
 
     def _check_expiry(self) -> None:
+        if self._deadline is not None and self._deadline.passed and not self.any_begun:
+            raise Refused(Code.FAILED, reason="deadline")
         if self._expiry is not None and self._expiry.passed:
             raise Refused(Code.FAILED, reason="timeout", detail="the time was up before it could be begun")
 

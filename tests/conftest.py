@@ -25,6 +25,7 @@ _SLOW = (
     "tests/integration/test_regions.py",
     "tests/integration/test_health.py", "tests/integration/test_publisher.py", "tests/integration/test_terminal.py",
     "tests/integration/test_tokenless.py", "tests/integration/test_turns.py",
+    "tests/integration/test_refused_orders.py",
     "tests/integration/test_worker.py", "tests/openstack/test_changes.py", "tests/openstack/test_list_cost.py",
     "tests/openstack/test_extensions.py", "tests/openstack/test_images_of_volumes.py", "tests/openstack/test_marks.py",
     "tests/openstack/test_known_beforehand.py",

@@ -16,7 +16,7 @@ from handlers.cloud import Cloud, CloudSettings, region_name
 from handlers.context import Policy
 from messages.errors import Transient
 from messages.texts import without_urls
-from workers.consumer import Consumer, Delivery
+from workers.consumer import Consumer
 from workers.dispatch import Dispatcher
 from workers.health import HealthServer
 from workers.identity import Identity, OperatorReplays, Readmission, TrustedPublishers
@@ -29,11 +29,9 @@ from workers.journal import Journal
 from workers.limits import Limits
 from workers.outbox import Outbox
 from workers.publisher import Publisher
-from workers.refusals import Refusals
 from workers.settings import ConfigurationError, Settings
 from workers.telemetry import Metrics
 from workers.topology import topology
-from workers.undelivered import take_undelivered
 from workers.upkeep import Upkeep
 from workers.weather import JOURNAL, Weather
 
@@ -126,7 +124,6 @@ class Worker:
         self._upkeep = Upkeep(broker, wanted, on_mismatch=self.stop)
         self.publisher = Publisher(broker, on_missing=self._upkeep.soon)
         self._outbox = Outbox(self.publisher, names, on_returned=self._upkeep.soon)
-        self._refusals = Refusals(self._outbox, self._policy, self.metrics)
         self.dispatcher = Dispatcher(
             cloud=self.cloud,
             identity=self._identity(),
@@ -138,18 +135,18 @@ class Worker:
                 settings.command_timeout, settings.order_timeout, settings.max_age, tuple(settings.retry_delays)
             ),
             metrics=self.metrics,
+            declare_again=self._upkeep.soon,
         )
         self.metrics.in_flight.set_function(lambda: self.dispatcher.in_flight)
         self.consumer = Consumer(
             broker,
             self._consumed,
             settings.prefetch,
-            self._deliver,
+            self.dispatcher.accept,
             on_cancelled=lambda _: self._upkeep.soon(),
             names=names,
         )
         self._stopping = asyncio.Event()
-        self._moving: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT, then drain.
@@ -238,8 +235,6 @@ class Worker:
         log.info("worker.draining", in_flight=self.dispatcher.in_flight)
         self.consumer.pause()
         await self.dispatcher.drain(DRAIN)
-        if self._moving:
-            await asyncio.wait(self._moving, timeout=5)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.publisher.drain(), 5)
         self._upkeep.close()
@@ -248,16 +243,6 @@ class Worker:
         # Calls that are under way end before others may take their requests over.
         await self.cloud.close()
         await self.journal.close()
-
-    def _deliver(self, delivery: Delivery) -> None:
-        if delivery.envelope.queue == self._undelivered:
-            moving = asyncio.get_running_loop().create_task(
-                take_undelivered(delivery, self._outbox, self._refusals, self.dispatcher.give_up, self._upkeep.soon)
-            )
-            self._moving.add(moving)
-            moving.add_done_callback(self._moving.discard)
-        else:
-            self.dispatcher.accept(delivery)
 
     async def _until_declared(self) -> bool:
         """False when told to end before the broker was reached."""

@@ -59,8 +59,8 @@ def envelope_of(names: Names, queue: str, method: Basic.Deliver, given: BasicPro
         queue, method.exchange, _text(method.routing_key), method.redelivered, body, _text(given.message_id),
         _text(given.correlation_id), _text(given.reply_to), _text(given.type), _time(given.timestamp),
         _text(given.content_type), _text(given.content_encoding), _text(given.user_id),
-        given.headers or {}, _text(given.app_id), given.priority, _odd(given) + (() if readable else ("headers",)),
-        names=names,
+        given.headers or {}, _text(given.app_id), given.priority, _text(given.expiration),
+        _odd(given) + (() if readable else ("headers",)), names=names,
     )  # fmt: skip
 
 

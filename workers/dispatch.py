@@ -2,23 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import structlog
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from handlers.catalogue import Handler
 from handlers.cloud import Cloud
 from handlers.context import Policy
 from messages.codes import Code
-from messages.errors import EcsError, Refused
+from messages.errors import EcsError, Refused, Transient
 from messages.orders import name_of
 from messages.regions import OTHER_REGION
 from workers import intake
 from workers.admission import Admission, GivenBack
 from workers.consumer import Delivery
 from workers.envelope import Envelope
-from workers.execution import Execution
+from workers.execution import Execution, unforeseen
 from workers.flights import Flights
 from workers.identity import Identity
 from workers.journal import ClaimLost, Journal, JournalError, Kind
@@ -31,6 +32,7 @@ from workers.retry import MACHINE_TROUBLE, GiveBack, decide_unbegun
 from workers.session import request_log
 from workers.telemetry import Metrics
 from workers.turns import Turns
+from workers.undelivered import Undelivered
 
 log = structlog.get_logger()
 
@@ -52,7 +54,9 @@ class Dispatcher:
         policy: Policy,
         limits: Limits,
         metrics: Metrics,
+        declare_again: Callable[[], None] = lambda: None,
     ) -> None:
+        """`declare_again` is called where a binding of ours is gone."""
         flights = Flights()
         self._region = policy.region
         self._journal = journal
@@ -60,7 +64,8 @@ class Dispatcher:
         self._limits = limits
         self._metrics = metrics
         self._admission = Admission(identity, journal, limits.max_age)
-        self._refusals = Refusals(outbox, policy, metrics)
+        self._refusals = Refusals(outbox, policy, metrics, identity, journal)
+        self._undelivered = Undelivered(outbox, self._refusals, self.give_up, declare_again)
         self._execution = Execution(
             cloud=cloud,
             journal=journal,
@@ -68,13 +73,14 @@ class Dispatcher:
             handlers=handlers,
             policy=policy,
             limits=limits,
-            admission=self._admission,
             refusals=self._refusals,
             turns=Turns(journal, flights.ended_event, limits.retry_delays),
             metrics=metrics,
         )
         self._once = Once(
             journal=journal,
+            identity=identity,
+            admission=self._admission,
             outbox=outbox,
             execution=self._execution,
             refusals=self._refusals,
@@ -117,40 +123,48 @@ class Dispatcher:
         self._execution.close()
 
     async def handle(self, delivery: Delivery) -> None:
-        """The one broad except: whatever happens ends in a decision."""
+        """Whatever happens ends in a decision: it is settled, or given back."""
         envelope = delivery.envelope
         limit = asyncio.timeout(HOLD_LIMIT)
+        with bound_contextvars(**intake.known_by(envelope)):
+            try:
+                async with limit:
+                    await self._end_of(envelope)
+            except ClaimLost:
+                # Another worker is at it; the broker gives the message to him, or it is found done.
+                log.warning("request.taken_over")
+                delivery.requeue()
+            except GivenBack:
+                delivery.requeue()
+            except (Transient, JournalError, *MACHINE_TROUBLE) as error:
+                if limit.expired():
+                    log.warning("request.held_too_long", queue=envelope.queue)
+                else:
+                    log.warning("request.given_back", queue=envelope.queue, exc_info=error)
+                    await asyncio.sleep(_BREATH)
+                delivery.requeue()
+            else:
+                delivery.settle()
+
+    async def _end_of(self, envelope: Envelope) -> None:
+        """The one broad except: an error that nobody foresaw is answered, and its message parked."""
         try:
-            async with limit:
-                await self._take(envelope)
-        except ClaimLost:
-            # Another worker is at it; the broker gives the message to him, or it is found done.
-            log.warning("request.taken_over", message_id=envelope.message_id)
-            delivery.requeue()
-            return
-        except GivenBack:
-            delivery.requeue()
-            return
+            await self._take(envelope)
+        except (ClaimLost, GivenBack, Transient, JournalError, *MACHINE_TROUBLE):
+            raise
         except Exception as error:
-            if limit.expired():
-                log.warning("request.held_too_long", message_id=envelope.message_id, queue=envelope.queue)
-                delivery.requeue()
-                return
-            if isinstance(error, MACHINE_TROUBLE):
-                log.exception("request.given_back", message_id=envelope.message_id, queue=envelope.queue)
-                await asyncio.sleep(_BREATH)
-                delivery.requeue()
-                return
-            log.exception("dispatch.unforeseen", message_id=envelope.message_id, queue=envelope.queue)
-            await self._refusals.park(envelope, Refused(Code.FAILED, reason="internal", detail=type(error).__name__))
-        delivery.settle()
+            log.exception("dispatch.unforeseen", queue=envelope.queue)
+            await self._refusals.unforeseen(envelope, unforeseen(error))
 
     async def _take(self, envelope: Envelope) -> None:
+        if envelope.queue == envelope.names.undelivered_queue:
+            await self._undelivered.take(envelope)
+            return
         try:
             request = intake.read(envelope, self._region)
         except intake.Ignored as ignored:
             self._metrics.event("ignored")
-            log.info("order.ignored", message_id=envelope.message_id, request=ignored.name, status=ignored.status)
+            log.info("order.ignored", request=ignored.name, status=ignored.status)
             return
         except intake.Unfit as unfit:
             if await self._was_begun(unfit):
@@ -161,6 +175,7 @@ class Dispatcher:
         if type(request.work) not in self._handlers:
             await self._refusals.turn_away(envelope, intake.not_carried_out(request))
             return
+        bind_contextvars(request=request.name, operation=request.operation)
         started = time.monotonic()
         try:
             requester = await self._admission.admit(request, self._limits.admission(request))
@@ -169,8 +184,12 @@ class Dispatcher:
         except Exception as error:
             await self._fail_early(request, error)
             return
+        bind_contextvars(tenant=requester.project_id)
         key = request.key(requester.project_id)
-        if key is None:
+        too_old = self._admission.stale(envelope) if key is None and requester.operator is None else None
+        if too_old is not None:
+            await self._refusals.refuse(request, too_old, park=True, tenant=requester.project_id)
+        elif key is None:
             await self._execution.answer(request, requester, started)
         else:
             await self._once.carry_out(request, key, requester, started)
@@ -200,4 +219,5 @@ class Dispatcher:
         refused = decision.refused
         parks = decision.park or refused.code in (Code.PARAMETER, Code.IDENTITY)
         unheard = request.kind is Kind.ORDER or intake.reply_queue(request.envelope) is None
-        await self._refusals.refuse(request, refused, park=parks and unheard)
+        too_old = refused.reason == "too_old"
+        await self._refusals.refuse(request, refused, park=too_old or (parks and unheard))

@@ -34,5 +34,7 @@ class Envelope:
     names: Names = field(kw_only=True)
     app_id: str | None = None
     priority: int | None = None
+    #: Milliseconds after which the publisher no longer wants it.
+    expiration: str | None = None
     unreadable: tuple[str, ...] = ()
     arrived: float = field(default_factory=time.time)

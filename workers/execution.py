@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -15,24 +16,27 @@ from handlers.effects import Effects
 from handlers.orders.course import order_update
 from handlers.orders.new_servers import needs_secrets
 from messages.codes import Code
-from messages.errors import EcsError, Postponed, Refused
+from messages.errors import EcsError, Postponed, Refused, Transient
 from messages.orders import Order
 from messages.results import Result
 from messages.status import OrderStatus
+from messages.wire import encode
 from workers import intake
-from workers.admission import Admission, GivenBack
+from workers.admission import GivenBack
 from workers.identity import NOBODY, Requester, hash_of, new_pass
-from workers.journal import Begun, Claim, ClaimLost, Journal, Kind, Resumed
-from workers.limits import HOLD, Limits
+from workers.journal import Begun, Claim, ClaimLost, Journal, JournalError, Kind, Resumed
+from workers.limits import HOLD, Limits, own_deadline, soonest
 from workers.outbox import Outbox
 from workers.refusals import Refusals
 from workers.request import Request
-from workers.retry import Decision, Retry, decide, is_last_try
+from workers.retry import MACHINE_TROUBLE, Answer, Decision, Retry, decide, is_last_try
 from workers.session import Session, request_log
 from workers.telemetry import Metrics
 from workers.turns import Turns, servers_of
 
 _MARKS = UUID("0d2f7a63-52c1-5a0c-9b0e-8f4f0c1d9e55")
+#: Reasons of a refusal that tell that the time was up.
+_WAITED = ("timeout", "busy")
 #: Seconds at least before a message goes back to its queue that must not go to a retry queue.
 _LEAST_PAUSE = 1.0
 
@@ -49,7 +53,6 @@ class Execution:
         handlers: Mapping[type, Handler],
         policy: Policy,
         limits: Limits,
-        admission: Admission,
         refusals: Refusals,
         turns: Turns,
         metrics: Metrics,
@@ -60,7 +63,6 @@ class Execution:
         self._handlers = handlers
         self._policy = policy
         self._limits = limits
-        self._admission = admission
         self._refusals = refusals
         self._turns = turns
         self._metrics = metrics
@@ -76,17 +78,20 @@ class Execution:
         project_id = requester.project_id
         key = f"{request.kind}:{project_id}:{intake.fingerprint(request.envelope)}"
         log = request_log(request, project_id, intake.attempts(request.envelope))
-        session = Session(request, key, self._outbox, None, None, {}, log)
+        session, park = Session(request, key, self._outbox, None, None, {}, log), None
         try:
-            if refused := self._too_late(request, requester.operator):
+            if refused := intake.too_late(request.envelope):
                 raise refused
-            result = await self._run(session, project_id, time.monotonic())
+            result = checked(await self._run(session, project_id, time.monotonic()), session)
         except Exception as error:
             decision = self._decide(error, request)
             refused = decision.refused if not isinstance(decision, Retry) else Refused(Code.FAILED, reason="timeout")
             _log_unforeseen(session, error)
             result = self._refusals.result(request, refused)
+            park = decision.refused if isinstance(decision, Answer) and decision.park else None
         await session.publish_end(result)
+        if park is not None:
+            await self._refusals.park(request.envelope, park, proven=True)
         self._report(session, result, started)
 
     async def carry_out(
@@ -94,20 +99,38 @@ class Execution:
     ) -> None:
         """Carry out what the journal has begun, to its end or until it is put off.
 
-        `received`: when it first came, `started`: when this delivery did, both by the monotonic clock.
+        `received`: when it first came, `started`: when this delivery did, both by the monotonic clock. An error of our
+        own on the way there ends it, too: with its one result, and its message parked.
         """
+        try:
+            await self._carry_out(session, begun, project_id, received, started)
+        except (ClaimLost, GivenBack, JournalError, *MACHINE_TROUBLE):
+            raise
+        except Exception as error:
+            _log_unforeseen(session, error)
+            await self._end_unforeseen(session, begun.claim, error)
+
+    async def _carry_out(
+        self,
+        session: Session,
+        begun: Begun | Resumed,
+        project_id: str,
+        received: float,
+        started: float,
+    ) -> None:
         request, park = session.request, None
         attempts = begun.attempts if isinstance(begun, Resumed) else 0
         try:
             if request.given_up is not None:
                 raise request.given_up
-            if isinstance(begun, Begun) and (refused := self._too_late(request, session.operator)):
+            if not session.any_begun and (refused := intake.too_late(request.envelope)):
                 raise refused
-            result = await self._in_turn(session, begun.claim, project_id, received)
+            result = checked(await self._in_turn(session, begun.claim, project_id, received), session)
         except ClaimLost:
             raise
-        except Exception as error:
+        except Exception as found:
             told, age = session.told, time.monotonic() - received
+            error = _past_deadline(found, session) or found
             decision = decide(error, request.kind, attempts, age, self._limits.retry_delays, answered=told is not None)
             _log_unforeseen(session, error)
             if isinstance(decision, Retry):
@@ -126,10 +149,25 @@ class Execution:
         self._journal.settle(session.key)
         self._report(session, result, started)
 
-    def _too_late(self, request: Request, operator: str | None) -> Refused | None:
-        """The refusal of what comes too late for the first time; what an operator puts in again may be of any age."""
-        too_old = self._admission.stale(request.envelope) if operator is None else None
-        return too_old or intake.too_late(request.envelope)
+    async def _end_unforeseen(self, session: Session, claim: Claim, error: Exception) -> None:
+        """End a request at which the worker itself failed, with as little of its own as can fail."""
+        request, refused = session.request, unforeseen(error)
+        result = session.given or session.told or self._plain_failure(session, refused)
+        with suppress(Exception):
+            self._end(session)
+        session.finals = [one for one in session.finals if can_be_written(one)]
+        await self._journal.finish(claim, result.stored(), session.finals)
+        await session.publish_end(result)
+        await self._refusals.park(request.envelope, refused, proven=True)
+        self._journal.settle(session.key)
+        self._report(session, result, time.monotonic())
+
+    def _plain_failure(self, session: Session, refused: Refused) -> Result:
+        """The failure in the shape of what was asked, or without data where that cannot be made, either."""
+        try:
+            return checked(self._refusals.result(session.request, refused, changed=session.any_begun), session)
+        except Exception:
+            return Result.refusal(refused)
 
     async def _in_turn(self, session: Session, claim: Claim, project_id: str, received: float) -> Result:
         """Carried out when nobody is ahead at the same servers; a command waits no longer than it may take."""
@@ -139,7 +177,7 @@ class Execution:
         if request.kind is Kind.ORDER:
             until, too_late = Deadline.after(HOLD), Postponed("its turn")
         else:
-            until = self._limits.patience(request, time.monotonic() - received)
+            until = self._patience(session, time.monotonic() - received)
             too_late = Refused(Code.FAILED, reason="busy", detail="other requests for the server are under way")
 
         def keeps() -> bool:
@@ -154,10 +192,11 @@ class Execution:
         is_order = request.kind is Kind.ORDER
         age = time.monotonic() - received
         counted.set(session.calls)
-        patience = self._limits.patience(request, age)
+        patience = self._patience(session, age)
+        expiry = None if is_order else self._limits.patience(request, age)
         errand = Errand(
             cloud=self._cloud,
-            effects=Effects(session, patience, None if is_order else patience),
+            effects=Effects(session, patience, expiry, own_deadline(request.envelope)),
             policy=self._policy,
             deadline=patience,
             wait_limit=self._limits.order_timeout,
@@ -170,6 +209,14 @@ class Execution:
         )
         surroundings = errand if project_id == NOBODY else await errand.inside(project_id)
         return await self._handlers[type(request.work)](request.work, surroundings)
+
+    def _patience(self, session: Session, age: float) -> Deadline:
+        """Until when it is tried in this delivery; the requester's own deadline counts until something is begun."""
+        request = session.request
+        patience = self._limits.patience(request, age)
+        if request.kind is Kind.ORDER or session.any_begun:
+            return patience
+        return soonest(patience, own_deadline(request.envelope))
 
     def _watches_of(self, project: Project) -> Watches:
         found = self._watches.get(project.id)
@@ -233,6 +280,34 @@ class Execution:
             openstack_calls=dict(session.calls), openstack_request_ids=session.openstack_request_ids(),
         )  # fmt: skip
         self._metrics.answered(session.request.operation, result.code, seconds)
+
+
+def unforeseen(error: Exception) -> Refused:
+    """What is answered where the worker itself failed."""
+    return Refused(Code.FAILED, reason="internal", detail=type(error).__name__)
+
+
+def checked(result: Result, session: Session) -> Result:
+    """The result, which can be written down and published with its final updates; raises where it cannot."""
+    if not can_be_written([result.stored(), session.finals]):
+        session.finals = [one for one in session.finals if can_be_written(one)]
+        raise ValueError("the result is no JSON")
+    return result
+
+
+def can_be_written(value: Any) -> bool:
+    """Whether it is JSON in UTF-8."""
+    try:
+        encode(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _past_deadline(error: Exception, session: Session) -> Refused | None:
+    """The refusal of what waited, for whatever, until its own deadline had passed, and had nothing begun."""
+    waited = isinstance(error, (Postponed, Transient)) or (isinstance(error, Refused) and error.reason in _WAITED)
+    return intake.too_late(session.request.envelope) if waited and not session.any_begun else None
 
 
 def _log_unforeseen(session: Session, error: Exception) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -26,6 +27,10 @@ ROUTING_KEY_HEADER = "x-ecs-routing-key"
 FIRST_SEEN_HEADER = "x-ecs-first-seen"
 ATTEMPTS_HEADER = "x-ecs-attempts"
 DEADLINE_HEADER = "x-ecs-deadline"
+#: Digits of a time in a text.
+_MAX_DIGITS = 12
+
+_OPERATIONS = frozenset(one.value for one in Operation)
 
 
 class Ignored(Exception):
@@ -52,20 +57,44 @@ def read(envelope: Envelope, region: str | None) -> Request:
 
     `region` is the worker's own: what is meant for another is `Unfit` (None: for whichever it is meant).
     """
-    is_order = _is_order(envelope)
+    ordered = is_order(envelope)
     try:
         message = decode(envelope.body, envelope.content_type, envelope.content_encoding)
     except Refused as refused:
-        raise Unfit(refused, _from_routing_key(envelope, is_order), is_order, None) from None
+        raise Unfit(refused, _from_routing_key(envelope, ordered), ordered, None) from None
     try:
-        if is_order and not is_paid(message):
+        if ordered and not is_paid(message):
             raise Ignored(name_of(message), message.get("orderStatus"))
         _check_properties(envelope)
         if region is not None:
-            (check_order_region if is_order else check_region)(message, region)
-        return _order(envelope, message) if is_order else _command(envelope, message)
+            (check_order_region if ordered else check_region)(message, region)
+        return _order(envelope, message) if ordered else _command(envelope, message)
     except Refused as refused:
-        raise Unfit(refused, operation_of(envelope, message, is_order), is_order, message) from None
+        raise Unfit(refused, operation_of(envelope, message, ordered), ordered, message) from None
+
+
+def as_order(envelope: Envelope, operation: str, message: Mapping[str, Any]) -> Request:
+    """An order that is wrong in form, as far as it says who sent it."""
+    return Request(
+        envelope=envelope,
+        kind=Kind.ORDER,
+        operation=operation,
+        name=name_of(message),
+        digest="",
+        tenant=None,
+        user_id=_user_of(message),
+        instance_id=None,
+        work=None,
+        message=message,
+        token=_token(message),
+    )
+
+
+def _user_of(message: Mapping[str, Any]) -> str | None:
+    try:
+        return optional_word(message.get("userId"), "userId")
+    except Refused:
+        return None
 
 
 def not_carried_out(request: Request) -> Unfit:
@@ -76,9 +105,19 @@ def not_carried_out(request: Request) -> Unfit:
     return Unfit(refused, request.operation, is_order, dict(request.message))
 
 
-def _is_order(envelope: Envelope) -> bool:
+def decoded(envelope: Envelope) -> dict[str, Any]:
+    """The JSON object in a message; an empty one where there is none that could be read."""
+    try:
+        return decode(envelope.body, envelope.content_type, envelope.content_encoding)
+    except Refused:
+        return {}
+
+
+def is_order(envelope: Envelope) -> bool:
+    """Whether a message of an input queue is an order, as far as its way tells."""
     names = envelope.names
-    return envelope.queue == names.orders_queue and routed_by(envelope)[0] != names.commands_exchange
+    commands = names.commands_exchange
+    return envelope.queue == names.orders_queue and routed_by(envelope)[0] != commands
 
 
 def routed_by(envelope: Envelope) -> tuple[str, str]:
@@ -88,6 +127,18 @@ def routed_by(envelope: Envelope) -> tuple[str, str]:
         exchange, _, key = first.partition(" ")
         return exchange, key
     return envelope.exchange, envelope.routing_key
+
+
+def known_by(envelope: Envelope) -> dict[str, Any]:
+    """What every log line of a request says, as far as it is known before its body is read."""
+    key = routed_by(envelope)[1]
+    return {
+        "message_id": envelope.message_id,
+        "request": None,
+        "operation": key if key.startswith("order.") or key in _OPERATIONS else None,
+        "tenant": None,
+        "attempt": attempts(envelope),
+    }
 
 
 def first_seen(envelope: Envelope, now: float) -> float:
@@ -111,11 +162,29 @@ def _ours(envelope: Envelope, name: str) -> Any:
 
 
 def deadline(envelope: Envelope) -> float | None:
-    """The requester's own deadline in Unix seconds; None where there is none. `Refused` where it is no time."""
+    """The requester's own deadline in Unix seconds; None where there is none. `Refused` where it is no time.
+
+    It is the header's, or when the message's `expiration` ends, whichever is first.
+    """
+    found = [one for one in (_named_deadline(envelope), _expiry(envelope)) if one is not None]
+    return min(found, default=None)
+
+
+def _expiry(envelope: Envelope) -> float | None:
+    """When the `expiration` ends, counted from when the message was published, in whole seconds."""
+    value = envelope.expiration
+    if value is None or not (value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS):
+        return None
+    begun = min(envelope.timestamp or envelope.arrived, envelope.arrived)
+    # A timestamp is the second in which it was published, of which this may have been the end.
+    return begun + 1.0 + int(value) / 1000
+
+
+def _named_deadline(envelope: Envelope) -> float | None:
     value = envelope.headers.get(DEADLINE_HEADER)
     if value is None:
         return None
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 12:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:
         return float(value)
     if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
@@ -192,7 +261,7 @@ def _order(envelope: Envelope, message: dict[str, Any]) -> Request:
     )  # fmt: skip
 
 
-def _token(message: dict[str, Any]) -> str | None:
+def _token(message: Mapping[str, Any]) -> str | None:
     """The token as it came; who asks is judged later."""
     token = message.get("token")
     return token if isinstance(token, str) else None
@@ -203,7 +272,7 @@ def operation_of(envelope: Envelope, message: dict[str, Any], is_order: bool) ->
     if is_order:
         return f"order.{order_type_of(message)}"
     named = message.get("operation")
-    known = isinstance(named, str) and named in {one.value for one in Operation}
+    known = isinstance(named, str) and named in _OPERATIONS
     return str(named) if known else _from_routing_key(envelope, is_order)
 
 
@@ -211,7 +280,7 @@ def _from_routing_key(envelope: Envelope, is_order: bool) -> str | None:
     if is_order:
         return "order.unknown"
     key = routed_by(envelope)[1]
-    return key if key in {one.value for one in Operation} else None
+    return key if key in _OPERATIONS else None
 
 
 def too_late(envelope: Envelope) -> Refused | None:

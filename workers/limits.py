@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from handlers.deadlines import Deadline
 from workers import intake
+from workers.envelope import Envelope
 from workers.journal import Kind
 from workers.request import Request
 
@@ -14,6 +15,11 @@ HOLD = 270.0
 HOLD_LIMIT = 290.0
 #: Seconds within which an order's calls are tried again before it goes to a retry queue.
 ORDER_PATIENCE = 10.0
+
+
+def soonest(one: Deadline, other: Deadline | None) -> Deadline:
+    """Return the earlier of the two."""
+    return one if other is None else min(one, other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +35,17 @@ class Limits:
         """Until when it is asked who asks: before that is known nothing can be put off."""
         if request.kind is Kind.ORDER:
             return Deadline.after(HOLD)
-        return self.patience(request, time.time() - intake.first_seen(request.envelope, time.time()))
+        first_seen = intake.first_seen(request.envelope, time.time())
+        return soonest(self.patience(request, time.time() - first_seen), own_deadline(request.envelope))
 
     def patience(self, request: Request, age: float) -> Deadline:
         """Until when a request that came so many seconds ago is tried again in this delivery."""
         if request.kind is Kind.ORDER:
             return Deadline.after(ORDER_PATIENCE)
-        own = intake.deadline(request.envelope)
-        left = self.command_timeout - age
-        return Deadline.after(min(left, own - time.time()) if own is not None else left)
+        return Deadline.after(self.command_timeout - age)
+
+
+def own_deadline(envelope: Envelope) -> Deadline | None:
+    """Until when the requester wants the first effect to have been begun; None where he does not say."""
+    limit = intake.deadline(envelope)
+    return Deadline.after(limit - time.time()) if limit is not None else None

@@ -7,10 +7,10 @@ from handlers.deadlines import Deadline
 from handlers.orders.new_servers import has_secrets
 from messages.results import Result
 from workers import intake
-from workers.admission import GivenBack
+from workers.admission import Admission, GivenBack
 from workers.execution import Execution
 from workers.flights import Flight, Flights
-from workers.identity import NOBODY, Requester, hash_of, new_pass
+from workers.identity import NOBODY, Identity, Requester, hash_of, new_pass, pass_of
 from workers.journal import Begun, Conflict, Elsewhere, Journal, Known, NewRequest, Resumed
 from workers.limits import HOLD
 from workers.outbox import Outbox
@@ -23,6 +23,10 @@ from workers.telemetry import Metrics
 _LOOK_EVERY = 1.0
 
 
+class GoesOn(Exception):
+    """The broker gave up on a message whose request does not end with it: it was sent again."""
+
+
 class Once:
     """Knows a request again: it is begun, gone on with, or has its answer already."""
 
@@ -30,6 +34,8 @@ class Once:
         self,
         *,
         journal: Journal,
+        identity: Identity,
+        admission: Admission,
         outbox: Outbox,
         execution: Execution,
         refusals: Refusals,
@@ -37,6 +43,8 @@ class Once:
         metrics: Metrics,
     ) -> None:
         self._journal = journal
+        self._identity = identity
+        self._admission = admission
         self._outbox = outbox
         self._execution = execution
         self._refusals = refusals
@@ -49,6 +57,9 @@ class Once:
         `GivenBack` where another worker is at it and the message must not go to a retry queue, `ClaimLost` where
         another has taken it over.
         """
+        if await self._comes_too_late(request, key, requester):
+            return
+        # From the look at what is under way to the place among it nothing is awaited.
         while (flight := self._flights.get(key)) is not None:
             if flight.digest != request.digest:
                 await self._refusals.conflict(request, requester.project_id)
@@ -60,14 +71,31 @@ class Once:
         with self._flights.begun(key, request.digest) as flight:
             await self._begin(request, key, requester, started, flight)
 
+    async def _comes_too_late(self, request: Request, key: str, requester: Requester) -> bool:
+        """Refuse what is too old when it first comes. It leaves no key, so that it may be put in again.
+
+        What an operator puts in again, and what the broker gave up on, may be of any age.
+        """
+        if requester.operator is not None or request.given_up is not None:
+            return False
+        refused = self._admission.stale(request.envelope)
+        if refused is None or await self._journal.find(key):
+            return False
+        await self._refusals.refuse(request, refused, park=True, tenant=requester.project_id)
+        return True
+
     async def give_up(self, request: Request) -> bool:
         """Carry out what was begun of a request that is only to be ended; False where nothing was.
 
-        `JournalError` where that cannot be told.
+        Nor is anything ended for a sender who is not proven. `GoesOn` where the request is not to
+        end with this message; `JournalError`, or `Transient`, where it cannot be told.
         """
         for known in await self._journal.find(request.name) if request.name is not None else ():
             if known.key == request.key(known.tenant) and known.digest == request.digest:
-                await self.carry_out(request, known.key, Requester(known.tenant), time.monotonic())
+                if not await self._identity.proves(request):
+                    return False
+                requester = Requester(known.tenant, pass_word=pass_of(request.envelope))
+                await self.carry_out(request, known.key, requester, time.monotonic())
                 return True
         return False
 
@@ -96,11 +124,24 @@ class Once:
             case Begun():
                 session = self._session(request, key, requester, outcome, flight)
                 await self._execution.carry_out(session, outcome, project_id, received, started)
+            case Resumed() if request.given_up is not None and _goes_on(request, requester, outcome):
+                await self._send_again(request, key, requester, outcome)
             case Resumed():
                 session = self._session(request, key, requester, outcome, flight)
                 session.log.info("request.resumed", effects=sorted(outcome.effects))
                 received = _monotonic(outcome.received_at)
                 await self._execution.carry_out(session, outcome, project_id, received, started)
+
+    async def _send_again(self, request: Request, key: str, requester: Requester, outcome: Resumed) -> None:
+        """Have a message that the broker gave up on come again, for its request is not to end with it."""
+        if has_secrets(request.work):  # a retry queue would have them masked
+            await self._journal.release(outcome.claim)
+            await self._outbox.send_again(request.envelope)
+        else:
+            pass_word = requester.pass_word or new_pass()
+            await self._journal.release(outcome.claim, 0, hash_of(pass_word))
+            await self._execution.come_again(request, requester.project_id, pass_word)
+        raise GoesOn
 
     def _session(
         self, request: Request, key: str, requester: Requester, outcome: Begun | Resumed, flight: Flight
@@ -128,6 +169,18 @@ class Once:
             self._journal.settle(key)
         self._metrics.event("duplicate")
         request_log(request, tenant).info("request.repeated", code=result.code)
+
+
+def _goes_on(request: Request, requester: Requester, outcome: Resumed) -> bool:
+    """Return whether a request goes on although the broker gave up on a message of it.
+
+    A deadline counts until the first effect. And what was put off comes again with its pass: one
+    without is a copy, whose end is not that of the request.
+    """
+    if outcome.passed and requester.pass_word is None and not has_secrets(request.work):
+        return True
+    done = any(not (one.outcome or {}).keys() & {"refused", "value"} for one in outcome.effects.values())
+    return done and request.given_up is not None and request.given_up.reason == "deadline"
 
 
 def _monotonic(unix: float) -> float:

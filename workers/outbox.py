@@ -1,6 +1,8 @@
 """What the worker publishes: results, status updates, messages that wait and messages that are parked."""
 
 import asyncio
+import hashlib
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -22,8 +24,10 @@ from workers.headers import kept, trace
 from workers.identity import PASS_HEADER
 from workers.intake import (
     ATTEMPTS_HEADER,
+    DEADLINE_HEADER,
     FIRST_SEEN_HEADER,
     ROUTING_KEY_HEADER,
+    deadline,
     first_seen,
     reply_queue,
     routed_by,
@@ -31,6 +35,7 @@ from workers.intake import (
 from workers.names import Names
 from workers.publication import Publication, Published
 from workers.publisher import Publisher
+from workers.retry import MACHINE_TROUBLE
 from workers.topology import RETRY_HEADER
 
 log = structlog.get_logger()
@@ -115,6 +120,7 @@ class Outbox:
             ATTEMPTS_HEADER: attempts,
             FIRST_SEEN_HEADER: int(first_seen(envelope, now)),
             ROUTING_KEY_HEADER: f"{exchange} {routing_key}",
+            **_own_deadline(envelope),
         }
         await self._must_arrive(
             again(envelope, self._names.retry_exchange, envelope.queue, encode(mask(dict(message))), headers)
@@ -122,7 +128,7 @@ class Outbox:
 
     async def send_again(self, envelope: Envelope) -> None:
         """Publish a message as it came, to where it had been published."""
-        headers = kept(envelope.headers)
+        headers = {**kept(envelope.headers), **_own_deadline(envelope)}
         await self._must_arrive(again(envelope, envelope.exchange, envelope.routing_key, envelope.body, headers))
 
     async def park(
@@ -134,6 +140,32 @@ class Outbox:
         `origin` and `route` (exchange and routing key) are how it came, where the envelope does not say it. `proven`:
         it was proven who sent it, so that an operator who puts it in again need not answer for that.
         """
+        try:
+            await self._park(envelope, refused, attempts, origin, route, proven=proven)
+        except MACHINE_TROUBLE:
+            raise
+        except Exception:
+            # Whatever it is that cannot be masked or written as AMQP: it must not be held for ever.
+            log.exception("park.unforeseen", message_id=envelope.message_id)
+            headers = {
+                ERROR_CODE_HEADER: str(refused.code.wire),
+                ORIGIN_HEADER: envelope.queue,
+                FAILED_AT_HEADER: wire_time(),
+            }
+            body = without_content(envelope.body)
+            bare = Publication(self._names.dead_exchange, envelope.queue, body, headers=headers, mandatory=True)
+            await self._must_arrive(bare)
+
+    async def _park(
+        self,
+        envelope: Envelope,
+        refused: Refused,
+        attempts: int,
+        origin: str | None,
+        route: tuple[str, str] | None,
+        *,
+        proven: bool,
+    ) -> None:
         headers = {
             **kept(envelope.headers),
             ERROR_CODE_HEADER: str(refused.code.wire),
@@ -179,6 +211,12 @@ class Outbox:
             published = self._publisher.publish(publication)
 
 
+def _own_deadline(envelope: Envelope) -> dict[str, int]:
+    """The deadline that an `expiration` is, which does not go along: it would end in a retry queue."""
+    limit = deadline(envelope) if envelope.expiration is not None else None
+    return {DEADLINE_HEADER: math.ceil(limit)} if limit is not None else {}
+
+
 def _described(refused: Refused) -> str:
     """Code's message, reason and detail, whichever there are."""
     parts = (refused.code.text_for(refused.subject), refused.reason, refused.detail)
@@ -188,6 +226,11 @@ def _described(refused: Refused) -> str:
 def _one_line(text: str) -> str:
     """What is quoted of a message is its publisher's."""
     return one_line(mask_text(text)[:_MAX_ERROR])[:_MAX_ERROR]
+
+
+def without_content(body: bytes) -> bytes:
+    """What is kept of a body of which nothing else may be: its size in bytes and its SHA-256."""
+    return encode({"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()})
 
 
 def masked_body(body: bytes) -> bytes:

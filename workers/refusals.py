@@ -7,6 +7,7 @@ import structlog
 
 from handlers.context import Policy
 from handlers.orders.course import refused_order_update
+from messages.codes import Code
 from messages.commands import Operation
 from messages.errors import Refused, wrong
 from messages.order_results import unread_order_result
@@ -15,10 +16,12 @@ from messages.regions import OTHER_REGION
 from messages.results import Result
 from workers import intake
 from workers.envelope import Envelope
-from workers.journal import Kind
+from workers.identity import Identity
+from workers.journal import Journal, Kind
 from workers.outbox import Outbox
 from workers.request import Request
 from workers.session import request_log, update_body
+from workers.standing import Standing, standing_of
 from workers.telemetry import Metrics
 
 log = structlog.get_logger()
@@ -29,10 +32,12 @@ _COUNTED = frozenset((*Operation, *(f"order.{one}" for one in OrderType)))
 class Refusals:
     """Says no, without a trace in the journal."""
 
-    def __init__(self, outbox: Outbox, policy: Policy, metrics: Metrics) -> None:
+    def __init__(self, outbox: Outbox, policy: Policy, metrics: Metrics, identity: Identity, journal: Journal) -> None:
         self._outbox = outbox
         self._policy = policy
         self._metrics = metrics
+        self._identity = identity
+        self._journal = journal
 
     def result(self, request: Request, refused: Refused, *, changed: bool = False) -> Result:
         """What the requester is told, in the shape of what was asked; `changed`: something may have been done."""
@@ -52,11 +57,45 @@ class Refusals:
         self, envelope: Envelope, operation: str | None, refused: Refused, order: Mapping[str, Any] | None
     ) -> None:
         """Answer what never came to be a request, where there is somebody to hear it."""
-        if operation is not None or intake.reply_queue(envelope) is not None:
-            result = self._result(envelope, refused, order)
-            await self._tell(
-                envelope, operation or "unknown", f"undelivered:{intake.fingerprint(envelope)}", result, order
-            )
+        await self._answer(envelope, "undelivered", operation, refused, order)
+
+    async def unforeseen(self, envelope: Envelope, refused: Refused) -> None:
+        """Answer and park a message at which the worker itself failed before it was begun."""
+        message, is_order = intake.decoded(envelope), intake.is_order(envelope)
+        operation = intake.operation_of(envelope, message, is_order)
+        if is_order or not await self._is_known(envelope):
+            await self._answer(envelope, "unforeseen", operation, refused, message if is_order else None)
+        await self.park(envelope, refused)
+
+    async def _is_known(self, envelope: Envelope) -> bool:
+        """Return whether a command was begun: it has its one result by the way of every request."""
+        found = await self._journal.find(envelope.message_id) if envelope.message_id else ()
+        return any(one.kind is Kind.COMMAND for one in found)
+
+    async def _answer(
+        self,
+        envelope: Envelope,
+        why: str,
+        operation: str | None,
+        refused: Refused,
+        order: Mapping[str, Any] | None,
+    ) -> None:
+        """Answer a message, as far as its sender may be answered; `why` tells its result from others."""
+        if operation is None and intake.reply_queue(envelope) is None:
+            return
+        operation = operation or "unknown"
+        standing = None
+        if order is not None:
+            standing = await self._standing(intake.as_order(envelope, operation, order))
+        result = self._result(envelope, refused, order)
+        key = f"{why}:{intake.fingerprint(envelope)}"
+        await self._tell(envelope, operation, key, result, order, standing=standing)
+
+    async def _standing(self, request: Request, *, proven: bool | None = None) -> Standing:
+        found = await standing_of(request, self._identity, self._journal, proven=proven)
+        if not found.answered:
+            request_log(request, None).warning("order.not_answered", why="its id is another's")
+        return found
 
     async def turn_away(self, envelope: Envelope, unfit: intake.Unfit) -> None:
         """Answer a message that is wrong in form, and park it where nobody may hear the answer.
@@ -72,27 +111,35 @@ class Refusals:
             subject=refused.subject, why=refused.detail,
         )  # fmt: skip
         order = (unfit.message or {}) if unfit.is_order else None
-        result = self._result(envelope, refused, order)
-        replies = intake.reply_queue(envelope) is not None
-        if unfit.operation is not None or replies:
-            await self._tell(
-                envelope, unfit.operation or "unknown", f"unfit:{intake.fingerprint(envelope)}", result, order
-            )
-        if unfit.is_order or not replies or refused.reason == OTHER_REGION:
+        await self._answer(envelope, "unfit", unfit.operation, refused, order)
+        unheard = unfit.is_order or intake.reply_queue(envelope) is None
+        if unheard or refused.reason == OTHER_REGION:
             await self.park(envelope, refused)
-        self._metrics.answered(_counted_as(unfit), result.code, 0.0)
+        self._metrics.answered(_counted_as(unfit), refused.code.wire, 0.0)
 
-    async def refuse(self, request: Request, refused: Refused, *, park: bool) -> None:
-        """Answer a request that was not begun."""
+    async def refuse(self, request: Request, refused: Refused, *, park: bool, tenant: str | None = None) -> None:
+        """Answer a request that was not begun; `tenant`: whose it is, where that was proven."""
         order = request.message if request.kind is Kind.ORDER else None
-        await self._refuse(request, None, refused, order, park=park)
+        standing = None
+        if order is not None and tenant is None:
+            # An error of identity has just been found out, and is not asked again.
+            proven = False if refused.code is Code.IDENTITY else None
+            standing = await self._standing(request, proven=proven)
+        await self._refuse(request, tenant, refused, order, standing, park=park)
 
     async def _refuse(
-        self, request: Request, tenant: str | None, refused: Refused, order: Mapping[str, Any] | None, *, park: bool
+        self,
+        request: Request,
+        tenant: str | None,
+        refused: Refused,
+        order: Mapping[str, Any] | None,
+        standing: Standing | None = None,
+        *,
+        park: bool,
     ) -> None:
         result = self.result(request, refused)
         key = f"refused:{intake.fingerprint(request.envelope)}"
-        await self._tell(request.envelope, request.operation, key, result, order)
+        await self._tell(request.envelope, request.operation, key, result, order, standing=standing)
         if park:
             await self.park(request.envelope, refused, proven=tenant is not None)
         request_log(request, tenant).info("request.refused", code=result.code, why=refused.detail)
@@ -107,11 +154,24 @@ class Refusals:
         await self._refuse(request, tenant, refused, None, park=True)
 
     async def _tell(
-        self, envelope: Envelope, operation: str, key: str, result: Result, order: Mapping[str, Any] | None
+        self,
+        envelope: Envelope,
+        operation: str,
+        key: str,
+        result: Result,
+        order: Mapping[str, Any] | None,
+        *,
+        standing: Standing | None = None,
     ) -> None:
-        """Publish the result, and the one update of an order that has got no further."""
+        """Publish the result, and the one update of an order that has got no further.
+
+        `standing`: which of them may be; None: both.
+        """
+        if standing is not None and not standing.answered:
+            return
         published = self._outbox.result(envelope, operation, key, result)
-        update = refused_order_update(order) if order is not None else None
+        told = order if standing is None or standing.updated else None
+        update = refused_order_update(told) if told is not None else None
         if update is not None:
             user_id = order.get("userId") if order is not None else None
             body = update_body(

@@ -12,6 +12,7 @@ from handlers.context import ANSWER
 from handlers.effects import Effect
 from messages.results import Result
 from messages.status import OrderStatus, Update, wire_time
+from messages.wire import encode
 from workers.intake import attempts
 from workers.journal import Claim, EffectRecord, Journal
 from workers.outbox import Outbox
@@ -147,8 +148,14 @@ class Session:
         known = self._effects.get(ANSWER)
         return Result.restored(known.outcome["value"]) if known is not None and known.outcome is not None else None
 
+    @property
+    def given(self) -> Result | None:
+        """What this run has published as the result; None where it has not."""
+        return self.answered.result() if self.answered.done() and not self.answered.cancelled() else None
+
     async def answer(self, result: Result) -> None:
         """Publish the result before the end. Written down first: whatever happens, no run may tell another one."""
+        encode(result.stored())  # raises where it could not be told: nothing is remembered then
         if self.told is None:
             await self.remember(ANSWER, result.stored())
         self._publish_result(result)

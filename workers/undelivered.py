@@ -11,13 +11,12 @@ from typing import Any
 import structlog
 
 from messages.codes import Code
-from messages.errors import Refused, wrong
-from messages.wire import decode
+from messages.errors import Refused, Transient, wrong
 from workers import intake
 from workers.admission import GivenBack
-from workers.consumer import Delivery
 from workers.envelope import Envelope
 from workers.journal import ClaimLost, JournalError
+from workers.once import GoesOn
 from workers.outbox import Outbox
 from workers.refusals import Refusals
 from workers.topology import queue_of_command
@@ -36,48 +35,62 @@ _BINDING = 0.5
 GiveUp = Callable[[Envelope, Refused], Awaitable[bool]]
 
 
-async def take_undelivered(
-    delivery: Delivery, outbox: Outbox, refusals: Refusals, give_up: GiveUp, declare_again: Callable[[], None]
-) -> None:
-    """Send it again where it is ours, else move it to the dead letters."""
-    envelope = delivery.envelope
-    names = envelope.names
-    if envelope.exchange != names.commands_exchange or queue_of_command(names, envelope.routing_key) is None:
-        await _move_to_dead(delivery, outbox, refusals, give_up)
-        return
-    declare_again()
-    await asyncio.sleep(_BINDING)
-    await outbox.send_again(envelope)
-    log.warning("message.unbound", message_id=envelope.message_id, routing_key=envelope.routing_key)
-    delivery.settle()
+class Undelivered:
+    """Takes what the broker gave up on. `declare_again` is called where a binding of ours is gone."""
 
+    def __init__(self, outbox: Outbox, refusals: Refusals, give_up: GiveUp, declare_again: Callable[[], None]) -> None:
+        self._outbox = outbox
+        self._refusals = refusals
+        self._give_up = give_up
+        self._declare_again = declare_again
 
-async def _move_to_dead(delivery: Delivery, outbox: Outbox, refusals: Refusals, give_up: GiveUp) -> None:
-    """Answer it as what it is, park it without its secrets, settle it."""
-    envelope = delivery.envelope
-    death = _last_death(envelope)
-    # Never in a queue of ours: no binding wants its routing key.
-    refused = wrong("operation", "there is no such operation")
-    if death is not None:
-        refused = Refused(Code.FAILED, reason=death.reason, detail=f"the broker gave up on it in {death.queue}")
-    try:
-        begun = death is not None and await give_up(death.as_it_came(envelope), refused)
-        if not begun:
-            message, is_order = _read(envelope), death is not None and death.was_order
-            operation = intake.operation_of(envelope, message, is_order)
-            await refusals.undelivered(envelope, operation, refused, message if is_order else None)
-    except (ClaimLost, GivenBack, JournalError):
-        await asyncio.sleep(_AGAIN)
-        delivery.requeue()
-        return
-    origin = death.queue if death is not None else envelope.names.undelivered_queue
-    route = death.route if death is not None else None
-    await outbox.park(envelope, refused, intake.attempts(envelope), origin, route, proven=begun)
-    log.warning(
-        "message.undelivered", message_id=envelope.message_id, routing_key=envelope.routing_key, origin=origin,
-        reason=refused.reason, why=refused.detail,
-    )  # fmt: skip
-    delivery.settle()
+    async def take(self, envelope: Envelope) -> None:
+        """Send it again where it is ours, else move it to the dead letters.
+
+        `GivenBack` where it is to be looked at again later.
+        """
+        names = envelope.names
+        is_ours = queue_of_command(names, envelope.routing_key) is not None
+        if envelope.exchange == names.commands_exchange and is_ours:
+            self._declare_again()
+            await asyncio.sleep(_BINDING)
+            await self._outbox.send_again(envelope)
+            log.warning("message.unbound", routing_key=envelope.routing_key)
+            return
+        try:
+            await self._move_to_dead(envelope)
+        except GoesOn:
+            log.info("message.sent_again", routing_key=envelope.routing_key)
+        except (ClaimLost, GivenBack, JournalError, Transient):
+            await asyncio.sleep(_AGAIN)
+            raise GivenBack from None
+
+    async def _move_to_dead(self, envelope: Envelope) -> None:
+        """Answer it as what it is, and park it without its secrets; unless its request goes on by another message."""
+        death = _last_death(envelope)
+        # Never in a queue of ours: no binding wants its routing key.
+        refused = wrong("operation", "there is no such operation")
+        if death is not None:
+            refused = Refused(
+                Code.FAILED,
+                reason=death.reason,
+                detail=f"the broker gave up on it in {death.queue}",
+            )
+        if death is None or not await self._give_up(death.as_it_came(envelope), refused):
+            was_order = death is not None and death.was_order
+            message = intake.decoded(envelope)
+            operation = intake.operation_of(envelope, message, was_order)
+            await self._refusals.undelivered(envelope, operation, refused, message if was_order else None)
+        origin = death.queue if death is not None else envelope.names.undelivered_queue
+        route = death.route if death is not None else None
+        await self._outbox.park(envelope, refused, intake.attempts(envelope), origin, route)
+        log.warning(
+            "message.undelivered",
+            routing_key=envelope.routing_key,
+            origin=origin,
+            reason=refused.reason,
+            why=refused.detail,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +123,3 @@ def _last_death(envelope: Envelope) -> _Death | None:
     key = str(keys[0]) if isinstance(keys, list) and keys else ""
     was_order = queue == envelope.names.orders_queue and exchange != envelope.names.commands_exchange
     return _Death(queue, reason, was_order, (exchange, key) if exchange else None)
-
-
-def _read(envelope: Envelope) -> dict[str, Any]:
-    try:
-        return decode(envelope.body, envelope.content_type, envelope.content_encoding)
-    except Refused:
-        return {}

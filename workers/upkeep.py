@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 import structlog
+from structlog.contextvars import clear_contextvars
 
 from workers.broker import Where
 from workers.broker_errors import explain
@@ -68,6 +69,7 @@ class Upkeep:
             self._running.cancel()
 
     async def _again(self) -> None:
+        clear_contextvars()  # it is nobody's, though a request had it begun
         try:
             await self.until_declared()
         except TopologyMismatch as error:

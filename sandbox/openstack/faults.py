@@ -18,8 +18,9 @@ class Rule:
     `nova.write_fault` (in `UUID NAME`).
 
     It waits `delay` seconds; then it fails with `error` (an API with `status` and `retry_after`), answers in an odd way
-    (an API: `answer` is html, cut, endless, drip or hangup), or lets the call go on. With `after`, an API carries the
-    call out first; with `user`, it does so to the calls of that user alone.
+    (an API: `answer` is html, cut, endless, drip or hangup, or another: JSON of no known shape), or
+    lets the call go on. With `after`, an API carries the call out first; with `user`, it does so to
+    the calls of that user alone.
     """
 
     point: str
@@ -121,7 +122,12 @@ def _drip() -> Response:
     return StreamingResponse(body(), media_type="application/json")
 
 
-_ODD = {"html": _html, "cut": _cut, "hangup": _hangup, "endless": _endless, "drip": _drip}
+def _another() -> Response:
+    """JSON of a shape that no service has, as of something that only looks like one."""
+    return JSONResponse({"result": None})
+
+
+_ODD = {"another": _another, "html": _html, "cut": _cut, "hangup": _hangup, "endless": _endless, "drip": _drip}
 
 
 def _matching(rules: Iterable[Rule], point: str, subject: str) -> list[Rule]:

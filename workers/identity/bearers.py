@@ -51,6 +51,20 @@ class TokenBearers:
     async def _project_of(self, tenant: str, request: Request) -> str:
         return await project_of(self._cloud, tenant, request.tenant, self._tenant_is)
 
+    async def proves(self, request: Request) -> bool:
+        """Return whether the message's token is that of its user, or its publisher needs none."""
+        if request.operation == SOFT_DOWN:
+            return may_omit_token(request.envelope, self._tokenless)
+        envelope = request.envelope
+        try:
+            await self._verifier.verify(request.token, request.user_id, published_at(envelope))
+        except Expired:
+            found = await self._journal.find(request.name or "")
+            return any(one.kind is request.kind and one.digest == request.digest for one in found)
+        except NotProven:
+            return False
+        return True
+
     async def _without_token(self, request: Request) -> Requester:
         if not may_omit_token(request.envelope, self._tokenless):
             raise NotProven("softDown is taken from the publishers in ECS_TOKENLESS_PUBLISHERS alone")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
+from structlog.contextvars import clear_contextvars
 
 from messages.errors import Transient
 from workers.identity.jwks import VerifyingKey, usable_keys
@@ -102,6 +103,7 @@ class Keys:
         return self._refreshing
 
     async def _fetch(self) -> None:
+        clear_contextvars()  # it is nobody's, though a request had it begun
         started = time.time()
         try:
             async with asyncio.timeout(TOTAL + 5):

@@ -37,11 +37,26 @@ class Readmission:
                 return found
         return await self._first_time.identify(request)
 
+    async def proves(self, request: Request) -> bool:
+        """Return whether a pass, an operator's word or the message itself proves who sent it."""
+        word = pass_of(request.envelope)
+        if word is not None and request.token in (None, MASK):
+            if await self._is_admitted(request, word) is not None:
+                return True
+            if self._replays is not None and await self._replays.replay_of(word, request.digest):
+                return True
+        return await self._first_time.proves(request)
+
+    async def _is_admitted(self, request: Request, word: str) -> str | None:
+        """The tenant in which the request was given this pass; None where it was not."""
+        if request.name is None:
+            return None
+        return await self._journal.admitted(request.kind, request.name, request.digest, hash_of(word))
+
     async def _by_pass(self, request: Request, word: str) -> Requester | None:
-        if request.name is not None:
-            tenant = await self._journal.admitted(request.kind, request.name, request.digest, hash_of(word))
-            if tenant is not None:
-                return Requester(tenant, pass_word=word)
+        tenant = await self._is_admitted(request, word)
+        if tenant is not None:
+            return Requester(tenant, pass_word=word)
         authority = await self._replays.replay_of(word, request.digest) if self._replays is not None else None
         return await self._replayed(request, authority) if authority is not None else None
 

@@ -36,3 +36,9 @@ class Identity(Protocol):
 
     async def identify(self, request: Request) -> Requester:
         """The requester, or `Refused`; `Transient` where that cannot be told just now."""
+
+    async def proves(self, request: Request) -> bool:
+        """Return whether the sender of a message that is only refused is who it says.
+
+        Asks nothing of the cloud. `Transient` where it cannot be told just now.
+        """

@@ -140,7 +140,9 @@ class Begin:
         return self._resumed(connection, row)
 
     def _resumed(self, connection: Connection, row: Any) -> Resumed:
-        return Resumed(Claim(row.key, self.claim), effects_of(connection, row.key), row.attempts, row.received_at)
+        effects = effects_of(connection, row.key)
+        claim = Claim(row.key, self.claim)
+        return Resumed(claim, effects, row.attempts, row.received_at, passed=bool(row.pass_hash))
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,8 @@ class Resumed:
     effects: Mapping[str, EffectRecord]
     attempts: int
     received_at: float
+    #: Whether a message of it was put off, and comes again with a pass.
+    passed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
