@@ -91,12 +91,13 @@ def test_nobody_can_answer_anothers_order(guarded: Guarded, requester: Requester
         soft_down((str(uuid.uuid4()), "nothing"), flowId=known["orderId"]),
     ]
     sent = [requester.order(json.dumps(one)) for one in messages]
+    eventually(lambda: requester.depth("ecs.dead") == len(sent), 60)
     late = known | {"token": forged, "orderType": "renew"}
     # It expires before anybody reads it: the queue is left alone for that long.
     pause = guarded.workshop.running
     pause.terminate()
     sent += [requester.order(json.dumps(late), expiration=0.001)]
-    eventually(lambda: requester.depth("ecs.undelivered") == 1)
+    eventually(lambda: requester.depth("ecs.undelivered") == 1, 60)
     guarded.workshop.worker()
     assert set(parked(requester, guarded, *sent)) == set(sent)
     for message_id in sent:
@@ -149,7 +150,7 @@ def test_a_request_that_came_too_late_may_be_put_in_again(guarded: Guarded, requ
         reply_to=requester.reply_to,
     )
     assert requester.result_of(ids[2]).body["data"] == {"reason": "too_old"}
-    eventually(lambda: requester.depth("ecs.dead") == 3)
+    eventually(lambda: requester.depth("ecs.dead") == 3, 60)
     dump = workshop.journal_dump()
     assert not [one for one in (orders[0]["orderId"], orders[1]["orderId"], ids[2]) if one in dump]
     fresh = requester.order(json.dumps(orders[0] | {"token": guarded.token()}))
@@ -169,7 +170,7 @@ def test_a_deadline_counts_until_the_first_effect(
     workshop = guarded.workshop
     servers = [workshop.tenant().make_server(disk=None) for _ in range(2)]
     orders = [guarded.order(one) for one in servers]
-    simulated.fault("api.compute", match="GET .*flavors", error="down", status=503)
+    simulated.fault("api.nova", match="GET .*flavors", error="down", status=503)
     sent = [
         requester.order(json.dumps(orders[0]), headers={"x-ecs-deadline": int(time.time()) + 4}),
         requester.order(json.dumps(orders[1]), expiration=4),
