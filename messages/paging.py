@@ -1,4 +1,7 @@
-"""Pages and order of a list, as the API asks for them: numbers may be digits in a text, blanks mean nothing."""
+"""Pages and order of a list, as the API asks for them: numbers may be digits in a text.
+
+An empty number is wrong: nobody knows which page was meant. An empty sort order or search is none (the API document).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +59,7 @@ def parse_sort(message: Mapping[str, Any], fields: Sequence[str]) -> Sort:
 
 
 def _positive(value: Any, name: str, default: int) -> int:
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if value is None:
         return default
     number = whole(value, name)
     if number < 1:

@@ -7,14 +7,23 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from handlers.projects import TenantIs
+from messages.fields import MAX_NAME
 from workers.broker import Broker, BrokerUnusable, check_files, read_url
 from workers.identity.key_source import is_url
 from workers.names import DEFAULT_NAMESPACE, Names, check_namespace
 from workers.topology import DEFAULT_RETRY_DELAYS
 
+#: Bytes of a secret's file that are read.
+_LONGEST_SECRET = 16 * 1024
 Seconds = Annotated[float, Field(gt=0, le=86400 * 30)]
 
 
@@ -36,6 +45,24 @@ class TopologySettings(BaseSettings):
         env_prefix="ECS_", env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True,
         hide_input_in_errors=True,
     )  # fmt: skip
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment over `.env`; what is set but empty is not set, and hides what `.env` says."""
+        assert isinstance(env_settings, EnvSettingsSource)
+        assert isinstance(dotenv_settings, EnvSettingsSource)
+        given = {**dotenv_settings.env_vars, **env_settings.env_vars}
+        env_settings.env_vars = {
+            name: value.strip() for name, value in given.items() if value is not None and value.strip()
+        }
+        return init_settings, env_settings
 
     namespace: str = DEFAULT_NAMESPACE
     reply_queues: re.Pattern[str] | None = None
@@ -67,12 +94,15 @@ class TopologySettings(BaseSettings):
 class Settings(TopologySettings):
     """Every variable with its default. URLs are secrets: they hold passwords."""
 
-    broker_url: SecretStr = SecretStr("amqp://guest:guest@127.0.0.1:5672//")
+    #: The content of the file, once it is read.
+    broker_url_file: SecretStr | None = None
+    broker_url: SecretStr = Field(SecretStr("amqp://guest:guest@127.0.0.1:5672//"), validate_default=True)
     broker_ca_file: str | None = None
     broker_cert_file: str | None = None
     # Looked at with the other two: so it is said together with whatever else is wrong.
     broker_key_file: str | None = Field(None, validate_default=True)
-    journal_url: SecretStr = SecretStr("sqlite:///ecs-journal.db")
+    journal_url_file: SecretStr | None = None
+    journal_url: SecretStr = Field(SecretStr("sqlite:///ecs-journal.db"), validate_default=True)
     os_cloud: str | None = Field(None, validation_alias=AliasChoices("OS_CLOUD", "os_cloud"))
     os_client_config_file: str | None = Field(
         None, validation_alias=AliasChoices("OS_CLIENT_CONFIG_FILE", "os_client_config_file")
@@ -105,6 +135,30 @@ class Settings(TopologySettings):
     def _listed_publishers(cls, value: object) -> object:
         return _parts(value)
 
+    @field_validator("broker_url_file", "journal_url_file", mode="before")
+    @classmethod
+    def _secret_file(cls, value: object) -> object:
+        return SecretStr(read_secret(value)) if isinstance(value, str) else value
+
+    @field_validator("broker_url", "journal_url", mode="before")
+    @classmethod
+    def _from_file(cls, value: object, others: ValidationInfo) -> object:
+        content = others.data.get(f"{others.field_name}_file")
+        if content is None:
+            return value
+        is_default = isinstance(value, SecretStr)
+        if not is_default:
+            name = f"ECS_{str(others.field_name).upper()}"
+            raise ValueError(f"both {name} and {name}_FILE are set: give just one of them")
+        return content
+
+    @field_validator("region")
+    @classmethod
+    def _word(cls, value: str | None) -> str | None:
+        if value is not None and (len(value) > MAX_NAME or not value.isprintable()):
+            raise ValueError(f"must be a word of at most {MAX_NAME} printable characters")
+        return value
+
     @field_validator("broker_url")
     @classmethod
     def _amqp(cls, value: SecretStr) -> SecretStr:
@@ -129,6 +183,13 @@ class Settings(TopologySettings):
     def _database(cls, value: SecretStr) -> SecretStr:
         if not value.get_secret_value().startswith(("sqlite:", "postgresql:", "postgresql+psycopg:")):
             raise ValueError("must begin with sqlite: or postgresql:")
+        from workers.journal import JournalError  # noqa: PLC0415 - comes with SQLAlchemy
+        from workers.journal.database import read_url as read_database_url  # noqa: PLC0415
+
+        try:
+            read_database_url(value.get_secret_value())
+        except JournalError as error:
+            raise ValueError(str(error).removeprefix("ECS_JOURNAL_URL ")) from None
         return value
 
     @field_validator("billing_timezone")
@@ -145,11 +206,6 @@ class Settings(TopologySettings):
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
-    @field_validator("jwt_jwks", "jwt_issuer", "jwt_audience", mode="before")
-    @classmethod
-    def _blank_is_unset(cls, value: object) -> object:
-        return (value.strip() or None) if isinstance(value, str) else value
-
     @field_validator("jwt_jwks")
     @classmethod
     def _key_set(cls, value: str | None) -> str | None:
@@ -165,13 +221,6 @@ class Settings(TopologySettings):
             raise ValueError("must be a URL like https://host/path, without user, password, fragment and blanks")
         _ = parts.port  # ValueError where it is none
         return value
-
-    @field_validator("jwt_tenant_claim")
-    @classmethod
-    def _claim(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("must name a claim")
-        return value.strip()
 
     # Of a field, not of the whole: so it is said together with whatever else is wrong.
     @field_validator("trust_publishers")
@@ -207,6 +256,23 @@ def _load(kind: type[_Kind]) -> _Kind:
     except ValidationError as error:
         found = [problem for one in error.errors(include_url=False) for problem in _problems(dict(one))]
         raise ConfigurationError(found) from None
+
+
+def read_secret(path: str) -> str:
+    """Return the content of a secret's file without the newline at its end; `ValueError` says why it cannot be had."""
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(_LONGEST_SECRET + 1).decode()
+    except OSError as error:
+        raise ValueError(f"the file cannot be read: {error.strerror or type(error).__name__}") from None
+    except ValueError:  # a path with a NUL, or bytes that are no UTF-8
+        raise ValueError("the file is no UTF-8 text") from None
+    text = text.rstrip("\r\n")
+    if not text:
+        raise ValueError("the file is empty")
+    if len(text) >= _LONGEST_SECRET or not text.isprintable():
+        raise ValueError("the file must hold one line, the URL, and nothing else")
+    return text
 
 
 def _parts(value: object) -> object:

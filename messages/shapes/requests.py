@@ -16,7 +16,6 @@ from messages.shapes.schema import (
     loose,
     nullable,
     number,
-    optional,
     thing,
     things,
     words,
@@ -60,8 +59,8 @@ def _batches() -> Schema:
 
 def _page(number_name: str) -> dict[str, Schema]:
     return {
-        number_name: described(optional(number(1, 10**12 - 1)), "from 1; the first where it is missing"),
-        "pageSize": described(optional(number(1, MAX_PAGE_SIZE)), f"at most {MAX_PAGE_SIZE}, 10 where it is missing"),
+        number_name: described(nullable(number(1, 10**12 - 1)), "from 1; the first where it is missing"),
+        "pageSize": described(nullable(number(1, MAX_PAGE_SIZE)), f"at most {MAX_PAGE_SIZE}, 10 where it is missing"),
         "sortOrder": described(_ORDER, "descend where it is missing"),
     }
 

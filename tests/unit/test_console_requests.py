@@ -26,9 +26,9 @@ def refused(operation: str, **fields: Any) -> str | None:
 
 
 def test_a_list_without_wishes_is_the_first_ten_newest_first() -> None:
-    assert read("server.list", pageNo=" ", searchValue="  ", sortField=None) == ListServers(
-        Page(1, 10), Sort("createTime", descending=True), None
-    )
+    assert read(
+        "server.list", pageNo=None, searchValue="  ", sortField="", sortOrder="", searchField=" "
+    ) == ListServers(Page(1, 10), Sort("createTime", descending=True), None)
     assert read("image.list") == ListImages(Page(1, 10), Sort("createTime", descending=True), None, None)
 
 
@@ -47,6 +47,7 @@ def test_a_page_is_a_part() -> None:
 @pytest.mark.parametrize(
     ("fields", "subject"),
     [
+        ({"pageNo": ""}, "pageNo"), ({"pageNo": " \t"}, "pageNo"), ({"pageSize": ""}, "pageSize"),
         ({"pageNo": "0"}, "pageNo"), ({"pageNo": -1}, "pageNo"), ({"pageNo": True}, "pageNo"),
         ({"pageNo": 1.5}, "pageNo"), ({"pageSize": 101}, "pageSize"), ({"pageSize": "ten"}, "pageSize"),
         ({"searchField": "host"}, "searchField"), ({"searchValue": {"$ne": 1}}, "searchValue"),

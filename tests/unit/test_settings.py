@@ -1,11 +1,16 @@
 """The configuration: all that is wrong at once, nothing of it shown."""
 
+import json
 from pathlib import Path
 
 import pytest
+from pydantic import AliasChoices
 
-from workers.settings import ConfigurationError, load_settings
-from workers.topology import DEFAULT_RETRY_DELAYS
+from handlers.cloud import CloudSettings, region_name
+from messages.errors import Transient
+from workers.journal.database import url_without_password
+from workers.settings import ConfigurationError, Settings, load_settings, load_topology_settings
+from workers.topology import DEFAULT_RETRY_DELAYS, topology
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +32,7 @@ def test_the_defaults_are_the_contracts(monkeypatch: pytest.MonkeyPatch) -> None
     assert (settings.command_timeout, settings.order_timeout, settings.max_age) == (30, 1500, 86400)
     assert settings.retry_delays == DEFAULT_RETRY_DELAYS == (5, 30, 120, 600, 1800)
     assert (settings.billing_timezone, settings.require_fee_data) == ("Asia/Shanghai", True)
+    assert (settings.namespace, settings.region) == ("ecs", None)
 
 
 def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,6 +40,181 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("ECS_PREFETCH", "8")
     settings = load_settings()
     assert (settings.prefetch, settings.http_port, settings.os_cloud) == (8, 9, "filed")
+
+
+def variables(kind: type[Settings] = Settings) -> dict[str, str]:
+    """Every variable, and the field that it sets."""
+    found = {}
+    for name, field in kind.model_fields.items():
+        alias = field.validation_alias
+        found[str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"ECS_{name.upper()}"] = name
+    return found
+
+
+@pytest.mark.parametrize("empty", ["", "  ", "\t"])
+@pytest.mark.parametrize("variable", sorted(variables()))
+def test_a_variable_that_is_set_but_empty_counts_as_not_set_and_hides_the_file(
+    monkeypatch: pytest.MonkeyPatch, variable: str, empty: str
+) -> None:
+    """`ECS_ADMIN_CLOUD=` was a cloud named ""; a wrong value in `.env` shows that it is not looked at."""
+    monkeypatch.setenv("ECS_TRUST_PUBLISHERS", "true")
+    expected = load_settings()
+    Path(".env").write_text(f"{variable}=\x1bwrong[\n")
+    monkeypatch.setenv(variable, empty)
+    if variable == "ECS_TRUST_PUBLISHERS":
+        with pytest.raises(ConfigurationError, match="just one of"):
+            load_settings()
+    else:
+        assert load_settings() == expected
+    Path(".env").write_text(f"{variable}={empty}\n")
+    monkeypatch.delenv(variable)
+    if variable != "ECS_TRUST_PUBLISHERS":
+        assert load_settings() == expected
+
+
+def test_blanks_around_a_value_are_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "ECS_TRUST_PUBLISHERS": " true ", "ECS_REGION": " cn-north-3\t", "ECS_NAMESPACE": " north ", "OS_CLOUD": " x ",
+        "ECS_BROKER_URL": " amqp://h// ", "ECS_PREFETCH": " 7 ", "ECS_LOG_LEVEL": " Warning ",
+    }  # fmt: skip
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert (settings.region, settings.names.commands_exchange, settings.os_cloud) == (
+        "cn-north-3", "north.commands", "x",
+    )  # fmt: skip
+    assert (settings.broker_url.get_secret_value(), settings.prefetch, settings.log_level) == (
+        "amqp://h//", 7, "warning",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("namespace", ["a", "ecs", "Ecs_2", "north-3", "x" * 40])
+def test_a_namespace_is_one_plain_word(monkeypatch: pytest.MonkeyPatch, namespace: str) -> None:
+    monkeypatch.setenv("ECS_NAMESPACE", namespace)
+    names = load_topology_settings().names
+    declared = topology(names=names)
+    assert {one.name.partition(".")[0] for one in (*declared.exchanges, *declared.queues)} == {namespace}
+    assert all(names.is_own_queue(queue.name) for queue in declared.queues)
+    assert not names.is_own_queue(f"{namespace}2.orders")
+
+
+@pytest.mark.parametrize(
+    "namespace", ["ecs.retry", "ecs.", ".", "-x", "1a", "a b", "a\x01b", "*", "#", "é", "x" * 41, "amq", "AMQ", "a/b"]
+)
+def test_another_namespace_is_refused(monkeypatch: pytest.MonkeyPatch, namespace: str) -> None:
+    monkeypatch.setenv("ECS_NAMESPACE", namespace)
+    with pytest.raises(ConfigurationError, match=r"^ECS_NAMESPACE: must be one word"):
+        load_topology_settings()
+
+
+@pytest.mark.parametrize("region", ["x" * 256, "a\x1b[2J"])
+def test_a_region_is_a_printable_word(monkeypatch: pytest.MonkeyPatch, region: str) -> None:
+    monkeypatch.setenv("ECS_TRUST_PUBLISHERS", "true")
+    monkeypatch.setenv("ECS_REGION", region)
+    with pytest.raises(ConfigurationError, match=r"^ECS_REGION: "):
+        load_settings()
+
+
+# Secrets in files.
+
+SECRETS = {
+    "ECS_BROKER_URL": "amqp://ecs:geheim@broker//", "ECS_JOURNAL_URL": "postgresql+psycopg://ecs:geheim@db/ecs",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variable", sorted(SECRETS))
+def test_a_secret_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv("ECS_TRUST_PUBLISHERS", "true")
+    name = variable.removeprefix("ECS_").lower()
+    for ending in ("", "\n", "\r\n"):
+        Path("secret").write_bytes((SECRETS[variable] + ending).encode())
+        monkeypatch.setenv(f"{variable}_FILE", str(Path("secret").absolute()))
+        settings = load_settings()
+        assert getattr(settings, name).get_secret_value() == SECRETS[variable]
+        assert "geheim" not in repr(settings)
+    # Also where .env names it; an empty variable beside it counts as not set.
+    monkeypatch.delenv(f"{variable}_FILE")
+    Path(".env").write_text(f"{variable}_FILE=secret\n")
+    monkeypatch.setenv(variable, "")
+    assert getattr(load_settings(), name).get_secret_value() == SECRETS[variable]
+
+
+@pytest.mark.parametrize("variable", sorted(SECRETS))
+@pytest.mark.parametrize("in_env_file", [False, True])
+def test_a_secret_that_is_given_twice_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str, in_env_file: bool
+) -> None:
+    monkeypatch.setenv("ECS_TRUST_PUBLISHERS", "true")
+    Path("secret").write_text(SECRETS[variable])
+    monkeypatch.setenv(f"{variable}_FILE", "secret")
+    if in_env_file:
+        Path(".env").write_text(f"{variable}={SECRETS[variable]}\n")
+    else:
+        monkeypatch.setenv(variable, SECRETS[variable])
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+    assert caught.value.problems == [f"{variable}: both {variable} and {variable}_FILE are set: give just one of them"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "No such file"), (b"", "empty"), (b"\n", "empty"), (b"amqp://u:geheim@h//\nmore\n", "one line"),
+        (b"geheim" * 10_000, "one line"), (b"amqp://u:geheim\xff@h//", "UTF-8"), ("folder", "Is a directory"),
+    ],
+)  # fmt: skip
+def test_a_secret_that_cannot_be_read_from_its_file_is_one_line_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, content: bytes | str | None, told: str
+) -> None:
+    monkeypatch.setenv("ECS_TRUST_PUBLISHERS", "true")
+    if content == "folder":
+        Path("secret").mkdir()
+    elif isinstance(content, bytes):
+        Path("secret").write_bytes(content)
+    for variable in SECRETS:
+        monkeypatch.setenv(f"{variable}_FILE", "secret")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [f"{one}_FILE" for one in SECRETS]
+    assert all(told in problem and "\n" not in problem for problem in caught.value.problems)
+    assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:geheim", "postgresql:geheim", "postgresql://u:a@geheim@h/db", "postgresql://u:p@h1:geheim/db",
+        "postgresql://u:geheim@[::1/db",
+    ],
+)  # fmt: skip
+def test_a_journal_url_that_cannot_be_told_apart_is_named_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("ECS_TRUST_PUBLISHERS", "true")
+    monkeypatch.setenv("ECS_JOURNAL_URL", url)
+    with pytest.raises(ConfigurationError, match=r"^ECS_JOURNAL_URL: is no database URL") as caught:
+        load_settings()
+    assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:geheim@h/db?password=geheim", "sqlite:///x.db?password=geheim"])
+def test_a_journal_url_is_shown_without_its_passwords(url: str) -> None:
+    assert "geheim" not in url_without_password(url)
+
+
+# What openstacksdk reads itself.
+
+
+def test_a_variable_of_the_sdk_that_is_empty_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    clouds = {"clouds": {"one": {"region_name": "north", "auth": {}}, "two": {"region_name": "south", "auth": {}}}}
+    Path("clouds.yaml").write_text(json.dumps(clouds))
+    for name in ("OS_CLIENT_CONFIG_FILE", "OS_CLOUD", "OS_USERNAME", "OS_REGION_NAME", "OS_AUTH_URL"):
+        monkeypatch.setenv(name, " ")
+    assert region_name(CloudSettings(None, config_file="clouds.yaml"), "two") == "south"
+    Path("other.json").write_text(json.dumps({"clouds": {"only": {"region_name": "east", "auth": {}}}}))
+    assert region_name(CloudSettings(None, config_file="other.json"), None) == "east"
+    with pytest.raises(Transient):
+        region_name(CloudSettings(None, config_file="missing.yaml"), "two")
 
 
 def test_all_that_is_wrong_is_named_at_once_and_none_of_it_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,11 +274,10 @@ def test_tokens_are_verified_with_the_keys_of_a_url_or_a_file(monkeypatch: pytes
 def test_what_no_key_set_can_be_read_from_is_named(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     monkeypatch.setenv("ECS_JWT_JWKS", source)
     monkeypatch.setenv("ECS_PREFETCH", "0")
-    monkeypatch.setenv("ECS_JWT_TENANT_CLAIM", " ")
     with pytest.raises(ConfigurationError) as caught:
         load_settings()
     named = [problem.partition(":")[0] for problem in caught.value.problems]
-    assert named == ["ECS_JWT_JWKS", "ECS_JWT_TENANT_CLAIM", "ECS_PREFETCH"]
+    assert named == ["ECS_JWT_JWKS", "ECS_PREFETCH"]
     assert "geheim" not in str(caught.value)
 
 

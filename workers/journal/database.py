@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -19,10 +19,7 @@ _MIGRATION_LOCK = 0x6563_7377
 
 def open_engine(url: str) -> Engine:
     """An engine for SQLite in WAL mode, every commit on the disk, or for PostgreSQL."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise JournalError("ECS_JOURNAL_URL is no database URL; for instance sqlite:///ecs-journal.db") from None
+    parsed = read_url(url)
     if parsed.get_backend_name() == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
             raise JournalError("ECS_JOURNAL_URL names no file: a journal in memory would remember nothing")
@@ -44,9 +41,23 @@ def reading_engine(engine: Engine) -> Engine:
     return engine.execution_options(**{READS: True})
 
 
+def read_url(url: str) -> URL:
+    """The URL in its parts; `JournalError`, which shows nothing of it, where it cannot be told what is what."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):  # the error quotes what it took for a port, which may be the password
+        parsed = None
+    if parsed is None or "@" in (parsed.host or ""):
+        raise JournalError(
+            "ECS_JOURNAL_URL is no database URL, such as sqlite:///ecs-journal.db; "
+            "in a password write %40 for @, %3A for :, %2F for /"
+        )
+    return parsed
+
+
 def url_without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    return make_url(url).render_as_string(hide_password=True)
+    """The URL as it may be shown: without what comes after `?`, too, where a password may be as well."""
+    return read_url(url).set(query={}).render_as_string(hide_password=True)
 
 
 def is_sqlite(engine: Engine) -> bool:

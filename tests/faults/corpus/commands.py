@@ -35,7 +35,7 @@ _NO_IDS = (
 _NO_SIZES = (
     0, -1, 101, "0", "101", "-1", "1.0", 1.0, True, "yes", [], {}, 10**12, "9" * 13, "１", 1e2, "0x10", "1e1",
 )  # fmt: skip
-_NO_NUMBERS = (0, -1, "0", 1.0, True, "yes", [], 10**18, "1 1")
+_NO_NUMBERS = (0, -1, "0", 1.0, True, "yes", [], 10**18, "1 1", "", " ")
 
 
 def numbers_and_ids() -> Iterator[Case]:
@@ -48,7 +48,7 @@ def numbers_and_ids() -> Iterator[Case]:
     for value in _NO_NUMBERS:
         yield command_case(f"pageNo {value!r}", command("server.list", pageNo=value), "pageNo")
         yield command_case(f"page {value!r}", command("image.list", page=value), "page")
-    for value in (1, "1", " 100 ", "100", "007", None, ""):
+    for value in (1, "1", " 100 ", "100", "007", None):
         yield command_case(f"pageSize {value!r} is right", command("server.list", pageSize=value), code=OK)
     last = command("server.list", pageNo="999999999999", pageSize=100)
     yield command_case("a page far past the end is right", last, code=OK)
