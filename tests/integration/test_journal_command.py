@@ -111,7 +111,12 @@ def test_requests_are_listed_newest_first_and_filtered(asked: tuple[Workshop, di
 
 def test_wrong_words_are_usage(asked: tuple[Workshop, dict[str, str]]) -> None:
     for words in (["--state", "asleep"], ["--since", "yesterday"], ["--limit", "0"]):
-        assert asked[0].command("journal", "list", *words).returncode == 2
+        done = asked[0].command("journal", "list", *words)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert done.stderr.rstrip().endswith("see ecs-worker journal list --help") or "--state" in done.stderr
+    for line in (["nonsense"], ["journal", "show"], ["dead", "replay", "--rate", "fast"], ["check", "--nonsense"]):
+        done = asked[0].command(*line)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
 
 
 def test_a_journal_that_is_not_there_is_told(workshop: Workshop) -> None:

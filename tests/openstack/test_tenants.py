@@ -15,7 +15,7 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.new_orders import new
 from tests.openstack.test_images import patch, queued_image
-from tests.orders import paid
+from tests.orders import paid, soft_down
 from tests.tenant import VOLUME, Tenant
 from tests.workshop import Workshop
 from workers.topology import declare, topology
@@ -217,6 +217,21 @@ def test_no_other_order_reaches_anothers_server(
     assert answer["code"] == UNKNOWN
     assert answer["data"]["productSetList"][0]["resourceChanged"] is False
     assert victim.looks() == before
+    assert changes(cloud) == called
+
+
+@pytest.mark.parametrize("order_type", ["changeConfigure", "renew", "unsubscribe", "softDown"])
+def test_no_plan_tells_of_anothers_server(
+    cloud: Cloud, asker: Requester, issuer: Issuer, victim: Victim, order_type: str
+) -> None:
+    called = changes(cloud)
+    order = paid(order_type, victim.server_id, tenant=None)
+    if order_type == "softDown":
+        order = soft_down((victim.server_id, "delete"))
+    answer = ask(asker, issuer, "order.plan", order=order)
+    assert answer["data"]["verdict"] == "refused" or answer["data"]["steps"] == []
+    for told in ("S1.small.1", victim.volume_id, "ACTIVE"):
+        assert told not in json.dumps(answer["data"])
     assert changes(cloud) == called
 
 

@@ -3,9 +3,10 @@
 import asyncio
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.exceptions import TyperException
 
 from workers.cli.dead_commands import dead_app
 from workers.cli.exits import CommandFailed, Exit
@@ -145,7 +146,7 @@ def plan(
 def demo(
     openstack: Annotated[str, typer.Option(help="simulated, or real: Keystone, Nova and the others.")] = "simulated",
 ) -> None:
-    """Run everything on this machine for a minute and show what happens."""
+    """Run everything on this machine for half a minute and show what happens."""
     from workers.cli.demo import run_demo  # noqa: PLC0415
 
     if openstack not in ("simulated", "real"):
@@ -163,19 +164,31 @@ def asyncapi(output: Output = Format.TABLE) -> None:
 
 
 def run_app() -> None:
-    """Run the command line; an error is one line on stderr, a traceback only with `-v`."""
+    """Run the command line; an error, of usage too, is one line on stderr, a traceback only with `-v`."""
     verbose = "-v" in sys.argv[1:] or "--verbose" in sys.argv[1:]
     try:
-        app()
+        code = app(standalone_mode=False, prog_name="ecs-worker")
+        sys.exit(code if isinstance(code, int) else Exit.OK)
+    except TyperException as error:
+        sys.exit(_usage(error))
     except CommandFailed as error:
         if verbose:
             complain(traceback.format_exc().rstrip())
         complain(str(error))
         sys.exit(error.code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except Exception as error:
         if verbose:
             complain(traceback.format_exc().rstrip())
         complain(plain(f"unexpected {type(error).__name__}: {error} (-v shows where)"))
         sys.exit(Exit.UNEXPECTED)
+
+
+def _usage(error: Any) -> Exit:
+    """Say what is wrong with what was typed; nothing where the help has been shown instead."""
+    text, context = error.format_message(), error.ctx
+    if text:
+        help_of = f"{context.command_path} --help" if context is not None else "ecs-worker --help"
+        complain(f"{text.rstrip('.')}; see {help_of}")
+    return Exit.USAGE
