@@ -8,6 +8,8 @@ from typing import Any
 from handlers.cloud import Project, Reply, Service
 from handlers.errors import CloudRefusal, Forbidden, NotFound
 
+_BAD_REQUEST = 400
+
 #: Statuses that a volume leaves by itself: something is under way with it.
 PASSING = frozenset(
     {
@@ -108,8 +110,13 @@ async def list_volumes(project: Project, **filters: str) -> list[Volume]:
 
 async def list_marked(project: Project, metadata: Mapping[str, str]) -> list[Volume]:
     """All of the project's volumes with these items of metadata."""
-    found = await list_volumes(project, metadata=json.dumps(dict(metadata)))
-    # A cloud may ignore the filter (its resource_filters.json tells which it takes).
+    # A cloud may refuse this filter, or ignore it: its resource_filters.json tells which it takes.
+    try:
+        found = await list_volumes(project, metadata=json.dumps(dict(metadata)))
+    except CloudRefusal as error:
+        if error.status != _BAD_REQUEST:
+            raise
+        found = await list_volumes(project)
     return [one for one in found if metadata.items() <= one.metadata.items()]
 
 

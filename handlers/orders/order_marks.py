@@ -16,28 +16,27 @@ _NAME, _NAMES = 12, 19
 
 
 def has_order(server: Server, context: Errand) -> bool:
-    """Whether the server bears the order's name."""
-    return _name(context) in _names(server)
+    """Whether the server bears the order's name, in whichever item."""
+    return any(_name(context) in _names(server, item) for item in (ORDERS, _RENEWALS))
 
 
 def with_order(server: Server, context: Errand) -> dict[str, str]:
-    """The metadata item that names the order, too, besides those that the server names now."""
-    others = [one for one in _names(server) if one != _name(context)]
-    return {_item(server): ",".join([*others, _name(context)][-_NAMES:])}
+    """The metadata item that names the order, too, besides those that it names now."""
+    item = _RENEWALS if _RENEWALS in server.metadata else ORDERS
+    others = [one for one in _names(server, item) if one != _name(context)]
+    return {item: ",".join([*others, _name(context)][-_NAMES:])}
 
 
 def without_order(server: Server, context: Errand) -> tuple[str, str]:
     """The item that names the order, and its text without that name: empty where there is no other."""
-    return _item(server), ",".join(one for one in _names(server) if one != _name(context))
+    name = _name(context)
+    item = ORDERS if name in _names(server, ORDERS) else _RENEWALS
+    return item, ",".join(one for one in _names(server, item) if one != name)
 
 
 def _name(context: Errand) -> str:
     return context.mark[:_NAME]
 
 
-def _names(server: Server) -> list[str]:
-    return [one for one in server.metadata.get(_item(server), "").split(",") if one]
-
-
-def _item(server: Server) -> str:
-    return _RENEWALS if _RENEWALS in server.metadata else ORDERS
+def _names(server: Server, item: str) -> list[str]:
+    return [one for one in server.metadata.get(item, "").split(",") if one]

@@ -31,7 +31,7 @@ from handlers.projects import TenantIs
 from handlers.servers import judge_state, unknown_server
 from messages.codes import Code
 from messages.commands import Power
-from messages.errors import Refused
+from messages.errors import OutcomeUnknown, Refused
 from messages.order_results import InstanceOutcome
 from messages.orders import Operate, SoftDownInstance
 from messages.status import OrderStatus
@@ -189,7 +189,7 @@ class Takedown:
         if is_marked(server):
             await unmark(server.id, context)
         if self.touched:
-            with suppress(Refused):  # it runs; the mark is for the case that the journal is lost
+            with suppress(Refused, OutcomeUnknown):  # it runs; the mark is for the case that the journal is lost
                 await self._note(server, context)
 
     async def _note(self, server: Server, context: Context) -> None:

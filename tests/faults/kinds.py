@@ -268,7 +268,7 @@ def taken_down(kind: str, operate: str, effect: str) -> Ask:
             kind, body["flowId"], body, effect=f"^{effect}:", code=200, finals={("server", server_id): end},
             calls=(f"nova POST .*/{server_id}/action {power}$", f"nova {metadata_call.format(server_id)}"),
             actions={server_id: ["create", "stop"] if stops else ["create", "stop", "start"]},
-            holds=lambda: tenant.server(server_id)["metadata"] .get("soft_down") == ("stopped" if stops else None),
+            holds=lambda: tenant.server(server_id)["metadata"].get("soft_down") == ("stopped" if stops else None),
         )  # fmt: skip
 
     return ask

@@ -13,6 +13,9 @@ from sandbox.broker import PrivateBroker
 from sandbox.control_plane import ControlPlane
 from sandbox.documents import change_configure
 from sandbox.requester import Requester
+from tests.faults.dying_worker import Hold, Instant
+from tests.faults.invariants import await_ends, check
+from tests.faults.kinds import new_servers
 from tests.faults.stage import dying
 from tests.new_orders import new, records
 from tests.openstack.conftest import Cloud
@@ -190,6 +193,27 @@ def test_security_groups_cannot_be_chosen_where_there_are_none(workshop: Worksho
     assert reported(result) == ("101.001002", "fail", False)
     assert "securityGroups" in result.body["message"]
     assert records(tenant) == before
+
+
+@pytest.mark.timeout(120)
+def test_disks_are_found_by_their_mark_though_cinder_takes_no_such_filter(workshop: Workshop, simulated: Any) -> None:
+    """One that is killed in the middle goes on with the disks that it has made, and with nobody else's."""
+    tenant = workshop.tenant()
+    simulated.fault(
+        "api.cinder",
+        match="[?&]metadata=",
+        error="Invalid filters metadata are found in query options.",
+        status=400,
+    )
+    asked = new_servers("unfiltered", "volume:2.0", 2)(tenant, simulated)
+    worker = dying(workshop, [Hold(asked.message_id, Instant.CALL_EXECUTED, asked.effect)])
+    with Requester(workshop.broker_url) as requester:
+        asked.publish(requester)
+        eventually(lambda: not worker.alive, 60)
+        workshop.worker()
+        await_ends(requester, [asked])
+        simulated.clear_faults()
+        check(requester.heard, [asked], tenant, simulated.executed())
 
 
 def test_check_tells_of_old_services_and_missing_extensions(workshop: Workshop, simulated: Any) -> None:

@@ -170,7 +170,7 @@ def test_a_plan_is_answered_and_is_no_order_result(requester: Requester, tenant:
         assert (answer["code"], answer["message"]) == ("101.001002", "参数order不符合规范")
     requester.listen(0.5)
     assert [one for one in requester.heard if one.source is Source.ORDER_RESULT] == []
-    assert "renewals" not in tenant.server(server_id)["metadata"]
+    assert "orders" not in tenant.server(server_id)["metadata"]
 
 
 @pytest.mark.parametrize(
