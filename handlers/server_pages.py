@@ -15,11 +15,9 @@ from handlers.errors import CloudRefusal, NotFound
 from handlers.server_view import inner_addresses
 from messages.fields import is_uuid
 from messages.paging import Sort
-from messages.servers import ListServers, Search
+from messages.servers import UNUSUAL, ListServers, Search
 from messages.status import is_unusual
 
-#: The value that a search by status takes for everything that is not well.
-_UNUSUAL = "unusual"
 #: What Nova orders by, for the fields by which it orders as we do; statuses it makes up of two things.
 _ORDERS = {"createTime": "created_at", "name": "display_name"}
 #: The statuses that Nova lets anybody filter by. It may find more than those in the status, never fewer.
@@ -147,7 +145,7 @@ def _matches(server: Server, search: Search | None) -> bool:
         case "uuid":
             return wanted == server.id
         case "status":
-            return is_unusual(server.status) if wanted == _UNUSUAL else wanted == server.status.lower()
+            return is_unusual(server.status) if wanted == UNUSUAL else wanted == server.status.lower()
         case _:
             return wanted in name or wanted in server.id or _has_address(server, wanted)
 

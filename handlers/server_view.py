@@ -18,8 +18,14 @@ _FEE_FIELDS = {
     "chargetype": "charge_type", "purchasetime": "purchase_time", "startFeeTime": "start_fee_time",
     "nextFeeTime": "next_fee_time",
 }  # fmt: skip
-#: `bandwidth=10`, `chargemode: Bandwidth`: in a tag or in the description of a floating IP.
-_NOTE = re.compile(r"\b(bandwidth|chargemode|iptype)\s*[=:]\s*([^\s,;]+)", re.IGNORECASE)
+#: `bandwidth=10`, `chargemode: Bandwidth`, `iptype=5 _bgp`: in a tag or in the description of a floating IP. A value
+#: may hold blanks: it ends at a comma, a semicolon, a line's end, or where the next name and its sign begin.
+_NOTE = re.compile(
+    r"\b(bandwidth|chargemode|iptype)\s*[=:：]\s*([^\s,;，；].*?)(?=\s*(?:[,;，；\r\n]|\s[\w.-]+\s*[=:：]|$))",
+    re.IGNORECASE | re.MULTILINE,
+)
+#: A number of Mbit/s, with its unit or words behind it.
+_MEGABITS = re.compile(r"([0-9]{1,9})(?:\s|M|$)", re.IGNORECASE)
 _KILO = 1000
 #: What owns the port by which a router joins a subnet: a plain router, a distributed, a highly available one.
 _JOINTS = frozenset(
@@ -172,11 +178,12 @@ def _eip(port_ids: set[str], around: Surroundings) -> dict[str, Any] | None:
         return None
     one = min(found, key=lambda each: (each.get("created_at") or "", each["id"]))
     notes = _notes(one)
-    bandwidth = _limit(around.policies.get(policy_of(one) or "", {})) or notes.get("bandwidth")
+    limit = _limit(around.policies.get(policy_of(one) or "", {}))
+    noted = _MEGABITS.match(notes.get("bandwidth", ""))
     return {
         "eipid": one["id"],
         "iptype": notes.get("iptype"),
-        "bandwidth": int(bandwidth) if bandwidth is not None and str(bandwidth).isdigit() else None,
+        "bandwidth": limit or (int(noted[1]) if noted else None),
         "chargemode": notes.get("chargemode"),
         "ip_addr": one["floating_ip_address"],
     }

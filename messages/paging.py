@@ -38,9 +38,17 @@ class Sort:
     descending: bool
 
 
-def parse_page(message: Mapping[str, Any], number_name: str) -> Page:
-    """The page that is asked for; without numbers the first, of ten."""
+def parse_page(message: Mapping[str, Any], number_name: str, other_name: str | None = None) -> Page:
+    """The page that is asked for; without numbers the first, of ten.
+
+    Its number may come by another name; `Refused` naming that where both say something and not the same.
+    """
     number = _positive(message.get(number_name), number_name, 1)
+    if other_name is not None and message.get(other_name) is not None:
+        other = _positive(message[other_name], other_name, 1)
+        if message.get(number_name) is not None and other != number:
+            raise wrong(other_name, f"it is not the page that {number_name} says")
+        number = other
     size = _positive(message.get("pageSize"), "pageSize", 10)
     if size > MAX_PAGE_SIZE:
         raise wrong("pageSize", f"a page has at most {MAX_PAGE_SIZE}")

@@ -13,6 +13,8 @@ from messages.texts import is_line, is_stored
 #: What a list of servers can be searched and ordered by.
 SEARCH_FIELDS = ("name", "ip", "uuid", "status")
 SORT_FIELDS = ("name", "createTime", "status")
+#: The value of a search by status that means everything that is not well.
+UNUSUAL = "unusual"
 #: Nova's own limits.
 MAX_TAGS, MAX_TAG = 50, 60
 
@@ -57,8 +59,10 @@ class UpdateTags:
 
 
 def parse_list(message: Mapping[str, Any]) -> ListServers:
-    """`server.list`."""
-    return ListServers(parse_page(message, "pageNo"), parse_sort(message, SORT_FIELDS), _search(message))
+    """`server.list`, also as the document's example table calls it: with the key of the search in `sortField`."""
+    if _is_search_key(message):
+        message = {**message, "searchField": message["sortField"], "sortField": None}
+    return ListServers(parse_page(message, "pageNo", "page"), parse_sort(message, SORT_FIELDS), _search(message))
 
 
 def parse_show(message: Mapping[str, Any]) -> ShowServer:
@@ -74,6 +78,18 @@ def parse_list_tags(message: Mapping[str, Any]) -> ListTags:
 def parse_update_tags(message: Mapping[str, Any]) -> UpdateTags:
     """`server.tags.update`."""
     return UpdateTags(uuid_of(message.get("server_id"), "server_id"), _tags(message.get("tags")))
+
+
+def _is_search_key(message: Mapping[str, Any]) -> bool:
+    """Whether `sortField` says what to search, and not what to sort by.
+
+    `status` is both: only the value that no server has as its status tells.
+    """
+    if optional_word(message.get("searchField"), "searchField") is not None:
+        return False
+    field = optional_word(message.get("sortField"), "sortField")
+    value = optional_line(message.get("searchValue"), "searchValue")
+    return field in ("uuid", "ip") or (field == "status" and (value or "").lower() == UNUSUAL)
 
 
 def _search(message: Mapping[str, Any]) -> Search | None:

@@ -42,7 +42,7 @@ def furnish(tenant: Tenant) -> Furnished:
     )  # fmt: skip
     floating_ip = _post(
         tenant, "floatingip", floating_network_id=networks["public"]["id"], port_id=port["id"],
-        description="iptype=5_bgp bandwidth=10 chargemode=Bandwidth",
+        description="iptype=5 _bgp bandwidth=10 chargemode=Bandwidth",
     )  # fmt: skip
     tenant.later("network", f"/floatingips/{floating_ip['id']}")
     (router,) = _get(tenant, "routers")

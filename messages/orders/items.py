@@ -9,6 +9,8 @@ from messages.fields import objects, optional_word, uuid_of, whole, word
 
 #: Items of one product.
 MAX_ITEMS = 100
+#: The `type` of an item that the price depends on.
+_PRICE_FACTOR = "impactfactor"
 
 
 class ItemKind(StrEnum):
@@ -43,9 +45,16 @@ def of_kind(items: Iterable[Item], kind: ItemKind) -> tuple[Item, ...]:
 
 
 def read_items(product: Mapping[str, Any]) -> tuple[Item, ...]:
-    """The items of a product, without those that mean "none"."""
+    """The items of a product, without those that mean "none" and those that are only factors of its price."""
     listed = objects(product.get("itemList"), "itemList", 0, MAX_ITEMS)
-    return tuple(found for item in listed if (found := _item(item)) is not None)
+    made_of = [item for item in listed if not _is_price_factor(item)]
+    return tuple(found for item in made_of if (found := _item(item)) is not None)
+
+
+def _is_price_factor(item: Mapping[str, Any]) -> bool:
+    """Whether an item says what the price depends on (`osType`: `Linux`), and nothing of what is ordered."""
+    kind = item.get("type")
+    return isinstance(kind, str) and kind.strip().lower() == _PRICE_FACTOR
 
 
 def _item(item: Mapping[str, Any]) -> Item | None:

@@ -22,9 +22,15 @@ from messages.shapes.schema import (
 )
 
 _NAME = described(WORD, "at most 240 bytes; what the order is known by")
-_ITEM = thing(
-    ("code",), code=WORD, value=described(ANYTHING, "a flavor, an image, gigabytes; `0`: none"), name=ANYTHING
-)
+_FACTOR = loose(("impactFactor",), any_case=True)
+_ITEM: Schema = {
+    "anyOf": [
+        thing(
+            ("code",), code=WORD, value=described(ANYTHING, "a flavor, an image, gigabytes; `0`: none"), name=ANYTHING
+        ),
+        thing(("type",), type=described(_FACTOR, "only a factor of the price: passed over")),
+    ]
+}
 _LINE = loose((PRODUCT_LINE,))
 
 

@@ -79,7 +79,11 @@ _FIELDS: Mapping[Operation, tuple[dict[str, Schema], dict[str, Schema]]] = {
     Operation.SERVER_LIST: (
         {},
         {
-            **_page("pageNo"), "sortField": loose(servers.SORT_FIELDS), "searchField": loose(servers.SEARCH_FIELDS),
+            **_page("pageNo"), "page": described(optional(number(1, 10**12 - 1)), "another name of `pageNo`"),
+            "sortField": described(
+                loose((*servers.SORT_FIELDS, "uuid", "ip")), "`uuid` and `ip`: the `searchField` where that is absent"
+            ),
+            "searchField": loose(servers.SEARCH_FIELDS),
             "searchValue": described(OPTIONAL_WORD, "of status: a status, or `unusual`"),
         },
     ),
@@ -92,7 +96,8 @@ _FIELDS: Mapping[Operation, tuple[dict[str, Schema], dict[str, Schema]]] = {
     Operation.IMAGE_LIST: (
         {},
         {
-            **_page("page"), "sortField": loose(images.SORT_FIELDS), "visibility": loose(images.VISIBILITIES),
+            **_page("page"), "sortField": loose(images.SORT_FIELDS),
+            "visibility": loose(images.VISIBILITIES, any_case=True),
             "searchValue": described(OPTIONAL_WORD, "part of the name, or the id"),
         },
     ),

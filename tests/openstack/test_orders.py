@@ -101,6 +101,19 @@ def test_what_the_server_has_already_is_a_success_at_once(requester: Requester, 
     assert "resize" not in tenant.actions(server_id)
 
 
+def test_a_factor_of_the_price_is_nothing_that_is_ordered(requester: Requester, tenant: Tenant) -> None:
+    server_id = tenant.make_server(disk=10)
+    order = json.loads(ordered(server_id, tenant.image, ("std_2C4G", "S1.medium.2"), ("sys_EBS_SATA", "12")))
+    order["productList"][0]["itemList"] += [
+        {"code": "osType", "name": "操作系统", "value": "Linux", "type": "impactFactor"},
+        {"code": "std_4C8G", "name": "规格", "value": "S1.large.2", "type": " impactFactor"},
+    ]
+    result, _ = carried_out(requester, json.dumps(order))
+    assert result.body["code"] == 200, result.body
+    assert tenant.server(server_id)["flavor"]["original_name"] == "S1.medium.2"
+    assert [one["size"] for one in tenant.volumes(server_id)] == [12]
+
+
 def test_data_disks_grow_and_the_flavor_stays(requester: Requester, tenant: Tenant) -> None:
     server_id = tenant.make_server(disk=10, data=(("SSD", 1),))
     result, updates = carried_out(requester, ordered(server_id, tenant.image, ("data_EBS_SSD", "3")))

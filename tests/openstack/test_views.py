@@ -81,7 +81,7 @@ def expected(tenant: Tenant, made: Furnished, volumes: list[dict[str, Any]], sho
             for subnet in (made.first, made.second)
         ],
         "eip": {
-            "eipid": made.floating_ip["id"], "iptype": "5_bgp", "bandwidth": 10, "chargemode": "Bandwidth",
+            "eipid": made.floating_ip["id"], "iptype": "5 _bgp", "bandwidth": 10, "chargemode": "Bandwidth",
             "ip_addr": made.floating_ip["floating_ip_address"],
         },
         "key_name": "sshkey-123",
@@ -101,6 +101,9 @@ def test_servers_are_searched_sorted_and_paged(requester: Requester, tenant: Ten
     assert listed(requester, searchValue="web-", **by_name) == (3, ["WEB-c", "web-a.1", "web-b(2"])
     assert listed(requester, searchValue="web-", pageNo="2", pageSize=2, **by_name) == (3, ["web-b(2"])
     assert listed(requester, searchValue="web-", pageNo=9, **by_name) == (3, [])
+    # As the document's own table calls it.
+    assert listed(requester, searchValue="web-", page=2, pageSize="2", **by_name) == (3, ["web-b(2"])
+    assert listed(requester, sortField="uuid", searchValue=ids["WEB-c"]) == (1, ["WEB-c"])
     # A name's characters are only characters.
     assert listed(requester, searchValue="a.1", **by_name) == (1, ["web-a.1"])
     assert listed(requester, searchValue="a.*", **by_name) == (0, [])
@@ -153,7 +156,11 @@ def test_an_unusual_server_is_found(requester: Requester, tenant: Tenant, cloud:
     admin = Tenant(cloud.clouds_yaml, "admin")
     admin.act(server_id, {"os-resetState": {"state": "error"}})
     admin.close()
-    assert "broken" in listed(requester, searchField="status", searchValue="UNUSUAL")[1]
+    well = tenant.make_server(name="well", disk=None)
+    for field in ("searchField", "sortField"):
+        names = listed(requester, **{field: "status", "searchValue": "UNUSUAL"}, pageSize=100)[1]
+        assert ("broken" in names, "well" in names) == (True, False)
+    assert well in str(ask(requester, "server.list", sortField="status", pageSize=100)["data"])
     # Nova tags no server in ERROR.
     answer = ask(requester, "server.tags.update", server_id=server_id, tags="x")
     assert (answer["code"], answer["message"]) == ("101.001012", "存在未知状态的云服务器，请重新选择云服务器")
@@ -166,7 +173,8 @@ def test_an_unusual_server_is_found(requester: Requester, tenant: Tenant, cloud:
     [
         ({"pageNo": 0}, "pageNo"), ({"pageSize": "101"}, "pageSize"), ({"sortField": "host"}, "sortField"),
         ({"sortOrder": "up"}, "sortOrder"), ({"searchField": "host", "searchValue": "x"}, "searchField"),
-        ({"searchValue": ["x"]}, "searchValue"),
+        ({"searchValue": ["x"]}, "searchValue"), ({"pageNo": 1, "page": 2}, "page"),
+        ({"sortField": "ip", "searchField": "name"}, "sortField"),
     ],
 )  # fmt: skip
 def test_a_list_that_is_wrongly_asked_for_is_refused(

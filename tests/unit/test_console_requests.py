@@ -40,6 +40,51 @@ def test_a_list_with_wishes() -> None:
     assert read("image.list_private", tag=" ECS ") == ListPrivateImages("ECS")
 
 
+@pytest.mark.parametrize(
+    ("fields", "number"),
+    [
+        ({"page": 2}, 2), ({"page": " 3 "}, 3), ({"page": "2", "pageNo": 2}, 2), ({"page": None, "pageNo": "4"}, 4),
+        ({"page": 5, "pageNo": None}, 5),
+    ],
+)  # fmt: skip
+def test_page_is_another_name_of_page_no(fields: dict[str, Any], number: int) -> None:
+    assert read("server.list", **fields).page.number == number
+
+
+NEWEST = Sort("createTime", descending=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "search", "sort"),
+    [
+        ({"sortField": "status", "searchValue": "unusual"}, Search("status", "unusual"), NEWEST),
+        ({"sortField": " status ", "searchValue": " Unusual"}, Search("status", "Unusual"), NEWEST),
+        ({"sortField": "uuid", "searchValue": SERVER}, Search("uuid", SERVER), NEWEST),
+        (
+            {"sortField": "ip", "searchValue": "10.1", "sortOrder": "ascend"},
+            Search("ip", "10.1"),
+            Sort("createTime", descending=False),
+        ),
+        ({"sortField": "ip"}, None, NEWEST),
+        # What is said in the search's own field is not said again by the order.
+        (
+            {"sortField": "status", "searchField": "name", "searchValue": "unusual"},
+            Search("name", "unusual"),
+            Sort("status", descending=True),
+        ),
+        (
+            {"sortField": "status", "searchValue": "active"},
+            Search(None, "active"),
+            Sort("status", descending=True),
+        ),
+        ({"sortField": "name", "searchValue": "web"}, Search(None, "web"), Sort("name", descending=True)),
+    ],
+)
+def test_the_key_of_a_search_may_come_as_the_order(fields: dict[str, Any], search: Search | None, sort: Sort) -> None:
+    task = read("server.list", **fields)
+    assert (task.search, task.sort) == (search, sort)
+
+
 def test_a_page_is_a_part() -> None:
     assert [list(Page(number, 2).of("abcde")) for number in (1, 3, 4)] == [["a", "b"], ["e"], []]
 
@@ -49,6 +94,8 @@ def test_a_page_is_a_part() -> None:
     [
         ({"pageNo": ""}, "pageNo"), ({"pageNo": " \t"}, "pageNo"), ({"pageSize": ""}, "pageSize"),
         ({"pageNo": "0"}, "pageNo"), ({"pageNo": -1}, "pageNo"), ({"pageNo": True}, "pageNo"),
+        ({"page": 1, "pageNo": 2}, "page"), ({"page": "x"}, "page"), ({"page": 0, "pageNo": 1}, "page"),
+        ({"sortField": "ip", "searchField": "name"}, "sortField"), ({"sortField": 7}, "sortField"),
         ({"pageNo": 1.5}, "pageNo"), ({"pageSize": 101}, "pageSize"), ({"pageSize": "ten"}, "pageSize"),
         ({"searchField": "host"}, "searchField"), ({"searchValue": {"$ne": 1}}, "searchValue"),
         ({"sortField": "id; DROP TABLE"}, "sortField"), ({"sortOrder": "down"}, "sortOrder"),

@@ -127,6 +127,32 @@ def changed(change: Callable[[dict[str, Any], dict[str, Any]], Any]) -> dict[str
 
 
 @pytest.mark.parametrize(
+    "factor",
+    [
+        {"code": "osType", "name": "操作系统", "value": "Linux", "type": "impactFactor"},
+        {"code": "std_2C4G", "value": "S1.large.2", "type": " ImpactFactor "},
+        {"code": "CPU", "value": "16", "type": "impactFactor"},
+        {"code": "sys_EBS_SSD", "value": "500", "type": "impactFactor"},
+        {"value": ["a", 1], "type": "impactFactor"},
+    ],
+)
+def test_a_factor_of_the_price_is_no_item(factor: dict[str, Any]) -> None:
+    plain = parse_order(document())
+    order = parse_order(changed(lambda _, one: one["itemList"].insert(0, factor)))
+    assert isinstance(plain, ChangeConfigure)
+    assert isinstance(order, ChangeConfigure)
+    assert order.products[0].items == plain.products[0].items
+
+
+@pytest.mark.parametrize("kind", [None, "", "product", 7, ["impactFactor"], "impactFactors"])
+def test_an_item_of_another_type_is_one(kind: Any) -> None:
+    item = {"code": "data_EBS_SSD", "value": "5", "type": kind}
+    order = parse_order(changed(lambda _, one: one["itemList"].append(item)))
+    assert isinstance(order, ChangeConfigure)
+    assert order.products[0].items[-1].code == "data_EBS_SSD"
+
+
+@pytest.mark.parametrize(
     ("order", "subject"),
     [
         (changed(lambda order, _: order.update(orderRoute="RDS")), "orderRoute"),

@@ -156,6 +156,26 @@ def test_a_floating_ip_without_a_policy_of_its_own_is_under_its_networks() -> No
     assert server_view(server(), around)["eip"]["bandwidth"] == 10
 
 
+@pytest.mark.parametrize(
+    ("description", "tags", "told"),
+    [
+        ("iptype=5 _bgp", [], ("5 _bgp", None, None)),
+        ("", ["iptype=5 _bgp", "bandwidth=10", "chargemode=Bandwidth"], ("5 _bgp", 10, "Bandwidth")),
+        ("iptype: 5 _bgp bandwidth=20  chargemode = by traffic", [], ("5 _bgp", 20, "by traffic")),
+        ("bandwidth=20 Mbit/s, iptype=5 _bgp; chargemode=a=b", [], ("5 _bgp", 20, "a=b")),
+        ("IPTYPE=5 _bgp\r\nbandwidth=30M\nowner=web", [], ("5 _bgp", 30, None)),
+        ("iptype=5 _bgp owner=the web team", [], ("5 _bgp", None, None)),
+        ("类型 iptype：5 _bgp，bandwidth：5", [], ("5 _bgp", 5, None)),
+        ("iptype=5_bgp", ["iptype=5 _bgp "], ("5 _bgp", None, None)),
+        ("iptype= , bandwidth=ten", [], (None, None, None)),
+    ],
+)
+def test_what_is_noted_on_a_floating_ip_comes_out_whole(description: str, tags: list[str], told: Any) -> None:
+    one = {"id": "e", "port_id": "xxx", "floating_ip_address": "1.2.3.4", "description": description, "tags": tags}
+    eip = server_view(server(), replace(AROUND, floating_ips=[one]))["eip"]
+    assert (eip["iptype"], eip["bandwidth"], eip["chargemode"]) == told
+
+
 def test_a_floating_address_is_no_inner_one() -> None:
     kinds = [{"addr": "10.0.0.5", "OS-EXT-IPS:type": "fixed"}, {"addr": "1.2.3.4", "OS-EXT-IPS:type": "floating"}]
     assert inner_addresses(server(addresses={"net": kinds})) == ["10.0.0.5"]
