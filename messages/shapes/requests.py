@@ -79,7 +79,7 @@ _FIELDS: Mapping[Operation, tuple[dict[str, Schema], dict[str, Schema]]] = {
     Operation.SERVER_LIST: (
         {},
         {
-            **_page("pageNo"), "page": described(optional(number(1, 10**12 - 1)), "another name of `pageNo`"),
+            **_page("pageNo"), "page": described(nullable(number(1, 10**12 - 1)), "another name of `pageNo`"),
             "sortField": described(
                 loose((*servers.SORT_FIELDS, "uuid", "ip")), "`uuid` and `ip`: the `searchField` where that is absent"
             ),
