@@ -114,39 +114,40 @@ def _check_within(more: int, left: int | None, what: str) -> None:
         raise failed("quota", f"{more} more {what} ordered, {left} left")
 
 
-async def volumes_at_rest(volumes: Iterable[Volume], context: Context) -> dict[str, Volume]:
-    """The volumes by id, once each can be grown and its server resized.
+async def wait_until_usable(volumes: Iterable[Volume], context: Context) -> bool:
+    """True once each volume can be grown, and its server resized, if one of them had to be waited for.
 
-    A state that passes by itself is waited for as a busy server is: `Transient` `busy` where it lasts longer than this
-    delivery. One that does not pass is `Refused` with reason `volume_state`.
+    A state that passes by itself is waited for as a busy server is: `Transient` `busy` where it
+    lasts longer than this delivery. One that does not pass is `Refused` with reason `volume_state`.
     """
     listed = list(volumes)
     for volume in listed:
         _check_state(volume)
     until = min(context.hold, Deadline.after(context.wait_limit))
-    # One after the other: the deadline is shared, and where one is refused nobody waits for the rest.
-    return {volume.id: await _at_rest(volume, until, context) for volume in listed}
+    busy = [volume for volume in listed if volume.busy]
+    for volume in busy:  # one after the other: they share the deadline
+        await _wait_for(volume, until, context)
+    return bool(busy)
 
 
-async def _at_rest(volume: Volume, until: Deadline, context: Context) -> Volume:
-    if not volume.busy:
-        return volume
+async def _wait_for(volume: Volume, until: Deadline, context: Context) -> None:
     with context.watches.volumes.follow(volume.id) as feed:
         while volume.busy:
             try:
                 volume = await feed.next(until)
             except TimeoutError:
-                raise Transient("busy", detail=f"volume {volume.id} is {_state(volume)}") from None
+                raise busy_with(volume) from None
             except NotFound:
                 raise failed("volume_state", f"volume {volume.id} is gone") from None
     _check_state(volume)
-    return volume
+
+
+def busy_with(volume: Volume) -> Transient:
+    """The error of a step for which something must pass that is under way with a volume."""
+    move = f" ({volume.migration_status})" if volume.migration_status else ""
+    return Transient("busy", detail=f"volume {volume.id} is {volume.status}{move}")
 
 
 def _check_state(volume: Volume) -> None:
     if not (volume.usable or volume.busy):
         raise failed("volume_state", f"volume {volume.id} is {volume.status}")
-
-
-def _state(volume: Volume) -> str:
-    return f"{volume.status} ({volume.migration_status})" if volume.migration_status else volume.status

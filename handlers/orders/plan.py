@@ -1,7 +1,7 @@
 """What a changeConfigure order would change, found out wholly before anything is touched."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from handlers.disks import image_of, system_and_data
 from handlers.images import list_images_of_snapshots
 from handlers.orders.fee_data import ORDER_ID, STATUS_TIME, written
 from handlers.orders.instances import idle_server
-from handlers.orders.limits import Demand, DiskDemand, check_quotas, items_with, volumes_at_rest
+from handlers.orders.limits import Demand, DiskDemand, check_quotas, items_with, wait_until_usable
 from handlers.orders.newest import refuse_superseded, time_of
 from handlers.orders.order_marks import has_order, with_order
 from handlers.orders.ordered import check_size, ordered_flavor
@@ -100,18 +100,27 @@ def has_flavor(server: Server, flavor: FlavorContent | str) -> bool:
 
 async def plan_changes(order: ChangeConfigure, context: Context) -> list[Change]:
     """A change for each product, in its order, or `Refused`."""
+    noted = len(context.checks.listed)
+    drafts = await _drafts(order, context)
+    while any(draft.waited for draft in drafts):
+        # Servers and disks may have changed meanwhile: all is looked at anew, and noted once.
+        del context.checks.listed[noted:]
+        drafts = await _drafts(order, context)
+    due = [draft for draft in drafts if not draft.change.found]
+    await check_quotas(_demand(due, fee_items(order, context), context), context)
+    return [draft.change for draft in drafts]
+
+
+async def _drafts(order: ChangeConfigure, context: Context) -> "list[_Draft]":
     servers = await settled(_server_at_rest(one, order, context) for one in order.instance_ids)
     flavors, volumes = await asyncio.gather(
         context.patiently(lambda: list_flavors(context.project)),
         asyncio.gather(*(volumes_of(server, context) for server in servers)),
     )
-    drafts = await settled(
+    return await settled(
         _draft(product, server, attached, flavors, context)
         for product, server, attached in zip(order.products, servers, volumes, strict=True)
     )
-    due = [draft for draft in drafts if not draft.change.found]
-    await check_quotas(_demand(due, fee_items(order, context), context), context)
-    return [draft.change for draft in drafts]
 
 
 def fee_items(order: ChangeConfigure, context: Context) -> dict[str, str]:
@@ -130,6 +139,8 @@ class _Draft:
     change: Change
     server: Server
     flavor: Flavor
+    #: True where a disk had to be waited for.
+    waited: bool = False
 
 
 def _demand(drafts: Iterable[_Draft], items: Iterable[str], context: Context) -> Demand:
@@ -177,14 +188,16 @@ async def _draft(
     with context.checks.of("image", server.id):
         await _check_image(product, server, system, context)
     with context.checks.of("disks", server.id):
-        growths = _growths(product, system, data, flavor)
+        growths = [*_system_growth(product, system, flavor), *_data_growths(product, data)]
     resizes = ordered is not None and (ordered.content != server.flavor or found_resize is not None)
-    with context.checks.of("volumeState", server.id):
+    waited = False
+    # A disk of a resize that was begun before is looked at by the step that grows it.
+    if found_resize is None:
         # A resize moves the attachments of all volumes; Cinder refuses that while one is in such a state.
         grown = {growth.volume_id for growth in growths}
-        volumes = await _at_rest(volumes, [one for one in volumes if resizes or one.id in grown], context)
-        # They may have another size after what was waited for.
-        growths = _growths(product, *system_and_data(server, volumes), flavor)
+        used = [one for one in volumes if resizes or one.id in grown]
+        with context.checks.of("volumeState", server.id):
+            waited = await wait_until_usable(used, context)
     change = Change(
         server_id=server.id,
         status=server.status,
@@ -196,7 +209,7 @@ async def _draft(
         growths=tuple(growths),
         found_resize=found_resize,
     )
-    return _Draft(change, server, flavor)
+    return _Draft(change, server, flavor, waited)
 
 
 def _as_found(server: Server, volumes: list[Volume]) -> Change:
@@ -223,16 +236,6 @@ async def _resize_found(server: Server, ordered: Flavor | None, context: Context
         if newest is not None and (newest.action, newest.user_id) == ("resize", user_id):
             return newest.request_id
     raise Refused(Code.SERVER_STATE)
-
-
-async def _at_rest(volumes: list[Volume], used: list[Volume], context: Context) -> list[Volume]:
-    """All the volumes, those that are used once nothing is under way with them."""
-    rested: Mapping[str, Volume] = await volumes_at_rest(used, context)
-    return [rested.get(one.id, one) for one in volumes]
-
-
-def _growths(product: ChangedProduct, system: Volume | None, data: list[Volume], flavor: Flavor) -> list[Growth]:
-    return [*_system_growth(product, system, flavor), *_data_growths(product, data)]
 
 
 async def _check_image(product: ChangedProduct, server: Server, system: Volume | None, context: Context) -> None:

@@ -3,11 +3,15 @@
 A step that fails for good raises `Refused` with FAILED and a reason.
 """
 
+from http import HTTPStatus
+
 from handlers import compute, volumes
 from handlers.compute import AT_REST, ERROR, VERIFY_RESIZE, Server
 from handlers.context import Context
+from handlers.errors import CloudRefusal
 from handlers.orders.acts import declare, follow_server, follow_volume, logged, logged_action, once, server_now
 from handlers.orders.course import Course
+from handlers.orders.limits import busy_with
 from handlers.orders.plan import Change, Growth, has_flavor
 from handlers.orders.undertaking import failed
 from messages.errors import Refused
@@ -67,14 +71,20 @@ async def extend(growth: Growth, context: Context, *, looks: bool) -> None:
     async def marked() -> str | None:
         return await landed(None)
 
-    await once(
-        context,
-        effect,
-        do=lambda: volumes.extend(context.project, growth.volume_id, growth.after),
-        landed=landed,
-        marker=None,
-        marked=marked if looks else None,
-    )
+    try:
+        await context.effects.once(
+            effect,
+            lambda: volumes.extend(context.project, growth.volume_id, growth.after),
+            landed,
+            None,
+            marked=marked if looks else None,
+        )
+    except CloudRefusal as error:
+        if error.status != HTTPStatus.BAD_REQUEST:
+            raise error.as_failure() from error
+        # Something may have begun with it since it was looked at: that passes, and needs no revert.
+        volume = await context.patiently(lambda: volumes.get_volume(context.project, growth.volume_id))
+        raise busy_with(volume) if volume.busy else error.as_failure() from error
     volume = await follow_volume(growth.volume_id, effect, context, lambda volume: volume.status != "extending")
     if volume.size < growth.after:
         raise failed("extend_failed", f"volume {growth.volume_id} is {volume.status}")

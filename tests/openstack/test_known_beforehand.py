@@ -1,7 +1,7 @@
 """What the cloud would refuse is refused before anything is touched, and a plan says the same; on both clouds."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -237,6 +237,43 @@ def test_a_disk_with_which_something_is_under_way_is_waited_for_and_nothing_is_d
     assert tenant.actions(server_id).count("resize") == (LARGER in items)
 
 
+def test_a_disk_with_which_something_begins_after_the_resize_is_waited_for_not_reverted(
+    requester: Requester, tenant: Tenant, admin: Tenant, cloud: Any
+) -> None:
+    server_id = tenant.make_server(disk=2)
+    (volume,) = tenant.volumes(server_id)
+    cloud.fault("api.cinder", match=f"^POST .*{volume['id']}/action", delay=8, times=1)
+    message_id = publish(requester, change(server_id, LARGER, ("sys_EBS_SATA", "3")))
+    _until_told(requester, message_id, "extending")
+    _until(lambda: tenant.server(server_id)["status"] == "VERIFY_RESIZE")
+    time.sleep(2)  # the call that is held up must be on its way
+    with volume_in(admin, volume, "backing-up"):
+        _until_told(requester, message_id, "waiting_retry")
+        assert tenant.server(server_id)["status"] == "VERIFY_RESIZE"
+    result, statuses = ended(requester, message_id)
+    assert reported(result) == (200, "success", True)
+    assert "reverting" not in statuses
+    assert sizes(tenant, server_id) == [("SATA", 3)]
+    assert tenant.actions(server_id).count("resize") == 1
+
+
+def test_what_has_changed_while_a_disk_was_waited_for_is_seen(
+    requester: Requester, tenant: Tenant, admin: Tenant
+) -> None:
+    server_id = tenant.make_server(disk=2)
+    (volume,) = tenant.volumes(server_id)
+    with volume_in(admin, volume, "retyping"):
+        message_id = publish(requester, change(server_id, LARGER, ("sys_EBS_SATA", "3")))
+        _until_told(requester, message_id, "validating")
+        time.sleep(2)
+        tenant.act(server_id, {"lock": None})
+    result, _ = ended(requester, message_id)
+    assert reported(result) == ("101.001040", "fail", False)
+    assert result.body["data"]["reason"] == "locked"
+    tenant.act(server_id, {"unlock": None})
+    assert tenant.actions(server_id).count("resize") == 0
+
+
 def test_a_plan_says_what_a_disk_is_busy_with(requester: Requester, lasting: tuple[Tenant, str], admin: Tenant) -> None:
     tenant, server_id = lasting
     system, _ = tenant.volumes(server_id)
@@ -249,10 +286,18 @@ def test_a_plan_says_what_a_disk_is_busy_with(requester: Requester, lasting: tup
 
 
 def _until_told(requester: Requester, message_id: str, status: str) -> None:
-    limit = time.monotonic() + 60
-    while status not in [one.body["status"] for one in requester.updates_of(message_id)]:
-        assert time.monotonic() < limit
+    def is_told() -> bool:
         requester.listen(0.2)
+        return status in [one.body["status"] for one in requester.updates_of(message_id)]
+
+    _until(is_told)
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 90
+    while not holds():
+        assert time.monotonic() < limit
+        time.sleep(0.1)
 
 
 # Room for metadata.
