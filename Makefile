@@ -50,8 +50,9 @@ bench: install  ## messages a second and CPU a message, beside Celery (ARGS=--qu
 docs: install  ## write docs/reference/operations.md anew, from what goes over the wire
 	ECS_WRITE_DOCS=1 $(BIN)/pytest -q tests/integration/test_operations_page.py
 
-audit: install  ## known vulnerabilities of the pinned versions (asks the Python advisory database)
-	$(BIN)/pip-audit --requirement constraints.txt --disable-pip --no-deps
+# Strict: a version that the database does not know was not audited, and that is no success.
+audit: install  ## known vulnerabilities of the pinned versions (asks the Python advisory database; fails where it cannot)
+	$(BIN)/pip-audit --strict --requirement constraints.txt --disable-pip --no-deps $(ARGS)
 
 constraints:  ## resolve the newest versions anew and pin them
 	folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

@@ -22,7 +22,7 @@ settings.load_profile("busy")
 _SLOW = (
     "tests/faults/", "tests/integration/test_dead.py", "tests/integration/test_identity.py",
     "tests/integration/test_orders_in_between.py", "tests/integration/test_pause.py",
-    "tests/integration/test_regions.py",
+    "tests/integration/test_audit.py", "tests/integration/test_regions.py",
     "tests/integration/test_health.py", "tests/integration/test_publisher.py", "tests/integration/test_terminal.py",
     "tests/integration/test_tokenless.py", "tests/integration/test_turns.py",
     "tests/integration/test_refused_orders.py",

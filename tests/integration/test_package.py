@@ -70,7 +70,7 @@ def test_the_installed_package_has_its_migrations_and_documents(installed: Path)
 
 
 def test_the_worker_is_light_until_the_cloud_is_called(installed: Path) -> None:
-    heavy = "('openstack', 'typer', 'fastapi')"
+    heavy = "('openstack', 'typer', 'alembic')"
     script = f"import sys, workers.bootstrap\nprint([name for name in {heavy} if name in sys.modules])"
     assert run(installed, "-c", script).stdout.strip() == "[]"
 
