@@ -98,7 +98,13 @@ def attach_port(world: World, server: Server, network_id: str) -> dict[str, Any]
 
 
 def attach_volume(world: World, server: Server, volume: Volume) -> None:
-    """Give a server one more volume, which stays when it goes."""
+    """Give a server one more volume, which stays when it goes; `ApiError` where another has it for itself."""
+    if volume.server_id is not None:
+        if not volume.shared:
+            raise ApiError(400, f"Invalid volume: volume {volume.id} is already attached to instances: {server.id}")
+        volume.others.append(server.id)
+        server.volumes.append(volume)
+        return
     taken = {one.device for one in server.volumes}
     volume.device = next(f"/dev/sd{one}" for one in _DEVICES if f"/dev/sd{one}" not in taken)
     volume.server_id, volume.goes_with_server = server.id, False
@@ -235,15 +241,25 @@ async def _delete(world: World, server: Server) -> None:
         await fail(world, server, rule.error)
         return
     for volume in server.volumes:
-        volume.server_id = None
-        volume.become("available")
-        if volume.goes_with_server and not (volume.group_id or snapshots.of_volume(world, volume)):
-            world.volumes.pop(volume.id, None)
+        _let_go_of_volume(world, server, volume)
     _let_go_of_ports(world, server)
     # It can be seen a moment longer.
     server.become("deleted")
     await world.lasts(0.2)
     server.deleted = True
+
+
+def _let_go_of_volume(world: World, server: Server, volume: Volume) -> None:
+    if server.id in volume.others:
+        volume.others.remove(server.id)
+    elif volume.others:
+        # Nova does not delete what another server has, and its answer does not say so.
+        volume.server_id, volume.goes_with_server = volume.others.pop(0), False
+    else:
+        volume.server_id = None
+        volume.become("available")
+        if volume.goes_with_server and not (volume.group_id or snapshots.of_volume(world, volume)):
+            world.volumes.pop(volume.id, None)
 
 
 def _let_go_of_ports(world: World, server: Server) -> None:

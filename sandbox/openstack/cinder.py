@@ -46,6 +46,8 @@ class Cinder:
             Route("/v3/os-availability-zone", self.zones),
             Route("/v3/limits", self.limits),
             Route("/v3/types", self.types),
+            Route("/v3/types", self.add_type, methods=["POST"]),
+            Route("/v3/types/{type_id}", self.remove_type, methods=["DELETE"]),
             Route("/v3/os-quota-sets/{project_id}", self.quotas),
             Route("/v3/os-quota-sets/{project_id}", self.set_quotas, methods=["PUT"]),
         ]
@@ -103,6 +105,7 @@ class Cinder:
             metadata=dict(wanted.get("metadata") or {}),
             snapshot_id=snapshot.id if snapshot is not None else None,
             zone=snapshots.zone_of(self._world, wanted.get("availability_zone"), snapshot),
+            shared=kind in self._world.shared_types,
         )
         self._world.volumes[volume.id] = volume
         self._world.run(_make(self._world, volume))
@@ -205,6 +208,24 @@ class Cinder:
         listed = [{"id": one, "name": name, "is_public": True} for name, one in self._world.types.items()]
         return JSONResponse({"volume_types": listed})
 
+    async def add_type(self, request: Request) -> Response:
+        if not caller(request).is_admin:
+            raise ApiError(403, "Policy doesn't allow volume_extension:type_create to be performed.")
+        wanted = (await body_of(request))["volume_type"]
+        name, specs = wanted["name"], wanted.get("extra_specs") or {}
+        self._world.types[name] = new_id()
+        if specs.get("multiattach") == "<is> True":
+            self._world.shared_types.add(name)
+        return JSONResponse({"volume_type": {"id": self._world.types[name], "name": name, "extra_specs": specs}})
+
+    async def remove_type(self, request: Request) -> Response:
+        if not caller(request).is_admin:
+            raise ApiError(403, "Policy doesn't allow volume_extension:type_delete to be performed.")
+        type_id = request.path_params["type_id"]
+        self._world.types = {name: one for name, one in self._world.types.items() if one != type_id}
+        self._world.shared_types &= self._world.types.keys()
+        return Response(status_code=202)
+
     async def quotas(self, request: Request) -> Response:
         project = self._world.projects[request.path_params["project_id"]]
         if caller(request).project is not project and not caller(request).is_admin:
@@ -218,15 +239,15 @@ class Cinder:
 
 def shown(volume: Volume) -> dict[str, Any]:
     """A volume as the API shows it."""
-    attachments = []
-    if volume.server_id is not None:
-        attachments.append(
-            {"id": volume.id, "volume_id": volume.id, "server_id": volume.server_id, "device": volume.device}
-        )
+    attachments = [
+        {"id": volume.id, "volume_id": volume.id, "server_id": one, "device": volume.device}
+        for one in (volume.server_id, *volume.others)
+        if one is not None
+    ]
     body: dict[str, Any] = {
         "id": volume.id, "name": volume.name, "status": volume.status, "size": volume.size,
         "volume_type": volume.type, "bootable": "true" if volume.bootable else "false", "attachments": attachments,
-        "created_at": stamp(volume.created, "micro"), "metadata": volume.metadata, "multiattach": False,
+        "created_at": stamp(volume.created, "micro"), "metadata": volume.metadata, "multiattach": volume.shared,
         "encrypted": False, "snapshot_id": volume.snapshot_id, "availability_zone": volume.zone,
         "group_id": volume.group_id, "consistencygroup_id": None,
         "updated_at": stamp(volume.changed, "micro") if volume.changed else None, "description": None,

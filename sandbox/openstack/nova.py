@@ -364,7 +364,8 @@ def _shown(world: World, server: Server, request: Request) -> dict[str, Any]:
         "OS-EXT-STS:task_state": server.task_state, "OS-EXT-STS:vm_state": server.vm_state,
         "OS-EXT-STS:power_state": _POWER.get(server.vm_state, 0),
         "os-extended-volumes:volumes_attached": [
-            {"id": one.id, "delete_on_termination": one.goes_with_server} for one in server.volumes
+            {"id": one.id, "delete_on_termination": one.goes_with_server and one.server_id == server.id}
+            for one in server.volumes
         ],
         "links": [{"rel": "self", "href": f"{base}/v2.1/servers/{server.id}"}],
     }  # fmt: skip

@@ -113,6 +113,9 @@ class Volume:
     snapshot_id: str | None = None
     #: The volume group that it is in.
     group_id: str | None = None
+    #: Whether several servers may have it (`multiattach`), and those that have it besides the first.
+    shared: bool = False
+    others: list[str] = field(default_factory=list)
     zone: str = ZONE
 
     def become(self, status: str) -> None:
@@ -226,6 +229,8 @@ class World:
         self.flavors: dict[str, Flavor] = {}
         self.images: dict[str, Image] = {}
         self.types: dict[str, str] = {}
+        #: Names of the volume types whose volumes several servers may have.
+        self.shared_types: set[str] = set()
         #: Nova's and Cinder's availability zones, and whether each is available.
         self.zones = {ZONE: True, "edge": True}
         self.volume_zones = {ZONE: True}

@@ -89,6 +89,16 @@ def change(server_id: str, *items: tuple[str, str]) -> dict[str, Any]:
     return order
 
 
+def test_snapshots_are_found_by_their_volume_and_images_by_consisting_of_some(line: Line, tenant: Tenant) -> None:
+    storage = tenant.connection.block_storage
+    for volume_id, number in ((line.disks[0], 1), (UNKNOWN, 0)):
+        path = f"/snapshots?volume_id={volume_id}&limit=1"
+        assert len(storage.get(path, microversion=VOLUME).json()["snapshots"]) == number
+    listed = [one["id"] for one in tenant.connection.image.get("/images?bdm_v2=True").json()["images"]]
+    assert line.mine in listed
+    assert tenant.image not in listed
+
+
 def test_the_servers_own_image_is_the_one_that_it_was_ordered_with(
     requester: Requester, line: Line, tenant: Tenant, second: str
 ) -> None:

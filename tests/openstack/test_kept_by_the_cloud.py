@@ -1,6 +1,7 @@
 """Servers that go while the cloud keeps something of them, on the simulated cloud and on the real one."""
 
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from sandbox.requester import Heard, Requester
 from tests.new_orders import NOTHING, new, ports_of, records, volume
 from tests.orders import carried_out, paid, planned, product_of, publish, reported, soft_down
 from tests.tenant import COMPUTE, VOLUME, Tenant
+from tests.workshop import eventually
 
 #: Seconds in which an order must end that the cloud's keeping is no reason to wait for.
 SOON = 90.0
@@ -130,6 +132,46 @@ def test_a_disk_of_a_volume_group_is_kept_and_named(
     storage.delete(f"/volumes/{disk}")
 
 
+@pytest.fixture
+def shared_type(cloud: Any) -> Iterator[str]:
+    """The name of a volume type whose volumes several servers may have."""
+    admin, name = Tenant(cloud.clouds_yaml, "admin"), f"shared-{uuid.uuid4().hex[:8]}"
+    storage = admin.connection.block_storage
+    body = {"volume_type": {"name": name, "extra_specs": {"multiattach": "<is> True"}}}
+    made = storage.post("/types", json=body, microversion=VOLUME)
+    assert made.status_code == 200, made.text
+    yield name
+    # Once its volumes are gone.
+    path = f"/types/{made.json()['volume_type']['id']}"
+    eventually(lambda: bool(storage.delete(path, microversion=VOLUME).status_code == 202))
+    admin.close()
+
+
+def test_a_disk_that_another_server_has_too_is_kept_and_named(
+    requester: Requester, shared_type: str, tenant: Tenant
+) -> None:
+    wanted = {"volume": {"size": 1, "name": "shared", "volume_type": shared_type}}
+    made = tenant.connection.block_storage.post("/volumes", json=wanted, microversion=VOLUME)
+    assert made.status_code == 202, made.text
+    disk = made.json()["volume"]["id"]
+    tenant.later("block_storage", f"/volumes/{disk}")
+    eventually(lambda: volume(tenant, disk)["status"] == "available")
+    source, volumes = tenant.image, {"destination_type": "volume", "delete_on_termination": True}
+    system = {"boot_index": 0, "uuid": source, "source_type": "image", "volume_size": 10, "volume_type": "SATA"}
+    data = {"boot_index": -1, "uuid": disk, "source_type": "volume"}
+    first = tenant.make_server(block_device_mapping_v2=[system | volumes, data | volumes])
+    second = tenant.make_server(disk=None)
+    attached = tenant.connection.compute.post(
+        f"/servers/{second}/os-volume_attachments", json={"volumeAttachment": {"volumeId": disk}}, microversion=COMPUTE
+    )
+    assert attached.status_code == 200, attached.text
+    eventually(lambda: len(volume(tenant, disk)["attachments"]) == 2)
+    order = paid("unsubscribe", first)
+    assert planned(requester, order)["steps"][0]["after"] == {"kept": {"volumes": [disk]}}
+    assert kept_of(ends_soon(requester, order)) == {"volumes": [disk]}
+    assert [one["server_id"] for one in volume(tenant, disk)["attachments"]] == [second]
+
+
 def test_a_snapshot_that_comes_in_between_keeps_its_disk(
     requester: Requester, tenant: Tenant, images: Images, cloud: Any
 ) -> None:
@@ -165,7 +207,10 @@ def test_a_server_that_the_cloud_keeps_for_a_while_is_gone(
         tenant.later("network", f"/ports/{one}")
 
     result = ends_soon(requester, end_of(order_type, server_id))
+    # Nova shows it to whoever knows it, and lists it no more; its disks and ports are its own still.
     assert tenant.server(server_id)["status"] == "SOFT_DELETED"
+    assert server_id not in records(tenant).servers
+    assert {volume(tenant, one)["status"] for one in disks} == {"in-use"}
     held = {"volumes": disks, "ports": ports}
     assert {name: sorted(ids) for name, ids in kept_of(result).items()} == held
     finals = [one.body["status"] for one in requester.heard if one.is_final and one.body["id"] == server_id]
