@@ -64,7 +64,7 @@ async def _around(
     return Surroundings(
         region=context.policy.region, volumes=volumes, images=images, subnets=_by_id(nets.subnets),
         routers=_by_id(nets.routers), ports=ports, floating_ips=nets.floating_ips, policies=_by_id(policies),
-        hosts=hosts, images_of_snapshots=of_snapshots,
+        hosts=hosts, images_of_snapshots=of_snapshots, zone=context.policy.billing_zone,
     )  # fmt: skip
 
 

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
 from typing import Any
 
 from handlers.compute import Server
 from handlers.disks import image_of, system_and_data
 from handlers.images import Image
+from handlers.orders.fee_data import shown
 from handlers.volumes import Volume
 from messages.status import server_words
 
@@ -53,6 +55,8 @@ class Surroundings:
     hosts: Mapping[str, str]
     #: Ids of images by those of the snapshots that they consist of.
     images_of_snapshots: Mapping[str, str] = field(default_factory=dict)
+    #: The billing time zone, in which the times of fee data are shown.
+    zone: tzinfo = UTC
 
 
 def server_view(server: Server, around: Surroundings) -> dict[str, Any]:
@@ -84,7 +88,7 @@ def server_view(server: Server, around: Surroundings) -> dict[str, Any]:
         "nics": [nic for port in ports for nic in _nics(port, around)],
         "eip": _eip({port["id"] for port in ports}, around),
         "key_name": body.get("key_name"),
-        "feeData": {name: server.metadata.get(item) for name, item in _FEE_FIELDS.items()},
+        "feeData": {name: shown(server.metadata.get(item), around.zone) for name, item in _FEE_FIELDS.items()},
         "created": body.get("created"),
         "hostId": body.get("hostId") or None,
         "host": around.hosts.get(body.get("hostId") or ""),

@@ -1,11 +1,12 @@
 """Fee data: what a server's metadata say of how it is paid for (contract 4)."""
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from handlers.compute import Server
 from handlers.orders.undertaking import failed
 from handlers.servers import CHARGE_TYPE
-from messages.orders import TIME_FORM, read_time
+from messages.orders import read_time
 
 ORDER_ID = "order_id"
 START_FEE_TIME = "start_fee_time"
@@ -47,5 +48,13 @@ def local_time(found: datetime | None, zone: tzinfo) -> datetime | None:
 
 
 def written(time: datetime) -> str:
-    """A time as fee data have it. One that the clocks skip is told as they show it then."""
-    return time.astimezone(UTC).astimezone(time.tzinfo).strftime(TIME_FORM)
+    """A time as fee data have it (`TIME_FORM`). One that the clocks skip is told as they show it then."""
+    with suppress(OverflowError):  # at the ends of the calendar, where no clock skips anything
+        time = time.astimezone(UTC).astimezone(time.tzinfo)
+    return time.replace(tzinfo=None).isoformat(" ", "seconds")  # strftime does not write the year 1 in four digits
+
+
+def shown(text: str | None, zone: tzinfo) -> str | None:
+    """An item of fee data for a person: a time as fee data have it, however it is written; all else as it is."""
+    found = local_time(read_time(text), zone)
+    return written(found) if found is not None else text

@@ -65,6 +65,16 @@ def test_a_date_is_read_as_people_and_programs_write_it(
     assert product_of(result)["before"]["feeData"]["next_fee_time"] == old
 
 
+def test_a_date_is_shown_in_the_billing_time_zone_however_it_is_written(
+    requester: Requester, lasting: tuple[Tenant, str]
+) -> None:
+    tenant, server_id = lasting
+    tenant.set_metadata(server_id, next_fee_time="2097-05-08T08:53:27.0Z", purchase_time="soon")
+    asked = requester.command("server.show", server_id=server_id)
+    fee_data = requester.result_of(asked).body["data"]["server"]["feeData"]
+    assert (fee_data["nextFeeTime"], fee_data["purchasetime"]) == ("2097-05-08 16:53:27", "soon")
+
+
 @pytest.mark.parametrize("old", ["soon", "2097-02-30 16:53:27", "2097-05-08"])
 def test_a_date_that_cannot_be_read_ends_the_order_before_anything_is_touched(
     requester: Requester, lasting: tuple[Tenant, str], old: str

@@ -7,7 +7,7 @@ import pytest
 
 from handlers.checks import Checks
 from handlers.compute import Server
-from handlers.orders.fee_data import NEXT_FEE_TIME, fee_time, local_time, written
+from handlers.orders.fee_data import NEXT_FEE_TIME, fee_time, local_time, shown, written
 from messages.codes import Code
 from messages.errors import Refused, Transient, wrong
 from messages.orders import read_time
@@ -46,6 +46,7 @@ def test_what_is_no_time_is_none(text: object) -> None:
         ("2027-05-08T23:53:27-01:00", "2027-05-09 08:53:27"),
         ("2024-02-29 23:59:59", "2024-02-29 23:59:59"),
         ("9999-12-31 23:59:59", "9999-12-31 23:59:59"),
+        ("0001-01-01 00:00:00", "0001-01-01 00:00:00"),
     ],
 )
 def test_a_time_is_read_as_it_is_written_and_told_in_the_billing_time_zone(text: str, shown: str) -> None:
@@ -53,6 +54,20 @@ def test_a_time_is_read_as_it_is_written_and_told_in_the_billing_time_zone(text:
     assert found is not None
     assert found.tzinfo is SHANGHAI
     assert written(found) == shown
+
+
+@pytest.mark.parametrize("zone", [SHANGHAI, ZoneInfo("America/New_York")])
+def test_the_ends_of_the_calendar_are_times_as_any_other(zone: ZoneInfo) -> None:
+    first, last = (local_time(read_time(one), zone) for one in ("0001-01-01 00:00:00", "9999-12-31 23:59:59"))
+    assert first is not None
+    assert last is not None
+    assert first.timestamp() < last.timestamp()
+    assert [written(first), written(last)] == ["0001-01-01 00:00:00", "9999-12-31 23:59:59"]
+
+
+def test_an_item_of_fee_data_is_shown_as_a_time_where_it_is_one() -> None:
+    assert shown("2027-05-08T08:53:27.5Z", SHANGHAI) == "2027-05-08 16:53:27"
+    assert [shown(one, SHANGHAI) for one in ("monthly", "1", "soon", None)] == ["monthly", "1", "soon", None]
 
 
 def test_a_time_that_no_calendar_of_the_billing_time_zone_has_is_none() -> None:
