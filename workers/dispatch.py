@@ -202,11 +202,7 @@ class Dispatcher:
         if unfit.refused.reason != OTHER_REGION or not unfit.is_order:
             return False
         name = name_of(unfit.message or {})
-        try:
-            found = await self._journal.find(name) if name is not None else []
-        except JournalError as error:
-            await asyncio.sleep(_BREATH)
-            raise GivenBack from error
+        found = await self._journal.find(name) if name is not None else []
         return any(one.kind is Kind.ORDER for one in found)
 
     async def _fail_early(self, request: Request, error: Exception) -> None:

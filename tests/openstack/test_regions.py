@@ -11,7 +11,7 @@ from sandbox.requester import Heard, Requester
 from tests.new_orders import new, records
 from tests.orders import carried_out, ended, paid, planned, publish, reported, soft_down
 from tests.tenant import Tenant
-from tests.workshop import Workshop
+from tests.workshop import Workshop, eventually
 
 ELSEWHERE = "cn-south-1"
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -63,6 +63,8 @@ def test_an_order_for_another_region_is_refused_and_parked_whatever_it_asks_for(
             assert reported(result)[1:] == ("fail", False)
             products = result.body["data"]["productSetList"][0]["productList"]
             assert {one["instanceStatus"] for one in products} == {None}
+    # A message is parked after it was answered.
+    eventually(lambda: requester.depth("ecs.dead") == len(orders))
     parked = requester.take_all("ecs.dead")
     assert [one.get("orderId") or one["flowId"] for one in parked] == [
         one.get("orderId") or one["flowId"] for one in orders
@@ -104,6 +106,7 @@ def test_a_command_for_another_region_is_answered_and_parked(requester: Requeste
         assert told(requester.result_of(one)) == REFUSED
     odd = requester.result_of(requester.command("server.show", server_id=server_id, region=["cn-north-3"]))
     assert odd.body["message"] == REFUSED[1]
+    eventually(lambda: requester.depth("ecs.dead") == len(sent))
     assert {one["region"] for one in requester.take_all("ecs.dead")} == {ELSEWHERE}
     assert tenant.actions(server_id) == ["create"]
 
