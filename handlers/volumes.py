@@ -91,7 +91,8 @@ class Volume:
             migration_status=body.get("migration_status"),
             snapshot_id=body.get("snapshot_id"),
             group_id=body.get("group_id") or body.get("consistencygroup_id"),
-            server_ids=frozenset(one["server_id"] for one in attachments),
+            # One that a host has, and no server, is named without one.
+            server_ids=frozenset(one["server_id"] for one in attachments if one.get("server_id")),
             image=body.get("volume_image_metadata") or {},
         )
 

@@ -28,7 +28,8 @@ _SLOW = (
     "tests/integration/test_refused_orders.py",
     "tests/integration/test_worker.py", "tests/openstack/test_changes.py", "tests/openstack/test_list_cost.py",
     "tests/openstack/test_extensions.py", "tests/openstack/test_images_of_volumes.py", "tests/openstack/test_marks.py",
-    "tests/openstack/test_known_beforehand.py",
+    "tests/openstack/test_known_beforehand.py", "tests/openstack/test_kept_by_the_cloud.py",
+    "tests/openstack/test_flavors_made_anew.py",
     "tests/openstack/test_new_orders.py", "tests/openstack/test_orders_killed.py", "tests/openstack/test_plan.py",
 )  # fmt: skip
 #: What is quick even there.
