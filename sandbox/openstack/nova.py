@@ -80,6 +80,7 @@ class Nova:
             Route("/v2.1/flavors", self.flavors),
             Route("/v2.1/flavors", self.add_flavor, methods=["POST"]),
             Route("/v2.1/flavors/{flavor_id}", self.remove_flavor, methods=["DELETE"]),
+            Route("/v2.1/flavors/{flavor_id}/action", self.give_flavor, methods=["POST"]),
             Route("/v2.1/limits", self.limits),
         ]
 
@@ -253,8 +254,9 @@ class Nova:
         raise ApiError(404, f"Action for request_id {wanted} on instance {server.id} not found")
 
     async def flavors(self, request: Request) -> Response:
-        caller(request)
-        return _answer({"flavors": [_flavor(one) for one in self._world.flavors.values()]})
+        project = caller(request).project
+        listed = [one for one in self._world.flavors.values() if one.may_be_used_by(project)]
+        return _answer({"flavors": [_flavor(one) for one in listed]})
 
     async def add_flavor(self, request: Request) -> Response:
         if not caller(request).is_admin:
@@ -262,9 +264,20 @@ class Nova:
         wanted = (await body_of(request))["flavor"]
         if any(one.name == wanted["name"] for one in self._world.flavors.values()):
             raise ApiError(409, f"Flavor with name {wanted['name']} already exists.")
-        flavor = Flavor(new_id(), wanted["name"], wanted["vcpus"], wanted["ram"], wanted["disk"])
+        access = None if wanted.get("os-flavor-access:is_public", True) else set[str]()
+        flavor = Flavor(new_id(), wanted["name"], wanted["vcpus"], wanted["ram"], wanted["disk"], access)
         self._world.flavors[flavor.id] = flavor
         return _answer({"flavor": _flavor(flavor)})
+
+    async def give_flavor(self, request: Request) -> Response:
+        if not caller(request).is_admin:
+            raise ApiError(403, "Policy doesn't allow os_compute_api:os-flavor-access:add_tenant_access.")
+        flavor = self._world.flavors[request.path_params["flavor_id"]]
+        if flavor.projects is None:
+            raise ApiError(409, f"Can not add access to a public flavor: {flavor.id}.")
+        flavor.projects.add((await body_of(request))["addTenantAccess"]["tenant"])
+        access = [{"flavor_id": flavor.id, "tenant_id": one} for one in sorted(flavor.projects)]
+        return _answer({"flavor_access": access})
 
     async def remove_flavor(self, request: Request) -> Response:
         if not caller(request).is_admin:
@@ -386,7 +399,8 @@ def _host_id(server: Server) -> str:
 def _flavor(flavor: Flavor) -> dict[str, Any]:
     return {
         "id": flavor.id, "name": flavor.name, "ram": flavor.ram, "disk": flavor.disk, "vcpus": flavor.vcpus, "swap": "",
-        "OS-FLV-EXT-DATA:ephemeral": 0, "OS-FLV-DISABLED:disabled": False, "os-flavor-access:is_public": True,
+        "OS-FLV-EXT-DATA:ephemeral": 0, "OS-FLV-DISABLED:disabled": False,
+        "os-flavor-access:is_public": flavor.projects is None,
         "rxtx_factor": 1.0, "links": [], "description": None, "extra_specs": {},
     }  # fmt: skip
 

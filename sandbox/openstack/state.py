@@ -63,13 +63,18 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Flavor:
-    """A size: RAM in MiB, disk in GiB."""
+    """A size: RAM in MiB, disk in GiB; for some projects only, by their ids, or for all (None)."""
 
     id: str
     name: str
     vcpus: int
     ram: int
     disk: int
+    projects: set[str] | None = field(default=None, compare=False)
+
+    def may_be_used_by(self, project: Project) -> bool:
+        """Whether it is public, or the project has been given access."""
+        return self.projects is None or project.id in self.projects
 
 
 @dataclass(slots=True)

@@ -23,20 +23,25 @@ class OwnFlavor:
         self.name = f"remade-{uuid.uuid4().hex[:8]}"
         self.id = ""
 
-    def make(self, size: Size) -> None:
+    def make(self, size: Size, *, public: bool = True) -> None:
         vcpus, ram, disk = size
-        body = {"flavor": {"name": self.name, "vcpus": vcpus, "ram": ram, "disk": disk}}
-        answer = self._admin.connection.compute.post("/flavors", json=body, microversion=COMPUTE)
+        wanted = {"name": self.name, "vcpus": vcpus, "ram": ram, "disk": disk, "os-flavor-access:is_public": public}
+        answer = self._admin.connection.compute.post("/flavors", json={"flavor": wanted}, microversion=COMPUTE)
         assert answer.status_code == 200, answer.text
         self.id = answer.json()["flavor"]["id"]
+
+    def give_to(self, tenant: Tenant) -> None:
+        body = {"addTenantAccess": {"tenant": tenant.project_id}}
+        answer = self._admin.connection.compute.post(f"/flavors/{self.id}/action", json=body, microversion=COMPUTE)
+        assert answer.status_code == 200, answer.text
 
     def remove(self) -> None:
         answer = self._admin.connection.compute.delete(f"/flavors/{self.id}", microversion=COMPUTE)
         assert answer.status_code == 202, answer.text
 
-    def make_anew(self, size: Size) -> None:
+    def make_anew(self, size: Size, *, public: bool = True) -> None:
         self.remove()
-        self.make(size)
+        self.make(size, public=public)
 
 
 @pytest.fixture
@@ -87,6 +92,21 @@ def test_a_flavor_made_anew_just_as_it_was_is_the_same(requester: Requester, ten
     result, _ = carried_out(requester, change(server_id, ("std", flavor.name)))
     assert reported(result) == (200, "success", False)
     assert tenant.actions(server_id) == ["create"]
+
+
+def test_a_flavor_made_anew_for_some_tenants_only_is_there_for_them(
+    requester: Requester, tenant: Tenant, flavor: OwnFlavor
+) -> None:
+    server_id = make_server(tenant, flavor)
+    flavor.make_anew((2, 1024, 10), public=False)
+    for word in (flavor.name, flavor.id):
+        result, _ = carried_out(requester, change(server_id, ("std", word)))
+        assert (result.body["code"], result.body["message"]) == ("101.001002", "参数std不符合规范")
+    assert size_of(tenant, server_id) == OLD
+    flavor.give_to(tenant)
+    result, _ = carried_out(requester, change(server_id, ("std", flavor.name)))
+    assert reported(result) == (200, "success", True)
+    assert size_of(tenant, server_id) == (2, 1024, 10)
 
 
 def test_an_order_without_a_flavor_is_judged_by_what_the_server_has(
