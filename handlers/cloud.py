@@ -16,9 +16,11 @@ from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
+import yaml
 
 from handlers.deadlines import Deadline
 from handlers.error_responses import MAX_DETAIL, ErrorResponse
@@ -53,6 +55,11 @@ class Service(Enum):
         self.microversion = microversion
 
 
+#: Keystone says no more of it than of a wrong password.
+_ONE_PROJECT = (
+    "the service account is an application credential, which belongs to one project and cannot log in to the tenants'; "
+    "clouds.yaml must name a user and a password"
+)
 #: Things in one page of a list; the default limit of Nova and Cinder.
 PAGE = 1000
 #: Seconds for which an extension that a service is without is not asked for again.
@@ -170,6 +177,26 @@ class Cloud:
             return
         project = await self.project(projects[0].id)
         await project.get(*_PROBES[service])
+
+    async def account_trouble(self) -> str | None:
+        """Tell in one line, without a URL, why the service account cannot act in the tenants' projects; None if it can.
+
+        `Transient` where the cloud cannot be asked now.
+        """
+        try:
+            projects = await self.list_projects()
+            if not projects:
+                return "the service account has a role in no project"
+            account = await self._connect_account()
+            if "applicationcredential" in str(account.config.config.get("auth_type", "")).replace("_", ""):
+                return _ONE_PROJECT
+            project = await self.project(projects[0].id)
+            await self.in_thread(project.log_in)
+        except Transient as error:
+            if error.reason == "cloud_configuration" or str(error).startswith("Unauthorized"):
+                return str(error)
+            raise
+        return None
 
     async def missing_services(self) -> list[str]:
         """The services that are called and that the catalogue does not list."""
@@ -399,6 +426,10 @@ class Project:
                 calls[method] += 1
             self._on_call(service.proxy, method, outcome, time.monotonic() - started)
 
+    def log_in(self) -> None:
+        """Get a token for this project, unless there is one. Blocks. `Transient`."""
+        _guarded_login(self._connection)
+
     def close(self) -> None:
         """Close the connection's sockets; a call under way ends first."""
         self._connection.close()
@@ -438,6 +469,8 @@ def region_name(settings: CloudSettings, cloud: str | None) -> str | None:
     """
     try:
         found = _configuration(settings.config_file).get_one(cloud=cloud, validate=False).region_name
+    except Transient:
+        raise
     except Exception as error:
         raise Transient("cloud_configuration", detail=_described(error)) from None
     return str(found) if found else None
@@ -453,7 +486,24 @@ def _configuration(file: str | None) -> "OpenStackConfig":
             os.environ.pop(name, None)
     # A file that is named is the only one: if it is missing, another one's cloud must not be taken for it.
     files = None if file is None else [file]
+    if file is not None:
+        _check_file(file)
     return OpenStackConfig(config_files=files, app_name="ecs-worker")
+
+
+def _check_file(file: str) -> None:
+    """`Transient` for a clouds.yaml that the SDK would pass over without a word; nothing in it is shown."""
+    try:
+        found = yaml.safe_load(Path(file).read_bytes())
+    except OSError as error:
+        problem = f"{file} cannot be read: {error.strerror}"
+    except (yaml.YAMLError, ValueError):
+        problem = f"{file} is no YAML"
+    else:
+        if isinstance(found, dict) and isinstance(found.get("clouds"), dict):
+            return
+        problem = f"{file} has no clouds"
+    raise Transient("cloud_configuration", detail=f"OS_CLIENT_CONFIG_FILE: {problem}")
 
 
 def _connect(settings: CloudSettings, name: str | None) -> "Connection":
@@ -461,6 +511,8 @@ def _connect(settings: CloudSettings, name: str | None) -> "Connection":
         from openstack.connection import Connection  # noqa: PLC0415 - most of a second, and tens of megabytes
 
         connection = Connection(config=_configuration(settings.config_file).get_one(cloud=name))
+    except Transient:
+        raise
     except Exception as error:
         raise Transient("cloud_configuration", detail=_described(error)) from None
     return _prepared(connection, settings.threads)

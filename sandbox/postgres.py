@@ -40,9 +40,10 @@ class PrivatePostgres:
         """The SQLAlchemy URL of a database."""
         return f"postgresql+psycopg://postgres@127.0.0.1:{self._port}/{database}"
 
-    def add_database(self, name: str) -> str:
-        """Make a database and return its URL."""
-        self._run("createdb", "-h", "127.0.0.1", "-p", str(self._port), "-U", "postgres", name)
+    def add_database(self, name: str, encoding: str = "UTF8") -> str:
+        """Make a database of this encoding and return its URL."""
+        kind = [] if encoding == "UTF8" else ["--template=template0", "--locale=C", f"--encoding={encoding}"]
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self._port), "-U", "postgres", *kind, name)
         return self.url_of(name)
 
     def start(self) -> "PrivatePostgres":

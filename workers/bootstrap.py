@@ -14,6 +14,7 @@ import structlog
 from handlers.catalogue import HANDLERS, Handler
 from handlers.cloud import Cloud, CloudSettings, region_name
 from handlers.context import Policy
+from handlers.errors import CloudRefusal
 from messages.errors import Transient
 from messages.texts import without_urls
 from workers.consumer import Consumer
@@ -42,6 +43,8 @@ DRAIN = 25.0
 #: Seconds for which commands are remembered; orders are for good.
 COMMANDS_KEPT = 7 * 86400.0
 _PRUNE_EVERY = 600.0
+#: Seconds between two looks at the service account while it is well, and while it is not.
+_LOOK_EVERY, _LOOK_SOON = 60.0, 5.0
 #: Of glibc's `mallopt`.
 _M_MMAP_THRESHOLD = -3
 
@@ -146,6 +149,8 @@ class Worker:
             on_cancelled=lambda _: self._upkeep.soon(),
             names=names,
         )
+        #: Why the service account cannot act in the tenants' projects.
+        self._account_trouble: str | None = None
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -166,7 +171,7 @@ class Worker:
         self.publisher.open()
         self.consumer.open()
         besides = [asyncio.create_task(self._prune()), asyncio.create_task(self.weather.watch())]
-        besides.append(asyncio.create_task(self._upkeep.watch()))
+        besides += [asyncio.create_task(self._upkeep.watch()), asyncio.create_task(self._look_at_account())]
         if self._keys is not None:
             besides.append(asyncio.create_task(self._keys.watch()))
         log.info("worker.started", prefetch=self._settings.prefetch)
@@ -211,6 +216,8 @@ class Worker:
         if not self.consumer.link.is_up or self.consumer.consuming != self.consumer.wanted:
             found.append("not consuming from the broker")
         found += [f"paused, {dependency} is down: {why}" for dependency, why in self.weather.down.items()]
+        if self._account_trouble is not None:
+            found.append(f"nothing can be done in the cloud: {self._account_trouble}")
         if not self.publisher.link.is_up:
             found.append("not publishing to the broker")
         if self.publisher.link.is_blocked:
@@ -220,6 +227,18 @@ class Worker:
         if self.journal.trouble is not None and JOURNAL not in self.weather.down:
             found.append(f"journal: {self.journal.trouble}")
         return found
+
+    async def _look_at_account(self) -> None:
+        """Whether the service account can do its work at all is not seen from one request's failure."""
+        while True:
+            try:
+                found = await self.cloud.account_trouble()
+            except (Transient, CloudRefusal):
+                found = self._account_trouble  # whether the cloud is down is told by the weather
+            if found != self._account_trouble:
+                log.error("account.unfit" if found is not None else "account.well_again", why=found)
+            self._account_trouble = found
+            await asyncio.sleep(_LOOK_EVERY if found is None else _LOOK_SOON)
 
     def _called(self, service: str, method: str, outcome: str, seconds: float) -> None:
         self.metrics.called(service, method, outcome, seconds)

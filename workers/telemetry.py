@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import time
 from typing import Any
 
 import orjson
@@ -16,6 +17,8 @@ from messages.texts import one_line
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 #: The one control character that JSON does not escape and that is ASCII.
 _DELETE = b"\x7f"
+#: Lines that are written of one library's logger, and the seconds for which they count.
+LIBRARY_LINES, LIBRARY_SECONDS = 10, 60.0
 #: Characters of one value in a log line.
 _LONGEST = 2000
 
@@ -74,9 +77,27 @@ def configure_logs(log_format: str, level: str) -> None:
 
 
 class _Forward(logging.Handler):
-    """A library's log line as one of ours."""
+    """A library's log line as one of ours; of one logger only so many in a while.
+
+    What strangers send, or how often they connect, must not decide how much is written.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: By logger: when its time began on the monotonic clock, lines in it, and lines that were left out.
+        self._windows: dict[str, list[float]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
+        now = time.monotonic()
+        window = self._windows.setdefault(record.name, [now, 0, 0])
+        if now - window[0] > LIBRARY_SECONDS:
+            if window[2]:
+                structlog.get_logger().warning("library.suppressed", logger=record.name, lines=int(window[2]))
+            window[:] = [now, 0, 0]
+        window[1] += 1
+        if window[1] > LIBRARY_LINES:
+            window[2] += 1
+            return
         structlog.get_logger().log(record.levelno, "library", logger=record.name, said=record.getMessage())
 
 

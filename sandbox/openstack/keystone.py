@@ -16,6 +16,8 @@ _SERVICES = (
     ("identity", "keystone", "/identity/v3"), ("compute", "nova", "/compute/v2.1"),
     ("volumev3", "cinder", "/volume/v3"), ("image", "glance", "/image"), ("network", "neutron", "/network"),
 )  # fmt: skip
+#: What a token that was not scoped is for.
+_NO_PROJECT = Project("", "")
 _UNAUTHORIZED = "The request you have made requires authentication."
 
 
@@ -40,6 +42,9 @@ class Keystone:
             Route("/v3/projects/{project_id}", self.rename_project, methods=["PATCH"]),
             Route("/v3/projects/{project_id}/users/{user_id}/roles/{role_id}", self.grant, methods=["PUT"]),
             Route("/v3/users", self.users),
+            Route("/v3/users", self.create_user, methods=["POST"]),
+            Route("/v3/users/{user_id}", self.delete_user, methods=["DELETE"]),
+            Route("/v3/users/{user_id}/application_credentials", self.create_credential, methods=["POST"]),
             Route("/v3/roles", self.roles),
         ]
 
@@ -92,6 +97,30 @@ class Keystone:
         name = request.query_params.get("name")
         return JSONResponse({"users": [_user(one) for one in self._world.users.values() if name in (None, one.name)]})
 
+    async def create_user(self, request: Request) -> Response:
+        """As everybody here it has the sandbox's password, and as everybody in Keystone no role at first."""
+        _check_admin(request)
+        name = (await body_of(request))["user"]["name"]
+        self._world.users[name] = User(uuid.uuid4().hex, name, ())
+        return JSONResponse({"user": _user(self._world.users[name])}, 201)
+
+    async def delete_user(self, request: Request) -> Response:
+        _check_admin(request)
+        name = next(name for name, one in self._world.users.items() if one.id == request.path_params["user_id"])
+        del self._world.users[name]
+        return Response(status_code=204)
+
+    async def create_credential(self, request: Request) -> Response:
+        """An application credential of the caller's, for the project that he is in."""
+        found = caller(request)
+        if found.user.id != request.path_params["user_id"]:
+            raise ApiError(403, "You are not authorized to perform the requested action.")
+        name = (await body_of(request))["application_credential"]["name"]
+        key, secret = uuid.uuid4().hex, uuid.uuid4().hex
+        self._world.credentials[key] = (secret, found.user, found.project)
+        shown = {"id": key, "name": name, "secret": secret, "project_id": found.project.id, "unrestricted": False}
+        return JSONResponse({"application_credential": shown}, 201)
+
     async def roles(self, request: Request) -> Response:
         _check_admin(request)
         names = [name for name in ("member", "admin") if request.query_params.get("name") in (None, name)]
@@ -126,10 +155,14 @@ def identify(world: World, token: str | None) -> Caller | None:
 
 
 def _token_for(world: World, auth: dict[str, Any]) -> Token:
+    if "application_credential" in auth.get("identity", {}).get("methods", ()):
+        return _token_by_credential(world, auth)
     given = auth.get("identity", {}).get("password", {}).get("user", {})
     user = world.users.get(given.get("name"))
     if user is None or given.get("password") != PASSWORD:
         raise ApiError(401, _UNAUTHORIZED)
+    if "scope" not in auth:
+        return Token(user, _NO_PROJECT, datetime.now(UTC))
     wanted = auth.get("scope", {}).get("project", {})
     for project_id in user.projects:
         project = world.projects[project_id]
@@ -138,17 +171,28 @@ def _token_for(world: World, auth: dict[str, Any]) -> Token:
     raise ApiError(401, _UNAUTHORIZED)
 
 
+def _token_by_credential(world: World, auth: dict[str, Any]) -> Token:
+    """It is of one project, and cannot ask for another: Keystone says no more of that than of a wrong password."""
+    given = auth["identity"]["application_credential"]
+    secret, user, project = world.credentials.get(given.get("id"), (None, None, None))
+    if "scope" in auth or user is None or project is None or given.get("secret") != secret:
+        raise ApiError(401, _UNAUTHORIZED)
+    return Token(user, project, datetime.now(UTC))
+
+
 def _described(token: Token, request: Request, region: str) -> dict[str, Any]:
     base = root_of(request).removesuffix("/identity")
-    return {
-        "token": {
-            "methods": ["password"], "user": _user(token.user), "is_domain": False,
-            "issued_at": _time(token.issued), "expires_at": _time(token.expires),
-            "project": {"id": token.project.id, "name": token.project.name, "domain": _DOMAIN},
+    described: dict[str, Any] = {
+        "methods": ["password"], "user": _user(token.user),
+        "issued_at": _time(token.issued), "expires_at": _time(token.expires),
+    }  # fmt: skip
+    if token.project is not _NO_PROJECT:
+        described |= {
+            "is_domain": False, "project": {"id": token.project.id, "name": token.project.name, "domain": _DOMAIN},
             "roles": [{"id": uuid.uuid4().hex, "name": "admin" if token.user.admin else "member"}],
             "catalog": [_service(kind, name, base + path, region) for kind, name, path in _SERVICES],
-        }
-    }  # fmt: skip
+        }  # fmt: skip
+    return {"token": described}
 
 
 def _service(kind: str, name: str, url: str, region: str) -> dict[str, Any]:

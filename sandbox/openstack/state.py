@@ -230,6 +230,8 @@ class World:
         self.executed: list[str] = []
         self.projects: dict[str, Project] = {}
         self.users: dict[str, User] = {}
+        #: Application credentials by id: the secret, whose it is, and in which project.
+        self.credentials: dict[str, tuple[str, User, Project]] = {}
         self.tokens: dict[str, Token] = {}
         self.flavors: dict[str, Flavor] = {}
         self.images: dict[str, Image] = {}

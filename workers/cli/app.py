@@ -30,6 +30,10 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceba
 @app.callback()
 def options(context: typer.Context, verbose: Verbose = False) -> None:
     """Carries out server actions and paid orders from RabbitMQ on OpenStack."""
+    from workers.telemetry import configure_logs  # noqa: PLC0415
+
+    # Beside the data only errors, of libraries too: `run` has its own way.
+    configure_logs("console", "error")
     context.obj = verbose
 
 
@@ -38,7 +42,7 @@ def run() -> None:
     """Consume until SIGTERM or SIGINT, then drain and exit."""
     from workers.bootstrap import Worker  # noqa: PLC0415 - each command imports what it needs
     from workers.health import PortUnusable  # noqa: PLC0415
-    from workers.journal import JournalError  # noqa: PLC0415
+    from workers.journal import JournalError, JournalUnfit  # noqa: PLC0415
     from workers.settings import ConfigurationError  # noqa: PLC0415
     from workers.telemetry import configure_logs  # noqa: PLC0415
     from workers.topology import TopologyMismatch  # noqa: PLC0415
@@ -55,6 +59,8 @@ def run() -> None:
         raise CommandFailed(Exit.CONFIGURATION, str(error)) from error
     except TopologyMismatch as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
+    except JournalUnfit as error:
+        raise CommandFailed(Exit.REFUSED, f"ECS_JOURNAL_URL: {error}") from error
     except JournalError as error:
         raise CommandFailed(Exit.UNREACHABLE, f"{error}; check ECS_JOURNAL_URL") from error
     except ConfigurationError as error:

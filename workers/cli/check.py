@@ -14,8 +14,15 @@ from workers.bootstrap import cloud_settings, own_region
 from workers.broker_errors import explain
 from workers.cli.exits import Exit
 from workers.identity.key_source import KeySetTrouble, is_url, key_source
-from workers.journal import JournalError
-from workers.journal.database import current_revision, head_revision, open_engine, url_without_password
+from workers.journal import JournalError, JournalUnfit
+from workers.journal.database import (
+    check_encoding,
+    current_revision,
+    exposed,
+    head_revision,
+    open_engine,
+    url_without_password,
+)
 from workers.settings import ConfigurationError, Settings, load_settings
 from workers.topology import TopologyMismatch, compare, topology
 
@@ -117,14 +124,23 @@ async def _broker(settings: Settings) -> list[Finding]:
 async def _journal(settings: Settings) -> list[Finding]:
     try:
         engine = open_engine(settings.journal_url.get_secret_value())
+        await asyncio.to_thread(check_encoding, engine)
         current = await asyncio.to_thread(current_revision, engine)
         engine.dispose()
+    except JournalUnfit as error:
+        return [
+            Finding("journal", Verdict.FAILED, str(error), "make the journal's database anew, and set ECS_JOURNAL_URL")
+        ]
     except JournalError as error:
         return [Finding("journal", Verdict.UNREACHABLE, str(error), "start the database, or set ECS_JOURNAL_URL")]
+    findings = [
+        Finding("journal", Verdict.WARNING, one, "chmod go-rwx; it names servers and customers")
+        for one in exposed(engine)
+    ]
     if current == head_revision():
-        return [Finding("journal", Verdict.OK, f"{engine.dialect.name}, revision {current}")]
+        return [Finding("journal", Verdict.OK, f"{engine.dialect.name}, revision {current}"), *findings]
     found = f"{engine.dialect.name}, revision {current or 'none'}, {head_revision()} is needed"
-    return [Finding("journal", Verdict.WARNING, found, "the worker migrates it at its start")]
+    return [Finding("journal", Verdict.WARNING, found, "the worker migrates it at its start"), *findings]
 
 
 async def _keys(settings: Settings) -> list[Finding]:
@@ -175,6 +191,10 @@ async def _cloud(settings: Settings) -> list[Finding]:
 async def _service_account(cloud: Cloud) -> list[Finding]:
     try:
         projects = await cloud.list_projects()
+        if (trouble := await cloud.account_trouble()) is not None:
+            advice = "it needs the role member in every tenant's project (an inherited role on their domain does it)"
+            found = Finding("keystone", Verdict.OK, "the service account can log in")
+            return [found, Finding("rights", Verdict.FAILED, trouble, advice)]
         missing = await cloud.missing_services()
         old, absent = await cloud.old_services(), await cloud.missing_extensions()
     except (Transient, CloudRefusal) as error:
@@ -191,12 +211,8 @@ async def _service_account(cloud: Cloud) -> list[Finding]:
     if absent:
         advice = "what they add is null in views, and no order uses it"
         findings.append(Finding("extensions", Verdict.OK, f"Neutron is without {', '.join(absent)}", advice))
-    if projects:
-        names = ", ".join(sorted(project.name for project in projects)[:10])
-        findings.append(Finding("rights", Verdict.OK, f"a role in {len(projects)} projects: {names}"))
-    else:
-        advice = "give it the role member in every tenant's project (an inherited role on their domain does it)"
-        findings.append(Finding("rights", Verdict.FAILED, "the service account has a role in no project", advice))
+    names = ", ".join(sorted(project.name for project in projects)[:10])
+    findings.append(Finding("rights", Verdict.OK, f"a role in {len(projects)} projects: {names}"))
     return findings
 
 

@@ -13,6 +13,7 @@ from workers.journal.records import (
     EffectRecord,
     Elsewhere,
     JournalError,
+    JournalUnfit,
     Kind,
     Known,
     NewRequest,
@@ -27,6 +28,6 @@ from workers.journal.records import (
 
 __all__ = [
     "Action", "Ahead", "Batch", "Begun", "Claim", "ClaimLost", "Conflict", "EffectRecord", "Elsewhere", "History",
-    "Journal", "JournalError", "Kind", "Known", "NewRequest", "Outcome", "Replay", "ReplayState", "Request", "Resumed",
-    "Standing", "State", "Wanted",
+    "Journal", "JournalError", "JournalUnfit", "Kind", "Known", "NewRequest", "Outcome", "Replay", "ReplayState",
+    "Request", "Resumed", "Standing", "State", "Wanted",
 ]  # fmt: skip

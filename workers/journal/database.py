@@ -10,8 +10,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from workers.journal.records import JournalError
-from workers.journal.sqlite import READS, sqlite_engine
+from workers.journal.records import JournalError, JournalUnfit
+from workers.journal.sqlite import READS, exposed_files, sqlite_engine
 
 #: Any number; whoever migrates holds this advisory lock of PostgreSQL.
 _MIGRATION_LOCK = 0x6563_7377
@@ -63,6 +63,28 @@ def url_without_password(url: str) -> str:
 def is_sqlite(engine: Engine) -> bool:
     """Whether the journal is a file of this machine."""
     return engine.dialect.name == "sqlite"
+
+
+def check_encoding(engine: Engine) -> None:
+    """`JournalUnfit` unless the database holds every text.
+
+    One of encoding SQL_ASCII takes any bytes, and gives them back as bytes; others refuse the contract's Chinese.
+    """
+    if is_sqlite(engine):
+        return
+    with _reading(engine) as connection:
+        encoding = connection.execute(text("SHOW server_encoding")).scalar()
+    if encoding != "UTF8":
+        shown = encoding.decode() if isinstance(encoding, bytes) else encoding
+        raise JournalUnfit(
+            f"the journal's database has the encoding {shown}; it must be UTF8 "
+            "(createdb --template=template0 --encoding=UTF8 NAME)"
+        )
+
+
+def exposed(engine: Engine) -> list[str]:
+    """Tell which files of an SQLite journal, or its folder, others than their owner may use; a line each."""
+    return exposed_files(Path(engine.url.database or "")) if is_sqlite(engine) else []
 
 
 def migrate(engine: Engine) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from workers.journal.database import migrate, open_engine, reading_engine
+from workers.journal.database import check_encoding, migrate, open_engine, reading_engine
 from workers.journal.history import find_admitted, find_requests, reading
 from workers.journal.operations import (
     Begin,
@@ -42,8 +42,9 @@ class Journal:
         self._numbers = count(1)
 
     async def open(self) -> None:
-        """Migrate, and become an owner of requests. `JournalError` where the database cannot be used."""
+        """Migrate, and become an owner of requests. `JournalUnfit`, `JournalError` where it cannot be used."""
         try:
+            await asyncio.to_thread(check_encoding, self._engine)
             await asyncio.to_thread(migrate, self._engine)
             self._owner = await asyncio.to_thread(new_owner, self._engine)
         except (SQLAlchemyError, OSError) as error:

@@ -60,7 +60,7 @@ class BoundedConnection(psycopg.Connection[Any]):
 
 def connect(**arguments: Any) -> psycopg.Connection[Any]:
     """Connect with every limit; those for the socket that the URL gives win."""
-    connection = BoundedConnection.connect(**{**_SOCKET, **arguments})
+    connection = BoundedConnection.connect(**{**_SOCKET, **arguments, "client_encoding": "UTF8"})
     connection.autocommit = True  # or the settings would go with the first transaction that fails
     connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in _SESSION.items()))
     connection.autocommit = False

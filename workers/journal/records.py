@@ -10,6 +10,10 @@ class JournalError(Exception):
     """The journal cannot be used as it is; the text says what to do."""
 
 
+class JournalUnfit(JournalError):
+    """The database is there, and is of a kind that cannot hold the journal: starting it again does not help."""
+
+
 class ClaimLost(Exception):
     """Another worker has taken the request over: this one must not act for it any more."""
 

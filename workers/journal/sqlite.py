@@ -1,5 +1,8 @@
 """Connections to an SQLite file: in WAL mode, every commit on the disk, and always to the same file."""
 
+import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ def sqlite_engine(url: URL) -> Engine:
         file.check()
         _begin(connection)
 
-    event.listen(engine, "do_connect", lambda *_: file.check())
+    event.listen(engine, "do_connect", lambda *_: file.prepare())
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", begins)
     return engine
@@ -41,12 +44,22 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._is_uri = str(path).startswith("file:")
         self._known: tuple[int, int] | None = None
 
     def note(self) -> None:
         """From now on it is this one. A name that is no path (a URI) is not looked after."""
         if self._known is None and self._path.exists():
             self._known = self._identity()
+
+    def prepare(self) -> None:
+        """Before a connection: the one that is known, or, at first, a file that nobody else can read.
+
+        SQLite would make it readable for all whom the umask allows, and gives -wal and -shm the mode of the file.
+        """
+        self.check()
+        if self._known is None and not self._is_uri and not self._path.exists():
+            _make_private(self._path)
 
     def check(self) -> None:
         """`OSError` unless it is the one."""
@@ -59,6 +72,31 @@ class _File:
         except FileNotFoundError:
             raise OSError("the journal's file is gone: put it back") from None
         return found.st_dev, found.st_ino
+
+
+def _make_private(path: Path) -> None:
+    """An empty file of mode 0600 whatever the umask is, and its folder, unless it is there, of mode 0700."""
+    if not path.parent.exists():
+        with suppress(FileExistsError):
+            path.parent.mkdir(mode=0o700)
+            path.parent.chmod(0o700)
+    with suppress(FileExistsError):  # another process was quicker
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        os.fchmod(descriptor, 0o600)
+        os.close(descriptor)
+
+
+def exposed_files(path: Path) -> list[str]:
+    """The journal's files and its folder that others than their owner may read, change or enter; a line each."""
+    found = []
+    for one in (path.absolute().parent, path, *(Path(f"{path}{end}") for end in ("-wal", "-shm"))):
+        try:
+            mode = one.stat().st_mode
+        except OSError:
+            continue
+        if mode & 0o077:
+            found.append(f"{one} has the mode {stat.filemode(mode)}: others may use it")
+    return found
 
 
 def _prepare(connection: Any) -> None:
