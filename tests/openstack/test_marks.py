@@ -276,7 +276,11 @@ def test_a_part_that_cannot_become_whole_is_taken_away(own: Workshop, cloud: Clo
     tenant, admin = own.tenant(), own.tenant("admin")
     before = records(tenant)
     asked = new_servers("part", "create:2", 2, in_subnet=True)(tenant, cloud)
-    worker = dying(own, [Hold(asked.message_id, Instant.EFFECT_NOT_BEGUN, asked.effect)])
+    holds = [
+        Hold(asked.message_id, Instant.CALL_EXECUTED, "^create:1$"),
+        Hold(asked.message_id, Instant.EFFECT_NOT_BEGUN, "^create:2$"),
+    ]
+    worker = dying(own, holds)
     with Requester(own.broker_url) as requester:
         asked.publish(requester)
         eventually(lambda: not worker.alive, 120)

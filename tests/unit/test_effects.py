@@ -161,3 +161,45 @@ async def test_what_is_remembered_is_made_once() -> None:
 
     effects = Effects(book, Deadline.after(1))
     assert await effects.remember("plan", make) == await effects.remember("plan", make) == [1]
+
+
+async def test_what_the_cloud_shows_by_its_mark_is_not_done_though_no_intent_is_known() -> None:
+    book = Book()
+    cloud = Cloud(book)
+
+    async def marked() -> str | None:
+        book.lines.append("look for the mark")
+        return ""
+
+    effects = Effects(book, Deadline.after(5))
+    await effects.once("stop", cloud.do, cloud.landed, "marker", marked=marked)
+    assert book.lines == ["look for the mark", "intend", "record"]
+    assert book.known["stop"].done
+    assert effects.any_done
+
+
+async def test_a_mark_is_looked_for_once_before_the_first_intent() -> None:
+    book, looks = Book(), []
+
+    async def marked() -> str | None:
+        looks.append(1)
+        return None
+
+    effects = Effects(book, Deadline.after(5))
+    for _ in range(2):
+        await effects.once("stop", Cloud(book, None).do, Cloud(book).landed, "m", marked=marked)
+    assert len(looks) == 1
+    assert book.lines == ["intend", "do", "record"]
+
+
+async def test_a_mark_is_looked_for_again_where_the_call_was_refused_before() -> None:
+    """A backup knows of the refusal, and not of the call that was accepted after it."""
+    book = Book(stop=Effect("marker", 1.0, {"refused": 409}))
+
+    async def marked() -> str | None:
+        return "req-found"
+
+    cloud = Cloud(book)
+    await Effects(book, Deadline.after(5)).once("stop", cloud.do, cloud.landed, "marker", marked=marked)
+    assert book.known["stop"].request_id == "req-found"
+    assert "do" not in book.lines
