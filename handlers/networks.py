@@ -4,7 +4,7 @@ Networks, subnets and ports every Neutron has. All else comes with extensions, a
 then there is nothing of it. A filter that an extension adds may be ignored, so what it asks for is looked for again.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from handlers.cloud import Project, Reply, Service
@@ -63,10 +63,10 @@ async def release_floating_ip(project: Project, floating_ip_id: str) -> Reply:
     return await project.put(Service.NETWORK, f"/floatingips/{floating_ip_id}", {"floatingip": {"port_id": None}})
 
 
-async def is_released(project: Project, floating_ip_id: str) -> bool:
-    """Whether a floating IP is on no port, or is gone."""
+async def is_released(project: Project, floating_ip_id: str, ports: Collection[str]) -> bool:
+    """Whether a floating IP is on none of these ports, or is gone."""
     found = await _list_floating_ips(project, {"id": floating_ip_id})
-    return all(one["port_id"] is None for one in found)
+    return all(one["port_id"] not in ports for one in found)
 
 
 async def list_networks(project: Project) -> list[Thing]:

@@ -112,7 +112,13 @@ async def server_now(server_id: str, context: Context) -> Server:
         raise failed("not_found", "the server is gone") from None
 
 
-async def write_fee_data(server_id: str, metadata: Mapping[str, str], context: Context) -> None:
+async def write_fee_data(
+    server_id: str,
+    metadata: Mapping[str, str],
+    context: Context,
+    *,
+    marked: Marked | None = None,
+) -> None:
     """Note what the server is now paid by."""
 
     async def landed(_: object) -> str | None:
@@ -120,9 +126,13 @@ async def write_fee_data(server_id: str, metadata: Mapping[str, str], context: C
         return "" if metadata.items() <= server.metadata.items() else None
 
     await change_metadata(
-        server_id, f"metadata:{server_id}", lambda: compute.set_metadata(context.project, server_id, metadata), landed,
+        server_id,
+        f"metadata:{server_id}",
+        lambda: compute.set_metadata(context.project, server_id, metadata),
+        landed,
         context,
-    )  # fmt: skip
+        marked=marked,
+    )
 
 
 async def change_metadata(

@@ -94,6 +94,8 @@ class Changing:
         if change.found:
             return
         server = await server_now(change.server_id, self.context)
+        if has_order(server, self.context):
+            return  # by an earlier run; the fee data may be a later order's by now
         items = self._fee_data() | with_order(server, self.context)
         await write_fee_data(change.server_id, items, self.context)
 

@@ -107,7 +107,7 @@ async def leave(departure: Departure, context: Context, course: Course) -> None:
     """Have it go; each step once. What the cloud does not let go once the server is gone stays, see `kept`."""
     if departure.gone:
         return
-    await all_of(_release(one, context) for one in departure.floating_ips)
+    await all_of(_release(one, departure, context) for one in departure.floating_ips)
     if departure.locked:
         await _unlock(departure.server_id, context)
     try:
@@ -212,15 +212,25 @@ def _is_own(port: Thing) -> bool:
     return str(port.get("description") or "").startswith(f"{MARK}=")
 
 
-async def _release(floating_ip_id: str, context: Context) -> None:
+async def _release(floating_ip_id: str, departure: Departure, context: Context) -> None:
+    """Take a floating IP off the server; from another server, where it may be by now, it is not taken."""
+    ports = {*departure.own_ports, *departure.other_ports}
+
+    async def is_off() -> str | None:
+        is_off = await networks.is_released(context.project, floating_ip_id, ports)
+        return "" if is_off else None
+
     async def landed(_: object) -> str | None:
-        return "" if await networks.is_released(context.project, floating_ip_id) else None
+        return await is_off()
 
     try:
         await context.effects.once(
-            f"release:{floating_ip_id}", lambda: networks.release_floating_ip(context.project, floating_ip_id), landed,
+            f"release:{floating_ip_id}",
+            lambda: networks.release_floating_ip(context.project, floating_ip_id),
+            landed,
             None,
-        )  # fmt: skip
+            marked=is_off,
+        )
     except NotFound:
         return
 

@@ -70,7 +70,7 @@ class Maker:
         if self._creation.refusal is not None:
             raise failed(*self._creation.refusal)
         servers = self._creation.servers
-        if self._creation.is_made:
+        if self._creation.is_made or await self._has_dates():
             servers = await self._adopt_all()
         else:
             self._check_secrets()
@@ -81,8 +81,8 @@ class Maker:
         await all_of(self._note_fees(one, fees) for one in servers)
 
     async def _adopt_all(self) -> tuple[NewServer, ...]:
-        """Take the servers that there are for those that the order has made; those without fee dates."""
-        effects, unpaid = self._context.effects, []
+        """Take the servers that there are for those that the order has made."""
+        effects, adopted = self._context.effects, []
         found = {one.metadata.get(PART): one for one in await self._context.patiently(self._made.servers)}
         for server in self._creation.servers:
             effect, there = create_effect(server.number), found.get(str(server.number))
@@ -91,9 +91,16 @@ class Maker:
             if not effects.done(effect):
                 await effects.adopt(effect)
             await self._note_id(there)
-            if NEXT_FEE_TIME not in there.metadata:
-                unpaid.append(server)
-        return tuple(unpaid)
+            adopted.append(server)
+        return tuple(adopted)
+
+    async def _has_dates(self, server_id: str | None = None) -> bool:
+        """Whether a server has its fee dates already, this one or any: then all servers have been there."""
+        if self._is_first:
+            return False
+        servers = await self._context.patiently(self._made.servers)
+        wanted = [one for one in servers if server_id in (None, one.id)]
+        return any(NEXT_FEE_TIME in one.metadata for one in wanted)
 
     def server_id(self, server: NewServer) -> str | None:
         """The id of a server that was made; None where none was, as far as is known."""
@@ -208,15 +215,21 @@ class Maker:
     async def _fees(self) -> dict[str, str]:
         """The term begins when all servers are there; a server that has its dates already says when that was."""
         zone, begin = self._context.policy.billing_zone, self._context.policy.billing_now()
-        if self._creation.is_made:
+        if not self._is_first:
             servers = await self._context.patiently(self._made.servers)
             begun = [local_time(read_time(one.metadata.get(START_FEE_TIME)), zone) for one in servers]
             begin = min([begin, *(one for one in begun if one is not None)])
         return {START_FEE_TIME: written(begin), NEXT_FEE_TIME: written(self._order.term.after(begin))}
 
     async def _note_fees(self, server: NewServer, fees: Mapping[str, str]) -> None:
+        server_id = self._known_id(create_effect(server.number))
+
+        async def marked() -> str | None:
+            # A renewal may have moved them since.
+            return "" if await self._has_dates(server_id) else None
+
         async with self._calls:
-            await write_fee_data(self._known_id(create_effect(server.number)), dict(fees), self._context)
+            await write_fee_data(server_id, dict(fees), self._context, marked=marked)
 
     async def _make(
         self, effect: str, kind: str, create: Callable[[], Awaitable[Reply]], find: Callable[[], Awaitable[str | None]]

@@ -31,16 +31,27 @@ async def mark(server_id: str, context: Context, effect: str = "mark", **named: 
 async def unmark(server_id: str, context: Context) -> None:
     """Take the mark away."""
     await _change(
-        server_id, f"unmark:{server_id}", context, marked=False,
+        server_id,
+        f"unmark:{server_id}",
+        context,
+        marked=False,
         do=lambda: compute.remove_metadata(context.project, server_id, ITEM),
-    )  # fmt: skip
+    )
 
 
 async def _change(
-    server_id: str, effect: str, context: Context, *, marked: bool, do: Callable[[], Awaitable[Reply]]
+    server_id: str,
+    effect: str,
+    context: Context,
+    *,
+    marked: bool,
+    do: Callable[[], Awaitable[Reply]],
 ) -> None:
-    async def landed(_: object) -> str | None:
+    async def is_so() -> str | None:
         server = await compute.get_server(context.project, server_id)
         return "" if is_marked(server) is marked else None
 
-    await change_metadata(server_id, effect, do, landed, context)
+    async def landed(_: object) -> str | None:
+        return await is_so()
+
+    await change_metadata(server_id, effect, do, landed, context, marked=is_so)

@@ -176,7 +176,9 @@ class Takedown:
             await self._check_room(server, context)
         await self._switch(server, Power.STOP, context)
         # One that its owner had switched off is not started for him by whoever pays.
-        if self._effects.begun(effect_name(Power.STOP, server.id)):
+        # One that bears the order's name was marked, and may have been paid for since.
+        is_stopped = self._effects.begun(effect_name(Power.STOP, server.id))
+        if is_stopped and not has_order(server, context):
             await mark(server.id, context, **with_order(server, context))
 
     async def _check_room(self, server: Server, context: Context) -> None:

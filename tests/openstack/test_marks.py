@@ -1,6 +1,7 @@
 """Orders that come again to a worker whose journal was lost, or restored from a backup that is older than they are."""
 
 import json
+import signal
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
@@ -60,6 +61,21 @@ DEATHS: dict[str, Ask] = {
 }
 
 
+#: Where orders are when the backup is made: before this effect, and after those that come before it.
+MIDDLES: dict[str, Ask] = {
+    "extend": change("mid-extend", "extend"),
+    "confirm": change("mid-confirm", "confirm"),
+    "fee data": change("mid-fee-data", "metadata"),
+    "start": renewal("mid-start", "os-start"),
+    "unmark": renewal("mid-unmark", "unmark"),
+    "server": new_servers("mid-server", "create:2", 2),
+    "dates": new_servers("mid-dates", "metadata:", 2),
+    "delete": unsubscribe("mid-delete", "delete:", locked=False),
+    "mark": taken_down("mid-mark", "stopServer", "mark"),
+    "resume": taken_down("mid-resume", "resumeServer", "unmark"),
+}
+
+
 @pytest.fixture
 def own(broker: PrivateBroker, cloud: Cloud, tmp_path: Path) -> Iterator[Workshop]:
     url = broker.add_vhost(f"marks-{tmp_path.name}")
@@ -77,6 +93,10 @@ def backup(own: Workshop) -> Path:
         result, _ = carried_out(requester, paid("renew", server_id))
     assert reported(result) == (200, "success", True)
     assert own.running.terminate() == 0
+    return copied(own)
+
+
+def copied(own: Workshop) -> Path:
     copy = own.folder / "backup.db"
     with sqlite3.connect(own.folder / "journal.db") as journal, sqlite3.connect(copy) as kept:
         journal.backup(kept)
@@ -196,6 +216,32 @@ def test_what_a_dead_worker_had_done_is_not_done_again_by_one_without_its_journa
         results = {name: answered(requester, one) for name, one in asked.items()}
     assert {name: one.body["code"] for name, one in results.items()} == dict.fromkeys(asked, 200)
     check_cloud(list(asked.values()), tenant, cloud)
+
+
+@pytest.mark.timeout(600)
+def test_a_backup_from_the_middle_of_an_order_has_nothing_done_twice(own: Workshop, cloud: Cloud) -> None:
+    """Its plan and its first steps are known, and not that all of it was done since."""
+    tenant = own.tenant()
+    asked = {name: ask(tenant, cloud) for name, ask in MIDDLES.items()}
+    holds = [Hold(one.message_id, Instant.EFFECT_NOT_BEGUN, one.effect) for one in asked.values()]
+    worker = dying(own, holds, stay=True)
+    with Requester(own.broker_url) as requester:
+        for one in asked.values():
+            one.publish(requester)
+        eventually((own.folder / "held").exists, 240)
+        middle = copied(own)
+        worker.signal(signal.SIGUSR1)
+        first = {name: answered(requester, one) for name, one in asked.items()}
+    dates = [one["metadata"].get("next_fee_time") for one in tenant.servers_ever()]
+    lose_journal(own, middle)
+    own.worker()
+    with Requester(own.broker_url) as requester:
+        for one in asked.values():
+            one.publish(requester)
+        second = {name: answered(requester, one) for name, one in asked.items()}
+    check_cloud(list(asked.values()), tenant, cloud)
+    assert {name: gist(one) for name, one in first.items()} == {name: gist(one) for name, one in second.items()}
+    assert dates == [one["metadata"].get("next_fee_time") for one in tenant.servers_ever()]
 
 
 @pytest.mark.timeout(300)
