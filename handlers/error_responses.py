@@ -5,6 +5,7 @@
 - 413: Cinder's quota (`overLimit` with `Retry-After: 0`), Glance's (a limit has been exceeded); or a rate limit
   (`Retry-After` above 0); or a body that is too large for the service or a proxy.
 - 429: a rate limit.
+- 500: Glance's 413, of which Nova knows nothing but the exception's name; else nobody knows what was done.
 
 The bodies are in `tests/fixtures/openstack_errors`, as the services send them.
 """
@@ -35,6 +36,8 @@ _NOVA_QUOTA = re.compile(
 _CINDER_QUOTA = re.compile(r"\w*(Quota|LimitExceeded|ExceedsLimit|QuotaUsageOverflow)\w*: ", re.ASCII)
 #: Glance's texts are all that it sends.
 _GLANCE_QUOTA = re.compile(r"limit has been exceeded|will exceed the limit|quota|is over a limit for", re.ASCII)
+#: What Nova makes of Glance's 413 at createImage: nothing has been registered, and nothing will be.
+_GLANCE_QUOTA_OF_NOVA = "<class 'glanceclient.exc.HTTPOverLimit'>"
 _RATE_LIMIT = re.compile(r"rate.?limit", re.IGNORECASE | re.ASCII)
 #: What of a page is no text.
 _MARKUP = re.compile(r"<(head|style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
@@ -93,6 +96,8 @@ class ErrorResponse:
         match self.service, self.status:
             case "compute", 403 | 413:
                 return _NOVA_QUOTA.match(self.detail) is not None
+            case "compute", 500:
+                return self.detail.endswith(_GLANCE_QUOTA_OF_NOVA)
             case "block_storage", 413:
                 silent = name == "overLimit" and self.retry_after == 0
                 return silent or _CINDER_QUOTA.match(self.detail) is not None
@@ -113,10 +118,10 @@ class ErrorResponse:
 
     def as_error(self, *, mutating: bool) -> Exception:
         """The error by which it is told what to do; `mutating`: the call was to change something."""
-        if self.status >= 500:
-            return self._as_server_error(mutating)
         if self._is_quota:
             return QuotaExceeded(self.status, self.detail, self.request_id)
+        if self.status >= 500:
+            return self._as_server_error(mutating)
         if self.status == 401 or self._is_rate_limit:
             return Transient(f"http_{self.status}", detail=self.detail, retry_after=self.retry_after)
         kind = {403: Forbidden, 404: NotFound, 409: Conflict, 410: NotFound}.get(self.status, CloudRefusal)

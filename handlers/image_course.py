@@ -1,21 +1,31 @@
 """What is told of an image: from queued to active, or to its end."""
 
+from collections.abc import Awaitable, Callable
+
 from handlers.context import Context
 from handlers.errors import CloudRefusal, NotFound
 from handlers.images import get_image
 from messages.errors import Transient
 from messages.status import image_update
 
-_ENDS = frozenset({"active", "killed", "deactivated", "deleted"})
-_GONE, _GOING = "deleted", "pending_delete"
+_GONE, _GOING, _KILLED = "deleted", "pending_delete", "killed"
+_ENDS = frozenset({"active", "deactivated", _KILLED, _GONE})
 #: As every image begins; it may be over before anybody looks.
 _FIRST = "queued"
 
 
-async def follow_creation(image_id: str, effect: str, context: Context) -> None:
-    """Until it can be used. Nova takes the image of a snapshot that failed away again: it then ends as deleted."""
+async def follow_creation(
+    image_id: str, effect: str, context: Context, complete: Callable[[], Awaitable[None]]
+) -> None:
+    """Until it can be used. Nova takes the image of a snapshot that failed away again: it then ends as deleted.
+
+    `complete` is done to an image that is there, before its end is told.
+    """
     await context.tell(image_update(image_id, "createImage", _FIRST, final=False))
-    await _follow(image_id, "createImage", effect, _FIRST, context)
+    status = await _follow(image_id, "createImage", effect, _FIRST, context)
+    if status not in (_GONE, _GOING, _KILLED):
+        await complete()
+    await context.tell(image_update(image_id, "createImage", status, final=True))
 
 
 async def follow_deletion(image_id: str, context: Context) -> None:
@@ -27,11 +37,12 @@ async def follow_deletion(image_id: str, context: Context) -> None:
     except (Transient, CloudRefusal):
         # It has been answered: whatever Glance says now must not make another answer of it. The watch goes on asking.
         status = _GOING
-    await _follow(image_id, None, f"delete:{image_id}", status, context)
+    status = await _follow(image_id, None, f"delete:{image_id}", status, context)
+    await context.tell(image_update(image_id, None, status, final=True))
 
 
-async def _follow(image_id: str, action: str | None, effect: str, status: str, context: Context) -> None:
-    """From a known status to the end of an image being made, or else of one being deleted.
+async def _follow(image_id: str, action: str | None, effect: str, status: str, context: Context) -> str:
+    """Follow from a known status to the end of an image being made, or else of one being deleted; its last status.
 
     At the limit of patience the last known status is the end.
     """
@@ -47,4 +58,4 @@ async def _follow(image_id: str, action: str | None, effect: str, status: str, c
             if found != status and found not in ends:
                 await context.tell(image_update(image_id, action, found, final=False))
             status = found
-    await context.tell(image_update(image_id, action, status, final=True))
+    return status

@@ -44,7 +44,7 @@ async def show_server(task: ShowServer, context: Context) -> Result:
     server = await find_server(context, task.server_id)
     if server is None:
         raise unknown_server(task.server_id, None)
-    volumes, hosts, nets = await asyncio.gather(_volumes_of(server, context), _hosts(context), _networks(context))
+    volumes, hosts, nets = await asyncio.gather(volumes_of_server(server, context), _hosts(context), _networks(context))
     around = await _around([server], volumes, hosts, nets, context)
     return Result.of(Code.OK, {"server": server_details(server, around)})
 
@@ -58,7 +58,7 @@ async def _around(
     devices = [one.id for one in servers] + [one["id"] for one in nets.routers]
     ports, (images, of_snapshots), policies = await asyncio.gather(
         context.patiently(lambda: networks.list_ports(project, devices)),
-        _images(servers, volumes, context),
+        images_of_servers(servers, volumes, context),
         _policies(nets.floating_ips, context),
     )
     return Surroundings(
@@ -79,10 +79,13 @@ async def _networks(context: Context) -> _Networks:
     )
 
 
-async def _images(
+async def images_of_servers(
     servers: Iterable[Server], volumes: dict[str, Volume], context: Context
 ) -> tuple[dict[str, Image], dict[str, str]]:
-    """The servers' images by id, and ids of images by those of the snapshots that they consist of."""
+    """The servers' images by id, and ids of images by those of the snapshots that they consist of.
+
+    `volumes` are all that the servers have, by id.
+    """
     disks = [(one, _system_disk(one, volumes)) for one in servers]
     listed: list[Image] = []
     # One call more, only where a disk was made from a snapshot: Cinder names the image where its line began.
@@ -105,7 +108,8 @@ async def _all_volumes(context: Context) -> dict[str, Volume]:
     return {volume.id: volume for volume in found}
 
 
-async def _volumes_of(server: Server, context: Context) -> dict[str, Volume]:
+async def volumes_of_server(server: Server, context: Context) -> dict[str, Volume]:
+    """The server's volumes that there are, by id."""
     if len(server.volume_ids) > FEW:
         return await _all_volumes(context)
     found = await asyncio.gather(*(_volume(one, context) for one in server.volume_ids))

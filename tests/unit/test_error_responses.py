@@ -44,6 +44,7 @@ def test_each_kind_is_there_of_each_service_that_has_it() -> None:
         ("compute", 403, "quota"),
         ("compute", 403, "forbidden"),
         ("compute", 409, "conflict"),
+        ("compute", 500, "quota"),
         ("compute", 413, "http_413"),
         ("compute", 413, "refused_by_cloud"),
         ("compute", 429, "http_429"),
