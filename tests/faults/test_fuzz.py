@@ -40,7 +40,7 @@ RIGHT = samples()
 
 
 def delivered(message: Message) -> Envelope:
-    given = {"message_id": "m-1", **message.properties}
+    given = {"message_id": "m-1", "reply_to": "replies", **message.properties}
     return amqp.delivered(message.queue, message.exchange, message.routing_key, message.body, given)
 
 

@@ -37,7 +37,9 @@ def validator_of(operation: str) -> Draft7Validator:
 def taken(queue: str, routing_key: str, body: bytes, exchange: str) -> Any:
     """The request, where the message is one."""
     try:
-        return intake.read(envelope(body, queue=queue, exchange=exchange, routing_key=routing_key), REGION)
+        return intake.read(
+            envelope(body, queue=queue, exchange=exchange, routing_key=routing_key, reply_to="r"), REGION
+        )
     except (intake.Unfit, intake.Ignored):
         return None
 
