@@ -17,7 +17,7 @@ def system_and_data(server: Server, attached: Iterable[Volume]) -> tuple[Volume 
 
 
 def _is_root(volume: Volume) -> bool:
-    """Whether a server with an image boots from it nevertheless.
+    """True where a server with an image boots from the volume nevertheless.
 
     Nova names the image of a server that it has itself booted from an image of volumes, and makes these of snapshots.
     """

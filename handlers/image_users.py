@@ -41,7 +41,7 @@ async def _with_disk_of(image: Image, volumes: Iterable[Volume], context: Contex
 
 
 def _is_of(volume: Volume, image: Image) -> bool:
-    """Whether a volume was made of an image: of its data, or of one of the snapshots that it consists of.
+    """True where a volume was made of an image: of its data, or of one of the snapshots that it consists of.
 
     Of the latter Cinder does not say so: it names the image where the line of snapshots began.
     """

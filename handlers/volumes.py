@@ -122,7 +122,7 @@ async def list_marked(project: Project, metadata: Mapping[str, str]) -> list[Vol
 
 
 async def has_snapshots(project: Project, volume_id: str) -> bool:
-    """Whether a volume has snapshots: as long as it does Cinder does not delete it."""
+    """True where a volume has snapshots: as long as it does Cinder does not delete it."""
     reply = await project.get(Service.VOLUME, "/snapshots", {"volume_id": volume_id, "limit": 1})
     return bool(reply.body["snapshots"])
 

@@ -73,7 +73,7 @@ class Flavor:
     projects: set[str] | None = field(default=None, compare=False)
 
     def may_be_used_by(self, project: Project) -> bool:
-        """Whether it is public, or the project has been given access."""
+        """True where it is public, or the project has been given access."""
         return self.projects is None or project.id in self.projects
 
 
