@@ -1,9 +1,11 @@
-"""Error responses of OpenStack told apart by service, status and body: one status stands for several things.
+"""Error responses of OpenStack told apart by service, status and body.
 
-- 403: one of Nova's quota messages, few of which say "quota"; or a policy, also that of `os-quota-sets`.
+One status stands for several things:
+- 403: one of Nova's quota messages, few of which say "quota"; or a policy, also that of
+  `os-quota-sets`.
 - 409: Neutron's quota (type `OverQuota`); or a conflict with the state.
-- 413: Cinder's quota (`overLimit` with `Retry-After: 0`), Glance's (a limit has been exceeded); or a rate limit
-  (`Retry-After` above 0); or a body that is too large for the service or a proxy.
+- 413: Cinder's quota (`overLimit` with `Retry-After: 0`), Glance's (a limit has been exceeded); or a
+  rate limit (`Retry-After` above 0); or a body that is too large for the service or a proxy.
 - 429: a rate limit.
 - 500: Glance's 413, of which Nova knows nothing but the exception's name; else nobody knows what was done.
 
@@ -26,14 +28,14 @@ from messages.errors import Ambiguous, Transient
 
 #: Characters of an error's text that are kept.
 MAX_DETAIL = 500
-#: How Nova's quota errors begin (`OverQuota` and its kinds, `ImageQuotaExceeded`, oslo.limit's `ProjectOverLimit`). Not
-#: the word "quota": a policy's refusal may name `os-quota-sets`.
+#: How Nova's quota errors begin: `OverQuota` and its kinds, `ImageQuotaExceeded`, oslo.limit's
+#: `ProjectOverLimit`. Not the word "quota": a policy's refusal may name `os-quota-sets`.
 _NOVA_QUOTA = re.compile(
     r"Quota exceeded|Maximum number of [\w ]+ exceed|Personality file|Project \S+ is over a limit for",
     re.ASCII,
 )
 #: How Cinder's begin, behind which it repeats the message: the exception's name.
-_CINDER_QUOTA = re.compile(r"\w*(Quota|LimitExceeded|ExceedsLimit|QuotaUsageOverflow)\w*: ", re.ASCII)
+_CINDER_QUOTA = re.compile(r"\w*(Quota|LimitExceeded|ExceedsLimit)\w*: ", re.ASCII)
 #: Glance's texts are all that it sends.
 _GLANCE_QUOTA = re.compile(r"limit has been exceeded|will exceed the limit|quota|is over a limit for", re.ASCII)
 #: What Nova makes of Glance's 413 at createImage: nothing has been registered, and nothing will be.
@@ -45,7 +47,10 @@ _MARKUP = re.compile(r"<(head|style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.I
 
 @dataclass(frozen=True)
 class ErrorResponse:
-    """A response of 400 and above. `service` is its proxy's name in the SDK; `headers` are asked for in lower case."""
+    """A response of 400 and above.
+
+    `service` is its proxy's name in the SDK; `headers` are asked for in lower case.
+    """
 
     service: str
     status: int
@@ -54,7 +59,7 @@ class ErrorResponse:
 
     @cached_property
     def _fault(self) -> tuple[str, Any]:
-        """The name and content of the JSON body's first field: `("overLimit", {...})`; ("", None) for other bodies."""
+        """The JSON body's first field, such as `("overLimit", {...})`; `("", None)` for others."""
         try:
             body = orjson.loads(self.text)
         except orjson.JSONDecodeError:
@@ -63,7 +68,7 @@ class ErrorResponse:
 
     @cached_property
     def detail(self) -> str:
-        """OpenStack's own words: the `message` that every service's body holds somewhere, else the text alone."""
+        """OpenStack's own words: the `message` that the body holds, else the text alone."""
         _, content = self._fault
         if isinstance(content, dict) and "message" in content:
             return str(content["message"])[:MAX_DETAIL]
@@ -112,19 +117,22 @@ class ErrorResponse:
     def _is_rate_limit(self) -> bool:
         if self.status == 413:
             name, _ = self._fault
-            asked_to_wait = (self.retry_after or 0) > 0
-            return asked_to_wait or name == "overLimitFault" or _RATE_LIMIT.search(self.detail) is not None
+            if (self.retry_after or 0) > 0 or name == "overLimitFault":
+                return True
+            return _RATE_LIMIT.search(self.detail) is not None
         return self.status == 429
 
     def as_error(self, *, mutating: bool) -> Exception:
-        """The error by which it is told what to do; `mutating`: the call was to change something."""
+        """Return the error that says what to do; `mutating`: the call was to change something."""
         if self._is_quota:
             return QuotaExceeded(self.status, self.detail, self.request_id)
         if self.status >= 500:
             return self._as_server_error(mutating)
         if self.status == 401 or self._is_rate_limit:
-            return Transient(f"http_{self.status}", detail=self.detail, retry_after=self.retry_after)
-        kind = {403: Forbidden, 404: NotFound, 409: Conflict, 410: NotFound}.get(self.status, CloudRefusal)
+            reason = f"http_{self.status}"
+            return Transient(reason, detail=self.detail, retry_after=self.retry_after)
+        kinds = {403: Forbidden, 404: NotFound, 409: Conflict, 410: NotFound}
+        kind = kinds.get(self.status, CloudRefusal)
         return kind(self.status, self.detail, self.request_id)
 
     def _as_server_error(self, mutating: bool) -> Transient:

@@ -1,7 +1,8 @@
 """Checks of what the cloud would refuse later: quotas, room for metadata, states of volumes.
 
-Every kind of order asks here while it plans, before anything is touched; so do `order.plan`, `ecs-worker plan` and the
-rehearsal of a replay, which run the same planning. What a cloud does not tell is left for the cloud to refuse.
+Every kind of order asks here while it plans, before anything is touched; so do `order.plan`,
+`ecs-worker plan` and the rehearsal of a replay, which run the same planning. What a cloud does not
+tell is left for the cloud to refuse.
 """
 
 from collections import Counter
@@ -29,9 +30,10 @@ class DiskDemand:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What an order takes of the project's quotas beyond what there is: numbers, MiB of RAM, volumes.
+    """Numbers, MiB of RAM and volumes that an order takes beyond what there is.
 
-    `metadata` are the numbers of items that its servers will have, by id (None: a server to be made).
+    `metadata` are the numbers of items that its servers will have, by id; None is a server to be
+    made.
     """
 
     servers: int = 0
@@ -43,12 +45,12 @@ class Demand:
 
 
 def items_with(server: Server, added: Iterable[str]) -> tuple[str | None, int]:
-    """The entry of `Demand.metadata` for a server that is given these items; those that it has are replaced."""
+    """Count the items of a server that is given these, for `Demand.metadata`; equal names are one."""
     return server.id, len({*server.metadata, *added})
 
 
 async def check_quotas(demand: Demand, context: Context, instance_id: str | None = None) -> None:
-    """`Refused` with reason `quota` where the project has no room for it; each service is asked at most once."""
+    """Raise `Refused` (`quota`) where the project has no room for it; asks each service once."""
     with context.checks.of("quota", instance_id):
         await settled(
             [
@@ -70,7 +72,7 @@ async def _check_compute(demand: Demand, context: Context) -> None:
 
 
 def _check_metadata(demand: Demand, limits: ComputeLimits) -> None:
-    """Nova counts all items that the server would have: one over the limit takes not even a replacement."""
+    """Nova counts all items: a server over the limit takes not even a replacement."""
     most = limits.metadata_items
     for server_id, items in demand.metadata:
         if most is not None and items > most:
@@ -115,7 +117,7 @@ def _check_within(more: int, left: int | None, what: str) -> None:
 
 
 async def wait_until_usable(volumes: Iterable[Volume], context: Context) -> bool:
-    """True once each volume can be grown, and its server resized, if one of them had to be waited for.
+    """Wait until each volume can be grown, and its server resized; True if it had to be waited.
 
     A state that passes by itself is waited for as a busy server is: `Transient` `busy` where it
     lasts longer than this delivery. One that does not pass is `Refused` with reason `volume_state`.

@@ -280,13 +280,16 @@ def extend(world: World, volume: Volume, size: Any) -> None:
         )
     quotas.check_volumes(world, volume.project, volume.type, size - volume.size, size, new=False)
     before = volume.status
+    volume.growing = size - volume.size
     volume.become("extending")
     world.run(_extend(world, volume, before, size))
 
 
 async def _extend(world: World, volume: Volume, before: str, size: int) -> None:
     await world.lasts(0.8)
-    if await world.faults.strike("volume.extend_volume", f"{volume.id} {volume.name}"):
+    failed = await world.faults.strike("volume.extend_volume", f"{volume.id} {volume.name}")
+    volume.growing = 0
+    if failed:
         volume.become("error_extending")
         return
     volume.size = size

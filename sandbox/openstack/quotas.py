@@ -1,5 +1,6 @@
 """What each project may have and has, and the words in which a service says that it is enough."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,7 +79,8 @@ def check_volumes(world: World, project: Project, kind: str, gigabytes: int, siz
 
     Of an extension it always names the total, also where the type's is exceeded.
     """
-    used, largest = volume_usage(world, project), limit_of(world, project, "per_volume_gigabytes")
+    largest = limit_of(world, project, "per_volume_gigabytes")
+    used = Counter(volume_usage(world, project)) + _reserved(world, project)
     if 0 <= largest < size:
         raise _over_limit(
             f"VolumeSizeExceedsLimit: Requested volume size {size}G is larger than maximum allowed limit {largest}G."
@@ -104,11 +106,26 @@ def _over_limit(message: str) -> ApiError:
 
 
 def volume_quotas(world: World, project: Project) -> dict[str, Any]:
-    """Cinder's quota set with what is used."""
+    """Cinder's quota set with what is used, and reserved for what is growing."""
+    reserved = _reserved(world, project)
     return {
-        name: {"limit": limit_of(world, project, name), "in_use": used, "reserved": 0}
+        name: {
+            "limit": limit_of(world, project, name),
+            "in_use": used,
+            "reserved": reserved.get(name, 0),
+        }
         for name, used in volume_usage(world, project).items()
     }
+
+
+def _reserved(world: World, project: Project) -> Counter[str]:
+    """What Cinder holds for volumes that are being grown."""
+    reserved: Counter[str] = Counter()
+    for volume in world.volumes.values():
+        if volume.project is project:
+            reserved["gigabytes"] += volume.growing
+            reserved[f"gigabytes_{volume.type}"] += volume.growing
+    return reserved
 
 
 def port_quota(world: World, project: Project) -> dict[str, int]:

@@ -113,6 +113,8 @@ class Volume:
     device: str | None = None
     goes_with_server: bool = False
     changed: datetime | None = None
+    #: GiB by which it is growing; Cinder reserves them of the quota.
+    growing: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
     #: The snapshot that it was made from.
     snapshot_id: str | None = None

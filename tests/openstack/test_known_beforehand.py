@@ -171,6 +171,37 @@ def test_a_new_order_beyond_a_quota_is_refused_before_anything_is_made(
     assert (code, reason) == ("101.001040", "quota")
 
 
+def test_what_is_reserved_counts_as_used(requester: Requester, tenant: Tenant, admin: Tenant, cloud: Any) -> None:
+    """Three of five gigabytes are reserved for a disk that is growing."""
+    server_id, growing = tenant.make_server(disk=2), tenant.make_server(disk=2, data=(("SSD", 1),))
+    _, data = tenant.volumes(growing)
+    cloud.fault("volume.extend_volume", match=data["id"], delay=30, times=1)
+    with room(tenant, admin, "block_storage", gigabytes=5):
+        body = {"os-extend": {"new_size": data["size"] + 3}}
+        path = f"/volumes/{data['id']}/action"
+        storage = tenant.connection.block_storage
+        assert storage.post(path, json=body, microversion=VOLUME).status_code == 202
+        _, code, reason = refusal(requester, tenant, change(server_id, LARGER, ("sys_EBS_SATA", "5")), server_id)
+        assert tenant.volumes(growing)[1]["status"] == "extending"
+    assert (code, reason) == ("101.001040", "quota")
+    _until(lambda: tenant.volumes(growing)[1]["status"] == "in-use")
+
+
+def test_a_quota_of_ports_that_cannot_be_read_is_known_by_neutrons_own_refusal(
+    requester: Requester, lasting: tuple[Tenant, str], admin: Tenant, cloud: Any
+) -> None:
+    """It is 409, as a conflict is."""
+    tenant, _ = lasting
+    made = records(tenant)
+    with room(tenant, admin, "network", port=0):
+        cloud.fault("api.neutron", match="^GET .*/quotas", error="Forbidden", status=403)
+        order = new(tenant, chosen={"subnetId": tenant.subnet()})
+        result, statuses = carried_out(requester, order)
+    assert reported(result) == ("101.001040", "fail", False)
+    assert (result.body["data"]["reason"], statuses[-2:]) == ("quota", ["reverting", "failed"])
+    assert records(tenant) - made == NOTHING
+
+
 # States of volumes.
 
 
