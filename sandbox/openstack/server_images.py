@@ -31,7 +31,7 @@ def begin_image(world: World, server: Server, wanted: dict[str, Any], who: Calle
         min_disk=server.flavor.disk,
     )
     action = server.log("createImage", request_id, who.user.id)
-    if server.image is None and server.volumes:
+    if server.volumes and (server.image is None or snapshots.wishes_of(server.image)):
         _take_volumes(world, server, image, given)
         _register(world, image)
     else:

@@ -154,6 +154,21 @@ def test_a_server_that_nova_booted_of_the_image_has_its_system_disk(
     assert (refused["code"], refused["message"]) == ("101.003015", '当前镜像无法删除，已关联云服务器"third"')
 
 
+def test_an_image_of_a_server_that_nova_booted_of_the_image_is_one_of_its_disks(
+    requester: Requester, tenant: Tenant, third: str
+) -> None:
+    body = {"createImage": {"name": "of-third", "description": ""}}
+    made = ask(requester, "server.action", server_id=third, body=body)
+    assert made["code"] == 201
+    tenant.later("image", f"/images/{made['data']['image_id']}")
+    storage, (disk,) = tenant.connection.block_storage, tenant.volumes(third)
+    path = f"/snapshots?volume_id={disk['id']}"
+    (snapshot,) = storage.get(path, microversion=VOLUME).json()["snapshots"]
+    shown = ask(requester, "image.show", image_id=made["data"]["image_id"])["data"]
+    assert (shown["systemDisk"], shown["size"]) == ("10", 0)
+    _delete_snapshot(tenant, snapshot["id"])
+
+
 def test_an_image_that_cannot_be_told_is_ignored(requester: Requester, line: Line, tenant: Tenant) -> None:
     """A disk of a snapshot that belongs to no image."""
     storage = tenant.connection.block_storage
