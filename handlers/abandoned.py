@@ -1,12 +1,15 @@
 """What is told last of a course that nobody follows any more: each of its resources must have its one final update."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from handlers.context import Context
 from handlers.effects import Effect
+from handlers.image_course import tell_image_end
 from handlers.orders.making import create_effect, id_of
-from messages.codes import Code
+from handlers.servers import tell_end
+from handlers.targets import MADE_IMAGE, power_effect, told_accepted, told_unknown
 from messages.commands import PowerAction, PowerBatch
 from messages.images import CreateImage, DeleteImage, DeleteImages
 from messages.orders import Order
@@ -23,7 +26,27 @@ def ends_of(work: Any, answered: Result | None, effects: Mapping[str, Effect]) -
         touched = {name.partition(":")[2] for name, effect in effects.items() if not effect.is_memory}
         named = [one for one in work.instance_ids if one in touched]
         return [replace(_server(one, None), tenant_id=_owner(one, effects)) for one in (*named, *_made(effects))]
-    return _ends_of_command(work, answered.data) if answered is not None and answered.succeeded else []
+    return _ends_of_command(work, answered, effects) if answered is not None else []
+
+
+async def tell_ends(work: Any, answered: Result, context: Context) -> None:
+    """Tell in what state each thing ends of which it was answered that it is not known what became of it.
+
+    `Transient` where the cloud does not say.
+    """
+    match work:
+        case PowerAction() if told_unknown(answered):
+            await tell_end(context, work.server_id, work.power.value, power_effect(work.power, work.server_id))
+        case PowerBatch():
+            for one in work.server_ids:
+                if told_unknown(answered, one):
+                    await tell_end(context, one, work.power.value, power_effect(work.power, one))
+        case DeleteImage() if told_unknown(answered):
+            await tell_image_end(work.image_id, context)
+        case DeleteImages():
+            for one in work.image_ids:
+                if told_unknown(answered, one):
+                    await tell_image_end(one, context)
 
 
 def _owner(server_id: str, effects: Mapping[str, Effect]) -> str | None:
@@ -38,18 +61,19 @@ def _made(effects: Mapping[str, Effect]) -> list[str]:
     return [str(one.outcome["value"]) for name, one in effects.items() if name.startswith(prefix) and one.outcome]
 
 
-def _ends_of_command(work: Any, data: Any) -> list[Update]:
+def _ends_of_command(work: Any, answered: Result, effects: Mapping[str, Effect]) -> list[Update]:
+    owes = answered.succeeded or told_unknown(answered)
     match work:
-        case PowerAction():
+        case PowerAction() if owes:
             return [_server(work.server_id, work.power.value)]
         case PowerBatch():
-            return [_server(one, work.power.value) for one in _succeeded(data["servers"])]
-        case CreateImage():
-            return [image_update(data["image_id"], "createImage", "queued", final=True)]
-        case DeleteImage():
-            return [image_update(work.image_id, None, "pending_delete", final=True)]
+            return [_server(one, work.power.value) for one in _owed(work.server_ids, answered, "servers")]
+        case CreateImage() if (made := effects.get(MADE_IMAGE)) is not None and made.outcome is not None:
+            return [image_update(made.outcome["value"], "createImage", "queued", final=True)]
+        case DeleteImage() if owes:
+            return [_image(work.image_id)]
         case DeleteImages():
-            return [image_update(one, None, "pending_delete", final=True) for one in _succeeded(data["images"])]
+            return [_image(one) for one in _owed(work.image_ids, answered, "images")]
         case _:
             return []
 
@@ -58,5 +82,11 @@ def _server(server_id: str, action: str | None) -> Update:
     return server_update(server_id, action, _UNKNOWN, None, final=True)
 
 
-def _succeeded(listed: list[dict[str, Any]]) -> list[str]:
-    return [one["id"] for one in listed if one["code"] == Code.OK.wire]
+def _image(image_id: str) -> Update:
+    return image_update(image_id, None, "pending_delete", final=True)
+
+
+def _owed(target_ids: Iterable[str], answered: Result, kind: str) -> list[str]:
+    """The targets of which something was told, or may have been done."""
+    accepted = told_accepted(answered, kind)
+    return [one for one in target_ids if one in accepted or told_unknown(answered, one)]

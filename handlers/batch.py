@@ -1,48 +1,52 @@
 """Start, stop and reboot many servers: all checked before any is touched, then all at once."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
 
 from handlers.compute import Server
 from handlers.context import Context
-from handlers.power import FIRST_STATE, begin, effect_name
-from handlers.servers import STATES, find_servers, follow_to_end, judge_state, unknown_server, unpaid, wait_until_idle
-from handlers.together import all_of
+from handlers.errors import CloudRefusal
+from handlers.power import begin, find_out, follow_accepted, idle_for, judge_for
+from handlers.servers import find_servers, tell_end, unknown_server, unpaid
+from handlers.targets import answer_of_servers, power_effect, told_unknown
+from handlers.together import all_ended
 from messages.codes import Code
 from messages.commands import PowerBatch
 from messages.errors import OutcomeUnknown, Refused, Transient
 from messages.results import Result
 
-#: What became of each server; None: right, but not begun.
-Verdicts = Mapping[str, Refused | None]
-#: The kinds of failure in the order in which they are checked; the first gives the code of the whole.
-_ORDER = (Code.SERVER_NOT_OWNED, Code.SERVER_UNKNOWN, Code.SERVER_UNPAID, Code.SERVER_STATE, Code.FAILED)
-
 
 async def act_on_servers(task: PowerBatch, context: Context) -> Result:
-    """Carry it out on all; answered once Nova has accepted or refused each, followed until all have ended."""
-    # A partial outcome is written down before it is told: a later run must not better it.
-    answer = context.answered or await _begin_all(task, await _servers(task, context), context)
-    await context.answer(answer)
-    await _follow_all(task, answer, context)
-    return answer
+    """Carry it out on all; answered once Nova has accepted or refused each, each followed until it has ended."""
+    if context.answered is not None:
+        await all_ended(_told_to_its_end(one, task, context) for one in task.server_ids)
+        return context.answered
+    if any(context.effects.begun(power_effect(task.power, one)) for one in task.server_ids):
+        servers, _ = await find_servers(context, task.server_ids)
+    else:
+        servers = await _checked(task, context)
+    if any(context.verdicts.values()):
+        return _answer(task, context)
+    judged = {one: asyncio.Event() for one in task.server_ids}
+    answered = asyncio.Event()
+    # A server that has ended waits for no other one; the answer waits until all have been judged, and no longer.
+    acting = [
+        _act(one, task, servers.get(one), context, judged=judged[one], answered=answered) for one in task.server_ids
+    ]
+    await all_ended([_answer_when_judged(task, judged, answered, context), *acting])
+    return context.answered or _answer(task, context)
 
 
-async def _servers(task: PowerBatch, context: Context) -> dict[str, Server]:
-    servers = await find_servers(context, task.server_ids)
-    begun = any(context.effects.begun(effect_name(task.power, one)) for one in task.server_ids)
-    return servers if begun else await _checked(task, servers, context)
-
-
-async def _checked(task: PowerBatch, servers: dict[str, Server], context: Context) -> dict[str, Server]:
-    """The servers, none of them busy, or `Refused` saying what is wrong with which."""
-    _refuse_any({one: _owned_and_paid(one, servers.get(one), task, context) for one in task.server_ids})
-    idle = await asyncio.gather(
-        *(wait_until_idle(context, one, context.deadline, task.power) for one in servers.values())
-    )
-    servers = {server.id: server for server in idle}
-    _refuse_any({one: judge_state(servers[one], STATES[task.power, task.force]) for one in task.server_ids})
+async def _checked(task: PowerBatch, context: Context) -> dict[str, Server]:
+    """The servers by id; what is wrong with which stands in the verdicts."""
+    verdicts = context.verdicts
+    servers, unseen = await find_servers(context, task.server_ids)
+    for one in task.server_ids:
+        verdicts[one] = unseen.get(one) or _owned_and_paid(one, servers.get(one), task, context)
+    if not any(verdicts.values()):
+        # A batch that is refused anyway waits for nothing: its other servers are judged as they are.
+        await asyncio.gather(*(_wait(one, task, servers, context) for one in task.server_ids))
+    for one in task.server_ids:
+        verdicts[one] = verdicts[one] or judge_for(servers[one], task.power, task.force)
     return servers
 
 
@@ -52,23 +56,35 @@ def _owned_and_paid(server_id: str, server: Server | None, task: PowerBatch, con
     return Refused(Code.SERVER_UNPAID) if unpaid(server, task.power, context) else None
 
 
-def _refuse_any(verdicts: Verdicts) -> None:
-    failures = sorted((found for found in verdicts.values() if found), key=lambda one: _ORDER.index(one.code))
-    if failures:
-        first = failures[0]
-        raise Refused(first.code, first.subject, detail=first.detail, data={"servers": _listed(verdicts)})
+async def _wait(server_id: str, task: PowerBatch, servers: dict[str, Server], context: Context) -> None:
+    try:
+        servers[server_id] = await idle_for(servers[server_id], task.power, task.force, context)
+    except Refused as refused:  # it has gone away
+        context.verdicts[server_id] = refused
 
 
-async def _begin_all(task: PowerBatch, servers: Mapping[str, Server], context: Context) -> Result:
-    outcomes = await asyncio.gather(*(_begin_one(one, task, servers.get(one), context) for one in task.server_ids))
-    return Result.of(
-        Code.FAILED if any(outcomes) else Code.OK,
-        {"servers": _listed(dict(zip(task.server_ids, outcomes, strict=True)), unharmed=Result.of(Code.OK))},
-    )
+async def _act(
+    server_id: str,
+    task: PowerBatch,
+    server: Server | None,
+    context: Context,
+    *,
+    judged: asyncio.Event,
+    answered: asyncio.Event,
+) -> None:
+    """Have Nova accept it, and tell its course to the end."""
+    effect = power_effect(task.power, server_id)
+    try:
+        context.verdicts[server_id] = await _begin(server_id, task, server, context)
+    finally:
+        judged.set()
+    if context.effects.unknown(effect):
+        await answered.wait()
+    await _tell_course(server_id, task, context)
 
 
-async def _begin_one(server_id: str, task: PowerBatch, server: Server | None, context: Context) -> Refused | None:
-    if context.effects.done(effect_name(task.power, server_id)):
+async def _begin(server_id: str, task: PowerBatch, server: Server | None, context: Context) -> Refused | None:
+    if context.effects.done(power_effect(task.power, server_id)):
         return None  # by an earlier run; the server may even be gone since
     if server is None:
         return unknown_server(server_id, task.power)
@@ -77,28 +93,40 @@ async def _begin_one(server_id: str, task: PowerBatch, server: Server | None, co
     except Refused as refused:
         return refused
     except OutcomeUnknown:
-        return Refused(Code.FAILED, reason="outcome_unknown")
-    except Transient as error:
+        pass  # so the effects say
+    except (CloudRefusal, Transient) as error:
+        if context.answered is not None:
+            raise  # nobody waits for it any more: it comes again, and is found out
         return Refused(Code.FAILED, reason=error.reason, detail=str(error))
     return None
 
 
-async def _follow_all(task: PowerBatch, answer: Result, context: Context) -> None:
-    accepted = [one["id"] for one in answer.data["servers"] if one["code"] == Code.OK.wire]
-    await all_of(
-        follow_to_end(context, one, task.power.value, FIRST_STATE[task.power, task.force], effect_name(task.power, one))
-        for one in accepted
-    )
+async def _answer_when_judged(
+    task: PowerBatch, judged: dict[str, asyncio.Event], answered: asyncio.Event, context: Context
+) -> None:
+    try:
+        for one in judged.values():
+            await one.wait()
+        # A partial outcome is written down before it is told: a later run must not better it.
+        await context.answer(_answer(task, context))
+    finally:
+        answered.set()
 
 
-def _listed(verdicts: Verdicts, unharmed: Result | None = None) -> list[dict[str, Any]]:
-    def told(refused: Refused | None) -> tuple[int | str | None, str | None]:
-        if refused is not None:
-            return refused.code.wire, refused.code.text_for(refused.subject)
-        return (unharmed.code, unharmed.message) if unharmed else (None, None)
+def _answer(task: PowerBatch, context: Context) -> Result:
+    rest = Refused(Code.FAILED, reason="timeout")
+    return answer_of_servers(task, context.effects.known, context.verdicts, rest)
 
-    return [
-        {"id": server_id, "code": code, "message": message}
-        for server_id, refused in verdicts.items()
-        for code, message in [told(refused)]
-    ]
+
+async def _told_to_its_end(server_id: str, task: PowerBatch, context: Context) -> None:
+    """One server of a batch that was answered: nothing is begun."""
+    await find_out(server_id, task.power, context)
+    await _tell_course(server_id, task, context)
+
+
+async def _tell_course(server_id: str, task: PowerBatch, context: Context) -> None:
+    effect = power_effect(task.power, server_id)
+    if context.effects.done(effect):
+        await follow_accepted(server_id, task.power, task.force, context)
+    elif context.answered is not None and told_unknown(context.answered, server_id):
+        await tell_end(context, server_id, task.power.value, effect)

@@ -14,7 +14,7 @@ from handlers.effects import Effects
 from handlers.images import Image, get_image, list_images
 from handlers.volumes import Volume, get_volume, list_volumes
 from handlers.waiting import Feed, Watch, Watched
-from messages.errors import Postponed
+from messages.errors import Postponed, Refused
 from messages.results import Result
 from messages.status import Update
 
@@ -100,6 +100,10 @@ class Errand:
     watches_of: Callable[[Project], Watches]
     #: What was looked at before anything is begun.
     checks: Checks = field(default_factory=Checks)
+    #: What became of the targets of a batch so far, by id: why one fails, or None: it is right, and not begun.
+    verdicts: dict[str, Refused | None] = field(default_factory=dict)
+    #: Whether the final update of a resource (its kind and id) was told, by whichever run.
+    ended: Callable[[str, str], bool] = lambda _kind, _id: False
 
     async def inside(self, project_id: str) -> "Context":
         """The same in one project; `Transient` where no session can be had there."""
@@ -111,7 +115,10 @@ class Errand:
 
     @property
     def answered(self) -> Result | None:
-        """What was answered already, mostly by an earlier run: only its course is still to be told."""
+        """What was answered already, by an earlier run or because the time was up.
+
+        Nothing more is begun; what is not known is found out, and the course told to its end.
+        """
         record = self.effects.recalled(ANSWER)
         return Result.restored(record) if record is not None else None
 

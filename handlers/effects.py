@@ -28,6 +28,8 @@ FLIGHT = 10.0
 FRESH, SEND_WITHIN = 2.0, 5.0
 #: Seconds to wait for a call that may still be under way in the cloud (a time-out, a gateway that gave up).
 LATE = 60.0
+#: The same for a command. It is answered in time whatever the cloud does: nobody waits for what is found behind that.
+LATE_COMMAND = 120.0
 #: Seconds between two looks.
 LOOK_EVERY = 0.5
 #: Seconds that are left to a call at least.
@@ -36,12 +38,21 @@ LEAST = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What the journal knows of an effect: `outcome` is None between intent and answer, times are Unix seconds."""
+    """What the journal knows of an effect: `outcome` is None between intent and answer, times are Unix seconds.
+
+    `sent` is false of one that this run means to do and that surely has not been sent yet.
+    """
 
     marker: Any
     intended_at: float
     outcome: dict[str, Any] | None = None
     request_id: str | None = None
+    sent: bool = True
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it may have been done, and it is not known."""
+        return self.outcome is None and self.sent
 
     @property
     def refused(self) -> bool:
@@ -71,11 +82,22 @@ class Ledger(Protocol):
     async def intend(self, name: str, marker: Any) -> None:
         """Write that it is about to be done; replaces an intent that was refused."""
 
+    def sending(self, name: str) -> None:
+        """Note that its call is sent now: from here on it may be done."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the request has its answer: nothing more is begun for it."""
+
     async def record(self, name: str, outcome: dict[str, Any], request_id: str | None) -> None:
         """Write what became of it."""
 
     async def remember(self, name: str, value: Any) -> None:
         """Write a value that a later run must find as it was."""
+
+
+class _NotSent(Refused):
+    """The time was up before the call was sent: it will not be."""
 
 
 class NoLedger:
@@ -87,7 +109,12 @@ class NoLedger:
     def effects(self) -> Mapping[str, Effect]:
         return {}
 
+    closed = False
+
     async def intend(self, name: str, marker: Any) -> None:
+        raise RuntimeError(f"{name}: a question must change nothing")
+
+    def sending(self, name: str) -> None:
         raise RuntimeError(f"{name}: a question must change nothing")
 
     async def record(self, name: str, outcome: dict[str, Any], request_id: str | None) -> None:
@@ -135,6 +162,16 @@ class Effects:
         """Whether this is known to have been done."""
         effect = self._ledger.effect(name)
         return effect is not None and effect.done
+
+    @property
+    def known(self) -> Mapping[str, Effect]:
+        """All that is known of them, by their names."""
+        return self._ledger.effects()
+
+    def unknown(self, name: str) -> bool:
+        """Whether this may have been done, and it is not known."""
+        effect = self._ledger.effect(name)
+        return effect is not None and effect.unknown
 
     def request_id(self, name: str) -> str | None:
         """OpenStack's id of the call that did it."""
@@ -209,7 +246,11 @@ class Effects:
             marker = effect.marker
             if await self._found(name, landed, marker, Deadline.after(FLIGHT)):
                 return
-            self._check_expiry()
+            if self._is_over:
+                await self.find_out(name, landed)
+                if self.done(name):
+                    return
+                raise OutcomeUnknown(name)
         else:
             if marked is not None and (request_id := await self.patiently(marked)) is not None:
                 await self.adopt(name, marker, request_id)
@@ -227,6 +268,16 @@ class Effects:
         await self._intend(name, marker)
         await self._ledger.record(name, {"found": True}, request_id or None)
 
+    async def find_out(self, name: str, landed: Landed) -> None:
+        """Look for what may have been done, and do nothing; what is found is recorded.
+
+        `Transient` where the cloud does not tell.
+        """
+        effect = self._ledger.effect(name)
+        if effect is not None and effect.unknown:
+            until = Deadline.after(max(FLIGHT, LATE_COMMAND - self.age(name)))
+            await self._found(name, landed, effect.marker, until)
+
     async def _intend(self, name: str, marker: Any) -> None:
         # Before it is written, which may take long.
         self._meant[name] = time.monotonic()
@@ -234,15 +285,29 @@ class Effects:
 
     async def _right_to_send(self, name: str, marker: Any) -> Deadline:
         """Until when the call may be sent; what the ledger raises where the request is another's by now."""
+        self._check_expiry()
         if time.monotonic() - self._meant.get(name, 0.0) > FRESH:
             await self._intend(name, marker)
+            self._check_expiry()
+        # Nothing may come in between: who answers in our place asks whether it was sent.
+        self._ledger.sending(name)
         return Deadline(self._meant[name] + SEND_WITHIN)
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing is to be begun any more."""
+        return self._ledger.closed or (self._expiry is not None and self._expiry.passed)
+
+    @property
+    def _any_sent(self) -> bool:
+        """Whether anything may have been done to the cloud: what is only meant to be does not count."""
+        return any(one.unknown or (one.done and not one.is_memory) for one in self._ledger.effects().values())
+
     def _check_expiry(self) -> None:
-        if self._deadline is not None and self._deadline.passed and not self.any_begun:
-            raise Refused(Code.FAILED, reason="deadline")
-        if self._expiry is not None and self._expiry.passed:
-            raise Refused(Code.FAILED, reason="timeout", detail="the time was up before it could be begun")
+        if self._deadline is not None and self._deadline.passed and not self._any_sent:
+            raise _NotSent(Code.FAILED, reason="deadline")
+        if self._is_over:
+            raise _NotSent(Code.FAILED, reason="timeout", detail="the time was up before it could be begun")
 
     async def _do(
         self, name: str, do: Callable[[], Awaitable[Reply]], landed: Landed, marker: Any, *, unsure: bool
@@ -252,12 +317,14 @@ class Effects:
                 reply = await do()
             except Ambiguous as error:
                 unsure = True
-                if await self._found(name, landed, marker, Deadline.after(LATE if error.may_land_late else SETTLE)):
+                if await self._landed_after_all(name, landed, marker, error):
                     return
-                if error.may_land_late:
-                    raise OutcomeUnknown(name) from error
                 await self._pause(error, delay)
+            except _NotSent as error:
+                raise await self._given_up(name, error, unsure=unsure) from None
             except Transient as error:
+                if self._ledger.closed:
+                    raise await self._given_up(name, error, unsure=unsure) from error
                 await self._pause(error, delay)
             except CloudRefusal as error:
                 if unsure and await self._left_traces(name, landed, marker):
@@ -268,6 +335,29 @@ class Effects:
                 await self._ledger.record(name, {"status": reply.status}, reply.request_id)
                 return
 
+    async def _landed_after_all(self, name: str, landed: Landed, marker: Any, error: Ambiguous) -> bool:
+        """Whether a call was carried out whose answer was lost; `OutcomeUnknown` where it must not be made again."""
+        if await self._found(name, landed, marker, self._until(error)):
+            return True
+        if error.may_land_late or self._ledger.closed:
+            raise OutcomeUnknown(name) from error
+        return False
+
+    async def _given_up(self, name: str, error: Exception, *, unsure: bool) -> Exception:
+        """The error that ends an effect whose time was up before its call could be sent, or sent again."""
+        if unsure:
+            return OutcomeUnknown(name)
+        await self._ledger.record(name, {"refused": None}, None)
+        if isinstance(error, _NotSent):
+            return error
+        return _NotSent(Code.FAILED, reason="timeout", detail="the time was up before it could be begun")
+
+    def _until(self, error: Ambiguous) -> Deadline:
+        """Until when a call is looked for whose answer was lost."""
+        if not error.may_land_late:
+            return Deadline.after(SETTLE)
+        return Deadline.after(LATE if self._expiry is None else LATE_COMMAND)
+
     async def _left_traces(self, name: str, landed: Landed, marker: Any) -> bool:
         """A repeat of what landed after all is refused for its own traces: in conflict, gone already, large enough."""
         try:
@@ -277,7 +367,7 @@ class Effects:
 
     async def _found(self, name: str, landed: Landed, marker: Any, until: Deadline) -> bool:
         while True:
-            request_id = await self._look(name, landed, marker)
+            request_id = await self._look(name, landed, marker, until)
             if request_id is not None:
                 await self._ledger.record(name, {"found": True}, request_id or None)
                 return True
@@ -289,12 +379,16 @@ class Effects:
         """The answer of a call that changes nothing, tried again for as long as there is time."""
         return await patiently(call, self.patience, self._expiry)
 
-    async def _look(self, name: str, landed: Landed, marker: Any) -> str | None:
+    async def _look(self, name: str, landed: Landed, marker: Any, until: Deadline) -> str | None:
         try:
             return await self.patiently(lambda: landed(marker))
         except Transient as error:
             if self._expiry is None:
                 raise  # an order comes back, and looks again
+            if not until.passed:
+                return None
+            if self._ledger.closed:
+                raise  # so does a command that has its answer
             raise OutcomeUnknown(name) from error
 
     async def _pause(self, error: Transient, delay: float) -> None:

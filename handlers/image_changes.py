@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from handlers.context import Context
+from handlers.effects import Landed
 from handlers.errors import CloudRefusal, NotFound
-from handlers.image_course import follow_deletion
+from handlers.image_course import follow_deletion, tell_image_end
 from handlers.image_queries import find_image, unknown_image
 from handlers.image_users import users_of
 from handlers.images import Image, delete_image, find_images, get_image, patch_image
-from handlers.together import all_of
+from handlers.targets import answer_of_images, deletion_effect, told_unknown
+from handlers.together import all_ended
 from messages.codes import Code
 from messages.errors import OutcomeUnknown, Refused, Transient
 from messages.images import DeleteImage, DeleteImages, PatchedField, UpdateImage
@@ -21,32 +23,45 @@ _CREATING = frozenset({"queued", "saving", "uploading", "importing"})
 
 async def remove_image(task: DeleteImage, context: Context) -> Result:
     """Delete an image of the tenant's that no server of his was made from."""
-    if context.answered is None:
-        if not context.effects.begun(_effect(task.image_id)):
+    effect, deleted = deletion_effect(task.image_id), Result.of(Code.OK, "")
+    if context.answered is not None:
+        await context.effects.find_out(effect, _gone(task.image_id, context))
+    elif not context.effects.done(effect):
+        if not context.effects.begun(effect):
             image = await find_image(task.image_id, context)
             if refused := _refusal(image, await users_of([image], context), context):
                 raise refused
         await _delete(task.image_id, context)
-    deleted = Result.of(Code.OK, "")
-    await context.answer(deleted)
-    await follow_deletion(task.image_id, context)
-    return deleted
+    if context.effects.done(effect):
+        await context.answer(deleted)
+        await follow_deletion(task.image_id, context)
+    return context.answered or deleted
 
 
 async def remove_images(task: DeleteImages, context: Context) -> Result:
     """Delete each by itself: one that may not be deleted does not keep the others."""
-    # Written down before it is told: a later run must not better it.
-    answer = context.answered or await _delete_all(task, context)
-    await context.answer(answer)
-    deleted = [one["id"] for one in answer.data["images"] if one["code"] == Code.OK.wire]
-    await all_of(follow_deletion(one, context) for one in deleted)
-    return answer
+    if context.answered is not None:
+        await all_ended(_told_to_its_end(one, context) for one in task.image_ids)
+        return context.answered
+    images = await context.patiently(lambda: find_images(context.project, task.image_ids))
+    users = await users_of(images.values(), context)
+    judged = {one: asyncio.Event() for one in task.image_ids}
+    answered = asyncio.Event()
+    deleting = [
+        _delete_one(one, images.get(one), users, context, judged=judged[one], answered=answered)
+        for one in task.image_ids
+    ]
+    await all_ended([_answer_when_judged(task, judged, answered, context), *deleting])
+    return context.answered or _answer(task, context)
 
 
 async def update_image(task: UpdateImage, context: Context) -> Result:
     """Change what a customer may change of a private image."""
-    image = await find_image(task.image_id, context)
     effect = f"update:{task.image_id}"
+    if context.answered is not None:
+        await context.effects.find_out(effect, _updated(task, context))
+        return context.answered
+    image = await find_image(task.image_id, context)
     if not context.effects.begun(effect):
         if image.visibility != "private":
             raise Refused(Code.IMAGE_NOT_PRIVATE)
@@ -59,18 +74,25 @@ async def update_image(task: UpdateImage, context: Context) -> Result:
 
 
 async def _apply(effect: str, task: UpdateImage, operations: list[dict[str, Any]], context: Context) -> None:
-    async def landed(_: object) -> str | None:
-        found = await get_image(context.project, task.image_id)
-        return None if _patch(found, task.values) else ""
-
     try:
         await context.effects.once(
-            effect, do=lambda: patch_image(context.project, task.image_id, operations), landed=landed, marker=None
+            effect,
+            do=lambda: patch_image(context.project, task.image_id, operations),
+            landed=_updated(task, context),
+            marker=None,
         )
     except NotFound:
         raise unknown_image(task.image_id) from None
     except CloudRefusal as error:
         raise Refused(Code.IMAGE_UPDATE, reason=error.reason, detail=str(error)) from error
+
+
+def _updated(task: UpdateImage, context: Context) -> Landed:
+    async def landed(_: object) -> str | None:
+        found = await get_image(context.project, task.image_id)
+        return None if _patch(found, task.values) else ""
+
+    return landed
 
 
 def _patch(image: Image, values: Mapping[PatchedField, str | None]) -> list[dict[str, Any]]:
@@ -85,28 +107,33 @@ def _patch(image: Image, values: Mapping[PatchedField, str | None]) -> list[dict
     return operations
 
 
-def _effect(image_id: str) -> str:
-    return f"delete:{image_id}"
-
-
-async def _delete_all(task: DeleteImages, context: Context) -> Result:
-    images = await context.patiently(lambda: find_images(context.project, task.image_ids))
-    users = await users_of(images.values(), context)
-    outcomes = await asyncio.gather(*(_delete_one(one, images.get(one), users, context) for one in task.image_ids))
-    listed = [
-        {"id": image_id, "code": refused.code.wire, "message": refused.code.text_for(refused.subject)}
-        if refused
-        else {"id": image_id, "code": Code.OK.wire, "message": Code.OK.text}
-        for image_id, refused in zip(task.image_ids, outcomes, strict=True)
-    ]
-    failed = sum(outcome is not None for outcome in outcomes)
-    status = f"删除成功{len(listed) - failed}台,删除失败{failed}台"
-    return Result.of(Code.OK, {"status": status, "images": listed})
-
-
-async def _delete_one(image_id: str, image: Image | None, users: Mapping[str, str], context: Context) -> Refused | None:
+async def _delete_one(
+    image_id: str,
+    image: Image | None,
+    users: Mapping[str, str],
+    context: Context,
+    *,
+    judged: asyncio.Event,
+    answered: asyncio.Event,
+) -> None:
+    """Delete it, and tell its course to the end."""
+    effect = deletion_effect(image_id)
     try:
-        if not context.effects.begun(_effect(image_id)):
+        refused = await _have_it_deleted(image_id, image, users, context)
+        if refused is not None:
+            context.verdicts[image_id] = refused
+    finally:
+        judged.set()
+    if context.effects.unknown(effect):
+        await answered.wait()
+    await _tell_course(image_id, context)
+
+
+async def _have_it_deleted(
+    image_id: str, image: Image | None, users: Mapping[str, str], context: Context
+) -> Refused | None:
+    try:
+        if not context.effects.begun(deletion_effect(image_id)):
             if image is None:
                 return unknown_image(image_id)
             if refused := _refusal(image, users, context):
@@ -115,13 +142,58 @@ async def _delete_one(image_id: str, image: Image | None, users: Mapping[str, st
     except Refused as refused:
         return refused
     except OutcomeUnknown:
-        return Refused(Code.IMAGE_DELETE, reason="outcome_unknown")
+        return None  # as the effects say
     except Transient as error:
+        if context.answered is not None:
+            raise  # nobody waits for it any more: it comes again, and is found out
         return Refused(Code.IMAGE_DELETE, reason=error.reason, detail=str(error))
     return None
 
 
+async def _answer_when_judged(
+    task: DeleteImages, judged: Mapping[str, asyncio.Event], answered: asyncio.Event, context: Context
+) -> None:
+    try:
+        for one in judged.values():
+            await one.wait()
+        # Written down before it is told: a later run must not better it.
+        await context.answer(_answer(task, context))
+    finally:
+        answered.set()
+
+
+def _answer(task: DeleteImages, context: Context) -> Result:
+    return answer_of_images(task, context.effects.known, context.verdicts, Refused(Code.FAILED, reason="timeout"))
+
+
+async def _told_to_its_end(image_id: str, context: Context) -> None:
+    """One image of a batch that was answered: nothing is begun."""
+    await context.effects.find_out(deletion_effect(image_id), _gone(image_id, context))
+    await _tell_course(image_id, context)
+
+
+async def _tell_course(image_id: str, context: Context) -> None:
+    if context.effects.done(deletion_effect(image_id)):
+        await follow_deletion(image_id, context)
+    elif context.answered is not None and told_unknown(context.answered, image_id):
+        await tell_image_end(image_id, context)
+
+
 async def _delete(image_id: str, context: Context) -> None:
+    try:
+        await context.effects.once(
+            deletion_effect(image_id),
+            do=lambda: delete_image(context.project, image_id),
+            landed=_gone(image_id, context),
+            marker=None,
+        )
+    except NotFound:
+        raise unknown_image(image_id) from None
+    except CloudRefusal as error:
+        raise Refused(Code.IMAGE_DELETE, reason=error.reason, detail=str(error)) from error
+
+
+def _gone(image_id: str, context: Context) -> Landed:
     async def landed(_: object) -> str | None:
         try:
             image = await get_image(context.project, image_id)
@@ -129,14 +201,7 @@ async def _delete(image_id: str, context: Context) -> None:
             return ""
         return "" if image.status in ("deleted", "pending_delete") else None
 
-    try:
-        await context.effects.once(
-            _effect(image_id), do=lambda: delete_image(context.project, image_id), landed=landed, marker=None
-        )
-    except NotFound:
-        raise unknown_image(image_id) from None
-    except CloudRefusal as error:
-        raise Refused(Code.IMAGE_DELETE, reason=error.reason, detail=str(error)) from error
+    return landed
 
 
 def _refusal(image: Image, users: Mapping[str, str], context: Context) -> Refused | None:

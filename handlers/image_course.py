@@ -21,6 +21,8 @@ async def follow_creation(
 
     `complete` is done to an image that is there, before its end is told.
     """
+    if context.ended("image", image_id):
+        return
     await context.tell(image_update(image_id, "createImage", _FIRST, final=False))
     status = await _follow(image_id, "createImage", effect, _FIRST, context)
     if status not in (_GONE, _GOING, _KILLED):
@@ -30,6 +32,8 @@ async def follow_creation(
 
 async def follow_deletion(image_id: str, context: Context) -> None:
     """Until it is gone, which it mostly is at once."""
+    if context.ended("image", image_id):
+        return
     try:
         status = (await get_image(context.project, image_id)).status
     except NotFound:
@@ -38,6 +42,18 @@ async def follow_deletion(image_id: str, context: Context) -> None:
         # It has been answered: whatever Glance says now must not make another answer of it. The watch goes on asking.
         status = _GOING
     status = await _follow(image_id, None, f"delete:{image_id}", status, context)
+    await context.tell(image_update(image_id, None, status, final=True))
+
+
+async def tell_image_end(image_id: str, context: Context) -> None:
+    """Tell in what state an image ends of which it could not be told whether it was deleted.
+
+    `Transient` where Glance does not say.
+    """
+    try:
+        status = (await context.patiently(lambda: get_image(context.project, image_id))).status
+    except NotFound:
+        status = _GONE
     await context.tell(image_update(image_id, None, status, final=True))
 
 

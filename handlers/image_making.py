@@ -9,7 +9,7 @@ from handlers.compute import Server, create_image
 from handlers.context import Context
 from handlers.deadlines import Deadline, growing
 from handlers.disks import image_of, system_and_data
-from handlers.effects import patiently
+from handlers.effects import Landed, patiently
 from handlers.errors import CloudRefusal, Conflict, NotFound
 from handlers.image_course import follow_creation
 from handlers.images import Image, get_image, list_images, tag_image
@@ -17,6 +17,7 @@ from handlers.marks import MARK
 from handlers.server_queries import images_of_servers, volumes_of_server
 from handlers.server_view import image_words_of
 from handlers.servers import find_server, unknown_server, wait_until_idle
+from handlers.targets import MADE_IMAGE
 from messages.codes import Code
 from messages.errors import Refused, Transient, wrong
 from messages.fields import MAX_NAME
@@ -38,23 +39,29 @@ _TAGGING = 20.0
 async def make_image(task: CreateImage, context: Context) -> Result:
     """Answered once Glance knows of it, followed until it can be used."""
     effect = f"createImage:{task.server_id}"
-    created = context.answered or await _create(task, effect, context)
-    image_id = created.data["image_id"]
-    await context.answer(created)
+    if context.answered is None:
+        image_id = await _create(task, effect, context)
+        await context.answer(Result.of(Code.CREATED, {"image_id": image_id}))
+    else:
+        await context.effects.find_out(effect, _appeared(context))
+        if not context.effects.done(effect):
+            return context.answered
+        image_id = await context.effects.remember(MADE_IMAGE, lambda: _made(context))
     # Tagged at the end: Glance writes the whole image for a tag, and where that comes between the calls by which Nova
     # fills it, Nova gives the snapshot up.
     await follow_creation(image_id, effect, context, lambda: _tag(image_id, context))
-    return created
+    return context.answered or Result.of(Code.CREATED, {"image_id": image_id})
 
 
-async def _create(task: CreateImage, effect: str, context: Context) -> Result:
+async def _create(task: CreateImage, effect: str, context: Context) -> str:
     if not context.effects.begun(effect):
         # Before the server is judged: what a lost journal does not know may be there, and the server gone since.
         found = await context.patiently(lambda: _find(context))
         if found is not None:
             await context.effects.adopt(effect)
     await _begin(task, effect, context)
-    return Result.of(Code.CREATED, {"image_id": await context.effects.remember("image", lambda: _made(context))})
+    image_id: str = await context.effects.remember(MADE_IMAGE, lambda: _made(context))
+    return image_id
 
 
 async def _begin(task: CreateImage, effect: str, context: Context) -> None:
@@ -118,13 +125,19 @@ async def _about(server: Server, task: CreateImage, context: Context) -> dict[st
 async def _call(task: CreateImage, about: Mapping[str, str], effect: str, context: Context) -> None:
     properties = {**task.properties, **about, MARK: context.mark}
 
+    await context.effects.once(
+        effect,
+        do=lambda: create_image(context.project, task.server_id, task.name, properties),
+        landed=_appeared(context),
+        marker=None,
+    )
+
+
+def _appeared(context: Context) -> Landed:
     async def landed(_: object) -> str | None:
         return "" if await _find(context) is not None else None
 
-    await context.effects.once(
-        effect, do=lambda: create_image(context.project, task.server_id, task.name, properties), landed=landed,
-        marker=None,
-    )  # fmt: skip
+    return landed
 
 
 async def _made(context: Context) -> str:

@@ -5,6 +5,7 @@ import asyncio
 from handlers.compute import list_tags, replace_tags
 from handlers.context import Context
 from handlers.deadlines import growing
+from handlers.effects import Landed
 from handlers.errors import CloudRefusal, Conflict, NotFound
 from handlers.servers import find_server, unknown_server
 from messages.codes import Code
@@ -23,6 +24,9 @@ async def show_tags(task: ListTags, context: Context) -> Result:
 
 async def update_tags(task: UpdateTags, context: Context) -> Result:
     """Give it these tags and no others; Nova lets a server be tagged that is at rest, in whatever way."""
+    if context.answered is not None:
+        await context.effects.find_out(f"tags:{task.server_id}", _replaced(task, context))
+        return context.answered
     for delay in growing(0.5, 4.0):
         server = await find_server(context, task.server_id)
         if server is None:
@@ -46,10 +50,16 @@ async def update_tags(task: UpdateTags, context: Context) -> Result:
 
 
 async def _replace(task: UpdateTags, context: Context) -> None:
+    await context.effects.once(
+        f"tags:{task.server_id}",
+        do=lambda: replace_tags(context.project, task.server_id, task.tags),
+        landed=_replaced(task, context),
+        marker=None,
+    )
+
+
+def _replaced(task: UpdateTags, context: Context) -> Landed:
     async def landed(_: object) -> str | None:
         return "" if sorted(await list_tags(context.project, task.server_id)) == sorted(task.tags) else None
 
-    await context.effects.once(
-        f"tags:{task.server_id}", do=lambda: replace_tags(context.project, task.server_id, task.tags), landed=landed,
-        marker=None,
-    )  # fmt: skip
+    return landed

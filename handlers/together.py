@@ -5,15 +5,13 @@ from collections.abc import Coroutine, Iterable
 from typing import Any
 
 
-async def all_of(courses: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Let them all run to their end. Where one fails, the others are cancelled, and its error is raised as it is.
+async def all_ended(courses: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Let them all run to their end, and then raise the first error as it is, if there was one.
 
-    A group of errors would say nothing to whoever decides by their kind; and what went on running would tell of a
-    request that has been put off.
+    A group of errors would say nothing to whoever decides by their kind. Nobody is cut off for another's sake: each
+    may have sent a call, and knows best what became of it.
     """
-    try:
-        async with asyncio.TaskGroup() as group:
-            for course in courses:
-                group.create_task(course)
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
+    ended = await asyncio.gather(*courses, return_exceptions=True)
+    for one in ended:
+        if isinstance(one, BaseException):
+            raise one

@@ -12,6 +12,16 @@ from typing import Any
 
 from messages.codes import Code
 
+#: What a program calls the failures that a code alone tells.
+_WORDS = {
+    Code.SERVER_NOT_OWNED: "not_found",
+    Code.SERVER_UNKNOWN: "not_found",
+    Code.SERVER_UNPAID: "unpaid",
+    Code.SERVER_STATE: "state",
+    Code.IMAGE_UNKNOWN: "not_found",
+    Code.IMAGE_IN_USE: "in_use",
+}
+
 
 class EcsError(Exception):
     """Anything of ours that a dispatcher turns into a decision."""
@@ -39,6 +49,11 @@ class Refused(EcsError):
         self.detail = detail
         self.data = data
         super().__init__(detail or reason or code.text_for(subject))
+
+    @property
+    def word(self) -> str | None:
+        """The reason of one of several targets: where none is given, the code's own."""
+        return self.reason or _WORDS.get(self.code)
 
 
 class Transient(EcsError):

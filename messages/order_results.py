@@ -223,7 +223,7 @@ def _reason(failure: Refused | None) -> dict[str, Any]:
 def _verdict(failure: Refused | None) -> dict[str, Any]:
     """Code, message and reason of one of several."""
     result = Result.refusal(failure) if failure else Result.of(Code.OK)
-    return {"code": result.code, "message": result.message, "reason": failure.reason if failure else None}
+    return {"code": result.code, "message": result.message, "reason": failure.word if failure else None}
 
 
 def _envelope(data: Callable[[_Echo], dict[str, Any]], failure: Refused | None) -> Result:

@@ -2,21 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
-from handlers.abandoned import ends_of
+from handlers.abandoned import ends_of, tell_ends
 from handlers.catalogue import Handler
 from handlers.cloud import Cloud, Project, counted
-from handlers.context import Errand, Policy, Watches
+from handlers.context import Context, Errand, Policy, Watches
 from handlers.deadlines import Deadline
 from handlers.effects import Effects
+from handlers.errors import CloudRefusal
 from handlers.orders.course import order_update
 from handlers.orders.new_servers import needs_secrets
+from handlers.targets import answer_in_time, failure, outcome_unknown
 from messages.codes import Code
-from messages.errors import EcsError, Postponed, Refused, Transient
+from messages.errors import EcsError, OutcomeUnknown, Postponed, Refused, Transient
 from messages.orders import Order
 from messages.results import Result
 from messages.status import OrderStatus
@@ -25,14 +27,16 @@ from workers import intake
 from workers.admission import GivenBack
 from workers.identity import NOBODY, Requester, hash_of, new_pass
 from workers.journal import Begun, Claim, ClaimLost, Journal, JournalError, Kind, Resumed
-from workers.limits import HOLD, Limits, own_deadline, soonest
+from workers.limits import ANSWER_WITHIN, HOLD, Limits, own_deadline, soonest
 from workers.outbox import Outbox
 from workers.refusals import Refusals
 from workers.request import Request
 from workers.retry import MACHINE_TROUBLE, Answer, Decision, Retry, decide, is_last_try
 from workers.session import Session, request_log
 from workers.telemetry import Metrics
-from workers.turns import Turns, servers_of
+from workers.turns import Turns, places_of
+
+T = TypeVar("T")
 
 _MARKS = UUID("0d2f7a63-52c1-5a0c-9b0e-8f4f0c1d9e55")
 #: Reasons of a refusal that tell that the time was up.
@@ -82,7 +86,9 @@ class Execution:
         try:
             if refused := intake.too_late(request.envelope):
                 raise refused
-            result = checked(await self._run(session, project_id, time.monotonic()), session)
+            limit = self._patience(session, time.monotonic() - started)
+            running = self._run(session, project_id, started)
+            result = checked(await _within(limit.left + ANSWER_WITHIN, running), session)
         except Exception as error:
             decision = self._decide(error, request)
             refused = decision.refused if not isinstance(decision, Retry) else Refused(Code.FAILED, reason="timeout")
@@ -125,7 +131,10 @@ class Execution:
                 raise request.given_up
             if not session.any_begun and (refused := intake.too_late(request.envelope)):
                 raise refused
-            result = checked(await self._in_turn(session, begun.claim, project_id, received), session)
+            session.publish_known()
+            async with self._answered_in_time(session, received):
+                result = await self._in_turn(session, begun.claim, project_id, received)
+            result = checked(session.told or result, session)
         except ClaimLost:
             raise
         except Exception as found:
@@ -137,7 +146,10 @@ class Execution:
                 await self._put_off(session, begun, decision, attempts, started)
                 return
             # What was answered already stays the answer, whatever goes wrong with telling its course.
-            result = told or self._refusals.result(request, decision.refused, changed=session.any_begun)
+            result = told or self._refusals.result(
+                request, decision.refused, changed=session.any_begun, effects=session.effects(),
+                verdicts=session.verdicts,
+            )  # fmt: skip
             park = decision.refused if decision.park else None
             self._end(session)
             session.log.info("request.failed", why=decision.refused.detail, reason=decision.refused.reason)
@@ -169,6 +181,40 @@ class Execution:
         except Exception:
             return Result.refusal(refused)
 
+    @asynccontextmanager
+    async def _answered_in_time(self, session: Session, received: float) -> AsyncIterator[None]:
+        """Inside it a command is carried out. When its time is up it is answered, whatever it waits for.
+
+        What is under way then goes on behind the answer: a call that has been sent cannot be taken back,
+        and what became of it is to be found out.
+        """
+        request = session.request
+        if request.kind is Kind.ORDER or session.closed:
+            yield
+            return
+        limit = soonest(self._limits.patience(request, time.monotonic() - received), own_deadline(request.envelope))
+        begun = asyncio.Event()
+        watch = asyncio.create_task(self._answer_at(limit.left + ANSWER_WITHIN, session, begun))
+        try:
+            yield
+        finally:
+            # One that has begun to answer is waited for: there must be no second answer.
+            if not begun.is_set():
+                watch.cancel()
+            await asyncio.wait([watch])
+        if begun.is_set():
+            watch.result()
+
+    async def _answer_at(self, seconds: float, session: Session, begun: asyncio.Event) -> None:
+        await asyncio.sleep(seconds)
+        if session.closed:
+            return
+        begun.set()
+        late = intake.too_late(session.request.envelope) or Refused(Code.FAILED, reason="timeout")
+        result = answer_in_time(session.request.work, session.effects(), session.verdicts, late)
+        session.log.info("request.answered_in_time", code=result.code)
+        await session.answer(result)
+
     async def _in_turn(self, session: Session, claim: Claim, project_id: str, received: float) -> Result:
         """Carried out when nobody is ahead at the same servers; a command waits no longer than it may take."""
         request = session.request
@@ -184,7 +230,7 @@ class Execution:
             # Half done, and tried again: whoever came later would find the server in a state of ours, not the user's.
             return request.kind is Kind.ORDER and session.any_begun
 
-        async with self._turns.taken(claim, servers_of(request.work), until, too_late, keeps):
+        async with self._turns.taken(claim, places_of(request.work), until, too_late, keeps):
             return await self._run(session, project_id, received)
 
     async def _run(self, session: Session, project_id: str, received: float) -> Result:
@@ -206,9 +252,28 @@ class Execution:
             tell=session.tell,
             answer=session.answer,
             watches_of=self._watches_of,
+            verdicts=session.verdicts,
+            ended=session.ended,
         )
-        surroundings = errand if project_id == NOBODY else await errand.inside(project_id)
-        return await self._handlers[type(request.work)](request.work, surroundings)
+        if project_id == NOBODY:
+            return await self._handlers[type(request.work)](request.work, errand)
+        context = await errand.inside(project_id)
+        try:
+            return await self._handlers[type(request.work)](request.work, context)
+        except (Refused, CloudRefusal, OutcomeUnknown) as error:
+            if is_order:
+                raise
+            return await self._ended_behind_its_answer(session, context, error)
+
+    async def _ended_behind_its_answer(self, session: Session, context: Context, error: Exception) -> Result:
+        """The answer of a command that failed behind it, or whose outcome nobody knows; what there is of it is told."""
+        if isinstance(error, OutcomeUnknown) or session.closed:
+            unknown = failure(session.request.work, outcome_unknown(), session.effects(), session.verdicts)
+            await session.answer(unknown)  # unless it has been already
+        if session.told is None:
+            raise error
+        await tell_ends(session.request.work, session.told, context)
+        return session.told
 
     def _patience(self, session: Session, age: float) -> Deadline:
         """Until when it is tried in this delivery; the requester's own deadline counts until something is begun."""
@@ -308,6 +373,18 @@ def _past_deadline(error: Exception, session: Session) -> Refused | None:
     """The refusal of what waited, for whatever, until its own deadline had passed, and had nothing begun."""
     waited = isinstance(error, (Postponed, Transient)) or (isinstance(error, Refused) and error.reason in _WAITED)
     return intake.too_late(session.request.envelope) if waited and not session.any_begun else None
+
+
+async def _within(seconds: float, answer: Awaitable[T]) -> T:
+    """The answer of what changes nothing, if it comes in time."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await answer
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise Refused(Code.FAILED, reason="timeout", detail="the time was up before OpenStack answered") from None
 
 
 def _log_unforeseen(session: Session, error: Exception) -> None:

@@ -13,6 +13,8 @@ from workers.request import Request
 HOLD = 270.0
 #: Seconds after which it is given back to its queue, whatever it waits for: a journal or a broker that takes nothing.
 HOLD_LIMIT = 290.0
+#: Seconds after its time limit within which a command is answered, whatever it waits for; five are promised.
+ANSWER_WITHIN = 2.5
 #: Seconds within which an order's calls are tried again before it goes to a retry queue.
 ORDER_PATIENCE = 10.0
 

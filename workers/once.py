@@ -101,8 +101,9 @@ class Once:
 
     async def _begin(self, request: Request, key: str, requester: Requester, started: float, flight: Flight) -> None:
         hold, project_id = Deadline.after(HOLD), requester.project_id
-        first_seen = intake.first_seen(request.envelope, time.time())
-        received = _monotonic(first_seen)
+        # Whoever asks has waited since the message came, also while it was found out who that is.
+        first_seen = intake.first_seen(request.envelope, time.time() - (time.monotonic() - started))
+        received = min(started, _monotonic(first_seen))
         new = NewRequest(
             key, request.name or "", request.kind, request.operation, project_id, request.digest, first_seen
         )

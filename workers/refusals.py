@@ -6,7 +6,9 @@ from typing import Any
 import structlog
 
 from handlers.context import Policy
+from handlers.effects import Effect
 from handlers.orders.course import refused_order_update
+from handlers.targets import Verdicts, failure
 from messages.codes import Code
 from messages.commands import Operation
 from messages.errors import Refused, wrong
@@ -39,9 +41,22 @@ class Refusals:
         self._identity = identity
         self._journal = journal
 
-    def result(self, request: Request, refused: Refused, *, changed: bool = False) -> Result:
-        """What the requester is told, in the shape of what was asked; `changed`: something may have been done."""
+    def result(
+        self,
+        request: Request,
+        refused: Refused,
+        *,
+        changed: bool = False,
+        effects: Mapping[str, Effect] | None = None,
+        verdicts: Verdicts | None = None,
+    ) -> Result:
+        """What the requester is told, in the shape of what was asked; `changed`: something may have been done.
+
+        `effects` and `verdicts` are what is known of the targets of a batch.
+        """
         order = request.message if request.kind is Kind.ORDER else None
+        if order is None:
+            return failure(request.work, refused, effects, verdicts)
         return self._result(request.envelope, refused, order, changed=changed)
 
     def _result(

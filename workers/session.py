@@ -4,12 +4,17 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from handlers.context import ANSWER
 from handlers.effects import Effect
+from messages.commands import PowerBatch
+from messages.errors import Refused
+from messages.images import CreateImage, DeleteImages
+from messages.orders import Order
 from messages.results import Result
 from messages.status import OrderStatus, Update, wire_time
 from messages.wire import encode
@@ -18,8 +23,12 @@ from workers.journal import Claim, EffectRecord, Journal
 from workers.outbox import Outbox
 from workers.request import Request
 
+#: Requests of which one resource may end long before another.
+_SEVERAL = (PowerBatch, DeleteImages, CreateImage, Order)
 #: Names of what is remembered of an order's updates.
 _TOLD = "told:"
+#: Names of final updates that were told before the end of the whole.
+_FINAL = "final:"
 #: Seconds for which it is sure that a request is ours.
 _SURE = 2.0
 
@@ -49,8 +58,16 @@ class Session:
             name: Effect(found.marker, found.intended_at, found.outcome, found.request_id)
             for name, found in effects.items()
         }
-        #: Final updates, published when the result is safe.
-        self.finals: list[dict[str, Any]] = []
+        #: Final updates: those of earlier runs, those told already, and those that are held until the result is safe.
+        self.finals: list[dict[str, Any]] = [
+            found.outcome["value"]
+            for name, found in self._effects.items()
+            if name.startswith(_FINAL) and found.outcome is not None
+        ]
+        #: Those of them that this run has published, by kind and id.
+        self._published_finals: set[tuple[str, str]] = set()
+        #: What became of the targets of a batch so far, by id.
+        self.verdicts: dict[str, Refused | None] = {}
         #: What an earlier run told of an order: progress by status.
         self._told = {
             name.removeprefix(_TOLD): int(found.outcome["value"])
@@ -59,6 +76,9 @@ class Session:
         }
         #: Progress last told of an order, by whichever run.
         self.progress = max(self._told.values(), default=0)
+        #: What it is answered with before the end, and whether that is written down: one answer at a time is decided.
+        self._decided: Result | None = self.told
+        self._deciding = asyncio.Lock()
         #: What was answered before the end.
         self.answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._published: list[Awaitable[Any]] = []
@@ -88,8 +108,18 @@ class Session:
 
     async def intend(self, name: str, marker: Any) -> None:
         """Write that it is about to be done."""
+        known = self._effects.get(name)
         await self._write(lambda journal, claim: journal.intend(claim, name, marker))
-        self._effects[name] = Effect(marker, time.time())
+        self._effects[name] = Effect(marker, time.time(), sent=known is not None and known.unknown)
+
+    def sending(self, name: str) -> None:
+        """Note that its call is sent now."""
+        self._effects[name] = replace(self._effects[name], sent=True)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has its answer: nothing more is begun."""
+        return self._decided is not None
 
     async def record(self, name: str, outcome: dict[str, Any], request_id: str | None) -> None:
         """Write what became of it."""
@@ -113,13 +143,21 @@ class Session:
     # What is told.
 
     async def tell(self, update: Update) -> None:
-        """Publish an update; a final one is held back."""
+        """Publish an update. A final one is written down first, so that no other run tells another one.
+
+        Where the request ends with it, it is written down with the result.
+        """
         body = self.body_of(update)
+        if self.ended(update.resource, update.id):
+            return
         if update.order is not None:
             if self._told.get(update.status, self.progress) < self.progress:
                 return  # an earlier run had come further than this
             await self._note_progress(update.status, body)
         if update.final:
+            if isinstance(self.request.work, _SEVERAL) and update.order is None:
+                await self.remember(f"{_FINAL}{update.resource}:{update.id}", body)
+                self._publish_final(body)
             self.finals.append(body)
             return
         if time.monotonic() - self._sure_at > _SURE:
@@ -154,18 +192,43 @@ class Session:
         return self.answered.result() if self.answered.done() and not self.answered.cancelled() else None
 
     async def answer(self, result: Result) -> None:
-        """Publish the result before the end. Written down first: whatever happens, no run may tell another one."""
+        """Publish the result before the end. Written down first: whatever happens, no run may tell another one.
+
+        It has no effect where the request has its answer.
+        """
         encode(result.stored())  # raises where it could not be told: nothing is remembered then
-        if self.told is None:
-            await self.remember(ANSWER, result.stored())
-        self._publish_result(result)
+        if self._decided is None:
+            # At once: from now on nothing is begun, and whoever comes next waits until this one is written down.
+            self._decided = result
+        async with self._deciding:
+            if self.told is None:
+                await self.remember(ANSWER, self._decided.stored())
+        self._publish_result(self._decided)
+
+    def ended(self, kind: str, resource_id: str) -> bool:
+        """Whether the final update of this resource was told."""
+        return any((one["resource"], one["id"]) == (kind, resource_id) for one in self.finals)
+
+    def publish_known(self) -> None:
+        """Publish what an earlier run has written down: the answer and final updates, of which copies do no harm."""
+        if self.told is not None:
+            self._publish_result(self.told)
+        self._publish_finals()
 
     async def publish_end(self, result: Result) -> None:
         """Publish what has not been: the result and the final updates; ends when the broker has everything."""
         self._publish_result(result)
-        for body in self.finals:
-            self._published.append(self._outbox.update(self.request.envelope, body, self.key))
+        self._publish_finals()
         await self.flush()
+
+    def _publish_finals(self) -> None:
+        for body in self.finals:
+            if (body["resource"], body["id"]) not in self._published_finals:
+                self._publish_final(body)
+
+    def _publish_final(self, body: dict[str, Any]) -> None:
+        self._published_finals.add((body["resource"], body["id"]))
+        self._published.append(self._outbox.update(self.request.envelope, body, self.key))
 
     def _publish_result(self, result: Result) -> None:
         if not self.answered.done():

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from handlers.deadlines import Deadline
-from messages.commands import PowerAction, PowerBatch
+from messages.commands import Force, Power, PowerAction, PowerBatch
 from messages.errors import EcsError, Postponed
 from messages.images import CreateImage
 from messages.orders import Order
@@ -26,17 +26,33 @@ LOOK_EVERY = 0.5
 GRACE = 10.0
 
 
-def servers_of(work: Any) -> tuple[str, ...]:
-    """The servers that a request changes."""
+#: Added to a server's id: the line in which hard reboots stand, and everything else but soft ones.
+_HARD = " hard"
+
+
+def places_of(work: Any) -> tuple[str, ...]:
+    """The lines in which a request waits for its turn: two for each server that it changes.
+
+    A hard reboot waits for no soft one, which may hang: they stand in one line each, and everything else in both.
+    """
     match work:
-        case PowerAction() | CreateImage() | UpdateTags():
-            return (work.server_id,)
+        case PowerAction():
+            return _lines((work.server_id,), work)
+        case CreateImage() | UpdateTags():
+            return _lines((work.server_id,))
         case PowerBatch():
-            return work.server_ids
+            return _lines(work.server_ids, work)
         case Order():
-            return work.instance_ids
+            return _lines(work.instance_ids)
         case _:
             return ()
+
+
+def _lines(server_ids: Iterable[str], action: PowerAction | PowerBatch | None = None) -> tuple[str, ...]:
+    ends: tuple[str, ...] = ("", _HARD)
+    if action is not None and action.power is Power.REBOOT:
+        ends = (_HARD,) if action.force is Force.HARD else ("",)
+    return tuple(one + end for one in server_ids for end in ends)
 
 
 class Turns:
@@ -53,21 +69,21 @@ class Turns:
     async def taken(
         self,
         claim: Claim,
-        servers: tuple[str, ...],
+        places: tuple[str, ...],
         until: Deadline,
         too_late: EcsError,
         keeps: Callable[[], bool] = lambda: False,
     ) -> AsyncIterator[None]:
-        """Inside it is this request's turn at all these servers; `too_late` is raised where it does not come in time.
+        """Inside it is this request's turn at all these places; `too_late` is raised where it does not come in time.
 
         A request that goes on later (`Postponed`) keeps its place; so does one that failed, where `keeps` says so: it
         may be in the middle of something.
         """
-        if not servers:
+        if not places:
             yield
             return
         try:
-            if not await self._comes_first(claim, servers, until):
+            if not await self._comes_first(claim, places, until):
                 raise too_late
             yield
         except Postponed:
@@ -82,9 +98,9 @@ class Turns:
         # Not awaited: a place whose request has ended counts no more.
         self._journal.leave(claim.key)
 
-    async def _comes_first(self, claim: Claim, servers: tuple[str, ...], until: Deadline) -> bool:
+    async def _comes_first(self, claim: Claim, places: tuple[str, ...], until: Deadline) -> bool:
         gone: dict[Claim, float] = {}
-        ahead = await self._journal.line_up(claim, servers)
+        ahead = await self._journal.line_up(claim, places)
         while ahead is not None and not until.passed:
             await self._wait_for(ahead, until, gone)
             ahead = await self._journal.line_up(claim)

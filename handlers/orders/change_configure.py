@@ -91,13 +91,15 @@ class Changing:
 
     async def _note_payment(self, change: Change) -> None:
         """Write the fee data, and in the same call the order's mark: all of it is done."""
-        if change.found:
-            return
-        server = await server_now(change.server_id, self.context)
-        if has_order(server, self.context):
-            return  # by an earlier run; the fee data may be a later order's by now
-        items = self._fee_data() | with_order(server, self.context)
-        await write_fee_data(change.server_id, items, self.context)
+        server = None if change.found else await server_now(change.server_id, self.context)
+        if server is not None and not has_order(server, self.context):
+            # Where the order is there already, by an earlier run, the fee data may be a later order's by now.
+            items = self._fee_data() | with_order(server, self.context)
+            await write_fee_data(change.server_id, items, self.context)
+        if self._touched(change):
+            # Nothing of it is undone from here on, whatever becomes of the others.
+            server = await server_now(change.server_id, self.context)
+            await self.course.end_server(change.server_id, server.status)
 
     def _fee_data(self) -> dict[str, str]:
         return fee_items(self.order, self.context)

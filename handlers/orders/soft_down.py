@@ -27,10 +27,7 @@ async def take_down(order: SoftDown, errand: Errand) -> Result:
     await course.tell(OrderStatus.ACCEPTED)
     await course.tell(OrderStatus.VALIDATING)
     takedowns = await _takedowns(order, errand, course, None)
-    outcomes = await settled(_outcome(one, errand) for one in takedowns)
-    for one, outcome in zip(takedowns, outcomes, strict=True):
-        if one.touched:
-            await course.end_server(one.server_id, outcome.status, one.project_id)
+    outcomes = await settled(_outcome(one, errand, course) for one in takedowns)
     failures = any(outcome.failure for outcome in outcomes)
     await course.tell(OrderStatus.FAILED if failures else OrderStatus.SUCCEEDED)
     return soft_down_result(order, outcomes, errand.policy.billing_now())
@@ -56,7 +53,7 @@ async def _takedowns(order: SoftDown, errand: Errand, course: Course, project_id
     return [Takedown(one, named or project_id, errand, course) for one in order.instances]
 
 
-async def _outcome(takedown: Takedown, errand: Errand) -> InstanceOutcome:
+async def _outcome(takedown: Takedown, errand: Errand, course: Course) -> InstanceOutcome:
     """What became of one server; `Transient` where that is not the end of it."""
 
     async def ended() -> dict[str, Any]:
@@ -67,7 +64,11 @@ async def _outcome(takedown: Takedown, errand: Errand) -> InstanceOutcome:
             failure = final_failure(error, errand)
         return _kept(await takedown.outcome(failure))
 
-    return _restored(await errand.effects.remember(f"ended:{takedown.server_id}", ended))
+    outcome = _restored(await errand.effects.remember(f"ended:{takedown.server_id}", ended))
+    if takedown.touched:
+        # Each is for itself: it has ended, whatever the others still wait for.
+        await course.end_server(takedown.server_id, outcome.status, takedown.project_id)
+    return outcome
 
 
 def _kept(outcome: InstanceOutcome) -> dict[str, Any]:

@@ -47,7 +47,14 @@ class Ending:
     async def do(self) -> None:
         if any(not departure.gone for departure in self._departures):
             await self.course.tell(OrderStatus.DELETING)
-        await all_of(leave(departure, self.context, self.course) for departure in self._departures)
+        await all_of(self._leave(departure) for departure in self._departures)
+
+    async def _leave(self, departure: Departure) -> None:
+        await leave(departure, self.context, self.course)
+        if not departure.gone:
+            # It has ended, whatever becomes of the others.
+            server = await find_remaining(departure.server_id, self.context)
+            await self.course.end_server(departure.server_id, server.status if server is not None else None)
 
     def deeds(self) -> list[Deed]:
         return [deed for departure in self._departures for deed in departure_deeds(departure)]

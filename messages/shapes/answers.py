@@ -27,10 +27,17 @@ PARKED_HEADERS: Schema = thing(
         "x-ecs-failed-at": {"type": "string", "format": "date-time"},
     },
 )  # fmt: skip
+_TARGET: Schema = thing(
+    ("id", "code", "message", "reason"),
+    id=_TEXT,
+    code=described(ANYTHING, "as of a result; null: right, but not begun"),
+    message=nullable(_TEXT),
+    reason=described(nullable(_TEXT), "why it failed, a word that a program can use"),
+)
 _FAILED = [code for code in Code if isinstance(code.wire, str)]
 _DATA: dict[Operation, Schema] = {
     Operation.SERVER_ACTION: described(ANYTHING, "null; a console: `url`, `type`; createImage: `image_id`"),
-    Operation.SERVER_BATCH_ACTION: described(ANYTHING, "what became of each server"),
+    Operation.SERVER_BATCH_ACTION: thing(("servers",), servers={"type": "array", "items": _TARGET}),
     Operation.SERVER_LIST: thing(
         ("totalCount", "servers"), totalCount=_COUNT, servers={"type": "array", "items": _OBJECT}
     ),
@@ -38,7 +45,7 @@ _DATA: dict[Operation, Schema] = {
     Operation.IMAGE_BATCH_DELETE: thing(
         ("status", "images"),
         status=_TEXT,
-        images={"type": "array", "items": thing(("id", "code", "message"), id=_TEXT, code=ANYTHING, message=_TEXT)},
+        images={"type": "array", "items": _TARGET},
     ),
 }
 

@@ -10,6 +10,11 @@ from sandbox.openstack.wire import ApiError, Caller
 
 #: Statuses of a volume in which Cinder lets its own server attach it a second time, as a resize does.
 _ATTACHABLE = ("available", "downloading", "in-use", "reserved")
+#: The tasks in the middle of which Nova takes a hard reboot.
+_HARD_REBOOT_TASKS = (
+    "rebooting", "reboot_pending", "reboot_started", "resuming", "rebooting_hard", "unpausing", "pausing",
+    "suspending",
+)  # fmt: skip
 
 
 class ServerActions:
@@ -72,19 +77,31 @@ class ServerActions:
         if kind not in ("SOFT", "HARD"):
             raise ApiError(400, f"Invalid input for field/attribute type. Value: {kind}. it is not one of the enum")
         hard = kind == "HARD"
-        self._check(server, who, "reboot", ("active", *(("stopped", "paused", "suspended", "error") if hard else ())))
+        states = ("active", *(("stopped", "paused", "suspended", "error") if hard else ()))
+        self._check(server, who, "reboot", states, _HARD_REBOOT_TASKS if hard else ())
         action = self._log(server, "reboot", who, request_id, task="rebooting_hard" if hard else "rebooting")
-        self._world.run(self._in_event(action, "compute_reboot_instance", server, self._rebooted))
+        course = self._rebooted_hard if hard else self._rebooted_softly
+        self._world.run(self._in_event(action, "compute_reboot_instance", server, course))
         return 202
 
-    async def _rebooted(self, server: Server, event: Event) -> None:
-        end = "_hard" if server.task_state == "rebooting_hard" else ""
-        for task in ("reboot_pending", "reboot_started"):
-            await self._world.lasts(0.4)
-            server.become(task_state=task + end)
+    async def _rebooted_softly(self, server: Server, event: Event) -> None:
+        await self._rebooted(server, event, "")
+
+    async def _rebooted_hard(self, server: Server, event: Event) -> None:
+        await self._rebooted(server, event, "_hard")
+
+    async def _rebooted(self, server: Server, event: Event, end: str) -> None:
         await self._world.lasts(0.4)
-        event.failed = await self._fails("virt.reboot", server)
-        server.become("active")
+        # Nova's host reboots a server once at a time; what was overtaken meanwhile touches nothing any more.
+        async with server.on_its_host:
+            for before, task in (("rebooting", "reboot_pending"), ("reboot_pending", "reboot_started")):
+                if server.task_state != before + end:
+                    event.failed = True
+                    return
+                server.become(task_state=task + end)
+                await self._world.lasts(0.4)
+            event.failed = await self._fails("virt.reboot", server)
+            server.become("active")
 
     def _resize(self, server: Server, argument: Any, who: Caller, request_id: str) -> int:
         wanted = str((argument or {}).get("flavorRef"))
@@ -180,13 +197,15 @@ class ServerActions:
         server.become(argument["state"])
         return 202
 
-    def _check(self, server: Server, who: Caller, what: str, states: tuple[str, ...]) -> None:
+    def _check(
+        self, server: Server, who: Caller, what: str, states: tuple[str, ...], tasks: tuple[str, ...] = ()
+    ) -> None:
         if server.locked and not who.is_admin:
             raise ApiError(409, f"Instance {server.id} is locked")
         wrong = None
         if server.vm_state not in states:
             wrong = f"vm_state {server.vm_state}"
-        elif server.task_state is not None:
+        elif server.task_state is not None and server.task_state not in tasks:
             wrong = f"task_state {server.task_state}"
         if wrong:
             raise ApiError(409, f"Cannot '{what}' instance {server.id} while it is in {wrong}")

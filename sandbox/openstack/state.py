@@ -203,6 +203,8 @@ class Server:
     zone: str = ZONE
     #: The ports that Nova made for it, which go with it.
     own_ports: set[str] = field(default_factory=set)
+    #: Held while its host reboots it.
+    on_its_host: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def become(self, vm_state: str | None = None, task_state: str | None = None) -> None:
         """Change what the server is and does."""

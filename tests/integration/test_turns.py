@@ -98,10 +98,10 @@ def test_what_comes_after_an_order_that_was_put_off_in_the_middle_waits_for_it(
 def test_a_request_whose_turn_does_not_come_in_time_is_answered_in_time(
     workshop: Workshop, simulated: SimulatedOpenStack
 ) -> None:
-    workshop.worker(ECS_COMMAND_TIMEOUT="4")
+    workshop.worker(ECS_COMMAND_TIMEOUT="8")
     tenant = workshop.tenant()
     server_id = tenant.make_server(name="slow-to-stop", metadata={"charge_type": "monthly"})
-    simulated.fault("virt.power_off", match="slow-to-stop", delay=8.0)
+    simulated.fault("virt.power_off", match="slow-to-stop", delay=20.0)
     with Requester(workshop.broker_url) as requester:
         stop, start = _act(requester, server_id, STOP), _act(requester, server_id, START)
         assert requester.result_of(stop).body["code"] == 200

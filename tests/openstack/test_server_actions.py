@@ -1,6 +1,9 @@
 """A console's actions from message to message, on the simulated cloud and on the real one."""
 
+import time
 from typing import Any
+
+import pytest
 
 from sandbox.requester import Requester, Source
 from tests.tenant import Tenant
@@ -146,9 +149,12 @@ def test_a_batch_is_checked_first_and_not_begun_when_one_is_wrong(requester: Req
     result = requester.result_of(batch(requester, [good, bad], "os-stop")).body
     assert result["code"] == "101.001014"
     assert result["data"]["servers"] == [
-        {"id": good, "code": None, "message": None},
-        {"id": bad, "code": "101.001014", "message": "存在未付费类型的云服务器，请重新选择云服务器"},
-    ]
+        {"id": good, "code": None, "message": None, "reason": None},
+        {
+            "id": bad, "code": "101.001014", "message": "存在未付费类型的云服务器，请重新选择云服务器",
+            "reason": "unpaid",
+        },
+    ]  # fmt: skip
     result = requester.result_of(batch(requester, [good, UNKNOWN], "os-stop")).body
     assert (result["code"], result["data"]["servers"][1]["code"]) == ("101.001013", "101.001013")
     assert requester.result_of(batch(requester, [good, good.upper()], "os-stop")).body["message"] == (
@@ -166,6 +172,104 @@ def test_each_server_of_a_batch_is_told_of(requester: Requester, tenant: Tenant,
     assert [one["code"] for one in result["data"]["servers"]] == [200, "101.001040"]
     assert requester.last_update_of("server", message_id).body["id"] == good
     assert tenant.actions(bad) == ["create"]
+
+
+def test_each_server_of_a_refused_batch_is_judged_as_far_as_it_can_be(requester: Requester, tenant: Tenant) -> None:
+    right, unpaid, stopped = (tenant.make_server(disk=None, paid=paid) for paid in (True, False, True))
+    tenant.stop(stopped)
+    result = requester.result_of(batch(requester, [right, stopped, unpaid, UNKNOWN], "os-stop")).body
+    assert result["code"] == "101.001013"
+    told = {one["id"]: (one["code"], one["reason"]) for one in result["data"]["servers"]}
+    assert told == {
+        right: (None, None), stopped: ("101.001012", "state"), unpaid: ("101.001014", "unpaid"),
+        UNKNOWN: ("101.001013", "not_found"),
+    }  # fmt: skip
+    # Billing comes before the state.
+    result = requester.result_of(batch(requester, [stopped, unpaid], "os-stop")).body
+    assert (result["code"], [one["code"] for one in result["data"]["servers"]]) == (
+        "101.001014", ["101.001012", "101.001014"],
+    )  # fmt: skip
+    assert tenant.actions(right) == ["create"]
+
+
+def test_a_batch_tells_of_each_server_where_nova_does_not_answer(
+    requester: Requester, tenant: Tenant, cloud: Any
+) -> None:
+    seen, unseen = tenant.make_server(disk=None), tenant.make_server(disk=None)
+    cloud.fault("api.nova", match=f"^GET .*/servers/{unseen}", error="overloaded", status=503)
+    result = requester.result_of(batch(requester, [seen, unseen], "os-stop"), 60).body
+    assert (result["code"], result["data"]["reason"]) == ("101.001040", "http_503")
+    told = {one["id"]: (one["code"], one["reason"]) for one in result["data"]["servers"]}
+    cloud.clear_faults()  # before what the test made is looked at again, and deleted
+    assert told == {seen: (None, None), unseen: ("101.001040", "http_503")}
+    assert tenant.actions(seen) == ["create"]
+
+
+def test_a_batch_says_of_which_server_it_is_not_known_what_became(
+    requester: Requester, tenant: Tenant, cloud: Any
+) -> None:
+    good, lost = tenant.make_server(disk=None), tenant.make_server(disk=None)
+    cloud.fault("api.nova", match=f"^POST .*/{lost}/action", error="gateway time-out", status=504)
+    message_id = batch(requester, [good, lost], "os-stop")
+    result = requester.result_of(message_id, 60).body
+    assert (result["code"], result["data"]["reason"]) == ("101.001040", "outcome_unknown")
+    told = {one["id"]: (one["code"], one["reason"]) for one in result["data"]["servers"]}
+    assert told == {good: (200, None), lost: ("101.001040", "outcome_unknown")}
+    assert requester.last_update_of("server", message_id, resource_id=good).body["status"] == "SHUTOFF"
+    assert tenant.actions(lost) == ["create"]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_hard_reboot_waits_neither_for_a_soft_one_that_hangs_nor_for_its_turn(
+    requester: Requester, tenant: Tenant, cloud: Any, several: bool
+) -> None:
+    server_id = tenant.make_server(disk=None)
+    cloud.fault("virt.reboot", match=server_id, delay=40, times=1)
+    soft = requester.command("server.action", server_id=server_id, body={"reboot": {"type": "SOFT"}})
+    assert requester.result_of(soft).body["code"] == 200
+    tenant.wait(server_id, lambda server: server["OS-EXT-STS:task_state"] == "reboot_started")
+    began = time.monotonic()
+    if several:
+        hard = batch(requester, [server_id], "reboot", type="HARD")
+    else:
+        hard = requester.command("server.action", server_id=server_id, body={"reboot": {"type": "HARD"}})
+    result = requester.result_of(hard)
+    assert (result.body["code"], result.at - began < 15) == (200, True)
+    # The soft one has been overtaken; what becomes of the other one is not its success.
+    last = requester.last_update_of("server", soft)
+    assert last.body["status"] == "HARD_REBOOT"
+    assert requester.last_update_of("server", hard, 120).body["status"] == "ACTIVE"
+    requester.listen(0.5)
+    for one in (soft, hard):
+        finals = [each for each in requester.updates_of(one) if each.body["final"]]
+        assert len(finals) == 1
+        assert requester.updates_of(one)[-1].is_final
+    assert tenant.actions(server_id) == ["create", "reboot", "reboot"]
+
+
+def test_a_hard_reboot_still_waits_for_what_nova_would_refuse_it_for(
+    requester: Requester, tenant: Tenant, cloud: Any
+) -> None:
+    server_id = tenant.make_server(disk=None)
+    cloud.fault("virt.power_off", match=server_id, delay=3, times=1)
+    tenant.act(server_id, {"os-stop": None})
+    assert act(requester, server_id, {"reboot": {"type": "HARD"}}, follow=True)["code"] == 200
+    assert tenant.actions(server_id) == ["create", "stop", "reboot"]
+
+
+def test_reads_tags_and_refused_commands_send_no_updates(requester: Requester, tenant: Tenant) -> None:
+    server_id = tenant.make_server(disk=None)
+    sent = [
+        requester.command("server.show", server_id=server_id),
+        requester.command("server.tags.update", server_id=server_id, tags="one"),
+        requester.command("server.action", server_id=server_id, body={"os-start": None}),
+        requester.command("server.action", server_id=server_id, body={"os-getVNCConsole": {"type": "novnc"}}),
+        batch(requester, [server_id, UNKNOWN], "os-stop"),
+    ]
+    for one in sent:
+        requester.result_of(one)
+    requester.listen(1.0)
+    assert [one for message_id in sent for one in requester.updates_of(message_id)] == []
 
 
 def test_results_go_to_the_exchange_where_nobody_is_named(requester: Requester, tenant: Tenant) -> None:

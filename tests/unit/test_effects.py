@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from handlers import effects as module
-from handlers.cloud import Reply
+from handlers.cloud import Reply, fence
 from handlers.deadlines import Deadline
 from handlers.effects import Effect, Effects
 from handlers.errors import CloudRefusal, Conflict
@@ -19,12 +19,16 @@ class Book:
     def __init__(self, **known: Effect) -> None:
         self.known: dict[str, Effect] = dict(known)
         self.lines: list[str] = []
+        self.closed = False
 
     def effect(self, name: str) -> Effect | None:
         return self.known.get(name)
 
     def effects(self) -> dict[str, Effect]:
         return self.known
+
+    def sending(self, name: str) -> None:
+        self.lines.append("sending")
 
     async def intend(self, name: str, marker: Any) -> None:
         self.lines.append("intend")
@@ -59,7 +63,7 @@ class Cloud:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SETTLE", "FLIGHT", "LATE", "LOOK_EVERY"):
+    for name in ("SETTLE", "FLIGHT", "LATE", "LATE_COMMAND", "LOOK_EVERY"):
         monkeypatch.setattr(module, name, 0.02)
 
 
@@ -143,13 +147,76 @@ async def test_a_repeat_that_meets_its_own_traces_is_done() -> None:
     assert book.known["stop"].done
 
 
-@pytest.mark.parametrize("known", [{}, {"stop": Effect("marker", 1.0)}])
-async def test_past_its_expiry_nothing_is_begun(known: dict[str, Effect]) -> None:
-    book = Book(**known)
+async def test_past_its_expiry_nothing_is_begun() -> None:
+    book = Book()
     with pytest.raises(Refused) as caught:
         await once(book, Cloud(book), expiry=-1.0)
     assert caught.value.reason == "timeout"
+    assert book.lines == []
+
+
+async def test_past_its_expiry_what_may_have_been_done_is_looked_for_and_not_done_again() -> None:
+    book = Book(stop=Effect("marker", 1.0))
+    with pytest.raises(OutcomeUnknown):
+        await once(book, Cloud(book), expiry=-1.0)
     assert "do" not in book.lines
+    assert book.known["stop"].unknown
+
+
+async def sent(book: Book, cloud: Cloud) -> Reply:
+    """A call as `handlers.cloud` makes it: just before it is sent it is asked whether it may be."""
+    guard = fence.get()
+    assert guard is not None
+    await guard()
+    return await cloud.do()
+
+
+async def test_what_was_answered_while_it_waited_to_be_sent_is_not_sent() -> None:
+    book = Book()
+    cloud = Cloud(book)
+
+    async def waits_for_a_thread() -> Reply:
+        book.closed = True
+        return await sent(book, cloud)
+
+    with pytest.raises(Refused) as caught:
+        await Effects(book, Deadline.after(5)).once("stop", waits_for_a_thread, cloud.landed, "marker")
+    assert caught.value.reason == "timeout"
+    assert "do" not in book.lines
+    # It is known not to have been done: nobody looks for it.
+    assert book.known["stop"].refused
+
+
+async def test_a_call_whose_answer_was_lost_is_not_made_again_for_whom_has_been_answered() -> None:
+    book = Book()
+    cloud = Cloud(book, Ambiguous("http_503"), None)
+
+    async def answers_late() -> Reply:
+        book.closed = True
+        return await cloud.do()
+
+    with pytest.raises(OutcomeUnknown):
+        await Effects(book, Deadline.after(5)).once("stop", answers_late, cloud.landed, "marker")
+    assert book.lines.count("do") == 1
+
+
+async def test_what_may_have_been_done_is_found_out_behind_the_answer() -> None:
+    book = Book(stop=Effect("marker", 1.0))
+    book.closed = True
+    await Effects(book, Deadline(0.0), Deadline(0.0)).find_out("stop", Cloud(book, shows=True).landed)
+    assert book.known["stop"].done
+    assert "do" not in book.lines
+
+
+async def test_a_cloud_that_does_not_tell_is_asked_again_by_a_later_run() -> None:
+    book = Book(stop=Effect("marker", 1.0))
+    book.closed = True
+
+    async def down(_marker: Any) -> str | None:
+        raise Transient("http_503")
+
+    with pytest.raises(Transient):
+        await Effects(book, Deadline(0.0), Deadline(0.0)).find_out("stop", down)
 
 
 async def test_what_is_remembered_is_made_once() -> None:

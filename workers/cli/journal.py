@@ -190,6 +190,8 @@ def _outcome_line(effect: EffectRecord) -> str:
     outcome = effect.outcome
     if outcome is None:
         return "not known: begun, and cut off before the answer was written down"
+    if outcome.get("refused", "") is None:
+        return "not done: the time was up before it could be sent"
     if "refused" in outcome:
         return f"refused by OpenStack ({outcome['refused']})"
     if "found" in outcome:
