@@ -204,7 +204,7 @@ class Cloud:
         return await self.in_thread(lambda: _missing_services(account))
 
     async def old_services(self) -> list[str]:
-        """Where a service does not speak the microversion that it is called with: which it speaks, in words."""
+        """Say of each service that is too old which microversion it speaks, and which is needed."""
         account = await self._connect_account()
         return await self.in_thread(lambda: _old_services(account))
 
@@ -361,7 +361,7 @@ class Project:
             params["marker"] = page[-1]["id"]
 
     async def get_all_if_offered(self, service: Service, path: str, name: str, filters: Mapping[str, Any]) -> list[Any]:
-        """All of a list that an extension adds; empty where the cloud is without it.
+        """Return all of a list that an extension adds; empty where the cloud is without it.
 
         That is remembered for `MISSING` seconds. A service that is down is not without it: `Transient`
         as in `get`. Nor is one whose way is lost: what a proxy answers is `NotFound`.

@@ -1,4 +1,4 @@
-"""What was made for a `new` order: found in the cloud by the order's mark, whatever the journal knows of it."""
+"""Find what was made for a `new` order in the cloud, by the order's mark, without the journal."""
 
 import asyncio
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from handlers.recent import Recent
 from handlers.volumes import Volume
 from messages.orders import NewServers
 
-#: Seconds for which a look at what was made serves all who look: less than lies between two looks at the same.
+#: Seconds for which one answer serves all who ask: less than lies between two looks at the same.
 _LOOK_LASTS = 0.4
 #: For so long an order is tried.
 _LONGEST_ORDER = timedelta(days=1)
@@ -24,14 +24,14 @@ _SECOND = 19
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What there is in the cloud of what was made for the order."""
+    """The servers, volumes and ports in the cloud that were made for the order."""
 
     servers: tuple[Server, ...]
     volumes: tuple[Volume, ...]
     ports: tuple[Thing, ...]
 
     def is_complete(self, order: NewServers) -> bool:
-        """Whether the order was carried out to its end, whatever was done with its servers since.
+        """Tell whether the order was carried out to its end, whatever became of its servers since.
 
         Fee dates are written when all of its servers are there: one that has them speaks for all.
         """
@@ -41,13 +41,16 @@ class Left:
         return len(well) == order.count
 
     def is_old(self) -> bool:
-        """Whether it has been there for longer than an order is tried for: then nobody is still at making it."""
+        """Tell whether it has been there for longer than an order is tried."""
         newest = max(one.created[:_SECOND] for one in self.volumes)
         return newest < (datetime.now(UTC) - _LONGEST_ORDER).isoformat()[:_SECOND]
 
 
 class Made:
-    """Looks for what bears the mark of one order. `has_ports`: whether the order makes ports of its own."""
+    """Look for what bears the mark of one order.
+
+    `has_ports`: the order makes ports of its own.
+    """
 
     def __init__(self, context: Context, *, has_ports: bool) -> None:
         self._context = context
@@ -55,22 +58,22 @@ class Made:
         self._looks = Recent(_LOOK_LASTS)
 
     async def servers(self) -> list[Server]:
-        """The servers that there are; none that the cloud only keeps for a while."""
+        """List the servers that there are, without those that the cloud only keeps for a while."""
         return [one for one in await self._marked_servers() if one.status not in GONE]
 
     async def _marked_servers(self) -> list[Server]:
-        # Nova lets only an admin ask by metadata, and a name may have been changed since: all are looked at.
+        # Nova lets only an admin ask by metadata, and a name may have been changed since.
         project, mark = self._context.project, self._context.mark
         found = await self._looks.get("servers", lambda: compute.list_servers(project))
         return [one for one in found if one.metadata.get(MARK) == mark]
 
     async def volumes(self) -> list[Volume]:
-        """The volumes that there are."""
+        """List the volumes that there are."""
         project, mark = self._context.project, {MARK: self._context.mark}
         return await self._looks.get("volumes", lambda: volumes.list_marked(project, mark))
 
     async def ports(self) -> list[Thing]:
-        """The ports that there are."""
+        """List the ports that there are."""
         if not self._has_ports:
             return []
         project, mark = self._context.project, self.port_mark
@@ -78,15 +81,15 @@ class Made:
 
     @property
     def port_mark(self) -> str:
-        """The description that the order's ports have."""
+        """Return the description that the order's ports have."""
         return f"{MARK}={self._context.mark}"
 
     def look_afresh(self) -> None:
-        """What was seen a moment ago may be gone."""
+        """Forget what was seen a moment ago: it may be gone."""
         self._looks = Recent(_LOOK_LASTS)
 
     async def left(self) -> Left:
-        """All that there is now."""
+        """Return all that there is now."""
         self.look_afresh()
         patiently = self._context.patiently
         servers, disks, ports = await asyncio.gather(
@@ -95,9 +98,9 @@ class Made:
         return Left(tuple(servers), tuple(disks), tuple(ports))
 
     async def earlier(self) -> Left | None:
-        """What an earlier run has made; None where it has made nothing. One call in that case.
+        """Return what an earlier run has made; None where that is nothing, which costs one call.
 
-        There is no server without a volume of its own, for volumes are made first and go with their server.
+        No server is without a volume of its own: volumes are made first and go with their server.
         """
         if not await self._context.patiently(self.volumes):
             return None

@@ -95,7 +95,7 @@ class Maker:
         return tuple(adopted)
 
     async def _has_dates(self, server_id: str | None = None) -> bool:
-        """Whether a server has its fee dates already, this one or any: then all servers have been there."""
+        """Tell whether a server, this one or any, has its fee dates: then all have been there."""
         if self._is_first:
             return False
         servers = await self._context.patiently(self._made.servers)

@@ -58,9 +58,10 @@ class Creating:
         return (await self._plan_rest(earlier)).to_json()
 
     async def _plan_rest(self, earlier: Left) -> Creation:
-        """What is still to be made where the cloud shows that an earlier run has made a part, or all.
+        """Plan what is still to be made where an earlier run has made a part, or all.
 
-        Where the rest cannot be made, what there is must be taken away: so that is no refusal, but a plan that fails.
+        Where the rest cannot be made, what there is must be taken away: that is no refusal, but
+        a plan that fails.
         """
         order, context = self.order, self.context
         if earlier.is_complete(order):

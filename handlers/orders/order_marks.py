@@ -1,34 +1,35 @@
-"""The mark that an order leaves on a server: its name, in a metadata item, written last or with what it changes.
+"""Name on a server, in a metadata item, the orders that were carried out on it.
 
-By it an order is known to have been carried out where the journal does not say so: one that was lost,
-or restored from a backup that is older than the order.
+An order's name is written last, or with what the order changes. By it an order is known to have
+been carried out where the journal does not say so: one that was lost, or restored from a backup.
 """
 
 from handlers.compute import Server
 from handlers.context import Errand
 
-#: The item: names of the orders that were carried out on the server, newest last, separated by commas.
+#: The item: names of the orders, newest last, separated by commas.
 ORDERS = "orders"
-#: The item of earlier versions, for renewals alone. A server that has it goes on with it: it may have no room for more.
+#: The item of earlier versions, for renewals alone. A server that has it goes on with it: there may
+#: be no room for another.
 _RENEWALS = "renewals"
 #: Characters by which an order is named, and how many names fit into an item's 255.
 _NAME, _NAMES = 12, 19
 
 
 def has_order(server: Server, context: Errand) -> bool:
-    """Whether the server bears the order's name, in whichever item."""
+    """Tell whether the server bears the order's name, in whichever item."""
     return any(_name(context) in _names(server, item) for item in (ORDERS, _RENEWALS))
 
 
 def with_order(server: Server, context: Errand) -> dict[str, str]:
-    """The metadata item that names the order, too, besides those that it names now."""
+    """Return the metadata item that names this order besides those that it names now."""
     item = _RENEWALS if _RENEWALS in server.metadata else ORDERS
     others = [one for one in _names(server, item) if one != _name(context)]
     return {item: ",".join([*others, _name(context)][-_NAMES:])}
 
 
 def without_order(server: Server, context: Errand) -> tuple[str, str]:
-    """The item that names the order, and its text without that name: empty where there is no other."""
+    """Return the item that names the order, and its text without that name (empty: no other)."""
     name = _name(context)
     item = ORDERS if name in _names(server, ORDERS) else _RENEWALS
     return item, ",".join(one for one in _names(server, item) if one != name)

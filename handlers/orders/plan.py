@@ -78,7 +78,7 @@ class Change:
 
     @property
     def is_before_known(self) -> bool:
-        """Whether the server was still as it was before the order when this was planned."""
+        """Tell whether the server was as it was before the order when this was planned."""
         return not self.found and self.found_resize is None
 
     def to_json(self) -> dict[str, Any]:

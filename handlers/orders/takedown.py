@@ -165,7 +165,7 @@ class Takedown:
     # What is done.
 
     def _is_found(self, server: Server, context: Context) -> bool:
-        """Whether it was carried out, though the journal knows nothing of it: the server bears the order's mark.
+        """Tell whether it was carried out though the journal does not know it: the server bears its name.
 
         What was done with the server since, by whoever has paid for it, must stay.
         """

@@ -1,4 +1,7 @@
-"""What the cloud may be told to be without, in the words in which the services themselves say so."""
+"""Extensions and microversions that the simulated cloud can be told to be without.
+
+Its answers then are those of the real services.
+"""
 
 import re
 
@@ -27,36 +30,37 @@ NOT_FOUND = {"type": "HTTPNotFound", "message": "The resource could not be found
 
 
 def refusal(world: World, service: str, request: Request) -> Response | None:
-    """The answer to a call of something that the cloud is without; None where it has it."""
+    """Answer a call of something that the cloud is without; None where it has it."""
     if service == "neutron":
         path = request.url.path
-        missing = [one for one, paths in _PATHS.items() if one in world.without and paths.search(path)]
-        return JSONResponse({"NeutronError": NOT_FOUND}, 404) if missing else None
+        is_missing = any(_PATHS[one].search(path) for one in world.without & _PATHS.keys())
+        return JSONResponse({"NeutronError": NOT_FOUND}, 404) if is_missing else None
     if service in _VERSIONS:
         return _too_new(world, service, request)
     return None
 
 
 def offered(world: World) -> list[dict[str, object]]:
-    """The extensions that there are, as Neutron lists them; there is no QoS on the real control plane, either."""
+    """List the extensions as Neutron does; the real control plane has no QoS, either."""
     aliases = {*_PATHS, *_FIELDS} - {"qos"} - world.without
     updated = "2012-01-01T10:00:00-00:00"
-    return [{"alias": one, "name": one, "description": "", "updated": updated, "links": []} for one in sorted(aliases)]
+    shown: dict[str, object] = {"description": "", "updated": updated, "links": []}
+    return [{"alias": one, "name": one, **shown} for one in sorted(aliases)]
 
 
 def shown_fields(world: World, thing: dict[str, object]) -> dict[str, object]:
-    """What Neutron shows of a thing without its extensions."""
+    """Show a thing as Neutron does without these extensions."""
     hidden = missing_fields(world)
     return {name: value for name, value in thing.items() if name not in hidden}
 
 
 def missing_fields(world: World) -> set[str]:
-    """The fields that extensions would add."""
+    """Return the fields that the missing extensions would add."""
     return {field for one, field in _FIELDS.items() if one in world.without}
 
 
 def newest(world: World, service: str) -> str:
-    """The newest microversion of Nova or Cinder."""
+    """Return the newest microversion of Nova or Cinder."""
     return world.newest.get(service, _VERSIONS[service][1])
 
 
@@ -64,7 +68,9 @@ def _too_new(world: World, service: str, request: Request) -> Response | None:
     wanted, limit = request.headers.get(_HEADER, "").split(" ")[-1], newest(world, service)
     if not re.fullmatch(r"\d+\.\d+", wanted) or _order(wanted) <= _order(limit):
         return None
-    said = f"Version {wanted} is not supported by the API. Minimum is {_VERSIONS[service][0]} and maximum is {limit}."
+    oldest = _VERSIONS[service][0]
+    said = f"Version {wanted} is not supported by the API. "
+    said += f"Minimum is {oldest} and maximum is {limit}."
     # Cinder calls it a fault of compute, too.
     return JSONResponse({"computeFault": {"code": 406, "message": said}}, 406)
 

@@ -226,6 +226,11 @@ def test_check_tells_of_old_services_and_missing_extensions(workshop: Workshop, 
         "compute speaks up to 2.60, 2.67 is needed; volume speaks up to 3.50, 3.60 is needed"
     )
     assert found["extensions"]["found"] == "Neutron is without qos, router"
+    simulated.fault("api.neutron", match="/extensions", error="overloaded", status=503)
+    done = workshop.command("check", "-o", "json")
+    simulated.clear_faults()
+    found = {row["check"]: row["result"] for row in json.loads(done.stdout)}
+    assert (done.returncode, found["keystone"], found["extensions"]) == (4, "ok", "unreachable")
     well = workshop.command("check", "-o", "json")
     assert "microversions" not in {row["check"] for row in json.loads(well.stdout)}
 

@@ -196,7 +196,6 @@ async def _service_account(cloud: Cloud) -> list[Finding]:
             found = Finding("keystone", Verdict.OK, "the service account can log in")
             return [found, Finding("rights", Verdict.FAILED, trouble, advice)]
         missing = await cloud.missing_services()
-        old, absent = await cloud.old_services(), await cloud.missing_extensions()
     except (Transient, CloudRefusal) as error:
         return [_unreached("keystone", error)]
     findings = [Finding("keystone", Verdict.OK, "the service account can log in")]
@@ -205,14 +204,26 @@ async def _service_account(cloud: Cloud) -> list[Finding]:
         findings.append(Finding("catalogue", Verdict.FAILED, f"missing: {', '.join(missing)}", advice))
     else:
         findings.append(Finding("catalogue", Verdict.OK, "compute, block storage, image and network are there"))
+        findings += await _offers(cloud)
+    names = ", ".join(sorted(project.name for project in projects)[:10])
+    findings.append(Finding("rights", Verdict.OK, f"a role in {len(projects)} projects: {names}"))
+    return findings
+
+
+async def _offers(cloud: Cloud) -> list[Finding]:
+    """Look for services that are too old, and for extensions that are missing."""
+    try:
+        old, absent = await cloud.old_services(), await cloud.missing_extensions()
+    except (Transient, CloudRefusal) as error:
+        return [_unreached("extensions", error)]
+    findings = []
     if old:
         advice = "nothing can be asked of it until it is upgraded; see docs/operations/running.md"
         findings.append(Finding("microversions", Verdict.FAILED, "; ".join(old), advice))
     if absent:
+        found = f"Neutron is without {', '.join(absent)}"
         advice = "what they add is null in views, and no order uses it"
-        findings.append(Finding("extensions", Verdict.OK, f"Neutron is without {', '.join(absent)}", advice))
-    names = ", ".join(sorted(project.name for project in projects)[:10])
-    findings.append(Finding("rights", Verdict.OK, f"a role in {len(projects)} projects: {names}"))
+        findings.append(Finding("extensions", Verdict.OK, found, advice))
     return findings
 
 
