@@ -4,6 +4,7 @@ Masking something twice is masking it once: what makes two requests the same is 
 """
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -45,6 +46,8 @@ _TELLING = (*(name.encode() for name in _SECRET_ENDS), b"eyj", b"bearer", b"basi
 _CONTROLS = bytes(set(range(32)) - set(b"\t\r\n"))
 #: Bytes that are looked through for what programs write; more would hold up all other messages.
 _LOOKED_THROUGH = 1024 * 1024
+#: Characters of a part that is looked through at once, and by which it overlaps the next.
+_SLICE, _OVERLAP = 16 * 1024, 256
 #: Bytes below which something unreadable is too short to hide anything.
 _HIDES = 24
 
@@ -152,7 +155,15 @@ def could_hold_secret(raw: bytes) -> bool:
     if len(raw) > _LOOKED_THROUGH:  # the names that it looks for are among those that were just looked for
         return False
     text = raw.replace(b"\x00", b"").decode("utf-8", "replace")
-    return mask_text(text) != text
+    return any(mask_text(part) != part for part in _slices(text))
+
+
+def _slices(text: str) -> Iterator[str]:
+    """The text in parts that overlap by more than a match needs to be one: a search of all of it at once
+    would keep the interpreter from other threads.
+    """
+    for begin in range(0, len(text), _SLICE):
+        yield text[begin : begin + _SLICE + _OVERLAP]
 
 
 def _is_text(raw: bytes) -> bool:

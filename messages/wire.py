@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from messages.errors import wrong
+from messages.errors import Refused, wrong
 
 #: Bytes of a body.
 MAX_BODY = 1024 * 1024
@@ -87,7 +87,12 @@ def _check_transport(body: bytes, content_type: str | None, content_encoding: st
     if content_type and content_type != _JSON and not _says_json(content_type):
         raise wrong("content_type", "only application/json in UTF-8 is read")
     if len(body) > MAX_BODY:
-        raise wrong("body", f"the body is larger than {MAX_BODY} bytes")
+        raise body_too_large()
+
+
+def body_too_large() -> Refused:
+    """Return the refusal of a body of more than `MAX_BODY` bytes."""
+    return wrong("body", f"the body is larger than {MAX_BODY} bytes")
 
 
 def _says_json(content_type: str) -> bool:

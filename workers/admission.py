@@ -4,20 +4,37 @@ Before a request is in the journal nothing of it may go to a retry queue: its to
 say any more who asked.
 """
 
+from collections import OrderedDict
+from dataclasses import replace
+
 from handlers.deadlines import Deadline
 from handlers.effects import patiently
 from messages.errors import Refused, Transient, wrong
 from workers import intake
+from workers.aside import LARGE
 from workers.envelope import Envelope
 from workers.identity import Identity, Requester
 from workers.journal import Journal, JournalError, Kind
+from workers.limits import HOLD
 from workers.request import Request
 from workers.retry import GIVE_UP_AFTER, GiveBack, decide_unbegun
 from workers.session import request_log
 
+#: Seconds after which a large message comes again that waits for the key set, where it does not say itself.
+_LARGE_AGAIN = 60.0
+#: Large messages of which is remembered when they first came.
+_MOST_MET = 10_000
+
 
 class GivenBack(Exception):
-    """Not begun, and not to be answered: the message goes back to its queue as it came."""
+    """Not begun, and not to be answered: the message goes back to its queue as it came.
+
+    `after`: seconds for which it is held before, without its body.
+    """
+
+    def __init__(self, after: float = 0.0) -> None:
+        self.after = after
+        super().__init__()
 
 
 class Admission:
@@ -27,9 +44,15 @@ class Admission:
         self._identity = identity
         self._journal = journal
         self._max_age = max_age
+        #: When large messages that were given back first came, by their fingerprints.
+        self._met: OrderedDict[str, float] = OrderedDict()
 
     async def admit(self, request: Request, patience: Deadline) -> Requester:
         """The requester. `GivenBack` where it could not be told until then; any other error is the request's end."""
+        is_large = request.kind is Kind.ORDER and len(request.envelope.body) > LARGE
+        if is_large:
+            # It is not held while it waits, lest such messages fill the memory: it comes again for the answer.
+            request, patience = self._as_first_met(request), Deadline.after(0.0)
         try:
             expiry = None if request.kind is Kind.ORDER else patience
             return await patiently(lambda: self._ask(request), patience, expiry)
@@ -40,7 +63,17 @@ class Admission:
             if (refused := self.stale(request.envelope)) and not await self._is_known(request):
                 raise refused from None
             request_log(request, None).warning("request.given_back", why=str(error)[:300])
+            if is_large:
+                raise GivenBack(min(getattr(error, "retry_after", None) or _LARGE_AGAIN, HOLD)) from None
             raise GivenBack from None
+
+    def _as_first_met(self, request: Request) -> Request:
+        """The request as if it had come when it first did: what has changed since then counts."""
+        known_by = intake.fingerprint(request.envelope)
+        arrived = self._met.setdefault(known_by, request.envelope.arrived)
+        if len(self._met) > _MOST_MET:
+            self._met.popitem(last=False)
+        return replace(request, envelope=replace(request.envelope, arrived=arrived))
 
     def stale(self, envelope: Envelope) -> Refused | None:
         """The refusal of what came too late.

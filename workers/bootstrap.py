@@ -6,6 +6,7 @@ import ctypes
 import gc
 import importlib
 import signal
+import sys
 from collections.abc import Mapping
 from zoneinfo import ZoneInfo
 
@@ -17,6 +18,8 @@ from handlers.context import Policy
 from handlers.errors import CloudRefusal
 from messages.errors import Transient
 from messages.texts import without_urls
+from messages.wire import MAX_BODY
+from workers.aside import SWITCH_INTERVAL
 from workers.consumer import Consumer
 from workers.dispatch import Dispatcher
 from workers.health import HealthServer
@@ -148,6 +151,7 @@ class Worker:
             self.dispatcher.accept,
             on_cancelled=lambda _: self._upkeep.soon(),
             names=names,
+            largest=MAX_BODY,
         )
         #: Why the service account cannot act in the tenants' projects.
         self._account_trouble: str | None = None
@@ -168,6 +172,7 @@ class Worker:
         _give_back_large_buffers()
         _import_what_comes_late()
         collect_seldom()
+        sys.setswitchinterval(SWITCH_INTERVAL)
         self.publisher.open()
         self.consumer.open()
         besides = [asyncio.create_task(self._prune()), asyncio.create_task(self.weather.watch())]

@@ -14,6 +14,7 @@ from pika.heartbeat import HeartbeatChecker
 
 from workers.broker import BrokerUnusable, Where, broker_at
 from workers.broker_errors import explain
+from workers.oversized import BodyLimit
 from workers.properties import read_frame
 
 log = structlog.get_logger()
@@ -60,9 +61,14 @@ class CoalescingConnection(AsyncioConnection):  # type: ignore[misc]  # pika is 
     """
 
     _unwritten: list[bytes]
+    #: Keeps bodies that are too large from pika; None: there is no such.
+    body_limit: BodyLimit | None = None
 
     def _read_frame(self) -> tuple[int, Any]:
-        return read_frame(self._frame_buffer)
+        consumed, found = read_frame(self._frame_buffer)
+        if self.body_limit is not None and found is not None:
+            found = self.body_limit.passed(found)
+        return consumed, found
 
     def _create_heartbeat_checker(self) -> HeartbeatChecker | None:
         return _Heartbeats(self, self.params.heartbeat) if self.params.heartbeat else None
@@ -91,8 +97,15 @@ class Link:
     """A connection that comes back. `on_up` gets each new connection, `on_down` is told when it is gone."""
 
     def __init__(
-        self, where: Where, name: str, on_up: Callable[[AsyncioConnection], None], on_down: Callable[[], None]
+        self,
+        where: Where,
+        name: str,
+        on_up: Callable[[AsyncioConnection], None],
+        on_down: Callable[[], None],
+        largest: int | None = None,
     ) -> None:
+        """`largest`: bytes of a body that is kept (`oversized`); None: any."""
+        self._largest = largest
         self._where = where
         self._name = name
         self._on_up = on_up
@@ -125,6 +138,8 @@ class Link:
             on_open_error_callback=self._not_opened,
             on_close_callback=self._lost,
         )
+        if self._largest is not None:
+            self._connection.body_limit = BodyLimit(self._largest)
 
     def drop(self) -> None:
         """Throw the connection away and make a new one."""

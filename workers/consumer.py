@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -18,6 +18,7 @@ from workers.connection import Link
 from workers.envelope import Envelope
 from workers.headers import short_text
 from workers.names import Names
+from workers.oversized import left_out_of
 from workers.properties import UNREADABLE_HEADERS
 
 log = structlog.get_logger()
@@ -37,6 +38,10 @@ class Delivery:
         self._lane = lane
         self._tag: int = method.delivery_tag
         self.envelope = envelope_of(lane.names, lane.queue, method, properties, body)
+
+    def forget_body(self) -> None:
+        """Hold it without its body, which comes again with it when it is given back."""
+        self.envelope = replace(self.envelope, body=b"")
 
     def settle(self) -> None:
         """Ack. Without effect when the connection it came by is gone: then it comes again."""
@@ -60,7 +65,7 @@ def envelope_of(names: Names, queue: str, method: Basic.Deliver, given: BasicPro
         _text(given.correlation_id), _text(given.reply_to), _text(given.type), _time(given.timestamp),
         _text(given.content_type), _text(given.content_encoding), _text(given.user_id),
         given.headers or {}, _text(given.app_id), given.priority, _text(given.expiration),
-        _odd(given) + (() if readable else ("headers",)), names=names,
+        _odd(given) + (() if readable else ("headers",)), names=names, left_out=left_out_of(given),
     )  # fmt: skip
 
 
@@ -179,8 +184,10 @@ class Consumer:
         *,
         names: Names,
         name: str = "ecs-worker consume",
+        largest: int | None = None,
     ) -> None:
-        self._link = Link(where, name, self._connected, self._disconnected)
+        """`largest`: bytes of a body that is kept (`oversized`); None: any."""
+        self._link = Link(where, name, self._connected, self._disconnected, largest)
         self._names = names
         self._queues = tuple(queues)
         self._prefetch = prefetch

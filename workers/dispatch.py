@@ -17,13 +17,15 @@ from messages.orders import name_of
 from messages.regions import OTHER_REGION
 from workers import intake
 from workers.admission import Admission, GivenBack
+from workers.aside import LARGE, aside
+from workers.budget import Budget
 from workers.consumer import Delivery
 from workers.envelope import Envelope
 from workers.execution import Execution, unforeseen
 from workers.flights import Flights
 from workers.identity import Identity
 from workers.journal import ClaimLost, Journal, JournalError, Kind
-from workers.limits import HOLD_LIMIT, Limits
+from workers.limits import HOLD, HOLD_LIMIT, Limits
 from workers.once import Once
 from workers.outbox import Outbox
 from workers.refusals import Refusals
@@ -87,6 +89,7 @@ class Dispatcher:
             flights=flights,
             metrics=metrics,
         )
+        self._budget = Budget()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -124,27 +127,46 @@ class Dispatcher:
 
     async def handle(self, delivery: Delivery) -> None:
         """Whatever happens ends in a decision: it is settled, or given back."""
-        envelope = delivery.envelope
+        size = len(delivery.envelope.body)
+        is_large = size > LARGE
+        if is_large and not self._budget.take(size, again=delivery.envelope.redelivered):
+            delivery.forget_body()
+            await self._budget.wait(size, HOLD)
+            delivery.requeue()
+            return
+        try:
+            with bound_contextvars(**intake.known_by(delivery.envelope)):
+                after = await self._decided(delivery.envelope)
+        finally:
+            if is_large:
+                self._budget.give(size)
+        if after is None:
+            delivery.settle()
+            return
+        if after:
+            delivery.forget_body()
+            await asyncio.sleep(after)
+        delivery.requeue()
+
+    async def _decided(self, envelope: Envelope) -> float | None:
+        """None where the message is done with; else seconds after which it is given back."""
         limit = asyncio.timeout(HOLD_LIMIT)
-        with bound_contextvars(**intake.known_by(envelope)):
-            try:
-                async with limit:
-                    await self._end_of(envelope)
-            except ClaimLost:
-                # Another worker is at it; the broker gives the message to him, or it is found done.
-                log.warning("request.taken_over")
-                delivery.requeue()
-            except GivenBack:
-                delivery.requeue()
-            except (Transient, JournalError, *MACHINE_TROUBLE) as error:
-                if limit.expired():
-                    log.warning("request.held_too_long", queue=envelope.queue)
-                else:
-                    log.warning("request.given_back", queue=envelope.queue, exc_info=error)
-                    await asyncio.sleep(_BREATH)
-                delivery.requeue()
-            else:
-                delivery.settle()
+        try:
+            async with limit:
+                await self._end_of(envelope)
+        except ClaimLost:
+            # Another worker is at it; the broker gives the message to him, or it is found done.
+            log.warning("request.taken_over")
+            return 0.0
+        except GivenBack as given_back:
+            return given_back.after
+        except (Transient, JournalError, *MACHINE_TROUBLE) as error:
+            if limit.expired():
+                log.warning("request.held_too_long", queue=envelope.queue)
+                return 0.0
+            log.warning("request.given_back", queue=envelope.queue, exc_info=error)
+            return _BREATH
+        return None
 
     async def _end_of(self, envelope: Envelope) -> None:
         """The one broad except: an error that nobody foresaw is answered, and its message parked."""
@@ -161,7 +183,8 @@ class Dispatcher:
             await self._undelivered.take(envelope)
             return
         try:
-            request = intake.read(envelope, self._region)
+            region = self._region
+            request = await aside(len(envelope.body), lambda: intake.read(envelope, region))
         except intake.Ignored as ignored:
             self._metrics.event("ignored")
             log.info("order.ignored", request=ignored.name, status=ignored.status)

@@ -9,6 +9,14 @@ from workers.names import Names
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What is known of a body that was not kept: its size in bytes and its SHA-256."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
     """Body and properties (contract 2). `user_id` was validated by the broker.
 
@@ -37,4 +45,6 @@ class Envelope:
     #: Milliseconds after which the publisher no longer wants it.
     expiration: str | None = None
     unreadable: tuple[str, ...] = ()
+    #: What is known of a body that was too large to be kept; then `body` is empty.
+    left_out: LeftOut | None = None
     arrived: float = field(default_factory=time.time)

@@ -15,7 +15,7 @@ from messages.fields import optional_word
 from messages.orders import PlanOrder, SoftDown, is_paid, name_of, order_type_of, parse_order
 from messages.regions import check_order_region, check_region
 from messages.secrets import mask
-from messages.wire import decode, digest
+from messages.wire import body_too_large, decode, digest
 from workers import headers
 from workers.envelope import Envelope
 from workers.identity import PASS_HEADER
@@ -59,6 +59,8 @@ def read(envelope: Envelope, region: str | None) -> Request:
     """
     ordered = is_order(envelope)
     try:
+        if envelope.left_out is not None:
+            raise body_too_large()
         message = decode(envelope.body, envelope.content_type, envelope.content_encoding)
     except Refused as refused:
         raise Unfit(refused, _from_routing_key(envelope, ordered), ordered, None) from None
@@ -205,7 +207,8 @@ def reply_queue(envelope: Envelope) -> str | None:
 def fingerprint(envelope: Envelope) -> str:
     """What stands for a message that has no usable key of its own: the same when it comes again."""
     known_by = envelope.message_id or f"{envelope.correlation_id} {envelope.reply_to} {envelope.timestamp}"
-    return hashlib.sha256(envelope.body + known_by.encode()).hexdigest()
+    body = envelope.left_out.sha256.encode() if envelope.left_out is not None else envelope.body
+    return hashlib.sha256(body + known_by.encode()).hexdigest()
 
 
 def published_at(envelope: Envelope) -> float:

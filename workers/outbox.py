@@ -18,7 +18,8 @@ from messages.results import Result
 from messages.secrets import MASK, could_hold_secret, mask, mask_text
 from messages.status import wire_time
 from messages.texts import one_line
-from messages.wire import encode, loads
+from messages.wire import MAX_BODY, encode, loads
+from workers.aside import aside
 from workers.envelope import Envelope
 from workers.headers import kept, trace
 from workers.identity import PASS_HEADER
@@ -55,8 +56,6 @@ REPLY_PATIENCE = 10.0
 #: Seconds before a message that no queue took is published again, where a taker must exist.
 _RETURNED_DELAY = 1.0
 _MAX_ERROR = 500
-#: Bytes of a body that is read only to be parked: a larger one would hold up all others, and the heartbeats.
-_MAX_READ = 4 * 1024 * 1024
 
 
 class Outbox:
@@ -122,9 +121,8 @@ class Outbox:
             ROUTING_KEY_HEADER: f"{exchange} {routing_key}",
             **_own_deadline(envelope),
         }
-        await self._must_arrive(
-            again(envelope, self._names.retry_exchange, envelope.queue, encode(mask(dict(message))), headers)
-        )
+        body = await aside(len(envelope.body), lambda: encode(mask(dict(message))))
+        await self._must_arrive(again(envelope, self._names.retry_exchange, envelope.queue, body, headers))
 
     async def send_again(self, envelope: Envelope) -> None:
         """Publish a message as it came, to where it had been published."""
@@ -177,8 +175,12 @@ class Outbox:
             FAILED_AT_HEADER: wire_time(),
             IDENTITY_HEADER: PROVEN if proven else _UNPROVEN,
         }
-        body = masked_body(envelope.body)
-        await self._must_arrive(again(envelope, self._names.dead_exchange, origin or envelope.queue, body, headers))
+        body = await aside(len(envelope.body), lambda: masked_body(envelope.body))
+        parked = again(envelope, self._names.dead_exchange, origin or envelope.queue, body, headers)
+        if envelope.left_out is not None:
+            left_out = encode({"bytes": envelope.left_out.size, "sha256": envelope.left_out.sha256})
+            parked = replace(parked, body=left_out, content_type="application/json", content_encoding=None)
+        await self._must_arrive(parked)
 
     async def _until_answered(
         self, published: "asyncio.Future[Published]", reply: Publication, *, elsewhere: bool
@@ -234,10 +236,14 @@ def without_content(body: bytes) -> bytes:
 
 
 def masked_body(body: bytes) -> bytes:
-    """A body without its secrets; what cannot be read stays as it is, unless it could hold one."""
-    if len(body) <= _MAX_READ:
-        with suppress(ValueError, RecursionError):
-            return encode(mask(loads(body.decode())))
+    """A body without its secrets; what cannot be read stays as it is, unless it could hold one.
+
+    Of one that is larger than any message may be nothing is looked at, and nothing kept.
+    """
+    if len(body) > MAX_BODY:
+        return without_content(body)
+    with suppress(ValueError, RecursionError):
+        return encode(mask(loads(body.decode())))
     return encode({"masked": MASK, "bytes": len(body)}) if could_hold_secret(body) else body
 
 

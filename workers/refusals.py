@@ -17,6 +17,7 @@ from messages.orders import Order, OrderType, SoftDown, name_of
 from messages.regions import OTHER_REGION
 from messages.results import Result
 from workers import intake
+from workers.aside import aside
 from workers.envelope import Envelope
 from workers.identity import Identity
 from workers.journal import Journal, Kind
@@ -76,7 +77,8 @@ class Refusals:
 
     async def unforeseen(self, envelope: Envelope, refused: Refused) -> None:
         """Answer and park a message at which the worker itself failed before it was begun."""
-        message, is_order = intake.decoded(envelope), intake.is_order(envelope)
+        message = await aside(len(envelope.body), lambda: intake.decoded(envelope))
+        is_order = intake.is_order(envelope)
         operation = intake.operation_of(envelope, message, is_order)
         if is_order or not await self._is_known(envelope):
             await self._answer(envelope, "unforeseen", operation, refused, message if is_order else None)
@@ -102,7 +104,9 @@ class Refusals:
         standing = None
         if order is not None:
             standing = await self._standing(intake.as_order(envelope, operation, order))
-        result = self._result(envelope, refused, order)
+        if standing is not None and not standing.answered:
+            return
+        result = await aside(len(envelope.body), lambda: self._result(envelope, refused, order))
         key = f"{why}:{intake.fingerprint(envelope)}"
         await self._tell(envelope, operation, key, result, order, standing=standing)
 
@@ -152,7 +156,8 @@ class Refusals:
         *,
         park: bool,
     ) -> None:
-        result = self.result(request, refused)
+        size = len(request.envelope.body)
+        result = await aside(size, lambda: self.result(request, refused))
         key = f"refused:{intake.fingerprint(request.envelope)}"
         await self._tell(request.envelope, request.operation, key, result, order, standing=standing)
         if park:

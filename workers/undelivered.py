@@ -12,8 +12,10 @@ import structlog
 
 from messages.codes import Code
 from messages.errors import Refused, Transient, wrong
+from messages.wire import body_too_large
 from workers import intake
 from workers.admission import GivenBack
+from workers.aside import aside
 from workers.envelope import Envelope
 from workers.journal import ClaimLost, JournalError
 from workers.once import GoesOn
@@ -51,7 +53,7 @@ class Undelivered:
         """
         names = envelope.names
         is_ours = queue_of_command(names, envelope.routing_key) is not None
-        if envelope.exchange == names.commands_exchange and is_ours:
+        if envelope.exchange == names.commands_exchange and is_ours and envelope.left_out is None:
             self._declare_again()
             await asyncio.sleep(_BINDING)
             await self._outbox.send_again(envelope)
@@ -70,6 +72,8 @@ class Undelivered:
         death = _last_death(envelope)
         # Never in a queue of ours: no binding wants its routing key.
         refused = wrong("operation", "there is no such operation")
+        if envelope.left_out is not None:
+            refused = body_too_large()
         if death is not None:
             refused = Refused(
                 Code.FAILED,
@@ -78,7 +82,7 @@ class Undelivered:
             )
         if death is None or not await self._give_up(death.as_it_came(envelope), refused):
             was_order = death is not None and death.was_order
-            message = intake.decoded(envelope)
+            message = await aside(len(envelope.body), lambda: intake.decoded(envelope))
             operation = intake.operation_of(envelope, message, was_order)
             await self._refusals.undelivered(envelope, operation, refused, message if was_order else None)
         origin = death.queue if death is not None else envelope.names.undelivered_queue
