@@ -7,7 +7,8 @@ import gc
 import importlib
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -15,6 +16,7 @@ import structlog
 from handlers.catalogue import HANDLERS, Handler
 from handlers.cloud import Cloud, CloudSettings, region_name
 from handlers.context import Policy
+from handlers.deadlines import Deadline
 from handlers.errors import CloudRefusal
 from messages.errors import Transient
 from messages.texts import without_urls
@@ -42,7 +44,12 @@ from workers.weather import JOURNAL, Weather
 log = structlog.get_logger()
 
 #: Seconds that what is under way may take when the worker is told to end; the next worker goes on with the rest.
-DRAIN = 25.0
+DRAIN = 20.0
+#: Seconds after which a worker that was told to end has ended, whatever hangs. The grace period of whoever runs it is
+#: to be longer (`stop_grace_period` in docker-compose.yml).
+DRAIN_LIMIT = 34.0
+#: Seconds for the broker to confirm, for it to agree to the end of a connection, and to let go of the journal.
+_CONFIRMS, _GOODBYE, _LETTING_GO = 4.0, 3.0, 2.0
 #: Seconds for which commands are remembered; orders are for good.
 COMMANDS_KEPT = 7 * 86400.0
 _PRUNE_EVERY = 600.0
@@ -111,6 +118,15 @@ def _give_back_large_buffers() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)
 
 
+async def _within(end: Coroutine[Any, Any, Any], seconds: float) -> bool:
+    """Await the end of something for so many seconds; whether it came."""
+    try:
+        await asyncio.wait_for(end, max(0.0, seconds))
+    except TimeoutError:
+        return False
+    return True
+
+
 class Worker:
     """A worker from start to drained."""
 
@@ -156,6 +172,8 @@ class Worker:
         #: Why the service account cannot act in the tenants' projects.
         self._account_trouble: str | None = None
         self._stopping = asyncio.Event()
+        #: Whether threads hang that nobody waits for any more: the process is to end without them.
+        self.is_hung = False
 
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT, then drain.
@@ -257,16 +275,20 @@ class Worker:
     async def _drain(self) -> None:
         """Stop consuming, finish or leave to the next worker, confirms, then acks."""
         log.info("worker.draining", in_flight=self.dispatcher.in_flight)
+        end = Deadline.after(DRAIN_LIMIT)
         self.consumer.pause()
         await self.dispatcher.drain(DRAIN)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.publisher.drain(), 5)
+        await _within(self.publisher.drain(), _CONFIRMS)
         self._upkeep.close()
-        await self.consumer.close()
-        await self.publisher.close()
-        # Calls that are under way end before others may take their requests over.
-        await self.cloud.close()
-        await self.journal.close()
+        await _within(self.consumer.close(), _GOODBYE)
+        await _within(self.publisher.close(), _GOODBYE)
+        # Calls that are under way end before others may take their requests over. Of those that hang the requests stay
+        # ours until the process ends: the journal is not let go of, and whoever has them then looks for the calls.
+        self.is_hung = not await _within(self.cloud.close(), end.left - _LETTING_GO)
+        if not self.is_hung:
+            self.is_hung = not await _within(self.journal.close(), max(_LETTING_GO, end.left))
+        if self.is_hung:
+            log.warning("worker.left_calls")
 
     async def _until_declared(self) -> bool:
         """False when told to end before the broker was reached."""

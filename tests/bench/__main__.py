@@ -19,6 +19,7 @@ from sandbox.broker import PrivateBroker
 from sandbox.processes import Server, free_ports, listens
 from tests.bench.measure import Cost, leave_core, preload, replies, run
 from tests.bench.replays import replayed
+from tests.bench.rubbish import rubbish
 from tests.workshop import REPOSITORY
 from workers.telemetry import configure_logs
 from workers.topology import declare, topology
@@ -103,11 +104,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages: shows that it runs")
     parser.add_argument("--replays", action="store_true", help="only how fast parked messages are put in again")
+    parser.add_argument("--rubbish", action="store_true", help="only what lists wait beside rubbish")
     wanted = parser.parse_args()
-    leave_core()
     configure_logs("console", "warning")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ecs-bench-")))
+        if wanted.rubbish:
+            rubbish(folder)
+            return
+        leave_core()
         broker = stack.enter_context(PrivateBroker())
         bench = Bench(broker, folder, 0.1 if wanted.quick else 1.0, stack.enter_context(stub_nova(folder)))
         if not wanted.replays:

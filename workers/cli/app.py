@@ -1,6 +1,7 @@
 """The commands."""
 
 import asyncio
+import os
 import sys
 import traceback
 from typing import Annotated, Any
@@ -51,7 +52,11 @@ def run() -> None:
     configure_logs(settings.log_format, settings.log_level)
 
     async def work() -> None:
-        await Worker(settings).run()
+        worker = Worker(settings)
+        await worker.run()
+        if worker.is_hung:
+            # Python would wait for its threads, and so for a cloud or a database that hangs.
+            os._exit(Exit.OK)
 
     try:
         asyncio.run(work())
