@@ -13,6 +13,9 @@ from pika.exceptions import InvalidFieldTypeException
 #: What a message's headers are where they could not be read; known by identity.
 UNREADABLE_HEADERS: dict[str, Any] = {}
 
+#: Bytes of a frame whose headers are decoded: a request may carry 32 KiB, and what the broker and we have added goes on
+#: top. pika needs a millisecond for each KiB of them in the worst case.
+_MOST_DECODED = 48 * 1024
 _FRAME = struct.Struct(">BHI")
 #: Class, weight and size of the body, before the flags.
 _BEFORE_FLAGS = 12
@@ -22,16 +25,25 @@ _UNREADABLE = (ValueError, ArithmeticError, OSError, RecursionError, struct.erro
 
 def read_frame(buffer: bytes) -> tuple[int, Any]:
     """As pika's `decode_frame`: bytes consumed and the frame, None where it is not all there."""
-    try:
-        found: tuple[int, Any] = frame.decode_frame(buffer)
-        return found
-    except _UNREADABLE:
-        if buffer[0] != spec.FRAME_HEADER:
-            raise
+    if not _is_large(buffer):
+        try:
+            found: tuple[int, Any] = frame.decode_frame(buffer)
+            return found
+        except _UNREADABLE:
+            if buffer[0] != spec.FRAME_HEADER:
+                raise
     size, cut = _without_headers(buffer)
     _, header = frame.decode_frame(cut)
     header.properties.headers = UNREADABLE_HEADERS
     return size, header
+
+
+def _is_large(buffer: bytes) -> bool:
+    """Whether it begins with a whole frame of a message's properties that takes too long to decode."""
+    if len(buffer) < _MOST_DECODED or buffer[0] != spec.FRAME_HEADER:
+        return False
+    size: int = _FRAME.unpack_from(buffer)[2]
+    return _MOST_DECODED <= size < len(buffer) - _FRAME.size
 
 
 def _without_headers(buffer: bytes) -> tuple[int, bytes]:

@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -168,3 +169,21 @@ def test_a_broken_frame_of_another_kind_is_still_an_error() -> None:
 
     with pytest.raises(struct.error):
         read_frame(struct.pack(">BHI", 1, 1, 2) + b"\x00\x01\xce")
+
+
+def test_headers_that_take_long_to_decode_are_not_decoded() -> None:
+    """pika takes a tenth of a second for such, in which nothing else is done."""
+    from pika import frame, spec  # noqa: PLC0415
+
+    from workers.properties import UNREADABLE_HEADERS, read_frame  # noqa: PLC0415
+
+    for headers in ({"k": [None] * 120_000}, {f"k{number:05d}": 1 for number in range(9000)}):
+        properties = spec.BasicProperties(headers=headers, message_id="m", content_type="text/plain")
+        raw = frame.Header(1, 10, properties).marshal()
+        began = time.process_time()
+        size, found = read_frame(raw + b"next")
+        assert time.process_time() - began < 0.02
+        assert size == len(raw)
+        assert found.properties.headers is UNREADABLE_HEADERS
+        assert (found.properties.message_id, found.body_size) == ("m", 10)
+        assert read_frame(raw[:-1]) == (0, None)
