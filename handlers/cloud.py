@@ -190,6 +190,8 @@ class Cloud:
             account = await self._connect_account()
             if "applicationcredential" in str(account.config.config.get("auth_type", "")).replace("_", ""):
                 return _ONE_PROJECT
+            if regions := await self.in_thread(lambda: _unchosen_regions(account)):
+                return f"the catalogue lists the regions {', '.join(regions)}, and clouds.yaml has no region_name"
             project = await self.project(projects[0].id)
             await self.in_thread(project.log_in)
         except Transient as error:
@@ -568,6 +570,18 @@ def _log_in(connection: "Connection") -> Any:
         return plugin.get_access(connection.session)
     finally:
         connection.close()
+
+
+def _unchosen_regions(account: "Connection") -> list[str]:
+    """The regions of the catalogue where none is chosen: the SDK would call whichever is listed first."""
+    if account.config.region_name:
+        return []
+    try:
+        catalog = account.service_catalog
+    except Exception as error:
+        raise Transient("keystone", detail=_described(error)) from None
+    found = {end["region"] for one in catalog if one["type"] == "compute" for end in one["endpoints"]}
+    return sorted(found) if len(found) > 1 else []
 
 
 def _missing_services(account: "Connection") -> list[str]:

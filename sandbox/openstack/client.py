@@ -24,7 +24,8 @@ _CLOUDS = {
 class SimulatedOpenStack:
     """A cloud in a process of its own, from `start` to `stop`; a context manager.
 
-    `pace` stretches (above 1) or shortens what takes time; `region` is what its catalogue and clouds.yaml call it.
+    `pace` stretches (above 1) or shortens what takes time; `region` is what its catalogue calls it, and
+    clouds.yaml; of several, separated by commas, clouds.yaml has the first.
     """
 
     def __init__(self, pace: float = 1.0, region: str = "RegionOne") -> None:
@@ -110,7 +111,7 @@ class SimulatedOpenStack:
             "auth_url": f"{self.url}/identity/v3", "username": user, "password": PASSWORD, "project_name": project,
             "user_domain_id": "default", "project_domain_id": "default",
         }  # fmt: skip
-        return {"auth": auth, "region_name": self._region}
+        return {"auth": auth, "region_name": self._region.partition(",")[0]}
 
     def __enter__(self) -> "SimulatedOpenStack":
         return self.start()

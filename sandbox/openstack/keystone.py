@@ -196,8 +196,11 @@ def _described(token: Token, request: Request, region: str) -> dict[str, Any]:
 
 
 def _service(kind: str, name: str, url: str, region: str) -> dict[str, Any]:
-    endpoint = {"region": region, "region_id": region, "url": url}
-    endpoints = [{"id": uuid.uuid4().hex, "interface": one, **endpoint} for one in ("public", "internal", "admin")]
+    endpoints = [
+        {"id": uuid.uuid4().hex, "interface": interface, "region": one, "region_id": one, "url": url}
+        for one in region.split(",")
+        for interface in ("public", "internal", "admin")
+    ]
     return {"id": uuid.uuid4().hex, "type": kind, "name": name, "endpoints": endpoints}
 
 

@@ -194,3 +194,23 @@ def test_a_worker_that_does_not_know_its_region_does_not_start(regions: tuple[Re
     path.unlink()
     code, (line,) = lines_of(shop, "run")
     assert (code, line.partition(":")[0]) == (3, "ECS_REGION")
+
+
+def test_a_cloud_of_several_regions_needs_one_to_be_chosen(
+    declared: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("several")
+    with SimulatedOpenStack(0.2, f"{NORTH},{SOUTH}") as cloud, Workshop(declared, cloud, folder) as shop:
+        assert shop.worker().problems() == []
+        clouds = json.loads(cloud.clouds_yaml.read_text())
+        for entry in clouds["clouds"].values():
+            del entry["region_name"]
+        path = folder / "clouds.yaml"
+        path.write_text(json.dumps(clouds))
+        shop.settings["OS_CLIENT_CONFIG_FILE"] = str(path)
+        worker = shop.worker(wait=False)
+        eventually(lambda: any(f"{NORTH}, {SOUTH}" in one for one in worker.problems()), 30)
+        done = shop.command("check", "-o", "json")
+        assert done.returncode == 5
+        found = {one["check"]: one for one in json.loads(done.stdout)}
+        assert (found["rights"]["result"], SOUTH in found["rights"]["found"]) == ("failed", True)
