@@ -194,6 +194,13 @@ async def reset_status(admin: Project, volume_id: str, status: str) -> Reply:
     return await admin.post(Service.VOLUME, f"/volumes/{volume_id}/action", {"os-reset_status": {"status": status}})
 
 
+#: A quota, and under which names `/limits` tells the most and what is taken.
+_TOTALS = (
+    ("volumes", "maxTotalVolumes", "totalVolumesUsed"),
+    ("gigabytes", "maxTotalVolumeGigabytes", "totalGigabytesUsed"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class VolumeQuota:
     """The project's quotas by name, in all and by volume type (`gigabytes_SSD`); -1 is no limit.
@@ -203,6 +210,27 @@ class VolumeQuota:
 
     limits: Mapping[str, int]
     used: Mapping[str, int]
+
+    @classmethod
+    def from_api(cls, quota_set: Mapping[str, Any]) -> "VolumeQuota":
+        """The quotas of Cinder's JSON: objects where it tells the usage, else numbers."""
+        limits: dict[str, int] = {}
+        used: dict[str, int] = {}
+        for name, one in quota_set.items():
+            if isinstance(one, dict):
+                limits[name] = one["limit"]
+                used[name] = one.get("in_use", 0) + one.get("reserved", 0)
+            elif isinstance(one, int):
+                limits[name] = one
+        return cls(limits, used)
+
+    def with_totals(self, absolute: Mapping[str, int]) -> "VolumeQuota":
+        """The same with the totals that `/limits` tells."""
+        limits, used = dict(self.limits), dict(self.used)
+        for name, most, taken in _TOTALS:
+            if most in absolute and taken in absolute:
+                limits[name], used[name] = absolute[most], absolute[taken]
+        return VolumeQuota(limits, used)
 
     def left(self, name: str) -> int | None:
         """What is left of one: `volumes`, `gigabytes`, `gigabytes_SSD` ...; None where no limit is known."""
@@ -219,29 +247,13 @@ class VolumeQuota:
 async def get_quota(project: Project) -> VolumeQuota:
     """What the project may have and has.
 
-    A cloud may forbid members to read quota sets, or leave out the usage: then the totals come from the limits.
+    A cloud may forbid members to read quota sets, or leave out the usage: then the totals come
+    from the limits.
     """
-    limits: dict[str, int] = {}
-    used: dict[str, int] = {}
-    for name, one in (await _quota_set(project)).items():
-        if isinstance(one, dict):
-            limits[name] = one["limit"]
-            used[name] = one.get("in_use", 0) + one.get("reserved", 0)
-        elif isinstance(one, int):
-            limits[name] = one
-    if "gigabytes" not in used:
-        absolute = await _absolute_limits(project)
-        for name, most, taken in _TOTALS:
-            if most in absolute and taken in absolute:
-                limits[name], used[name] = absolute[most], absolute[taken]
-    return VolumeQuota(limits, used)
-
-
-#: A quota, and under which names `/limits` tells the most and what is taken.
-_TOTALS = (
-    ("volumes", "maxTotalVolumes", "totalVolumesUsed"),
-    ("gigabytes", "maxTotalVolumeGigabytes", "totalGigabytesUsed"),
-)
+    quota = VolumeQuota.from_api(await _quota_set(project))
+    if "gigabytes" in quota.used:
+        return quota
+    return quota.with_totals(await _absolute_limits(project))
 
 
 async def _quota_set(project: Project) -> Mapping[str, Any]:
