@@ -1,7 +1,7 @@
 """Nova: the calls that are made and the shapes that are read, at the one microversion of `Service.COMPUTE`."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -301,12 +301,24 @@ async def list_actions(project: Project, server_id: str) -> list[InstanceAction]
     return [_action(action, ()) for action in reply.body["instanceActions"]]
 
 
-async def find_action(project: Project, server_id: str, action: str, since: str) -> str | None:
-    """OpenStack's request id of the newest such action since a time of Nova's clock; None where there is none."""
-    for entry in await list_actions(project, server_id):
-        if entry.action == action and entry.start_time[:_SECOND] >= since[:_SECOND]:
-            return entry.request_id
-    return None
+async def find_actions(project: Project, server_id: str, action: str, since: str) -> list[str]:
+    """OpenStack's request ids of such actions since a time of Nova's clock, the newest first."""
+    return [
+        entry.request_id
+        for entry in await list_actions(project, server_id)
+        if entry.action == action and entry.start_time[:_SECOND] >= since[:_SECOND]
+    ]
+
+
+async def find_action(
+    project: Project, server_id: str, action: str, since: str, others: Collection[str] = ()
+) -> str | None:
+    """OpenStack's request id of the newest such action since a time of Nova's clock; None where there is none.
+
+    `others` are request ids of actions that are known to be somebody else's.
+    """
+    found = await find_actions(project, server_id, action, since)
+    return next((one for one in found if one not in others), None)
 
 
 async def get_action(project: Project, server_id: str, request_id: str) -> InstanceAction:

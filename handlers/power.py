@@ -1,8 +1,9 @@
 """Start, stop and reboot one server."""
 
 import asyncio
+from typing import Any
 
-from handlers.compute import Server, change_power, find_action
+from handlers.compute import Server, change_power, find_action, find_actions
 from handlers.context import Context
 from handlers.deadlines import growing
 from handlers.effects import Landed
@@ -109,13 +110,26 @@ async def _change_power(server: Server, power: Power, force: Force, context: Con
         effect_name(power, server.id),
         do=lambda: change_power(context.project, server.id, power, force),
         landed=_logged(server.id, power, context),
-        marker=server.updated,
+        marker=await _marker(server, power, context),
     )
 
 
+async def _marker(server: Server, power: Power, context: Context) -> str | dict[str, Any]:
+    """Nova's clock. In the middle of a task also the actions of this kind that have begun since: they are not ours.
+
+    Nova's log does not tell a hard reboot from the soft one that it does not wait for.
+    """
+    if not server.busy or context.effects.begun(effect_name(power, server.id)):
+        return server.updated
+    since, action = server.updated, _LOGGED_AS[power]
+    others = await context.patiently(lambda: find_actions(context.project, server.id, action, since))
+    return {"since": since, "others": others}
+
+
 def _logged(server_id: str, power: Power, context: Context) -> Landed:
-    async def landed(since: str) -> str | None:
-        return await find_action(context.project, server_id, _LOGGED_AS[power], since)
+    async def landed(marker: str | dict[str, Any]) -> str | None:
+        since, others = (marker, ()) if isinstance(marker, str) else (marker["since"], marker["others"])
+        return await find_action(context.project, server_id, _LOGGED_AS[power], since, others)
 
     return landed
 

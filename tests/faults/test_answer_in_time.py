@@ -315,3 +315,24 @@ def test_a_worker_that_dies_as_the_time_is_up_leaves_one_answer(
         assert requester.last_update_of("server", asked.message_id, 180).body["status"] == "ACTIVE"
     (server_id,) = asked.actions
     assert tenant.actions(server_id) == ["create"]
+
+
+def test_a_hard_reboot_that_was_lost_does_not_take_the_soft_one_that_hangs_for_itself(
+    workshop: Workshop, simulated: SimulatedOpenStack
+) -> None:
+    """Nova's log tells neither apart, and both may have begun in the same second."""
+    tenant = workshop.tenant()
+    server_id = tenant.make_server(disk=None)
+    simulated.fault("virt.reboot", match=server_id, delay=40, times=1)
+    dying(workshop, [], constants={"handlers.effects.LATE_COMMAND": 5.0}, **SETTINGS)
+    with Requester(workshop.broker_url) as requester:
+        warm_up(requester)
+        tenant.act(server_id, SOFT)
+        simulated.fault("api.nova", match=f"^POST .*{server_id}/action", status=504, error="gateway time-out")
+        body = {"reboot": {"type": "HARD"}}
+        hard = requester.command("server.action", server_id=server_id, body=body)
+        assert told(requester.result_of(hard).body) == [UNKNOWN]
+        simulated.clear_faults("api.nova")
+        last = requester.last_update_of("server", hard, 90)
+        assert last.body["status"] == "ACTIVE"
+    assert tenant.actions(server_id) == ["create", "reboot"]

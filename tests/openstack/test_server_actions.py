@@ -219,6 +219,26 @@ def test_a_batch_says_of_which_server_it_is_not_known_what_became(
     assert tenant.actions(lost) == ["create"]
 
 
+def test_a_nova_that_hangs_holds_up_no_answer_and_its_stop_is_told_at_last(
+    requester: Requester, tenant: Tenant, cloud: Any
+) -> None:
+    one, several = tenant.make_server(disk=None), tenant.make_server(disk=None)
+    for server_id in (one, several):
+        cloud.fault("api.nova", match=f"^POST .*{server_id}/action", delay=40, times=1)
+    began = time.monotonic()
+    sent = [
+        requester.command("server.action", server_id=one, body={"os-stop": None}),
+        batch(requester, [several], "os-stop"),
+    ]
+    for message_id in sent:
+        result = requester.result_of(message_id, 60)
+        assert result.at - began < 35
+        assert (result.body["code"], result.body["data"]["reason"]) == ("101.001040", "outcome_unknown")
+    for message_id, server_id in zip(sent, (one, several), strict=True):
+        assert requester.last_update_of("server", message_id, 120).body["status"] == "SHUTOFF"
+        assert tenant.actions(server_id) == ["create", "stop"]
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_a_hard_reboot_waits_neither_for_a_soft_one_that_hangs_nor_for_its_turn(
     requester: Requester, tenant: Tenant, cloud: Any, several: bool
