@@ -128,7 +128,7 @@ def parse_create(server_id: str, options: Mapping[str, Any]) -> CreateImage:
 def parse_list(message: Mapping[str, Any]) -> ListImages:
     """`image.list`."""
     visibility = optional_word(message.get("visibility"), "visibility")
-    if visibility is not None and (visibility := visibility.lower()) not in VISIBILITIES:
+    if visibility is not None and visibility not in VISIBILITIES:
         raise wrong("visibility")
     search = optional_line(message.get("searchValue"), "searchValue")
     return ListImages(parse_page(message, "page"), parse_sort(message, SORT_FIELDS), search, visibility)

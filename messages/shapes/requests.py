@@ -97,7 +97,7 @@ _FIELDS: Mapping[Operation, tuple[dict[str, Schema], dict[str, Schema]]] = {
         {},
         {
             **_page("page"), "sortField": loose(images.SORT_FIELDS),
-            "visibility": loose(images.VISIBILITIES, any_case=True),
+            "visibility": loose(images.VISIBILITIES),
             "searchValue": described(OPTIONAL_WORD, "part of the name, or the id"),
         },
     ),
