@@ -15,7 +15,8 @@ WORKDIR /var/lib/ecs-worker
 EXPOSE 8080
 # Ready means: broker, journal and identity are there, and requests are consumed.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-  CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/readyz', timeout=2)"]
+  CMD ["python", "-c", "import os, urllib.request as r; \
+    r.urlopen(f\"http://127.0.0.1:{os.environ.get('ECS_HTTP_PORT') or 8080}/readyz\", timeout=2)"]
 # The worker drains for at most 25 s after SIGTERM.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["ecs-worker"]
