@@ -28,6 +28,7 @@ class LastingRequester(Requester):
         self._parameters.heartbeat = 0
         self._parameters.socket_timeout = self._parameters.stack_timeout = 5
         self._broker: Any = None
+        self._namespace = "ecs"
         self._on_heard = lambda _: None
         self._name = f"lasting-{uuid.uuid4().hex[:8]}"
         self._queues = {

@@ -354,7 +354,8 @@ def test_25_a_worker_whose_password_is_changed_backs_off_and_comes_back_by_itsel
     account.close_connections()
     before = len(logged(shop, "connection.down"))
     time.sleep(5)
-    refused = logged(shop, "connection.down")[before:]
+    # That they were closed may be told late on a busy machine.
+    refused = [line for line in logged(shop, "connection.down")[before:] if "was changed" not in line["why"]]
     assert all("ACCESS_REFUSED" in line["why"] for line in refused)
     assert 4 <= len(refused) <= 20, "two connections, each later and later"
     assert max(line["again_in"] for line in refused) > 1
