@@ -71,6 +71,26 @@ def test_a_read_has_one_result_and_is_parked(failing: Workshop) -> None:
         assert [results(requester, one) for one in sent] == [[INTERNAL], [INTERNAL]]
 
 
+def test_every_log_line_of_a_request_has_its_five_fields(failing: Workshop) -> None:
+    with Requester(failing.broker_url) as requester:
+        fields = {"server_id": str(uuid.uuid4()), "tags": "raises"}
+        sent = [
+            requester.command("server.tags.update", **fields),
+            requester.command("server.tags.update", server_id="none"),
+            requester.command("server.list", searchValue="raises"),
+            publish(requester, paid("renew", str(uuid.uuid4()), orderRoute="RDS")),
+        ]
+        for message_id in sent:
+            requester.wait(lambda one, wanted=message_id: one.correlation_id == wanted, 60)
+        parked(requester, 3)
+    lines = [json.loads(line) for line in failing.logs().splitlines()]
+    for message_id in sent:
+        own = [one for one in lines if one.get("message_id") == message_id]
+        assert own
+        for line in own:
+            assert {"request", "operation", "tenant", "attempt"} <= line.keys(), line
+
+
 def test_what_was_answered_stays_the_answer(failing: Workshop) -> None:
     with Requester(failing.broker_url) as requester:
         fields = {"server_id": str(uuid.uuid4()), "tags": "answered"}
