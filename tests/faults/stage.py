@@ -26,7 +26,7 @@ def await_held(workshop: Workshop, worker: WorkerProcess | None = None) -> None:
     """Wait until all are held; of a worker that kills itself then, until it is dead."""
     missing = workshop.folder / "missing"
     try:
-        eventually((workshop.folder / "held").exists, 60)
+        eventually((workshop.folder / "held").exists, 120)
         if worker is not None:
             eventually(lambda: not worker.alive)
     except AssertionError:

@@ -21,12 +21,14 @@ def test_every_kind_of_effect_is_done_once_though_the_worker_is_killed(
 ) -> None:
     tenant = workshop.tenant()
     asked = ask_all(kinds_for(instant), tenant, simulated)
-    worker = dying(workshop, [Hold(one.message_id, instant, one.effect) for one in asked])
+    # They wait for each other at their instants, and on a busy machine long: no command is to be answered for that.
+    patient = {"ECS_COMMAND_TIMEOUT": "150"}
+    worker = dying(workshop, [Hold(one.message_id, instant, one.effect) for one in asked], **patient)
     with Requester(workshop.broker_url) as requester:
         for one in asked:
             one.publish(requester)
         await_held(workshop, worker)
-        workshop.worker()
+        workshop.worker(**patient)
         await_ends(requester, asked)
         settled(workshop, requester)
         check(requester.heard, asked, tenant, simulated.executed())
