@@ -69,7 +69,7 @@ def types() -> Iterator[Case]:
                 yield command_case(f"image {name} {value!r:.20}", command("image.list", **{name: value}), name)
     yield from (
         command_case(f"visibility {one!r}", command("image.list", visibility=one), "visibility")
-        for one in (7, "all", [])
+        for one in (7, "all", [], "Public")
     )
     yield from (
         command_case(f"tag {one!r:.20}", command("image.list_private", tag=one), "tag")
