@@ -28,9 +28,8 @@ demo: install  ## everything on this machine, one order from end to end (OPENSTA
 # The quick tests mostly wait, for timers, brokers and clouds of their own: several at a time, however few the cores.
 QUICKLY := -n 4 --dist worksteal
 
-test: install  ## all tests; the quick ones first, so that failures show early
-	$(BIN)/pytest $(QUICKLY) -m "not openstack" $(ARGS)
-	$(BIN)/pytest -m openstack $(ARGS)
+test: install  ## all tests: those of the real control plane beside the others
+	.ci/test $(BIN) $(QUICKLY) $(ARGS)
 
 test-fast: install  ## a minute or two: no real OpenStack, and nothing that is waited for long
 	$(BIN)/pytest $(QUICKLY) -m "not openstack and not slow" $(ARGS)

@@ -52,7 +52,7 @@ class ControlPlane:
         """Install it, unless it is, and start it; a minute, two more the first time."""
         if self._given:
             return self
-        installed = _install()
+        installed = install()
         (self._home / "venv").symlink_to(installed / "venv")
         with self.log.open("wb") as log:
             self._keeper = subprocess.Popen(
@@ -129,7 +129,7 @@ class ControlPlane:
         self.stop()
 
 
-def _install() -> Path:
+def install() -> Path:
     """The folder with the installed services; made under the name of what is pinned, so that a change is a new one."""
     pinned = b"".join((_TOOL.parent / name).read_bytes() for name in ("requirements.txt", "constraints.txt"))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecs-worker"
@@ -165,3 +165,7 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+if __name__ == "__main__":
+    install()

@@ -37,8 +37,14 @@ _SLOW = (
 _QUICK = ("tests/faults/test_cloud_answers.py",)
 
 
+#: Seconds for a test of the real control plane, its start included, beside all other tests.
+_REAL_LIMIT = 900
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if item.get_closest_marker("openstack") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_REAL_LIMIT))
         if item.nodeid.startswith(_SLOW) and not item.nodeid.startswith(_QUICK):
             item.add_marker(pytest.mark.slow)
 
