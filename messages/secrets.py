@@ -48,6 +48,8 @@ _CONTROLS = bytes(set(range(32)) - set(b"\t\r\n"))
 _LOOKED_THROUGH = 1024 * 1024
 #: Characters of a part that is looked through at once, and by which it overlaps the next.
 _SLICE, _OVERLAP = 16 * 1024, 256
+#: Characters of a text of a message that is searched; no request may have a longer one (`wire.MAX_TEXT`).
+_LONGEST_TEXT = 64 * 1024
 #: Bytes below which something unreadable is too short to hide anything.
 _HIDES = 24
 
@@ -70,15 +72,23 @@ def _is_secret(name: str) -> bool:
 
 
 def mask(value: Any) -> Any:
-    """A copy in which every secret is replaced, at any depth."""
+    """A copy in which every secret is replaced, at any depth.
+
+    A longer text than any request may have is replaced as a whole: each search of it would be one call
+    into C, which keeps the interpreter from the loop for as long as it takes.
+    """
     if isinstance(value, dict):
         return {
-            mask_text(key): MASK if inner is not None and is_secret_name(key) else mask(inner)
+            _masked(key): MASK if inner is not None and is_secret_name(key) else mask(inner)
             for key, inner in value.items()
         }
     if isinstance(value, list):
         return [mask(inner) for inner in value]
-    return mask_text(value) if isinstance(value, str) else value
+    return _masked(value) if isinstance(value, str) else value
+
+
+def _masked(text: str) -> str:
+    return mask_text(text) if len(text) <= _LONGEST_TEXT else MASK
 
 
 def mask_text(text: str) -> str:

@@ -97,7 +97,7 @@ class Execution:
             park = decision.refused if isinstance(decision, Answer) and decision.park else None
         await session.publish_end(result)
         if park is not None:
-            await self._refusals.park(request.envelope, park, proven=True)
+            await self._refusals.park(request.envelope, park, proven=project_id)
         self._report(session, result, started)
 
     async def carry_out(
@@ -156,7 +156,7 @@ class Execution:
         await self._journal.finish(begun.claim, result.stored(), session.finals)
         await session.publish_end(result)
         if park is not None:
-            await self._refusals.park(request.envelope, park, proven=True)
+            await self._refusals.park(request.envelope, park, proven=project_id)
         # Not awaited: should it be lost, the next delivery finds the result and publishes it again.
         self._journal.settle(session.key)
         self._report(session, result, started)
@@ -170,7 +170,7 @@ class Execution:
         session.finals = [one for one in session.finals if can_be_written(one)]
         await self._journal.finish(claim, result.stored(), session.finals)
         await session.publish_end(result)
-        await self._refusals.park(request.envelope, refused, proven=True)
+        await self._refusals.park(request.envelope, refused, proven=session.project_id or NOBODY)
         self._journal.settle(session.key)
         self._report(session, result, time.monotonic())
 

@@ -22,7 +22,7 @@ from messages.wire import MAX_BODY, encode, loads
 from workers.aside import aside
 from workers.envelope import Envelope
 from workers.headers import kept, trace
-from workers.identity import PASS_HEADER
+from workers.identity import NOBODY, PASS_HEADER
 from workers.intake import (
     ATTEMPTS_HEADER,
     DEADLINE_HEADER,
@@ -51,6 +51,8 @@ ORIGIN_HEADER = "x-ecs-origin-queue"
 FAILED_AT_HEADER = "x-ecs-failed-at"
 #: `PROVEN` where it was proven who sent a parked message; anything else where it was not, or nobody had looked yet.
 IDENTITY_HEADER, PROVEN, _UNPROVEN = "x-ecs-identity", "proven", "not proven"
+#: The project in which that was proven: the message acts there alone when it is put in again.
+PROJECT_HEADER = "x-ecs-project"
 #: Seconds for which a requester's reply queue may refuse its results (it is full) before they go to `ecs.results`.
 REPLY_PATIENCE = 10.0
 #: Seconds before a message that no queue took is published again, where a taker must exist.
@@ -131,12 +133,13 @@ class Outbox:
 
     async def park(
         self, envelope: Envelope, refused: Refused, attempts: int, origin: str | None = None,
-        route: tuple[str, str] | None = None, *, proven: bool = False,
+        route: tuple[str, str] | None = None, *, proven: str | None = None,
     ) -> None:  # fmt: skip
         """Put a message that cannot be handled where an operator finds it, without its secrets.
 
-        `origin` and `route` (exchange and routing key) are how it came, where the envelope does not say it. `proven`:
-        it was proven who sent it, so that an operator who puts it in again need not answer for that.
+        `origin` and `route` (exchange and routing key) are how it came, where the envelope does not say it.
+        `proven` is the project (or `NOBODY`) in which it was proven who sent it, so that an operator who puts it
+        in again need not answer for that; None: it was not.
         """
         try:
             await self._park(envelope, refused, attempts, origin, route, proven=proven)
@@ -162,7 +165,7 @@ class Outbox:
         origin: str | None,
         route: tuple[str, str] | None,
         *,
-        proven: bool,
+        proven: str | None,
     ) -> None:
         headers = {
             **kept(envelope.headers),
@@ -173,7 +176,9 @@ class Outbox:
             FIRST_SEEN_HEADER: int(first_seen(envelope, time.time())),
             ATTEMPTS_HEADER: attempts,
             FAILED_AT_HEADER: wire_time(),
-            IDENTITY_HEADER: PROVEN if proven else _UNPROVEN,
+            IDENTITY_HEADER: _UNPROVEN if proven is None else PROVEN,
+            # Always ours: a publisher's own header of this name must not stay.
+            PROJECT_HEADER: proven or NOBODY,
         }
         body = await aside(len(envelope.body), lambda: masked_body(envelope.body))
         parked = again(envelope, self._names.dead_exchange, origin or envelope.queue, body, headers)

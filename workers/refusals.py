@@ -161,7 +161,7 @@ class Refusals:
         key = f"refused:{intake.fingerprint(request.envelope)}"
         await self._tell(request.envelope, request.operation, key, result, order, standing=standing)
         if park:
-            await self.park(request.envelope, refused, proven=tenant is not None)
+            await self.park(request.envelope, refused, proven=tenant)
         request_log(request, tenant).info("request.refused", code=result.code, why=refused.detail)
         self._metrics.answered(request.operation, result.code, 0.0)
 
@@ -202,8 +202,11 @@ class Refusals:
         for one in published:
             await one
 
-    async def park(self, envelope: Envelope, refused: Refused, *, proven: bool = False) -> None:
-        """Put the message where an operator finds it; `proven`: it was proven who sent it."""
+    async def park(self, envelope: Envelope, refused: Refused, *, proven: str | None = None) -> None:
+        """Put the message where an operator finds it.
+
+        `proven` is the project in which it was proven who sent it; None: it was not.
+        """
         await self._outbox.park(envelope, refused, intake.attempts(envelope), proven=proven)
         self._metrics.event("parked")
 

@@ -67,7 +67,8 @@ async def pin(
 ) -> list[Replay]:
     """Write down which messages are meant, and return them in their order.
 
-    `vouched` holds the identities of those whose sender is not proven, so that the operator answers for him.
+    `tenant` is the project of those of which none is proven. `vouched` holds the identities of those whose
+    sender is not proven, so that the operator answers for him.
 
     What an earlier run did, and could only not ack any more, is known to be done.
     """
@@ -82,7 +83,8 @@ async def pin(
                 selection=selection, name=_text(parked.key) or None, message_id=_text(parked.id) or None,
                 operation=_text(parked.operation)[:64] or None, origin=_text(parked.origin),
                 code=_text(parked.code)[:16], failed_at=_text(parked.failed_at)[:40], identity=one.identity,
-                digest=parked.digest, tenant=tenant, state=_STATES[action] if was_done else ReplayState.PINNED,
+                digest=parked.digest, tenant=parked.proven_project or tenant,
+                state=_STATES[action] if was_done else ReplayState.PINNED,
                 pinned_at=now, done_at=now if was_done else None, real_user=user,
                 vouched=one.identity in vouched,
             )

@@ -12,13 +12,14 @@ from messages.secrets import MASK
 from workers import intake
 from workers.envelope import Envelope
 from workers.headers import HISTORY, NOT_KEPT, kept
-from workers.identity import PASS_HEADER
+from workers.identity import NOBODY, PASS_HEADER
 from workers.outbox import (
     ERROR_CODE_HEADER,
     ERROR_HEADER,
     FAILED_AT_HEADER,
     IDENTITY_HEADER,
     ORIGIN_HEADER,
+    PROJECT_HEADER,
     PROVEN,
     again,
 )
@@ -32,8 +33,8 @@ COUNTS = ("x-delivery-count", "x-acquired-count")
 #: What was written on the message when it was parked, or on its way before: it starts afresh.
 _NOT_AGAIN = frozenset(
     {
-        ERROR_CODE_HEADER, ERROR_HEADER, FAILED_AT_HEADER, IDENTITY_HEADER, ORIGIN_HEADER, REPLAY_HEADER, RETRY_HEADER,
-        intake.ATTEMPTS_HEADER, intake.FIRST_SEEN_HEADER,
+        ERROR_CODE_HEADER, ERROR_HEADER, FAILED_AT_HEADER, IDENTITY_HEADER, ORIGIN_HEADER, PROJECT_HEADER,
+        REPLAY_HEADER, RETRY_HEADER, intake.ATTEMPTS_HEADER, intake.FIRST_SEEN_HEADER,
     }
 )  # fmt: skip
 #: What a new server is made with, and what is not kept when a message is parked.
@@ -76,6 +77,17 @@ class Parked:
         """
         refused = self.code == str(Code.IDENTITY.wire)
         return refused or not (trusting or self.envelope.headers.get(IDENTITY_HEADER) == PROVEN)
+
+    @property
+    def proven_project(self) -> str | None:
+        """The project in which it was proven who sent it; None where it was not, or it acts in no single one.
+
+        It acts there alone when it is put in again: an order without `tenant_id` would act in whichever
+        project its instance belongs to.
+        """
+        headers = self.envelope.headers
+        project = _text(headers.get(PROJECT_HEADER))
+        return project if headers.get(IDENTITY_HEADER) == PROVEN and project != NOBODY else None
 
     def row(self) -> dict[str, Any]:
         """What a list tells of it (contract 9)."""

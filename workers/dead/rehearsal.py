@@ -55,12 +55,12 @@ class Rehearsal:
         async with self._places:
             try:
                 async with asyncio.timeout(LIMIT):
-                    return await self._gone_through(envelope)
+                    return await self._gone_through(envelope, parked.proven_project or self._tenant)
             except TimeoutError:
                 return Forecast(Fate.UNSURE, f"it could not be told in {LIMIT:.0f} s")
 
-    async def _gone_through(self, envelope: Envelope) -> Forecast:
-        journal = ReadJournal(self._history, self._begun, self._tenant)
+    async def _gone_through(self, envelope: Envelope, tenant: str | None) -> Forecast:
+        journal = ReadJournal(self._history, self._begun, tenant)
         caught = Caught()
         dispatcher = self._dispatcher(journal, caught)
         delivery = Held(envelope)
