@@ -325,7 +325,7 @@ class Effects:
             except Transient as error:
                 if self._ledger.closed:
                     raise await self._given_up(name, error, unsure=unsure) from error
-                await self._pause(error, delay)
+                await self._pause_unsent(name, error, delay, unsure=unsure)
             except CloudRefusal as error:
                 if unsure and await self._left_traces(name, landed, marker):
                     return
@@ -393,6 +393,15 @@ class Effects:
 
     async def _pause(self, error: Transient, delay: float) -> None:
         await pause(error, delay, self.patience)
+
+    async def _pause_unsent(self, name: str, error: Transient, delay: float, *, unsure: bool) -> None:
+        """Pause after a call that was surely not carried out; where there is no later try, record that."""
+        try:
+            await self._pause(error, delay)
+        except Transient:
+            if not unsure:  # else a call before it may have been
+                await self._ledger.record(name, {"refused": None}, None)
+            raise
 
 
 async def patiently(call: Callable[[], Awaitable[T]], patience: Deadline, expiry: Deadline | None = None) -> T:

@@ -35,6 +35,8 @@ async def remove_image(task: DeleteImage, context: Context) -> Result:
     if context.effects.done(effect):
         await context.answer(deleted)
         await follow_deletion(task.image_id, context)
+    elif context.answered is not None and told_unknown(context.answered):
+        await tell_image_end(task.image_id, context)
     return context.answered or deleted
 
 

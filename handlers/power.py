@@ -14,11 +14,12 @@ from handlers.servers import (
     find_server,
     follow_to_end,
     judge_state,
+    tell_end,
     unknown_server,
     unpaid,
     wait_until_idle,
 )
-from handlers.targets import power_effect
+from handlers.targets import power_effect, told_unknown
 from messages.codes import Code
 from messages.commands import Force, Power, PowerAction
 from messages.errors import Refused
@@ -52,6 +53,8 @@ async def act_on_server(task: PowerAction, context: Context) -> Result:
     if context.effects.done(effect):
         await context.answer(accepted)
         await follow_accepted(task.server_id, task.power, task.force, context)
+    elif context.answered is not None and told_unknown(context.answered):
+        await tell_end(context, task.server_id, task.power.value, effect)
     return context.answered or accepted
 
 

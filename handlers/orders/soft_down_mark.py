@@ -23,7 +23,8 @@ async def mark(server_id: str, context: Context, effect: str = "mark", **named: 
         server_id,
         f"{effect}:{server_id}",
         context,
-        marked=True,
+        # Marked by an order before this one is not enough: this one is known again by its name.
+        ends=lambda server: items.items() <= server.metadata.items(),
         do=lambda: compute.set_metadata(context.project, server_id, items),
     )
 
@@ -34,7 +35,7 @@ async def unmark(server_id: str, context: Context) -> None:
         server_id,
         f"unmark:{server_id}",
         context,
-        marked=False,
+        ends=lambda server: not is_marked(server),
         do=lambda: compute.remove_metadata(context.project, server_id, ITEM),
     )
 
@@ -44,12 +45,12 @@ async def _change(
     effect: str,
     context: Context,
     *,
-    marked: bool,
+    ends: Callable[[Server], bool],
     do: Callable[[], Awaitable[Reply]],
 ) -> None:
     async def is_so() -> str | None:
         server = await compute.get_server(context.project, server_id)
-        return "" if is_marked(server) is marked else None
+        return "" if ends(server) else None
 
     async def landed(_: object) -> str | None:
         return await is_so()

@@ -344,6 +344,25 @@ def test_a_part_that_cannot_become_whole_is_taken_away(own: Workshop, cloud: Clo
 
 
 @pytest.mark.timeout(300)
+def test_a_server_that_an_earlier_softdown_has_marked_is_not_stopped_twice(own: Workshop, cloud: Cloud) -> None:
+    """Its owner had started it himself, and the mark stayed; what was stopped again has been paid for since."""
+    tenant = own.tenant()
+    server_id = tenant.make_server(disk=None)
+    tenant.set_metadata(server_id, soft_down="stopped")
+    order = soft_down((server_id, "stopServer"), tenant="tenant-a")
+    own.worker()
+    with Requester(own.broker_url) as requester:
+        results = [carried_out(requester, one)[0] for one in (order, paid("renew", server_id))]
+    lose_journal(own)
+    own.worker()
+    with Requester(own.broker_url) as requester:
+        results.append(carried_out(requester, order)[0])
+    assert [one.body["code"] for one in results] == [200] * 3
+    assert tenant.server(server_id)["status"] == "ACTIVE"
+    assert tenant.actions(server_id) == ["create", "stop", "start"]
+
+
+@pytest.mark.timeout(300)
 def test_a_renewal_that_failed_leaves_no_mark_and_may_come_again(own: Workshop, cloud: Any) -> None:
     tenant = own.tenant()
     server_id = tenant.make_server(disk=None, metadata={"next_fee_time": "2099-12-01 00:00:00"})

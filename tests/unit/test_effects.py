@@ -126,6 +126,29 @@ async def test_what_surely_was_not_done_is_tried_again_within_patience() -> None
         await once(impatient, Cloud(impatient, Transient("http_429", retry_after=60.0)), patience=0.5)
 
 
+async def test_what_surely_was_not_done_within_patience_is_known_not_to_have_been_done() -> None:
+    """A later run finds nothing begun: it may plan anew, and a deadline that has passed still counts."""
+    book = Book()
+    with pytest.raises(Transient):
+        await once(book, Cloud(book, Transient("no_connection", retry_after=60.0)), patience=0.5)
+    assert book.known["stop"].refused
+    late = Effects(book, Deadline.after(5), deadline=Deadline(0.0))
+    cloud = Cloud(book)
+    with pytest.raises(Refused) as caught:
+        await late.once("stop", cloud.do, cloud.landed, "marker")
+    assert caught.value.reason == "deadline"
+    assert book.lines.count("do") == 1
+
+
+@pytest.mark.parametrize("first", [Ambiguous("http_500"), None], ids=["answer lost", "cut off"])
+async def test_what_may_have_been_done_stays_unknown_though_its_repeat_was_not_sent(first: Exception | None) -> None:
+    book = Book() if first is not None else Book(stop=Effect("marker", 1.0))
+    script = [*([first] if first is not None else []), Transient("no_connection", retry_after=60.0)]
+    with pytest.raises(Transient):
+        await once(book, Cloud(book, *script), patience=2.0)
+    assert book.known["stop"].unknown
+
+
 async def test_a_refusal_is_written_down_and_may_be_tried_again_by_a_later_run() -> None:
     book = Book()
     with pytest.raises(CloudRefusal):
