@@ -1,6 +1,7 @@
 """Start, stop and reboot many servers: all checked before any is touched, then all at once."""
 
 import asyncio
+from collections.abc import Mapping
 
 from handlers.compute import Server
 from handlers.context import Context
@@ -20,8 +21,9 @@ async def act_on_servers(task: PowerBatch, context: Context) -> Result:
     if context.answered is not None:
         await all_ended(_told_to_its_end(one, task, context) for one in task.server_ids)
         return context.answered
+    unseen: Mapping[str, Refused] = {}
     if any(context.effects.begun(power_effect(task.power, one)) for one in task.server_ids):
-        servers, _ = await find_servers(context, task.server_ids)
+        servers, unseen = await find_servers(context, task.server_ids)
     else:
         servers = await _checked(task, context)
     if any(context.verdicts.values()):
@@ -30,7 +32,8 @@ async def act_on_servers(task: PowerBatch, context: Context) -> Result:
     answered = asyncio.Event()
     # A server that has ended waits for no other one; the answer waits until all have been judged, and no longer.
     acting = [
-        _act(one, task, servers.get(one), context, judged=judged[one], answered=answered) for one in task.server_ids
+        _act(one, task, servers.get(one) or unseen.get(one), context, judged=judged[one], answered=answered)
+        for one in task.server_ids
     ]
     await all_ended([_answer_when_judged(task, judged, answered, context), *acting])
     return context.answered or _answer(task, context)
@@ -66,13 +69,13 @@ async def _wait(server_id: str, task: PowerBatch, servers: dict[str, Server], co
 async def _act(
     server_id: str,
     task: PowerBatch,
-    server: Server | None,
+    server: Server | Refused | None,
     context: Context,
     *,
     judged: asyncio.Event,
     answered: asyncio.Event,
 ) -> None:
-    """Have Nova accept it, and tell its course to the end."""
+    """Have Nova accept it, and tell its course to the end. `Refused`: why the server cannot be seen."""
     effect = power_effect(task.power, server_id)
     try:
         context.verdicts[server_id] = await _begin(server_id, task, server, context)
@@ -83,9 +86,16 @@ async def _act(
     await _tell_course(server_id, task, context)
 
 
-async def _begin(server_id: str, task: PowerBatch, server: Server | None, context: Context) -> Refused | None:
+async def _begin(
+    server_id: str,
+    task: PowerBatch,
+    server: Server | Refused | None,
+    context: Context,
+) -> Refused | None:
     if context.effects.done(power_effect(task.power, server_id)):
         return None  # by an earlier run; the server may even be gone since
+    if isinstance(server, Refused):
+        return server
     if server is None:
         return unknown_server(server_id, task.power)
     try:

@@ -58,13 +58,24 @@ class Admission:
             return await patiently(lambda: self._ask(request), patience, expiry)
         except Exception as error:
             if not isinstance(decide_unbegun(error, request.kind), GiveBack):
-                raise
+                if not isinstance(error, Transient) or not await self._is_known(request):
+                    raise
+                # It was begun, and has its one result and its final updates by the way of every request.
+                return await self._admit_begun(request)
             # What is too old when it first comes does not get younger by waiting for the key set.
             if (refused := self.stale(request.envelope)) and not await self._is_known(request):
                 raise refused from None
             request_log(request, None).warning("request.given_back", why=str(error)[:300])
             if is_large:
                 raise GivenBack(min(getattr(error, "retry_after", None) or _LARGE_AGAIN, HOLD)) from None
+            raise GivenBack from None
+
+    async def _admit_begun(self, request: Request) -> Requester:
+        """Ask who asks for a command that was begun, as long as an order waits; then `GivenBack`."""
+        try:
+            return await patiently(lambda: self._ask(request), Deadline.after(HOLD))
+        except Transient as error:
+            request_log(request, None).warning("request.given_back", why=str(error)[:300])
             raise GivenBack from None
 
     def _as_first_met(self, request: Request) -> Request:

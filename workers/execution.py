@@ -18,7 +18,7 @@ from handlers.orders.course import order_update
 from handlers.orders.new_servers import needs_secrets
 from handlers.targets import answer_in_time, failure, outcome_unknown
 from messages.codes import Code
-from messages.errors import EcsError, OutcomeUnknown, Postponed, Refused, Transient
+from messages.errors import Ambiguous, EcsError, OutcomeUnknown, Postponed, Refused, Transient
 from messages.orders import Order
 from messages.results import Result
 from messages.status import OrderStatus
@@ -138,6 +138,7 @@ class Execution:
         except ClaimLost:
             raise
         except Exception as found:
+            await self._answer_in_doubt(session, found)
             told, age = session.told, time.monotonic() - received
             error = _past_deadline(found, session) or found
             decision = decide(error, request.kind, attempts, age, self._limits.retry_delays, answered=told is not None)
@@ -160,6 +161,19 @@ class Execution:
         # Not awaited: should it be lost, the next delivery finds the result and publishes it again.
         self._journal.settle(session.key)
         self._report(session, result, started)
+
+    async def _answer_in_doubt(self, session: Session, error: Exception) -> None:
+        """Answer a command of which an earlier run may have done something, where the cloud does not tell.
+
+        It was not refused, and is not over: it comes again, and is found out.
+        """
+        request = session.request
+        if request.kind is Kind.ORDER or session.closed or not isinstance(error, Transient):
+            return
+        if isinstance(error, Ambiguous) or not session.any_begun:
+            return  # this run's own call, which has been looked for
+        rest = Refused(Code.FAILED, reason=error.reason, detail=str(error))
+        await session.answer(answer_in_time(request.work, session.effects(), session.verdicts, rest))
 
     async def _end_unforeseen(self, session: Session, claim: Claim, error: Exception) -> None:
         """End a request at which the worker itself failed, with as little of its own as can fail."""
@@ -197,6 +211,10 @@ class Execution:
         watch = asyncio.create_task(self._answer_at(limit.left + ANSWER_WITHIN, session, begun))
         try:
             yield
+        except asyncio.CancelledError:
+            # The worker ends, or has held the message for too long: a journal that takes no answer is not waited for.
+            watch.cancel()
+            raise
         finally:
             # One that has begun to answer is waited for: there must be no second answer.
             if not begun.is_set():
@@ -218,6 +236,9 @@ class Execution:
     async def _in_turn(self, session: Session, claim: Claim, project_id: str, received: float) -> Result:
         """Carried out when nobody is ahead at the same servers; a command waits no longer than it may take."""
         request = session.request
+        if session.closed:
+            # Nothing is begun for it any more: what is still to be told waits behind nobody.
+            return await self._run(session, project_id, received)
         until: Deadline
         too_late: EcsError
         if request.kind is Kind.ORDER:

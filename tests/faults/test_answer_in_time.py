@@ -299,6 +299,95 @@ def test_a_worker_that_dies_behind_its_answer_leaves_it_to_be_found_out_by_the_n
             assert sum(matches(pattern, call) for call in simulated.executed()) == 1, pattern
 
 
+@pytest.mark.parametrize(
+    ("ask", "kind", "status"),
+    [(power("stop", STOP, "ACTIVE"), "server", "ACTIVE"), (delete_image, "image", "active")],
+    ids=["stop", "image.delete"],
+)
+def test_what_never_happened_has_its_last_update_of_the_next_worker_too(
+    workshop: Workshop, simulated: SimulatedOpenStack, ask: Ask, kind: str, status: str
+) -> None:
+    """The worker dies behind its answer; the next one finds nothing of the call in the cloud."""
+    tenant = workshop.tenant()
+    asked = ask(tenant, simulated)
+    spoil(simulated, asked, delay=11, status=504, error="gateway time-out")
+    constants = {
+        "handlers.transport.CALL_TIMEOUT": 1.5,
+        "handlers.effects.LATE_COMMAND": 30.0,
+        "handlers.effects.FLIGHT": 2.0,
+    }
+    worker = dying(workshop, [], constants=constants, **SETTINGS)
+    with Requester(workshop.broker_url) as requester:
+        warm_up(requester)
+        with publishing(requester, [asked]):
+            pass
+        assert told(answers(requester, asked)[0]) == [UNKNOWN]
+        worker.kill()
+        dying(workshop, [], constants=constants | {"handlers.effects.LATE_COMMAND": 2.0}, **SETTINGS)
+        last = requester.last_update_of(kind, asked.message_id)
+        assert (last.body["status"], last.body["final"]) == (status, True)
+        settled(workshop, requester)
+
+
+def test_what_is_looked_for_behind_an_answer_waits_for_no_other_request(
+    workshop: Workshop, simulated: SimulatedOpenStack
+) -> None:
+    """Nova does not say what became of a stop; when it is asked again, a reboot is under way."""
+    tenant = workshop.tenant()
+    asked = power("stop", STOP, "ACTIVE")(tenant, simulated)
+    (server_id,) = asked.actions
+    spoil(simulated, asked, delay=3, status=504, error="gateway time-out")
+    simulated.fault("virt.reboot", match=server_id, delay=25)
+    dying(workshop, [], constants={"handlers.effects.LATE_COMMAND": 4.0}, **SETTINGS)
+    with Requester(workshop.broker_url) as requester:
+        warm_up(requester)
+        asked.publish(requester)
+        eventually(lambda: any(matches(f"nova POST .*{server_id}/action$", call) for call in simulated.calls()))
+        simulated.fault("api.nova", match=f"GET .*/servers/{server_id}$", status=503, error="down")
+        assert told(requester.result_of(asked.message_id).body) == [UNKNOWN]
+        eventually(lambda: requester.depth("ecs.retry.5") == 1, 60)
+        simulated.clear_faults()
+        simulated.fault("virt.reboot", match=server_id, delay=25)
+        reboot = requester.command("server.action", server_id=server_id, body=SOFT)
+        assert requester.result_of(reboot).body["code"] == 200
+        assert requester.last_update_of("server", asked.message_id, 90).body["status"] == "ACTIVE"
+
+
+@pytest.mark.parametrize("ask", [power("stop", STOP, "SHUTOFF"), create_image], ids=["stop", "createImage"])
+@pytest.mark.parametrize("service", ["nova", "keystone"])
+def test_what_a_dead_worker_may_have_done_is_not_said_to_have_failed(
+    workshop: Workshop, simulated: SimulatedOpenStack, ask: Ask, service: str
+) -> None:
+    """The cloud is down when the next worker comes, which cannot tell whether it was done; it was."""
+    tenant = workshop.tenant()
+    asked = ask(tenant, simulated)
+    worker = dying(workshop, [Hold(asked.message_id, Instant.CALL_EXECUTED, asked.effect)], **SETTINGS)
+    with Requester(workshop.broker_url) as requester:
+        warm_up(requester)
+        asked.publish(requester)
+        await_held(workshop, worker)
+        requester.listen(LIMIT)
+        for each in ("keystone",) if service == "keystone" else ("nova", "glance"):
+            simulated.fault(f"api.{each}", status=503, error="down")
+        again = workshop.worker(**SETTINGS)
+        if service == "nova":
+            assert told(requester.result_of(asked.message_id, 60).body) == [UNKNOWN]
+        else:
+            requester.listen(15.0)
+            assert again.alive
+            assert answers(requester, asked) == []
+        simulated.clear_faults()
+        for (kind, name), status in asked.finals.items():
+            known = None if name == "*" else name
+            last = requester.last_update_of(kind, asked.message_id, 90, resource_id=known)
+            assert last.body["status"] == status
+        settled(workshop, requester)
+        (body,) = answers(requester, asked)
+        assert told(body) == ([UNKNOWN] if service == "nova" else [(asked.code, None)])
+        for pattern in asked.calls:
+            assert sum(matches(pattern, call) for call in simulated.executed()) == 1, pattern
+
+
 def test_a_worker_that_dies_as_the_time_is_up_leaves_one_answer(
     workshop: Workshop, simulated: SimulatedOpenStack
 ) -> None:

@@ -14,7 +14,9 @@ from sqlalchemy import create_engine, text
 
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.postgres import PrivatePostgres
+from sandbox.requester import Requester
 from tests.faults.load import Load, memory_flat
+from tests.faults.stage import dying
 from tests.names import INPUT_QUEUES
 from tests.workshop import Workshop, eventually
 
@@ -87,6 +89,26 @@ def test_36_a_journal_that_is_locked_is_waited_for(shop: Workshop, load: Load) -
             other.execute("ROLLBACK")
         load.recovered()
         load.account()
+
+
+def test_a_command_is_not_held_for_ever_by_a_journal_that_does_not_take_its_answer(
+    workshop: Workshop, simulated: SimulatedOpenStack
+) -> None:
+    tenant = workshop.tenant()
+    server_id = tenant.make_server(disk=None)
+    simulated.fault("api.nova", match=f"^POST .*{server_id}/action", delay=4, times=1, after=True)
+    dying(workshop, [], constants={"workers.dispatch.HOLD_LIMIT": 16.0}, ECS_COMMAND_TIMEOUT="6")
+    with Requester(workshop.broker_url) as requester:
+        message_id = requester.command("server.action", server_id=server_id, body={"os-stop": None})
+        eventually(lambda: any(f"{server_id}/action" in one for one in simulated.calls()), 30)
+        with closing(sqlite3.connect(workshop.folder / "journal.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            eventually(lambda: "request.held_too_long" in workshop.logs(), 60)
+            other.execute("ROLLBACK")
+        result = requester.result_of(message_id, 60)
+        assert result.body["code"] in (200, "101.001040")
+        assert requester.last_update_of("server", message_id).body["status"] == "SHUTOFF"
+    assert tenant.actions(server_id) == ["create", "stop"]
 
 
 @is_root
