@@ -31,7 +31,7 @@ _BEARER = re.compile(r"\b(bearer|basic)(\s{1,4})(?!\*)[\w.~+/=-]{6,}", re.IGNORE
 _TOLD = re.compile(
     r"((?:tokens?|passw(?:or)?ds?|passphrases?|secrets?|admin[-_]?pass|root[-_]?pass|\bpass|pwd|credentials?"
     r"|(?:api|access|secret|private|ssh)[-_]?keys?|user[-_]?data)"
-    r"[\\\"']{0,8}\s{0,4}[:=]\s{0,4}[\\\"']{0,8})(?!\*\*\*|null\b|bearer\b|[\s\\\"'])[^\s\\\"',;&}\]]+",
+    r"[\\\"']{0,8}\s{0,4}(?:[:=]|%3[ad])\s{0,4}[\\\"']{0,8})(?!\*\*\*|null\b|bearer\b|[\s\\\"'])[^\s\\\"',;&}\]]+",
     re.IGNORECASE | re.ASCII,
 )
 #: Parts of every name in `_TOLD`.

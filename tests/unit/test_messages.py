@@ -1,6 +1,7 @@
 """Commands and orders as they come, each wrong field named as the API names it."""
 
 import json
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,7 @@ from messages.orders import ChangeConfigure, ItemKind, OrderType, is_paid, order
 from messages.results import Result
 from messages.secrets import could_hold_secret, mask, mask_text
 from messages.status import server_update
+from messages.wire import decode, loads
 from sandbox.documents import change_configure, new_token
 
 ID = "616fb98f-46ca-475e-917e-2563e5a8cd19"
@@ -253,3 +255,32 @@ def test_a_server_is_told_in_openstacks_word_and_the_documents(
     update = server_update(ID, "os-start", status, task, final=False)
     assert (update.status, update.translation) == (word, translation)
     assert server_update(ID, None, status, task, final=True).status == status
+
+
+@pytest.mark.parametrize(
+    "odd", ['{"a": 1, "a": 2}', "NaN", "1e999", "9" * 65, "1] x", "[" * 5000, '"\\x"'],
+    ids=["twice", "nan", "range", "digits", "more", "deep", "escape"],
+)  # fmt: skip
+def test_a_body_of_very_many_values_is_read_as_any_other(odd: str) -> None:
+    """It is read value by value, so that the loop has its turn in between."""
+    many = "[]," * 100_000
+    assert decode(f'{{"a": [{many} 1]}}'.encode(), None, None)["a"][-1] == 1
+    with pytest.raises(Refused) as refused:
+        decode(f'{{"a": [{many} {odd}]}}'.encode(), None, None)
+    assert refused.value.subject == "body"
+
+
+def test_no_body_is_read_in_one_call_that_lasts() -> None:
+    """Another thread has its turn at a function's entry: of a list of lists read by the one in C there is none."""
+    text, calls = '{"a": [' + "[]," * 300_000 + "[]]}", 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        loads(text)
+    finally:
+        sys.setprofile(None)
+    assert calls > 300_000

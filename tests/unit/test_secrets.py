@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from messages.secrets import could_hold_secret, is_secret_name, mask, mask_text, shown_url
 from sandbox.documents import change_configure, new_token
 from workers.asyncapi.document import document
+from workers.identity.key_source import key_source
 from workers.names import Names
 from workers.outbox import masked_body
 
@@ -191,3 +192,13 @@ def test_masking_a_body_never_keeps_the_interpreter_for_long(part: str, form: st
     assert time.thread_time() - began < 0.05
     assert part.encode() not in masked
     assert masked_body(masked) == masked
+
+
+def test_the_token_in_a_consoles_url_is_masked_as_nova_writes_it() -> None:
+    url = "http://127.0.0.1:6080/vnc_auto.html?path=%3Ftoken%3D1b6c2d3e-canary"
+    assert "canary" not in mask_text(url)
+    assert mask_text(mask_text(url)) == mask_text(url)
+
+
+def test_a_key_sets_url_is_named_without_its_query() -> None:
+    assert key_source("https://127.0.0.1/certs?token=canary").name == "https://127.0.0.1/certs"

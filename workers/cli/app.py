@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from messages.secrets import mask_text
 from workers.cli.dead_commands import dead_app
 from workers.cli.exits import CommandFailed, Exit
 from workers.cli.options import Output, settings_or_fail, topology_settings_or_fail
@@ -184,15 +185,15 @@ def run_app() -> None:
         sys.exit(_usage(error))
     except CommandFailed as error:
         if verbose:
-            complain(traceback.format_exc().rstrip())
+            complain(mask_text(traceback.format_exc().rstrip()))
         complain(str(error))
         sys.exit(error.code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except Exception as error:
         if verbose:
-            complain(traceback.format_exc().rstrip())
-        complain(plain(f"unexpected {type(error).__name__}: {error} (-v shows where)"))
+            complain(mask_text(traceback.format_exc().rstrip()))
+        complain(plain(mask_text(f"unexpected {type(error).__name__}: {error} (-v shows where)")))
         sys.exit(Exit.UNEXPECTED)
 
 

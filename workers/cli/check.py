@@ -151,9 +151,10 @@ async def _keys(settings: Settings) -> list[Finding]:
         return [Finding("keys", Verdict.OK, "not needed: ECS_TRUST_PUBLISHERS=true", advice)]
     from workers.identity.jwks import usable_keys  # noqa: PLC0415 - cryptography, where it is needed
 
-    source = settings.jwt_jwks
+    from_where = key_source(settings.jwt_jwks)
+    source = from_where.name
     try:
-        document = await asyncio.to_thread(key_source(source).read)
+        document = await asyncio.to_thread(from_where.read)
     except KeySetTrouble as error:
         advice = "check ECS_JWT_JWKS and the network between; until it can be had nobody is let in"
         return [Finding("keys", Verdict.UNREACHABLE, str(error), advice)]

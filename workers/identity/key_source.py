@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from messages.secrets import shown_url
 from messages.wire import MAX_BODY
 
 #: Seconds for one wait on the network, and for all of them.
@@ -55,7 +56,8 @@ class UrlSource:
     """A URL, asked for with nothing that the requester could have a say in: no redirect is followed."""
 
     def __init__(self, url: str) -> None:
-        self.name = url
+        # It is logged and shown: a query may hold a secret.
+        self.name = shown_url(url)
         self._parts = urlsplit(url)
 
     def read(self) -> bytes:
