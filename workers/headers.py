@@ -43,15 +43,18 @@ def kept(headers: Mapping[Any, Any]) -> dict[str, Any]:
     """What goes along: masked, and as much as a request may carry; `x-ecs-headers-left-out` counts what does not."""
     found: dict[str, Any] = {}
     room, left_out = MAX_HEADERS, 0
-    for name, value in mask(_plain(headers, 0)).items():
+    for name, value in _plain(headers, 0).items():
         if name.startswith(HISTORY) or name in NOT_KEPT:
             continue
-        size = _weigh({name: value}, -1)
+        one = {name: value}
+        size = _weigh(one, -1)
+        masked = mask(one) if size <= room else {}
+        size = max(size, _weigh(masked, -1))
         if size > room:
             left_out += 1
         else:
             room -= size
-            found[name] = value
+            found |= masked
     return found | ({LEFT_OUT_HEADER: left_out} if left_out else {})
 
 

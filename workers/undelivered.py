@@ -123,7 +123,12 @@ def _last_death(envelope: Envelope) -> _Death | None:
     if queue not in envelope.names.input_queues:
         return None
     reason = _REASONS.get(str(last.get("reason")), "delivery_limit")
-    exchange, keys = str(last.get("exchange")), last.get("routing-keys")
+    names, keys = envelope.names, last.get("routing-keys")
+    exchange = str(last.get("exchange"))
+    # RabbitMQ 3 keeps what a publisher has written into an entry of this queue and reason: nothing of ours
+    # is to be sent to an exchange that he chooses.
+    if exchange not in ("", names.commands_exchange, names.orders_exchange):
+        exchange = names.orders_exchange if queue == names.orders_queue else names.commands_exchange
     key = str(keys[0]) if isinstance(keys, list) and keys else ""
     was_order = queue == envelope.names.orders_queue and exchange != envelope.names.commands_exchange
     return _Death(queue, reason, was_order, (exchange, key) if exchange else None)

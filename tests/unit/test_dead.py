@@ -207,7 +207,7 @@ def test_times_are_read_as_people_write_them() -> None:
 
 
 def test_what_others_wrote_moves_no_cursor() -> None:
-    assert plain("\x1b[2J\u202eabc\r\n参数") == "\\x1b[2J\\u202eabc\\r\n参数"
+    assert plain("\x1b[2J\u202eabc\r\n参数") == "\\x1b[2J\\u202eabc\\r\\n参数"
     assert plain(json.loads("null")) == ""
 
 

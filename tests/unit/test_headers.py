@@ -4,6 +4,7 @@ import gzip
 import struct
 import time
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -20,6 +21,7 @@ from sandbox.documents import new_token
 from tests.faults import amqp
 from workers.envelope import Envelope
 from workers.headers import LEFT_OUT_HEADER, MAX_HEADERS, check, kept, short_text, trace
+from workers.undelivered import _last_death
 
 
 def read(headers: Any, **properties: Any) -> Envelope:
@@ -187,3 +189,15 @@ def test_headers_that_take_long_to_decode_are_not_decoded() -> None:
         assert found.properties.headers is UNREADABLE_HEADERS
         assert (found.properties.message_id, found.body_size) == ("m", 10)
         assert read_frame(raw[:-1]) == (0, None)
+
+
+@pytest.mark.parametrize(("queue", "ours"), [("ecs.orders", "ecs.orders"), ("ecs.servers", "ecs.commands")])
+def test_no_exchange_of_a_forged_death_is_published_to(queue: str, ours: str) -> None:
+    """RabbitMQ 3 keeps an entry of `x-death` that its publisher wrote, and only counts it up."""
+    death = {"queue": queue, "reason": "expired", "exchange": "amq.topic", "routing-keys": ["a.key"], "count": 2}
+    message = amqp.delivered("ecs.undelivered", "ecs.undelivered", "a.key", b"{}", {})
+    message = replace(message, headers={"x-death": [death]})
+    found = _last_death(message)
+    assert found is not None
+    assert found.as_it_came(message).exchange == ours
+    assert found.route == (ours, "a.key")
