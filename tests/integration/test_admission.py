@@ -248,7 +248,8 @@ async def test_a_pass_counts_in_place_of_a_masked_token_only(door: Door, tenant:
     assert await door.project_of(intake.read(ordered(body, **with_pass), REGION)) == tenant.project_id
     without = {name: value for name, value in body.items() if name != "token"}
     assert await door.project_of(intake.read(ordered(without, **with_pass), REGION)) == tenant.project_id
-    for token in ("", "Bearer ***", "****", Issuer().token(project="tenant-a"), door.issuer.token(typ="Refresh")):
+    # The key that nobody has comes first: once the set has been fetched, such an order waits for the next set.
+    for token in (Issuer().token(project="tenant-a"), "", "Bearer ***", "****", door.issuer.token(typ="Refresh")):
         with pytest.raises(NotProven):
             await door.project_of(intake.read(ordered(body | {"token": token}, **with_pass), REGION))
     with pytest.raises(NotProven):

@@ -312,7 +312,7 @@ def test_an_old_message_is_not_refused_for_having_lain_there(workshop: Workshop,
     workshop.worker(ECS_MAX_AGE="1")
     # As old, and nobody's word for it.
     assert requester.result_of(unanswered_for).body["data"] == {"reason": "too_old"}
-    assert dead(workshop, "replay", "--yes")[0]["done"] == 1
+    assert dead(workshop, "replay", "--yes", "--id", message_id)[0]["done"] == 1
     assert requester.result_of(message_id).body["code"] == UNKNOWN
 
 
