@@ -67,7 +67,8 @@ def test_a_server_that_was_ordered_goes_with_all_that_came_with_it(requester: Re
         assert "kept" not in product
         assert (product["before"]["status"], product["after"]) == ("ACTIVE", None)
         assert [one["size"] for one in product["before"]["disks"]] == [2, 1]
-        assert len(product["requestIds"]) == 2  # the server, its port; Nova itself deletes the disks
+        # The server, its port, and each disk that Nova, which deletes them itself, has not come to yet.
+        assert 2 <= len(product["requestIds"]) <= 4
     assert records(tenant) - before == NOTHING
     finals = [one.body for one in requester.updates_of(result.correlation_id) if one.is_final]
     ended = {one["id"]: one["status"] for one in finals if one["resource"] == "server"}
