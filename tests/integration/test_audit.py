@@ -1,7 +1,9 @@
 """`make audit` against an advisory database of our own: it succeeds only where every pinned version was looked up."""
 
+import importlib.util
 import json
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -16,7 +18,11 @@ import pytest
 from tests.certificates import Authority
 from tests.workshop import REPOSITORY
 
-HOST = "pypi.org"
+#: The advisory database that pip-audit asks, as its own source names it.
+_SPEC = importlib.util.find_spec("pip_audit")
+assert _SPEC is not None
+assert _SPEC.origin is not None
+HOST = re.findall(r"https://([\w.]+)/pypi/", (Path(_SPEC.origin).parent / "_service" / "pypi.py").read_text())[0]
 
 
 class Database(BaseHTTPRequestHandler):
@@ -58,7 +64,7 @@ class Database(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment in which `pypi.org` is that database."""
+    """Return the environment in which the database's host is that server."""
     authority = Authority(tmp_path)
     pair = authority.issue(HOST, [HOST])
     Database.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
