@@ -3,20 +3,20 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from handlers.batch import act_on_servers
-from handlers.consoles import open_server_console
-from handlers.image_changes import remove_image, remove_images, update_image
-from handlers.image_making import make_image
-from handlers.image_queries import show_image, show_images, show_private_images
-from handlers.orders.change_configure import change_configuration
-from handlers.orders.new_servers import create_servers
+from handlers.images.changes import remove_image, remove_images, update_image
+from handlers.images.create import make_image
+from handlers.images.queries import show_image, show_images, show_private_images
+from handlers.orders.change_configure.handler import change_configuration
+from handlers.orders.new.handler import create_servers
 from handlers.orders.planning import plan_order
-from handlers.orders.renew import renew_servers
-from handlers.orders.soft_down import take_down
-from handlers.orders.unsubscribe import end_subscription
-from handlers.power import act_on_server
-from handlers.server_queries import show_server, show_servers
-from handlers.tags import show_tags, update_tags
+from handlers.orders.renew.handler import renew_servers
+from handlers.orders.soft_down.handler import take_down
+from handlers.orders.unsubscribe.handler import end_subscription
+from handlers.servers.batch import act_on_servers
+from handlers.servers.console import open_server_console
+from handlers.servers.power import act_on_server
+from handlers.servers.queries import show_server, show_servers
+from handlers.servers.tags import show_tags, update_tags
 from messages.commands import OpenConsole, PowerAction, PowerBatch
 from messages.images import (
     CreateImage,

@@ -6,17 +6,17 @@ from datetime import datetime
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
-from handlers.checks import Checks
-from handlers.cloud import Cloud, Project
-from handlers.compute import Server, get_server, list_servers
-from handlers.deadlines import Deadline
-from handlers.effects import Effects
-from handlers.images import Image, get_image, list_images
-from handlers.volumes import Volume, get_volume, list_volumes
-from handlers.waiting import Feed, Watch, Watched
+from handlers.effects.deadlines import Deadline
+from handlers.effects.once import Effects
+from handlers.openstack.cinder import Volume, get_volume, list_volumes
+from handlers.openstack.cloud import Cloud, Project
+from handlers.openstack.glance import Image, get_image, list_images
+from handlers.openstack.nova import Server, get_server, list_servers
+from handlers.openstack.watch import Feed, Watch, Watched
+from handlers.orders.checks import Checks
 from messages.errors import Postponed, Refused
 from messages.results import Result
-from messages.status import Update
+from messages.updates import Update
 
 T = TypeVar("T")
 W = TypeVar("W", bound=Watched)

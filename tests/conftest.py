@@ -11,7 +11,7 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.postgres import PrivatePostgres
 from tests.vhosts import Vhosts
 from tests.workshop import Workshop
-from workers.topology import declare, topology
+from workers.amqp.topology import declare, topology
 
 # The clock of a machine that does other work besides says nothing about a test.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])

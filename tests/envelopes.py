@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from tests.names import NAMES
-from workers.envelope import Envelope
+from workers.amqp.envelope import Envelope
 
 
 def envelope(body: Any, **properties: Any) -> Envelope:

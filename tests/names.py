@@ -1,6 +1,6 @@
 """The names of exchanges and queues in the default namespace, in which nearly all tests work."""
 
-from workers.names import Names
+from workers.amqp.names import Names
 
 NAMES = Names()
 SERVERS_QUEUE, IMAGES_QUEUE, ORDERS_QUEUE = NAMES.servers_queue, NAMES.images_queue, NAMES.orders_queue

@@ -14,32 +14,32 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from handlers.catalogue import HANDLERS, Handler
-from handlers.cloud import Cloud, CloudSettings, region_name
 from handlers.context import Policy
-from handlers.deadlines import Deadline
-from handlers.errors import CloudRefusal
+from handlers.effects.deadlines import Deadline
+from handlers.openstack.cloud import Cloud, CloudSettings, region_name
+from handlers.openstack.errors import CloudRefusal
 from messages.errors import Transient
 from messages.texts import without_urls
 from messages.wire import MAX_BODY
-from workers.aside import SWITCH_INTERVAL
-from workers.consumer import Consumer
-from workers.dispatch import Dispatcher
+from workers.amqp.consumer import Consumer
+from workers.amqp.declare import Upkeep
+from workers.amqp.publisher import Publisher
+from workers.amqp.topology import topology
+from workers.circuit_breaker import JOURNAL, Weather
 from workers.health import HealthServer
 from workers.identity import Identity, OperatorReplays, Readmission, TrustedPublishers
-from workers.identity.bearers import TokenBearers
-from workers.identity.key_source import key_source
-from workers.identity.keys import Keys
+from workers.identity.jwks_source import key_source
+from workers.identity.jwt import TokenBearers
+from workers.identity.key_set import Keys
 from workers.identity.tokens import Expected
 from workers.identity.verifier import TokenVerifier
 from workers.journal import Journal
-from workers.limits import Limits
-from workers.outbox import Outbox
-from workers.publisher import Publisher
+from workers.pipeline.large_bodies import SWITCH_INTERVAL
+from workers.pipeline.process import Dispatcher
+from workers.pipeline.replies import Outbox
+from workers.pipeline.timeouts import Limits
 from workers.settings import ConfigurationError, Settings
 from workers.telemetry import Metrics
-from workers.topology import topology
-from workers.upkeep import Upkeep
-from workers.weather import JOURNAL, Weather
 
 log = structlog.get_logger()
 

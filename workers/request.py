@@ -6,7 +6,7 @@ from typing import Any
 
 from messages.errors import Refused
 from messages.orders import SoftDown
-from workers.envelope import Envelope
+from workers.amqp.envelope import Envelope
 from workers.journal import Kind
 
 

@@ -15,12 +15,12 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from handlers.projects import TenantIs
+from handlers.openstack.projects import TenantIs
 from messages.fields import MAX_NAME
-from workers.broker import Broker, BrokerUnusable, check_files, read_url
-from workers.identity.key_source import is_url
-from workers.names import DEFAULT_NAMESPACE, Names, check_namespace
-from workers.topology import DEFAULT_RETRY_DELAYS
+from workers.amqp.broker import Broker, BrokerUnusable, check_files, read_url
+from workers.amqp.names import DEFAULT_NAMESPACE, Names, check_namespace
+from workers.amqp.topology import DEFAULT_RETRY_DELAYS
+from workers.identity.jwks_source import is_url
 
 #: Bytes of a secret's file that are read.
 _LONGEST_SECRET = 16 * 1024

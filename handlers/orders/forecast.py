@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from handlers.checks import Check, Checks
 from handlers.context import Context, Errand
-from handlers.errors import CloudRefusal
-from handlers.orders.change_configure import Changing
-from handlers.orders.deeds import Deed
-from handlers.orders.new_servers import Creating
-from handlers.orders.renew import Renewing
-from handlers.orders.soft_down import foresee_taking_down
-from handlers.orders.undertaking import Undertaking
-from handlers.orders.unsubscribe import Ending
-from handlers.servers import unknown_server
+from handlers.openstack.errors import CloudRefusal
+from handlers.orders.change_configure.handler import Changing
+from handlers.orders.checks import Check, Checks
+from handlers.orders.new.handler import Creating
+from handlers.orders.renew.handler import Renewing
+from handlers.orders.saga import Undertaking
+from handlers.orders.soft_down.handler import foresee_taking_down
+from handlers.orders.step import Deed
+from handlers.orders.unsubscribe.handler import Ending
+from handlers.servers.guard import unknown_server
 from messages.codes import Code
 from messages.errors import Refused, Transient, wrong
 from messages.orders import (

@@ -1,9 +1,9 @@
 """The servers that an order names: there, and nothing else under way with them."""
 
-from handlers.compute import GONE, Server
 from handlers.context import Context
-from handlers.deadlines import Deadline
-from handlers.servers import find_server, unknown_server, wait_until_idle
+from handlers.effects.deadlines import Deadline
+from handlers.openstack.nova import GONE, Server
+from handlers.servers.guard import find_server, unknown_server, wait_until_idle
 from messages.errors import Transient
 
 

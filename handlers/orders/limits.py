@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from handlers.compute import ComputeLimits, Server, get_limits
 from handlers.context import Context
-from handlers.deadlines import Deadline
-from handlers.errors import NotFound
-from handlers.networks import ports_left
-from handlers.orders.undertaking import failed, settled
-from handlers.volumes import Volume, VolumeQuota, get_quota
+from handlers.effects.deadlines import Deadline
+from handlers.openstack.cinder import Volume, VolumeQuota, get_quota
+from handlers.openstack.errors import NotFound
+from handlers.openstack.neutron import ports_left
+from handlers.openstack.nova import ComputeLimits, Server, get_limits
+from handlers.orders.saga import failed, settled
 from messages.errors import Transient
 
 

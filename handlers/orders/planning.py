@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from handlers.context import Context
-from handlers.deadlines import Deadline
-from handlers.effects import Effects, NoLedger
+from handlers.effects.deadlines import Deadline
+from handlers.effects.once import Effects, NoLedger
 from handlers.orders.forecast import foresee
 from messages.codes import Code
 from messages.orders import PlanOrder

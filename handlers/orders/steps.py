@@ -1,157 +1,169 @@
-"""The steps of a changeConfigure order on one server. Each may be run again and does nothing twice.
+"""What steps of orders are made of: done once, followed to the end. A step that fails for good raises `Refused`."""
 
-A step that fails for good raises `Refused` with FAILED and a reason.
-"""
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
-from http import HTTPStatus
-
-from handlers import compute, volumes
-from handlers.compute import AT_REST, ERROR, VERIFY_RESIZE, Server
 from handlers.context import Context
-from handlers.errors import CloudRefusal
-from handlers.orders.acts import declare, follow_server, follow_volume, logged, logged_action, once, server_now
-from handlers.orders.course import Course
-from handlers.orders.limits import busy_with
-from handlers.orders.plan import Change, Growth, has_flavor
-from handlers.orders.undertaking import failed
-from messages.errors import Refused
+from handlers.effects.deadlines import Deadline
+from handlers.effects.once import Landed, Marked
+from handlers.openstack import nova
+from handlers.openstack.cinder import Volume
+from handlers.openstack.cloud import Reply
+from handlers.openstack.errors import CloudRefusal, Conflict, NotFound
+from handlers.openstack.nova import ERROR, METADATA_STATES, InstanceAction, Server
+from handlers.openstack.watch import Feed, Watched
+from handlers.orders.progress import Course
+from handlers.orders.saga import failed
+from messages.errors import Transient
 
-#: Events of Nova's action log in which a host is looked for.
-_SCHEDULING = frozenset({"cold_migrate", "conductor_migrate_server"})
+W = TypeVar("W", bound=Watched)
 
-
-async def resize(change: Change, context: Context, course: Course, *, looks: bool) -> None:
-    """Bring the server to its new flavor, to be confirmed or reverted.
-
-    `looks`: the planning was another run's, and it is to be found out afresh whether it was done.
-    """
-    if change.flavor_id is None:
-        return
-    effect = f"resize:{change.server_id}"
-    flavor_id, landed = change.flavor_id, logged(context, change.server_id, "resize")
-
-    async def marked() -> str | None:
-        if change.found_resize is not None or not looks:
-            return change.found_resize
-        return await landed(change.updated)
-
-    await once(
-        context,
-        effect,
-        do=lambda: compute.resize(context.project, change.server_id, flavor_id),
-        landed=landed,
-        marker=change.updated,
-        marked=marked,
-    )
-    if context.effects.begun(f"confirm:{change.server_id}") or context.effects.begun(f"revert:{change.server_id}"):
-        return
-    server = await follow_server(change.server_id, effect, context, course, lambda server: not server.busy)
-    await _verify(server, change, effect, context)
+#: Seconds by which the action log and the fault may lag behind the server, and between two looks at them.
+_LOG_LATE, _LOG_EVERY = 5.0, 0.2
 
 
-async def _verify(server: Server, change: Change, effect: str, context: Context) -> None:
-    """A status proves nothing: a resize that found no host is ACTIVE, too. Flavor and action log do."""
-    right = has_flavor(server, change.flavor_after) and server.status in (VERIFY_RESIZE, *AT_REST)
-    action = await logged_action(server.id, context.effects.request_id(effect), context, until_ended=not right)
-    if action is not None and action.failed:
-        raise failed("no_host" if action.detail in _SCHEDULING else "resize_failed", f"event {action.detail} failed")
-    if not right:
-        raise failed("resize_failed", f"the server is {server.status} with flavor {server.flavor_name}")
+async def once(
+    context: Context,
+    effect: str,
+    do: Callable[[], Awaitable[Reply]],
+    landed: Landed,
+    marker: str | None,
+    *,
+    marked: Marked | None = None,
+) -> None:
+    """Do it at most once; what the cloud refuses is the step's failure."""
+    try:
+        await context.effects.once(effect, do, landed, marker, marked=marked)
+    except CloudRefusal as error:
+        raise error.as_failure() from error
 
 
-async def extend(growth: Growth, context: Context, *, looks: bool) -> None:
-    """Grow one volume; `looks` as in `resize`."""
-    effect = f"extend:{growth.volume_id}"
+def logged(context: Context, server_id: str, action: str) -> Landed:
+    """Whether Nova's action log has an action of this kind since the marker."""
+
+    async def landed(since: str) -> str | None:
+        return await nova.find_action(context.project, server_id, action, since)
+
+    return landed
+
+
+async def logged_action(
+    server_id: str, request_id: str | None, context: Context, *, until_ended: bool
+) -> InstanceAction | None:
+    """The entry of Nova's action log; it may be closed only a moment after the server is no longer busy."""
+    if request_id is None:
+        return None
+    limit = Deadline.after(_LOG_LATE)
+    while True:
+        action = await context.patiently(lambda: nova.get_action(context.project, server_id, request_id))
+        if action.failed or action.finished or limit.passed or not until_ended:
+            return action
+        await asyncio.sleep(_LOG_EVERY)
+
+
+async def follow_server(
+    server_id: str, effect: str, context: Context, course: Course, ended: Callable[[Server], bool]
+) -> Server:
+    """The server once something holds of it; what it does until then is told."""
+    with context.watches.servers.follow(server_id) as feed:
+        while True:
+            server = await _news(feed, effect, "the server", context)
+            await course.tell_server(server)
+            if ended(server):
+                return server
+
+
+async def with_fault(server: Server, context: Context) -> Server:
+    """A server once Nova has written why it is in ERROR, which it does only after it says so; seconds at most."""
+    limit, server_id = Deadline.after(_LOG_LATE), server.id
+    while server.status == ERROR and server.fault is None and not limit.passed:
+        await asyncio.sleep(_LOG_EVERY)
+        try:
+            server = await context.patiently(lambda: nova.get_server(context.project, server_id))
+        except NotFound:
+            break
+    return server
+
+
+async def follow_volume(volume_id: str, effect: str, context: Context, ended: Callable[[Volume], bool]) -> Volume:
+    """The volume once something holds of it."""
+    with context.watches.volumes.follow(volume_id) as feed:
+        while not ended(volume := await _news(feed, effect, "the volume", context)):
+            pass
+        return volume
+
+
+async def _news(feed: Feed[W], effect: str, what: str, context: Context) -> W:
+    """What the feed says next; a step that hears nothing in time, or whose thing goes away, has failed."""
+    try:
+        return await context.next(feed, effect)
+    except TimeoutError:
+        raise failed("timeout", f"{effect} has not ended in time") from None
+    except NotFound:
+        raise failed("not_found", f"{what} is gone") from None
+
+
+async def server_now(server_id: str, context: Context) -> Server:
+    """The server as it is."""
+    try:
+        return await context.patiently(lambda: nova.get_server(context.project, server_id))
+    except NotFound:
+        raise failed("not_found", "the server is gone") from None
+
+
+async def write_fee_data(
+    server_id: str,
+    metadata: Mapping[str, str],
+    context: Context,
+    *,
+    marked: Marked | None = None,
+) -> None:
+    """Note what the server is now paid by."""
 
     async def landed(_: object) -> str | None:
-        volume = await volumes.get_volume(context.project, growth.volume_id)
-        grown_or_trying = volume.size >= growth.after or volume.status in ("extending", "error_extending")
-        return "" if grown_or_trying else None
+        server = await nova.get_server(context.project, server_id)
+        return "" if metadata.items() <= server.metadata.items() else None
 
-    async def marked() -> str | None:
-        return await landed(None)
-
-    try:
-        await context.effects.once(
-            effect,
-            lambda: volumes.extend(context.project, growth.volume_id, growth.after),
-            landed,
-            None,
-            marked=marked if looks else None,
-        )
-    except CloudRefusal as error:
-        if error.status != HTTPStatus.BAD_REQUEST:
-            raise error.as_failure() from error
-        # Something may have begun with it since it was looked at: that passes, and needs no revert.
-        volume = await context.patiently(lambda: volumes.get_volume(context.project, growth.volume_id))
-        raise busy_with(volume) if volume.busy else error.as_failure() from error
-    volume = await follow_volume(growth.volume_id, effect, context, lambda volume: volume.status != "extending")
-    if volume.size < growth.after:
-        raise failed("extend_failed", f"volume {growth.volume_id} is {volume.status}")
-
-
-async def confirm(change: Change, context: Context, course: Course) -> None:
-    """Keep the new flavor; there is no way back from here."""
-    if not change.resizes:
-        return
-    effect = f"confirm:{change.server_id}"
-    server = await server_now(change.server_id, context)
-    if server.status in AT_REST and has_flavor(server, change.flavor_after) and not context.effects.begun(effect):
-        return  # the cloud confirms by itself
-    try:
-        await once(
-            context, effect,
-            do=lambda: compute.confirm_resize(context.project, change.server_id),
-            landed=logged(context, change.server_id, "confirmResize"), marker=server.updated,
-        )  # fmt: skip
-    except Refused:
-        # The cloud's own confirmation may have been quicker.
-        server = await server_now(change.server_id, context)
-        if server.status not in AT_REST or not has_flavor(server, change.flavor_after):
-            raise
-    # Nova confirms without setting a task: only the status tells when it has.
-    done = await follow_server(
-        change.server_id, effect, context, course, lambda server: not server.busy and server.status != VERIFY_RESIZE
+    await change_metadata(
+        server_id,
+        f"metadata:{server_id}",
+        lambda: nova.set_metadata(context.project, server_id, metadata),
+        landed,
+        context,
+        marked=marked,
     )
-    if done.status not in AT_REST or not has_flavor(done, change.flavor_after):
-        raise failed("confirm_failed", f"the server is {done.status} with flavor {done.flavor_name}")
 
 
-async def revert(change: Change, context: Context, course: Course) -> None:
-    """Go back to the old flavor, where the resize has come as far as to be confirmed."""
-    effect = f"revert:{change.server_id}"
-    server = await server_now(change.server_id, context)
-    if server.status == VERIFY_RESIZE or context.effects.begun(effect):
-        await once(
-            context, effect,
-            do=lambda: compute.revert_resize(context.project, change.server_id),
-            landed=logged(context, change.server_id, "revertResize"), marker=server.updated,
-        )  # fmt: skip
-        await follow_server(
-            change.server_id, effect, context, course, lambda server: not server.busy and server.status != VERIFY_RESIZE
-        )
+async def change_metadata(
+    server_id: str,
+    effect: str,
+    do: Callable[[], Awaitable[Reply]],
+    landed: Landed,
+    context: Context,
+    *,
+    marked: Marked | None = None,
+) -> None:
+    """Change a server's metadata, which Nova allows while nothing is under way: `Transient` where something was."""
+    try:
+        await context.effects.once(effect, do, landed, None, marked=marked)
+    except Conflict as error:
+        server = await server_now(server_id, context)
+        if server.busy or (server.status in METADATA_STATES and not server.locked):
+            raise Transient("busy", detail=str(error)) from error
+        raise error.as_failure() from error
+    except CloudRefusal as error:
+        raise error.as_failure() from error
 
 
-async def rescue(server: Server, context: Context) -> Server:
-    """A server that a failed resize left in ERROR is declared well, where there is an admin cloud to do it."""
-    if server.status != ERROR or not context.cloud.has_admin:
-        return server
-    await declare(server.id, f"reset:{server.id}", context, well=True)
-    return await server_now(server.id, context)
-
-
-async def rescue_volume(growth: Growth, context: Context) -> None:
-    """A volume that a failed extension left in error_extending is declared to be as it was, by the admin cloud."""
-    volume = await context.patiently(lambda: volumes.get_volume(context.project, growth.volume_id))
-    if volume.status != "error_extending" or not context.cloud.has_admin:
-        return
+async def declare(server_id: str, effect: str, context: Context, *, well: bool) -> None:
+    """Have the admin cloud declare a server well that is in ERROR, or put it back there."""
     admin = await context.cloud.admin()
 
     async def landed(_: object) -> str | None:
-        found = await volumes.get_volume(context.project, growth.volume_id)
-        return None if found.status == "error_extending" else ""
+        server = await nova.get_server(context.project, server_id)
+        return "" if (server.status != ERROR) is well else None
 
     await once(
-        context, f"reset:{growth.volume_id}",
-        do=lambda: volumes.reset_status(admin, growth.volume_id, growth.status), landed=landed, marker=None,
+        context, effect, do=lambda: nova.reset_state(admin, server_id, well=well), landed=landed, marker=None
     )  # fmt: skip

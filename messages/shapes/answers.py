@@ -5,7 +5,7 @@ from messages.commands import Operation
 from messages.order_results import InstanceStatus
 from messages.orders import OrderType
 from messages.shapes.schema import ANYTHING, Schema, described, nullable, thing, words
-from messages.status import OrderStatus
+from messages.updates import OrderStatus
 
 _TEXT: Schema = {"type": "string"}
 _OBJECT: Schema = {"type": "object"}

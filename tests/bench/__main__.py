@@ -21,8 +21,8 @@ from tests.bench.measure import Cost, leave_core, preload, replies, run
 from tests.bench.replays import replayed
 from tests.bench.rubbish import rubbish
 from tests.workshop import REPOSITORY
+from workers.amqp.topology import declare, topology
 from workers.telemetry import configure_logs
-from workers.topology import declare, topology
 
 PYTHON = sys.executable
 CONSOLE = {"os-getVNCConsole": {"type": "novnc"}}

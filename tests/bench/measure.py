@@ -14,8 +14,8 @@ import psutil
 from kombu import Connection
 
 from sandbox.processes import Server
-from workers.publication import Publication
-from workers.publisher import Publisher
+from workers.amqp.publication import Publication
+from workers.amqp.publisher import Publisher
 
 #: The process that is measured has one core to itself; broker and all others share the rest.
 CORE = "0"

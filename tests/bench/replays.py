@@ -13,10 +13,10 @@ from messages.codes import Code
 from messages.errors import Refused
 from sandbox.broker import PrivateBroker
 from tests.names import NAMES, SERVERS_QUEUE
-from workers.envelope import Envelope
-from workers.outbox import Outbox, again
-from workers.publisher import Publisher
-from workers.topology import declare, topology
+from workers.amqp.envelope import Envelope
+from workers.amqp.publisher import Publisher
+from workers.amqp.topology import declare, topology
+from workers.pipeline.replies import Outbox, again
 
 
 @dataclass(frozen=True)

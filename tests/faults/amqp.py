@@ -9,9 +9,9 @@ from pika.frame import Header
 from pika.spec import Basic, BasicProperties
 
 from tests.names import NAMES
-from workers.consumer import envelope_of
-from workers.envelope import Envelope
-from workers.properties import read_frame
+from workers.amqp.consumer import envelope_of
+from workers.amqp.envelope import Envelope
+from workers.amqp.frames import read_frame
 
 _SHORT_STRINGS = {
     "content_type": BasicProperties.FLAG_CONTENT_TYPE, "content_encoding": BasicProperties.FLAG_CONTENT_ENCODING,

@@ -27,15 +27,15 @@ from typing import Any
 
 from requests.adapters import HTTPAdapter
 
-from handlers.cloud import Cloud
-from handlers.waiting import Feed
+from handlers.openstack.cloud import Cloud
+from handlers.openstack.watch import Feed
 from workers import bootstrap
+from workers.amqp.consumer import Delivery
+from workers.amqp.publisher import Publisher
 from workers.cli import main as work
-from workers.consumer import Delivery
-from workers.dispatch import Dispatcher
 from workers.journal import Journal
-from workers.publisher import Publisher
-from workers.session import Session
+from workers.pipeline.process import Dispatcher
+from workers.pipeline.progress import Session
 
 #: Seconds in which the broker and the disk get what is on its way, where just that is the instant.
 _ON_ITS_WAY = 0.5

@@ -8,12 +8,12 @@ from typing import Any
 
 from handlers.catalogue import HANDLERS
 from handlers.context import Context
-from handlers.orders.course import Course
+from handlers.orders.progress import Course
 from messages.codes import Code
 from messages.orders import Renew
 from messages.results import Result
 from messages.servers import ListServers, UpdateTags
-from messages.status import OrderStatus, Update, server_update
+from messages.updates import OrderStatus, Update, server_update
 from workers.bootstrap import Worker
 from workers.settings import load_settings
 from workers.telemetry import configure_logs

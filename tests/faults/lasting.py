@@ -11,7 +11,7 @@ import pika
 from pika.exceptions import AMQPError
 
 from sandbox.requester import Heard, Requester, Source
-from workers.connection import parameters
+from workers.amqp.connection import parameters
 
 #: Seconds for which publishing is tried.
 _PATIENCE = 60.0

@@ -75,9 +75,9 @@ def publishing(requester: Requester, asked: list[Asked]) -> Iterator[None]:
     ("fault", "constants"),
     [
         ({"delay": 13}, {}),
-        ({"delay": 13}, {"handlers.transport.CALL_TIMEOUT": 1.5}),
+        ({"delay": 13}, {"handlers.openstack.http.CALL_TIMEOUT": 1.5}),
         ({"delay": 11, "status": 504, "error": "gateway time-out", "after": True}, {}),
-        ({"answer": "drip", "after": True}, {"handlers.transport.CALL_LIMIT": 11.0}),
+        ({"answer": "drip", "after": True}, {"handlers.openstack.http.CALL_LIMIT": 11.0}),
     ],
     ids=["slow", "lost", "gateway", "drip"],
 )
@@ -136,7 +136,7 @@ def test_what_never_happens_is_told_as_it_is(workshop: Workshop, simulated: Simu
     overloaded, lost = (power("stop", STOP, "ACTIVE")(tenant, simulated) for _ in range(2))
     spoil(simulated, overloaded, status=503, error="overloaded", retry_after="3600")
     spoil(simulated, lost, delay=3, status=504, error="gateway time-out")
-    constants = {"handlers.effects.LATE_COMMAND": 6.0}
+    constants = {"handlers.effects.once.LATE_COMMAND": 6.0}
     dying(workshop, [], constants=constants, **SETTINGS)
     with Requester(workshop.broker_url) as requester:
         warm_up(requester)
@@ -280,7 +280,7 @@ def test_a_worker_that_dies_behind_its_answer_leaves_it_to_be_found_out_by_the_n
     tenant = workshop.tenant()
     asked = ask(tenant, simulated)
     spoil(simulated, asked, delay=13)
-    constants = {"handlers.transport.CALL_TIMEOUT": 1.5}
+    constants = {"handlers.openstack.http.CALL_TIMEOUT": 1.5}
     worker = dying(workshop, [], constants=constants, **SETTINGS)
     with Requester(workshop.broker_url) as requester:
         warm_up(requester)
@@ -312,9 +312,9 @@ def test_what_never_happened_has_its_last_update_of_the_next_worker_too(
     asked = ask(tenant, simulated)
     spoil(simulated, asked, delay=11, status=504, error="gateway time-out")
     constants = {
-        "handlers.transport.CALL_TIMEOUT": 1.5,
-        "handlers.effects.LATE_COMMAND": 30.0,
-        "handlers.effects.FLIGHT": 2.0,
+        "handlers.openstack.http.CALL_TIMEOUT": 1.5,
+        "handlers.effects.once.LATE_COMMAND": 30.0,
+        "handlers.effects.once.FLIGHT": 2.0,
     }
     worker = dying(workshop, [], constants=constants, **SETTINGS)
     with Requester(workshop.broker_url) as requester:
@@ -323,7 +323,7 @@ def test_what_never_happened_has_its_last_update_of_the_next_worker_too(
             pass
         assert told(answers(requester, asked)[0]) == [UNKNOWN]
         worker.kill()
-        dying(workshop, [], constants=constants | {"handlers.effects.LATE_COMMAND": 2.0}, **SETTINGS)
+        dying(workshop, [], constants=constants | {"handlers.effects.once.LATE_COMMAND": 2.0}, **SETTINGS)
         last = requester.last_update_of(kind, asked.message_id)
         assert (last.body["status"], last.body["final"]) == (status, True)
         settled(workshop, requester)
@@ -338,7 +338,7 @@ def test_what_is_looked_for_behind_an_answer_waits_for_no_other_request(
     (server_id,) = asked.actions
     spoil(simulated, asked, delay=3, status=504, error="gateway time-out")
     simulated.fault("virt.reboot", match=server_id, delay=25)
-    dying(workshop, [], constants={"handlers.effects.LATE_COMMAND": 4.0}, **SETTINGS)
+    dying(workshop, [], constants={"handlers.effects.once.LATE_COMMAND": 4.0}, **SETTINGS)
     with Requester(workshop.broker_url) as requester:
         warm_up(requester)
         asked.publish(requester)
@@ -413,7 +413,7 @@ def test_a_hard_reboot_that_was_lost_does_not_take_the_soft_one_that_hangs_for_i
     tenant = workshop.tenant()
     server_id = tenant.make_server(disk=None)
     simulated.fault("virt.reboot", match=server_id, delay=40, times=1)
-    dying(workshop, [], constants={"handlers.effects.LATE_COMMAND": 5.0}, **SETTINGS)
+    dying(workshop, [], constants={"handlers.effects.once.LATE_COMMAND": 5.0}, **SETTINGS)
     with Requester(workshop.broker_url) as requester:
         warm_up(requester)
         tenant.act(server_id, SOFT)

@@ -19,7 +19,7 @@ from tests.faults.corpus import PARAMETER, Case, Fate, cases, order, show
 from tests.faults.ears import CONSUMED, GROWTH, PATIENCE, Ears, Outcome, ask_something_good, memory
 from tests.vhosts import Vhosts
 from tests.workshop import Workshop, eventually
-from workers.topology import declare, topology
+from workers.amqp.topology import declare, topology
 
 ODD = "😀👩‍👧 שלום \u202e '; DROP TABLE {{7*7}} <b> \x1b[2J \r\n"
 JWT = re.compile(r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]+")

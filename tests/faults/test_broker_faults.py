@@ -18,9 +18,9 @@ from tests.faults.kinds import KINDS, Asked
 from tests.faults.load import Load, memory_flat
 from tests.names import INPUT_QUEUES
 from tests.workshop import Workshop, eventually
-from workers.publication import Publication, Published
-from workers.publisher import Publisher
-from workers.topology import compare, declare, topology
+from workers.amqp.publication import Publication, Published
+from workers.amqp.publisher import Publisher
+from workers.amqp.topology import compare, declare, topology
 
 #: Seconds.
 HEARTBEAT = 3

@@ -12,9 +12,9 @@ from uuid import uuid4
 import pytest
 import requests
 
-from handlers import transport
-from handlers.cloud import Cloud, CloudSettings, Project, Service
-from handlers.errors import CloudRefusal, Conflict, Forbidden, NotFound, QuotaExceeded
+from handlers.openstack import http
+from handlers.openstack.cloud import Cloud, CloudSettings, Project, Service
+from handlers.openstack.errors import CloudRefusal, Conflict, Forbidden, NotFound, QuotaExceeded
 from messages.errors import Ambiguous, Transient
 from sandbox.openstack import SimulatedOpenStack
 
@@ -32,8 +32,8 @@ async def project(simulated: SimulatedOpenStack, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def impatient(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """With time-outs of a second or two."""
-    monkeypatch.setattr(transport, "CALL_TIMEOUT", 1.0)
-    monkeypatch.setattr(transport, "CALL_LIMIT", 2.0)
+    monkeypatch.setattr(http, "CALL_TIMEOUT", 1.0)
+    monkeypatch.setattr(http, "CALL_LIMIT", 2.0)
     project._connection.session.timeout = 1.0
     return project
 
@@ -122,8 +122,8 @@ async def test_after_a_lost_answer_a_call_may_have_been_carried_out(
     reason: str,
     late: bool,
 ) -> None:
-    monkeypatch.setattr(transport, "CALL_TIMEOUT", 1.0)
-    monkeypatch.setattr(transport, "CALL_LIMIT", 2.0)
+    monkeypatch.setattr(http, "CALL_TIMEOUT", 1.0)
+    monkeypatch.setattr(http, "CALL_LIMIT", 2.0)
     project._connection.session.timeout = 1.0
     began = time.monotonic()
     error = await answered(project, simulated, "POST", **fault)
@@ -147,7 +147,7 @@ async def test_an_endless_answer_takes_no_more_memory_than_the_longest_that_is_r
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert "longer than" in str(error)
-    assert peak < 3 * transport.MAX_ANSWER
+    assert peak < 3 * http.MAX_ANSWER
 
 
 async def test_a_token_that_is_no_longer_taken_is_replaced(project: Project, simulated: SimulatedOpenStack) -> None:
@@ -215,8 +215,8 @@ async def test_a_thread_is_free_again_when_its_call_has_ended_not_when_nobody_wa
 
 
 async def test_a_call_that_may_no_longer_be_sent_is_not(project: Project, simulated: SimulatedOpenStack) -> None:
-    from handlers.cloud import fence  # noqa: PLC0415
-    from handlers.deadlines import Deadline  # noqa: PLC0415
+    from handlers.effects.deadlines import Deadline  # noqa: PLC0415
+    from handlers.openstack.cloud import fence  # noqa: PLC0415
 
     async def over() -> Deadline:
         return Deadline.after(-1)
@@ -259,7 +259,7 @@ def rude_server() -> Iterator[Any]:
 
 def ours() -> requests.Session:
     session = requests.Session()
-    session.mount("http://", transport.Transport(1))
+    session.mount("http://", http.Transport(1))
     return session
 
 
@@ -279,7 +279,7 @@ def trickle(text: bytes) -> list[bytes]:
 def test_an_answer_that_trickles_in_ends_at_the_limit(
     rude_server: Any, monkeypatch: pytest.MonkeyPatch, chunks: list[bytes], pause: float
 ) -> None:
-    monkeypatch.setattr(transport, "CALL_LIMIT", 1.5)
+    monkeypatch.setattr(http, "CALL_LIMIT", 1.5)
     began = time.monotonic()
     url = rude_server(chunks, pause)
     with ours() as session, pytest.raises(requests.RequestException):
@@ -290,7 +290,7 @@ def test_an_answer_that_trickles_in_ends_at_the_limit(
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
 def test_a_packed_answer_is_not_unpacked(rude_server: Any, encoding: str) -> None:
     url = rude_server([f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: 9\r\n\r\n".encode()], 1.0)
-    with ours() as session, pytest.raises(transport.OddAnswer, match="packed"):
+    with ours() as session, pytest.raises(http.OddAnswer, match="packed"):
         session.get(url, timeout=5.0)
 
 

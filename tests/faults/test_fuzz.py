@@ -24,11 +24,11 @@ from tests.faults import amqp
 from tests.faults.ears import CONSUMED, GROWTH, PATIENCE, Ears, ask_something_good, memory
 from tests.faults.fuzz import Message, mutated, samples, stream
 from tests.workshop import Workshop
-from workers import intake
-from workers.envelope import Envelope
-from workers.headers import kept
-from workers.outbox import again, masked_body
-from workers.publisher import properties_of
+from workers.amqp.envelope import Envelope
+from workers.amqp.headers import kept
+from workers.amqp.publisher import properties_of
+from workers.pipeline import parsing
+from workers.pipeline.replies import again, masked_body
 from workers.request import Request
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
@@ -49,10 +49,10 @@ def check(message: Message) -> str:
     started = time.process_time()
     envelope = delivered(message)
     try:
-        request = intake.read(envelope, REGION)
-    except intake.Ignored:
+        request = parsing.read(envelope, REGION)
+    except parsing.Ignored:
         return "ignored"
-    except intake.Unfit as unfit:
+    except parsing.Unfit as unfit:
         _check_refusal(envelope, unfit)
         found = "unfit"
     else:
@@ -62,7 +62,7 @@ def check(message: Message) -> str:
     return found
 
 
-def _check_refusal(envelope: Envelope, unfit: intake.Unfit) -> None:
+def _check_refusal(envelope: Envelope, unfit: parsing.Unfit) -> None:
     """It is answered with a body that is within the limits itself, under a key that is one; it can be parked."""
     assert unfit.refused.subject
     result = Result.refusal(unfit.refused)

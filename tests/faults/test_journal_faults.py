@@ -97,7 +97,7 @@ def test_a_command_is_not_held_for_ever_by_a_journal_that_does_not_take_its_answ
     tenant = workshop.tenant()
     server_id = tenant.make_server(disk=None)
     simulated.fault("api.nova", match=f"^POST .*{server_id}/action", delay=4, times=1, after=True)
-    dying(workshop, [], constants={"workers.dispatch.HOLD_LIMIT": 16.0}, ECS_COMMAND_TIMEOUT="6")
+    dying(workshop, [], constants={"workers.pipeline.process.HOLD_LIMIT": 16.0}, ECS_COMMAND_TIMEOUT="6")
     with Requester(workshop.broker_url) as requester:
         message_id = requester.command("server.action", server_id=server_id, body={"os-stop": None})
         eventually(lambda: any(f"{server_id}/action" in one for one in simulated.calls()), 30)

@@ -16,7 +16,7 @@ from tests.workshop import Workshop
 UNSUBSCRIBE = Kind("unsubscribe", unsubscribe("unsubscribe", "delete:", locked=False))
 SPOILED = [kind for kind in FEW if kind.name != "unsubscribe"] + [UNSUBSCRIBE]
 #: Of transport: a time-out that a test can wait for.
-QUICK = {"handlers.transport.CALL_TIMEOUT": 1.5}
+QUICK = {"handlers.openstack.http.CALL_TIMEOUT": 1.5}
 
 
 def spoil(cloud: SimulatedOpenStack, asked: Asked, **fault: Any) -> None:

@@ -14,7 +14,7 @@ from tests.orders import carried_out, publish, reported
 from tests.workshop import Workshop
 
 #: A time-out that a test can wait for, and so can what may still land.
-QUICK = {"handlers.transport.CALL_TIMEOUT": 1.5, "handlers.effects.LATE": 6.0}
+QUICK = {"handlers.openstack.http.CALL_TIMEOUT": 1.5, "handlers.effects.once.LATE": 6.0}
 CALLS = {
     "volume": ("api.cinder", "^POST .*/volumes$"),
     "port": ("api.neutron", "^POST .*/ports$"),

@@ -15,10 +15,10 @@ from sandbox.worker import WorkerProcess
 from tests.faults.load import Load, memory_flat
 from tests.faults.proxy import ACK, DELIVER, PUBLISH, Drip, Proxy, Reset, Way
 from tests.workshop import Workshop, eventually
-from workers.publication import Publication, Published
-from workers.publisher import Publisher
-from workers.topology import declare as declare_topology
-from workers.topology import topology
+from workers.amqp.publication import Publication, Published
+from workers.amqp.publisher import Publisher
+from workers.amqp.topology import declare as declare_topology
+from workers.amqp.topology import topology
 
 #: Seconds; pika by itself would need eight to sixteen to notice.
 HEARTBEAT = 3

@@ -21,10 +21,10 @@ from sandbox.requester import Requester
 from tests.certificates import Authority, Pair
 from tests.faults.tls_proxy import TlsProxy
 from tests.workshop import Workshop, eventually
-from workers.broker import Broker
-from workers.broker_errors import explain
-from workers.connection import Link
-from workers.topology import compare, declare, depth, topology
+from workers.amqp.broker import Broker
+from workers.amqp.broker_errors import explain
+from workers.amqp.connection import Link
+from workers.amqp.topology import compare, declare, depth, topology
 
 PASSWORD = "secret-word"
 #: Every command that talks to the broker.

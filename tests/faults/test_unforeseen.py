@@ -15,7 +15,7 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester, Source
 from tests.orders import paid, publish
 from tests.workshop import Workshop, eventually
-from workers.topology import declare, topology
+from workers.amqp.topology import declare, topology
 
 INTERNAL = ("101.001040", {"reason": "internal"})
 

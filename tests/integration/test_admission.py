@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from handlers.cloud import Cloud, CloudSettings
-from handlers.deadlines import Deadline
+from handlers.effects.deadlines import Deadline
+from handlers.openstack.cloud import Cloud, CloudSettings
 from messages.codes import Code
 from messages.errors import Refused, Transient
 from sandbox.documents import REGION
@@ -18,17 +18,17 @@ from sandbox.issuer import USER, Issuer
 from sandbox.openstack import SimulatedOpenStack
 from tests.envelopes import envelope
 from tests.tenant import Tenant
-from workers import intake
-from workers.admission import Admission, GivenBack
-from workers.envelope import Envelope
+from workers.amqp.envelope import Envelope
 from workers.identity import NOBODY, PASS_HEADER, Readmission, hash_of, new_pass
-from workers.identity.bearers import TokenBearers
-from workers.identity.key_source import FileSource
-from workers.identity.keys import Keys
+from workers.identity.jwks_source import FileSource
+from workers.identity.jwt import TokenBearers
+from workers.identity.key_set import Keys
 from workers.identity.requester import NotProven
 from workers.identity.tokens import Expected
 from workers.identity.verifier import TokenVerifier
 from workers.journal import Begun, Journal, NewRequest
+from workers.pipeline import parsing
+from workers.pipeline.authentication import Admission, GivenBack
 from workers.request import Request
 
 DAY = 86400.0
@@ -106,7 +106,7 @@ def soft_down(server_id: str, **fields: Any) -> dict[str, Any]:
 async def test_soft_down_is_taken_from_the_publishers_that_need_no_token(door: Door, tenant: Tenant) -> None:
     server_id = tenant.make_server(disk=None)
     for more in ({}, {"tenant_id": "tenant-a"}):
-        request = intake.read(ordered(soft_down(server_id, **more), user_id="billing"), REGION)
+        request = parsing.read(ordered(soft_down(server_id, **more), user_id="billing"), REGION)
         assert await door.project_of(request) == NOBODY, "each server in the project that owns it"
 
 
@@ -119,28 +119,28 @@ async def test_soft_down_of_anybody_else_is_refused_whatever_it_carries(
         body = soft_down(str(uuid.uuid4()), tenant_id="tenant-a", **more)
         for headers in ({}, {PASS_HEADER: new_pass()}, {"user_id": "billing"}):
             with pytest.raises(NotProven):
-                await door.project_of(intake.read(ordered(body, user_id=user, headers=headers), REGION))
+                await door.project_of(parsing.read(ordered(body, user_id=user, headers=headers), REGION))
 
 
 async def test_a_publisher_that_needs_no_token_for_soft_down_needs_one_for_all_else(door: Door) -> None:
     for body in (order(None, tenant_id="tenant-a"), order("***", tenant_id="tenant-a")):
         with pytest.raises(NotProven):
-            await door.project_of(intake.read(ordered(body, user_id="billing"), REGION))
+            await door.project_of(parsing.read(ordered(body, user_id="billing"), REGION))
     body = {"operation": "server.show", "server_id": str(uuid.uuid4()), "tenant_id": "tenant-a", "user_id": USER}
     with pytest.raises(NotProven):
-        await door.project_of(intake.read(envelope(body, routing_key="server.show", user_id="billing"), REGION))
+        await door.project_of(parsing.read(envelope(body, routing_key="server.show", user_id="billing"), REGION))
 
 
 async def test_a_soft_down_that_was_put_off_is_known_by_its_pass(door: Door) -> None:
     """It comes back published by the worker, not by the billing system."""
     body, word = soft_down(str(uuid.uuid4()), tenant_id="tenant-a"), new_pass()
-    request = intake.read(ordered(body, user_id="billing"), REGION)
+    request = parsing.read(ordered(body, user_id="billing"), REGION)
     begun = await door.begin(request, NOBODY)
     again = ordered(body, headers={PASS_HEADER: word})
     with pytest.raises(NotProven):
-        await door.project_of(intake.read(again, REGION))
+        await door.project_of(parsing.read(again, REGION))
     await door.journal.release(begun.claim, 1, hash_of(word))
-    requester = await door.identity.identify(intake.read(again, REGION))
+    requester = await door.identity.identify(parsing.read(again, REGION))
     assert (requester.project_id, requester.pass_word) == (NOBODY, word)
 
 
@@ -152,19 +152,19 @@ def late(seconds: float, **properties: Any) -> dict[str, Any]:
 
 
 async def test_an_order_is_given_back_and_a_command_is_told_while_there_is_no_key_set(door: Door) -> None:
-    request = intake.read(ordered(order(door.issuer.token(project="tenant-a"))), REGION)
+    request = parsing.read(ordered(order(door.issuer.token(project="tenant-a"))), REGION)
     with pytest.raises(GivenBack):
         await door.admission.admit(request, Deadline.after(0.5))
     body = {
         "operation": "server.show", "server_id": str(uuid.uuid4()), "user_id": USER, "token": door.issuer.token(),
     }  # fmt: skip
     with pytest.raises(Transient) as caught:
-        await door.admission.admit(intake.read(envelope(body, routing_key="server.show"), REGION), Deadline.after(0.5))
+        await door.admission.admit(parsing.read(envelope(body, routing_key="server.show"), REGION), Deadline.after(0.5))
     assert caught.value.reason == "keys"
 
 
 async def test_it_is_let_in_as_soon_as_there_is_one(door: Door, tenant: Tenant) -> None:
-    request = intake.read(ordered(order(door.issuer.token(project="tenant-a"))), REGION)
+    request = parsing.read(ordered(order(door.issuer.token(project="tenant-a"))), REGION)
     with pytest.raises(GivenBack):
         await door.admission.admit(request, Deadline.after(0.5))
     door.issuer.write(door.key_set)
@@ -173,7 +173,7 @@ async def test_it_is_let_in_as_soon_as_there_is_one(door: Door, tenant: Tenant) 
 
 async def test_what_is_too_old_when_it_first_comes_is_not_waited_for(door: Door) -> None:
     """Or an old token would only have to come while the key set is away."""
-    old = intake.read(ordered(order(door.issuer.token()), **late(DAY + 100)), REGION)
+    old = parsing.read(ordered(order(door.issuer.token()), **late(DAY + 100)), REGION)
     with pytest.raises(Refused) as caught:
         await door.admission.admit(old, Deadline.after(0.5))
     assert (caught.value.code, caught.value.reason) == (Code.PARAMETER, "too_old")
@@ -181,7 +181,7 @@ async def test_what_is_too_old_when_it_first_comes_is_not_waited_for(door: Door)
 
 async def test_what_was_given_back_is_not_too_old_for_having_waited(door: Door) -> None:
     body = order(door.issuer.token())
-    again = intake.read(ordered(body, **late(DAY + 100, redelivered=True)), REGION)
+    again = parsing.read(ordered(body, **late(DAY + 100, redelivered=True)), REGION)
     with pytest.raises(GivenBack):
         await door.admission.admit(again, Deadline.after(0.5))
     assert door.admission.stale(again.envelope) is None
@@ -191,7 +191,7 @@ async def test_what_was_given_back_is_not_too_old_for_having_waited(door: Door) 
 
 
 async def test_an_old_copy_of_what_is_known_waits_for_its_result(door: Door, tenant: Tenant) -> None:
-    old = intake.read(ordered(order(door.issuer.token()), **late(DAY + 100)), REGION)
+    old = parsing.read(ordered(order(door.issuer.token()), **late(DAY + 100)), REGION)
     await door.begin(old, tenant.project_id)
     with pytest.raises(GivenBack):
         await door.admission.admit(old, Deadline.after(0.5))
@@ -207,11 +207,11 @@ async def test_while_the_journal_cannot_be_read_nobody_with_a_pass_is_refused(do
     door.issuer.write(door.key_set)
     body = ordered(order("***", tenant_id="tenant-a"), headers={PASS_HEADER: new_pass()})
     with pytest.raises(NotProven):
-        await door.admission.admit(intake.read(body, REGION), Deadline.after(0.5))
+        await door.admission.admit(parsing.read(body, REGION), Deadline.after(0.5))
     await door.journal.close()
     spoil(tmp_path)
     with pytest.raises(GivenBack):
-        await door.admission.admit(intake.read(body, REGION), Deadline.after(0.5))
+        await door.admission.admit(parsing.read(body, REGION), Deadline.after(0.5))
 
 
 # Which project.
@@ -224,7 +224,7 @@ async def test_the_tokens_tenant_and_the_messages_may_be_told_by_name_or_id(
     door.issuer.write(door.key_set)
     claim = "tenant-a" if by == "name" else tenant.project_id
     for said in (None, "tenant-a", tenant.project_id):
-        request = intake.read(ordered(order(door.issuer.token(project=claim), tenant_id=said)), REGION)
+        request = parsing.read(ordered(order(door.issuer.token(project=claim), tenant_id=said)), REGION)
         assert await door.project_of(request) == tenant.project_id
 
 
@@ -235,22 +235,22 @@ async def test_the_tokens_tenant_and_the_messages_may_be_told_by_name_or_id(
 async def test_another_tenant_than_the_tokens_is_refused(door: Door, claim: str, said: str | None) -> None:
     door.issuer.write(door.key_set)
     with pytest.raises(NotProven):
-        await door.project_of(intake.read(ordered(order(door.issuer.token(project=claim), tenant_id=said)), REGION))
+        await door.project_of(parsing.read(ordered(order(door.issuer.token(project=claim), tenant_id=said)), REGION))
 
 
 async def test_a_pass_counts_in_place_of_a_masked_token_only(door: Door, tenant: Tenant) -> None:
     door.issuer.write(door.key_set)
     body, word = order("***"), new_pass()
-    request = intake.read(ordered(body), REGION)
+    request = parsing.read(ordered(body), REGION)
     begun = await door.begin(request, tenant.project_id)
     await door.journal.release(begun.claim, 1, hash_of(word))
     with_pass = {"headers": {PASS_HEADER: word}}
-    assert await door.project_of(intake.read(ordered(body, **with_pass), REGION)) == tenant.project_id
+    assert await door.project_of(parsing.read(ordered(body, **with_pass), REGION)) == tenant.project_id
     without = {name: value for name, value in body.items() if name != "token"}
-    assert await door.project_of(intake.read(ordered(without, **with_pass), REGION)) == tenant.project_id
+    assert await door.project_of(parsing.read(ordered(without, **with_pass), REGION)) == tenant.project_id
     # The key that nobody has comes first: once the set has been fetched, such an order waits for the next set.
     for token in (Issuer().token(project="tenant-a"), "", "Bearer ***", "****", door.issuer.token(typ="Refresh")):
         with pytest.raises(NotProven):
-            await door.project_of(intake.read(ordered(body | {"token": token}, **with_pass), REGION))
+            await door.project_of(parsing.read(ordered(body | {"token": token}, **with_pass), REGION))
     with pytest.raises(NotProven):
         await door.project_of(replace(request, envelope=ordered(body, headers={PASS_HEADER: new_pass()})))

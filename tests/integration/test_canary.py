@@ -19,7 +19,7 @@ from sandbox.requester import Requester, Source
 from tests.integration.test_identity import Guarded, guards, in_queue
 from tests.new_orders import delete_all, new, records
 from tests.workshop import Workshop, eventually
-from workers.topology import declare, topology
+from workers.amqp.topology import declare, topology
 
 RETRY = 600
 

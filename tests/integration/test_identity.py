@@ -18,8 +18,8 @@ from sandbox.issuer import USER, Issuer, KeySetServer
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Heard, Requester, Source
 from tests.workshop import Workshop, eventually
+from workers.amqp.topology import declare, topology
 from workers.identity import PASS_HEADER, hash_of, new_pass
-from workers.topology import declare, topology
 
 IDENTITY, PARAMETER, FAILED, UNKNOWN = "101.001401", "101.001002", "101.001040", "101.001033"
 REFUSED = {"code": IDENTITY, "message": "身份校验失败", "data": None}

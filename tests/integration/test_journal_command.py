@@ -13,7 +13,7 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.postgres import PrivatePostgres
 from sandbox.requester import Requester
 from tests.workshop import Workshop
-from workers.topology import declare, topology
+from workers.amqp.topology import declare, topology
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

@@ -19,7 +19,7 @@ from sandbox.requester import Requester
 from tests.furnished import furnish
 from tests.orders import paid
 from tests.workshop import REPOSITORY, Workshop
-from workers.topology import declare, topology
+from workers.amqp.topology import declare, topology
 
 PAGE = REPOSITORY / "docs" / "reference" / "operations.md"
 HEAD = """# Operations

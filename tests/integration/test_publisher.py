@@ -8,8 +8,8 @@ import pytest
 from kombu import Connection, Queue
 
 from sandbox.broker import PrivateBroker
-from workers.publication import Publication, Published
-from workers.publisher import Publisher
+from workers.amqp.publication import Publication, Published
+from workers.amqp.publisher import Publisher
 
 
 def declare(url: str, name: str) -> None:

@@ -23,7 +23,7 @@ from tests.integration.test_identity import (
 )
 from tests.orders import soft_down
 from tests.workshop import Workshop, eventually
-from workers.topology import declare, topology
+from workers.amqp.topology import declare, topology
 
 DAY = 86400
 

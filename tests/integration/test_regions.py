@@ -13,8 +13,8 @@ from sandbox.requester import Requester
 from tests.orders import ended, paid, product_of, publish, reported, soft_down
 from tests.tenant import Tenant
 from tests.workshop import Workshop, eventually
-from workers.names import Names
-from workers.topology import declare, topology
+from workers.amqp.names import Names
+from workers.amqp.topology import declare, topology
 
 NORTH, SOUTH = "cn-north-3", "cn-south-1"
 

@@ -7,9 +7,9 @@ import pytest
 from kombu import Connection, Queue
 
 from tests.workshop import Workshop
-from workers import upkeep
-from workers.topology import TopologyMismatch, compare, declare, topology
-from workers.upkeep import Upkeep
+from workers.amqp import declare as redeclare
+from workers.amqp.declare import Upkeep
+from workers.amqp.topology import TopologyMismatch, compare, declare, topology
 
 
 def test_declaring_twice_changes_nothing(vhost: str) -> None:
@@ -58,7 +58,7 @@ def test_a_queue_with_other_arguments_is_told_in_one_line(vhost: str) -> None:
 
 
 async def test_what_nobody_misses_is_declared_again_now_and_then(vhost: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "EVERY", 0.2)
+    monkeypatch.setattr(redeclare, "EVERY", 0.2)
     declare(vhost, topology((5,)))
     with Connection(vhost) as connection:
         connection.channel().exchange_delete("ecs.orders")

@@ -17,7 +17,7 @@ from sandbox.documents import change_configure, new_order_id, new_token
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Heard, Requester, Source
 from tests.workshop import Workshop, eventually
-from workers.topology import declare, topology
+from workers.amqp.topology import declare, topology
 
 PARAMETER = "101.001002"
 

@@ -11,7 +11,7 @@ from sandbox.requester import Requester
 from sandbox.worker import WorkerProcess
 from tests.tenant import Tenant
 from tests.workshop import Workshop
-from workers.topology import declare, topology
+from workers.amqp.topology import declare, topology
 
 Cloud = SimulatedOpenStack | ControlPlane
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from handlers.error_responses import ErrorResponse
+from handlers.openstack.error_responses import ErrorResponse
 from tests.new_orders import quota, used
 from tests.tenant import COMPUTE, VOLUME, Tenant
 

@@ -22,7 +22,7 @@ from tests.openstack.conftest import Cloud
 from tests.orders import carried_out, paid, product_of, reported, soft_down
 from tests.tenant import Tenant
 from tests.workshop import Workshop, eventually
-from workers.topology import declare, topology
+from workers.amqp.topology import declare, topology
 
 #: All that the simulated Neutron can be without.
 EXTENSIONS = (
@@ -103,7 +103,7 @@ def test_every_order_goes_on_and_views_have_nulls_without_extensions(own: Worksh
     networks = tenant.connection.network.get("/networks").json()["networks"]
     network = next(one["id"] for one in networks if one["name"] == "tenant-a-net")
     order = new(tenant, chosen={"networkId": network, "tags": ["web"]})
-    dying(own, [], constants={"handlers.cloud.MISSING": MISSING})
+    dying(own, [], constants={"handlers.openstack.cloud.MISSING": MISSING})
     with Requester(own.broker_url) as requester:
         whole = view_of(requester, shown)
         assert whole["eip"]["eipid"] == floating_ip

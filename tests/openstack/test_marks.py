@@ -31,7 +31,7 @@ from tests.openstack.conftest import Cloud
 from tests.orders import carried_out, paid, product_of, reported, soft_down
 from tests.tenant import Tenant
 from tests.workshop import Workshop, eventually
-from workers.topology import declare, topology
+from workers.amqp.topology import declare, topology
 
 #: Every kind of order, and the command that leaves a mark.
 KINDS: dict[str, Ask] = {

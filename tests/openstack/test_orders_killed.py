@@ -15,7 +15,7 @@ from tests.faults.stage import dying, settled
 from tests.names import DEAD_QUEUE
 from tests.openstack.conftest import Cloud
 from tests.workshop import Workshop, eventually
-from workers.topology import declare, topology
+from workers.amqp.topology import declare, topology
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.tenant import Tenant
 from tests.workshop import Workshop, eventually
-from workers.topology import declare, topology
+from workers.amqp.topology import declare, topology
 
 IDENTITY = "101.001401"
 #: Seconds within which a name that has moved is learnt.

@@ -18,7 +18,7 @@ from tests.openstack.test_images import patch, queued_image
 from tests.orders import paid, soft_down
 from tests.tenant import VOLUME, Tenant
 from tests.workshop import Workshop
-from workers.topology import declare, topology
+from workers.amqp.topology import declare, topology
 
 NOT_OWNED, UNKNOWN, IMAGE_UNKNOWN, PARAMETER = "101.001013", "101.001033", "101.003033", "101.001002"
 Cloud = SimulatedOpenStack | ControlPlane

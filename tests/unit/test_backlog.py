@@ -4,14 +4,14 @@ import asyncio
 
 import pytest
 
-from workers import backlog
-from workers.backlog import Backlog, delay_after
-from workers.publication import Entry, Publication, Published
+from workers.amqp import send_queue
+from workers.amqp.publication import Entry, Publication, Published
+from workers.amqp.send_queue import Backlog, delay_after
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backlog, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(send_queue, "FIRST_DELAY", 0.01)
 
 
 def entry(number: int, queue: str = "full") -> Entry:
@@ -66,7 +66,7 @@ async def test_one_that_is_refused_again_is_tried_again_later() -> None:
         assert trial is not None
         found.refused(trial)
     assert asyncio.get_running_loop().time() - began >= 0.01 + 0.02 + 0.04 + 0.08 - 0.01
-    assert delay_after(1000) == backlog.LONGEST_DELAY
+    assert delay_after(1000) == send_queue.LONGEST_DELAY
 
 
 async def test_one_that_nobody_waits_for_any_more_holds_up_nobody() -> None:

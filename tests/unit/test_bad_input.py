@@ -10,8 +10,8 @@ from messages.errors import Refused
 from sandbox.documents import REGION
 from tests.faults import amqp
 from tests.faults.corpus import ORDERS, Case, Fate, cases
-from workers import intake
-from workers.envelope import Envelope
+from workers.amqp.envelope import Envelope
+from workers.pipeline import parsing
 from workers.request import Request
 
 CASES = [case for case in cases() if case.fate is not Fate.UNROUTABLE]
@@ -37,10 +37,10 @@ def test_what_is_wrong_is_named_and_what_is_right_is_a_request(case: Case) -> No
     started = time.monotonic()
     found: Any
     try:
-        found = intake.read(envelope(case), REGION)
-    except intake.Unfit as unfit:
+        found = parsing.read(envelope(case), REGION)
+    except parsing.Unfit as unfit:
         found = unfit
-    except intake.Ignored:
+    except parsing.Ignored:
         found = None
     assert time.monotonic() - started < LIMIT
     if case.fate is Fate.IGNORED:
@@ -49,7 +49,7 @@ def test_what_is_wrong_is_named_and_what_is_right_is_a_request(case: Case) -> No
         assert isinstance(found, Request), getattr(found, "refused", None)
         assert found.operation == case.operation
     else:
-        assert isinstance(found, intake.Unfit)
+        assert isinstance(found, parsing.Unfit)
         assert (found.refused.code, found.refused.subject) == (Code.PARAMETER, case.subject)
         assert (found.operation, found.is_order) == (case.operation, case.is_order)
 
@@ -58,8 +58,8 @@ def test_forged_counters_count_only_where_they_can_come_from() -> None:
     headers = {"x-ecs-attempts": amqp.integer(3), "x-ecs-first-seen": amqp.integer(1_700_000_000)}
     for exchange, counted in (("ecs.commands", 0), ("ecs.orders", 0), ("", 3)):
         found = amqp.delivered("ecs.orders", exchange, "ecs.orders", b"{}", {"headers": headers})
-        assert intake.attempts(found) == counted
-        assert intake.first_seen(found, 1_800_000_000.0) == (1_700_000_000.0 if counted else 1_800_000_000.0)
+        assert parsing.attempts(found) == counted
+        assert parsing.first_seen(found, 1_800_000_000.0) == (1_700_000_000.0 if counted else 1_800_000_000.0)
 
 
 def test_a_refusal_is_one_of_the_contracts_own_words() -> None:

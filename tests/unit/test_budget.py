@@ -2,7 +2,7 @@
 
 import asyncio
 
-from workers.budget import Budget
+from workers.pipeline.memory_budget import Budget
 
 
 async def test_who_waits_has_room_in_the_order_in_which_he_came() -> None:

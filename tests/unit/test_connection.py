@@ -3,7 +3,7 @@
 import pytest
 from kombu import Connection
 
-from workers.connection import parameters
+from workers.amqp.connection import parameters
 
 
 @pytest.mark.parametrize("tail", ["", "/", "//", "/%2F", "/shop", "/a%2Fb", "//?heartbeat=7", "/%2F?heartbeat=7"])

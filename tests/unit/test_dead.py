@@ -14,10 +14,12 @@ from messages.errors import Refused
 from sandbox.documents import REGION
 from tests.envelopes import envelope
 from tests.names import NAMES
-from workers import intake
+from workers.amqp.envelope import Envelope
+from workers.amqp.publication import Publication, Published
+from workers.amqp.topology import queue_of_command
 from workers.cli.output import plain
 from workers.cli.times import instant
-from workers.dead.parked import (
+from workers.dead_letters.dead_letter import (
     Parked,
     envelope_again,
     identity_of,
@@ -26,13 +28,11 @@ from workers.dead.parked import (
     publication_renewed,
     times_returned,
 )
-from workers.dead.replay import Pace
-from workers.dead.selection import Found, Wanted, grouped, row_text
-from workers.envelope import Envelope
+from workers.dead_letters.replay import Pace
+from workers.dead_letters.selection import Found, Wanted, grouped, row_text
 from workers.identity import PASS_HEADER
-from workers.outbox import Outbox
-from workers.publication import Publication, Published
-from workers.topology import queue_of_command
+from workers.pipeline import parsing
+from workers.pipeline.replies import Outbox
 
 COMMAND = {
     "operation": "server.action", "tenant_id": "tenant-a", "server_id": "616fb98f-46ca-475e-917e-2563e5a8cd19",
@@ -97,8 +97,8 @@ async def test_it_comes_back_to_its_queue_as_it_came_and_only_there() -> None:
 
 async def test_the_worker_reads_it_as_it_read_it_the_first_time() -> None:
     first = envelope(COMMAND)
-    again = intake.read(envelope_again(await parked(first, INTERNAL), "word"), REGION)
-    assert again.digest == intake.read(first, REGION).digest
+    again = parsing.read(envelope_again(await parked(first, INTERNAL), "word"), REGION)
+    assert again.digest == parsing.read(first, REGION).digest
     assert (again.operation, again.name, again.tenant) == ("server.action", "m-1", "tenant-a")
 
 
@@ -106,7 +106,7 @@ async def test_a_command_about_an_order_is_no_order_when_it_comes_back() -> None
     first = envelope({"operation": "server.action"}, queue="ecs.orders", routing_key="order.plan")
     again = envelope_again(await parked(first, INTERNAL), "word")
     assert again.queue == "ecs.orders"
-    assert intake.routed_by(again) == ("ecs.commands", "order.plan")
+    assert parsing.routed_by(again) == ("ecs.commands", "order.plan")
 
 
 async def test_what_no_queue_took_goes_by_its_exchange_again() -> None:

@@ -21,7 +21,7 @@ from sandbox.documents import new_token
 from tests.faults.corpus import order, soft_down
 from tests.faults.corpus.commands import TEXTS
 from workers.cli.output import Format, show
-from workers.outbox import masked_body
+from workers.pipeline.replies import masked_body
 
 HOSTILE = "a\x1b[2J\x1b]0;x\x07\r\nb\u202ec\u2028d\x9be 😀中"
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from handlers import effects as module
-from handlers.cloud import Reply, fence
-from handlers.deadlines import Deadline
-from handlers.effects import Effect, Effects
-from handlers.errors import CloudRefusal, Conflict
+from handlers.effects import once as module
+from handlers.effects.deadlines import Deadline
+from handlers.effects.once import Effect, Effects
+from handlers.openstack.cloud import Reply, fence
+from handlers.openstack.errors import CloudRefusal, Conflict
 from messages.errors import Ambiguous, OutcomeUnknown, Refused, Transient
 
 
@@ -187,7 +187,7 @@ async def test_past_its_expiry_what_may_have_been_done_is_looked_for_and_not_don
 
 
 async def sent(book: Book, cloud: Cloud) -> Reply:
-    """A call as `handlers.cloud` makes it: just before it is sent it is asked whether it may be."""
+    """A call as `handlers.openstack.cloud` makes it: just before it is sent it is asked whether it may be."""
     guard = fence.get()
     assert guard is not None
     await guard()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from handlers.error_responses import MAX_DETAIL, ErrorResponse
-from handlers.errors import CloudRefusal, Conflict, Forbidden, QuotaExceeded
+from handlers.openstack.error_responses import MAX_DETAIL, ErrorResponse
+from handlers.openstack.errors import CloudRefusal, Conflict, Forbidden, QuotaExceeded
 from messages.errors import Ambiguous, Transient
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "openstack_errors"

@@ -5,9 +5,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from handlers.checks import Checks
-from handlers.compute import Server
-from handlers.orders.fee_data import NEXT_FEE_TIME, fee_time, local_time, shown, written
+from handlers.openstack.nova import Server
+from handlers.orders.billing import NEXT_FEE_TIME, fee_time, local_time, shown, written
+from handlers.orders.checks import Checks
 from messages.codes import Code
 from messages.errors import Refused, Transient, wrong
 from messages.orders import read_time

@@ -19,9 +19,9 @@ from pika.spec import BasicProperties
 from messages.errors import Refused
 from sandbox.documents import new_token
 from tests.faults import amqp
-from workers.envelope import Envelope
-from workers.headers import LEFT_OUT_HEADER, MAX_HEADERS, check, kept, short_text, trace
-from workers.undelivered import _last_death
+from workers.amqp.envelope import Envelope
+from workers.amqp.headers import LEFT_OUT_HEADER, MAX_HEADERS, check, kept, short_text, trace
+from workers.pipeline.undeliverable import _last_death
 
 
 def read(headers: Any, **properties: Any) -> Envelope:
@@ -167,7 +167,7 @@ def test_only_a_trace_context_is_continued(headers: dict[str, Any], found: dict[
 
 
 def test_a_broken_frame_of_another_kind_is_still_an_error() -> None:
-    from workers.properties import read_frame  # noqa: PLC0415
+    from workers.amqp.frames import read_frame  # noqa: PLC0415
 
     with pytest.raises(struct.error):
         read_frame(struct.pack(">BHI", 1, 1, 2) + b"\x00\x01\xce")
@@ -177,7 +177,7 @@ def test_headers_that_take_long_to_decode_are_not_decoded() -> None:
     """pika takes a tenth of a second for such, in which nothing else is done."""
     from pika import frame, spec  # noqa: PLC0415
 
-    from workers.properties import UNREADABLE_HEADERS, read_frame  # noqa: PLC0415
+    from workers.amqp.frames import UNREADABLE_HEADERS, read_frame  # noqa: PLC0415
 
     for headers in ({"k": [None] * 120_000}, {f"k{number:05d}": 1 for number in range(9000)}):
         properties = spec.BasicProperties(headers=headers, message_id="m", content_type="text/plain")

@@ -15,10 +15,10 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 from messages.errors import Transient
 from messages.wire import MAX_BODY
 from sandbox.issuer import Issuer, KeySetServer
-from workers.identity import keys as keys_module
+from workers.identity import key_set as keys_module
 from workers.identity.jwks import MAX_KEYS, usable_keys
-from workers.identity.key_source import FileSource, KeySetTrouble, UrlSource, key_source
-from workers.identity.keys import Keys
+from workers.identity.jwks_source import FileSource, KeySetTrouble, UrlSource, key_source
+from workers.identity.key_set import Keys
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_a_server_that_is_not_there_is_told(server: KeySetServer) -> None:
 
 def test_a_server_that_drips_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte comes in time, the whole never would."""
-    monkeypatch.setattr("workers.identity.key_source.TOTAL", 1.0)
+    monkeypatch.setattr("workers.identity.jwks_source.TOTAL", 1.0)
     listening = socket.create_server(("127.0.0.1", 0))
 
     def drip() -> None:
@@ -291,7 +291,7 @@ async def test_a_set_that_cannot_be_had_is_tried_again_and_keeps_nobody_waiting(
 async def test_a_server_that_says_nothing_holds_nobody_up_for_long(
     server: KeySetServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.identity.key_source._WAIT", 0.3)
+    monkeypatch.setattr("workers.identity.jwks_source._WAIT", 0.3)
     server.delay = 5
     keys = Keys(UrlSource(server.url))
     with pytest.raises(Transient, match="timed out"):

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from handlers.orders.made import Left
-from handlers.volumes import Volume
+from handlers.openstack.cinder import Volume
+from handlers.orders.new.made import Left
 
 
 def volume(age: timedelta) -> Volume:

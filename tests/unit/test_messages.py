@@ -15,7 +15,7 @@ from messages.order_results import unread_order_result
 from messages.orders import ChangeConfigure, ItemKind, OrderType, is_paid, order_type_of, parse_order
 from messages.results import Result
 from messages.secrets import could_hold_secret, mask, mask_text
-from messages.status import server_update
+from messages.updates import server_update
 from messages.wire import decode, loads
 from sandbox.documents import change_configure, new_token
 

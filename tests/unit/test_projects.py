@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from handlers import projects as module
-from handlers.projects import ProjectName, ProjectNames, TenantIs
+from handlers.openstack import projects as module
+from handlers.openstack.projects import ProjectName, ProjectNames, TenantIs
 from messages.errors import Refused, Transient
 
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from handlers.errors import Conflict, QuotaExceeded
+from handlers.openstack.errors import Conflict, QuotaExceeded
 from messages.codes import Code
 from messages.errors import Ambiguous, OutcomeUnknown, Postponed, Refused, Transient
 from workers.journal import Kind
-from workers.retry import Answer, GiveBack, Retry, decide, decide_unbegun
+from workers.pipeline.retry import Answer, GiveBack, Retry, decide, decide_unbegun
 
 DELAYS = (5, 30, 120)
 DAY = 86400.0

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from messages.secrets import could_hold_secret, is_secret_name, mask, mask_text, shown_url
 from sandbox.documents import change_configure, new_token
+from workers.amqp.names import Names
 from workers.asyncapi.document import document
-from workers.identity.key_source import key_source
-from workers.names import Names
-from workers.outbox import masked_body
+from workers.identity.jwks_source import key_source
+from workers.pipeline.replies import masked_body
 
 TOKEN = new_token()
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEAcanary\n-----END RSA PRIVATE KEY-----"

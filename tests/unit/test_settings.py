@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from pydantic import AliasChoices
 
-from handlers.cloud import CloudSettings, region_name
+from handlers.openstack.cloud import CloudSettings, region_name
 from messages.errors import Transient
+from workers.amqp.topology import DEFAULT_RETRY_DELAYS, topology
 from workers.journal.database import url_without_password
 from workers.settings import ConfigurationError, Settings, load_settings, load_topology_settings
-from workers.topology import DEFAULT_RETRY_DELAYS, topology
 
 
 @pytest.fixture(autouse=True)

@@ -19,9 +19,9 @@ from sandbox.documents import REGION
 from tests.envelopes import envelope
 from tests.faults.fuzz import samples, stream
 from tests.names import NAMES
-from workers import intake
+from workers.amqp.topology import topology
 from workers.asyncapi import document
-from workers.topology import topology
+from workers.pipeline import parsing
 
 
 @cache
@@ -37,10 +37,10 @@ def validator_of(operation: str) -> Draft7Validator:
 def taken(queue: str, routing_key: str, body: bytes, exchange: str) -> Any:
     """The request, where the message is one."""
     try:
-        return intake.read(
+        return parsing.read(
             envelope(body, queue=queue, exchange=exchange, routing_key=routing_key, reply_to="r"), REGION
         )
-    except (intake.Unfit, intake.Ignored):
+    except (parsing.Unfit, parsing.Ignored):
         return None
 
 

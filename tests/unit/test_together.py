@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from handlers.together import all_ended
+from handlers.effects.concurrency import all_ended
 from messages.errors import Postponed
 
 

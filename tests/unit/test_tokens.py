@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from messages.codes import Code
 from sandbox.issuer import USER, Issuer, KeySetServer
 from tests.envelopes import envelope
-from workers.identity.bearers import published_at
-from workers.identity.key_source import FileSource, UrlSource
-from workers.identity.keys import Keys
+from workers.identity.jwks_source import FileSource, UrlSource
+from workers.identity.jwt import published_at
+from workers.identity.key_set import Keys
 from workers.identity.requester import NotProven
+from workers.identity.token_cache import VerifiedTokens
 from workers.identity.tokens import LEEWAY, MAX_TOKEN, Claims, Expected, bare, read_claims, read_header
-from workers.identity.verified import VerifiedTokens
 from workers.identity.verifier import Expired, TokenVerifier
 
 NOW = time.time()
@@ -450,7 +450,7 @@ async def test_a_withdrawn_key_ends_tokens_that_were_seen_before_though_no_key_i
     issuer.rotate(forget=True)
     issuer.write(tmp_path / "keys.json")
     assert await verifier.verify(token, USER, time.time())
-    monkeypatch.setattr("workers.identity.keys.FRESH", 0.0)
+    monkeypatch.setattr("workers.identity.key_set.FRESH", 0.0)
     assert "not in the key set" in await refused(verifier, token)
 
 

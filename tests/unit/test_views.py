@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from handlers.compute import Server
-from handlers.image_queries import image_view
-from handlers.images import Image
-from handlers.server_view import Surroundings, inner_addresses, server_details, server_view
-from handlers.volumes import Volume
-from messages.status import is_unusual, server_words
+from handlers.images.queries import image_view
+from handlers.openstack.cinder import Volume
+from handlers.openstack.glance import Image
+from handlers.openstack.nova import Server
+from handlers.servers.view import Surroundings, inner_addresses, server_details, server_view
+from messages.updates import is_unusual, server_words
 
 GOLDEN = Path(__file__).parent / "golden"
 SERVER, IMAGE = "9168b536-cd40-4630-b43f-b259807c6e87", "1189efbf-d48b-46ad-a823-94b942e2a000"

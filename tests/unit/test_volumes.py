@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from handlers.volumes import PASSING, USABLE, Volume, VolumeQuota
+from handlers.openstack.cinder import PASSING, USABLE, Volume, VolumeQuota
 
 #: Cinder 29, objects.fields.VolumeStatus, and what it sets in places without listing it there.
 STATUSES = {

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from handlers import waiting
-from handlers.deadlines import Deadline
-from handlers.errors import NotFound
-from handlers.waiting import Watch
+from handlers.effects.deadlines import Deadline
+from handlers.openstack import watch
+from handlers.openstack.errors import NotFound
+from handlers.openstack.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Service:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in {"TICK": 0.02, "LONGEST_TICK": 0.02, "SILENCE": 0.1, "LONGEST_SILENCE": 0.2}.items():
-        monkeypatch.setattr(waiting, name, seconds)
+        monkeypatch.setattr(watch, name, seconds)
 
 
 SOON = 2.0

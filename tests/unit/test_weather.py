@@ -6,11 +6,11 @@ from contextlib import suppress
 
 import pytest
 
-from handlers.errors import Forbidden
+from handlers.openstack.errors import Forbidden
 from messages.errors import Transient
 from tests.names import IMAGES_QUEUE, NAMES, ORDERS_QUEUE, SERVERS_QUEUE, UNDELIVERED_QUEUE
-from workers import weather
-from workers.weather import Streak, Weather, is_no_answer
+from workers import circuit_breaker
+from workers.circuit_breaker import Streak, Weather, is_no_answer
 
 
 class Sky:
@@ -44,7 +44,7 @@ class Sky:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = {"SUSPICIOUS_SECONDS": 0.05, "JOURNAL_PATIENCE": 0.05, "LOOK_EVERY": 0.01, "PROBE_EVERY": 0.02}
     for name, seconds in quick.items():
-        monkeypatch.setattr(weather, name, seconds)
+        monkeypatch.setattr(circuit_breaker, name, seconds)
 
 
 @pytest.fixture
@@ -104,10 +104,10 @@ async def test_a_journal_in_trouble_stops_everything_and_comes_back_at_once(sky:
     sky.trouble = "database or disk is full"
     await sky.until(1)
     assert dict(sky.weather.down) == {"journal": "database or disk is full"}
-    assert not any(sky.weather.may_consume(queue) for queue in weather.needs(NAMES))
+    assert not any(sky.weather.may_consume(queue) for queue in circuit_breaker.needs(NAMES))
     sky.trouble = None
     await sky.until(2)
-    assert all(sky.weather.may_consume(queue) for queue in weather.needs(NAMES))
+    assert all(sky.weather.may_consume(queue) for queue in circuit_breaker.needs(NAMES))
 
 
 def test_what_counts_as_no_answer() -> None:
@@ -119,6 +119,6 @@ def test_a_streak_lasts_from_its_first_failure() -> None:
     streak = Streak()
     for now in (1.0, 2.0, 3.0):
         streak.failed("x", now)
-    assert streak.is_suspicious(1.0 + weather.SUSPICIOUS_SECONDS)
+    assert streak.is_suspicious(1.0 + circuit_breaker.SUSPICIOUS_SECONDS)
     streak.ended()
     assert not streak.is_suspicious(100.0)

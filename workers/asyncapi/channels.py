@@ -5,8 +5,8 @@ from typing import Any
 
 from messages.commands import Operation
 from messages.orders import OrderType
+from workers.amqp.names import Names
 from workers.asyncapi import messages as named
-from workers.names import Names
 
 COMMANDS, ORDERS, RESULTS, STATUS, REPLY = "commands", "orders", "results", "status", "reply"
 ORDER_RESULTS, DEAD = "orderResults", "dead"

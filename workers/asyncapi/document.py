@@ -3,10 +3,10 @@
 from importlib.metadata import version
 from typing import Any
 
+from workers.amqp.names import Names
 from workers.asyncapi.channels import channels
 from workers.asyncapi.messages import messages
 from workers.asyncapi.operations import operations
-from workers.names import Names
 
 _ABOUT = """\
 Server actions, image operations and paid orders, carried out on OpenStack. Written as the worker sees it: it receives

@@ -42,12 +42,12 @@ def options(context: typer.Context, verbose: Verbose = False) -> None:
 @app.command()
 def run() -> None:
     """Consume until SIGTERM or SIGINT, then drain and exit."""
+    from workers.amqp.topology import TopologyMismatch  # noqa: PLC0415
     from workers.bootstrap import Worker  # noqa: PLC0415 - each command imports what it needs
     from workers.health import PortUnusable  # noqa: PLC0415
     from workers.journal import JournalError, JournalUnfit  # noqa: PLC0415
     from workers.settings import ConfigurationError  # noqa: PLC0415
     from workers.telemetry import configure_logs  # noqa: PLC0415
-    from workers.topology import TopologyMismatch  # noqa: PLC0415
 
     settings = settings_or_fail()
     configure_logs(settings.log_format, settings.log_level)
@@ -86,7 +86,7 @@ def check(output: Output = Format.TABLE) -> None:
 @topology_app.command("show")
 def topology_show(output: Output = Format.TABLE) -> None:
     """List what the worker declares."""
-    from workers.topology import rows, topology  # noqa: PLC0415
+    from workers.amqp.topology import rows, topology  # noqa: PLC0415
 
     settings = topology_settings_or_fail()
     show(rows(topology(settings.retry_delays, settings.names)), output)
@@ -95,8 +95,8 @@ def topology_show(output: Output = Format.TABLE) -> None:
 @topology_app.command("apply")
 def topology_apply(output: Output = Format.TABLE) -> None:
     """Declare exchanges and queues; what is there already stays."""
-    from workers.broker_errors import explain  # noqa: PLC0415
-    from workers.topology import TopologyMismatch, declare, rows, topology  # noqa: PLC0415
+    from workers.amqp.broker_errors import explain  # noqa: PLC0415
+    from workers.amqp.topology import TopologyMismatch, declare, rows, topology  # noqa: PLC0415
 
     settings = settings_or_fail()
     wanted = topology(settings.retry_delays, settings.names)

@@ -7,13 +7,14 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
-from handlers.cloud import Cloud
-from handlers.errors import CloudRefusal
+from handlers.openstack.cloud import Cloud
+from handlers.openstack.errors import CloudRefusal
 from messages.errors import Transient
+from workers.amqp.broker_errors import explain
+from workers.amqp.topology import TopologyMismatch, compare, topology
 from workers.bootstrap import cloud_settings, own_region
-from workers.broker_errors import explain
 from workers.cli.exits import Exit
-from workers.identity.key_source import KeySetTrouble, is_url, key_source
+from workers.identity.jwks_source import KeySetTrouble, is_url, key_source
 from workers.journal import JournalError, JournalUnfit
 from workers.journal.database import (
     check_encoding,
@@ -24,7 +25,6 @@ from workers.journal.database import (
     url_without_password,
 )
 from workers.settings import ConfigurationError, Settings, load_settings
-from workers.topology import TopologyMismatch, compare, topology
 
 _SECONDS = 30
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from messages.secrets import mask
+from workers.amqp.topology import NotDeclared
 from workers.cli.exits import CommandFailed, Exit
 from workers.cli.journal import (
     history_of,
@@ -19,13 +20,12 @@ from workers.cli.journal import (
 )
 from workers.cli.output import Format, Page, complain, plain, show, show_json
 from workers.cli.times import ago, shown, wire
-from workers.dead.parked import Parked, instant_of
-from workers.dead.reader import Unreachable
-from workers.dead.selection import Survey, Wanted, grouped, survey
+from workers.dead_letters.dead_letter import Parked, instant_of
+from workers.dead_letters.reader import Unreachable
+from workers.dead_letters.selection import Survey, Wanted, grouped, survey
 from workers.journal import History, JournalError, Replay, Request
-from workers.outbox import masked_body
+from workers.pipeline.replies import masked_body
 from workers.settings import Settings
-from workers.topology import NotDeclared
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from workers.cli.output import Format
 from workers.cli.times import instant
 
 if TYPE_CHECKING:
-    from workers.dead.selection import Wanted
+    from workers.dead_letters.selection import Wanted
     from workers.journal import Action
     from workers.settings import Settings
 
@@ -178,7 +178,7 @@ def _wanted(
     limit: int | None,
     set_file: Path | None = None,
 ) -> "Wanted":
-    from workers.dead.selection import Wanted, row_text  # noqa: PLC0415
+    from workers.dead_letters.selection import Wanted, row_text  # noqa: PLC0415
 
     rows = tuple(row_text(row) for row in _rows_of(set_file)) if set_file is not None else None
     return Wanted(
@@ -227,6 +227,6 @@ def _words(
 
 
 def _operator(named: str | None) -> str:
-    from workers.dead.hand import who_is_there  # noqa: PLC0415
+    from workers.dead_letters.batch import who_is_there  # noqa: PLC0415
 
     return named or who_is_there()

@@ -11,19 +11,19 @@ from time import monotonic
 from typing import Any
 
 from messages.secrets import mask
+from workers.amqp.topology import NotDeclared
 from workers.cli.dead import look, print_groups, run, tell
 from workers.cli.exits import CommandFailed, Exit
 from workers.cli.journal import history_of
 from workers.cli.options import policy_or_fail
 from workers.cli.output import Format, Page, plain, show, show_json
-from workers.dead.forecast import WORDS, Fate, Forecast
-from workers.dead.hand import pin
-from workers.dead.reader import Unreachable
-from workers.dead.replay import Outcome, Run
-from workers.dead.selection import Found, Wanted
+from workers.dead_letters.batch import pin
+from workers.dead_letters.forecast import WORDS, Fate, Forecast
+from workers.dead_letters.reader import Unreachable
+from workers.dead_letters.replay import Outcome, Run
+from workers.dead_letters.selection import Found, Wanted
 from workers.journal import Action, History, Journal, JournalError, Replay, ReplayState
 from workers.settings import Settings
-from workers.topology import NotDeclared
 
 #: Messages of which a person is told, before he is asked, what would become of them.
 _SAMPLE = 50
@@ -152,9 +152,9 @@ def _forecasts(settings: Settings, wish: Wish, found: Sequence[Found]) -> list[F
 async def _rehearse(
     settings: Settings, tenant: str | None, history: History, found: Sequence[Found], advance: Callable[[int], None]
 ) -> list[Forecast]:
-    from handlers.cloud import Cloud  # noqa: PLC0415 - only a rehearsal needs a cloud
+    from handlers.openstack.cloud import Cloud  # noqa: PLC0415 - only a rehearsal needs a cloud
     from workers.bootstrap import cloud_settings  # noqa: PLC0415
-    from workers.dead.rehearsal import Rehearsal  # noqa: PLC0415
+    from workers.dead_letters.dry_run import Rehearsal  # noqa: PLC0415
 
     cloud = Cloud(replace(cloud_settings(settings), read_only=True))
     rehearsal = Rehearsal(settings, cloud, history, policy_or_fail(settings), tenant)

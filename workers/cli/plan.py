@@ -5,16 +5,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from handlers.cloud import Cloud, Project
 from handlers.context import Errand, Watches
-from handlers.deadlines import Deadline
-from handlers.effects import Effects, NoLedger
-from handlers.errors import CloudRefusal
+from handlers.effects.deadlines import Deadline
+from handlers.effects.once import Effects, NoLedger
+from handlers.openstack.cloud import Cloud, Project
+from handlers.openstack.errors import CloudRefusal
 from handlers.orders.forecast import Verdict, foresee
 from messages.errors import Refused, Transient
 from messages.results import Result
 from messages.secrets import mask
-from messages.status import Update
+from messages.updates import Update
 from messages.wire import decode
 from workers.bootstrap import cloud_settings
 from workers.cli.exits import CommandFailed, Exit

@@ -12,9 +12,9 @@ from sandbox.control_plane import ControlPlane
 from sandbox.documents import REGION
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.worker import WorkerProcess
+from workers.amqp.topology import declare, topology
 from workers.demo.screen import Screen
 from workers.demo.tenant import Servers, Tenant
-from workers.topology import declare, topology
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from handlers.cloud import Cloud, CloudSettings, Project, Service
+from handlers.openstack.cloud import Cloud, CloudSettings, Project, Service
 
 T = TypeVar("T")
 _NAME = "tenant-a"

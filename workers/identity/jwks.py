@@ -9,7 +9,7 @@ from joserfc.jwk import ECKey, RSAKey
 
 from messages.errors import Refused
 from messages.wire import decode
-from workers.identity.key_source import KeySetTrouble
+from workers.identity.jwks_source import KeySetTrouble
 
 #: What tokens may be signed with (contract 8), by the kind of key that it takes.
 _RSA, _EC = frozenset({"RS256", "RS384", "RS512", "PS256"}), frozenset({"ES256"})

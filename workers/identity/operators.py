@@ -1,7 +1,7 @@
 """What operators have put in for replay, as the journal has it."""
 
 from messages.errors import Transient
-from workers.identity.passes import ReplayAuthority, hash_of
+from workers.identity.resume_tokens import ReplayAuthority, hash_of
 from workers.journal import Journal, JournalError
 
 

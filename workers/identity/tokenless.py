@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from workers.envelope import Envelope
+from workers.amqp.envelope import Envelope
 
 #: The operation that has no token.
 SOFT_DOWN = "order.softDown"

@@ -1,6 +1,6 @@
 """Publishers that are believed."""
 
-from handlers.cloud import Cloud
+from handlers.openstack.cloud import Cloud
 from messages.codes import Code
 from messages.errors import Refused, wrong
 from workers.identity.requester import NOBODY, Requester

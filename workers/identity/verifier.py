@@ -3,8 +3,9 @@
 import time
 
 from messages.errors import Transient
-from workers.identity.keys import REASON, Keys
+from workers.identity.key_set import REASON, Keys
 from workers.identity.requester import NotProven
+from workers.identity.token_cache import VerifiedTokens
 from workers.identity.tokens import (
     Claims,
     Expected,
@@ -14,7 +15,6 @@ from workers.identity.tokens import (
     read_header,
     verify,
 )
-from workers.identity.verified import VerifiedTokens
 
 
 class Expired(NotProven):

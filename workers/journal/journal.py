@@ -26,7 +26,7 @@ from workers.journal.operations import (
 from workers.journal.owners import Owner, new_owner
 from workers.journal.records import Ahead, Claim, JournalError, Kind, NewRequest, Outcome, Replay, ReplayState, Request
 from workers.journal.replays import Issue, Note, Pin, PutInAgain, Redeem
-from workers.journal.turns import Forfeit, Leave, LineUp
+from workers.journal.server_locks import Forfeit, Leave, LineUp
 from workers.journal.writer import Writer
 
 log = structlog.get_logger()

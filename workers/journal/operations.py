@@ -25,7 +25,7 @@ from workers.journal.records import (
     Resumed,
     State,
 )
-from workers.journal.turns import sweep
+from workers.journal.server_locks import sweep
 
 
 def to_json(value: Any) -> str:

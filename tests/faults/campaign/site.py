@@ -20,7 +20,7 @@ from sandbox.worker import WorkerProcess
 from tests.faults.invariants import resident_megabytes
 from tests.faults.proxy import Drip, Proxy, Way
 from tests.workshop import Workshop
-from workers.topology import declare, topology
+from workers.amqp.topology import declare, topology
 
 #: Seconds; of the workers' connections, where the network is bad.
 HEARTBEAT = 3

@@ -1,0 +1,437 @@
+"""Effects: what is done to the cloud at most once for a request, whatever dies in between.
+
+The intent is written before the call and the outcome after it. What is found with an intent and no outcome was cut
+off in between, and the cloud is asked whether it was done before it is done again.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from handlers.effects.deadlines import Deadline, growing
+from handlers.openstack.cloud import Reply, fence
+from handlers.openstack.errors import CloudRefusal
+from messages.codes import Code
+from messages.errors import Ambiguous, OutcomeUnknown, Refused, Transient
+
+T = TypeVar("T")
+
+#: Seconds that a call whose answer was lost may need until the cloud shows it.
+SETTLE = 2.0
+#: Seconds for which a call may still be under way in the cloud whose worker has died.
+FLIGHT = 10.0
+#: Seconds after which the right to a call that has not been sent yet is looked at again, and within which it must then
+#: be sent. A worker that stood still for longer may have been taken for dead: whoever took the request over looks for
+#: the call for `FLIGHT` seconds, which is longer.
+FRESH, SEND_WITHIN = 2.0, 5.0
+#: Seconds to wait for a call that may still be under way in the cloud (a time-out, a gateway that gave up).
+LATE = 60.0
+#: The same for a command. It is answered in time whatever the cloud does: nobody waits for what is found behind that.
+LATE_COMMAND = 120.0
+#: Seconds between two looks.
+LOOK_EVERY = 0.5
+#: Seconds that are left to a call at least.
+LEAST = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What the journal knows of an effect: `outcome` is None between intent and answer, times are Unix seconds.
+
+    `sent` is false of one that this run means to do and that surely has not been sent yet.
+    """
+
+    marker: Any
+    intended_at: float
+    outcome: dict[str, Any] | None = None
+    request_id: str | None = None
+    sent: bool = True
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it may have been done, and it is not known."""
+        return self.outcome is None and self.sent
+
+    @property
+    def refused(self) -> bool:
+        """Whether the cloud said no: nothing was done, and it may be tried again."""
+        return self.outcome is not None and "refused" in self.outcome
+
+    @property
+    def done(self) -> bool:
+        """Whether it is known to have been done."""
+        return self.outcome is not None and not self.refused
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether it is a value that was remembered, not something done to the cloud."""
+        return self.outcome is not None and "value" in self.outcome
+
+
+class Ledger(Protocol):
+    """Where effects are written down durably before the next step is taken."""
+
+    def effect(self, name: str) -> Effect | None:
+        """What is known of an effect."""
+
+    def effects(self) -> Mapping[str, Effect]:
+        """All that is known, in the order in which it was meant."""
+
+    async def intend(self, name: str, marker: Any) -> None:
+        """Write that it is about to be done; replaces an intent that was refused."""
+
+    def sending(self, name: str) -> None:
+        """Note that its call is sent now: from here on it may be done."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the request has its answer: nothing more is begun for it."""
+
+    async def record(self, name: str, outcome: dict[str, Any], request_id: str | None) -> None:
+        """Write what became of it."""
+
+    async def remember(self, name: str, value: Any) -> None:
+        """Write a value that a later run must find as it was."""
+
+
+class _NotSent(Refused):
+    """The time was up before the call was sent: it will not be."""
+
+
+class NoLedger:
+    """The ledger of who only asks: nothing is known, and nothing may be begun."""
+
+    def effect(self, name: str) -> Effect | None:
+        return None
+
+    def effects(self) -> Mapping[str, Effect]:
+        return {}
+
+    closed = False
+
+    async def intend(self, name: str, marker: Any) -> None:
+        raise RuntimeError(f"{name}: a question must change nothing")
+
+    def sending(self, name: str) -> None:
+        raise RuntimeError(f"{name}: a question must change nothing")
+
+    async def record(self, name: str, outcome: dict[str, Any], request_id: str | None) -> None:
+        raise RuntimeError(f"{name}: a question must change nothing")
+
+    async def remember(self, name: str, value: Any) -> None:
+        """Nothing is remembered."""
+
+
+#: Looks at the cloud since the marker: OpenStack's request id of the call that was found (empty where it has none).
+Landed = Callable[[Any], Awaitable[str | None]]
+#: Looks for the mark that the request leaves on what it changes; answers as `Landed` does.
+Marked = Callable[[], Awaitable[str | None]]
+
+
+class Effects:
+    """The effects of one request.
+
+    `patience` says until when a call that failed in passing is tried again; past `expiry`, where there is one, nothing
+    is begun any more: whoever asked has given up. Past `deadline`, the requester's own, the first effect is not begun;
+    those that follow one are.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        patience: Deadline,
+        expiry: Deadline | None = None,
+        deadline: Deadline | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._expiry = expiry
+        self._deadline = deadline
+        self.patience = patience
+        #: When this run began, by both clocks, and when it meant each effect, by the monotonic one.
+        self._began, self._began_at = time.monotonic(), time.time()
+        self._meant: dict[str, float] = {}
+
+    def begun(self, name: str) -> bool:
+        """Whether this was meant to be done before, by whomever; its preconditions no longer say anything."""
+        effect = self._ledger.effect(name)
+        return effect is not None and not effect.refused
+
+    def done(self, name: str) -> bool:
+        """Whether this is known to have been done."""
+        effect = self._ledger.effect(name)
+        return effect is not None and effect.done
+
+    @property
+    def known(self) -> Mapping[str, Effect]:
+        """All that is known of them, by their names."""
+        return self._ledger.effects()
+
+    def unknown(self, name: str) -> bool:
+        """Whether this may have been done, and it is not known."""
+        effect = self._ledger.effect(name)
+        return effect is not None and effect.unknown
+
+    def request_id(self, name: str) -> str | None:
+        """OpenStack's id of the call that did it."""
+        effect = self._ledger.effect(name)
+        return effect.request_id if effect is not None else None
+
+    def request_ids(self, subjects: Collection[str]) -> list[str]:
+        """OpenStack's ids of the calls that changed one of these things: an effect is named `what:whose`."""
+        return [
+            effect.request_id
+            for name, effect in self._ledger.effects().items()
+            if effect.request_id is not None and name.partition(":")[2] in subjects
+        ]
+
+    @property
+    def any_begun(self) -> bool:
+        """Whether anything at all may have been done to the cloud for this request."""
+        return any(not (one.refused or one.is_memory) for one in self._ledger.effects().values())
+
+    @property
+    def any_done(self) -> bool:
+        """Whether anything is known to have been done to the cloud for this request."""
+        return any(one.done and not one.is_memory for one in self._ledger.effects().values())
+
+    def age(self, name: str) -> float:
+        """Seconds since it was meant to be done; 0 where it was not. A clock that jumps meanwhile does not count."""
+        if name in self._meant:
+            return time.monotonic() - self._meant[name]
+        effect = self._ledger.effect(name)
+        if effect is None:
+            return 0.0
+        return max(0.0, self._began_at - effect.intended_at) + time.monotonic() - self._began
+
+    def recalled(self, name: str) -> Any:
+        """What was remembered under this name; None if nothing was."""
+        effect = self._ledger.effect(name)
+        return effect.outcome["value"] if effect is not None and effect.outcome is not None else None
+
+    async def remember(self, name: str, make: Callable[[], Awaitable[Any]]) -> Any:
+        """A value that is made once, and found again by whoever goes on with the request. JSON, not None."""
+        known = self.recalled(name)
+        if known is None:
+            known = await make()
+            await self._ledger.remember(name, known)
+        return known
+
+    async def revise(self, name: str, value: Any) -> None:
+        """Remember another value in its place; a later run finds this one."""
+        await self._ledger.remember(name, value)
+
+    async def once(
+        self,
+        name: str,
+        do: Callable[[], Awaitable[Reply]],
+        landed: Landed,
+        marker: Any,
+        *,
+        marked: Marked | None = None,
+    ) -> None:
+        """Do it, unless it has been done.
+
+        `marker` is what was known of the cloud just before (its clock); `landed` gets that of the first intent.
+        `marked` is asked before the first intent is written: a ledger that was lost, or restored from
+        a backup, does not know what the cloud shows to be done.
+        Raises what `do` raises when the cloud refuses, `Transient` when patience ends, and `OutcomeUnknown`.
+        """
+        effect = self._ledger.effect(name)
+        if effect is not None and effect.done:
+            return
+        unsure = effect is not None and not effect.refused
+        if effect is not None and unsure:
+            marker = effect.marker
+            if await self._found(name, landed, marker, Deadline.after(FLIGHT)):
+                return
+            if self._is_over:
+                await self.find_out(name, landed)
+                if self.done(name):
+                    return
+                raise OutcomeUnknown(name)
+        else:
+            if marked is not None and (request_id := await self.patiently(marked)) is not None:
+                await self.adopt(name, marker, request_id)
+                return
+            self._check_expiry()
+            await self._intend(name, marker)
+        fenced = fence.set(lambda: self._right_to_send(name, marker))
+        try:
+            await self._do(name, do, landed, marker, unsure=unsure)
+        finally:
+            fence.reset(fenced)
+
+    async def adopt(self, name: str, marker: Any = None, request_id: str = "") -> None:
+        """Record as done what the cloud shows to be done by its mark, though no intent is known."""
+        await self._intend(name, marker)
+        await self._ledger.record(name, {"found": True}, request_id or None)
+
+    async def find_out(self, name: str, landed: Landed) -> None:
+        """Look for what may have been done, and do nothing; what is found is recorded.
+
+        `Transient` where the cloud does not tell.
+        """
+        effect = self._ledger.effect(name)
+        if effect is not None and effect.unknown:
+            until = Deadline.after(max(FLIGHT, LATE_COMMAND - self.age(name)))
+            await self._found(name, landed, effect.marker, until)
+
+    async def _intend(self, name: str, marker: Any) -> None:
+        # Before it is written, which may take long.
+        self._meant[name] = time.monotonic()
+        await self._ledger.intend(name, marker)
+
+    async def _right_to_send(self, name: str, marker: Any) -> Deadline:
+        """Until when the call may be sent; what the ledger raises where the request is another's by now."""
+        self._check_expiry()
+        if time.monotonic() - self._meant.get(name, 0.0) > FRESH:
+            await self._intend(name, marker)
+            self._check_expiry()
+        # Nothing may come in between: who answers in our place asks whether it was sent.
+        self._ledger.sending(name)
+        return Deadline(self._meant[name] + SEND_WITHIN)
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing is to be begun any more."""
+        return self._ledger.closed or (self._expiry is not None and self._expiry.passed)
+
+    @property
+    def _any_sent(self) -> bool:
+        """Whether anything may have been done to the cloud: what is only meant to be does not count."""
+        return any(one.unknown or (one.done and not one.is_memory) for one in self._ledger.effects().values())
+
+    def _check_expiry(self) -> None:
+        if self._deadline is not None and self._deadline.passed and not self._any_sent:
+            raise _NotSent(Code.FAILED, reason="deadline")
+        if self._is_over:
+            raise _NotSent(Code.FAILED, reason="timeout", detail="the time was up before it could be begun")
+
+    async def _do(
+        self, name: str, do: Callable[[], Awaitable[Reply]], landed: Landed, marker: Any, *, unsure: bool
+    ) -> None:
+        for delay in growing(0.2, 5.0):
+            try:
+                reply = await do()
+            except Ambiguous as error:
+                unsure = True
+                if await self._landed_after_all(name, landed, marker, error):
+                    return
+                await self._pause(error, delay)
+            except _NotSent as error:
+                raise await self._given_up(name, error, unsure=unsure) from None
+            except Transient as error:
+                if self._ledger.closed:
+                    raise await self._given_up(name, error, unsure=unsure) from error
+                await self._pause_unsent(name, error, delay, unsure=unsure)
+            except CloudRefusal as error:
+                if unsure and await self._left_traces(name, landed, marker):
+                    return
+                await self._ledger.record(name, {"refused": error.status}, error.request_id)
+                raise
+            else:
+                await self._ledger.record(name, {"status": reply.status}, reply.request_id)
+                return
+
+    async def _landed_after_all(self, name: str, landed: Landed, marker: Any, error: Ambiguous) -> bool:
+        """Whether a call was carried out whose answer was lost; `OutcomeUnknown` where it must not be made again."""
+        if await self._found(name, landed, marker, self._until(error)):
+            return True
+        if error.may_land_late or self._ledger.closed:
+            raise OutcomeUnknown(name) from error
+        return False
+
+    async def _given_up(self, name: str, error: Exception, *, unsure: bool) -> Exception:
+        """The error that ends an effect whose time was up before its call could be sent, or sent again."""
+        if unsure:
+            return OutcomeUnknown(name)
+        await self._ledger.record(name, {"refused": None}, None)
+        if isinstance(error, _NotSent):
+            return error
+        return _NotSent(Code.FAILED, reason="timeout", detail="the time was up before it could be begun")
+
+    def _until(self, error: Ambiguous) -> Deadline:
+        """Until when a call is looked for whose answer was lost."""
+        if not error.may_land_late:
+            return Deadline.after(SETTLE)
+        return Deadline.after(LATE if self._expiry is None else LATE_COMMAND)
+
+    async def _left_traces(self, name: str, landed: Landed, marker: Any) -> bool:
+        """A repeat of what landed after all is refused for its own traces: in conflict, gone already, large enough."""
+        try:
+            return await self._found(name, landed, marker, Deadline(0.0))
+        except CloudRefusal:
+            return False  # there is nothing left to look at
+
+    async def _found(self, name: str, landed: Landed, marker: Any, until: Deadline) -> bool:
+        while True:
+            request_id = await self._look(name, landed, marker, until)
+            if request_id is not None:
+                await self._ledger.record(name, {"found": True}, request_id or None)
+                return True
+            if until.passed:
+                return False
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The answer of a call that changes nothing, tried again for as long as there is time."""
+        return await patiently(call, self.patience, self._expiry)
+
+    async def _look(self, name: str, landed: Landed, marker: Any, until: Deadline) -> str | None:
+        try:
+            return await self.patiently(lambda: landed(marker))
+        except Transient as error:
+            if self._expiry is None:
+                raise  # an order comes back, and looks again
+            if not until.passed:
+                return None
+            if self._ledger.closed:
+                raise  # so does a command that has its answer
+            raise OutcomeUnknown(name) from error
+
+    async def _pause(self, error: Transient, delay: float) -> None:
+        await pause(error, delay, self.patience)
+
+    async def _pause_unsent(self, name: str, error: Transient, delay: float, *, unsure: bool) -> None:
+        """Pause after a call that was surely not carried out; where there is no later try, record that."""
+        try:
+            await self._pause(error, delay)
+        except Transient:
+            if not unsure:  # else a call before it may have been
+                await self._ledger.record(name, {"refused": None}, None)
+            raise
+
+
+async def patiently(call: Callable[[], Awaitable[T]], patience: Deadline, expiry: Deadline | None = None) -> T:
+    """The answer of a call that changes nothing, tried again until patience ends; then `Transient`.
+
+    Past `expiry`, where there is one, an answer is of no use to whoever asked: it is not waited for.
+    """
+    for delay in growing(0.2, 5.0):
+        try:
+            return await _within(call, expiry)
+        except Transient as error:
+            await pause(error, delay, patience)
+    raise AssertionError("delays never end")
+
+
+async def _within(call: Callable[[], Awaitable[T]], expiry: Deadline | None) -> T:
+    if expiry is None or expiry.passed:  # what is asked after the end is for its course
+        return await call()
+    try:
+        async with asyncio.timeout(max(expiry.left, LEAST)) as limit:
+            return await call()
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise Transient("timeout", detail="the time was up before OpenStack answered") from None
+
+
+async def pause(error: Transient, delay: float, patience: Deadline) -> None:
+    """Wait before the next try, or raise the error where that would be too late."""
+    wait = max(delay, error.retry_after or 0.0)
+    if wait > patience.left:
+        raise error
+    await asyncio.sleep(wait)

@@ -1,0 +1,91 @@
+"""image.list, image.list_private and image.show."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from handlers.context import Context
+from handlers.openstack.errors import NotFound
+from handlers.openstack.glance import Image, get_image, list_images
+from handlers.servers.view import image_words_of
+from messages.codes import Code
+from messages.errors import Refused
+from messages.images import ListImages, ListPrivateImages, ShowImage
+from messages.paging import NEWEST, Sort
+from messages.results import Result
+from messages.updates import image_words
+
+#: Shown as Glance has them; null where it has none.
+_FIELDS = (
+    "id", "name", "tags", "status", "checksum", "owner", "visibility", "size", "self", "file", "schema",
+    "description", "systemDisk", "container_format", "disk_format", "min_disk", "min_ram", "protected",
+    "instance_uuid",
+)  # fmt: skip
+
+
+async def show_images(task: ListImages, context: Context) -> Result:
+    """A page of the images that the tenant may use, and how many there are in all."""
+    filters = {"visibility": task.visibility} if task.visibility is not None else {}
+    found = await context.patiently(lambda: list_images(context.project, **filters))
+    matching = _sorted([image for image in found if _matches(image, task.search)], task.sort)
+    return _listed(matching, task.page.of(matching))
+
+
+async def show_private_images(task: ListPrivateImages, context: Context) -> Result:
+    """All private images with a tag, newest first."""
+    found = await context.patiently(lambda: list_images(context.project, visibility="private", tag=task.tag))
+    mine = _sorted([image for image in found if image.owner == context.project.id], Sort(NEWEST, descending=True))
+    return _listed(mine, mine)
+
+
+async def show_image(task: ShowImage, context: Context) -> Result:
+    """One image."""
+    return Result.of(Code.OK, image_view(await find_image(task.image_id, context)))
+
+
+async def find_image(image_id: str, context: Context) -> Image:
+    """An image that the tenant may see, or `Refused`."""
+    try:
+        return await context.patiently(lambda: get_image(context.project, image_id))
+    except NotFound:
+        raise unknown_image(image_id) from None
+
+
+def unknown_image(image_id: str) -> Refused:
+    """The refusal of an image that the requester does not have."""
+    return Refused(Code.IMAGE_UNKNOWN, image_id)
+
+
+def image_view(image: Image) -> dict[str, Any]:
+    """The document's image. Where it lies is nobody's to know: `locations` and `direct_url` are null."""
+    shown = {name: image.body.get(name) for name in _FIELDS} | image_words_of(image.body)
+    return shown | {
+        "translation": image_words(image.status),
+        "created_at": _document_time(image.body.get("created_at")),
+        "updated_at": _document_time(image.body.get("updated_at")),
+        "locations": None,
+        "direct_url": None,
+    }
+
+
+def _listed(matching: Sequence[Image], shown: Sequence[Image]) -> Result:
+    return Result.of(Code.OK, {"totalCount": len(matching), "images": [image_view(image) for image in shown]})
+
+
+def _matches(image: Image, search: str | None) -> bool:
+    return search is None or search.lower() in image.name.lower() or search.lower() == image.id
+
+
+def _sorted(images: Iterable[Image], sort: Sort) -> Sequence[Image]:
+    """Ties are always in the order of the ids."""
+    keys = {
+        "name": lambda one: one.name,
+        "status": lambda one: one.status,
+        "createTime": lambda one: str(one.body.get("created_at") or ""),
+    }
+    by_id = sorted(images, key=lambda one: one.id)
+    return sorted(by_id, key=keys[sort.field], reverse=sort.descending)
+
+
+def _document_time(time: str | None) -> str | None:
+    """`2018-09-27T08:45:55.000+0000` from `2018-09-27T08:45:55Z`."""
+    return f"{time.removesuffix('Z')}.000+0000" if time else None

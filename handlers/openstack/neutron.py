@@ -1,0 +1,132 @@
+"""Neutron: the calls that are made. What is read is left as Neutron writes it.
+
+Networks, subnets and ports every Neutron has. All else comes with extensions, any of which a cloud may be without:
+then there is nothing of it. A filter that an extension adds may be ignored, so what it asks for is looked for again.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from handlers.openstack.cloud import Project, Reply, Service
+from handlers.openstack.errors import Forbidden, NotFound
+
+Thing = Mapping[str, Any]
+#: Ids in one call; a URL has an end.
+_IDS = 150
+
+
+async def list_ports(project: Project, device_ids: Iterable[str]) -> list[Thing]:
+    """The ports of these servers and routers; a call for each hundred and fifty of them, none for none."""
+    wanted = sorted(set(device_ids))
+    found: list[Thing] = []
+    for begin in range(0, len(wanted), _IDS):
+        found += await project.get_all(Service.NETWORK, "/ports", "ports", {"device_id": wanted[begin : begin + _IDS]})
+    return found
+
+
+async def find_ports(project: Project, port_ids: Iterable[str]) -> list[Thing]:
+    """Those of the ports that there are; a call for each hundred and fifty, none for none."""
+    wanted = sorted(set(port_ids))
+    found: list[Thing] = []
+    for begin in range(0, len(wanted), _IDS):
+        found += await project.get_all(Service.NETWORK, "/ports", "ports", {"id": wanted[begin : begin + _IDS]})
+    return found
+
+
+async def list_ports_described(project: Project, description: str) -> list[Thing]:
+    """The project's ports with this description."""
+    filters = {"description": description, "project_id": project.id}
+    found = await project.get_all(Service.NETWORK, "/ports", "ports", filters)
+    return [one for one in found if one.get("description") == description]
+
+
+async def create_port(
+    project: Project, *, network_id: str, subnet_id: str, name: str, description: str, security_groups: Iterable[str]
+) -> Reply:
+    """A port with an address of this subnet, and these security groups (none: the default); `body["port"]["id"]`."""
+    wanted: dict[str, Any] = {
+        "network_id": network_id, "fixed_ips": [{"subnet_id": subnet_id}], "name": name, "description": description,
+    }  # fmt: skip
+    groups = list(security_groups)
+    return await project.post(
+        Service.NETWORK, "/ports", {"port": wanted | ({"security_groups": groups} if groups else {})}
+    )
+
+
+async def delete_port(project: Project, port_id: str) -> Reply:
+    """Delete a port; `NotFound` where it is gone."""
+    return await project.delete(Service.NETWORK, f"/ports/{port_id}")
+
+
+async def release_floating_ip(project: Project, floating_ip_id: str) -> Reply:
+    """Take a floating IP off its port; doing it twice is doing it once."""
+    return await project.put(Service.NETWORK, f"/floatingips/{floating_ip_id}", {"floatingip": {"port_id": None}})
+
+
+async def is_released(project: Project, floating_ip_id: str, ports: Collection[str]) -> bool:
+    """Whether a floating IP is on none of these ports, or is gone."""
+    found = await _list_floating_ips(project, {"id": floating_ip_id})
+    return all(one["port_id"] not in ports for one in found)
+
+
+async def list_networks(project: Project) -> list[Thing]:
+    """The networks in which the project may put servers: its own and those that are shared; none that are external."""
+    found = await project.get_all(Service.NETWORK, "/networks", "networks", {})
+    return [
+        one
+        for one in found
+        if not one.get("router:external") and (one["project_id"] == project.id or one.get("shared"))
+    ]
+
+
+async def list_security_groups(project: Project) -> list[Thing]:
+    """The project's security groups."""
+    filters = {"project_id": project.id}
+    return await project.get_all_if_offered(Service.NETWORK, "/security-groups", "security_groups", filters)
+
+
+async def ports_left(project: Project) -> int | None:
+    """What is left of the project's quota of ports; None where there is no limit, or the cloud does not tell."""
+    try:
+        reply = await project.get(Service.NETWORK, f"/quotas/{project.id}/details.json")
+    except (NotFound, Forbidden):
+        return None
+    quota = reply.body["quota"]["port"]
+    left: int = quota["limit"] - quota["used"] - quota["reserved"]
+    return left if quota["limit"] >= 0 else None
+
+
+async def list_floating_ips(project: Project) -> list[Thing]:
+    """The project's floating IPs."""
+    return await _list_floating_ips(project, {"project_id": project.id})
+
+
+async def _list_floating_ips(project: Project, filters: Mapping[str, Any]) -> list[Thing]:
+    return await project.get_all_if_offered(Service.NETWORK, "/floatingips", "floatingips", filters)
+
+
+async def list_subnets(project: Project) -> list[Thing]:
+    """The subnets that the project may use; seconds old."""
+    return await project.recent.get("subnets", lambda: list_subnets_now(project))
+
+
+async def list_subnets_now(project: Project) -> list[Thing]:
+    """The subnets that the project may use, as they are: an order must not be refused for one made a moment ago."""
+    return await project.get_all(Service.NETWORK, "/subnets", "subnets", {})
+
+
+async def list_routers(project: Project) -> list[Thing]:
+    """The project's routers; seconds old."""
+    filters = {"project_id": project.id}
+    return await project.recent.get(
+        "routers",
+        lambda: project.get_all_if_offered(Service.NETWORK, "/routers", "routers", filters),
+    )
+
+
+async def list_policies(project: Project) -> list[Thing]:
+    """The QoS policies that the project may use, with their rules; seconds old."""
+    return await project.recent.get(
+        "policies",
+        lambda: project.get_all_if_offered(Service.NETWORK, "/qos/policies", "policies", {}),
+    )

@@ -1,0 +1,305 @@
+"""What a changeConfigure order would change, found out wholly before anything is touched."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from handlers.context import Context
+from handlers.openstack.cinder import Volume
+from handlers.openstack.glance import list_images_of_snapshots
+from handlers.openstack.nova import (
+    AT_REST,
+    VERIFY_RESIZE,
+    Flavor,
+    FlavorContent,
+    Server,
+    list_actions,
+    list_flavors,
+)
+from handlers.orders.billing import ORDER_ID, STATUS_TIME, written
+from handlers.orders.change_configure.superseded import refuse_superseded, time_of
+from handlers.orders.instances import idle_server
+from handlers.orders.items import check_size, ordered_flavor
+from handlers.orders.limits import Demand, DiskDemand, check_quotas, items_with, wait_until_usable
+from handlers.orders.order_markers import has_order, with_order
+from handlers.orders.saga import settled
+from handlers.orders.snapshot import Picture, picture_of, volumes_of
+from handlers.servers.disks import image_of, system_and_data
+from handlers.servers.guard import CHARGE_TYPE, judge_state
+from messages.codes import Code
+from messages.errors import Refused, wrong
+from messages.orders import ChangeConfigure, ChangedProduct, Item, ItemKind, of_kind
+
+#: What ends in VERIFY_RESIZE, as Nova's action log has it.
+_MOVES = frozenset({"resize", "migrate"})
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """A volume to be grown; sizes in GiB."""
+
+    volume_id: str
+    before: int
+    after: int
+    status: str
+    volume_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of one server. `flavor_id` is None where the flavor stays.
+
+    Of a plan that an earlier version has made only the flavors' names are known.
+    """
+
+    server_id: str
+    status: str
+    updated: str
+    flavor_before: FlavorContent | str
+    flavor_id: str | None
+    flavor_after: FlavorContent | str
+    before: Picture
+    growths: tuple[Growth, ...]
+    #: The server bears the order's mark: an earlier run, of which the journal knows nothing, has done it all.
+    found: bool = False
+    #: OpenStack's request id of the resize to this flavor that an earlier run has begun; it waits to be confirmed.
+    found_resize: str | None = None
+
+    @property
+    def resizes(self) -> bool:
+        """Whether the flavor changes."""
+        return self.flavor_id is not None
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the server is already as it was ordered."""
+        return not self.resizes and not self.growths
+
+    @property
+    def is_before_known(self) -> bool:
+        """Tell whether the server was as it was before the order when this was planned."""
+        return not self.found and self.found_resize is None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record for the journal."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "Change":
+        """The change that the journal kept."""
+        flavors = {name: record[name] for name in ("flavor_before", "flavor_after")}
+        known = {name: one if isinstance(one, str) else tuple(one) for name, one in flavors.items()}
+        return cls(**{**record, **known, "growths": tuple(Growth(**growth) for growth in record["growths"])})
+
+
+def has_flavor(server: Server, flavor: FlavorContent | str) -> bool:
+    """Compare a server's flavor by its content: an equal name may be another flavor's, made anew."""
+    return flavor in (server.flavor, server.flavor_name)
+
+
+async def plan_changes(order: ChangeConfigure, context: Context) -> list[Change]:
+    """A change for each product, in its order, or `Refused`."""
+    noted = len(context.checks.listed)
+    drafts = await _drafts(order, context)
+    while any(draft.waited for draft in drafts):
+        # Servers and disks may have changed meanwhile: all is looked at anew, and noted once.
+        del context.checks.listed[noted:]
+        drafts = await _drafts(order, context)
+    due = [draft for draft in drafts if not draft.change.found]
+    await check_quotas(_demand(due, fee_items(order, context), context), context)
+    return [draft.change for draft in drafts]
+
+
+async def _drafts(order: ChangeConfigure, context: Context) -> "list[_Draft]":
+    servers = await settled(_server_at_rest(one, order, context) for one in order.instance_ids)
+    flavors, volumes = await asyncio.gather(
+        context.patiently(lambda: list_flavors(context.project)),
+        asyncio.gather(*(volumes_of(server, context) for server in servers)),
+    )
+    return await settled(
+        _draft(product, server, attached, flavors, context)
+        for product, server, attached in zip(order.products, servers, volumes, strict=True)
+    )
+
+
+def fee_items(order: ChangeConfigure, context: Context) -> dict[str, str]:
+    """The items of metadata that each server of the order is given."""
+    bill_type, time = order.heading.bill_type, time_of(order, context)
+    items = {ORDER_ID: order.name}
+    if bill_type is not None:
+        items[CHARGE_TYPE] = bill_type
+    if time is not None:
+        items[STATUS_TIME] = written(time)
+    return items
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    change: Change
+    server: Server
+    flavor: Flavor
+    #: True where a disk had to be waited for.
+    waited: bool = False
+
+
+def _demand(drafts: Iterable[_Draft], items: Iterable[str], context: Context) -> Demand:
+    """What all the servers together take; what one gives back is not there yet when another is resized."""
+    drafts, items = list(drafts), list(items)
+    return Demand(
+        cores=sum(max(0, draft.flavor.vcpus - draft.server.vcpus) for draft in drafts),
+        ram=sum(max(0, draft.flavor.ram - draft.server.ram) for draft in drafts),
+        disks=tuple(
+            DiskDemand(growth.volume_type, growth.before, growth.after)
+            for draft in drafts
+            for growth in draft.change.growths
+        ),
+        metadata=tuple(items_with(draft.server, [*items, *with_order(draft.server, context)]) for draft in drafts),
+    )
+
+
+async def _server_at_rest(server_id: str, order: ChangeConfigure, context: Context) -> Server:
+    server = await idle_server(server_id, context)
+    if has_order(server, context):
+        return server  # whatever it is by now: nothing is done with it
+    with context.checks.of("newest", server_id):
+        refuse_superseded(order, server, context)
+    with context.checks.of("state", server_id):
+        if refused := judge_state(server, AT_REST | {VERIFY_RESIZE}):
+            raise refused
+    return server
+
+
+async def _draft(
+    product: ChangedProduct, server: Server, volumes: list[Volume], flavors: list[Flavor], context: Context
+) -> _Draft:
+    current = Flavor("", server.flavor_name, server.vcpus, server.ram, server.disk)
+    if has_order(server, context):
+        return _Draft(_as_found(server, volumes), server, current)
+    system, data = system_and_data(server, volumes)
+    with context.checks.of("flavor", server.id):
+        ordered = ordered_flavor(product.items, flavors)
+        flavor = ordered or current
+        check_size(product.items, flavor)
+    found_resize = None
+    if server.status == VERIFY_RESIZE:
+        with context.checks.of("state", server.id):
+            found_resize = await _resize_found(server, ordered, context)
+    with context.checks.of("image", server.id):
+        await _check_image(product, server, system, context)
+    with context.checks.of("disks", server.id):
+        growths = [*_system_growth(product, system, flavor), *_data_growths(product, data)]
+    resizes = ordered is not None and (ordered.content != server.flavor or found_resize is not None)
+    waited = False
+    # A disk of a resize that was begun before is looked at by the step that grows it.
+    if found_resize is None:
+        # A resize moves the attachments of all volumes; Cinder refuses that while one is in such a state.
+        grown = {growth.volume_id for growth in growths}
+        used = [one for one in volumes if resizes or one.id in grown]
+        with context.checks.of("volumeState", server.id):
+            waited = await wait_until_usable(used, context)
+    change = Change(
+        server_id=server.id,
+        status=server.status,
+        updated=server.updated,
+        flavor_before=server.flavor,
+        flavor_id=ordered.id if ordered is not None and resizes else None,
+        flavor_after=flavor.content,
+        before=picture_of(server, volumes),
+        growths=tuple(growths),
+        found_resize=found_resize,
+    )
+    return _Draft(change, server, flavor, waited)
+
+
+def _as_found(server: Server, volumes: list[Volume]) -> Change:
+    return Change(
+        server_id=server.id,
+        status=server.status,
+        updated=server.updated,
+        flavor_before=server.flavor,
+        flavor_id=None,
+        flavor_after=server.flavor,
+        before=picture_of(server, volumes),
+        growths=(),
+        found=True,
+    )
+
+
+async def _resize_found(server: Server, ordered: Flavor | None, context: Context) -> str:
+    """OpenStack's request id of the resize that an earlier run has begun; `Refused` where it is somebody else's."""
+    if ordered is not None and ordered.content == server.flavor:
+        project = context.project
+        actions = await context.patiently(lambda: list_actions(project, server.id))
+        newest = next((one for one in actions if one.action in _MOVES), None)
+        user_id = await context.patiently(project.user_id)
+        if newest is not None and (newest.action, newest.user_id) == ("resize", user_id):
+            return newest.request_id
+    raise Refused(Code.SERVER_STATE)
+
+
+async def _check_image(product: ChangedProduct, server: Server, system: Volume | None, context: Context) -> None:
+    items = of_kind(product.items, ItemKind.IMAGE)
+    if not items:
+        return
+    known = await _known_images(server, system, context)
+    for item in items:
+        if known and item.value.lower() not in known:
+            raise wrong(item.code, "the server was made from another image")
+
+
+async def _known_images(server: Server, system: Volume | None, context: Context) -> set[str]:
+    """The ids of the images that the server may be said to be made from; none where that cannot be told.
+
+    A disk that was made from a snapshot is the image's that consists of it. Where there is none (any more), the image
+    that Cinder names for it is only where its line began.
+    """
+    if system is None or system.snapshot_id is None or server.image_id is not None:
+        image_id = image_of(server, system, {})
+        return {image_id} if image_id is not None else set()
+    listed = await context.patiently(lambda: list_images_of_snapshots(context.project))
+    return {one.id for one in listed if one.boot_snapshot_id == system.snapshot_id}
+
+
+def _system_growth(product: ChangedProduct, system: Volume | None, flavor: Flavor) -> list[Growth]:
+    items = of_kind(product.items, ItemKind.SYSTEM_DISK)
+    if len(items) > 1:
+        raise wrong(items[1].code, "the product names two system disks")
+    if not items:
+        return []
+    if system is not None:
+        return _growth(items[0], system)
+    if items[0].number() > flavor.disk:
+        raise wrong(items[0].code, "the flavor's local disk is smaller")
+    return []
+
+
+def _data_growths(product: ChangedProduct, volumes: list[Volume]) -> list[Growth]:
+    chosen: dict[str, Growth | None] = {}
+    for item in of_kind(product.items, ItemKind.DATA_DISK):
+        volume = _volume_meant(item, volumes)
+        if volume.id in chosen:
+            raise wrong(item.code, "the product names the disk twice")
+        chosen[volume.id] = next(iter(_growth(item, volume)), None)
+    return [growth for growth in chosen.values() if growth is not None]
+
+
+def _volume_meant(item: Item, volumes: list[Volume]) -> Volume:
+    if item.volume_id is not None:
+        meant = [volume for volume in volumes if volume.id == item.volume_id]
+    else:
+        meant = [volume for volume in volumes if volume.volume_type == item.volume_type]
+    if len(meant) != 1:
+        raise wrong(item.code, f"the server has {len(meant)} such data disks")
+    return meant[0]
+
+
+def _growth(item: Item, volume: Volume) -> list[Growth]:
+    if volume.volume_type != item.volume_type:
+        raise wrong(item.code, "the disk is of another volume type")
+    size = item.number()
+    if size < volume.size:
+        raise wrong(item.code, "a disk cannot be made smaller")
+    if size == volume.size:
+        return []
+    return [Growth(volume.id, volume.size, size, volume.status, volume.volume_type)]

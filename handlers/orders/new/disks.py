@@ -1,0 +1,121 @@
+"""The disks of a new server: what they are made from, how large they must be, in which zone they are made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from handlers.context import Context
+from handlers.openstack import cinder
+from handlers.openstack.errors import NotFound
+from handlers.openstack.glance import Image, get_image
+from handlers.openstack.nova import Flavor
+from messages.errors import Transient, wrong
+from messages.fields import uuid_of
+from messages.orders import Item, ItemKind, NewProduct, of_kind
+
+_BYTES_IN_GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A volume to be made; GiB. `image_id` is set for a system disk; `zone` is one of Cinder's."""
+
+    size: int
+    volume_type: str
+    image_id: str | None
+    zone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DiskOffers:
+    """What the project may choose from: volume types, Cinder's zones by name and whether they are available."""
+
+    types: frozenset[str]
+    zones: Mapping[str, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What a system disk is made from; it needs so many bytes."""
+
+    image_id: str
+    least: int
+    #: Whether it is a snapshot of a volume: then the disk is made in the zone of that volume.
+    is_snapshot: bool
+
+
+async def plan_disks(
+    product: NewProduct, flavor: Flavor, zone: str | None, offers: DiskOffers, context: Context
+) -> tuple[Disk, ...]:
+    """The system disk, then the data disks, or `Refused` naming the item. `zone` is Nova's."""
+    with context.checks.of("availableZone"):
+        if zone is not None and offers.zones.get(zone) is False:
+            raise wrong("availableZone", "no volume can be made in this zone now")
+        # A zone that Cinder does not have is Nova's alone: the disks are made where Cinder makes them by itself.
+        disks_zone = zone if zone in offers.zones else None
+    with context.checks.of("image"):
+        image_item = _only(product, ItemKind.IMAGE)
+        system_item = _only(product, ItemKind.SYSTEM_DISK)
+        source = await _source(image_item, flavor, context)
+    with context.checks.of("disks"):
+        system_zone = None if source.is_snapshot else disks_zone
+        system = _disk(system_item, offers, source.image_id, system_zone)
+        if system.size * _BYTES_IN_GIB < source.least:
+            raise wrong(system_item.code, "the image needs a larger disk")
+        data = [_disk(item, offers, None, disks_zone) for item in of_kind(product.items, ItemKind.DATA_DISK)]
+    return (system, *data)
+
+
+def _only(product: NewProduct, kind: ItemKind) -> Item:
+    found = of_kind(product.items, kind)
+    if not found:
+        raise wrong(kind.value, "the product names none")
+    if len(found) > 1:
+        raise wrong(found[1].code, "the product names two")
+    return found[0]
+
+
+def _disk(item: Item, offers: DiskOffers, image_id: str | None, zone: str | None) -> Disk:
+    if item.volume_type is None or item.volume_type not in offers.types:
+        raise wrong(item.code, "there is no such volume type")
+    size = item.number()
+    if size < 1:
+        raise wrong(item.code)
+    return Disk(size, item.volume_type, image_id, zone)
+
+
+async def _source(item: Item, flavor: Flavor, context: Context) -> _Source:
+    image = await _image(item, context)
+    if image.status != "active":
+        raise wrong(item.code, f"the image is {image.status}")
+    if image.min_ram > flavor.ram:
+        raise wrong(item.code, "the image needs more memory than the flavor has")
+    if image.boot_snapshot_id is not None:
+        # Its `min_disk` is the local disk of the flavor that the server had: it says nothing of a volume.
+        size = await _snapshot_size(item, image.boot_snapshot_id, context)
+        return _Source(image.id, size * _BYTES_IN_GIB, is_snapshot=True)
+    if image.has_mapping:
+        # Cinder would make an empty disk of it.
+        raise wrong(item.code, "the image names no snapshot to boot from")
+    least = max(image.size, image.virtual_size, image.min_disk * _BYTES_IN_GIB)
+    return _Source(image.id, least, is_snapshot=False)
+
+
+async def _image(item: Item, context: Context) -> Image:
+    try:
+        image_id = uuid_of(item.value, item.code)
+        return await context.patiently(lambda: get_image(context.project, image_id))
+    except NotFound:
+        raise wrong(item.code, "there is no such image") from None
+
+
+async def _snapshot_size(item: Item, snapshot_id: str, context: Context) -> int:
+    """GiB of the snapshot behind an image, which is all that the image consists of."""
+    try:
+        snapshot = await context.patiently(lambda: cinder.get_snapshot(context.project, snapshot_id))
+    except NotFound:
+        raise wrong(item.code, "the snapshot that the image consists of is gone") from None
+    if snapshot.status == "creating":
+        raise Transient("busy", detail=f"snapshot {snapshot_id} is creating")
+    if snapshot.status != "available":
+        raise wrong(item.code, f"the snapshot that the image consists of is {snapshot.status}")
+    return snapshot.size

@@ -1,0 +1,48 @@
+"""Starting and stopping a server for an order, done once and proven by Nova's action log."""
+
+from handlers.context import Context
+from handlers.openstack.errors import CloudRefusal, Conflict
+from handlers.openstack.nova import Server, change_power
+from handlers.orders.progress import Course
+from handlers.orders.saga import failed
+from handlers.orders.steps import follow_server, logged, logged_action, server_now
+from handlers.servers.power import effect_name
+from messages.commands import Force, Power
+from messages.errors import Transient
+
+#: What the server is then, and Nova's name of the action.
+_ENDS = {Power.START: ("ACTIVE", "start"), Power.STOP: ("SHUTOFF", "stop")}
+
+
+async def switch(
+    server_id: str, power: Power, context: Context, course: Course, *, effect: str | None = None
+) -> Server:
+    """The server once it has been started or stopped; nothing is done where it is so already.
+
+    `effect` is its name in the journal. A server that is busy or was quicker than we is `Transient`: the next try sees.
+    """
+    effect = effect or effect_name(power, server_id)
+    end, action = _ENDS[power]
+    server = await server_now(server_id, context)
+    if server.status == end and not server.busy and not context.effects.begun(effect):
+        return server
+    try:
+        await context.effects.once(
+            effect, do=lambda: change_power(context.project, server_id, power, Force.SOFT),
+            landed=logged(context, server_id, action), marker=server.updated,
+        )  # fmt: skip
+    except Conflict as error:
+        raise Transient(error.reason, detail=str(error)) from error
+    except CloudRefusal as error:
+        raise error.as_failure() from error
+    server = await follow_server(server_id, effect, context, course, lambda found: not found.busy)
+    if server.status != end:
+        await _check(server, effect, f"{action}_failed", context)
+    return server
+
+
+async def _check(server: Server, effect: str, reason: str, context: Context) -> None:
+    """What was done and then undone by somebody else was done."""
+    logged = await logged_action(server.id, context.effects.request_id(effect), context, until_ended=True)
+    if logged is None or logged.failed or not logged.finished:
+        raise failed(reason, f"the server is {server.status}")

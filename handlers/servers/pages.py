@@ -1,0 +1,174 @@
+"""Which servers a list shows, and how many match in all.
+
+Without a search Nova orders and counts: the page in one detailed call, the ids of all in a plain one. What Nova cannot
+tell as the contract means it is looked for among all servers, or among those that it has narrowed them down to.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from handlers.context import Context
+from handlers.openstack.errors import CloudRefusal, NotFound
+from handlers.openstack.nova import (
+    Named,
+    Order,
+    Server,
+    get_server,
+    list_names,
+    list_part,
+    list_servers,
+)
+from handlers.servers.view import inner_addresses
+from messages.fields import is_uuid
+from messages.paging import Sort
+from messages.servers import UNUSUAL, ListServers, Search
+from messages.updates import is_unusual
+
+#: What Nova orders by, for the fields by which it orders as we do; statuses it makes up of two things.
+_ORDERS = {"createTime": "created_at", "name": "display_name"}
+#: The statuses that Nova lets anybody filter by. It may find more than those in the status, never fewer.
+_FILTERED = frozenset(
+    {
+        "active", "build", "error", "hard_reboot", "migrating", "password", "paused", "reboot", "rebuild", "rescue",
+        "resize", "revert_resize", "shelved", "shelved_offloaded", "shutoff", "suspended", "verify_resize",
+    }
+)  # fmt: skip
+#: A value that may be part of an id or of an address.
+_ID_OR_ADDRESS = re.compile(r"[0-9a-f:.-]+")
+_BAD_REQUEST = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The servers of one page, in order, and how many there are on all of them."""
+
+    total: int
+    servers: Sequence[Server]
+
+
+async def find_page(task: ListServers, context: Context) -> Found:
+    """The page that is asked for."""
+    found = await _in_novas_order(task, context) if task.search is None else None
+    if found is None:
+        servers = await _candidates(task.search, context)
+        mine = [one for one in servers if one.project_id == context.project.id and _matches(one, task.search)]
+        found = Found(len(mine), task.page.of(_sorted(mine, task.sort)))
+    return found
+
+
+# Without a search.
+
+
+async def _in_novas_order(task: ListServers, context: Context) -> Found | None:
+    """The page where Nova's order is ours; None where it is not, or where the list changed under our hands."""
+    column = _ORDERS.get(task.sort.field)
+    if column is None:
+        return None
+    order = Order(column, task.sort.descending)
+    if task.page.number == 1 and task.sort.field == "createTime":
+        return await _first_page(task, order, context)
+    named = await context.patiently(lambda: list_names(context.project, order))
+    if task.sort.field == "name" and named != _by_name(named, task.sort):
+        return None  # the database compares names in a way of its own
+    begin = (task.page.number - 1) * task.page.size
+    if begin >= len(named):
+        return Found(len(named), ())
+    marker = named[begin - 1].id if begin else None
+    try:
+        part = await context.patiently(lambda: list_part(context.project, order, task.page.size, marker))
+    except CloudRefusal as error:
+        if error.status != _BAD_REQUEST:
+            raise
+        return None  # the server before the page is gone
+    return Found(len(named), _sorted(part, task.sort))
+
+
+async def _first_page(task: ListServers, order: Order, context: Context) -> Found:
+    """Most tenants have no more than one: it counts itself."""
+    part = await context.patiently(lambda: list_part(context.project, order, task.page.size, None))
+    total = len(part)
+    if total == task.page.size:
+        total = max(total, len(await context.patiently(lambda: list_names(context.project, order))))
+    return Found(total, _sorted(part, task.sort))
+
+
+def _by_name(named: Iterable[Named], sort: Sort) -> list[Named]:
+    by_id = sorted(named, key=lambda one: one.id)
+    return sorted(by_id, key=lambda one: one.name, reverse=sort.descending)
+
+
+# With one, or in an order of our own.
+
+
+async def _candidates(search: Search | None, context: Context) -> list[Server]:
+    """All that may match: as few as Nova can be told to find."""
+    if search is not None and search.field == "uuid":
+        return await _one(search.value.lower(), context)
+    filters = _narrowing(search) if search is not None else {}
+    return await context.patiently(lambda: list_servers(context.project, **filters))
+
+
+def _narrowing(search: Search) -> dict[str, str]:
+    """Filters of Nova's that leave out nothing that matches."""
+    wanted = search.value.lower()
+    if search.field == "status" and wanted in _FILTERED:
+        return {"status": wanted.upper()}
+    if search.field == "name" or (search.field is None and not _ID_OR_ADDRESS.fullmatch(wanted)):
+        pattern = _rough_pattern(wanted)
+        return {"name": pattern} if pattern else {}
+    return {}
+
+
+async def _one(server_id: str, context: Context) -> list[Server]:
+    if not is_uuid(server_id):
+        return []
+    try:
+        return [await context.patiently(lambda: get_server(context.project, server_id))]
+    except NotFound:
+        return []
+
+
+def _rough_pattern(part: str) -> str:
+    """A regular expression that matches at least the names that hold this part, in whatever dialect.
+
+    Only letters and digits of ASCII are sure to mean the same to every database, and only if both cases are named.
+    """
+    runs = re.findall("[a-z0-9]+", part)
+    return ".*".join("".join(f"[{one}{one.upper()}]" if one.isalpha() else one for one in run) for run in runs)
+
+
+def _matches(server: Server, search: Search | None) -> bool:
+    """Characters are only characters, in whatever case."""
+    if search is None:
+        return True
+    wanted = search.value.lower()
+    name = str(server.body.get("name") or "").lower()
+    match search.field:
+        case "name":
+            return wanted in name
+        case "ip":
+            return _has_address(server, wanted)
+        case "uuid":
+            return wanted == server.id
+        case "status":
+            return is_unusual(server.status) if wanted == UNUSUAL else wanted == server.status.lower()
+        case _:
+            return wanted in name or wanted in server.id or _has_address(server, wanted)
+
+
+def _has_address(server: Server, part: str) -> bool:
+    return any(part in address.lower() for address in inner_addresses(server))
+
+
+_KEYS: dict[str, Callable[[Server], Any]] = {
+    "name": lambda one: str(one.body.get("name") or ""),
+    "status": lambda one: one.status,
+    "createTime": lambda one: str(one.body.get("created") or ""),
+}
+
+
+def _sorted(servers: Iterable[Server], sort: Sort) -> Sequence[Server]:
+    """Ties are always in the order of the ids."""
+    return sorted(sorted(servers, key=lambda one: one.id), key=_KEYS[sort.field], reverse=sort.descending)

@@ -1,0 +1,148 @@
+"""server.list and server.show: a constant number of calls, whatever the page."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from handlers.context import Context
+from handlers.openstack import neutron, nova
+from handlers.openstack.cinder import Volume, get_volume, list_volumes
+from handlers.openstack.errors import CloudRefusal, NotFound
+from handlers.openstack.glance import Image, find_images, list_images_of_snapshots
+from handlers.openstack.nova import Server
+from handlers.servers.disks import image_of, system_and_data
+from handlers.servers.guard import FEW, find_server, unknown_server
+from handlers.servers.pages import find_page
+from handlers.servers.view import Surroundings, Thing, policy_of, server_details, server_view
+from messages.codes import Code
+from messages.errors import Transient
+from messages.results import Result
+from messages.servers import ListServers, ShowServer
+
+
+@dataclass(frozen=True, slots=True)
+class _Networks:
+    routers: list[Thing]
+    subnets: list[Thing]
+    floating_ips: list[Thing]
+
+
+async def show_servers(task: ListServers, context: Context) -> Result:
+    """A page of the tenant's servers, and how many there are in all."""
+    found, volumes, hosts, nets = await asyncio.gather(
+        find_page(task, context), _all_volumes(context), _hosts(context), _networks(context)
+    )
+    around = await _around(found.servers, volumes, hosts, nets, context)
+    return Result.of(
+        Code.OK, {"totalCount": found.total, "servers": [server_view(server, around) for server in found.servers]}
+    )
+
+
+async def show_server(task: ShowServer, context: Context) -> Result:
+    """One server."""
+    server = await find_server(context, task.server_id)
+    if server is None:
+        raise unknown_server(task.server_id, None)
+    volumes, hosts, nets = await asyncio.gather(volumes_of_server(server, context), _hosts(context), _networks(context))
+    around = await _around([server], volumes, hosts, nets, context)
+    return Result.of(Code.OK, {"server": server_details(server, around)})
+
+
+async def _around(
+    servers: Sequence[Server], volumes: dict[str, Volume], hosts: dict[str, str], nets: _Networks, context: Context
+) -> Surroundings:
+    project = context.project
+    if not servers:
+        return Surroundings(context.policy.region, {}, {}, {}, {}, (), (), {}, {})
+    devices = [one.id for one in servers] + [one["id"] for one in nets.routers]
+    ports, (images, of_snapshots), policies = await asyncio.gather(
+        context.patiently(lambda: neutron.list_ports(project, devices)),
+        images_of_servers(servers, volumes, context),
+        _policies(nets.floating_ips, context),
+    )
+    return Surroundings(
+        region=context.policy.region, volumes=volumes, images=images, subnets=_by_id(nets.subnets),
+        routers=_by_id(nets.routers), ports=ports, floating_ips=nets.floating_ips, policies=_by_id(policies),
+        hosts=hosts, images_of_snapshots=of_snapshots, zone=context.policy.billing_zone,
+    )  # fmt: skip
+
+
+async def _networks(context: Context) -> _Networks:
+    project = context.project
+    return _Networks(
+        *await asyncio.gather(
+            context.patiently(lambda: neutron.list_routers(project)),
+            context.patiently(lambda: neutron.list_subnets(project)),
+            context.patiently(lambda: neutron.list_floating_ips(project)),
+        )
+    )
+
+
+async def images_of_servers(
+    servers: Iterable[Server], volumes: dict[str, Volume], context: Context
+) -> tuple[dict[str, Image], dict[str, str]]:
+    """The servers' images by id, and ids of images by those of the snapshots that they consist of.
+
+    `volumes` are all that the servers have, by id.
+    """
+    disks = [(one, _system_disk(one, volumes)) for one in servers]
+    listed: list[Image] = []
+    # One call more, only where a disk was made from a snapshot: Cinder names the image where its line began.
+    if any(disk is not None and disk.snapshot_id is not None for _, disk in disks):
+        listed = await context.patiently(lambda: list_images_of_snapshots(context.project))
+    of_snapshots = {one.boot_snapshot_id: one.id for one in listed if one.boot_snapshot_id is not None}
+    known = {one.id: one for one in listed}
+    wanted = {image_of(server, disk, of_snapshots) for server, disk in disks} - known.keys() - {None}
+    found = await context.patiently(lambda: find_images(context.project, [one for one in wanted if one is not None]))
+    return known | found, of_snapshots
+
+
+def _system_disk(server: Server, volumes: dict[str, Volume]) -> Volume | None:
+    return system_and_data(server, [volumes[one] for one in server.volume_ids if one in volumes])[0]
+
+
+async def _all_volumes(context: Context) -> dict[str, Volume]:
+    """Cinder cannot be asked for several by their ids."""
+    found = await context.patiently(lambda: list_volumes(context.project))
+    return {volume.id: volume for volume in found}
+
+
+async def volumes_of_server(server: Server, context: Context) -> dict[str, Volume]:
+    """The server's volumes that there are, by id."""
+    if len(server.volume_ids) > FEW:
+        return await _all_volumes(context)
+    found = await asyncio.gather(*(_volume(one, context) for one in server.volume_ids))
+    return {volume.id: volume for volume in found if volume is not None}
+
+
+async def _volume(volume_id: str, context: Context) -> Volume | None:
+    try:
+        return await context.patiently(lambda: get_volume(context.project, volume_id))
+    except NotFound:
+        return None
+
+
+async def _policies(floating_ips: Iterable[Thing], context: Context) -> list[Thing]:
+    """Asked for only where one is used: not every Neutron has them."""
+    if not any(policy_of(one) for one in floating_ips):
+        return []
+    return await context.patiently(lambda: neutron.list_policies(context.project))
+
+
+async def _hosts(context: Context) -> dict[str, str]:
+    """The hosts by the ids under which the tenant sees them.
+
+    An extra for the operator's console: where the admin cloud does not tell, the view is made without.
+    """
+    if not context.cloud.has_admin:
+        return {}
+    try:
+        hosts = await nova.list_compute_hosts(await context.cloud.admin())
+    except (CloudRefusal, Transient):
+        return {}
+    return {nova.host_id(context.project.id, host): host for host in hosts}
+
+
+def _by_id(things: Iterable[Any]) -> dict[str, Any]:
+    return {thing["id"]: thing for thing in things}

@@ -1,0 +1,211 @@
+"""A server as the API document shows it. Pure: from OpenStack's own words to the document's; unknown is null."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
+from typing import Any
+
+from handlers.openstack.cinder import Volume
+from handlers.openstack.glance import Image
+from handlers.openstack.nova import Server
+from handlers.orders.billing import shown
+from handlers.servers.disks import image_of, system_and_data
+from messages.updates import server_words
+
+Thing = Mapping[str, Any]
+_FLAVOR_FIELDS = ("disk", "ephemeral", "extra_specs", "original_name", "ram", "swap", "vcpus")
+#: The document's name and the metadata item of what a server is paid by.
+_FEE_FIELDS = {
+    "chargetype": "charge_type", "purchasetime": "purchase_time", "startFeeTime": "start_fee_time",
+    "nextFeeTime": "next_fee_time",
+}  # fmt: skip
+#: `bandwidth=10`, `chargemode: Bandwidth`, `iptype=5 _bgp`: in a tag or in the description of a floating IP. A value
+#: may hold blanks: it ends at a comma, a semicolon, a line's end, or where the next name and its sign begin.
+_NOTE = re.compile(
+    r"\b(bandwidth|chargemode|iptype)\s*[=:：]\s*([^\s,;，；].*?)(?=\s*(?:[,;，；\r\n]|\s[\w.-]+\s*[=:：]|$))",
+    re.IGNORECASE | re.MULTILINE,
+)
+#: A number of Mbit/s, with its unit or words behind it.
+_MEGABITS = re.compile(r"([0-9]{1,9})(?:\s|M|$)", re.IGNORECASE)
+_KILO = 1000
+#: What owns the port by which a router joins a subnet: a plain router, a distributed, a highly available one.
+_JOINTS = frozenset(
+    {
+        "network:router_interface", "network:router_interface_distributed",
+        "network:ha_router_replicated_interface",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a server's view is made of besides the server; the mappings are by id."""
+
+    region: str
+    volumes: Mapping[str, Volume]
+    images: Mapping[str, Image]
+    subnets: Mapping[str, Thing]
+    routers: Mapping[str, Thing]
+    #: Of servers and of routers.
+    ports: Iterable[Thing]
+    floating_ips: Iterable[Thing]
+    policies: Mapping[str, Thing]
+    #: Names by the ids that a tenant sees.
+    hosts: Mapping[str, str]
+    #: Ids of images by those of the snapshots that they consist of.
+    images_of_snapshots: Mapping[str, str] = field(default_factory=dict)
+    #: The billing time zone, in which the times of fee data are shown.
+    zone: tzinfo = UTC
+
+
+def server_view(server: Server, around: Surroundings) -> dict[str, Any]:
+    """The document's server, of table and examples together."""
+    body = server.body
+    attached = [around.volumes[one] for one in server.volume_ids if one in around.volumes]
+    system, data = system_and_data(server, attached)
+    ports = _ports_in_order(server, around)
+    vpc = _vpc(ports, around)
+    return {
+        "regionId": around.region,
+        "regionID": around.region,
+        "availability_zone": body.get("OS-EXT-AZ:availability_zone") or None,
+        "name": body.get("name"),
+        "id": server.id,
+        "status": server.status.lower(),
+        "translation": server_words(server.status, server.task_state),
+        "task_state": server.task_state,
+        "image": _image(image_of(server, system, around.images_of_snapshots), system, around),
+        "root_volume": _root(server, system),
+        "data_volumes": [
+            {"volumetype": one.volume_type, "volumeid": one.id, "volumename": one.name, "size": one.size}
+            for one in data
+        ],
+        "flavor": {name: body["flavor"].get(name) for name in _FLAVOR_FIELDS},
+        "security_groups": [{"name": name} for name in dict.fromkeys(_group_names(body))],
+        "vpcid": vpc.get("id"),
+        "vpcname": vpc.get("name"),
+        "nics": [nic for port in ports for nic in _nics(port, around)],
+        "eip": _eip({port["id"] for port in ports}, around),
+        "key_name": body.get("key_name"),
+        "feeData": {name: shown(server.metadata.get(item), around.zone) for name, item in _FEE_FIELDS.items()},
+        "created": body.get("created"),
+        "hostId": body.get("hostId") or None,
+        "host": around.hosts.get(body.get("hostId") or ""),
+    }
+
+
+def server_details(server: Server, around: Surroundings) -> dict[str, Any]:
+    """What is shown of a single server: the view, and whose it is in the console."""
+    return server_view(server, around) | {
+        "keyCloakUserId": server.metadata.get("keycloak_user_id"),
+        "keyCloakUserName": server.metadata.get("keycloak_user_name"),
+    }
+
+
+def inner_addresses(server: Server) -> list[str]:
+    """Its IP addresses in its own networks, as Nova knows them; floating ones are not among them."""
+    networks = server.body.get("addresses") or {}
+    return [one["addr"] for network in networks.values() for one in network if one.get("OS-EXT-IPS:type") != "floating"]
+
+
+def image_words_of(properties: Mapping[str, Any]) -> dict[str, str | None]:
+    """`system` and `systemType` of an image: its properties of that name, else those that OpenStack knows."""
+    return {
+        "system": properties.get("system") or properties.get("os_distro"),
+        "systemType": properties.get("systemType") or properties.get("os_type"),
+    }
+
+
+def _image(image_id: str | None, system: Volume | None, around: Surroundings) -> dict[str, Any] | None:
+    """None where the server was made from none, or it cannot be told; a deleted one is known by the volume."""
+    if image_id is None:
+        return None
+    image = around.images.get(image_id)
+    if image is not None:
+        return {"id": image_id, "name": image.name, **image_words_of(image.body), "tags": list(image.body["tags"])}
+    remembered: Mapping[str, Any] = system.image if system is not None else {}
+    return {"id": image_id, "name": remembered.get("image_name"), **image_words_of(remembered), "tags": None}
+
+
+def _root(server: Server, system: Volume | None) -> dict[str, Any]:
+    if system is not None:
+        return {"volumetype": system.volume_type, "size": system.size}
+    return {"volumetype": None, "size": server.disk if server.image_id is not None else None}
+
+
+def _group_names(body: Mapping[str, Any]) -> list[str]:
+    return [group["name"] for group in body.get("security_groups") or ()]
+
+
+def _ports_in_order(server: Server, around: Surroundings) -> list[Thing]:
+    """As the server has them: Nova lists the addresses so. Neutron's times are too coarse to tell."""
+    networks = (server.body.get("addresses") or {}).values()
+    macs = [one.get("OS-EXT-IPS-MAC:mac_addr") for network in networks for one in network]
+    places = {mac: place for place, mac in reversed(list(enumerate(macs)))}
+    ports = [port for port in around.ports if port["device_id"] == server.id]
+    return sorted(
+        ports, key=lambda one: (places.get(one["mac_address"], len(macs)), one.get("created_at") or "", one["id"])
+    )
+
+
+def _vpc(ports: Iterable[Thing], around: Surroundings) -> Thing:
+    """The router that joins the first subnet."""
+    first = next((one["subnet_id"] for port in ports for one in port["fixed_ips"]), None)
+    for port in around.ports:
+        joins = port["device_id"] in around.routers and port["device_owner"] in _JOINTS
+        if joins and any(one["subnet_id"] == first for one in port["fixed_ips"]):
+            return around.routers[port["device_id"]]
+    return {}
+
+
+def _nics(port: Thing, around: Surroundings) -> list[dict[str, Any]]:
+    """One for each address of a port; one without an address for a port that has none."""
+    return [
+        {
+            "subnet_id": address.get("subnet_id"),
+            "subnet_name": subnet.get("name"),
+            "subnet_cidr": subnet.get("cidr"),
+            "network_id": port["network_id"],
+            "mac_address": port["mac_address"],
+            "fixed_ip": address.get("ip_address"),
+            "portid": port["id"],
+        }
+        for address in port["fixed_ips"] or [{}]
+        for subnet in [around.subnets.get(address.get("subnet_id", ""), {})]
+    ]
+
+
+def _eip(port_ids: set[str], around: Surroundings) -> dict[str, Any] | None:
+    found = [one for one in around.floating_ips if one.get("port_id") in port_ids]
+    if not found:
+        return None
+    one = min(found, key=lambda each: (each.get("created_at") or "", each["id"]))
+    notes = _notes(one)
+    limit = _limit(around.policies.get(policy_of(one) or "", {}))
+    noted = _MEGABITS.match(notes.get("bandwidth", ""))
+    return {
+        "eipid": one["id"],
+        "iptype": notes.get("iptype"),
+        "bandwidth": limit or (int(noted[1]) if noted else None),
+        "chargemode": notes.get("chargemode"),
+        "ip_addr": one["floating_ip_address"],
+    }
+
+
+def policy_of(floating_ip: Thing) -> str | None:
+    """The id of the QoS policy that it is under: its own, else that of its network."""
+    return floating_ip.get("qos_policy_id") or floating_ip.get("qos_network_policy_id")
+
+
+def _notes(floating_ip: Thing) -> dict[str, str]:
+    """What tags and description tell; a tag wins."""
+    texts = [floating_ip.get("description") or "", *(floating_ip.get("tags") or ())]
+    return {name.lower(): value for text in texts for name, value in _NOTE.findall(text)}
+
+
+def _limit(policy: Thing) -> int | None:
+    """Mbit/s that a policy allows: its bandwidth rule, that of outgoing traffic where there are two."""
+    rules = [rule for rule in policy.get("rules") or () if rule.get("max_kbps")]
+    rules.sort(key=lambda rule: rule.get("direction") != "egress")
+    return int(rules[0]["max_kbps"]) // _KILO if rules else None

@@ -1,0 +1,255 @@
+"""Publishing that is finished only when the broker has confirmed it, however often the connection is lost.
+
+Confirms are pipelined: a future for each delivery tag, a window, a deadline. Whatever is not understood (a time-out, a
+return of something unknown) ends the connection, and everything unconfirmed is published again, in order, on a new
+one; so a confirm can never be credited to another message.
+"""
+
+import asyncio
+import struct
+from collections.abc import Callable
+from itertools import count
+from time import monotonic, time
+from typing import Any
+
+import structlog
+from pika import BasicProperties
+from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.channel import Channel
+from pika.exceptions import AMQPError
+from pika.spec import Basic
+
+from workers.amqp.broker import Where
+from workers.amqp.connection import Link
+from workers.amqp.publication import Entry, Publication, Published
+from workers.amqp.send_queue import Backlog, delay_after
+
+log = structlog.get_logger()
+
+#: Publications under way at once.
+WINDOW = 2000
+#: Seconds after which a publication that is not confirmed is not trusted any more.
+DEADLINE = 30.0
+PERSISTENT = 2
+_NOT_FOUND = 404
+
+
+class Publisher:
+    """The publishing connection. `on_missing` is called when an exchange is not there."""
+
+    def __init__(
+        self,
+        where: Where,
+        *,
+        window: int = WINDOW,
+        deadline: float = DEADLINE,
+        on_missing: Callable[[], None] | None = None,
+    ) -> None:
+        self._link = Link(where, "ecs-worker publish", self._connected, self._disconnected)
+        self._window = window
+        self._deadline = deadline
+        self._on_missing = on_missing
+        self._channel: Channel | None = None
+        self._next_tag = 1
+        self._numbers = count()
+        #: Sent and not confirmed, by delivery tag, in order.
+        self._sent: dict[int, Entry] = {}
+        self._backlog = Backlog(self._fill)
+        #: Channels that the broker closed in a row, and how many are still to be sent one by one after the last.
+        self._failures, self._suspects = 0, 0
+        self._watchdog: asyncio.Task[None] | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def link(self) -> Link:
+        """The connection, for whoever asks how it is."""
+        return self._link
+
+    @property
+    def unconfirmed(self) -> int:
+        """Publications that are not confirmed yet."""
+        return len(self._sent) + len(self._backlog)
+
+    def open(self) -> None:
+        """Begin to connect."""
+        self._link.open()
+        self._watchdog = asyncio.get_running_loop().create_task(self._watch())
+
+    def publish(self, publication: Publication) -> "asyncio.Future[Published]":
+        """The future is done when the broker has confirmed or returned it; it waits out whatever is in between."""
+        future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
+        self._empty.clear()
+        self._backlog.add(Entry(publication, next(self._numbers), future))
+        self._fill()
+        return future
+
+    async def drain(self) -> None:
+        """Wait until everything is confirmed."""
+        await self._empty.wait()
+
+    async def close(self) -> None:
+        """Close the connection; what is unconfirmed stays so, its future pending for ever."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        await self._link.close()
+
+    # From here on: the channel's life.
+
+    def _connected(self, connection: AsyncioConnection) -> None:
+        connection.channel(on_open_callback=self._channel_opened)
+
+    def _disconnected(self) -> None:
+        self._forget_channel()
+
+    def _channel_opened(self, channel: Channel) -> None:
+        channel.add_on_close_callback(self._channel_closed)
+        channel.add_on_return_callback(self._returned)
+        channel.confirm_delivery(self._confirmed, callback=lambda _: self._channel_ready(channel))
+
+    def _channel_ready(self, channel: Channel) -> None:
+        self._channel = channel
+        self._next_tag = 1
+        self._fill()
+
+    def _forget_channel(self) -> None:
+        """Everything unconfirmed is to be published again, before what has not been published at all."""
+        self._channel = None
+        again = list(self._sent.values())
+        self._sent.clear()
+        for entry in again:
+            entry.returned = False
+        self._backlog.put_back(again)
+
+    def _channel_closed(self, channel: Channel, error: Exception) -> None:
+        if channel is not self._channel and self._channel is not None:
+            return
+        if channel.connection.is_open:
+            log.warning("publisher.channel_closed", why=str(error)[:300])
+            self._find_culprit()
+            if getattr(error, "reply_code", None) == _NOT_FOUND and self._on_missing is not None:
+                self._on_missing()
+            asyncio.get_running_loop().call_later(delay_after(self._failures), self._reopen, channel.connection)
+            self._failures += 1
+        self._forget_channel()
+
+    def _find_culprit(self) -> None:
+        """The broker does not say which publication it closed the channel for (no such exchange, no right to it, too
+        large). The next ones go out one by one, and whichever is alone then does not hold up the others.
+        """
+        self._suspects = max(self._suspects, len(self._sent))
+        if len(self._sent) == 1:
+            self._backlog.refused(self._sent.popitem()[1])
+            self._suspects -= 1
+
+    def _reopen(self, connection: AsyncioConnection) -> None:
+        if self._channel is None and connection.is_open:
+            connection.channel(on_open_callback=self._channel_opened)
+
+    # From here on: one message's way.
+
+    def _may_send(self) -> bool:
+        # A channel that is closing is not forgotten yet, and takes nothing.
+        window = 1 if self._suspects else self._window
+        return self._channel is not None and self._channel.is_open and len(self._sent) < window
+
+    def _fill(self) -> None:
+        while self._may_send() and (entry := self._backlog.take()) is not None:
+            self._send(entry)
+        self._settle()
+
+    def _send(self, entry: Entry) -> None:
+        channel = self._channel
+        assert channel is not None
+        one = entry.publication
+        try:
+            channel.basic_publish(one.exchange, one.routing_key, one.body, properties_of(one), one.mandatory)
+        except (AMQPError, ValueError, RecursionError, struct.error) as error:
+            if channel.is_open:  # it cannot be written as AMQP: nothing was sent, and no tag was used
+                entry.future.set_exception(error)
+                self._backlog.ended(entry)
+            else:
+                self._backlog.put_back([entry])
+            return
+        self._sent[self._next_tag] = entry
+        self._next_tag += 1
+        entry.sent_at = monotonic()
+
+    def _returned(self, _channel: Channel, method: Basic.Return, properties: BasicProperties, _body: bytes) -> None:
+        """Comes before the confirm of the same message. The oldest of several that are alike is meant."""
+        for entry in self._sent.values():
+            one = entry.publication
+            if not entry.returned and (one.message_id, one.exchange, one.routing_key) == (
+                properties.message_id, method.exchange, method.routing_key,
+            ):  # fmt: skip
+                entry.returned = True
+                return
+        log.error("publisher.return_not_understood", message_id=properties.message_id)
+        self._link.drop()
+
+    def _confirmed(self, frame: Any) -> None:
+        method = frame.method
+        tags = self._tags(method.delivery_tag, method.multiple)
+        if isinstance(method, Basic.Nack):
+            self._refused(tags)
+            return
+        self._failures = 0
+        self._suspects = max(0, self._suspects - len(tags))
+        for tag in tags:
+            entry = self._sent.pop(tag)
+            if not entry.future.done():
+                entry.future.set_result(Published.RETURNED if entry.returned else Published.CONFIRMED)
+            self._backlog.taken(entry)
+        self._fill()
+
+    def _tags(self, tag: int, multiple: bool) -> list[int]:
+        if not multiple:
+            return [tag] if tag in self._sent else []
+        found = []
+        for sent in self._sent:
+            if sent > tag:
+                break
+            found.append(sent)
+        return found
+
+    def _refused(self, tags: list[int]) -> None:
+        """Nacked: the queue is full or has lost its leader. Tried again, later and later."""
+        log.warning("publisher.nacked", messages=len(tags))
+        for tag in tags:
+            entry = self._sent.pop(tag)
+            entry.returned = False
+            self._backlog.refused(entry)
+        self._fill()
+
+    def _settle(self) -> None:
+        if not self._sent and not len(self._backlog):
+            self._empty.set()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(min(1.0, self._deadline / 4))
+            self._backlog.give_up()
+            self._settle()
+            oldest = next(iter(self._sent.values()), None)
+            # A broker that blocks publishers says so; its silence then is no failure, nor what it has to make up for.
+            since = max(oldest.sent_at, self._link.unblocked_at) if oldest is not None else 0.0
+            if oldest is not None and not self._link.is_blocked and monotonic() - since > self._deadline:
+                log.error("publisher.confirm_overdue", unconfirmed=len(self._sent))
+                self._link.drop()
+
+
+def properties_of(one: Publication) -> BasicProperties:
+    """As pika writes them."""
+    return BasicProperties(
+        content_type=one.content_type,
+        content_encoding=one.content_encoding,
+        headers=dict(one.headers) if one.headers else None,
+        delivery_mode=PERSISTENT,
+        correlation_id=one.correlation_id,
+        reply_to=one.reply_to,
+        message_id=one.message_id,
+        timestamp=one.timestamp if one.timestamp is not None else int(time()),
+        type=one.type,
+        app_id=one.app_id,
+        priority=one.priority,
+    )

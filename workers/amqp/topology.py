@@ -1,0 +1,245 @@
+"""Exchanges and queues (contract 1), as typed data, and the one function that declares them."""
+
+import ssl
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from kombu import Connection, Exchange, Queue, binding
+
+from workers.amqp.broker import Broker, Where, broker_at
+from workers.amqp.names import Names
+
+DEFAULT_NAMES = Names()
+DEFAULT_RETRY_DELAYS = (5, 30, 120, 600, 1800)
+#: Header by which the retry exchange chooses the queue of a delay. Headers that begin with `x-` take no part in
+#: matching.
+RETRY_HEADER = "ecs-retry-delay"
+#: Seconds for a connection, and for an answer.
+_SECONDS = 15
+#: Attempts to connect, and seconds between two, where the URL does not say.
+_ATTEMPTS, _RETRY_DELAY = 2, 0.1
+
+
+class TopologyMismatch(Exception):
+    """Something exists under our name with other arguments. The text is one line that says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """All that is declared."""
+
+    exchanges: tuple[Exchange, ...]
+    queues: tuple[Queue, ...]
+
+
+def topology(retry_delays: Iterable[int] = DEFAULT_RETRY_DELAYS, names: Names = DEFAULT_NAMES) -> Topology:
+    """The topology of a namespace, with a retry queue for each delay in seconds."""
+    commands = _exchange(names.commands_exchange, "topic", **{"alternate-exchange": names.undelivered_exchange})
+    orders = _exchange(names.orders_exchange, "topic")
+    results = _exchange(names.results_exchange, "topic")
+    dead = _exchange(names.dead_exchange, "topic")
+    undelivered = _exchange(names.undelivered_exchange, "fanout")
+    retry = _exchange(names.retry_exchange, "headers")
+    gives_up_to = {"x-dead-letter-exchange": undelivered.name}
+    keys = {queue: f"{kind}.#" for kind, queue in _queues_of_commands(names).items()}
+    return Topology(
+        # The alternate exchange before the one that names it.
+        exchanges=(undelivered, commands, orders, results, _exchange(names.status_exchange, "topic"), dead, retry),
+        queues=(
+            _queue(names.servers_queue, [_bound_by(commands, keys[names.servers_queue])], gives_up_to),
+            _queue(names.images_queue, [_bound_by(commands, keys[names.images_queue])], gives_up_to),
+            _queue(
+                names.orders_queue,
+                [_bound_by(orders, "#"), _bound_by(commands, keys[names.orders_queue])],
+                gives_up_to,
+            ),
+            _queue(names.order_results_queue, [_bound_by(results, "order.#")]),
+            _queue(names.undelivered_queue, [binding(undelivered)]),
+            _queue(names.dead_queue, [_bound_by(dead, "#")]),
+            *(_retry(names, retry, delay) for delay in sorted(set(retry_delays))),
+        ),
+    )
+
+
+def queue_of_command(names: Names, routing_key: str) -> str | None:
+    """The queue that a command with this routing key comes to; None where none takes it."""
+    return _queues_of_commands(names).get(routing_key.partition(".")[0])
+
+
+def _queues_of_commands(names: Names) -> dict[str, str]:
+    """By the first word of the operation."""
+    return {"server": names.servers_queue, "image": names.images_queue, "order": names.orders_queue}
+
+
+def _exchange(name: str, kind: str, **arguments: str) -> Exchange:
+    return Exchange(name, type=kind, durable=True, arguments=arguments or None)
+
+
+def _bound_by(exchange: Exchange, key: str) -> binding:
+    return binding(exchange, routing_key=key)
+
+
+def _queue(name: str, bindings: list[binding], arguments: Mapping[str, str | int] | None = None) -> Queue:
+    return Queue(name, bindings=bindings, durable=True, queue_arguments={"x-queue-type": "quorum", **(arguments or {})})
+
+
+def _retry(names: Names, exchange: Exchange, delay: int) -> Queue:
+    """Dead-letters to the default exchange by the routing key that it kept, the queue of origin.
+
+    At-least-once, or a message would be lost between the two queues; that needs `reject-publish`.
+    """
+    return _queue(
+        names.retry_queue(delay),
+        [binding(exchange, arguments={"x-match": "all", RETRY_HEADER: str(delay)})],
+        {
+            "x-message-ttl": delay * 1000,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        },
+    )
+
+
+def declare(where: Where, wanted: Topology) -> None:
+    """Declare everything; what is there already stays. Blocks.
+
+    Raises `TopologyMismatch`, or `OSError` or kombu's errors where the broker cannot be reached.
+    """
+    from amqp.exceptions import PreconditionFailed  # noqa: PLC0415 - only here
+
+    with _connected(where) as connection:
+        try:
+            with connection.channel() as channel:
+                for exchange in wanted.exchanges:
+                    exchange(channel).declare()
+                for queue in wanted.queues:
+                    queue(channel).declare()
+        except PreconditionFailed as error:
+            raise TopologyMismatch(_advice(str(error.reply_text))) from None
+
+
+@contextmanager
+def _connected(where: Where) -> Iterator[Connection]:
+    """A connection that does not wait for ever for an answer. `BrokerUnusable`, `OSError`, kombu's errors."""
+    connection = _client(broker_at(where))
+    options = broker_at(where).endpoint.options
+    with connection:
+        pause = options.get("retry_delay", _RETRY_DELAY)
+        retries = options.get("connection_attempts", _ATTEMPTS) - 1
+        connection.ensure_connection(max_retries=retries, interval_start=pause, interval_step=0)
+        yield connection
+
+
+def _client(broker: Broker) -> Connection:
+    """The connection as kombu has it, from what pika's are made from, too. Heartbeats are for connections that last."""
+    endpoint, options = broker.endpoint, broker.endpoint.options
+    broker.tls_context()  # what is wrong with the files is told by their variables
+    tls = {
+        # The name goes into SNI, and is what the certificate must hold.
+        "server_hostname": endpoint.host, "cert_reqs": ssl.CERT_REQUIRED, "ca_certs": broker.ca_file,
+        "certfile": broker.cert_file, "keyfile": broker.key_file, "tls_minimum_version": ssl.TLSVersion.TLSv1_2,
+    }  # fmt: skip
+    return Connection(
+        hostname=f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host,
+        port=endpoint.port,
+        userid=endpoint.user,
+        password=endpoint.password,
+        virtual_host=endpoint.virtual_host,
+        transport="pyamqp",
+        login_method="PLAIN",
+        ssl=tls if endpoint.is_tls else False,
+        connect_timeout=options.get("socket_timeout", _SECONDS),
+        transport_options={
+            "read_timeout": _SECONDS,
+            "write_timeout": _SECONDS,
+            **{name: options[name] for name in ("channel_max", "frame_max") if name in options},
+        },
+    )
+
+
+def compare(where: Where, wanted: Topology) -> tuple[str, list[str]]:
+    """The broker's version, and the names of what is not declared yet. Changes nothing. Blocks.
+
+    `TopologyMismatch` for what exists with other arguments.
+    """
+    from amqp.exceptions import NotFound, PreconditionFailed  # noqa: PLC0415
+
+    missing = []
+    with _connected(where) as connection:
+        version = str(connection.connection.server_properties.get("version", "unknown"))
+        for entity in (*wanted.exchanges, *wanted.queues):
+            try:
+                with connection.channel() as channel:  # the broker closes it where something is missing
+                    _declare_alone(entity(channel), passive=True)
+                    # It is there: only declaring it compares its arguments, and makes nothing.
+                    _declare_alone(entity(channel), passive=False)
+            except NotFound:
+                missing.append(entity.name)
+            except PreconditionFailed as error:
+                raise TopologyMismatch(_advice(str(error.reply_text))) from None
+    return version, missing
+
+
+class NotDeclared(Exception):
+    """A queue of ours is not there. The text is one line that says what to do."""
+
+
+def depth(where: Where, queue: str) -> tuple[int, int]:
+    """How many messages wait in a queue, held by nobody, and how many consumers it has. Changes nothing. Blocks.
+
+    `NotDeclared`, or `OSError` or kombu's errors where the broker cannot be reached.
+    """
+    from amqp.exceptions import NotFound  # noqa: PLC0415
+
+    with _connected(where) as connection:
+        try:
+            found = connection.channel().queue_declare(queue, passive=True)
+        except NotFound:
+            raise NotDeclared(f"there is no queue {queue}: run ecs-worker topology apply") from None
+        return found.message_count, found.consumer_count
+
+
+def _declare_alone(entity: Exchange | Queue, *, passive: bool) -> None:
+    """Without what it is bound to."""
+    if isinstance(entity, Queue):
+        entity.queue_declare(passive=passive)
+    else:
+        entity.declare(passive=passive)
+
+
+def _advice(broker_text: str) -> str:
+    told = broker_text.removeprefix("PRECONDITION_FAILED - ").replace("\n", " ")
+    return (
+        f"the broker has another topology: {told}; empty what it names, delete it (rabbitmqctl delete_queue NAME), "
+        "and run: ecs-worker topology apply"
+    )
+
+
+def rows(wanted: Topology) -> list[dict[str, str]]:
+    """The topology as rows: kind, name, type, bindings and arguments."""
+    exchanges = [
+        {
+            "kind": "exchange", "name": exchange.name, "type": exchange.type, "bindings": "",
+            "arguments": _pairs(exchange.arguments),
+        }
+        for exchange in wanted.exchanges
+    ]  # fmt: skip
+    queues = [
+        {
+            "kind": "queue", "name": queue.name, "type": queue.queue_arguments["x-queue-type"],
+            "bindings": ", ".join(_bound(one) for one in queue.bindings),
+            "arguments": _pairs({k: v for k, v in queue.queue_arguments.items() if k != "x-queue-type"}),
+        }
+        for queue in wanted.queues
+    ]  # fmt: skip
+    return exchanges + sorted(queues, key=lambda row: row["name"])
+
+
+def _bound(one: binding) -> str:
+    key = one.routing_key or _pairs(one.arguments)
+    return f"{one.exchange.name} {key}".strip()
+
+
+def _pairs(arguments: Mapping[str, object] | None) -> str:
+    return ", ".join(f"{key}={value}" for key, value in (arguments or {}).items())

@@ -1,0 +1,262 @@
+"""What the worker publishes: results, status updates, messages that wait and messages that are parked."""
+
+import asyncio
+import hashlib
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+from uuid import UUID, uuid5
+
+import structlog
+
+from messages.commands import Operation
+from messages.errors import Refused
+from messages.results import Result
+from messages.secrets import MASK, could_hold_secret, mask, mask_text
+from messages.texts import one_line
+from messages.updates import wire_time
+from messages.wire import MAX_BODY, encode, loads
+from workers.amqp.envelope import Envelope
+from workers.amqp.headers import kept, trace
+from workers.amqp.names import Names
+from workers.amqp.publication import Publication, Published
+from workers.amqp.publisher import Publisher
+from workers.amqp.topology import RETRY_HEADER
+from workers.identity import NOBODY, PASS_HEADER
+from workers.pipeline.large_bodies import aside
+from workers.pipeline.parsing import (
+    ATTEMPTS_HEADER,
+    DEADLINE_HEADER,
+    FIRST_SEEN_HEADER,
+    ROUTING_KEY_HEADER,
+    deadline,
+    first_seen,
+    reply_queue,
+    routed_by,
+)
+from workers.pipeline.retry import MACHINE_TROUBLE
+
+log = structlog.get_logger()
+
+_IDS = UUID("6f1c1d0e-6f0a-5c55-9f0e-3d0c3e6b2a71")
+#: The broker calls a message that only a direct reply-to took unroutable.
+_DIRECT_REPLY = "amq.rabbitmq.reply-to."
+#: What is written on a parked message, beside `x-ecs-attempts`.
+ERROR_CODE_HEADER = "x-ecs-error-code"
+ERROR_HEADER = "x-ecs-error"
+ORIGIN_HEADER = "x-ecs-origin-queue"
+FAILED_AT_HEADER = "x-ecs-failed-at"
+#: `PROVEN` where it was proven who sent a parked message; anything else where it was not, or nobody had looked yet.
+IDENTITY_HEADER, PROVEN, _UNPROVEN = "x-ecs-identity", "proven", "not proven"
+#: The project in which that was proven: the message acts there alone when it is put in again.
+PROJECT_HEADER = "x-ecs-project"
+#: Seconds for which a requester's reply queue may refuse its results (it is full) before they go to `ecs.results`.
+REPLY_PATIENCE = 10.0
+#: Seconds before a message that no queue took is published again, where a taker must exist.
+_RETURNED_DELAY = 1.0
+_MAX_ERROR = 500
+
+
+class Outbox:
+    """Publishes at once; what is returned ends when the broker has it.
+
+    `on_returned` is called when a queue of our own is not there.
+    """
+
+    def __init__(self, publisher: Publisher, names: Names, on_returned: Callable[[], None]) -> None:
+        self._publisher = publisher
+        self._names = names
+        self._on_returned = on_returned
+
+    def result(self, envelope: Envelope, operation: str, key: str, result: Result) -> list[Awaitable[Any]]:
+        """Publish a result to whoever asked; `key` makes it known again: copies share id and body."""
+        body = encode(result.envelope())
+        shared: dict[str, Any] = {
+            "body": body, "message_id": str(uuid5(_IDS, f"{key}|result")), "type": operation,
+            "correlation_id": envelope.correlation_id or envelope.message_id,
+            "headers": {"x-ecs-http-status": result.http, **trace(envelope.headers)},
+        }  # fmt: skip
+        published: list[Awaitable[Any]] = []
+        is_order = operation.startswith("order.") and operation != Operation.ORDER_PLAN
+        results = self._names.results_exchange
+        reply_to = reply_queue(envelope)
+        if reply_to is not None:
+            mandatory = not reply_to.startswith(_DIRECT_REPLY)
+            reply = Publication("", reply_to, mandatory=mandatory, patience=REPLY_PATIENCE, **shared)
+            published.append(
+                self._until_answered(
+                    self._publisher.publish(reply), reply, elsewhere=not (is_order or result.confidential)
+                )
+            )
+        if is_order:
+            published.append(self._must_arrive(Publication(results, operation, mandatory=True, **shared)))
+        elif reply_to is None and not result.confidential:
+            published.append(self._publisher.publish(Publication(results, operation, **shared)))
+        return published
+
+    def update(self, envelope: Envelope, body: Mapping[str, Any], key: str) -> Awaitable[Any]:
+        """Publish a status update."""
+        identity = f"{key}|{body['resource']}|{body['id']}|{'final' if body['final'] else body['status']}"
+        return self._publisher.publish(
+            Publication(
+                self._names.status_exchange, f"{body['resource']}.{body['id']}", encode(body),
+                message_id=str(uuid5(_IDS, identity)), type=body["operation"],
+                correlation_id=envelope.correlation_id or envelope.message_id, headers=trace(envelope.headers) or None,
+            )
+        )  # fmt: skip
+
+    async def retry(
+        self, envelope: Envelope, message: Mapping[str, Any], delay: int, attempts: int, pass_word: str
+    ) -> None:
+        """Have the message come back after a delay, without its secrets, and with a pass in their place."""
+        exchange, routing_key = routed_by(envelope)
+        now = time.time()
+        headers = {
+            **kept(envelope.headers),
+            RETRY_HEADER: str(delay),
+            PASS_HEADER: pass_word,
+            ATTEMPTS_HEADER: attempts,
+            FIRST_SEEN_HEADER: int(first_seen(envelope, now)),
+            ROUTING_KEY_HEADER: f"{exchange} {routing_key}",
+            **_own_deadline(envelope),
+        }
+        body = await aside(len(envelope.body), lambda: encode(mask(dict(message))))
+        await self._must_arrive(again(envelope, self._names.retry_exchange, envelope.queue, body, headers))
+
+    async def send_again(self, envelope: Envelope) -> None:
+        """Publish a message as it came, to where it had been published."""
+        headers = {**kept(envelope.headers), **_own_deadline(envelope)}
+        await self._must_arrive(again(envelope, envelope.exchange, envelope.routing_key, envelope.body, headers))
+
+    async def park(
+        self, envelope: Envelope, refused: Refused, attempts: int, origin: str | None = None,
+        route: tuple[str, str] | None = None, *, proven: str | None = None,
+    ) -> None:  # fmt: skip
+        """Put a message that cannot be handled where an operator finds it, without its secrets.
+
+        `origin` and `route` (exchange and routing key) are how it came, where the envelope does not say it.
+        `proven` is the project (or `NOBODY`) in which it was proven who sent it, so that an operator who puts it
+        in again need not answer for that; None: it was not.
+        """
+        try:
+            await self._park(envelope, refused, attempts, origin, route, proven=proven)
+        except MACHINE_TROUBLE:
+            raise
+        except Exception:
+            # Whatever it is that cannot be masked or written as AMQP: it must not be held for ever.
+            log.exception("park.unforeseen", message_id=envelope.message_id)
+            headers = {
+                ERROR_CODE_HEADER: str(refused.code.wire),
+                ORIGIN_HEADER: envelope.queue,
+                FAILED_AT_HEADER: wire_time(),
+            }
+            body = without_content(envelope.body)
+            bare = Publication(self._names.dead_exchange, envelope.queue, body, headers=headers, mandatory=True)
+            await self._must_arrive(bare)
+
+    async def _park(
+        self,
+        envelope: Envelope,
+        refused: Refused,
+        attempts: int,
+        origin: str | None,
+        route: tuple[str, str] | None,
+        *,
+        proven: str | None,
+    ) -> None:
+        headers = {
+            **kept(envelope.headers),
+            ERROR_CODE_HEADER: str(refused.code.wire),
+            ERROR_HEADER: _one_line(_described(refused)),
+            ORIGIN_HEADER: origin or envelope.queue,
+            ROUTING_KEY_HEADER: " ".join(route or routed_by(envelope)),
+            FIRST_SEEN_HEADER: int(first_seen(envelope, time.time())),
+            ATTEMPTS_HEADER: attempts,
+            FAILED_AT_HEADER: wire_time(),
+            IDENTITY_HEADER: _UNPROVEN if proven is None else PROVEN,
+            # Always ours: a publisher's own header of this name must not stay.
+            PROJECT_HEADER: proven or NOBODY,
+        }
+        body = await aside(len(envelope.body), lambda: masked_body(envelope.body))
+        parked = again(envelope, self._names.dead_exchange, origin or envelope.queue, body, headers)
+        if envelope.left_out is not None:
+            left_out = encode({"bytes": envelope.left_out.size, "sha256": envelope.left_out.sha256})
+            parked = replace(parked, body=left_out, content_type="application/json", content_encoding=None)
+        await self._must_arrive(parked)
+
+    async def _until_answered(
+        self, published: "asyncio.Future[Published]", reply: Publication, *, elsewhere: bool
+    ) -> None:
+        """Until the requester's queue has it, or is known to take nothing: it is his, and holds up nobody else.
+
+        `elsewhere`: what it refuses goes where it had gone without a `reply_to`.
+        """
+        outcome = await published
+        if outcome is Published.CONFIRMED:
+            return
+        log.info(
+            "reply.nobody_waits" if outcome is Published.RETURNED else "reply.refused", reply_to=reply.routing_key,
+            correlation_id=reply.correlation_id, result_id=reply.message_id,
+        )  # fmt: skip
+        if outcome is Published.REFUSED and elsewhere:
+            exchange = self._names.results_exchange
+            again = replace(reply, exchange=exchange, routing_key=reply.type or "", mandatory=False, patience=None)
+            await self._publisher.publish(again)
+
+    def _must_arrive(self, publication: Publication) -> Awaitable[Any]:
+        return self._until_taken(self._publisher.publish(publication), publication)
+
+    async def _until_taken(self, published: "asyncio.Future[Published]", publication: Publication) -> None:
+        """Until a queue has it: our own queue may have been deleted, and is declared again meanwhile."""
+        while await published is Published.RETURNED:
+            log.error("publisher.no_queue", exchange=publication.exchange, routing_key=publication.routing_key)
+            self._on_returned()
+            await asyncio.sleep(_RETURNED_DELAY)
+            published = self._publisher.publish(publication)
+
+
+def _own_deadline(envelope: Envelope) -> dict[str, int]:
+    """The deadline that an `expiration` is, which does not go along: it would end in a retry queue."""
+    limit = deadline(envelope) if envelope.expiration is not None else None
+    return {DEADLINE_HEADER: math.ceil(limit)} if limit is not None else {}
+
+
+def _described(refused: Refused) -> str:
+    """Code's message, reason and detail, whichever there are."""
+    parts = (refused.code.text_for(refused.subject), refused.reason, refused.detail)
+    return "; ".join(part for part in parts if part)
+
+
+def _one_line(text: str) -> str:
+    """What is quoted of a message is its publisher's."""
+    return one_line(mask_text(text)[:_MAX_ERROR])[:_MAX_ERROR]
+
+
+def without_content(body: bytes) -> bytes:
+    """What is kept of a body of which nothing else may be: its size in bytes and its SHA-256."""
+    return encode({"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()})
+
+
+def masked_body(body: bytes) -> bytes:
+    """A body without its secrets; what cannot be read stays as it is, unless it could hold one.
+
+    Of one that is larger than any message may be nothing is looked at, and nothing kept.
+    """
+    if len(body) > MAX_BODY:
+        return without_content(body)
+    with suppress(ValueError, RecursionError):
+        return encode(mask(loads(body.decode())))
+    return encode({"masked": MASK, "bytes": len(body)}) if could_hold_secret(body) else body
+
+
+def again(envelope: Envelope, exchange: str, key: str, body: bytes, headers: Mapping[str, Any]) -> Publication:
+    """The message once more, with its properties, where a taker must exist."""
+    return Publication(
+        exchange, key, body, headers=headers, mandatory=True, message_id=envelope.message_id,
+        correlation_id=envelope.correlation_id, reply_to=envelope.reply_to, type=envelope.type,
+        timestamp=envelope.timestamp, content_type=envelope.content_type, content_encoding=envelope.content_encoding,
+        app_id=envelope.app_id, priority=envelope.priority,
+    )  # fmt: skip
