@@ -31,7 +31,7 @@ from messages.orders import ChangeConfigure, NewServers, PlanOrder, Renew, SoftD
 from messages.results import Result
 from messages.servers import ListServers, ListTags, ShowServer, UpdateTags
 
-#: Takes the work and a `Context`; what is no tenant's own takes an `Errand`.
+#: Takes the work and a `ProjectContext`; what is no tenant's own takes an `RequestContext`.
 Handler = Callable[[Any, Any], Awaitable[Result]]
 
 #: The handler of each kind of work.

@@ -12,7 +12,7 @@ from handlers.openstack.cinder import Volume, get_volume, list_volumes
 from handlers.openstack.cloud import Cloud, Project
 from handlers.openstack.glance import Image, get_image, list_images
 from handlers.openstack.nova import Server, get_server, list_servers
-from handlers.openstack.watch import Feed, Watch, Watched
+from handlers.openstack.watch import Poller, Watch, Watched
 from handlers.orders.checks import Checks
 from messages.errors import Postponed, Refused
 from messages.results import Result
@@ -43,7 +43,7 @@ class Policy:
         return datetime.fromtimestamp(seconds, self.billing_zone)
 
 
-class Watches:
+class Watchers:
     """The shared watches of one project."""
 
     def __init__(self, project: Project) -> None:
@@ -76,7 +76,7 @@ class Watches:
 
 
 @dataclass(slots=True, kw_only=True)
-class Errand:
+class RequestContext:
     """One request's surroundings, in whatever project it acts."""
 
     cloud: Cloud
@@ -97,7 +97,7 @@ class Errand:
     #: Answer before the course has ended. Must be the same answer whenever the request is run again.
     answer: Callable[[Result], Awaitable[None]]
     #: What is watched in a project, shared by all who wait there.
-    watches_of: Callable[[Project], Watches]
+    watchers_of: Callable[[Project], Watchers]
     #: What was looked at before anything is begun.
     checks: Checks = field(default_factory=Checks)
     #: What became of the targets of a batch so far, by id: why one fails, or None: it is right, and not begun.
@@ -105,13 +105,13 @@ class Errand:
     #: Whether the final update of a resource (its kind and id) was told, by whichever run.
     ended: Callable[[str, str], bool] = lambda _kind, _id: False
 
-    async def inside(self, project_id: str) -> "Context":
+    async def inside(self, project_id: str) -> "ProjectContext":
         """The same in one project; `Transient` where no session can be had there."""
         project = self.cloud.warm(project_id)
         if project is None:
             project = await self.patiently(lambda: self.cloud.project(project_id))
-        shared = {one.name: getattr(self, one.name) for one in fields(Errand)}
-        return Context(project=project, watches=self.watches_of(project), **shared)
+        shared = {one.name: getattr(self, one.name) for one in fields(RequestContext)}
+        return ProjectContext(project=project, watches=self.watchers_of(project), **shared)
 
     @property
     def answered(self) -> Result | None:
@@ -126,7 +126,7 @@ class Errand:
         """The answer of a call that changes nothing, tried again within the time limit."""
         return await self.effects.patiently(call)
 
-    async def next(self, feed: Feed[W], effect: str) -> W:
+    async def next(self, feed: Poller[W], effect: str) -> W:
         """What the feed says next of something that this effect began.
 
         `TimeoutError` when the wait has lasted its time, in all its deliveries; `Postponed` when this delivery has.
@@ -141,8 +141,8 @@ class Errand:
 
 
 @dataclass(slots=True, kw_only=True)
-class Context(Errand):
+class ProjectContext(RequestContext):
     """A request's surroundings in one project: the requester's, or the one that owns what is touched."""
 
     project: Project
-    watches: Watches
+    watches: Watchers

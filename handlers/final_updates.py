@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.effects.once import Effect
 from handlers.images.progress import tell_image_end
 from handlers.orders.new.provision import create_effect, id_of
@@ -29,7 +29,7 @@ def ends_of(work: Any, answered: Result | None, effects: Mapping[str, Effect]) -
     return _ends_of_command(work, answered, effects) if answered is not None else []
 
 
-async def tell_ends(work: Any, answered: Result, context: Context) -> None:
+async def tell_ends(work: Any, answered: Result, context: ProjectContext) -> None:
     """Tell in what state each thing ends of which it was answered that it is not known what became of it.
 
     `Transient` where the cloud does not say.

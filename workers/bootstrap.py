@@ -25,7 +25,7 @@ from workers.amqp.consumer import Consumer
 from workers.amqp.declare import Upkeep
 from workers.amqp.publisher import Publisher
 from workers.amqp.topology import topology
-from workers.circuit_breaker import JOURNAL, Weather
+from workers.circuit_breaker import JOURNAL, CircuitBreaker
 from workers.health import HealthServer
 from workers.identity import Identity, OperatorReplays, Readmission, TrustedPublishers
 from workers.identity.jwks_source import key_source
@@ -35,9 +35,9 @@ from workers.identity.tokens import Expected
 from workers.identity.verifier import TokenVerifier
 from workers.journal import Journal
 from workers.pipeline.large_bodies import SWITCH_INTERVAL
-from workers.pipeline.process import Dispatcher
-from workers.pipeline.replies import Outbox
-from workers.pipeline.timeouts import Limits
+from workers.pipeline.process import Pipeline
+from workers.pipeline.replies import Replies
+from workers.pipeline.timeouts import Timeouts
 from workers.settings import ConfigurationError, Settings
 from workers.telemetry import Metrics
 
@@ -140,20 +140,20 @@ class Worker:
         self.metrics = Metrics()
         self.journal = Journal(settings.journal_url.get_secret_value())
         self.cloud = Cloud(cloud_settings(settings), self._called)
-        self.weather = Weather(names, self.cloud.probe, lambda: self.journal.trouble, self._steer)
+        self.weather = CircuitBreaker(names, self.cloud.probe, lambda: self.journal.trouble, self._steer)
         self._keys = Keys(key_source(settings.jwt_jwks)) if settings.jwt_jwks is not None else None
         wanted = topology(settings.retry_delays, names)
         self._upkeep = Upkeep(broker, wanted, on_mismatch=self.stop)
         self.publisher = Publisher(broker, on_missing=self._upkeep.soon)
-        self._outbox = Outbox(self.publisher, names, on_returned=self._upkeep.soon)
-        self.dispatcher = Dispatcher(
+        self._outbox = Replies(self.publisher, names, on_returned=self._upkeep.soon)
+        self.dispatcher = Pipeline(
             cloud=self.cloud,
             identity=self._identity(),
             journal=self.journal,
             outbox=self._outbox,
             handlers=handlers,
             policy=self._policy,
-            limits=Limits(
+            limits=Timeouts(
                 settings.command_timeout, settings.order_timeout, settings.max_age, tuple(settings.retry_delays)
             ),
             metrics=self.metrics,

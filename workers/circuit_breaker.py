@@ -69,7 +69,7 @@ class Streak:
         return self.failures >= SUSPICIOUS_FAILURES and now - self.since >= SUSPICIOUS_SECONDS
 
 
-class Weather:
+class CircuitBreaker:
     """Watches what the worker depends on. `on_change` is called when something goes down or comes back."""
 
     def __init__(

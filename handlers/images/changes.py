@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.effects.concurrency import all_ended
 from handlers.effects.once import Landed
 from handlers.images.progress import follow_deletion, tell_image_end
@@ -21,7 +21,7 @@ from messages.results import Result
 _CREATING = frozenset({"queued", "saving", "uploading", "importing"})
 
 
-async def remove_image(task: DeleteImage, context: Context) -> Result:
+async def remove_image(task: DeleteImage, context: ProjectContext) -> Result:
     """Delete an image of the tenant's that no server of his was made from."""
     effect, deleted = deletion_effect(task.image_id), Result.of(Code.OK, "")
     if context.answered is not None:
@@ -40,7 +40,7 @@ async def remove_image(task: DeleteImage, context: Context) -> Result:
     return context.answered or deleted
 
 
-async def remove_images(task: DeleteImages, context: Context) -> Result:
+async def remove_images(task: DeleteImages, context: ProjectContext) -> Result:
     """Delete each by itself: one that may not be deleted does not keep the others."""
     if context.answered is not None:
         await all_ended(_told_to_its_end(one, context) for one in task.image_ids)
@@ -57,7 +57,7 @@ async def remove_images(task: DeleteImages, context: Context) -> Result:
     return context.answered or _answer(task, context)
 
 
-async def update_image(task: UpdateImage, context: Context) -> Result:
+async def update_image(task: UpdateImage, context: ProjectContext) -> Result:
     """Change what a customer may change of a private image."""
     effect = f"update:{task.image_id}"
     if context.answered is not None:
@@ -75,7 +75,7 @@ async def update_image(task: UpdateImage, context: Context) -> Result:
     return Result.of(Code.OK, "")
 
 
-async def _apply(effect: str, task: UpdateImage, operations: list[dict[str, Any]], context: Context) -> None:
+async def _apply(effect: str, task: UpdateImage, operations: list[dict[str, Any]], context: ProjectContext) -> None:
     try:
         await context.effects.once(
             effect,
@@ -89,7 +89,7 @@ async def _apply(effect: str, task: UpdateImage, operations: list[dict[str, Any]
         raise Refused(Code.IMAGE_UPDATE, reason=error.reason, detail=str(error)) from error
 
 
-def _updated(task: UpdateImage, context: Context) -> Landed:
+def _updated(task: UpdateImage, context: ProjectContext) -> Landed:
     async def landed(_: object) -> str | None:
         found = await get_image(context.project, task.image_id)
         return None if _patch(found, task.values) else ""
@@ -113,7 +113,7 @@ async def _delete_one(
     image_id: str,
     image: Image | None,
     users: Mapping[str, str],
-    context: Context,
+    context: ProjectContext,
     *,
     judged: asyncio.Event,
     answered: asyncio.Event,
@@ -132,7 +132,7 @@ async def _delete_one(
 
 
 async def _have_it_deleted(
-    image_id: str, image: Image | None, users: Mapping[str, str], context: Context
+    image_id: str, image: Image | None, users: Mapping[str, str], context: ProjectContext
 ) -> Refused | None:
     try:
         if not context.effects.begun(deletion_effect(image_id)):
@@ -153,7 +153,7 @@ async def _have_it_deleted(
 
 
 async def _answer_when_judged(
-    task: DeleteImages, judged: Mapping[str, asyncio.Event], answered: asyncio.Event, context: Context
+    task: DeleteImages, judged: Mapping[str, asyncio.Event], answered: asyncio.Event, context: ProjectContext
 ) -> None:
     try:
         for one in judged.values():
@@ -164,24 +164,24 @@ async def _answer_when_judged(
         answered.set()
 
 
-def _answer(task: DeleteImages, context: Context) -> Result:
+def _answer(task: DeleteImages, context: ProjectContext) -> Result:
     return answer_of_images(task, context.effects.known, context.verdicts, Refused(Code.FAILED, reason="timeout"))
 
 
-async def _told_to_its_end(image_id: str, context: Context) -> None:
+async def _told_to_its_end(image_id: str, context: ProjectContext) -> None:
     """One image of a batch that was answered: nothing is begun."""
     await context.effects.find_out(deletion_effect(image_id), _gone(image_id, context))
     await _tell_course(image_id, context)
 
 
-async def _tell_course(image_id: str, context: Context) -> None:
+async def _tell_course(image_id: str, context: ProjectContext) -> None:
     if context.effects.done(deletion_effect(image_id)):
         await follow_deletion(image_id, context)
     elif context.answered is not None and told_unknown(context.answered, image_id):
         await tell_image_end(image_id, context)
 
 
-async def _delete(image_id: str, context: Context) -> None:
+async def _delete(image_id: str, context: ProjectContext) -> None:
     try:
         await context.effects.once(
             deletion_effect(image_id),
@@ -195,7 +195,7 @@ async def _delete(image_id: str, context: Context) -> None:
         raise Refused(Code.IMAGE_DELETE, reason=error.reason, detail=str(error)) from error
 
 
-def _gone(image_id: str, context: Context) -> Landed:
+def _gone(image_id: str, context: ProjectContext) -> Landed:
     async def landed(_: object) -> str | None:
         try:
             image = await get_image(context.project, image_id)
@@ -206,7 +206,7 @@ def _gone(image_id: str, context: Context) -> Landed:
     return landed
 
 
-def _refusal(image: Image, users: Mapping[str, str], context: Context) -> Refused | None:
+def _refusal(image: Image, users: Mapping[str, str], context: ProjectContext) -> Refused | None:
     """Why an image may not be deleted: another tenant's that is shown to all, in use, protected."""
     if image.owner != context.project.id:
         return Refused(Code.IMAGE_DELETE, reason="not_owned")

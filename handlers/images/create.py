@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.effects.deadlines import Deadline, growing
 from handlers.effects.markers import MARK
 from handlers.effects.once import Landed, patiently
@@ -36,7 +36,7 @@ _SNAPSHOT = "snapshot for "
 _TAGGING = 20.0
 
 
-async def make_image(task: CreateImage, context: Context) -> Result:
+async def make_image(task: CreateImage, context: ProjectContext) -> Result:
     """Answered once Glance knows of it, followed until it can be used."""
     effect = f"createImage:{task.server_id}"
     if context.answered is None:
@@ -53,7 +53,7 @@ async def make_image(task: CreateImage, context: Context) -> Result:
     return context.answered or Result.of(Code.CREATED, {"image_id": image_id})
 
 
-async def _create(task: CreateImage, effect: str, context: Context) -> str:
+async def _create(task: CreateImage, effect: str, context: ProjectContext) -> str:
     if not context.effects.begun(effect):
         # Before the server is judged: what a lost journal does not know may be there, and the server gone since.
         found = await context.patiently(lambda: _find(context))
@@ -64,7 +64,7 @@ async def _create(task: CreateImage, effect: str, context: Context) -> str:
     return image_id
 
 
-async def _begin(task: CreateImage, effect: str, context: Context) -> None:
+async def _begin(task: CreateImage, effect: str, context: ProjectContext) -> None:
     if context.effects.done(effect):
         return
     for delay in growing(0.5, 4.0):
@@ -88,7 +88,7 @@ async def _begin(task: CreateImage, effect: str, context: Context) -> None:
             return
 
 
-async def _check(server_id: str, context: Context) -> Server:
+async def _check(server_id: str, context: ProjectContext) -> Server:
     server = await find_server(context, server_id)
     if server is None:
         raise unknown_server(server_id, None)
@@ -100,7 +100,7 @@ async def _check(server_id: str, context: Context) -> Server:
     return server
 
 
-async def _about(server: Server, task: CreateImage, context: Context) -> dict[str, str]:
+async def _about(server: Server, task: CreateImage, context: ProjectContext) -> dict[str, str]:
     """What the image says of the server's disk and system, as far as it is known; the customer's words come first.
 
     `Refused` naming `name` where Cinder would not take the names of the snapshots.
@@ -122,7 +122,7 @@ async def _about(server: Server, task: CreateImage, context: Context) -> dict[st
     return about
 
 
-async def _call(task: CreateImage, about: Mapping[str, str], effect: str, context: Context) -> None:
+async def _call(task: CreateImage, about: Mapping[str, str], effect: str, context: ProjectContext) -> None:
     properties = {**task.properties, **about, MARK: context.mark}
 
     await context.effects.once(
@@ -133,26 +133,26 @@ async def _call(task: CreateImage, about: Mapping[str, str], effect: str, contex
     )
 
 
-def _appeared(context: Context) -> Landed:
+def _appeared(context: ProjectContext) -> Landed:
     async def landed(_: object) -> str | None:
         return "" if await _find(context) is not None else None
 
     return landed
 
 
-async def _made(context: Context) -> str:
+async def _made(context: ProjectContext) -> str:
     image_id = await context.patiently(lambda: _find(context))
     if image_id is None:
         raise Refused(Code.IMAGE_CREATE, reason="vanished", detail="the snapshot failed")
     return image_id
 
 
-async def _find(context: Context) -> str | None:
+async def _find(context: ProjectContext) -> str | None:
     found = await list_images(context.project, **{MARK: context.mark})
     return next((image.id for image in found if image.owner == context.project.id), None)
 
 
-async def _tag(image_id: str, context: Context) -> None:
+async def _tag(image_id: str, context: ProjectContext) -> None:
     """Give the image its tags, or go without: it can be used. They are read off its properties."""
     patience = Deadline.after(_TAGGING)
     with suppress(CloudRefusal, Transient):

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.openstack.errors import CloudRefusal, NotFound
 from handlers.openstack.glance import get_image
 from messages.errors import Transient
@@ -15,7 +15,7 @@ _FIRST = "queued"
 
 
 async def follow_creation(
-    image_id: str, effect: str, context: Context, complete: Callable[[], Awaitable[None]]
+    image_id: str, effect: str, context: ProjectContext, complete: Callable[[], Awaitable[None]]
 ) -> None:
     """Until it can be used. Nova takes the image of a snapshot that failed away again: it then ends as deleted.
 
@@ -30,7 +30,7 @@ async def follow_creation(
     await context.tell(image_update(image_id, "createImage", status, final=True))
 
 
-async def follow_deletion(image_id: str, context: Context) -> None:
+async def follow_deletion(image_id: str, context: ProjectContext) -> None:
     """Until it is gone, which it mostly is at once."""
     if context.ended("image", image_id):
         return
@@ -45,7 +45,7 @@ async def follow_deletion(image_id: str, context: Context) -> None:
     await context.tell(image_update(image_id, None, status, final=True))
 
 
-async def tell_image_end(image_id: str, context: Context) -> None:
+async def tell_image_end(image_id: str, context: ProjectContext) -> None:
     """Tell in what state an image ends of which it could not be told whether it was deleted.
 
     `Transient` where Glance does not say.
@@ -57,7 +57,7 @@ async def tell_image_end(image_id: str, context: Context) -> None:
     await context.tell(image_update(image_id, None, status, final=True))
 
 
-async def _follow(image_id: str, action: str | None, effect: str, status: str, context: Context) -> str:
+async def _follow(image_id: str, action: str | None, effect: str, status: str, context: ProjectContext) -> str:
     """Follow from a known status to the end of an image being made, or else of one being deleted; its last status.
 
     At the limit of patience the last known status is the end.

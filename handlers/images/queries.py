@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.openstack.errors import NotFound
 from handlers.openstack.glance import Image, get_image, list_images
 from handlers.servers.view import image_words_of
@@ -22,7 +22,7 @@ _FIELDS = (
 )  # fmt: skip
 
 
-async def show_images(task: ListImages, context: Context) -> Result:
+async def show_images(task: ListImages, context: ProjectContext) -> Result:
     """A page of the images that the tenant may use, and how many there are in all."""
     filters = {"visibility": task.visibility} if task.visibility is not None else {}
     found = await context.patiently(lambda: list_images(context.project, **filters))
@@ -30,19 +30,19 @@ async def show_images(task: ListImages, context: Context) -> Result:
     return _listed(matching, task.page.of(matching))
 
 
-async def show_private_images(task: ListPrivateImages, context: Context) -> Result:
+async def show_private_images(task: ListPrivateImages, context: ProjectContext) -> Result:
     """All private images with a tag, newest first."""
     found = await context.patiently(lambda: list_images(context.project, visibility="private", tag=task.tag))
     mine = _sorted([image for image in found if image.owner == context.project.id], Sort(NEWEST, descending=True))
     return _listed(mine, mine)
 
 
-async def show_image(task: ShowImage, context: Context) -> Result:
+async def show_image(task: ShowImage, context: ProjectContext) -> Result:
     """One image."""
     return Result.of(Code.OK, image_view(await find_image(task.image_id, context)))
 
 
-async def find_image(image_id: str, context: Context) -> Image:
+async def find_image(image_id: str, context: ProjectContext) -> Image:
     """An image that the tenant may see, or `Refused`."""
     try:
         return await context.patiently(lambda: get_image(context.project, image_id))

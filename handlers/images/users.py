@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import Collection, Iterable
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.openstack.cinder import Volume, list_volumes
 from handlers.openstack.glance import Image
 from handlers.openstack.nova import Server, list_servers, name_of_user
 from handlers.servers.guard import FEW, find_server
 
 
-async def users_of(images: Collection[Image], context: Context) -> dict[str, str]:
+async def users_of(images: Collection[Image], context: ProjectContext) -> dict[str, str]:
     """The name of one of its users by the id of each of these images that has any."""
     volumes = context.patiently(lambda: list_volumes(context.project))
     if len(images) > FEW:
@@ -23,7 +23,7 @@ async def users_of(images: Collection[Image], context: Context) -> dict[str, str
     return names
 
 
-async def _made_from(images: Iterable[Image], context: Context) -> dict[str, str]:
+async def _made_from(images: Iterable[Image], context: ProjectContext) -> dict[str, str]:
     """A few images: Nova finds each one's user, however many servers there are."""
 
     async def user(image_id: str) -> tuple[str, str | None]:
@@ -33,7 +33,7 @@ async def _made_from(images: Iterable[Image], context: Context) -> dict[str, str
     return {image_id: name for image_id, name in found if name is not None}
 
 
-async def _with_disk_of(image: Image, volumes: Iterable[Volume], context: Context) -> str | None:
+async def _with_disk_of(image: Image, volumes: Iterable[Volume], context: ProjectContext) -> str | None:
     for server_id in sorted({one for volume in volumes if _is_of(volume, image) for one in volume.server_ids}):
         if (server := await find_server(context, server_id)) is not None:
             return server.shown_name

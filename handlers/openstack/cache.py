@@ -18,7 +18,7 @@ class _Answer:
     asked_at: float
 
 
-class Recent:
+class Cache:
     """Answers by name, of which there are only a few. Whoever asks while an answer is on its way waits for that one."""
 
     def __init__(self, life: float = LIFE) -> None:

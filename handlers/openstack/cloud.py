@@ -23,7 +23,7 @@ import orjson
 import yaml
 
 from handlers.effects.deadlines import Deadline
-from handlers.openstack.cache import Recent
+from handlers.openstack.cache import Cache
 from handlers.openstack.error_responses import MAX_DETAIL, ErrorResponse
 from handlers.openstack.errors import CloudRefusal, Foreseen, NotFound
 from handlers.openstack.projects import ProjectName, ProjectNames, TenantIs
@@ -333,7 +333,7 @@ class Project:
         self.id = project_id
         self._read_only = read_only
         #: What seldom changes and may be a few seconds old.
-        self.recent = Recent()
+        self.recent = Cache()
         #: Until when what an extension adds counts as missing, by path and the monotonic clock.
         self._missing: dict[str, Deadline] = {}
         self._on_call = on_call

@@ -38,7 +38,7 @@ class Watched(Protocol):
 T = TypeVar("T", bound=Watched)
 
 
-class Feed(Generic[T]):
+class Poller(Generic[T]):
     """What one waiter hears of one resource, in order."""
 
     def __init__(self) -> None:
@@ -93,13 +93,13 @@ class Watch(Generic[T]):
         self._changed = changed
         self._everything = everything
         self._get = get
-        self._feeds: defaultdict[str, set[Feed[T]]] = defaultdict(set)
+        self._feeds: defaultdict[str, set[Poller[T]]] = defaultdict(set)
         self._ticking: asyncio.Task[None] | None = None
 
     @contextmanager
-    def follow(self, resource_id: str) -> Iterator[Feed[T]]:
+    def follow(self, resource_id: str) -> Iterator[Poller[T]]:
         """Hear of a resource; whatever is heard was true after this call."""
-        feed: Feed[T] = Feed()
+        feed: Poller[T] = Poller()
         self._feeds[resource_id].add(feed)
         if self._ticking is None or self._ticking.done():
             self._ticking = asyncio.create_task(self._tick())
@@ -152,14 +152,14 @@ class Watch(Generic[T]):
         await self._look_at({name: feeds for name, feeds in asking.items() if _silent(feeds)})
         return max([since, *(resource.updated for resource in changed)])
 
-    async def _look_at(self, silent: dict[str, tuple[Feed[T], ...]]) -> None:
+    async def _look_at(self, silent: dict[str, tuple[Poller[T], ...]]) -> None:
         if len(silent) > FEW:
             for resource in await self._everything():
                 for feed in silent.pop(resource.id, ()):
                     feed.hear(resource)
         await asyncio.gather(*(self._look(name, feeds) for name, feeds in silent.items()))
 
-    async def _look(self, resource_id: str, feeds: tuple[Feed[T], ...]) -> None:
+    async def _look(self, resource_id: str, feeds: tuple[Poller[T], ...]) -> None:
         try:
             found = await self._get(resource_id)
         except NotFound as error:
@@ -174,6 +174,6 @@ class Watch(Generic[T]):
         return min(max(TICK, youngest / 10), LONGEST_TICK)
 
 
-def _silent(feeds: tuple[Feed[T], ...]) -> bool:
+def _silent(feeds: tuple[Poller[T], ...]) -> bool:
     # Every feed is asked, so that each counts its own silence.
     return sum(feed.is_silent() for feed in feeds) > 0

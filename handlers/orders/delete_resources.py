@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.effects.once import Landed
 from handlers.openstack import cinder, neutron, nova
 from handlers.openstack.cinder import PASSING, Volume
@@ -21,7 +21,7 @@ _VANISHING = frozenset({"deleting", "error_deleting"})
 _BUSY = PASSING | {"in-use"}
 
 
-async def remove_server(server_id: str, context: Context, course: Course) -> bool:
+async def remove_server(server_id: str, context: ProjectContext, course: Course) -> bool:
     """Delete a server; `Refused` where it stays.
 
     Returns False where the cloud keeps it for a while (`SOFT_DELETED`), and with it what it uses.
@@ -37,7 +37,7 @@ async def remove_server(server_id: str, context: Context, course: Course) -> boo
     return True
 
 
-async def reclaim_server(server_id: str, context: Context, course: Course) -> bool:
+async def reclaim_server(server_id: str, context: ProjectContext, course: Course) -> bool:
     """Delete a server for good that the cloud keeps for a while; False where it does not allow that."""
     effect = f"force-delete:{server_id}"
 
@@ -53,7 +53,7 @@ async def reclaim_server(server_id: str, context: Context, course: Course) -> bo
     return True
 
 
-async def remove_volume(volume_id: str, since: str, context: Context) -> None:
+async def remove_volume(volume_id: str, since: str, context: ProjectContext) -> None:
     """Delete a volume once nothing uses it any more; `Refused` where it stays.
 
     `since` is the effect from whose beginning that is waited for.
@@ -80,7 +80,7 @@ async def remove_volume(volume_id: str, since: str, context: Context) -> None:
             raise failed("delete_failed", f"volume {volume_id} is {last.status}")
 
 
-async def remove_port(port_id: str, context: Context) -> None:
+async def remove_port(port_id: str, context: ProjectContext) -> None:
     """Delete a port, which is done when it is answered."""
 
     async def landed(_: object) -> str | None:
@@ -89,7 +89,7 @@ async def remove_port(port_id: str, context: Context) -> None:
     await _done(f"delete:{port_id}", lambda: neutron.delete_port(context.project, port_id), landed, context)
 
 
-async def _done(effect: str, do: Callable[[], Awaitable[Reply]], landed: Landed, context: Context) -> bool:
+async def _done(effect: str, do: Callable[[], Awaitable[Reply]], landed: Landed, context: ProjectContext) -> bool:
     """Whether it is on its way; False where there is nothing any more."""
     try:
         await context.effects.once(effect, do, landed, None)
@@ -99,7 +99,7 @@ async def _done(effect: str, do: Callable[[], Awaitable[Reply]], landed: Landed,
 
 
 async def _until_gone(
-    server_id: str, effect: str, context: Context, course: Course, gone: frozenset[str] = GONE
+    server_id: str, effect: str, context: ProjectContext, course: Course, gone: frozenset[str] = GONE
 ) -> bool:
     """Wait until a server is gone; False where the cloud keeps it. One that could not be deleted ends in ERROR.
 
@@ -121,13 +121,13 @@ async def _until_gone(
             await course.tell_server(server)
 
 
-async def _when_free(volume_id: str, since: str, context: Context) -> Volume | None:
+async def _when_free(volume_id: str, since: str, context: ProjectContext) -> Volume | None:
     """The volume once it can be deleted; None where it is gone."""
     return await _follow_volume(volume_id, since, context, lambda one: one.status not in _BUSY)
 
 
 async def _follow_volume(
-    volume_id: str, effect: str, context: Context, ended: Callable[[Volume], bool]
+    volume_id: str, effect: str, context: ProjectContext, ended: Callable[[Volume], bool]
 ) -> Volume | None:
     """The volume once something holds of it; None where it is gone, or going."""
     volume = await _volume(volume_id, context)
@@ -145,7 +145,7 @@ async def _follow_volume(
                 return volume
 
 
-async def _server(server_id: str, context: Context) -> Server | None:
+async def _server(server_id: str, context: ProjectContext) -> Server | None:
     try:
         server = await nova.get_server(context.project, server_id)
     except NotFound:
@@ -153,7 +153,7 @@ async def _server(server_id: str, context: Context) -> Server | None:
     return server if server.status not in GONE else None
 
 
-async def _volume(volume_id: str, context: Context) -> Volume | None:
+async def _volume(volume_id: str, context: ProjectContext) -> Volume | None:
     try:
         return await context.patiently(lambda: cinder.get_volume(context.project, volume_id))
     except NotFound:

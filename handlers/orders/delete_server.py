@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from handlers.context import Context, Errand
+from handlers.context import ProjectContext, RequestContext
 from handlers.effects.deadlines import Deadline
 from handlers.effects.markers import MARK
 from handlers.openstack import neutron, nova
@@ -62,7 +62,7 @@ class Departure:
         return cls(**fields)
 
 
-async def plan_departure(server_id: str, context: Context) -> Departure:
+async def plan_departure(server_id: str, context: ProjectContext) -> Departure:
     """What goes with a server and what is kept. `Refused` for a server that is known to be another tenant's."""
     with context.checks.of("instance", server_id):
         server = await _server(server_id, context)
@@ -103,7 +103,7 @@ def departure_deeds(departure: Departure) -> list[Deed]:
     ]
 
 
-async def leave(departure: Departure, context: Context, course: Course) -> None:
+async def leave(departure: Departure, context: ProjectContext, course: Course) -> None:
     """Have it go; each step once. What the cloud does not let go once the server is gone stays, see `kept`."""
     if departure.gone:
         return
@@ -125,7 +125,7 @@ async def leave(departure: Departure, context: Context, course: Course) -> None:
     await all_of(remove_port(one, context) for one in departure.own_ports)
 
 
-async def kept(departure: Departure, context: Context) -> dict[str, list[str]]:
+async def kept(departure: Departure, context: ProjectContext) -> dict[str, list[str]]:
     """What there still is of what was at the server, by kind; no kind of which there is nothing.
 
     Asked of the cloud: Nova takes some of it away itself, and some of it may be held by what nobody foresaw.
@@ -141,7 +141,7 @@ async def kept(departure: Departure, context: Context) -> dict[str, list[str]]:
     return {kind: ids for kind, ids in staying.items() if ids}
 
 
-def request_ids(departure: Departure, context: Errand) -> list[str]:
+def request_ids(departure: Departure, context: RequestContext) -> list[str]:
     """OpenStack's ids of the calls by which it went."""
     server_id = departure.server_id
     gone = [server_id, *departure.volumes, *departure.own_ports]
@@ -152,7 +152,7 @@ def request_ids(departure: Departure, context: Errand) -> list[str]:
     return [found for one in effects if (found := context.effects.request_id(one)) is not None]
 
 
-async def _server(server_id: str, context: Context) -> Server | None:
+async def _server(server_id: str, context: ProjectContext) -> Server | None:
     """The server once nothing is under way with it; None where Nova knows it no more.
 
     What is still under way when the time is up ends with the server: Nova deletes it in whatever state.
@@ -182,7 +182,7 @@ def _came_with(server: Server, attached: Iterable[Volume]) -> set[str]:
     return going
 
 
-async def _held(server_id: str, volumes: Iterable[Volume], context: Context) -> set[str]:
+async def _held(server_id: str, volumes: Iterable[Volume], context: ProjectContext) -> set[str]:
     """The ids of those volumes that Cinder will not delete, which does not keep their server from going.
 
     One with snapshots (createImage of a server leaves some, on which its image rests), one of a group, and one that
@@ -199,7 +199,7 @@ async def _held(server_id: str, volumes: Iterable[Volume], context: Context) -> 
     return {one.id for one, is_one in zip(listed, held, strict=True) if is_one}
 
 
-async def _remove_volume(volume_id: str, since: str, context: Context) -> None:
+async def _remove_volume(volume_id: str, since: str, context: ProjectContext) -> None:
     """Delete a volume of a server that is gone, for which there is no way back: what Cinder holds is kept."""
     try:
         await remove_volume(volume_id, since, context)
@@ -212,7 +212,7 @@ def _is_own(port: Thing) -> bool:
     return str(port.get("description") or "").startswith(f"{MARK}=")
 
 
-async def _release(floating_ip_id: str, departure: Departure, context: Context) -> None:
+async def _release(floating_ip_id: str, departure: Departure, context: ProjectContext) -> None:
     """Take a floating IP off the server; from another server, where it may be by now, it is not taken."""
     ports = {*departure.own_ports, *departure.other_ports}
 
@@ -235,7 +235,7 @@ async def _release(floating_ip_id: str, departure: Departure, context: Context) 
         return
 
 
-async def _unlock(server_id: str, context: Context) -> None:
+async def _unlock(server_id: str, context: ProjectContext) -> None:
     """Undo the lock that keeps a server from going: the tenant's own, or an admin's with the admin cloud."""
 
     async def landed(_: object) -> str | None:

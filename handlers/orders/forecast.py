@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from handlers.context import Context, Errand
+from handlers.context import ProjectContext, RequestContext
 from handlers.openstack.errors import CloudRefusal
 from handlers.orders.change_configure.handler import Changing
 from handlers.orders.checks import Check, Checks
 from handlers.orders.new.handler import Creating
 from handlers.orders.renew.handler import Renewing
-from handlers.orders.saga import Undertaking
+from handlers.orders.saga import Saga
 from handlers.orders.soft_down.handler import foresee_taking_down
 from handlers.orders.step import Deed
 from handlers.orders.unsubscribe.handler import Ending
@@ -33,7 +33,7 @@ from messages.orders import (
 from messages.regions import check_order_region
 from messages.results import Result
 
-_UNDERTAKINGS: Mapping[type, Callable[[Any, Context], Undertaking]] = {
+_UNDERTAKINGS: Mapping[type, Callable[[Any, ProjectContext], Saga]] = {
     ChangeConfigure: Changing,
     NewServers: Creating,
     Renew: Renewing,
@@ -83,7 +83,7 @@ class Forecast:
         }  # fmt: skip
 
 
-async def foresee(message: Mapping[str, Any], errand: Errand, project_id: str | None = None) -> Forecast:
+async def foresee(message: Mapping[str, Any], errand: RequestContext, project_id: str | None = None) -> Forecast:
     """The forecast of an order message, in this project or in the one that it says or its instance is in.
 
     Nothing is touched. `Transient` where the cloud cannot be asked.
@@ -109,7 +109,7 @@ def _read(message: Mapping[str, Any], region: str) -> Order:
     return parse_order(message)
 
 
-async def _deeds(order: Order, errand: Errand, project_id: str | None) -> list[Deed]:
+async def _deeds(order: Order, errand: RequestContext, project_id: str | None) -> list[Deed]:
     if isinstance(order, SoftDown):
         return await foresee_taking_down(order, errand, project_id)
     with errand.checks.of("tenant"):
@@ -119,7 +119,7 @@ async def _deeds(order: Order, errand: Errand, project_id: str | None) -> list[D
     return undertaking.deeds()
 
 
-async def _project_of(order: Order, errand: Errand, project_id: str | None) -> str:
+async def _project_of(order: Order, errand: RequestContext, project_id: str | None) -> str:
     cloud, tenant = errand.cloud, order.heading.tenant
     if tenant is not None:
         found = (await cloud.find_project(tenant)).id

@@ -1,13 +1,13 @@
 """The servers that an order names: there, and nothing else under way with them."""
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.effects.deadlines import Deadline
 from handlers.openstack.nova import GONE, Server
 from handlers.servers.guard import find_server, unknown_server, wait_until_idle
 from messages.errors import Transient
 
 
-async def idle_server(server_id: str, context: Context) -> Server:
+async def idle_server(server_id: str, context: ProjectContext) -> Server:
     """The tenant's server once no task is under way. `Refused` where there is none, `Transient` where it stays busy."""
     with context.checks.of("instance", server_id):
         server = await find_remaining(server_id, context)
@@ -21,7 +21,7 @@ async def idle_server(server_id: str, context: Context) -> Server:
     return server
 
 
-async def find_remaining(server_id: str, context: Context) -> Server | None:
+async def find_remaining(server_id: str, context: ProjectContext) -> Server | None:
     """The tenant's server as long as it is there: one that the cloud keeps for a while after its deletion is gone."""
     server = await find_server(context, server_id)
     return server if server is not None and server.status not in GONE else None

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.effects.deadlines import Deadline
 from handlers.openstack.cinder import Volume, VolumeQuota, get_quota
 from handlers.openstack.errors import NotFound
@@ -49,7 +49,7 @@ def items_with(server: Server, added: Iterable[str]) -> tuple[str | None, int]:
     return server.id, len({*server.metadata, *added})
 
 
-async def check_quotas(demand: Demand, context: Context, instance_id: str | None = None) -> None:
+async def check_quotas(demand: Demand, context: ProjectContext, instance_id: str | None = None) -> None:
     """Raise `Refused` (`quota`) where the project has no room for it; asks each service once."""
     with context.checks.of("quota", instance_id):
         await settled(
@@ -61,7 +61,7 @@ async def check_quotas(demand: Demand, context: Context, instance_id: str | None
         )
 
 
-async def _check_compute(demand: Demand, context: Context) -> None:
+async def _check_compute(demand: Demand, context: ProjectContext) -> None:
     if not (demand.servers > 0 or demand.cores > 0 or demand.ram > 0 or demand.metadata):
         return
     limits = await context.patiently(lambda: get_limits(context.project))
@@ -80,13 +80,13 @@ def _check_metadata(demand: Demand, limits: ComputeLimits) -> None:
             raise failed("quota", f"{name} would have {items} metadata items, {most} are allowed")
 
 
-async def _check_ports(demand: Demand, context: Context) -> None:
+async def _check_ports(demand: Demand, context: ProjectContext) -> None:
     if demand.ports > 0:
         left = await context.patiently(lambda: ports_left(context.project))
         _check_within(demand.ports, left, "ports")
 
 
-async def _check_disks(disks: Sequence[DiskDemand], context: Context) -> None:
+async def _check_disks(disks: Sequence[DiskDemand], context: ProjectContext) -> None:
     if not disks:
         return
     quota: VolumeQuota = await context.patiently(lambda: get_quota(context.project))
@@ -116,7 +116,7 @@ def _check_within(more: int, left: int | None, what: str) -> None:
         raise failed("quota", f"{more} more {what} ordered, {left} left")
 
 
-async def wait_until_usable(volumes: Iterable[Volume], context: Context) -> bool:
+async def wait_until_usable(volumes: Iterable[Volume], context: ProjectContext) -> bool:
     """Wait until each volume can be grown, and its server resized; True if it had to be waited.
 
     A state that passes by itself is waited for as a busy server is: `Transient` `busy` where it
@@ -132,7 +132,7 @@ async def wait_until_usable(volumes: Iterable[Volume], context: Context) -> bool
     return bool(busy)
 
 
-async def _wait_for(volume: Volume, until: Deadline, context: Context) -> None:
+async def _wait_for(volume: Volume, until: Deadline, context: ProjectContext) -> None:
     with context.watches.volumes.follow(volume.id) as feed:
         while volume.busy:
             try:

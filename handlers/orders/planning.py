@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.effects.deadlines import Deadline
 from handlers.effects.once import Effects, NoLedger
 from handlers.orders.forecast import foresee
@@ -16,7 +16,7 @@ from messages.secrets import mask
 _WAITING = 0.5
 
 
-async def plan_order(task: PlanOrder, context: Context) -> Result:
+async def plan_order(task: PlanOrder, context: ProjectContext) -> Result:
     """The plan as the result's data; 200 whatever it says of the order."""
     patience = context.effects.patience
     asking = replace(

@@ -1,6 +1,6 @@
 """Starting and stopping a server for an order, done once and proven by Nova's action log."""
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.openstack.errors import CloudRefusal, Conflict
 from handlers.openstack.nova import Server, change_power
 from handlers.orders.progress import Course
@@ -15,7 +15,7 @@ _ENDS = {Power.START: ("ACTIVE", "start"), Power.STOP: ("SHUTOFF", "stop")}
 
 
 async def switch(
-    server_id: str, power: Power, context: Context, course: Course, *, effect: str | None = None
+    server_id: str, power: Power, context: ProjectContext, course: Course, *, effect: str | None = None
 ) -> Server:
     """The server once it has been started or stopped; nothing is done where it is so already.
 
@@ -41,7 +41,7 @@ async def switch(
     return server
 
 
-async def _check(server: Server, effect: str, reason: str, context: Context) -> None:
+async def _check(server: Server, effect: str, reason: str, context: ProjectContext) -> None:
     """What was done and then undone by somebody else was done."""
     logged = await logged_action(server.id, context.effects.request_id(effect), context, until_ended=True)
     if logged is None or logged.failed or not logged.finished:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from handlers.context import Errand
+from handlers.context import RequestContext
 from handlers.openstack.nova import Server
 from messages.errors import Refused
 from messages.fields import optional_word
@@ -57,7 +57,7 @@ def _update(name: str, flow_id: str | None, instance_id: str | None, status: Ord
 class Course:
     """One order's updates."""
 
-    def __init__(self, order: Order, context: Errand) -> None:
+    def __init__(self, order: Order, context: RequestContext) -> None:
         self._order = order
         self._context = context
         self._made: str | None = None

@@ -1,6 +1,6 @@
 """What carrying out an order has in common, whatever its kind: told, planned, tried, undone where it failed, ended.
 
-A kind of order is its plan, its steps and its undoing (`Undertaking`). Its plan is remembered: a later run finds the
+A kind of order is its plan, its steps and its undoing (`Saga`). Its plan is remembered: a later run finds the
 servers half changed and must not plan anew. So is its failure: a later run must go on undoing, not try again. A plan of
 which nothing was begun is made anew: in the meantime the servers may have been changed by another order.
 """
@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from handlers.context import Context, Errand
+from handlers.context import ProjectContext, RequestContext
 from handlers.openstack.errors import CloudRefusal
 from handlers.orders.progress import Course
 from handlers.orders.step import Deed
@@ -25,13 +25,13 @@ T = TypeVar("T")
 Outcomes = Sequence[Sequence[ProductOutcome]]
 
 
-class Undertaking(Protocol):
+class Saga(Protocol):
     """One order of some kind, being carried out."""
 
     @property
     def order(self) -> Order: ...
     @property
-    def context(self) -> Context: ...
+    def context(self) -> ProjectContext: ...
     @property
     def course(self) -> Course: ...
 
@@ -57,7 +57,7 @@ class Undertaking(Protocol):
         """The same for an order of which nothing was begun."""
 
 
-async def carry_out(undertaking: Undertaking) -> Result:
+async def carry_out(undertaking: Saga) -> Result:
     """Carry an order out wholly, or not at all; `Transient` where a later try may do it."""
     context, course = undertaking.context, undertaking.course
     await course.tell(OrderStatus.ACCEPTED)
@@ -93,7 +93,7 @@ async def all_of(steps: Iterable[Coroutine[Any, Any, Any]]) -> None:
         raise errors[0]
 
 
-async def all_undone(steps: Iterable[Awaitable[Any]], context: Context) -> None:
+async def all_undone(steps: Iterable[Awaitable[Any]], context: ProjectContext) -> None:
     """All at once. What may pass is tried again later; what will not, the outcome tells, and so on the last try."""
     for error in await asyncio.gather(*steps, return_exceptions=True):
         if error is None or not isinstance(error, BaseException):
@@ -104,7 +104,7 @@ async def all_undone(steps: Iterable[Awaitable[Any]], context: Context) -> None:
             raise error
 
 
-async def _plan_of(undertaking: Undertaking) -> Any:
+async def _plan_of(undertaking: Saga) -> Any:
     effects = undertaking.context.effects
     known = effects.recalled("plan")
     if known is not None and (effects.any_begun or effects.recalled("failure") is not None):
@@ -115,7 +115,7 @@ async def _plan_of(undertaking: Undertaking) -> Any:
     return plan
 
 
-async def _carried_out(undertaking: Undertaking) -> Refused | None:
+async def _carried_out(undertaking: Saga) -> Refused | None:
     """None, or why not; then everything that could be undone has been."""
     effects = undertaking.context.effects
     failure = effects.recalled("failure")
@@ -128,7 +128,7 @@ async def _carried_out(undertaking: Undertaking) -> Refused | None:
     return failed(*failure)
 
 
-async def _tried(undertaking: Undertaking) -> Refused | None:
+async def _tried(undertaking: Saga) -> Refused | None:
     try:
         await undertaking.do()
     except (Refused, CloudRefusal, OutcomeUnknown, Transient) as error:
@@ -136,7 +136,7 @@ async def _tried(undertaking: Undertaking) -> Refused | None:
     return None
 
 
-def final_failure(error: Exception, context: Errand) -> Refused:
+def final_failure(error: Exception, context: RequestContext) -> Refused:
     """What the order is answered with, or the error again where a later try may do it."""
     match error:
         case Refused():
@@ -151,7 +151,7 @@ def final_failure(error: Exception, context: Errand) -> Refused:
             raise error
 
 
-async def _ended(undertaking: Undertaking, outcomes: Outcomes, failure: Refused | None) -> Result:
+async def _ended(undertaking: Saga, outcomes: Outcomes, failure: Refused | None) -> Result:
     await undertaking.course.tell(OrderStatus.FAILED if failure else OrderStatus.SUCCEEDED)
     return order_result(undertaking.order, outcomes, failure, undertaking.context.policy.billing_now())
 

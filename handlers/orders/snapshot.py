@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.openstack.cinder import Volume, get_volume
 from handlers.openstack.errors import NotFound
 from handlers.openstack.nova import Server
@@ -32,17 +32,17 @@ def picture_of(server: Server, volumes: Iterable[Volume]) -> Picture:
     }
 
 
-async def take_picture(server: Server, context: Context) -> Picture:
+async def take_picture(server: Server, context: ProjectContext) -> Picture:
     """The picture of a server as it is."""
     return picture_of(server, await volumes_of(server, context))
 
 
-async def volumes_of(server: Server, context: Context) -> list[Volume]:
+async def volumes_of(server: Server, context: ProjectContext) -> list[Volume]:
     """The server's volumes that there are."""
     return await volumes_there(server.volume_ids, context)
 
 
-async def volumes_there(volume_ids: Iterable[str], context: Context) -> list[Volume]:
+async def volumes_there(volume_ids: Iterable[str], context: ProjectContext) -> list[Volume]:
     """Those of the volumes that there are."""
 
     async def volume(volume_id: str) -> Volume | None:
@@ -55,7 +55,7 @@ async def volumes_there(volume_ids: Iterable[str], context: Context) -> list[Vol
     return [one for one in found if one is not None]
 
 
-async def as_it_is(product: InstanceProduct, context: Context) -> ProductOutcome:
+async def as_it_is(product: InstanceProduct, context: ProjectContext) -> ProductOutcome:
     """What is told of a server to which this run does nothing.
 
     An earlier run may have changed it of which the journal knows nothing: the order's mark tells.

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.effects.deadlines import Deadline
 from handlers.effects.once import Landed, Marked
 from handlers.openstack import nova
@@ -12,7 +12,7 @@ from handlers.openstack.cinder import Volume
 from handlers.openstack.cloud import Reply
 from handlers.openstack.errors import CloudRefusal, Conflict, NotFound
 from handlers.openstack.nova import ERROR, METADATA_STATES, InstanceAction, Server
-from handlers.openstack.watch import Feed, Watched
+from handlers.openstack.watch import Poller, Watched
 from handlers.orders.progress import Course
 from handlers.orders.saga import failed
 from messages.errors import Transient
@@ -24,7 +24,7 @@ _LOG_LATE, _LOG_EVERY = 5.0, 0.2
 
 
 async def once(
-    context: Context,
+    context: ProjectContext,
     effect: str,
     do: Callable[[], Awaitable[Reply]],
     landed: Landed,
@@ -39,7 +39,7 @@ async def once(
         raise error.as_failure() from error
 
 
-def logged(context: Context, server_id: str, action: str) -> Landed:
+def logged(context: ProjectContext, server_id: str, action: str) -> Landed:
     """Whether Nova's action log has an action of this kind since the marker."""
 
     async def landed(since: str) -> str | None:
@@ -49,7 +49,7 @@ def logged(context: Context, server_id: str, action: str) -> Landed:
 
 
 async def logged_action(
-    server_id: str, request_id: str | None, context: Context, *, until_ended: bool
+    server_id: str, request_id: str | None, context: ProjectContext, *, until_ended: bool
 ) -> InstanceAction | None:
     """The entry of Nova's action log; it may be closed only a moment after the server is no longer busy."""
     if request_id is None:
@@ -63,7 +63,7 @@ async def logged_action(
 
 
 async def follow_server(
-    server_id: str, effect: str, context: Context, course: Course, ended: Callable[[Server], bool]
+    server_id: str, effect: str, context: ProjectContext, course: Course, ended: Callable[[Server], bool]
 ) -> Server:
     """The server once something holds of it; what it does until then is told."""
     with context.watches.servers.follow(server_id) as feed:
@@ -74,7 +74,7 @@ async def follow_server(
                 return server
 
 
-async def with_fault(server: Server, context: Context) -> Server:
+async def with_fault(server: Server, context: ProjectContext) -> Server:
     """A server once Nova has written why it is in ERROR, which it does only after it says so; seconds at most."""
     limit, server_id = Deadline.after(_LOG_LATE), server.id
     while server.status == ERROR and server.fault is None and not limit.passed:
@@ -86,7 +86,9 @@ async def with_fault(server: Server, context: Context) -> Server:
     return server
 
 
-async def follow_volume(volume_id: str, effect: str, context: Context, ended: Callable[[Volume], bool]) -> Volume:
+async def follow_volume(
+    volume_id: str, effect: str, context: ProjectContext, ended: Callable[[Volume], bool]
+) -> Volume:
     """The volume once something holds of it."""
     with context.watches.volumes.follow(volume_id) as feed:
         while not ended(volume := await _news(feed, effect, "the volume", context)):
@@ -94,7 +96,7 @@ async def follow_volume(volume_id: str, effect: str, context: Context, ended: Ca
         return volume
 
 
-async def _news(feed: Feed[W], effect: str, what: str, context: Context) -> W:
+async def _news(feed: Poller[W], effect: str, what: str, context: ProjectContext) -> W:
     """What the feed says next; a step that hears nothing in time, or whose thing goes away, has failed."""
     try:
         return await context.next(feed, effect)
@@ -104,7 +106,7 @@ async def _news(feed: Feed[W], effect: str, what: str, context: Context) -> W:
         raise failed("not_found", f"{what} is gone") from None
 
 
-async def server_now(server_id: str, context: Context) -> Server:
+async def server_now(server_id: str, context: ProjectContext) -> Server:
     """The server as it is."""
     try:
         return await context.patiently(lambda: nova.get_server(context.project, server_id))
@@ -115,7 +117,7 @@ async def server_now(server_id: str, context: Context) -> Server:
 async def write_fee_data(
     server_id: str,
     metadata: Mapping[str, str],
-    context: Context,
+    context: ProjectContext,
     *,
     marked: Marked | None = None,
 ) -> None:
@@ -140,7 +142,7 @@ async def change_metadata(
     effect: str,
     do: Callable[[], Awaitable[Reply]],
     landed: Landed,
-    context: Context,
+    context: ProjectContext,
     *,
     marked: Marked | None = None,
 ) -> None:
@@ -156,7 +158,7 @@ async def change_metadata(
         raise error.as_failure() from error
 
 
-async def declare(server_id: str, effect: str, context: Context, *, well: bool) -> None:
+async def declare(server_id: str, effect: str, context: ProjectContext, *, well: bool) -> None:
     """Have the admin cloud declare a server well that is in ERROR, or put it back there."""
     admin = await context.cloud.admin()
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.effects.concurrency import all_ended
 from handlers.openstack.errors import CloudRefusal
 from handlers.openstack.nova import Server
@@ -16,7 +16,7 @@ from messages.errors import OutcomeUnknown, Refused, Transient
 from messages.results import Result
 
 
-async def act_on_servers(task: PowerBatch, context: Context) -> Result:
+async def act_on_servers(task: PowerBatch, context: ProjectContext) -> Result:
     """Carry it out on all; answered once Nova has accepted or refused each, each followed until it has ended."""
     if context.answered is not None:
         await all_ended(_told_to_its_end(one, task, context) for one in task.server_ids)
@@ -39,7 +39,7 @@ async def act_on_servers(task: PowerBatch, context: Context) -> Result:
     return context.answered or _answer(task, context)
 
 
-async def _checked(task: PowerBatch, context: Context) -> dict[str, Server]:
+async def _checked(task: PowerBatch, context: ProjectContext) -> dict[str, Server]:
     """The servers by id; what is wrong with which stands in the verdicts."""
     verdicts = context.verdicts
     servers, unseen = await find_servers(context, task.server_ids)
@@ -53,13 +53,13 @@ async def _checked(task: PowerBatch, context: Context) -> dict[str, Server]:
     return servers
 
 
-def _owned_and_paid(server_id: str, server: Server | None, task: PowerBatch, context: Context) -> Refused | None:
+def _owned_and_paid(server_id: str, server: Server | None, task: PowerBatch, context: ProjectContext) -> Refused | None:
     if server is None:
         return unknown_server(server_id, task.power)
     return Refused(Code.SERVER_UNPAID) if unpaid(server, task.power, context) else None
 
 
-async def _wait(server_id: str, task: PowerBatch, servers: dict[str, Server], context: Context) -> None:
+async def _wait(server_id: str, task: PowerBatch, servers: dict[str, Server], context: ProjectContext) -> None:
     try:
         servers[server_id] = await idle_for(servers[server_id], task.power, task.force, context)
     except Refused as refused:  # it has gone away
@@ -70,7 +70,7 @@ async def _act(
     server_id: str,
     task: PowerBatch,
     server: Server | Refused | None,
-    context: Context,
+    context: ProjectContext,
     *,
     judged: asyncio.Event,
     answered: asyncio.Event,
@@ -90,7 +90,7 @@ async def _begin(
     server_id: str,
     task: PowerBatch,
     server: Server | Refused | None,
-    context: Context,
+    context: ProjectContext,
 ) -> Refused | None:
     if context.effects.done(power_effect(task.power, server_id)):
         return None  # by an earlier run; the server may even be gone since
@@ -112,7 +112,7 @@ async def _begin(
 
 
 async def _answer_when_judged(
-    task: PowerBatch, judged: dict[str, asyncio.Event], answered: asyncio.Event, context: Context
+    task: PowerBatch, judged: dict[str, asyncio.Event], answered: asyncio.Event, context: ProjectContext
 ) -> None:
     try:
         for one in judged.values():
@@ -123,18 +123,18 @@ async def _answer_when_judged(
         answered.set()
 
 
-def _answer(task: PowerBatch, context: Context) -> Result:
+def _answer(task: PowerBatch, context: ProjectContext) -> Result:
     rest = Refused(Code.FAILED, reason="timeout")
     return answer_of_servers(task, context.effects.known, context.verdicts, rest)
 
 
-async def _told_to_its_end(server_id: str, task: PowerBatch, context: Context) -> None:
+async def _told_to_its_end(server_id: str, task: PowerBatch, context: ProjectContext) -> None:
     """One server of a batch that was answered: nothing is begun."""
     await find_out(server_id, task.power, context)
     await _tell_course(server_id, task, context)
 
 
-async def _tell_course(server_id: str, task: PowerBatch, context: Context) -> None:
+async def _tell_course(server_id: str, task: PowerBatch, context: ProjectContext) -> None:
     effect = power_effect(task.power, server_id)
     if context.effects.done(effect):
         await follow_accepted(server_id, task.power, task.force, context)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.openstack.errors import CloudRefusal, Conflict, NotFound
 from handlers.openstack.nova import open_console
 from handlers.servers.guard import find_server, judge_state, unknown_server, wait_until_idle
@@ -15,7 +15,7 @@ _NEEDS = frozenset({"ACTIVE"})
 _BAD_REQUEST = 400
 
 
-async def open_server_console(task: OpenConsole, context: Context) -> Result:
+async def open_server_console(task: OpenConsole, context: ProjectContext) -> Result:
     """A fresh URL; it holds a short-lived token of Nova's, so nobody keeps it."""
     server = await find_server(context, task.server_id)
     if server is None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.effects.deadlines import Deadline
 from handlers.openstack.errors import CloudRefusal, NotFound
 from handlers.openstack.nova import Server, get_server, list_servers
@@ -38,7 +38,7 @@ _NONE: frozenset[str] = frozenset()
 CHARGE_TYPE = "charge_type"
 
 
-async def find_server(context: Context, server_id: str) -> Server | None:
+async def find_server(context: ProjectContext, server_id: str) -> Server | None:
     """The requester's server; None where it is another's, or there is none."""
     try:
         server = await context.patiently(lambda: get_server(context.project, server_id))
@@ -47,7 +47,9 @@ async def find_server(context: Context, server_id: str) -> Server | None:
     return server if _is_there(server, context) else None
 
 
-async def find_servers(context: Context, server_ids: Sequence[str]) -> tuple[dict[str, Server], dict[str, Refused]]:
+async def find_servers(
+    context: ProjectContext, server_ids: Sequence[str]
+) -> tuple[dict[str, Server], dict[str, Refused]]:
     """Those of the requester's servers that there are, in a constant number of calls.
 
     And, by their ids, why it cannot be told of others.
@@ -68,7 +70,7 @@ async def find_servers(context: Context, server_ids: Sequence[str]) -> tuple[dic
     return found, unseen
 
 
-async def _find_among_all(context: Context, wanted: set[str]) -> tuple[dict[str, Server], dict[str, Refused]]:
+async def _find_among_all(context: ProjectContext, wanted: set[str]) -> tuple[dict[str, Server], dict[str, Refused]]:
     try:
         listed = await context.patiently(lambda: list_servers(context.project))
     except (Transient, CloudRefusal) as error:
@@ -81,7 +83,7 @@ def _unseen(error: Transient | CloudRefusal) -> Refused:
     return Refused(Code.FAILED, reason=error.reason, detail=str(error))
 
 
-def _is_there(server: Server, context: Context) -> bool:
+def _is_there(server: Server, context: ProjectContext) -> bool:
     """An admin's role would show other tenants' servers, too; and Nova shows for a moment what it has just deleted."""
     return server.project_id == context.project.id and server.status != "DELETED"
 
@@ -91,7 +93,7 @@ def unknown_server(server_id: str, power: Power | None) -> Refused:
     return Refused(Code.SERVER_NOT_OWNED) if power is Power.STOP else Refused(Code.SERVER_UNKNOWN, server_id)
 
 
-def unpaid(server: Server, power: Power, context: Context) -> bool:
+def unpaid(server: Server, power: Power, context: ProjectContext) -> bool:
     """Whether the fee rule forbids it."""
     return power is Power.STOP and context.policy.require_fee_data and not server.metadata.get(CHARGE_TYPE)
 
@@ -111,7 +113,7 @@ def judge_state(server: Server, states: frozenset[str], tasks: frozenset[str] = 
 
 
 async def wait_until_idle(
-    context: Context, server: Server, until: Deadline, power: Power | None = None, tasks: frozenset[str] = _NONE
+    context: ProjectContext, server: Server, until: Deadline, power: Power | None = None, tasks: frozenset[str] = _NONE
 ) -> Server:
     """The server once no task is under way but one of `tasks`; as it is then, if the time is up before.
 
@@ -131,7 +133,7 @@ async def wait_until_idle(
 
 
 async def follow_to_end(
-    context: Context,
+    context: ProjectContext,
     server_id: str,
     action: str,
     first: tuple[str, str | None],
@@ -167,7 +169,7 @@ async def follow_to_end(
     await context.tell(server_update(server_id, action, status, None, final=True))
 
 
-async def tell_end(context: Context, server_id: str, action: str, effect: str) -> None:
+async def tell_end(context: ProjectContext, server_id: str, action: str, effect: str) -> None:
     """Tell in what state a server ends of which it could not be told whether an action was carried out.
 
     `Transient` where Nova does not say.

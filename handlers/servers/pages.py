@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.openstack.errors import CloudRefusal, NotFound
 from handlers.openstack.nova import (
     Named,
@@ -48,7 +48,7 @@ class Found:
     servers: Sequence[Server]
 
 
-async def find_page(task: ListServers, context: Context) -> Found:
+async def find_page(task: ListServers, context: ProjectContext) -> Found:
     """The page that is asked for."""
     found = await _in_novas_order(task, context) if task.search is None else None
     if found is None:
@@ -61,7 +61,7 @@ async def find_page(task: ListServers, context: Context) -> Found:
 # Without a search.
 
 
-async def _in_novas_order(task: ListServers, context: Context) -> Found | None:
+async def _in_novas_order(task: ListServers, context: ProjectContext) -> Found | None:
     """The page where Nova's order is ours; None where it is not, or where the list changed under our hands."""
     column = _ORDERS.get(task.sort.field)
     if column is None:
@@ -85,7 +85,7 @@ async def _in_novas_order(task: ListServers, context: Context) -> Found | None:
     return Found(len(named), _sorted(part, task.sort))
 
 
-async def _first_page(task: ListServers, order: Order, context: Context) -> Found:
+async def _first_page(task: ListServers, order: Order, context: ProjectContext) -> Found:
     """Most tenants have no more than one: it counts itself."""
     part = await context.patiently(lambda: list_part(context.project, order, task.page.size, None))
     total = len(part)
@@ -102,7 +102,7 @@ def _by_name(named: Iterable[Named], sort: Sort) -> list[Named]:
 # With one, or in an order of our own.
 
 
-async def _candidates(search: Search | None, context: Context) -> list[Server]:
+async def _candidates(search: Search | None, context: ProjectContext) -> list[Server]:
     """All that may match: as few as Nova can be told to find."""
     if search is not None and search.field == "uuid":
         return await _one(search.value.lower(), context)
@@ -121,7 +121,7 @@ def _narrowing(search: Search) -> dict[str, str]:
     return {}
 
 
-async def _one(server_id: str, context: Context) -> list[Server]:
+async def _one(server_id: str, context: ProjectContext) -> list[Server]:
     if not is_uuid(server_id):
         return []
     try:

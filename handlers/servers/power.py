@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.effects.deadlines import growing
 from handlers.effects.once import Landed
 from handlers.openstack.errors import CloudRefusal, Conflict, NotFound
@@ -42,7 +42,7 @@ _NONE: frozenset[str] = frozenset()
 effect_name = power_effect
 
 
-async def act_on_server(task: PowerAction, context: Context) -> Result:
+async def act_on_server(task: PowerAction, context: ProjectContext) -> Result:
     """Carry it out; answered once Nova has accepted it, followed until it has ended."""
     effect = effect_name(task.power, task.server_id)
     accepted = Result.of(Code.OK)
@@ -58,7 +58,7 @@ async def act_on_server(task: PowerAction, context: Context) -> Result:
     return context.answered or accepted
 
 
-async def _have_it_accepted(task: PowerAction, effect: str, context: Context) -> None:
+async def _have_it_accepted(task: PowerAction, effect: str, context: ProjectContext) -> None:
     server = await find_server(context, task.server_id)
     if server is None:
         raise unknown_server(task.server_id, task.power)
@@ -69,7 +69,7 @@ async def _have_it_accepted(task: PowerAction, effect: str, context: Context) ->
     await begin(server, task.power, task.force, context)
 
 
-async def idle_for(server: Server, power: Power, force: Force, context: Context) -> Server:
+async def idle_for(server: Server, power: Power, force: Force, context: ProjectContext) -> Server:
     """The server once no task is in the way of the action; as it is then, if the time is up before."""
     return await wait_until_idle(context, server, context.deadline, power, TASKS.get((power, force), _NONE))
 
@@ -79,7 +79,7 @@ def judge_for(server: Server, power: Power, force: Force) -> Refused | None:
     return judge_state(server, STATES[power, force], TASKS.get((power, force), _NONE))
 
 
-async def begin(server: Server, power: Power, force: Force, context: Context) -> None:
+async def begin(server: Server, power: Power, force: Force, context: ProjectContext) -> None:
     """Have Nova accept it, or `Refused`. A conflicting task is waited out, and the state is judged again."""
     name = effect_name(power, server.id)
     for delay in growing(0.5, 4.0):
@@ -97,18 +97,18 @@ async def begin(server: Server, power: Power, force: Force, context: Context) ->
             return
 
 
-async def find_out(server_id: str, power: Power, context: Context) -> None:
+async def find_out(server_id: str, power: Power, context: ProjectContext) -> None:
     """Look whether what may have been begun was; nothing is begun."""
     await context.effects.find_out(effect_name(power, server_id), _logged(server_id, power, context))
 
 
-async def follow_accepted(server_id: str, power: Power, force: Force, context: Context) -> None:
+async def follow_accepted(server_id: str, power: Power, force: Force, context: ProjectContext) -> None:
     """Tell the course of what Nova has accepted, to its end."""
     first, effect = FIRST_STATE[power, force], effect_name(power, server_id)
     await follow_to_end(context, server_id, power.value, first, effect, overtaken=OVERTAKEN.get((power, force)))
 
 
-async def _change_power(server: Server, power: Power, force: Force, context: Context) -> None:
+async def _change_power(server: Server, power: Power, force: Force, context: ProjectContext) -> None:
     await context.effects.once(
         effect_name(power, server.id),
         do=lambda: change_power(context.project, server.id, power, force),
@@ -117,7 +117,7 @@ async def _change_power(server: Server, power: Power, force: Force, context: Con
     )
 
 
-async def _marker(server: Server, power: Power, context: Context) -> str | dict[str, Any]:
+async def _marker(server: Server, power: Power, context: ProjectContext) -> str | dict[str, Any]:
     """Nova's clock. In the middle of a task also the actions of this kind that have begun since: they are not ours.
 
     Nova's log does not tell a hard reboot from the soft one that it does not wait for.
@@ -129,7 +129,7 @@ async def _marker(server: Server, power: Power, context: Context) -> str | dict[
     return {"since": since, "others": others}
 
 
-def _logged(server_id: str, power: Power, context: Context) -> Landed:
+def _logged(server_id: str, power: Power, context: ProjectContext) -> Landed:
     async def landed(marker: str | dict[str, Any]) -> str | None:
         since, others = (marker, ()) if isinstance(marker, str) else (marker["since"], marker["others"])
         return await find_action(context.project, server_id, _LOGGED_AS[power], since, others)
@@ -138,7 +138,7 @@ def _logged(server_id: str, power: Power, context: Context) -> Landed:
 
 
 async def _after_conflict(
-    server: Server, power: Power, force: Force, context: Context, *, delay: float, error: Conflict
+    server: Server, power: Power, force: Force, context: ProjectContext, *, delay: float, error: Conflict
 ) -> Server:
     """The server as it is once what was in the way has ended; what stays in the way ends the request in time."""
     if delay > context.deadline.left:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.openstack import neutron, nova
 from handlers.openstack.cinder import Volume, get_volume, list_volumes
 from handlers.openstack.errors import CloudRefusal, NotFound
@@ -28,7 +28,7 @@ class _Networks:
     floating_ips: list[Thing]
 
 
-async def show_servers(task: ListServers, context: Context) -> Result:
+async def show_servers(task: ListServers, context: ProjectContext) -> Result:
     """A page of the tenant's servers, and how many there are in all."""
     found, volumes, hosts, nets = await asyncio.gather(
         find_page(task, context), _all_volumes(context), _hosts(context), _networks(context)
@@ -39,7 +39,7 @@ async def show_servers(task: ListServers, context: Context) -> Result:
     )
 
 
-async def show_server(task: ShowServer, context: Context) -> Result:
+async def show_server(task: ShowServer, context: ProjectContext) -> Result:
     """One server."""
     server = await find_server(context, task.server_id)
     if server is None:
@@ -50,7 +50,11 @@ async def show_server(task: ShowServer, context: Context) -> Result:
 
 
 async def _around(
-    servers: Sequence[Server], volumes: dict[str, Volume], hosts: dict[str, str], nets: _Networks, context: Context
+    servers: Sequence[Server],
+    volumes: dict[str, Volume],
+    hosts: dict[str, str],
+    nets: _Networks,
+    context: ProjectContext,
 ) -> Surroundings:
     project = context.project
     if not servers:
@@ -68,7 +72,7 @@ async def _around(
     )  # fmt: skip
 
 
-async def _networks(context: Context) -> _Networks:
+async def _networks(context: ProjectContext) -> _Networks:
     project = context.project
     return _Networks(
         *await asyncio.gather(
@@ -80,7 +84,7 @@ async def _networks(context: Context) -> _Networks:
 
 
 async def images_of_servers(
-    servers: Iterable[Server], volumes: dict[str, Volume], context: Context
+    servers: Iterable[Server], volumes: dict[str, Volume], context: ProjectContext
 ) -> tuple[dict[str, Image], dict[str, str]]:
     """The servers' images by id, and ids of images by those of the snapshots that they consist of.
 
@@ -102,13 +106,13 @@ def _system_disk(server: Server, volumes: dict[str, Volume]) -> Volume | None:
     return system_and_data(server, [volumes[one] for one in server.volume_ids if one in volumes])[0]
 
 
-async def _all_volumes(context: Context) -> dict[str, Volume]:
+async def _all_volumes(context: ProjectContext) -> dict[str, Volume]:
     """Cinder cannot be asked for several by their ids."""
     found = await context.patiently(lambda: list_volumes(context.project))
     return {volume.id: volume for volume in found}
 
 
-async def volumes_of_server(server: Server, context: Context) -> dict[str, Volume]:
+async def volumes_of_server(server: Server, context: ProjectContext) -> dict[str, Volume]:
     """The server's volumes that there are, by id."""
     if len(server.volume_ids) > FEW:
         return await _all_volumes(context)
@@ -116,21 +120,21 @@ async def volumes_of_server(server: Server, context: Context) -> dict[str, Volum
     return {volume.id: volume for volume in found if volume is not None}
 
 
-async def _volume(volume_id: str, context: Context) -> Volume | None:
+async def _volume(volume_id: str, context: ProjectContext) -> Volume | None:
     try:
         return await context.patiently(lambda: get_volume(context.project, volume_id))
     except NotFound:
         return None
 
 
-async def _policies(floating_ips: Iterable[Thing], context: Context) -> list[Thing]:
+async def _policies(floating_ips: Iterable[Thing], context: ProjectContext) -> list[Thing]:
     """Asked for only where one is used: not every Neutron has them."""
     if not any(policy_of(one) for one in floating_ips):
         return []
     return await context.patiently(lambda: neutron.list_policies(context.project))
 
 
-async def _hosts(context: Context) -> dict[str, str]:
+async def _hosts(context: ProjectContext) -> dict[str, str]:
     """The hosts by the ids under which the tenant sees them.
 
     An extra for the operator's console: where the admin cloud does not tell, the view is made without.

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.effects.deadlines import growing
 from handlers.effects.once import Landed
 from handlers.openstack.errors import CloudRefusal, Conflict, NotFound
@@ -14,7 +14,7 @@ from messages.results import Result
 from messages.servers import ListTags, UpdateTags
 
 
-async def show_tags(task: ListTags, context: Context) -> Result:
+async def show_tags(task: ListTags, context: ProjectContext) -> Result:
     """A server's tags."""
     server = await find_server(context, task.server_id)
     if server is None:
@@ -22,7 +22,7 @@ async def show_tags(task: ListTags, context: Context) -> Result:
     return Result.of(Code.OK, {"tags": list(server.body.get("tags") or ())})
 
 
-async def update_tags(task: UpdateTags, context: Context) -> Result:
+async def update_tags(task: UpdateTags, context: ProjectContext) -> Result:
     """Give it these tags and no others; Nova lets a server be tagged that is at rest, in whatever way."""
     if context.answered is not None:
         await context.effects.find_out(f"tags:{task.server_id}", _replaced(task, context))
@@ -49,7 +49,7 @@ async def update_tags(task: UpdateTags, context: Context) -> Result:
     return Result.of(Code.OK)
 
 
-async def _replace(task: UpdateTags, context: Context) -> None:
+async def _replace(task: UpdateTags, context: ProjectContext) -> None:
     await context.effects.once(
         f"tags:{task.server_id}",
         do=lambda: replace_tags(context.project, task.server_id, task.tags),
@@ -58,7 +58,7 @@ async def _replace(task: UpdateTags, context: Context) -> None:
     )
 
 
-def _replaced(task: UpdateTags, context: Context) -> Landed:
+def _replaced(task: UpdateTags, context: ProjectContext) -> Landed:
     async def landed(_: object) -> str | None:
         return "" if sorted(await list_tags(context.project, task.server_id)) == sorted(task.tags) else None
 

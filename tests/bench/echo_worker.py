@@ -3,7 +3,7 @@
 import asyncio
 import os
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from messages.codes import Code
 from messages.commands import OpenConsole, PowerAction
 from messages.results import Result
@@ -14,7 +14,7 @@ from workers.telemetry import configure_logs
 _SECONDS = float(os.environ.get("BENCH_SECONDS", "0"))
 
 
-async def _echo(_: object, __: Context) -> Result:
+async def _echo(_: object, __: ProjectContext) -> Result:
     if _SECONDS:
         await asyncio.sleep(_SECONDS)
     return Result.of(Code.OK)

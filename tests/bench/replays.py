@@ -16,7 +16,7 @@ from tests.names import NAMES, SERVERS_QUEUE
 from workers.amqp.envelope import Envelope
 from workers.amqp.publisher import Publisher
 from workers.amqp.topology import declare, topology
-from workers.pipeline.replies import Outbox, again
+from workers.pipeline.replies import Replies, again
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _command() -> Envelope:
 async def _park(url: str, commands: list[Envelope]) -> None:
     publisher = Publisher(url)
     publisher.open()
-    outbox = Outbox(publisher, NAMES, on_returned=lambda: None)
+    outbox = Replies(publisher, NAMES, on_returned=lambda: None)
     refused = Refused(Code.FAILED, reason="internal", detail="KeyError")
     await asyncio.gather(*(outbox.park(one, refused, 0) for one in commands))
     await publisher.close()

@@ -28,14 +28,14 @@ from typing import Any
 from requests.adapters import HTTPAdapter
 
 from handlers.openstack.cloud import Cloud
-from handlers.openstack.watch import Feed
+from handlers.openstack.watch import Poller
 from workers import bootstrap
 from workers.amqp.consumer import Delivery
 from workers.amqp.publisher import Publisher
 from workers.cli import main as work
 from workers.journal import Journal
-from workers.pipeline.process import Dispatcher
-from workers.pipeline.progress import Session
+from workers.pipeline.process import Pipeline
+from workers.pipeline.progress import Progress
 
 #: Seconds in which the broker and the disk get what is on its way, where just that is the instant.
 _ON_ITS_WAY = 0.5
@@ -178,7 +178,7 @@ def instrument(holder: Holder) -> None:
     _around(Journal, "intend", holder, Instant.EFFECT_NOT_BEGUN, Instant.INTENT_WRITTEN, effect_at=1)
     _around(Journal, "record", holder, Instant.ANSWER_READ, None, effect_at=1)
     _around(Journal, "finish", holder, None, Instant.RESULT_WRITTEN)
-    _around(Session, "publish_end", holder, None, Instant.CONFIRMED)
+    _around(Progress, "publish_end", holder, None, Instant.CONFIRMED)
     _know_the_request(holder)
     _hold_at_the_wire(holder)
     _hold_the_waiting(holder)
@@ -188,10 +188,10 @@ def instrument(holder: Holder) -> None:
 
 def _know_the_request(holder: Holder) -> None:
     """What runs for a delivery runs in its context, in threads, too."""
-    accept: Callable[[Dispatcher, Delivery], None] = Dispatcher.accept
+    accept: Callable[[Pipeline, Delivery], None] = Pipeline.accept
     in_thread: Callable[..., Awaitable[Any]] = Cloud.in_thread
 
-    def accept_knowing(self: Dispatcher, delivery: Delivery) -> None:
+    def accept_knowing(self: Pipeline, delivery: Delivery) -> None:
         token = _request.set(delivery.envelope.message_id)
         accept(self, delivery)
         _request.reset(token)
@@ -200,7 +200,7 @@ def _know_the_request(holder: Holder) -> None:
         context = copy_context()
         return in_thread(self, lambda: context.run(function), *arguments)
 
-    Dispatcher.accept = accept_knowing  # type: ignore[method-assign]
+    Pipeline.accept = accept_knowing  # type: ignore[method-assign]
     Cloud.in_thread = in_thread_knowing  # type: ignore[method-assign, assignment]
 
 
@@ -220,34 +220,34 @@ def _hold_at_the_wire(holder: Holder) -> None:
 
 def _hold_the_waiting(holder: Holder) -> None:
     """The first wait after the effect was written down, by this run or an earlier one."""
-    following, begin = Feed.next, Session.__init__
+    following, begin = Poller.next, Progress.__init__
 
-    def begin_knowing(self: Session, request: Any, *arguments: Any) -> None:
+    def begin_knowing(self: Progress, request: Any, *arguments: Any) -> None:
         begin(self, request, *arguments)
         holder.recorded |= {(request.envelope.message_id, name) for name, one in self.effects().items() if one.outcome}
 
-    async def next_or_hold(self: Feed[Any], *arguments: Any) -> Any:
+    async def next_or_hold(self: Poller[Any], *arguments: Any) -> Any:
         for request, effect in list(holder.recorded):
             if request == _request.get() and (hold := holder.wants(Instant.WAITING, effect)):
                 await holder.hold(hold)
         return await following(self, *arguments)
 
-    Feed.next = next_or_hold  # type: ignore[method-assign]
-    Session.__init__ = begin_knowing  # type: ignore[method-assign]
+    Poller.next = next_or_hold  # type: ignore[method-assign]
+    Progress.__init__ = begin_knowing  # type: ignore[method-assign]
 
 
 def _hold_confirms(holder: Holder) -> None:
     """The broker confirms, and nobody hears it."""
-    publish_end: Callable[[Session, Any], Awaitable[None]] = Session.publish_end
+    publish_end: Callable[[Progress, Any], Awaitable[None]] = Progress.publish_end
     confirmed: Callable[[Publisher, Any], None] = Publisher._confirmed
     deaf = holder.holds_any(Instant.PUBLISHED)
 
-    async def publish_end_unconfirmed(self: Session, result: Any) -> None:
+    async def publish_end_unconfirmed(self: Progress, result: Any) -> None:
         if hold := holder.wants(Instant.PUBLISHED):
             holder.arrive(hold)
         await publish_end(self, result)
 
-    Session.publish_end = publish_end_unconfirmed  # type: ignore[method-assign]
+    Progress.publish_end = publish_end_unconfirmed  # type: ignore[method-assign]
     Publisher._confirmed = lambda self, frame: None if deaf else confirmed(self, frame)  # type: ignore[method-assign]
 
 

@@ -36,7 +36,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Parked:
+class DeadLetter:
     """A message from `ecs.dead`."""
 
     tag: str
@@ -84,14 +84,14 @@ class Ears(amqp.Hostile):
         while time.monotonic() < limit:
             self._connection.process_data_events(max(0.0, limit - time.monotonic()))
 
-    def take_parked(self) -> list[Parked]:
+    def take_parked(self) -> list[DeadLetter]:
         """Everything in `ecs.dead`, taken out."""
         found = []
         while True:
             method, properties, body = self.channel.basic_get("ecs.dead", auto_ack=True)
             if method is None:
                 return found
-            found.append(Parked(properties.correlation_id, dict(properties.headers), bytes(body)))
+            found.append(DeadLetter(properties.correlation_id, dict(properties.headers), bytes(body)))
             self.outcomes[properties.correlation_id].parked.append(properties.headers["x-ecs-error-code"])
 
     def depth(self, queue: str) -> int:

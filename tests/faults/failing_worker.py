@@ -7,7 +7,7 @@ import asyncio
 from typing import Any
 
 from handlers.catalogue import HANDLERS
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.orders.progress import Course
 from messages.codes import Code
 from messages.orders import Renew
@@ -19,20 +19,20 @@ from workers.settings import load_settings
 from workers.telemetry import configure_logs
 
 
-async def _tags(task: UpdateTags, context: Context) -> Result:
+async def _tags(task: UpdateTags, context: ProjectContext) -> Result:
     return await _fail(task.tags[0], task.server_id, context)
 
 
-async def _list(task: ListServers, context: Context) -> Result:
+async def _list(task: ListServers, context: ProjectContext) -> Result:
     return await _fail(task.search.value if task.search else "", "", context)
 
 
-async def _renew(order: Renew, context: Context) -> Result:
+async def _renew(order: Renew, context: ProjectContext) -> Result:
     await Course(order, context).tell(OrderStatus.ACCEPTED)
     return await _fail(order.heading.bill_type or "", "", context)
 
 
-async def _fail(how: str, server_id: str, context: Context) -> Result:
+async def _fail(how: str, server_id: str, context: ProjectContext) -> Result:
     match how:
         case "raises":
             raise LookupError("a secret=hunter2hunter2 of ours")

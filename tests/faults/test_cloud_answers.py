@@ -257,8 +257,8 @@ def rude_server() -> Iterator[Any]:
         yield answer_with
 
 
-def ours() -> requests.Session:
-    session = requests.Session()
+def ours() -> requests.Progress:
+    session = requests.Progress()
     session.mount("http://", http.Transport(1))
     return session
 

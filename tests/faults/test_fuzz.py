@@ -52,7 +52,7 @@ def check(message: Message) -> str:
         request = parsing.read(envelope, REGION)
     except parsing.Ignored:
         return "ignored"
-    except parsing.Unfit as unfit:
+    except parsing.Rejected as unfit:
         _check_refusal(envelope, unfit)
         found = "unfit"
     else:
@@ -62,7 +62,7 @@ def check(message: Message) -> str:
     return found
 
 
-def _check_refusal(envelope: Envelope, unfit: parsing.Unfit) -> None:
+def _check_refusal(envelope: Envelope, unfit: parsing.Rejected) -> None:
     """It is answered with a body that is within the limits itself, under a key that is one; it can be parked."""
     assert unfit.refused.subject
     result = Result.refusal(unfit.refused)

@@ -19,7 +19,7 @@ from sandbox.openstack import SimulatedOpenStack
 from tests.envelopes import envelope
 from tests.tenant import Tenant
 from workers.amqp.envelope import Envelope
-from workers.identity import NOBODY, PASS_HEADER, Readmission, hash_of, new_pass
+from workers.identity import NOBODY, RESUME_TOKEN_HEADER, Readmission, hash_of, new_resume_token
 from workers.identity.jwks_source import FileSource
 from workers.identity.jwt import TokenBearers
 from workers.identity.key_set import Keys
@@ -28,7 +28,7 @@ from workers.identity.tokens import Expected
 from workers.identity.verifier import TokenVerifier
 from workers.journal import Begun, Journal, NewRequest
 from workers.pipeline import parsing
-from workers.pipeline.authentication import Admission, GivenBack
+from workers.pipeline.authentication import Authentication, Requeue
 from workers.request import Request
 
 DAY = 86400.0
@@ -46,7 +46,7 @@ class Door:
         verifier = TokenVerifier(keys, Expected(None, None, "project"))
         bearers = TokenBearers(verifier, cloud, journal, frozenset({"billing"}))
         self.identity = Readmission(bearers, cloud, journal, None)
-        self.admission = Admission(self.identity, journal, DAY)
+        self.admission = Authentication(self.identity, journal, DAY)
 
     async def project_of(self, request: Request) -> str:
         return (await self.identity.identify(request)).project_id
@@ -117,7 +117,7 @@ async def test_soft_down_of_anybody_else_is_refused_whatever_it_carries(
     door.issuer.write(door.key_set)
     for more in ({}, {"token": door.issuer.token(project="tenant-a"), "userId": USER}, {"token": "***"}):
         body = soft_down(str(uuid.uuid4()), tenant_id="tenant-a", **more)
-        for headers in ({}, {PASS_HEADER: new_pass()}, {"user_id": "billing"}):
+        for headers in ({}, {RESUME_TOKEN_HEADER: new_resume_token()}, {"user_id": "billing"}):
             with pytest.raises(NotProven):
                 await door.project_of(parsing.read(ordered(body, user_id=user, headers=headers), REGION))
 
@@ -133,15 +133,15 @@ async def test_a_publisher_that_needs_no_token_for_soft_down_needs_one_for_all_e
 
 async def test_a_soft_down_that_was_put_off_is_known_by_its_pass(door: Door) -> None:
     """It comes back published by the worker, not by the billing system."""
-    body, word = soft_down(str(uuid.uuid4()), tenant_id="tenant-a"), new_pass()
+    body, word = soft_down(str(uuid.uuid4()), tenant_id="tenant-a"), new_resume_token()
     request = parsing.read(ordered(body, user_id="billing"), REGION)
     begun = await door.begin(request, NOBODY)
-    again = ordered(body, headers={PASS_HEADER: word})
+    again = ordered(body, headers={RESUME_TOKEN_HEADER: word})
     with pytest.raises(NotProven):
         await door.project_of(parsing.read(again, REGION))
     await door.journal.release(begun.claim, 1, hash_of(word))
     requester = await door.identity.identify(parsing.read(again, REGION))
-    assert (requester.project_id, requester.pass_word) == (NOBODY, word)
+    assert (requester.project_id, requester.resume_token) == (NOBODY, word)
 
 
 # What cannot be told just now.
@@ -153,7 +153,7 @@ def late(seconds: float, **properties: Any) -> dict[str, Any]:
 
 async def test_an_order_is_given_back_and_a_command_is_told_while_there_is_no_key_set(door: Door) -> None:
     request = parsing.read(ordered(order(door.issuer.token(project="tenant-a"))), REGION)
-    with pytest.raises(GivenBack):
+    with pytest.raises(Requeue):
         await door.admission.admit(request, Deadline.after(0.5))
     body = {
         "operation": "server.show", "server_id": str(uuid.uuid4()), "user_id": USER, "token": door.issuer.token(),
@@ -165,7 +165,7 @@ async def test_an_order_is_given_back_and_a_command_is_told_while_there_is_no_ke
 
 async def test_it_is_let_in_as_soon_as_there_is_one(door: Door, tenant: Tenant) -> None:
     request = parsing.read(ordered(order(door.issuer.token(project="tenant-a"))), REGION)
-    with pytest.raises(GivenBack):
+    with pytest.raises(Requeue):
         await door.admission.admit(request, Deadline.after(0.5))
     door.issuer.write(door.key_set)
     assert (await door.admission.admit(request, Deadline.after(20))).project_id == tenant.project_id
@@ -182,7 +182,7 @@ async def test_what_is_too_old_when_it_first_comes_is_not_waited_for(door: Door)
 async def test_what_was_given_back_is_not_too_old_for_having_waited(door: Door) -> None:
     body = order(door.issuer.token())
     again = parsing.read(ordered(body, **late(DAY + 100, redelivered=True)), REGION)
-    with pytest.raises(GivenBack):
+    with pytest.raises(Requeue):
         await door.admission.admit(again, Deadline.after(0.5))
     assert door.admission.stale(again.envelope) is None
     # For as long as an order would be tried, and not for ever.
@@ -193,7 +193,7 @@ async def test_what_was_given_back_is_not_too_old_for_having_waited(door: Door) 
 async def test_an_old_copy_of_what_is_known_waits_for_its_result(door: Door, tenant: Tenant) -> None:
     old = parsing.read(ordered(order(door.issuer.token()), **late(DAY + 100)), REGION)
     await door.begin(old, tenant.project_id)
-    with pytest.raises(GivenBack):
+    with pytest.raises(Requeue):
         await door.admission.admit(old, Deadline.after(0.5))
 
 
@@ -205,12 +205,12 @@ def spoil(folder: Path) -> None:
 
 async def test_while_the_journal_cannot_be_read_nobody_with_a_pass_is_refused(door: Door, tmp_path: Path) -> None:
     door.issuer.write(door.key_set)
-    body = ordered(order("***", tenant_id="tenant-a"), headers={PASS_HEADER: new_pass()})
+    body = ordered(order("***", tenant_id="tenant-a"), headers={RESUME_TOKEN_HEADER: new_resume_token()})
     with pytest.raises(NotProven):
         await door.admission.admit(parsing.read(body, REGION), Deadline.after(0.5))
     await door.journal.close()
     spoil(tmp_path)
-    with pytest.raises(GivenBack):
+    with pytest.raises(Requeue):
         await door.admission.admit(parsing.read(body, REGION), Deadline.after(0.5))
 
 
@@ -240,11 +240,11 @@ async def test_another_tenant_than_the_tokens_is_refused(door: Door, claim: str,
 
 async def test_a_pass_counts_in_place_of_a_masked_token_only(door: Door, tenant: Tenant) -> None:
     door.issuer.write(door.key_set)
-    body, word = order("***"), new_pass()
+    body, word = order("***"), new_resume_token()
     request = parsing.read(ordered(body), REGION)
     begun = await door.begin(request, tenant.project_id)
     await door.journal.release(begun.claim, 1, hash_of(word))
-    with_pass = {"headers": {PASS_HEADER: word}}
+    with_pass = {"headers": {RESUME_TOKEN_HEADER: word}}
     assert await door.project_of(parsing.read(ordered(body, **with_pass), REGION)) == tenant.project_id
     without = {name: value for name, value in body.items() if name != "token"}
     assert await door.project_of(parsing.read(ordered(without, **with_pass), REGION)) == tenant.project_id
@@ -253,4 +253,6 @@ async def test_a_pass_counts_in_place_of_a_masked_token_only(door: Door, tenant:
         with pytest.raises(NotProven):
             await door.project_of(parsing.read(ordered(body | {"token": token}, **with_pass), REGION))
     with pytest.raises(NotProven):
-        await door.project_of(replace(request, envelope=ordered(body, headers={PASS_HEADER: new_pass()})))
+        await door.project_of(
+            replace(request, envelope=ordered(body, headers={RESUME_TOKEN_HEADER: new_resume_token()}))
+        )

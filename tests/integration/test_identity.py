@@ -19,7 +19,7 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Heard, Requester, Source
 from tests.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
-from workers.identity import PASS_HEADER, hash_of, new_pass
+from workers.identity import RESUME_TOKEN_HEADER, hash_of, new_resume_token
 
 IDENTITY, PARAMETER, FAILED, UNKNOWN = "101.001401", "101.001002", "101.001040", "101.001033"
 REFUSED = {"code": IDENTITY, "message": "身份校验失败", "data": None}
@@ -448,24 +448,24 @@ def test_a_retry_queue_holds_a_pass_and_no_token(own: Guarded, simulated: Simula
         order, message_id = put_off(own, requester, simulated)
         eventually(lambda: requester.depth("ecs.retry.600") == 1)
         (waiting,) = in_queue(url, "ecs.retry.600")
-        word, masked = waiting.headers[PASS_HEADER], json.loads(waiting.body)
+        word, masked = waiting.headers[RESUME_TOKEN_HEADER], json.loads(waiting.body)
         assert masked == order | {"token": "***"}
         assert word not in workshop.journal_dump()
         assert hash_of(word) in workshop.journal_dump()
         assert word not in workshop.logs()
         wrong = [
             (masked, {}),
-            (masked, {PASS_HEADER: new_pass()}),
-            (masked, {PASS_HEADER: hash_of(word)}),
-            (masked, {PASS_HEADER: word[:-1]}),
-            (masked, {PASS_HEADER: 7}),
+            (masked, {RESUME_TOKEN_HEADER: new_resume_token()}),
+            (masked, {RESUME_TOKEN_HEADER: hash_of(word)}),
+            (masked, {RESUME_TOKEN_HEADER: word[:-1]}),
+            (masked, {RESUME_TOKEN_HEADER: 7}),
             (masked, {"x-death": [{"queue": "ecs.retry.600", "reason": "expired", "count": 1}]}),
             (masked, {"x-ecs-attempts": 1, "x-ecs-routing-key": "ecs.orders order.changeConfigure"}),
-            (masked | {"orderId": new_order_id()}, {PASS_HEADER: word}),
-            (masked | {"billType": "monthly"}, {PASS_HEADER: word}),
-            (masked | {"tenant_id": "tenant-b"}, {PASS_HEADER: word}),
-            (masked | {"token": "Bearer ***"}, {PASS_HEADER: word}),
-            (masked | {"token": altered(own.issuer)}, {PASS_HEADER: word}),
+            (masked | {"orderId": new_order_id()}, {RESUME_TOKEN_HEADER: word}),
+            (masked | {"billType": "monthly"}, {RESUME_TOKEN_HEADER: word}),
+            (masked | {"tenant_id": "tenant-b"}, {RESUME_TOKEN_HEADER: word}),
+            (masked | {"token": "Bearer ***"}, {RESUME_TOKEN_HEADER: word}),
+            (masked | {"token": altered(own.issuer)}, {RESUME_TOKEN_HEADER: word}),
         ]  # fmt: skip
         for body, headers in wrong:
             forged = requester.order(json.dumps(body), headers=headers)
@@ -473,9 +473,9 @@ def test_a_retry_queue_holds_a_pass_and_no_token(own: Guarded, simulated: Simula
                 order_refused(requester.order_result_of(forged, 60))
         eventually(lambda: requester.depth("ecs.dead") == len(wrong), 60)
         assert len([one for one in requester.heard if one.source is Source.ORDER_RESULT]) == 1
-        assert PASS_HEADER not in {name for one in in_queue(url, "ecs.dead") for name in one.headers}
+        assert RESUME_TOKEN_HEADER not in {name for one in in_queue(url, "ecs.dead") for name in one.headers}
         assert workshop.tenant().actions(order["productList"][0]["instanceId"]) == ["create"]
-        again = requester.order(json.dumps(masked), headers={PASS_HEADER: word}, correlation_id=message_id)
+        again = requester.order(json.dumps(masked), headers={RESUME_TOKEN_HEADER: word}, correlation_id=message_id)
         assert again != message_id
         assert requester.order_result_of(message_id).body["code"] == 200
     assert workshop.tenant().actions(order["productList"][0]["instanceId"]).count("resize") == 1

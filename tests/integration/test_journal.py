@@ -241,7 +241,7 @@ def _another(number: int) -> NewRequest:
 async def _lined_up(journal: Journal, number: int, *servers: str) -> tuple[Begun, Ahead | None]:
     outcome = await journal.begin(_another(number))
     assert isinstance(outcome, Begun)
-    return outcome, await journal.line_up(outcome.claim, servers)
+    return outcome, await journal.acquire_locks(outcome.claim, servers)
 
 
 async def test_requests_for_a_server_line_up_in_the_order_in_which_they_come(journal: Journal, url: str) -> None:
@@ -254,9 +254,9 @@ async def test_requests_for_a_server_line_up_in_the_order_in_which_they_come(jou
     third, ahead = await _lined_up(journal, 3, "a", "b")
     assert ahead == Ahead(second.claim, Standing.ELSEWHERE)
     await journal.finish(first.claim, {}, [])
-    assert await other.line_up(second.claim) is None
+    assert await other.acquire_locks(second.claim) is None
     await other.leave(second.claim.key)
-    assert await journal.line_up(third.claim) is None
+    assert await journal.acquire_locks(third.claim) is None
     await other.close()
 
 
@@ -265,16 +265,18 @@ async def test_what_nobody_is_at_can_be_taken_out_of_the_line(journal: Journal) 
     second, ahead = await _lined_up(journal, 2, "a")
     assert ahead == Ahead(first.claim, Standing.OURS)
     await journal.release(first.claim)
-    ahead = await journal.line_up(second.claim)
+    ahead = await journal.acquire_locks(second.claim)
     assert ahead is not None
     assert (ahead.claim, ahead.standing, ahead.attempts) == (first.claim, Standing.GONE, 0)
     assert ahead.put_off_at == pytest.approx(time.time(), abs=5)
     resumed = await journal.begin(_another(1))
     assert isinstance(resumed, Resumed)
-    await journal.forfeit(first.claim)
-    assert await journal.line_up(second.claim) == Ahead(resumed.claim, Standing.OURS), "taken up meanwhile: it stays"
-    await journal.forfeit(resumed.claim)
-    assert await journal.line_up(second.claim) is None
+    await journal.expire_lock(first.claim)
+    assert await journal.acquire_locks(second.claim) == Ahead(resumed.claim, Standing.OURS), (
+        "taken up meanwhile: it stays"
+    )
+    await journal.expire_lock(resumed.claim)
+    assert await journal.acquire_locks(second.claim) is None
 
 
 async def test_whoever_goes_on_keeps_the_place(journal: Journal) -> None:
@@ -284,7 +286,7 @@ async def test_whoever_goes_on_keeps_the_place(journal: Journal) -> None:
     await journal.release(first.claim)
     resumed = await journal.begin(_another(1))
     assert isinstance(resumed, Resumed)
-    assert await journal.line_up(resumed.claim, ("a", "b")) is None
+    assert await journal.acquire_locks(resumed.claim, ("a", "b")) is None
 
 
 async def test_places_that_a_crash_left_are_swept(journal: Journal, url: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from workers.amqp import send_queue
 from workers.amqp.publication import Entry, Publication, Published
-from workers.amqp.send_queue import Backlog, delay_after
+from workers.amqp.send_queue import SendQueue, delay_after
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def entry(number: int, queue: str = "full") -> Entry:
     return Entry(Publication("", queue, b""), number, asyncio.get_running_loop().create_future())
 
 
-def taken(found: Backlog) -> list[int]:
+def taken(found: SendQueue) -> list[int]:
     numbers = []
     while (one := found.take()) is not None:
         numbers.append(one.number)
@@ -26,7 +26,7 @@ def taken(found: Backlog) -> list[int]:
 
 
 async def test_what_was_sent_goes_before_what_was_not() -> None:
-    found = Backlog(lambda: None)
+    found = SendQueue(lambda: None)
     for number in (3, 4):
         found.add(entry(number))
     found.put_back([entry(1), entry(2)])
@@ -37,7 +37,7 @@ async def test_what_was_sent_goes_before_what_was_not() -> None:
 
 async def test_behind_one_that_is_refused_its_line_waits_in_order_and_no_other() -> None:
     tried = asyncio.Event()
-    found = Backlog(tried.set)
+    found = SendQueue(tried.set)
     refused = [entry(number) for number in (2, 1, 3)]
     for one in refused:
         found.refused(one)
@@ -56,7 +56,7 @@ async def test_behind_one_that_is_refused_its_line_waits_in_order_and_no_other()
 
 async def test_one_that_is_refused_again_is_tried_again_later() -> None:
     tried = asyncio.Event()
-    found = Backlog(tried.set)
+    found = SendQueue(tried.set)
     found.refused(entry(1))
     began = asyncio.get_running_loop().time()
     for _ in range(4):
@@ -71,7 +71,7 @@ async def test_one_that_is_refused_again_is_tried_again_later() -> None:
 
 async def test_one_that_nobody_waits_for_any_more_holds_up_nobody() -> None:
     tried = asyncio.Event()
-    found = Backlog(tried.set)
+    found = SendQueue(tried.set)
     given_up = entry(1)
     found.refused(given_up)
     found.add(entry(2))
@@ -88,7 +88,7 @@ async def test_one_that_nobody_waits_for_any_more_holds_up_nobody() -> None:
 
 async def test_what_came_later_overtakes_nothing_when_its_queue_takes_again() -> None:
     tried = asyncio.Event()
-    found = Backlog(tried.set)
+    found = SendQueue(tried.set)
     for number in (1, 2, 3):
         found.refused(entry(number))
     await asyncio.wait_for(tried.wait(), 5)
@@ -104,7 +104,7 @@ async def test_what_came_later_overtakes_nothing_when_its_queue_takes_again() ->
 
 async def test_what_has_waited_long_enough_is_given_up_unless_it_is_being_tried() -> None:
     tried = asyncio.Event()
-    found = Backlog(tried.set)
+    found = SendQueue(tried.set)
     impatient = [impatient_entry(number) for number in (1, 2, 3)]
     patient = entry(4)
     for one in [*impatient, patient]:
@@ -125,7 +125,7 @@ async def test_what_has_waited_long_enough_is_given_up_unless_it_is_being_tried(
 
 async def test_one_trial_at_a_time_though_all_that_waited_for_it_was_given_up() -> None:
     trials: list[None] = []
-    found = Backlog(lambda: trials.append(None))
+    found = SendQueue(lambda: trials.append(None))
     found.refused(impatient_entry(1))
     found.give_up()
     for number in (2, 3):  # were under way when the first was given up

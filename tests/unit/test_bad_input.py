@@ -38,7 +38,7 @@ def test_what_is_wrong_is_named_and_what_is_right_is_a_request(case: Case) -> No
     found: Any
     try:
         found = parsing.read(envelope(case), REGION)
-    except parsing.Unfit as unfit:
+    except parsing.Rejected as unfit:
         found = unfit
     except parsing.Ignored:
         found = None
@@ -49,7 +49,7 @@ def test_what_is_wrong_is_named_and_what_is_right_is_a_request(case: Case) -> No
         assert isinstance(found, Request), getattr(found, "refused", None)
         assert found.operation == case.operation
     else:
-        assert isinstance(found, parsing.Unfit)
+        assert isinstance(found, parsing.Rejected)
         assert (found.refused.code, found.refused.subject) == (Code.PARAMETER, case.subject)
         assert (found.operation, found.is_order) == (case.operation, case.is_order)
 

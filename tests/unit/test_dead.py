@@ -20,19 +20,19 @@ from workers.amqp.topology import queue_of_command
 from workers.cli.output import plain
 from workers.cli.times import instant
 from workers.dead_letters.dead_letter import (
-    Parked,
+    DeadLetter,
+    dead_letter_of,
     envelope_again,
     identity_of,
-    parked_of,
     publication_again,
     publication_renewed,
     times_returned,
 )
 from workers.dead_letters.replay import Pace
 from workers.dead_letters.selection import Found, Wanted, grouped, row_text
-from workers.identity import PASS_HEADER
+from workers.identity import RESUME_TOKEN_HEADER
 from workers.pipeline import parsing
-from workers.pipeline.replies import Outbox
+from workers.pipeline.replies import Replies
 
 COMMAND = {
     "operation": "server.action", "tenant_id": "tenant-a", "server_id": "616fb98f-46ca-475e-917e-2563e5a8cd19",
@@ -56,7 +56,7 @@ class Press:
 async def parked(message: Envelope, refused: Refused, attempts: int = 0) -> Envelope:
     """As it lies in `ecs.dead` once the worker's outbox has parked it."""
     press = Press()
-    await Outbox(press, NAMES, on_returned=lambda: None).park(message, refused, attempts)  # type: ignore[arg-type]
+    await Replies(press, NAMES, on_returned=lambda: None).park(message, refused, attempts)  # type: ignore[arg-type]
     (one,) = press.published
     return replace(
         message, queue="ecs.dead", exchange=one.exchange, routing_key=one.routing_key, body=one.body,
@@ -69,13 +69,13 @@ INTERNAL = Refused(Code.FAILED, reason="internal", detail="KeyError")
 
 async def test_a_row_tells_what_the_contract_says() -> None:
     lies = await parked(envelope(COMMAND, headers={"x-ecs-attempts": 2}), INTERNAL, attempts=2)
-    row = parked_of(lies).row()
+    row = dead_letter_of(lies).row()
     failed_at = row.pop("failed_at")
     assert row == {
         "id": "m-1", "key": "m-1", "operation": "server.action", "tenant": "tenant-a", "code": "101.001040",
         "error": "操作失败; internal; KeyError", "origin": "ecs.servers", "attempts": 2,
     }  # fmt: skip
-    assert time.time() - parked_of(lies).failed < 5
+    assert time.time() - dead_letter_of(lies).failed < 5
     assert failed_at.endswith("Z")
 
 
@@ -89,7 +89,7 @@ async def test_it_comes_back_to_its_queue_as_it_came_and_only_there() -> None:
     assert (again.exchange, again.routing_key, again.mandatory) == ("", "ecs.servers", True)
     assert (again.body, again.reply_to, again.correlation_id, again.timestamp) == (lies.body, "mine", "c", 1000)
     headers = dict(again.headers or {})
-    assert headers.pop(PASS_HEADER) == "word"
+    assert headers.pop(RESUME_TOKEN_HEADER) == "word"
     assert headers.pop("x-ecs-replay") == "batch-1"
     assert headers.pop("x-ecs-routing-key") == "ecs.commands server.action"
     assert headers == {"traceparent": first.headers["traceparent"], "x-ecs-deadline": "99"}
@@ -135,7 +135,7 @@ async def test_what_no_queue_took_goes_by_its_exchange_again() -> None:
     ],
 )
 async def test_what_cannot_be_put_in_again_says_why(body: Any, fields: dict[str, Any], hindrance: str | None) -> None:
-    found = parked_of(await parked(envelope(body, **fields), INTERNAL)).hindrance
+    found = dead_letter_of(await parked(envelope(body, **fields), INTERNAL)).hindrance
     assert (found is None) if hindrance is None else (hindrance in (found or ""))
 
 
@@ -154,7 +154,7 @@ async def test_its_identity_stays_while_the_broker_counts_and_when_it_is_renewed
 async def test_a_stranger_in_the_queue_breaks_nothing() -> None:
     for headers in ({}, {"x-ecs-failed-at": 7, "x-ecs-error-code": ["a"], "x-ecs-origin-queue": b"\xff"}, {"a": 1.5}):
         strange = envelope(b"\x00\xff", queue="ecs.dead", exchange="", routing_key="", headers=headers, message_id=None)
-        found = parked_of(strange)
+        found = dead_letter_of(strange)
         assert (found.id, found.key, found.failed, found.code) == (None, None, 0.0, None)
         assert found.hindrance is not None
         assert identity_of(strange)
@@ -166,7 +166,7 @@ def one(number: int, **fields: Any) -> Found:
         "key": f"m-{number}", "operation": "server.action", "tenant": "t", "code": "101.001002", "error": "e",
         "origin": "ecs.servers", "attempts": 0, "failed_at": f"2026-11-23T10:00:{number:02d}.000Z", "digest": "",
     }  # fmt: skip
-    return Found(Parked(envelope({}, message_id=f"m-{number}"), **known | fields), str(number))
+    return Found(DeadLetter(envelope({}, message_id=f"m-{number}"), **known | fields), str(number))
 
 
 def test_filters_are_all_of_them_at_once_and_the_limit_takes_the_oldest() -> None:

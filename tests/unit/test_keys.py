@@ -17,7 +17,7 @@ from messages.wire import MAX_BODY
 from sandbox.issuer import Issuer, KeySetServer
 from workers.identity import key_set as keys_module
 from workers.identity.jwks import MAX_KEYS, usable_keys
-from workers.identity.jwks_source import FileSource, KeySetTrouble, UrlSource, key_source
+from workers.identity.jwks_source import FileSource, KeySetError, UrlSource, key_source
 from workers.identity.key_set import Keys
 
 
@@ -86,7 +86,7 @@ def test_a_private_part_that_somebody_published_is_left_where_it_is() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_key_set_is_told_in_one_line(body: bytes) -> None:
-    with pytest.raises(KeySetTrouble) as caught:
+    with pytest.raises(KeySetError) as caught:
         usable_keys(body)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
@@ -102,12 +102,12 @@ def test_a_source_is_a_url_or_a_file() -> None:
 
 def test_a_file_is_read_anew_each_time(issuer: Issuer, tmp_path: Path) -> None:
     source = FileSource(str(tmp_path / "keys.json"))
-    with pytest.raises(KeySetTrouble, match="No such file"):
+    with pytest.raises(KeySetError, match="No such file"):
         source.read()
     issuer.write(tmp_path / "keys.json")
     assert len(usable_keys(source.read())) == 1
     (tmp_path / "keys.json").write_bytes(b" " * (MAX_BODY + 1))
-    with pytest.raises(KeySetTrouble, match="larger"):
+    with pytest.raises(KeySetError, match="larger"):
         source.read()
 
 
@@ -126,14 +126,14 @@ def test_an_answer_that_is_no_key_set_is_told(
     server: KeySetServer, answer: tuple[int, dict[str, str], bytes], why: str
 ) -> None:
     server.instead = answer
-    with pytest.raises(KeySetTrouble, match=why):
+    with pytest.raises(KeySetError, match=why):
         UrlSource(server.url).read()
     assert server.asked == ["/certs"], "no redirect is followed"
 
 
 def test_a_server_that_is_not_there_is_told(server: KeySetServer) -> None:
     server.stop()
-    with pytest.raises(KeySetTrouble, match="refused"):
+    with pytest.raises(KeySetError, match="refused"):
         UrlSource(server.url).read()
 
 
@@ -155,7 +155,7 @@ def test_a_server_that_drips_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> N
 
     threading.Thread(target=drip, daemon=True).start()
     started = time.monotonic()
-    with listening, pytest.raises(KeySetTrouble):
+    with listening, pytest.raises(KeySetError):
         usable_keys(UrlSource(f"http://127.0.0.1:{listening.getsockname()[1]}/").read())
     assert time.monotonic() - started < 20
 

@@ -3,12 +3,12 @@
 import pytest
 
 from tests.envelopes import envelope
-from workers.identity import PASS_HEADER, hash_of, new_pass, pass_of
+from workers.identity import RESUME_TOKEN_HEADER, hash_of, new_resume_token, resume_token_of
 from workers.identity.tokenless import may_omit_token
 
 
 def test_a_pass_is_long_and_never_the_same() -> None:
-    words = {new_pass() for _ in range(100)}
+    words = {new_resume_token() for _ in range(100)}
     assert len(words) == 100
     assert all(len(word) >= 43 for word in words)
     assert len({hash_of(word) for word in words}) == 100
@@ -16,13 +16,13 @@ def test_a_pass_is_long_and_never_the_same() -> None:
 
 
 def test_a_message_gives_the_word_that_it_carries() -> None:
-    word = new_pass()
-    assert pass_of(envelope({}, headers={PASS_HEADER: word})) == word
+    word = new_resume_token()
+    assert resume_token_of(envelope({}, headers={RESUME_TOKEN_HEADER: word})) == word
 
 
 @pytest.mark.parametrize("word", [None, "", 7, b"word", ["word"], {"a": 1}, "w" * 129, "wörd"])
 def test_what_could_be_no_word_is_none(word: object) -> None:
-    assert pass_of(envelope({}, headers={PASS_HEADER: word})) is None
+    assert resume_token_of(envelope({}, headers={RESUME_TOKEN_HEADER: word})) is None
 
 
 @pytest.mark.parametrize(

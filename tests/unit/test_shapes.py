@@ -40,7 +40,7 @@ def taken(queue: str, routing_key: str, body: bytes, exchange: str) -> Any:
         return parsing.read(
             envelope(body, queue=queue, exchange=exchange, routing_key=routing_key, reply_to="r"), REGION
         )
-    except (parsing.Unfit, parsing.Ignored):
+    except (parsing.Rejected, parsing.Ignored):
         return None
 
 

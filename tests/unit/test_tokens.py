@@ -24,7 +24,7 @@ from workers.identity.jwks_source import FileSource, UrlSource
 from workers.identity.jwt import published_at
 from workers.identity.key_set import Keys
 from workers.identity.requester import NotProven
-from workers.identity.token_cache import VerifiedTokens
+from workers.identity.token_cache import TokenCache
 from workers.identity.tokens import LEEWAY, MAX_TOKEN, Claims, Expected, bare, read_claims, read_header
 from workers.identity.verifier import Expired, TokenVerifier
 
@@ -403,7 +403,7 @@ def claims_until(expires: float) -> Claims:
 
 
 def test_tokens_are_forgotten_when_they_expire_and_when_there_are_too_many() -> None:
-    known, later = VerifiedTokens(most=2), time.time() + 100
+    known, later = TokenCache(most=2), time.time() + 100
     known.keep("over", 0, claims_until(time.time() - LEEWAY - 1))
     assert len(known) == 0
     for token in ("a", "b"):
@@ -414,7 +414,7 @@ def test_tokens_are_forgotten_when_they_expire_and_when_there_are_too_many() -> 
 
 
 def test_tokens_are_forgotten_with_the_keys_that_verified_them() -> None:
-    known = VerifiedTokens()
+    known = TokenCache()
     known.keep("a", 0, claims_until(time.time() + 100))
     assert known.find("a", 1) is None
     known.keep("a", 0, claims_until(time.time() + 100))
@@ -422,7 +422,7 @@ def test_tokens_are_forgotten_with_the_keys_that_verified_them() -> None:
 
 
 def test_no_token_is_kept() -> None:
-    known, token = VerifiedTokens(), f"eyJ{uuid.uuid4().hex}.a.b"
+    known, token = TokenCache(), f"eyJ{uuid.uuid4().hex}.a.b"
     known.keep(token, 0, claims_until(time.time() + 100))
     assert token not in repr(vars(known))
 

@@ -10,7 +10,7 @@ from handlers.openstack.errors import Forbidden
 from messages.errors import Transient
 from tests.names import IMAGES_QUEUE, NAMES, ORDERS_QUEUE, SERVERS_QUEUE, UNDELIVERED_QUEUE
 from workers import circuit_breaker
-from workers.circuit_breaker import Streak, Weather, is_no_answer
+from workers.circuit_breaker import CircuitBreaker, Streak, is_no_answer
 
 
 class Sky:
@@ -22,7 +22,7 @@ class Sky:
         self.probed: list[str] = []
         self.changes = 0
         self._news = asyncio.Event()
-        self.weather = Weather(NAMES, self._probe, lambda: self.trouble, self._changed)
+        self.weather = CircuitBreaker(NAMES, self._probe, lambda: self.trouble, self._changed)
 
     async def _probe(self, service: str) -> None:
         self.probed.append(service)

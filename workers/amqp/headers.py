@@ -9,7 +9,7 @@ from typing import Any
 
 from messages.errors import wrong
 from messages.secrets import MASK, could_hold_secret, mask
-from workers.identity import PASS_HEADER
+from workers.identity import RESUME_TOKEN_HEADER
 
 #: Bytes of all headers; the broker ends a connection whose headers do not fit into one frame of 128 KiB.
 MAX_HEADERS = 32 * 1024
@@ -23,7 +23,7 @@ LEFT_OUT_HEADER = "x-ecs-headers-left-out"
 HISTORY = ("x-death", "x-first-death", "x-last-death", "x-delivery-count", "x-acquired-count")
 #: The broker takes CC and BCC for further routing keys: a publisher could have our copy put into others' queues.
 #: A pass is good for one way back.
-NOT_KEPT = ("CC", "BCC", PASS_HEADER)
+NOT_KEPT = ("CC", "BCC", RESUME_TOKEN_HEADER)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_TRACESTATE = 512
 

@@ -22,7 +22,7 @@ from pika.spec import Basic
 from workers.amqp.broker import Where
 from workers.amqp.connection import Link
 from workers.amqp.publication import Entry, Publication, Published
-from workers.amqp.send_queue import Backlog, delay_after
+from workers.amqp.send_queue import SendQueue, delay_after
 
 log = structlog.get_logger()
 
@@ -54,7 +54,7 @@ class Publisher:
         self._numbers = count()
         #: Sent and not confirmed, by delivery tag, in order.
         self._sent: dict[int, Entry] = {}
-        self._backlog = Backlog(self._fill)
+        self._backlog = SendQueue(self._fill)
         #: Channels that the broker closed in a row, and how many are still to be sent one by one after the last.
         self._failures, self._suspects = 0, 0
         self._watchdog: asyncio.Task[None] | None = None

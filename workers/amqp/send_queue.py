@@ -35,7 +35,7 @@ class _Line:
     failures: int = 0
 
 
-class Backlog:
+class SendQueue:
     """What waits. `on_trial` is called when one of a line has been put among those that may be sent."""
 
     def __init__(self, on_trial: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ from workers.amqp.broker_errors import explain
 from workers.amqp.topology import TopologyMismatch, compare, topology
 from workers.bootstrap import cloud_settings, own_region
 from workers.cli.exits import Exit
-from workers.identity.jwks_source import KeySetTrouble, is_url, key_source
+from workers.identity.jwks_source import KeySetError, is_url, key_source
 from workers.journal import JournalError, JournalUnfit
 from workers.journal.database import (
     check_encoding,
@@ -155,12 +155,12 @@ async def _keys(settings: Settings) -> list[Finding]:
     source = from_where.name
     try:
         document = await asyncio.to_thread(from_where.read)
-    except KeySetTrouble as error:
+    except KeySetError as error:
         advice = "check ECS_JWT_JWKS and the network between; until it can be had nobody is let in"
         return [Finding("keys", Verdict.UNREACHABLE, str(error), advice)]
     try:
         usable = usable_keys(document)
-    except KeySetTrouble as error:
+    except KeySetError as error:
         advice = "ECS_JWT_JWKS must name a JSON Web Key Set (of Keycloak: …/protocol/openid-connect/certs)"
         return [Finding("keys", Verdict.FAILED, f"{source}: {error}", advice)]
     findings = [Finding("keys", Verdict.OK, f"{len(usable)} usable {_plural('key', len(usable))} at {source}")]

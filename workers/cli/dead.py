@@ -20,7 +20,7 @@ from workers.cli.journal import (
 )
 from workers.cli.output import Format, Page, complain, plain, show, show_json
 from workers.cli.times import ago, shown, wire
-from workers.dead_letters.dead_letter import Parked, instant_of
+from workers.dead_letters.dead_letter import DeadLetter, instant_of
 from workers.dead_letters.reader import Unreachable
 from workers.dead_letters.selection import Survey, Wanted, grouped, survey
 from workers.journal import History, JournalError, Replay, Request
@@ -77,7 +77,7 @@ def list_dead(settings: Settings, wanted: Wanted, output: Format, *, summary: bo
         _print_list(messages, found.total, wanted.limit)
 
 
-def _print_list(messages: Sequence[Parked], total: int, limit: int | None) -> None:
+def _print_list(messages: Sequence[DeadLetter], total: int, limit: int | None) -> None:
     page = Page()
     if not messages:
         page.line("nothing is parked" if not total else f"none of {total} parked messages matches")
@@ -101,7 +101,7 @@ def _print_list(messages: Sequence[Parked], total: int, limit: int | None) -> No
     page.line("what would become of them: ecs-worker dead replay --dry-run; one as a whole: ecs-worker dead show ID")
 
 
-def print_groups(page: Page, messages: Sequence[Parked]) -> None:
+def print_groups(page: Page, messages: Sequence[DeadLetter]) -> None:
     """A line for all that failed alike."""
     page.table(
         [{**group.row(), "oldest": _when(group.oldest), "newest": _when(group.newest)} for group in grouped(messages)],
@@ -136,7 +136,7 @@ def show_dead(settings: Settings, wanted: Wanted, output: Format) -> None:
 _Known = tuple[list[Request], list[Replay]]
 
 
-def _known(settings: Settings, messages: Sequence[Parked]) -> tuple[dict[str, _Known], str | None]:
+def _known(settings: Settings, messages: Sequence[DeadLetter]) -> tuple[dict[str, _Known], str | None]:
     """A journal that is away must not keep anybody from seeing the message."""
     names = {one.key for one in messages if one.key}
     try:
@@ -146,7 +146,7 @@ def _known(settings: Settings, messages: Sequence[Parked]) -> tuple[dict[str, _K
         return {}, str(failed)
 
 
-def _properties(parked: Parked) -> dict[str, Any]:
+def _properties(parked: DeadLetter) -> dict[str, Any]:
     told = asdict(parked.envelope)
     names = ("message_id", "correlation_id", "reply_to", "type", "timestamp", "content_type", "content_encoding")
     return {name: _readable(told[name]) for name in names}
@@ -156,7 +156,7 @@ def _readable(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int)) else str(value)
 
 
-def _body(parked: Parked) -> Any:
+def _body(parked: DeadLetter) -> Any:
     """JSON where it is some; without secrets, though none should be there."""
     body = masked_body(parked.envelope.body)
     try:
@@ -165,7 +165,7 @@ def _body(parked: Parked) -> Any:
         return body.decode("utf-8", "backslashreplace")
 
 
-def _whole(parked: Parked, known: _Known | None) -> dict[str, Any]:
+def _whole(parked: DeadLetter, known: _Known | None) -> dict[str, Any]:
     requests, replays = known or ([], [])
     headers = {str(name): _readable(value) for name, value in mask(dict(parked.envelope.headers)).items()}
     return {
@@ -175,7 +175,7 @@ def _whole(parked: Parked, known: _Known | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _print_whole(page: Page, parked: Parked, known: _Known | None, trouble: str | None) -> None:
+def _print_whole(page: Page, parked: DeadLetter, known: _Known | None, trouble: str | None) -> None:
     whole = _whole(parked, known)
     page.heading(str(parked.id or parked.key or "a message without id"))
     page.facts({**parked.row(), "failed_at": _when(parked.failed_at), "cannot be put in again": whole["hindrance"]})

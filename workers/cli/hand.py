@@ -154,10 +154,10 @@ async def _rehearse(
 ) -> list[Forecast]:
     from handlers.openstack.cloud import Cloud  # noqa: PLC0415 - only a rehearsal needs a cloud
     from workers.bootstrap import cloud_settings  # noqa: PLC0415
-    from workers.dead_letters.dry_run import Rehearsal  # noqa: PLC0415
+    from workers.dead_letters.dry_run import DryRun  # noqa: PLC0415
 
     cloud = Cloud(replace(cloud_settings(settings), read_only=True))
-    rehearsal = Rehearsal(settings, cloud, history, policy_or_fail(settings), tenant)
+    rehearsal = DryRun(settings, cloud, history, policy_or_fail(settings), tenant)
 
     async def forecast(one: Found) -> Forecast:
         told = await rehearsal.forecast(one.parked)

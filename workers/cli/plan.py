@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from handlers.context import Errand, Watches
+from handlers.context import RequestContext, Watchers
 from handlers.effects.deadlines import Deadline
 from handlers.effects.once import Effects, NoLedger
 from handlers.openstack.cloud import Cloud, Project
@@ -53,16 +53,16 @@ def _read(file: str) -> dict[str, Any]:
 
 async def _foreseen(settings: Settings, message: dict[str, Any], tenant: str | None) -> dict[str, Any]:
     cloud = Cloud(cloud_settings(settings))
-    watched: dict[str, Watches] = {}
+    watched: dict[str, Watchers] = {}
 
-    def watches_of(project: Project) -> Watches:
-        return watched.setdefault(project.id, Watches(project))
+    def watchers_of(project: Project) -> Watchers:
+        return watched.setdefault(project.id, Watchers(project))
 
-    errand = Errand(
+    errand = RequestContext(
         cloud=cloud, effects=Effects(NoLedger(), Deadline.after(_PATIENCE)), policy=policy_or_fail(settings),
         deadline=Deadline.after(_PATIENCE),
         wait_limit=_WAITING, hold=Deadline.after(_WAITING), last_try=False, mark="", tell=_tell, answer=_answer,
-        watches_of=watches_of,
+        watchers_of=watchers_of,
     )  # fmt: skip
     try:
         project = (await cloud.find_project(tenant)).id if tenant is not None else None

@@ -13,7 +13,7 @@ from workers.amqp.envelope import Envelope
 from workers.amqp.headers import HISTORY, NOT_KEPT, kept
 from workers.amqp.publication import Publication
 from workers.amqp.topology import RETRY_HEADER
-from workers.identity import NOBODY, PASS_HEADER
+from workers.identity import NOBODY, RESUME_TOKEN_HEADER
 from workers.pipeline import parsing
 from workers.pipeline.replies import (
     ERROR_CODE_HEADER,
@@ -42,7 +42,7 @@ _NEEDED_SECRETS = ("adminPass", "userData")
 
 
 @dataclass(frozen=True, slots=True)
-class Parked:
+class DeadLetter:
     """A message in `ecs.dead`.
 
     `key` is what the journal knows the request by (message_id, orderId or flowId), None where it has nothing of the
@@ -111,10 +111,10 @@ class Parked:
         return f"its {missing} was not kept: the order must be sent anew" if missing else None
 
 
-def parked_of(envelope: Envelope) -> Parked:
+def dead_letter_of(envelope: Envelope) -> DeadLetter:
     """A delivery of `ecs.dead`, read."""
     headers, seen = envelope.headers, _Seen.of(envelope_again(envelope, "?"))
-    return Parked(
+    return DeadLetter(
         envelope=envelope,
         key=seen.key or envelope.message_id,
         operation=seen.operation,
@@ -144,9 +144,9 @@ def times_returned(envelope: Envelope) -> int:
     return max((count for count in counts if isinstance(count, int)), default=0)
 
 
-def envelope_again(envelope: Envelope, pass_word: str) -> Envelope:
+def envelope_again(envelope: Envelope, resume_token: str) -> Envelope:
     """The message as a worker gets it when it is put in again with this word."""
-    exchange, routing_key, headers = _way_again(envelope, pass_word)
+    exchange, routing_key, headers = _way_again(envelope, resume_token)
     queue = routing_key if exchange == "" else envelope.names.undelivered_queue
     return replace(
         envelope, queue=queue, exchange=exchange, routing_key=routing_key, headers=headers, redelivered=False,
@@ -154,12 +154,12 @@ def envelope_again(envelope: Envelope, pass_word: str) -> Envelope:
     )  # fmt: skip
 
 
-def publication_again(envelope: Envelope, pass_word: str, batch: str) -> Publication:
+def publication_again(envelope: Envelope, resume_token: str, batch: str) -> Publication:
     """The message as it is put in again: straight into the queue that it came from, so that nobody else gets a copy.
 
     What no queue had taken goes by its exchange: it may have a queue by now.
     """
-    exchange, routing_key, headers = _way_again(envelope, pass_word)
+    exchange, routing_key, headers = _way_again(envelope, resume_token)
     return again(envelope, exchange, routing_key, envelope.body, {**headers, REPLAY_HEADER: batch})
 
 
@@ -177,11 +177,11 @@ def instant_of(time_text: str | None) -> float:
     return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
 
 
-def _way_again(envelope: Envelope, pass_word: str) -> tuple[str, str, dict[str, Any]]:
+def _way_again(envelope: Envelope, resume_token: str) -> tuple[str, str, dict[str, Any]]:
     origin = _text(envelope.headers.get(ORIGIN_HEADER)) or envelope.routing_key
     exchange, key = _first_route(envelope)
     headers = {name: value for name, value in _kept(envelope).items() if name not in _NOT_AGAIN}
-    headers[PASS_HEADER] = pass_word
+    headers[RESUME_TOKEN_HEADER] = resume_token
     if origin == envelope.names.undelivered_queue and exchange:
         headers.pop(parsing.ROUTING_KEY_HEADER, None)
         return exchange, key, headers
@@ -219,7 +219,7 @@ class _Seen:
     def of(cls, envelope: Envelope) -> "_Seen":
         try:
             request = parsing.read(envelope, None)
-        except parsing.Unfit as unfit:
+        except parsing.Rejected as unfit:
             message = unfit.message or {}
             operation = unfit.operation or _text(message.get("operation"))
             return cls(_name_of(message), operation, _text(message.get("tenant_id")), "")

@@ -129,7 +129,7 @@ class ReadJournal(Journal):
     def release(self, claim: Claim, attempts: int = 0, pass_hash: str | None = None) -> "asyncio.Future[None]":
         return _done(None)
 
-    def line_up(self, claim: Claim, servers: tuple[str, ...] = ()) -> "asyncio.Future[Any]":
+    def acquire_locks(self, claim: Claim, servers: tuple[str, ...] = ()) -> "asyncio.Future[Any]":
         return _done(None)
 
     def leave(self, key: str) -> "asyncio.Future[None]":

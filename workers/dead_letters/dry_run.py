@@ -12,14 +12,14 @@ from handlers.openstack.cloud import Cloud
 from handlers.openstack.errors import Foreseen
 from workers.amqp.envelope import Envelope
 from workers.amqp.topology import queue_of_command
-from workers.dead_letters.dead_letter import Parked, envelope_again
+from workers.dead_letters.dead_letter import DeadLetter, envelope_again
 from workers.dead_letters.doubles import Caught, Held, ReadJournal, Told
 from workers.dead_letters.forecast import Fate, Forecast, judged
-from workers.identity import OperatorReplays, Readmission, TrustedPublishers, new_pass
+from workers.identity import OperatorReplays, Readmission, TrustedPublishers, new_resume_token
 from workers.journal import History, Known, Resumed
-from workers.pipeline.process import Dispatcher
-from workers.pipeline.replies import Outbox
-from workers.pipeline.timeouts import Limits
+from workers.pipeline.process import Pipeline
+from workers.pipeline.replies import Replies
+from workers.pipeline.timeouts import Timeouts
 from workers.settings import Settings
 from workers.telemetry import Metrics
 
@@ -31,7 +31,7 @@ LIMIT = 30.0
 AT_ONCE = 32
 
 
-class Rehearsal:
+class DryRun:
     """Forecasts one message after another. `tenant` is the project that the operator names for them."""
 
     def __init__(self, settings: Settings, cloud: Cloud, history: History, policy: Policy, tenant: str | None) -> None:
@@ -45,11 +45,11 @@ class Rehearsal:
         #: Contents by key of what would be begun: of several that are alike the first would be carried out.
         self._begun: dict[str, str] = {}
 
-    async def forecast(self, parked: Parked) -> Forecast:
+    async def forecast(self, parked: DeadLetter) -> Forecast:
         """What would become of it."""
         if (hindrance := parked.hindrance) is not None:
             return Forecast(Fate.IMPOSSIBLE, hindrance)
-        envelope, names = envelope_again(parked.envelope, new_pass()), parked.envelope.names
+        envelope, names = envelope_again(parked.envelope, new_resume_token()), parked.envelope.names
         if envelope.queue == names.undelivered_queue and queue_of_command(names, envelope.routing_key) is None:
             return Forecast(Fate.PARKED, f"no queue takes {envelope.routing_key}")
         async with self._places:
@@ -76,17 +76,17 @@ class Rehearsal:
             return Forecast(Fate.UNSURE, "who asks cannot be told now: Keystone or the key set does not answer")
         return judged(caught.publications, self._settings.names, known=isinstance(journal.outcome, Known))
 
-    def _dispatcher(self, journal: ReadJournal, caught: Caught) -> Dispatcher:
+    def _dispatcher(self, journal: ReadJournal, caught: Caught) -> Pipeline:
         settings = self._settings
         trusted = TrustedPublishers(self._cloud, journal)
-        return Dispatcher(
+        return Pipeline(
             cloud=self._cloud,
             identity=Readmission(trusted, self._cloud, journal, OperatorReplays(journal)),
             journal=journal,
-            outbox=Outbox(caught, settings.names, on_returned=lambda: None),  # type: ignore[arg-type]  # all that is used of a publisher
+            outbox=Replies(caught, settings.names, on_returned=lambda: None),  # type: ignore[arg-type]  # all that is used of a publisher
             handlers=HANDLERS,
             policy=self._policy,
-            limits=Limits(PATIENCE, PATIENCE, settings.max_age, tuple(settings.retry_delays)),
+            limits=Timeouts(PATIENCE, PATIENCE, settings.max_age, tuple(settings.retry_delays)),
             metrics=self._metrics,
         )
 

@@ -20,7 +20,7 @@ from workers.amqp.publisher import Publisher
 from workers.dead_letters.batch import real_user
 from workers.dead_letters.dead_letter import identity_of, publication_again
 from workers.dead_letters.reader import Reader
-from workers.identity import hash_of, new_pass
+from workers.identity import hash_of, new_resume_token
 from workers.journal import Action, Journal, Replay, ReplayState
 
 #: Messages of one group: one write in the journal before they are published, one after.
@@ -239,7 +239,7 @@ class Run:
 
     async def _send(self, group: list[Member]) -> None:
         await self._put_in_again([one for one in group if one.state is ReplayState.ISSUED])
-        words = [new_pass() for _ in group]
+        words = [new_resume_token() for _ in group]
         await self._journal.issue([(one.replay.id, hash_of(word)) for one, word in zip(group, words, strict=True)])
         published = [self._publish(one, word) for one, word in zip(group, words, strict=True)]
         outcomes = await asyncio.gather(*published, return_exceptions=True)

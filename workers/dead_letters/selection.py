@@ -9,7 +9,7 @@ from typing import Any
 from workers.amqp.broker import Where
 from workers.amqp.consumer import Delivery
 from workers.amqp.names import Names
-from workers.dead_letters.dead_letter import Parked, identity_of, parked_of
+from workers.dead_letters.dead_letter import DeadLetter, dead_letter_of, identity_of
 from workers.dead_letters.reader import Reader
 
 
@@ -29,7 +29,7 @@ class Wanted:
     limit: int | None = None
     rows: tuple[str, ...] | None = None
 
-    def matches(self, parked: Parked) -> bool:
+    def matches(self, parked: DeadLetter) -> bool:
         """Whether it is one of them, but for `limit` and `rows`."""
         return (
             (not self.ids or parked.id in self.ids or parked.key in self.ids)
@@ -53,7 +53,7 @@ class Wanted:
 class Found:
     """A parked message that was seen, and what tells it from all others."""
 
-    parked: Parked
+    parked: DeadLetter
     identity: str
 
 
@@ -74,7 +74,7 @@ async def survey(where: Where, names: Names, wanted: Wanted) -> Survey:
     def keep(delivery: Delivery) -> None:
         nonlocal count
         count += 1
-        parked = parked_of(delivery.envelope)
+        parked = dead_letter_of(delivery.envelope)
         if wanted.matches(parked):
             seen[count] = (delivery, Found(parked, identity_of(delivery.envelope)))
 
@@ -109,9 +109,9 @@ class Group:
         }  # fmt: skip
 
 
-def grouped(messages: Iterable[Parked]) -> list[Group]:
+def grouped(messages: Iterable[DeadLetter]) -> list[Group]:
     """The messages by code, operation and origin, the largest group first."""
-    groups: dict[tuple[str | None, str | None, str | None], list[Parked]] = {}
+    groups: dict[tuple[str | None, str | None, str | None], list[DeadLetter]] = {}
     for one in messages:
         groups.setdefault((one.code, one.operation, one.origin), []).append(one)
     found = []

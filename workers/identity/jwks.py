@@ -9,7 +9,7 @@ from joserfc.jwk import ECKey, RSAKey
 
 from messages.errors import Refused
 from messages.wire import decode
-from workers.identity.jwks_source import KeySetTrouble
+from workers.identity.jwks_source import KeySetError
 
 #: What tokens may be signed with (contract 8), by the kind of key that it takes.
 _RSA, _EC = frozenset({"RS256", "RS384", "RS512", "PS256"}), frozenset({"ES256"})
@@ -33,19 +33,19 @@ class VerifyingKey:
 
 
 def usable_keys(document: bytes) -> tuple[VerifyingKey, ...]:
-    """The keys of a set that may verify a signature; `KeySetTrouble` where it is no key set, or none of them may.
+    """The keys of a set that may verify a signature; `KeySetError` where it is no key set, or none of them may.
 
     What a set has besides (keys to encrypt with, other curves, symmetric keys) is passed over.
     """
     try:
         listed = decode(document, None, None).get("keys")
     except Refused as refused:
-        raise KeySetTrouble(f"the key set cannot be read: {refused.detail}") from None
+        raise KeySetError(f"the key set cannot be read: {refused.detail}") from None
     if not isinstance(listed, list) or len(listed) > MAX_KEYS:
-        raise KeySetTrouble(f"the key set has no list of at most {MAX_KEYS} keys")
+        raise KeySetError(f"the key set has no list of at most {MAX_KEYS} keys")
     found = tuple(key for one in listed if (key := _usable(one)) is not None)
     if not found:
-        raise KeySetTrouble(f"of the {len(listed)} keys of the set none can verify {', '.join(sorted(ALGORITHMS))}")
+        raise KeySetError(f"of the {len(listed)} keys of the set none can verify {', '.join(sorted(ALGORITHMS))}")
     return found
 
 

@@ -15,7 +15,7 @@ from messages.wire import MAX_BODY
 _WAIT, TOTAL = 5.0, 10.0
 
 
-class KeySetTrouble(Exception):
+class KeySetError(Exception):
     """The key set cannot be read, or holds nothing of use; the text says why, in one line."""
 
 
@@ -25,7 +25,7 @@ class KeySource(Protocol):
     name: str
 
     def read(self) -> bytes:
-        """The set as it is now; blocks, for some ten seconds at most. `KeySetTrouble` where it cannot be read."""
+        """The set as it is now; blocks, for some ten seconds at most. `KeySetError` where it cannot be read."""
 
 
 def is_url(source: str) -> bool:
@@ -49,7 +49,7 @@ class FileSource:
             with Path(self.name).open("rb") as file:
                 return _bounded(file.read(MAX_BODY + 1))
         except OSError as error:
-            raise KeySetTrouble(f"{self.name}: {error.strerror or type(error).__name__}") from None
+            raise KeySetError(f"{self.name}: {error.strerror or type(error).__name__}") from None
 
 
 class UrlSource:
@@ -70,7 +70,7 @@ class UrlSource:
             return self._get(connection)
         except (OSError, http.client.HTTPException, ValueError) as error:
             why = " ".join(str(error).split())[:200] or type(error).__name__
-            raise KeySetTrouble(f"{self.name}: {why}") from None
+            raise KeySetError(f"{self.name}: {why}") from None
         finally:
             alarm.cancel()
             connection.close()
@@ -86,13 +86,13 @@ class UrlSource:
         connection.request("GET", target, headers=headers)
         response = connection.getresponse()
         if response.status != 200:
-            raise KeySetTrouble(f"{self.name}: HTTP {response.status}")
+            raise KeySetError(f"{self.name}: HTTP {response.status}")
         return _bounded(response.read(MAX_BODY + 1))
 
 
 def _bounded(body: bytes) -> bytes:
     if len(body) > MAX_BODY:
-        raise KeySetTrouble(f"the key set is larger than {MAX_BODY} bytes")
+        raise KeySetError(f"the key set is larger than {MAX_BODY} bytes")
     return body
 
 

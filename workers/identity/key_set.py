@@ -12,7 +12,7 @@ from structlog.contextvars import clear_contextvars
 
 from messages.errors import Transient
 from workers.identity.jwks import VerifyingKey, usable_keys
-from workers.identity.jwks_source import TOTAL, KeySetTrouble, KeySource
+from workers.identity.jwks_source import TOTAL, KeySetError, KeySource
 
 log = structlog.get_logger()
 
@@ -108,7 +108,7 @@ class Keys:
         try:
             async with asyncio.timeout(TOTAL + 5):
                 keys = usable_keys(await _in_thread(self._source.read))
-        except (KeySetTrouble, TimeoutError) as error:
+        except (KeySetError, TimeoutError) as error:
             self._note_trouble(str(error) or "no answer in time")
         else:
             self._note(keys, started)

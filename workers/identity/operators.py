@@ -11,10 +11,10 @@ class OperatorReplays:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
-    async def replay_of(self, pass_word: str, digest: str) -> ReplayAuthority | None:
+    async def replay_of(self, resume_token: str, digest: str) -> ReplayAuthority | None:
         """As `Replays` has it."""
         try:
-            found = await self._journal.redeem(hash_of(pass_word), digest)
+            found = await self._journal.redeem(hash_of(resume_token), digest)
         except JournalError as error:
             raise Transient("journal", detail=str(error)) from None
         return ReplayAuthority(found.operator, found.tenant) if found is not None else None

@@ -15,13 +15,13 @@ NOBODY = "-"
 class Requester:
     """The project that a request acts in, or `NOBODY`.
 
-    `operator` is who has answered for it, where the message did not prove by itself who asks; `pass_word` the word by
+    `operator` is who has answered for it, where the message did not prove by itself who asks; `resume_token` the word by
     which it was known again and may be known again the next time.
     """
 
     project_id: str
     operator: str | None = None
-    pass_word: str | None = None
+    resume_token: str | None = None
 
 
 class NotProven(Refused):

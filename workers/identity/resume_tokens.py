@@ -14,7 +14,7 @@ from typing import Protocol
 from workers.amqp.envelope import Envelope
 
 #: The header that carries the word.
-PASS_HEADER = "x-ecs-pass"  # noqa: S105 - the name of a header
+RESUME_TOKEN_HEADER = "x-ecs-pass"  # noqa: S105 - the name of a header
 _MAX_WORD = 128
 
 
@@ -29,24 +29,24 @@ class ReplayAuthority:
 class Replays(Protocol):
     """What operators have put in for replay."""
 
-    async def replay_of(self, pass_word: str, digest: str) -> ReplayAuthority | None:
+    async def replay_of(self, resume_token: str, digest: str) -> ReplayAuthority | None:
         """What this word is good for, for a message with this digest; None where it is good for nothing.
 
         `Transient` where that cannot be told just now.
         """
 
 
-def new_pass() -> str:
+def new_resume_token() -> str:
     """A word that nobody can guess."""
     return secrets.token_urlsafe(32)
 
 
-def hash_of(pass_word: str) -> str:
+def hash_of(resume_token: str) -> str:
     """What the journal keeps of a word: 64 hexadecimal digits."""
-    return hashlib.sha256(pass_word.encode()).hexdigest()
+    return hashlib.sha256(resume_token.encode()).hexdigest()
 
 
-def pass_of(envelope: Envelope) -> str | None:
+def resume_token_of(envelope: Envelope) -> str | None:
     """The word that a message carries; None where there is none that could be one."""
-    word = envelope.headers.get(PASS_HEADER) if envelope.headers else None
+    word = envelope.headers.get(RESUME_TOKEN_HEADER) if envelope.headers else None
     return word if isinstance(word, str) and 0 < len(word) <= _MAX_WORD and word.isascii() else None

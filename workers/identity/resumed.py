@@ -7,7 +7,7 @@ import structlog
 from handlers.openstack.cloud import Cloud
 from messages.secrets import MASK
 from workers.identity.requester import Identity, Requester
-from workers.identity.resume_tokens import ReplayAuthority, Replays, hash_of, pass_of
+from workers.identity.resume_tokens import ReplayAuthority, Replays, hash_of, resume_token_of
 from workers.identity.tenants import project_of
 from workers.identity.tokenless import SOFT_DOWN
 from workers.identity.trusted import TrustedPublishers
@@ -29,7 +29,7 @@ class Readmission:
         self._believed = TrustedPublishers(cloud, journal)
 
     async def identify(self, request: Request) -> Requester:
-        word = pass_of(request.envelope)
+        word = resume_token_of(request.envelope)
         # A token that is there is verified, whatever else the message carries.
         if word is not None and request.token in (None, MASK):
             found = await self._by_pass(request, word)
@@ -39,7 +39,7 @@ class Readmission:
 
     async def proves(self, request: Request) -> bool:
         """Return whether a pass, an operator's word or the message itself proves who sent it."""
-        word = pass_of(request.envelope)
+        word = resume_token_of(request.envelope)
         if word is not None and request.token in (None, MASK):
             if await self._is_admitted(request, word) is not None:
                 return True
@@ -56,7 +56,7 @@ class Readmission:
     async def _by_pass(self, request: Request, word: str) -> Requester | None:
         tenant = await self._is_admitted(request, word)
         if tenant is not None:
-            return Requester(tenant, pass_word=word)
+            return Requester(tenant, resume_token=word)
         authority = await self._replays.replay_of(word, request.digest) if self._replays is not None else None
         return await self._replayed(request, authority) if authority is not None else None
 

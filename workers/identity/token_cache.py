@@ -10,7 +10,7 @@ from workers.identity.tokens import LEEWAY, Claims
 MOST = 4096
 
 
-class VerifiedTokens:
+class TokenCache:
     """What verified tokens say, by the SHA-256 of each: the tokens themselves are kept nowhere.
 
     They are forgotten when they expire, and all of them when the key set changes: a key may have been withdrawn.

@@ -5,7 +5,7 @@ import time
 from messages.errors import Transient
 from workers.identity.key_set import REASON, Keys
 from workers.identity.requester import NotProven
-from workers.identity.token_cache import VerifiedTokens
+from workers.identity.token_cache import TokenCache
 from workers.identity.tokens import (
     Claims,
     Expected,
@@ -31,7 +31,7 @@ class TokenVerifier:
     def __init__(self, keys: Keys, expected: Expected) -> None:
         self._keys = keys
         self._expected = expected
-        self._verified = VerifiedTokens()
+        self._verified = TokenCache()
 
     async def verify(
         self, token: str | None, user_id: str | None, published: float, rotated_since: float | None = None

@@ -26,7 +26,7 @@ from workers.journal.operations import (
 from workers.journal.owners import Owner, new_owner
 from workers.journal.records import Ahead, Claim, JournalError, Kind, NewRequest, Outcome, Replay, ReplayState, Request
 from workers.journal.replays import Issue, Note, Pin, PutInAgain, Redeem
-from workers.journal.server_locks import Forfeit, Leave, LineUp
+from workers.journal.server_locks import AcquireLocks, ExpireLock, Leave
 from workers.journal.writer import Writer
 
 log = structlog.get_logger()
@@ -106,18 +106,18 @@ class Journal:
         """Have a copy of a request that another worker is at be known again by a pass."""
         return self._opened()[1].submit(Pass(key, pass_hash))
 
-    def line_up(self, claim: Claim, servers: tuple[str, ...] = ()) -> "asyncio.Future[Ahead | None]":
+    def acquire_locks(self, claim: Claim, servers: tuple[str, ...] = ()) -> "asyncio.Future[Ahead | None]":
         """Take a place at these servers, unless the request has one; who is right ahead, None if it is its turn."""
         owner, writer = self._opened()
-        return writer.submit(LineUp(claim.key, owner, servers))
+        return writer.submit(AcquireLocks(claim.key, owner, servers))
 
     def leave(self, key: str) -> "asyncio.Future[None]":
         """Give the request's places up."""
         return self._opened()[1].submit(Leave(key))
 
-    def forfeit(self, claim: Claim) -> "asyncio.Future[None]":
+    def expire_lock(self, claim: Claim) -> "asyncio.Future[None]":
         """Take the places away from a request that nobody is at."""
-        return self._opened()[1].submit(Forfeit(claim))
+        return self._opened()[1].submit(ExpireLock(claim))
 
     def prune(self, commands_older_than: float) -> "asyncio.Future[int]":
         """Forget some settled commands of more than so many seconds ago; 0 when there are no more. Orders are kept."""

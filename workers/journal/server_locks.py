@@ -50,7 +50,7 @@ _SWEEP = text(
 
 
 @dataclass(frozen=True, slots=True)
-class LineUp:
+class AcquireLocks:
     """Take a place at each of these, unless the request has its places already; with none, only look ahead."""
 
     key: str
@@ -58,7 +58,7 @@ class LineUp:
     resources: tuple[str, ...] = ()
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["LineUp"]) -> list[Ahead | None]:
+    def run_all(connection: Connection, operations: list["AcquireLocks"]) -> list[Ahead | None]:
         """The one right ahead of each; None whose turn it is."""
         # All places first: those of one group came in this order.
         _take_places(connection, [one for one in operations if one.resources])
@@ -82,7 +82,7 @@ class LineUp:
         return Ahead(claim, Standing.ELSEWHERE if self.owner.lives(row.owner, connection) else Standing.GONE)
 
 
-def _take_places(connection: Connection, operations: list[LineUp]) -> None:
+def _take_places(connection: Connection, operations: list[AcquireLocks]) -> None:
     if not operations:
         return
     placed = set(connection.execute(_HAVE_PLACES, {"keys": [one.key for one in operations]}).scalars())
@@ -116,13 +116,13 @@ class Leave:
 
 
 @dataclass(frozen=True, slots=True)
-class Forfeit:
+class ExpireLock:
     """Take the places away from a request that nobody is at, unless somebody has taken it up meanwhile."""
 
     claim: Claim
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["Forfeit"]) -> list[None]:
+    def run_all(connection: Connection, operations: list["ExpireLock"]) -> list[None]:
         """Nothing."""
         connection.execute(_FORFEIT, [{"key": one.claim.key, "claim": one.claim.token} for one in operations])
         return [None] * len(operations)

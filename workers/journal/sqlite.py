@@ -12,7 +12,7 @@ from sqlalchemy.pool import NullPool
 
 #: Seconds that SQLite waits for a lock before the group of writes is tried again.
 _PATIENCE = 5.0
-#: Execution option of an engine that reads.
+#: Attempt option of an engine that reads.
 READS = "ecs_reads"
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
 from handlers.catalogue import Handler
-from handlers.context import Context, Errand, Policy, Watches
+from handlers.context import Policy, ProjectContext, RequestContext, Watchers
 from handlers.effects.deadlines import Deadline
 from handlers.effects.once import Effects
 from handlers.final_updates import ends_of, tell_ends
@@ -23,16 +23,16 @@ from messages.orders import Order
 from messages.results import Result
 from messages.updates import OrderStatus
 from messages.wire import encode
-from workers.identity import NOBODY, Requester, hash_of, new_pass
+from workers.identity import NOBODY, Requester, hash_of, new_resume_token
 from workers.journal import Begun, Claim, ClaimLost, Journal, JournalError, Kind, Resumed
 from workers.pipeline import parsing
-from workers.pipeline.authentication import GivenBack
-from workers.pipeline.progress import Session, request_log
-from workers.pipeline.rejections import Refusals
-from workers.pipeline.replies import Outbox
+from workers.pipeline.authentication import Requeue
+from workers.pipeline.progress import Progress, request_log
+from workers.pipeline.rejections import Rejections
+from workers.pipeline.replies import Replies
 from workers.pipeline.retry import MACHINE_TROUBLE, Answer, Decision, Retry, decide, is_last_try
-from workers.pipeline.server_locks import Turns, places_of
-from workers.pipeline.timeouts import ANSWER_WITHIN, HOLD, Limits, own_deadline, soonest
+from workers.pipeline.server_locks import ServerLocks, lock_names_of
+from workers.pipeline.timeouts import ANSWER_WITHIN, HOLD, Timeouts, own_deadline, soonest
 from workers.request import Request
 from workers.telemetry import Metrics
 
@@ -45,7 +45,7 @@ _WAITED = ("timeout", "busy")
 _LEAST_PAUSE = 1.0
 
 
-class Execution:
+class Attempt:
     """Carries out what was admitted, when it is its turn."""
 
     def __init__(
@@ -53,12 +53,12 @@ class Execution:
         *,
         cloud: Cloud,
         journal: Journal,
-        outbox: Outbox,
+        outbox: Replies,
         handlers: Mapping[type, Handler],
         policy: Policy,
-        limits: Limits,
-        refusals: Refusals,
-        turns: Turns,
+        limits: Timeouts,
+        refusals: Rejections,
+        turns: ServerLocks,
         metrics: Metrics,
     ) -> None:
         self._cloud = cloud
@@ -70,7 +70,7 @@ class Execution:
         self._refusals = refusals
         self._turns = turns
         self._metrics = metrics
-        self._watches: dict[str, Watches] = {}
+        self._watches: dict[str, Watchers] = {}
 
     def close(self) -> None:
         """Watch no more."""
@@ -82,7 +82,7 @@ class Execution:
         project_id = requester.project_id
         key = f"{request.kind}:{project_id}:{parsing.fingerprint(request.envelope)}"
         log = request_log(request, project_id, parsing.attempts(request.envelope))
-        session, park = Session(request, key, self._outbox, None, None, {}, log), None
+        session, park = Progress(request, key, self._outbox, None, None, {}, log), None
         try:
             if refused := parsing.too_late(request.envelope):
                 raise refused
@@ -101,7 +101,7 @@ class Execution:
         self._report(session, result, started)
 
     async def carry_out(
-        self, session: Session, begun: Begun | Resumed, project_id: str, received: float, started: float
+        self, session: Progress, begun: Begun | Resumed, project_id: str, received: float, started: float
     ) -> None:
         """Carry out what the journal has begun, to its end or until it is put off.
 
@@ -110,7 +110,7 @@ class Execution:
         """
         try:
             await self._carry_out(session, begun, project_id, received, started)
-        except (ClaimLost, GivenBack, JournalError, *MACHINE_TROUBLE):
+        except (ClaimLost, Requeue, JournalError, *MACHINE_TROUBLE):
             raise
         except Exception as error:
             _log_unforeseen(session, error)
@@ -118,7 +118,7 @@ class Execution:
 
     async def _carry_out(
         self,
-        session: Session,
+        session: Progress,
         begun: Begun | Resumed,
         project_id: str,
         received: float,
@@ -162,7 +162,7 @@ class Execution:
         self._journal.settle(session.key)
         self._report(session, result, started)
 
-    async def _answer_in_doubt(self, session: Session, error: Exception) -> None:
+    async def _answer_in_doubt(self, session: Progress, error: Exception) -> None:
         """Answer a command of which an earlier run may have done something, where the cloud does not tell.
 
         It was not refused, and is not over: it comes again, and is found out.
@@ -175,7 +175,7 @@ class Execution:
         rest = Refused(Code.FAILED, reason=error.reason, detail=str(error))
         await session.answer(answer_in_time(request.work, session.effects(), session.verdicts, rest))
 
-    async def _end_unforeseen(self, session: Session, claim: Claim, error: Exception) -> None:
+    async def _end_unforeseen(self, session: Progress, claim: Claim, error: Exception) -> None:
         """End a request at which the worker itself failed, with as little of its own as can fail."""
         request, refused = session.request, unforeseen(error)
         result = session.given or session.told or self._plain_failure(session, refused)
@@ -188,7 +188,7 @@ class Execution:
         self._journal.settle(session.key)
         self._report(session, result, time.monotonic())
 
-    def _plain_failure(self, session: Session, refused: Refused) -> Result:
+    def _plain_failure(self, session: Progress, refused: Refused) -> Result:
         """The failure in the shape of what was asked, or without data where that cannot be made, either."""
         try:
             return checked(self._refusals.result(session.request, refused, changed=session.any_begun), session)
@@ -196,7 +196,7 @@ class Execution:
             return Result.refusal(refused)
 
     @asynccontextmanager
-    async def _answered_in_time(self, session: Session, received: float) -> AsyncIterator[None]:
+    async def _answered_in_time(self, session: Progress, received: float) -> AsyncIterator[None]:
         """Inside it a command is carried out. When its time is up it is answered, whatever it waits for.
 
         What is under way then goes on behind the answer: a call that has been sent cannot be taken back,
@@ -223,7 +223,7 @@ class Execution:
         if begun.is_set():
             watch.result()
 
-    async def _answer_at(self, seconds: float, session: Session, begun: asyncio.Event) -> None:
+    async def _answer_at(self, seconds: float, session: Progress, begun: asyncio.Event) -> None:
         await asyncio.sleep(seconds)
         if session.closed:
             return
@@ -233,7 +233,7 @@ class Execution:
         session.log.info("request.answered_in_time", code=result.code)
         await session.answer(result)
 
-    async def _in_turn(self, session: Session, claim: Claim, project_id: str, received: float) -> Result:
+    async def _in_turn(self, session: Progress, claim: Claim, project_id: str, received: float) -> Result:
         """Carried out when nobody is ahead at the same servers; a command waits no longer than it may take."""
         request = session.request
         if session.closed:
@@ -251,17 +251,17 @@ class Execution:
             # Half done, and tried again: whoever came later would find the server in a state of ours, not the user's.
             return request.kind is Kind.ORDER and session.any_begun
 
-        async with self._turns.taken(claim, places_of(request.work), until, too_late, keeps):
+        async with self._turns.taken(claim, lock_names_of(request.work), until, too_late, keeps):
             return await self._run(session, project_id, received)
 
-    async def _run(self, session: Session, project_id: str, received: float) -> Result:
+    async def _run(self, session: Progress, project_id: str, received: float) -> Result:
         request = session.request
         is_order = request.kind is Kind.ORDER
         age = time.monotonic() - received
         counted.set(session.calls)
         patience = self._patience(session, age)
         expiry = None if is_order else self._limits.patience(request, age)
-        errand = Errand(
+        errand = RequestContext(
             cloud=self._cloud,
             effects=Effects(session, patience, expiry, own_deadline(request.envelope)),
             policy=self._policy,
@@ -272,7 +272,7 @@ class Execution:
             mark=uuid5(_MARKS, session.key).hex,
             tell=session.tell,
             answer=session.answer,
-            watches_of=self._watches_of,
+            watchers_of=self._watches_of,
             verdicts=session.verdicts,
             ended=session.ended,
         )
@@ -286,7 +286,7 @@ class Execution:
                 raise
             return await self._ended_behind_its_answer(session, context, error)
 
-    async def _ended_behind_its_answer(self, session: Session, context: Context, error: Exception) -> Result:
+    async def _ended_behind_its_answer(self, session: Progress, context: ProjectContext, error: Exception) -> Result:
         """The answer of a command that failed behind it, or whose outcome nobody knows; what there is of it is told."""
         if isinstance(error, OutcomeUnknown) or session.closed:
             unknown = failure(session.request.work, outcome_unknown(), session.effects(), session.verdicts)
@@ -296,7 +296,7 @@ class Execution:
         await tell_ends(session.request.work, session.told, context)
         return session.told
 
-    def _patience(self, session: Session, age: float) -> Deadline:
+    def _patience(self, session: Progress, age: float) -> Deadline:
         """Until when it is tried in this delivery; the requester's own deadline counts until something is begun."""
         request = session.request
         patience = self._limits.patience(request, age)
@@ -304,46 +304,46 @@ class Execution:
             return patience
         return soonest(patience, own_deadline(request.envelope))
 
-    def _watches_of(self, project: Project) -> Watches:
+    def _watches_of(self, project: Project) -> Watchers:
         found = self._watches.get(project.id)
         if found is None:
             for name in [name for name, watches in self._watches.items() if watches.idle]:
                 self._watches.pop(name).close()
-            found = self._watches[project.id] = Watches(project)
+            found = self._watches[project.id] = Watchers(project)
         return found
 
     async def _put_off(
-        self, session: Session, begun: Begun | Resumed, retry: Retry, attempts: int, started: float
+        self, session: Progress, begun: Begun | Resumed, retry: Retry, attempts: int, started: float
     ) -> None:
         """Give the request up and have the message come back; whoever gets it goes on where it was."""
         request = session.request
         if retry.counts and isinstance(request.work, Order):
             await session.tell(order_update(request.work, OrderStatus.WAITING_RETRY, session.progress))
         await session.flush()
-        pass_word = session.pass_word or new_pass()
-        await self._journal.release(begun.claim, int(retry.counts), hash_of(pass_word))
+        resume_token = session.resume_token or new_resume_token()
+        await self._journal.release(begun.claim, int(retry.counts), hash_of(resume_token))
         if needs_secrets(request.work, session):
             # A retry queue would have them masked: the message is held, and goes back to its queue as it came.
             await asyncio.sleep(max(_LEAST_PAUSE, min(retry.delay, HOLD - (time.monotonic() - started))))
             session.log.info("request.given_back", attempt=attempts + int(retry.counts))
-            raise GivenBack
-        await self._retry(request, session.log, retry, attempts, pass_word)
+            raise Requeue
+        await self._retry(request, session.log, retry, attempts, resume_token)
 
-    async def come_again(self, request: Request, project_id: str, pass_word: str) -> None:
+    async def reschedule(self, request: Request, project_id: str, resume_token: str) -> None:
         """Look again later at what another worker is at."""
         again = Retry(self._limits.retry_delays[0], counts=False)
         await self._retry(
-            request, request_log(request, project_id), again, parsing.attempts(request.envelope), pass_word
+            request, request_log(request, project_id), again, parsing.attempts(request.envelope), resume_token
         )
 
-    async def _retry(self, request: Request, said: Any, retry: Retry, attempts: int, pass_word: str) -> None:
+    async def _retry(self, request: Request, said: Any, retry: Retry, attempts: int, resume_token: str) -> None:
         """Have the message come back, known again by its pass; `attempts` failed before this one. `said` is its log."""
         attempts += int(retry.counts)
-        await self._outbox.retry(request.envelope, request.message, retry.delay, attempts, pass_word)
+        await self._outbox.retry(request.envelope, request.message, retry.delay, attempts, resume_token)
         said.info("request.put_off", seconds=retry.delay, attempt=attempts)
         self._metrics.event("retried")
 
-    def _end(self, session: Session) -> None:
+    def _end(self, session: Progress) -> None:
         """What ended outside its handler still has its one final update for each resource."""
         request = session.request
         ends = ends_of(request.work, session.told, session.effects())
@@ -359,7 +359,7 @@ class Execution:
         age = time.time() - parsing.first_seen(envelope, time.time())
         return decide(error, request.kind, parsing.attempts(envelope), age, self._limits.retry_delays)
 
-    def _report(self, session: Session, result: Result, started: float) -> None:
+    def _report(self, session: Progress, result: Result, started: float) -> None:
         seconds = time.monotonic() - started
         session.log.info(
             "request.done", code=result.code, seconds=round(seconds, 3),
@@ -373,7 +373,7 @@ def unforeseen(error: Exception) -> Refused:
     return Refused(Code.FAILED, reason="internal", detail=type(error).__name__)
 
 
-def checked(result: Result, session: Session) -> Result:
+def checked(result: Result, session: Progress) -> Result:
     """The result, which can be written down and published with its final updates; raises where it cannot."""
     if not can_be_written([result.stored(), session.finals]):
         session.finals = [one for one in session.finals if can_be_written(one)]
@@ -390,7 +390,7 @@ def can_be_written(value: Any) -> bool:
     return True
 
 
-def _past_deadline(error: Exception, session: Session) -> Refused | None:
+def _past_deadline(error: Exception, session: Progress) -> Refused | None:
     """The refusal of what waited, for whatever, until its own deadline had passed, and had nothing begun."""
     waited = isinstance(error, (Postponed, Transient)) or (isinstance(error, Refused) and error.reason in _WAITED)
     return parsing.too_late(session.request.envelope) if waited and not session.any_begun else None
@@ -408,6 +408,6 @@ async def _within(seconds: float, answer: Awaitable[T]) -> T:
         raise Refused(Code.FAILED, reason="timeout", detail="the time was up before OpenStack answered") from None
 
 
-def _log_unforeseen(session: Session, error: Exception) -> None:
+def _log_unforeseen(session: Progress, error: Exception) -> None:
     if not isinstance(error, EcsError):
         session.log.error("handler.unforeseen", exc_info=error)

@@ -26,7 +26,7 @@ _LARGE_AGAIN = 60.0
 _MOST_MET = 10_000
 
 
-class GivenBack(Exception):
+class Requeue(Exception):
     """Not begun, and not to be answered: the message goes back to its queue as it came.
 
     `after`: seconds for which it is held before, without its body.
@@ -37,7 +37,7 @@ class GivenBack(Exception):
         super().__init__()
 
 
-class Admission:
+class Authentication:
     """Finds out who asks."""
 
     def __init__(self, identity: Identity, journal: Journal, max_age: float) -> None:
@@ -48,7 +48,7 @@ class Admission:
         self._met: OrderedDict[str, float] = OrderedDict()
 
     async def admit(self, request: Request, patience: Deadline) -> Requester:
-        """The requester. `GivenBack` where it could not be told until then; any other error is the request's end."""
+        """The requester. `Requeue` where it could not be told until then; any other error is the request's end."""
         is_large = request.kind is Kind.ORDER and len(request.envelope.body) > LARGE
         if is_large:
             # It is not held while it waits, lest such messages fill the memory: it comes again for the answer.
@@ -67,16 +67,16 @@ class Admission:
                 raise refused from None
             request_log(request, None).warning("request.given_back", why=str(error)[:300])
             if is_large:
-                raise GivenBack(min(getattr(error, "retry_after", None) or _LARGE_AGAIN, HOLD)) from None
-            raise GivenBack from None
+                raise Requeue(min(getattr(error, "retry_after", None) or _LARGE_AGAIN, HOLD)) from None
+            raise Requeue from None
 
     async def _admit_begun(self, request: Request) -> Requester:
-        """Ask who asks for a command that was begun, as long as an order waits; then `GivenBack`."""
+        """Ask who asks for a command that was begun, as long as an order waits; then `Requeue`."""
         try:
             return await patiently(lambda: self._ask(request), Deadline.after(HOLD))
         except Transient as error:
             request_log(request, None).warning("request.given_back", why=str(error)[:300])
-            raise GivenBack from None
+            raise Requeue from None
 
     def _as_first_met(self, request: Request) -> Request:
         """The request as if it had come when it first did: what has changed since then counts."""

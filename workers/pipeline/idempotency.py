@@ -6,15 +6,15 @@ import time
 from handlers.effects.deadlines import Deadline
 from handlers.orders.new.handler import has_secrets
 from messages.results import Result
-from workers.identity import NOBODY, Identity, Requester, hash_of, new_pass, pass_of
+from workers.identity import NOBODY, Identity, Requester, hash_of, new_resume_token, resume_token_of
 from workers.journal import Begun, Conflict, Elsewhere, Journal, Known, NewRequest, Resumed
 from workers.pipeline import parsing
-from workers.pipeline.attempt import Execution
-from workers.pipeline.authentication import Admission, GivenBack
-from workers.pipeline.in_flight import Flight, Flights
-from workers.pipeline.progress import Session, request_log
-from workers.pipeline.rejections import Refusals
-from workers.pipeline.replies import Outbox
+from workers.pipeline.attempt import Attempt
+from workers.pipeline.authentication import Authentication, Requeue
+from workers.pipeline.in_flight import InFlight, InFlightRequests
+from workers.pipeline.progress import Progress, request_log
+from workers.pipeline.rejections import Rejections
+from workers.pipeline.replies import Replies
 from workers.pipeline.timeouts import HOLD
 from workers.request import Request
 from workers.telemetry import Metrics
@@ -27,7 +27,7 @@ class GoesOn(Exception):
     """The broker gave up on a message whose request does not end with it: it was sent again."""
 
 
-class Once:
+class Idempotency:
     """Knows a request again: it is begun, gone on with, or has its answer already."""
 
     def __init__(
@@ -35,11 +35,11 @@ class Once:
         *,
         journal: Journal,
         identity: Identity,
-        admission: Admission,
-        outbox: Outbox,
-        execution: Execution,
-        refusals: Refusals,
-        flights: Flights,
+        admission: Authentication,
+        outbox: Replies,
+        execution: Attempt,
+        refusals: Rejections,
+        flights: InFlightRequests,
         metrics: Metrics,
     ) -> None:
         self._journal = journal
@@ -54,7 +54,7 @@ class Once:
     async def carry_out(self, request: Request, key: str, requester: Requester, started: float) -> None:
         """Have it done, or answer what is known; `started`: when this delivery began, by the monotonic clock.
 
-        `GivenBack` where another worker is at it and the message must not go to a retry queue, `ClaimLost` where
+        `Requeue` where another worker is at it and the message must not go to a retry queue, `ClaimLost` where
         another has taken it over.
         """
         if await self._comes_too_late(request, key, requester):
@@ -94,12 +94,12 @@ class Once:
             if known.key == request.key(known.tenant) and known.digest == request.digest:
                 if not await self._identity.proves(request):
                     return False
-                requester = Requester(known.tenant, pass_word=pass_of(request.envelope))
+                requester = Requester(known.tenant, resume_token=resume_token_of(request.envelope))
                 await self.carry_out(request, known.key, requester, time.monotonic())
                 return True
         return False
 
-    async def _begin(self, request: Request, key: str, requester: Requester, started: float, flight: Flight) -> None:
+    async def _begin(self, request: Request, key: str, requester: Requester, started: float, flight: InFlight) -> None:
         hold, project_id = Deadline.after(HOLD), requester.project_id
         # Whoever asks has waited since the message came, also while it was found out who that is.
         first_seen = parsing.first_seen(request.envelope, time.time() - (time.monotonic() - started))
@@ -117,11 +117,11 @@ class Once:
             case Conflict():
                 await self._refusals.conflict(request, project_id)
             case Elsewhere() if request.given_up is not None or has_secrets(request.work):
-                raise GivenBack
+                raise Requeue
             case Elsewhere():
-                pass_word = requester.pass_word or new_pass()
-                await self._journal.give_pass(key, hash_of(pass_word))
-                await self._execution.come_again(request, project_id, pass_word)
+                resume_token = requester.resume_token or new_resume_token()
+                await self._journal.give_pass(key, hash_of(resume_token))
+                await self._execution.reschedule(request, project_id, resume_token)
             case Begun():
                 session = self._session(request, key, requester, outcome, flight)
                 await self._execution.carry_out(session, outcome, project_id, received, started)
@@ -139,20 +139,20 @@ class Once:
             await self._journal.release(outcome.claim)
             await self._outbox.send_again(request.envelope)
         else:
-            pass_word = requester.pass_word or new_pass()
-            await self._journal.release(outcome.claim, 0, hash_of(pass_word))
-            await self._execution.come_again(request, requester.project_id, pass_word)
+            resume_token = requester.resume_token or new_resume_token()
+            await self._journal.release(outcome.claim, 0, hash_of(resume_token))
+            await self._execution.reschedule(request, requester.project_id, resume_token)
         raise GoesOn
 
     def _session(
-        self, request: Request, key: str, requester: Requester, outcome: Begun | Resumed, flight: Flight
-    ) -> Session:
+        self, request: Request, key: str, requester: Requester, outcome: Begun | Resumed, flight: InFlight
+    ) -> Progress:
         effects = outcome.effects if isinstance(outcome, Resumed) else {}
         attempt = outcome.attempts if isinstance(outcome, Resumed) else 0
         log_of = request_log(request, requester.project_id, attempt)
-        session = Session(request, key, self._outbox, self._journal, outcome.claim, effects, log_of)
+        session = Progress(request, key, self._outbox, self._journal, outcome.claim, effects, log_of)
         session.answered = flight.answered
-        session.pass_word = requester.pass_word
+        session.resume_token = requester.resume_token
         session.operator = requester.operator
         session.project_id = requester.project_id if requester.project_id != NOBODY else None
         return session
@@ -178,7 +178,7 @@ def _goes_on(request: Request, requester: Requester, outcome: Resumed) -> bool:
     A deadline counts until the first effect. And what was put off comes again with its pass: one
     without is a copy, whose end is not that of the request.
     """
-    if outcome.passed and requester.pass_word is None and not has_secrets(request.work):
+    if outcome.passed and requester.resume_token is None and not has_secrets(request.work):
         return True
     done = any(not (one.outcome or {}).keys() & {"refused", "value"} for one in outcome.effects.values())
     return done and request.given_up is not None and request.given_up.reason == "deadline"

@@ -9,7 +9,7 @@ from messages.results import Result
 
 
 @dataclass(slots=True)
-class Flight:
+class InFlight:
     """One of them. `answered` is cancelled where it ended without an answer."""
 
     digest: str
@@ -26,13 +26,13 @@ class Flight:
             raise
 
 
-class Flights:
+class InFlightRequests:
     """All of them, by their keys."""
 
     def __init__(self) -> None:
-        self._by_key: dict[str, Flight] = {}
+        self._by_key: dict[str, InFlight] = {}
 
-    def get(self, key: str) -> Flight | None:
+    def get(self, key: str) -> InFlight | None:
         """The one with this key."""
         return self._by_key.get(key)
 
@@ -42,9 +42,9 @@ class Flights:
         return flight.ended if flight is not None else None
 
     @contextmanager
-    def begun(self, key: str, digest: str) -> Iterator[Flight]:
+    def begun(self, key: str, digest: str) -> Iterator[InFlight]:
         """Inside it the request is under way."""
-        flight = self._by_key[key] = Flight(digest)
+        flight = self._by_key[key] = InFlight(digest)
         try:
             yield flight
         finally:

@@ -18,7 +18,7 @@ from messages.secrets import mask
 from messages.wire import body_too_large, decode, digest
 from workers.amqp import headers
 from workers.amqp.envelope import Envelope
-from workers.identity import PASS_HEADER
+from workers.identity import RESUME_TOKEN_HEADER
 from workers.journal import Kind
 from workers.request import Request
 
@@ -43,7 +43,7 @@ class Ignored(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Unfit(Exception):
+class Rejected(Exception):
     """A message that cannot be carried out as it is. `operation` is None where it cannot be told."""
 
     refused: Refused
@@ -53,9 +53,9 @@ class Unfit(Exception):
 
 
 def read(envelope: Envelope, region: str | None) -> Request:
-    """Return the request in a message; raises `Ignored`, or `Unfit` saying what is wrong.
+    """Return the request in a message; raises `Ignored`, or `Rejected` saying what is wrong.
 
-    `region` is the worker's own: what is meant for another is `Unfit` (None: for whichever it is meant).
+    `region` is the worker's own: what is meant for another is `Rejected` (None: for whichever it is meant).
     """
     ordered = is_order(envelope)
     try:
@@ -63,7 +63,7 @@ def read(envelope: Envelope, region: str | None) -> Request:
             raise body_too_large()
         message = decode(envelope.body, envelope.content_type, envelope.content_encoding)
     except Refused as refused:
-        raise Unfit(refused, _from_routing_key(envelope, ordered), ordered, None) from None
+        raise Rejected(refused, _from_routing_key(envelope, ordered), ordered, None) from None
     try:
         if ordered and not is_paid(message):
             raise Ignored(name_of(message), message.get("orderStatus"))
@@ -72,7 +72,7 @@ def read(envelope: Envelope, region: str | None) -> Request:
             (check_order_region if ordered else check_region)(message, region)
         return _order(envelope, message) if ordered else _command(envelope, message)
     except Refused as refused:
-        raise Unfit(refused, operation_of(envelope, message, ordered), ordered, message) from None
+        raise Rejected(refused, operation_of(envelope, message, ordered), ordered, message) from None
 
 
 def as_order(envelope: Envelope, operation: str, message: Mapping[str, Any]) -> Request:
@@ -99,12 +99,12 @@ def _user_of(message: Mapping[str, Any]) -> str | None:
         return None
 
 
-def not_carried_out(request: Request) -> Unfit:
+def not_carried_out(request: Request) -> Rejected:
     """What becomes of a request that is right in form and that this version has no handler for."""
     is_order = request.kind is Kind.ORDER
     field = ("operateType" if isinstance(request.work, SoftDown) else "orderType") if is_order else "operation"
     refused = wrong(field, "this version does not carry it out")
-    return Unfit(refused, request.operation, is_order, dict(request.message))
+    return Rejected(refused, request.operation, is_order, dict(request.message))
 
 
 def decoded(envelope: Envelope) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
     shown = mask(message)
     return Request(
         envelope=envelope, kind=Kind.COMMAND, operation=command.operation.value, name=name if journaled else None,
-        digest=digest(shown, without=("token",)) if journaled or PASS_HEADER in envelope.headers else "",
+        digest=digest(shown, without=("token",)) if journaled or RESUME_TOKEN_HEADER in envelope.headers else "",
         tenant=command.tenant, user_id=command.user_id, work=command.task, message=shown, token=_token(message),
         instance_id=command.task.instance_id if isinstance(command.task, PlanOrder) else None,
     )  # fmt: skip

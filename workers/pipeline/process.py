@@ -20,18 +20,18 @@ from workers.amqp.envelope import Envelope
 from workers.identity import Identity
 from workers.journal import ClaimLost, Journal, JournalError, Kind
 from workers.pipeline import parsing
-from workers.pipeline.attempt import Execution, unforeseen
-from workers.pipeline.authentication import Admission, GivenBack
-from workers.pipeline.idempotency import Once
-from workers.pipeline.in_flight import Flights
+from workers.pipeline.attempt import Attempt, unforeseen
+from workers.pipeline.authentication import Authentication, Requeue
+from workers.pipeline.idempotency import Idempotency
+from workers.pipeline.in_flight import InFlightRequests
 from workers.pipeline.large_bodies import LARGE, aside
 from workers.pipeline.memory_budget import Budget
 from workers.pipeline.progress import request_log
-from workers.pipeline.rejections import Refusals
-from workers.pipeline.replies import Outbox
+from workers.pipeline.rejections import Rejections
+from workers.pipeline.replies import Replies
 from workers.pipeline.retry import MACHINE_TROUBLE, GiveBack, decide_unbegun
-from workers.pipeline.server_locks import Turns
-from workers.pipeline.timeouts import HOLD, HOLD_LIMIT, Limits
+from workers.pipeline.server_locks import ServerLocks
+from workers.pipeline.timeouts import HOLD, HOLD_LIMIT, Timeouts
 from workers.pipeline.undeliverable import Undelivered
 from workers.request import Request
 from workers.telemetry import Metrics
@@ -42,7 +42,7 @@ log = structlog.get_logger()
 _BREATH = 2.0
 
 
-class Dispatcher:
+class Pipeline:
     """Takes deliveries and settles each once what it asked for is safe."""
 
     def __init__(
@@ -51,24 +51,24 @@ class Dispatcher:
         cloud: Cloud,
         identity: Identity,
         journal: Journal,
-        outbox: Outbox,
+        outbox: Replies,
         handlers: Mapping[type, Handler],
         policy: Policy,
-        limits: Limits,
+        limits: Timeouts,
         metrics: Metrics,
         declare_again: Callable[[], None] = lambda: None,
     ) -> None:
         """`declare_again` is called where a binding of ours is gone."""
-        flights = Flights()
+        flights = InFlightRequests()
         self._region = policy.region
         self._journal = journal
         self._handlers = handlers
         self._limits = limits
         self._metrics = metrics
-        self._admission = Admission(identity, journal, limits.max_age)
-        self._refusals = Refusals(outbox, policy, metrics, identity, journal)
+        self._admission = Authentication(identity, journal, limits.max_age)
+        self._refusals = Rejections(outbox, policy, metrics, identity, journal)
         self._undelivered = Undelivered(outbox, self._refusals, self.give_up, declare_again)
-        self._execution = Execution(
+        self._execution = Attempt(
             cloud=cloud,
             journal=journal,
             outbox=outbox,
@@ -76,10 +76,10 @@ class Dispatcher:
             policy=policy,
             limits=limits,
             refusals=self._refusals,
-            turns=Turns(journal, flights.ended_event, limits.retry_delays),
+            turns=ServerLocks(journal, flights.ended_event, limits.retry_delays),
             metrics=metrics,
         )
-        self._once = Once(
+        self._once = Idempotency(
             journal=journal,
             identity=identity,
             admission=self._admission,
@@ -107,12 +107,12 @@ class Dispatcher:
         """End what was begun of a request on whose message the broker gave up; False where nothing was.
 
         It has its one result and its final updates by the way of every request: what was answered stays the answer.
-        `GivenBack` where another worker is at it, `JournalError` where that cannot be told.
+        `Requeue` where another worker is at it, `JournalError` where that cannot be told.
         """
         try:
             # Whatever its region: what was begun is ended, or its result would deny what was done.
             request = parsing.read(envelope, None)
-        except (parsing.Ignored, parsing.Unfit):
+        except (parsing.Ignored, parsing.Rejected):
             return False
         return await self._once.give_up(replace(request, given_up=refused))
 
@@ -158,7 +158,7 @@ class Dispatcher:
             # Another worker is at it; the broker gives the message to him, or it is found done.
             log.warning("request.taken_over")
             return 0.0
-        except GivenBack as given_back:
+        except Requeue as given_back:
             return given_back.after
         except (Transient, JournalError, *MACHINE_TROUBLE) as error:
             if limit.expired():
@@ -172,7 +172,7 @@ class Dispatcher:
         """The one broad except: an error that nobody foresaw is answered, and its message parked."""
         try:
             await self._take(envelope)
-        except (ClaimLost, GivenBack, Transient, JournalError, *MACHINE_TROUBLE):
+        except (ClaimLost, Requeue, Transient, JournalError, *MACHINE_TROUBLE):
             raise
         except Exception as error:
             log.exception("dispatch.unforeseen", queue=envelope.queue)
@@ -189,20 +189,20 @@ class Dispatcher:
             self._metrics.event("ignored")
             log.info("order.ignored", request=ignored.name, status=ignored.status)
             return
-        except parsing.Unfit as unfit:
+        except parsing.Rejected as unfit:
             if await self._was_begun(unfit):
                 await self._refusals.park(envelope, unfit.refused)
             else:
-                await self._refusals.turn_away(envelope, unfit)
+                await self._refusals.reject(envelope, unfit)
             return
         if type(request.work) not in self._handlers:
-            await self._refusals.turn_away(envelope, parsing.not_carried_out(request))
+            await self._refusals.reject(envelope, parsing.not_carried_out(request))
             return
         bind_contextvars(request=request.name, operation=request.operation)
         started = time.monotonic()
         try:
             requester = await self._admission.admit(request, self._limits.admission(request))
-        except GivenBack:
+        except Requeue:
             raise
         except Exception as error:
             await self._fail_early(request, error)
@@ -217,7 +217,7 @@ class Dispatcher:
         else:
             await self._once.carry_out(request, key, requester, started)
 
-    async def _was_begun(self, unfit: parsing.Unfit) -> bool:
+    async def _was_begun(self, unfit: parsing.Rejected) -> bool:
         """True for another region's order that the journal knows: begun when this worker's region was another.
 
         It has a result of its own, or gets one when the region is set right and it is put in again.
@@ -232,7 +232,7 @@ class Dispatcher:
         """Who asks is not known, and that is the end of it."""
         decision = decide_unbegun(error, request.kind)
         if isinstance(decision, GiveBack):
-            raise GivenBack from error
+            raise Requeue from error
         if not isinstance(error, EcsError):
             request_log(request, None).error("identity.unforeseen", exc_info=error)
         refused = decision.refused

@@ -20,7 +20,7 @@ from messages.updates import OrderStatus, Update, wire_time
 from messages.wire import encode
 from workers.journal import Claim, EffectRecord, Journal
 from workers.pipeline.parsing import attempts
-from workers.pipeline.replies import Outbox
+from workers.pipeline.replies import Replies
 from workers.request import Request
 
 #: Requests of which one resource may end long before another.
@@ -33,14 +33,14 @@ _FINAL = "final:"
 _SURE = 2.0
 
 
-class Session:
+class Progress:
     """The handler's way to the journal and to whoever asked; a `Ledger`."""
 
     def __init__(  # noqa: PLR0917 - all that a request is known by
         self,
         request: Request,
         key: str,
-        outbox: Outbox,
+        outbox: Replies,
         journal: Journal | None,
         claim: Claim | None,
         effects: Mapping[str, EffectRecord],
@@ -83,7 +83,7 @@ class Session:
         self.answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._published: list[Awaitable[Any]] = []
         #: What the message was known by when it came without its token.
-        self.pass_word: str | None = None
+        self.resume_token: str | None = None
         #: Who has put it in again, where somebody has.
         self.operator: str | None = None
         #: OpenStack calls of this run by HTTP method.

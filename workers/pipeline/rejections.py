@@ -22,7 +22,7 @@ from workers.journal import Journal, Kind
 from workers.pipeline import parsing
 from workers.pipeline.large_bodies import aside
 from workers.pipeline.progress import request_log, update_body
-from workers.pipeline.replies import Outbox
+from workers.pipeline.replies import Replies
 from workers.pipeline.standing import Standing, standing_of
 from workers.request import Request
 from workers.telemetry import Metrics
@@ -32,10 +32,10 @@ log = structlog.get_logger()
 _COUNTED = frozenset((*Operation, *(f"order.{one}" for one in OrderType)))
 
 
-class Refusals:
+class Rejections:
     """Says no, without a trace in the journal."""
 
-    def __init__(self, outbox: Outbox, policy: Policy, metrics: Metrics, identity: Identity, journal: Journal) -> None:
+    def __init__(self, outbox: Replies, policy: Policy, metrics: Metrics, identity: Identity, journal: Journal) -> None:
         self._outbox = outbox
         self._policy = policy
         self._metrics = metrics
@@ -116,7 +116,7 @@ class Refusals:
             request_log(request, None).warning("order.not_answered", why="its id is another's")
         return found
 
-    async def turn_away(self, envelope: Envelope, unfit: parsing.Unfit) -> None:
+    async def reject(self, envelope: Envelope, unfit: parsing.Rejected) -> None:
         """Answer a message that is wrong in form, and park it where nobody may hear the answer.
 
         What is meant for another region is parked in any case: it was sent to the wrong place.
@@ -211,7 +211,7 @@ class Refusals:
         self._metrics.event("parked")
 
 
-def _counted_as(unfit: parsing.Unfit) -> str:
+def _counted_as(unfit: parsing.Rejected) -> str:
     """An operation that there is: a label of the metrics must not be a publisher's to invent."""
     if unfit.operation is not None and unfit.operation in _COUNTED:
         return unfit.operation

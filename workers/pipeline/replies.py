@@ -25,7 +25,7 @@ from workers.amqp.names import Names
 from workers.amqp.publication import Publication, Published
 from workers.amqp.publisher import Publisher
 from workers.amqp.topology import RETRY_HEADER
-from workers.identity import NOBODY, PASS_HEADER
+from workers.identity import NOBODY, RESUME_TOKEN_HEADER
 from workers.pipeline.large_bodies import aside
 from workers.pipeline.parsing import (
     ATTEMPTS_HEADER,
@@ -60,7 +60,7 @@ _RETURNED_DELAY = 1.0
 _MAX_ERROR = 500
 
 
-class Outbox:
+class Replies:
     """Publishes at once; what is returned ends when the broker has it.
 
     `on_returned` is called when a queue of our own is not there.
@@ -109,7 +109,7 @@ class Outbox:
         )  # fmt: skip
 
     async def retry(
-        self, envelope: Envelope, message: Mapping[str, Any], delay: int, attempts: int, pass_word: str
+        self, envelope: Envelope, message: Mapping[str, Any], delay: int, attempts: int, resume_token: str
     ) -> None:
         """Have the message come back after a delay, without its secrets, and with a pass in their place."""
         exchange, routing_key = routed_by(envelope)
@@ -117,7 +117,7 @@ class Outbox:
         headers = {
             **kept(envelope.headers),
             RETRY_HEADER: str(delay),
-            PASS_HEADER: pass_word,
+            RESUME_TOKEN_HEADER: resume_token,
             ATTEMPTS_HEADER: attempts,
             FIRST_SEEN_HEADER: int(first_seen(envelope, now)),
             ROUTING_KEY_HEADER: f"{exchange} {routing_key}",

@@ -30,7 +30,7 @@ GRACE = 10.0
 _HARD = " hard"
 
 
-def places_of(work: Any) -> tuple[str, ...]:
+def lock_names_of(work: Any) -> tuple[str, ...]:
     """The lines in which a request waits for its turn: two for each server that it changes.
 
     A hard reboot waits for no soft one, which may hang: they stand in one line each, and everything else in both.
@@ -55,7 +55,7 @@ def _lines(server_ids: Iterable[str], action: PowerAction | PowerBatch | None = 
     return tuple(one + end for one in server_ids for end in ends)
 
 
-class Turns:
+class ServerLocks:
     """The lines before the servers. `under_way` gives what is set when a request of this process has ended."""
 
     def __init__(
@@ -100,10 +100,10 @@ class Turns:
 
     async def _comes_first(self, claim: Claim, places: tuple[str, ...], until: Deadline) -> bool:
         gone: dict[Claim, float] = {}
-        ahead = await self._journal.line_up(claim, places)
+        ahead = await self._journal.acquire_locks(claim, places)
         while ahead is not None and not until.passed:
             await self._wait_for(ahead, until, gone)
-            ahead = await self._journal.line_up(claim)
+            ahead = await self._journal.acquire_locks(claim)
         return ahead is None
 
     async def _wait_for(self, ahead: Ahead, until: Deadline, gone: dict[Claim, float]) -> None:
@@ -116,7 +116,7 @@ class Turns:
             since = gone.setdefault(ahead.claim, monotonic())
             if monotonic() - since > self._delays[0] + GRACE:
                 log.warning("turn.forfeited", key=ahead.claim.key)
-                await self._journal.forfeit(ahead.claim)
+                await self._journal.expire_lock(ahead.claim)
                 return
         await asyncio.sleep(min(LOOK_EVERY, until.left))
 

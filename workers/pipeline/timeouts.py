@@ -25,7 +25,7 @@ def soonest(one: Deadline, other: Deadline | None) -> Deadline:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Timeouts:
     """The configured times, in seconds."""
 
     command_timeout: float

@@ -17,11 +17,11 @@ from workers.amqp.envelope import Envelope
 from workers.amqp.topology import queue_of_command
 from workers.journal import ClaimLost, JournalError
 from workers.pipeline import parsing
-from workers.pipeline.authentication import GivenBack
+from workers.pipeline.authentication import Requeue
 from workers.pipeline.idempotency import GoesOn
 from workers.pipeline.large_bodies import aside
-from workers.pipeline.rejections import Refusals
-from workers.pipeline.replies import Outbox
+from workers.pipeline.rejections import Rejections
+from workers.pipeline.replies import Replies
 
 log = structlog.get_logger()
 
@@ -33,14 +33,16 @@ _REASONS = {"expired": "deadline", "maxlen": "queue_full"}
 _AGAIN = 2.0
 #: Seconds in which what is gone is declared again.
 _BINDING = 0.5
-#: Ends what was begun of a request (`Dispatcher.give_up`); False where nothing was.
+#: Ends what was begun of a request (`Pipeline.give_up`); False where nothing was.
 GiveUp = Callable[[Envelope, Refused], Awaitable[bool]]
 
 
 class Undelivered:
     """Takes what the broker gave up on. `declare_again` is called where a binding of ours is gone."""
 
-    def __init__(self, outbox: Outbox, refusals: Refusals, give_up: GiveUp, declare_again: Callable[[], None]) -> None:
+    def __init__(
+        self, outbox: Replies, refusals: Rejections, give_up: GiveUp, declare_again: Callable[[], None]
+    ) -> None:
         self._outbox = outbox
         self._refusals = refusals
         self._give_up = give_up
@@ -49,7 +51,7 @@ class Undelivered:
     async def take(self, envelope: Envelope) -> None:
         """Send it again where it is ours, else move it to the dead letters.
 
-        `GivenBack` where it is to be looked at again later.
+        `Requeue` where it is to be looked at again later.
         """
         names = envelope.names
         is_ours = queue_of_command(names, envelope.routing_key) is not None
@@ -63,9 +65,9 @@ class Undelivered:
             await self._move_to_dead(envelope)
         except GoesOn:
             log.info("message.sent_again", routing_key=envelope.routing_key)
-        except (ClaimLost, GivenBack, JournalError, Transient):
+        except (ClaimLost, Requeue, JournalError, Transient):
             await asyncio.sleep(_AGAIN)
-            raise GivenBack from None
+            raise Requeue from None
 
     async def _move_to_dead(self, envelope: Envelope) -> None:
         """Answer it as what it is, and park it without its secrets; unless its request goes on by another message."""

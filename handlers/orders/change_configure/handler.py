@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.openstack import cinder, nova
 from handlers.openstack.errors import NotFound
 from handlers.openstack.nova import Server
@@ -29,15 +29,15 @@ from messages.updates import OrderStatus
 _FLAVOR = "{} ({} vCPU, {} MiB, {} GiB)"
 
 
-async def change_configuration(order: ChangeConfigure, context: Context) -> Result:
+async def change_configuration(order: ChangeConfigure, context: ProjectContext) -> Result:
     """Carry the order out on all its servers, or leave all as they were; `Transient` where a later try may do it."""
     return await carry_out(Changing(order, context))
 
 
 class Changing:
-    """The order's plan, steps and undoing; an `Undertaking`."""
+    """The order's plan, steps and undoing; an `Saga`."""
 
-    def __init__(self, order: ChangeConfigure, context: Context) -> None:
+    def __init__(self, order: ChangeConfigure, context: ProjectContext) -> None:
         self.order = order
         self.context = context
         self.course = Course(order, context)
@@ -190,7 +190,7 @@ def _of(change: Change, items: Mapping[str, str]) -> dict[str, str | None]:
     return {item: change.before["feeData"].get(item) for item in items if item in change.before["feeData"]}
 
 
-async def _has_grown(volume_id: str, before: int, context: Context) -> bool:
+async def _has_grown(volume_id: str, before: int, context: ProjectContext) -> bool:
     try:
         volume = await context.patiently(lambda: cinder.get_volume(context.project, volume_id))
     except NotFound:

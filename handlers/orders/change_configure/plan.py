@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.openstack.cinder import Volume
 from handlers.openstack.glance import list_images_of_snapshots
 from handlers.openstack.nova import (
@@ -98,7 +98,7 @@ def has_flavor(server: Server, flavor: FlavorContent | str) -> bool:
     return flavor in (server.flavor, server.flavor_name)
 
 
-async def plan_changes(order: ChangeConfigure, context: Context) -> list[Change]:
+async def plan_changes(order: ChangeConfigure, context: ProjectContext) -> list[Change]:
     """A change for each product, in its order, or `Refused`."""
     noted = len(context.checks.listed)
     drafts = await _drafts(order, context)
@@ -111,7 +111,7 @@ async def plan_changes(order: ChangeConfigure, context: Context) -> list[Change]
     return [draft.change for draft in drafts]
 
 
-async def _drafts(order: ChangeConfigure, context: Context) -> "list[_Draft]":
+async def _drafts(order: ChangeConfigure, context: ProjectContext) -> "list[_Draft]":
     servers = await settled(_server_at_rest(one, order, context) for one in order.instance_ids)
     flavors, volumes = await asyncio.gather(
         context.patiently(lambda: list_flavors(context.project)),
@@ -123,7 +123,7 @@ async def _drafts(order: ChangeConfigure, context: Context) -> "list[_Draft]":
     )
 
 
-def fee_items(order: ChangeConfigure, context: Context) -> dict[str, str]:
+def fee_items(order: ChangeConfigure, context: ProjectContext) -> dict[str, str]:
     """The items of metadata that each server of the order is given."""
     bill_type, time = order.heading.bill_type, time_of(order, context)
     items = {ORDER_ID: order.name}
@@ -143,7 +143,7 @@ class _Draft:
     waited: bool = False
 
 
-def _demand(drafts: Iterable[_Draft], items: Iterable[str], context: Context) -> Demand:
+def _demand(drafts: Iterable[_Draft], items: Iterable[str], context: ProjectContext) -> Demand:
     """What all the servers together take; what one gives back is not there yet when another is resized."""
     drafts, items = list(drafts), list(items)
     return Demand(
@@ -158,7 +158,7 @@ def _demand(drafts: Iterable[_Draft], items: Iterable[str], context: Context) ->
     )
 
 
-async def _server_at_rest(server_id: str, order: ChangeConfigure, context: Context) -> Server:
+async def _server_at_rest(server_id: str, order: ChangeConfigure, context: ProjectContext) -> Server:
     server = await idle_server(server_id, context)
     if has_order(server, context):
         return server  # whatever it is by now: nothing is done with it
@@ -171,7 +171,7 @@ async def _server_at_rest(server_id: str, order: ChangeConfigure, context: Conte
 
 
 async def _draft(
-    product: ChangedProduct, server: Server, volumes: list[Volume], flavors: list[Flavor], context: Context
+    product: ChangedProduct, server: Server, volumes: list[Volume], flavors: list[Flavor], context: ProjectContext
 ) -> _Draft:
     current = Flavor("", server.flavor_name, server.vcpus, server.ram, server.disk)
     if has_order(server, context):
@@ -226,7 +226,7 @@ def _as_found(server: Server, volumes: list[Volume]) -> Change:
     )
 
 
-async def _resize_found(server: Server, ordered: Flavor | None, context: Context) -> str:
+async def _resize_found(server: Server, ordered: Flavor | None, context: ProjectContext) -> str:
     """OpenStack's request id of the resize that an earlier run has begun; `Refused` where it is somebody else's."""
     if ordered is not None and ordered.content == server.flavor:
         project = context.project
@@ -238,7 +238,7 @@ async def _resize_found(server: Server, ordered: Flavor | None, context: Context
     raise Refused(Code.SERVER_STATE)
 
 
-async def _check_image(product: ChangedProduct, server: Server, system: Volume | None, context: Context) -> None:
+async def _check_image(product: ChangedProduct, server: Server, system: Volume | None, context: ProjectContext) -> None:
     items = of_kind(product.items, ItemKind.IMAGE)
     if not items:
         return
@@ -248,7 +248,7 @@ async def _check_image(product: ChangedProduct, server: Server, system: Volume |
             raise wrong(item.code, "the server was made from another image")
 
 
-async def _known_images(server: Server, system: Volume | None, context: Context) -> set[str]:
+async def _known_images(server: Server, system: Volume | None, context: ProjectContext) -> set[str]:
     """The ids of the images that the server may be said to be made from; none where that cannot be told.
 
     A disk that was made from a snapshot is the image's that consists of it. Where there is none (any more), the image

@@ -5,7 +5,7 @@ A step that fails for good raises `Refused` with FAILED and a reason.
 
 from http import HTTPStatus
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.openstack import cinder, nova
 from handlers.openstack.errors import CloudRefusal
 from handlers.openstack.nova import AT_REST, ERROR, VERIFY_RESIZE, Server
@@ -28,7 +28,7 @@ from messages.errors import Refused
 _SCHEDULING = frozenset({"cold_migrate", "conductor_migrate_server"})
 
 
-async def resize(change: Change, context: Context, course: Course, *, looks: bool) -> None:
+async def resize(change: Change, context: ProjectContext, course: Course, *, looks: bool) -> None:
     """Bring the server to its new flavor, to be confirmed or reverted.
 
     `looks`: the planning was another run's, and it is to be found out afresh whether it was done.
@@ -57,7 +57,7 @@ async def resize(change: Change, context: Context, course: Course, *, looks: boo
     await _verify(server, change, effect, context)
 
 
-async def _verify(server: Server, change: Change, effect: str, context: Context) -> None:
+async def _verify(server: Server, change: Change, effect: str, context: ProjectContext) -> None:
     """A status proves nothing: a resize that found no host is ACTIVE, too. Flavor and action log do."""
     right = has_flavor(server, change.flavor_after) and server.status in (VERIFY_RESIZE, *AT_REST)
     action = await logged_action(server.id, context.effects.request_id(effect), context, until_ended=not right)
@@ -67,7 +67,7 @@ async def _verify(server: Server, change: Change, effect: str, context: Context)
         raise failed("resize_failed", f"the server is {server.status} with flavor {server.flavor_name}")
 
 
-async def extend(growth: Growth, context: Context, *, looks: bool) -> None:
+async def extend(growth: Growth, context: ProjectContext, *, looks: bool) -> None:
     """Grow one volume; `looks` as in `resize`."""
     effect = f"extend:{growth.volume_id}"
 
@@ -98,7 +98,7 @@ async def extend(growth: Growth, context: Context, *, looks: bool) -> None:
         raise failed("extend_failed", f"volume {growth.volume_id} is {volume.status}")
 
 
-async def confirm(change: Change, context: Context, course: Course) -> None:
+async def confirm(change: Change, context: ProjectContext, course: Course) -> None:
     """Keep the new flavor; there is no way back from here."""
     if not change.resizes:
         return
@@ -125,7 +125,7 @@ async def confirm(change: Change, context: Context, course: Course) -> None:
         raise failed("confirm_failed", f"the server is {done.status} with flavor {done.flavor_name}")
 
 
-async def revert(change: Change, context: Context, course: Course) -> None:
+async def revert(change: Change, context: ProjectContext, course: Course) -> None:
     """Go back to the old flavor, where the resize has come as far as to be confirmed."""
     effect = f"revert:{change.server_id}"
     server = await server_now(change.server_id, context)
@@ -140,7 +140,7 @@ async def revert(change: Change, context: Context, course: Course) -> None:
         )
 
 
-async def rescue(server: Server, context: Context) -> Server:
+async def rescue(server: Server, context: ProjectContext) -> Server:
     """A server that a failed resize left in ERROR is declared well, where there is an admin cloud to do it."""
     if server.status != ERROR or not context.cloud.has_admin:
         return server
@@ -148,7 +148,7 @@ async def rescue(server: Server, context: Context) -> Server:
     return await server_now(server.id, context)
 
 
-async def rescue_volume(growth: Growth, context: Context) -> None:
+async def rescue_volume(growth: Growth, context: ProjectContext) -> None:
     """A volume that a failed extension left in error_extending is declared to be as it was, by the admin cloud."""
     volume = await context.patiently(lambda: cinder.get_volume(context.project, growth.volume_id))
     if volume.status != "error_extending" or not context.cloud.has_admin:

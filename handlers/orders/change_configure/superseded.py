@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.openstack.nova import Server
 from handlers.orders.billing import STATUS_TIME, fee_time, local_time
 from handlers.orders.saga import failed
@@ -11,14 +11,14 @@ from messages.orders import ChangeConfigure
 SUPERSEDED = "superseded"
 
 
-def refuse_superseded(order: ChangeConfigure, server: Server, context: Context) -> None:
+def refuse_superseded(order: ChangeConfigure, server: Server, context: ProjectContext) -> None:
     """`Refused` where an order of a later statusTime has been carried out on the server; one without has none later."""
     own, last = time_of(order, context), fee_time(server, STATUS_TIME, context.policy.billing_zone)
     if own is not None and last is not None and own < last:
         raise failed(SUPERSEDED, f"an order of {last} has been carried out on {server.id}, this one is of {own}")
 
 
-def time_of(order: ChangeConfigure, context: Context) -> datetime | None:
+def time_of(order: ChangeConfigure, context: ProjectContext) -> datetime | None:
     """When it was paid, by the billing system's clock. The future counts as now: it would shut out whatever comes."""
     now = context.policy.billing_now().replace(microsecond=0)
     paid = local_time(order.heading.status_time, context.policy.billing_zone)

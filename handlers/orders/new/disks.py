@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.openstack import cinder
 from handlers.openstack.errors import NotFound
 from handlers.openstack.glance import Image, get_image
@@ -44,7 +44,7 @@ class _Source:
 
 
 async def plan_disks(
-    product: NewProduct, flavor: Flavor, zone: str | None, offers: DiskOffers, context: Context
+    product: NewProduct, flavor: Flavor, zone: str | None, offers: DiskOffers, context: ProjectContext
 ) -> tuple[Disk, ...]:
     """The system disk, then the data disks, or `Refused` naming the item. `zone` is Nova's."""
     with context.checks.of("availableZone"):
@@ -83,7 +83,7 @@ def _disk(item: Item, offers: DiskOffers, image_id: str | None, zone: str | None
     return Disk(size, item.volume_type, image_id, zone)
 
 
-async def _source(item: Item, flavor: Flavor, context: Context) -> _Source:
+async def _source(item: Item, flavor: Flavor, context: ProjectContext) -> _Source:
     image = await _image(item, context)
     if image.status != "active":
         raise wrong(item.code, f"the image is {image.status}")
@@ -100,7 +100,7 @@ async def _source(item: Item, flavor: Flavor, context: Context) -> _Source:
     return _Source(image.id, least, is_snapshot=False)
 
 
-async def _image(item: Item, context: Context) -> Image:
+async def _image(item: Item, context: ProjectContext) -> Image:
     try:
         image_id = uuid_of(item.value, item.code)
         return await context.patiently(lambda: get_image(context.project, image_id))
@@ -108,7 +108,7 @@ async def _image(item: Item, context: Context) -> Image:
         raise wrong(item.code, "there is no such image") from None
 
 
-async def _snapshot_size(item: Item, snapshot_id: str, context: Context) -> int:
+async def _snapshot_size(item: Item, snapshot_id: str, context: ProjectContext) -> int:
     """GiB of the snapshot behind an image, which is all that the image consists of."""
     try:
         snapshot = await context.patiently(lambda: cinder.get_snapshot(context.project, snapshot_id))

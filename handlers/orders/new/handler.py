@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.effects.markers import PART
 from handlers.effects.once import Ledger
 from handlers.openstack.errors import CloudRefusal
@@ -26,7 +26,7 @@ from messages.results import Result
 from messages.updates import OrderStatus
 
 
-async def create_servers(order: NewServers, context: Context) -> Result:
+async def create_servers(order: NewServers, context: ProjectContext) -> Result:
     """Make all the servers of the order, or none; `Transient` where a later try may do it."""
     return await carry_out(Creating(order, context))
 
@@ -45,9 +45,9 @@ def needs_secrets(work: Any, ledger: Ledger) -> bool:
 
 
 class Creating:
-    """The order's plan, steps and undoing; an `Undertaking`."""
+    """The order's plan, steps and undoing; an `Saga`."""
 
-    def __init__(self, order: NewServers, context: Context) -> None:
+    def __init__(self, order: NewServers, context: ProjectContext) -> None:
         self.order = order
         self.context = context
         self.course = Course(order, context)

@@ -4,10 +4,10 @@ import asyncio
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.effects.markers import MARK
 from handlers.openstack import cinder, neutron, nova
-from handlers.openstack.cache import Recent
+from handlers.openstack.cache import Cache
 from handlers.openstack.cinder import Volume
 from handlers.openstack.neutron import Thing
 from handlers.openstack.nova import ERROR, GONE, Server
@@ -52,10 +52,10 @@ class Made:
     `has_ports`: the order makes ports of its own.
     """
 
-    def __init__(self, context: Context, *, has_ports: bool) -> None:
+    def __init__(self, context: ProjectContext, *, has_ports: bool) -> None:
         self._context = context
         self._has_ports = has_ports
-        self._looks = Recent(_LOOK_LASTS)
+        self._looks = Cache(_LOOK_LASTS)
 
     async def servers(self) -> list[Server]:
         """List the servers that there are, without those that the cloud only keeps for a while."""
@@ -86,7 +86,7 @@ class Made:
 
     def look_afresh(self) -> None:
         """Forget what was seen a moment ago: it may be gone."""
-        self._looks = Recent(_LOOK_LASTS)
+        self._looks = Cache(_LOOK_LASTS)
 
     async def left(self) -> Left:
         """Return all that there is now."""

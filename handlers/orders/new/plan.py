@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.effects.markers import MARK, PART
 from handlers.openstack import cinder, neutron, nova
 from handlers.openstack.errors import NotFound
@@ -76,7 +76,7 @@ class _Model:
     disks: tuple[Disk, ...]
 
 
-async def plan_creation(order: NewServers, context: Context, *, is_begun: bool = False) -> Creation:
+async def plan_creation(order: NewServers, context: ProjectContext, *, is_begun: bool = False) -> Creation:
     """What is to be made, or `Refused`; `is_begun`: a part of it is there, and has taken its part of the quota."""
     with context.checks.of("secrets"):
         if order.secrets.withheld is not None:
@@ -93,7 +93,7 @@ async def plan_creation(order: NewServers, context: Context, *, is_begun: bool =
     return creation
 
 
-def metadata_of(server: NewServer, order: NewServers, creation: Creation, context: Context) -> dict[str, str]:
+def metadata_of(server: NewServer, order: NewServers, creation: Creation, context: ProjectContext) -> dict[str, str]:
     """The items of metadata that a server is made with; `FEE_TIMES` follow once all are there."""
     heading = order.heading
     known = {
@@ -104,12 +104,12 @@ def metadata_of(server: NewServer, order: NewServers, creation: Creation, contex
     return marks | {name: value for name, value in known.items() if value}
 
 
-def marks_of(part: str, order: NewServers, context: Context) -> dict[str, str]:
+def marks_of(part: str, order: NewServers, context: ProjectContext) -> dict[str, str]:
     """The items of metadata by which a part of what the order makes is found again."""
     return {"order_id": order.name, MARK: context.mark, PART: part}
 
 
-def outline_creation(order: NewServers, context: Context, **known: Any) -> Creation:
+def outline_creation(order: NewServers, context: ProjectContext, **known: Any) -> Creation:
     """The servers of the order by number and name alone; `known` is what else is known of their making.
 
     It is enough to tell what became of them, and to take them away.
@@ -128,7 +128,7 @@ def creation_deeds(server: NewServer, creation: Creation) -> list[Deed]:
     return [*(Deed("createVolume", None, None, one) for one in disks), *port, Deed("create", None, None, made)]
 
 
-def _paid_at(order: NewServers, context: Context) -> str:
+def _paid_at(order: NewServers, context: ProjectContext) -> str:
     """When the billing system says that it was paid; now, where it says nothing that could be read."""
     policy = context.policy
     return written(local_time(order.heading.status_time, policy.billing_zone) or policy.billing_now())
@@ -156,7 +156,7 @@ class _Offers:
     disks: DiskOffers
 
 
-async def _models(order: NewServers, context: Context) -> list[_Model]:
+async def _models(order: NewServers, context: ProjectContext) -> list[_Model]:
     is_zone_named = any(_zone(product, order) is not None for product in order.products)
     flavors, types, (zones, disk_zones) = await asyncio.gather(
         context.patiently(lambda: nova.list_flavors(context.project)),
@@ -167,7 +167,7 @@ async def _models(order: NewServers, context: Context) -> list[_Model]:
     return [await _model(product, order, offers, context) for product in order.products]
 
 
-async def _zones(is_zone_named: bool, context: Context) -> tuple[set[str], dict[str, bool]]:
+async def _zones(is_zone_named: bool, context: ProjectContext) -> tuple[set[str], dict[str, bool]]:
     """Nova's zones that are available, and Cinder's; both are asked only where it matters."""
     if not is_zone_named:
         return set(), {}
@@ -181,7 +181,7 @@ def _zone(product: NewProduct, order: NewServers) -> str | None:
     return product.zone or order.customization.zone
 
 
-async def _model(product: NewProduct, order: NewServers, offers: _Offers, context: Context) -> _Model:
+async def _model(product: NewProduct, order: NewServers, offers: _Offers, context: ProjectContext) -> _Model:
     with context.checks.of("flavor"):
         flavor = ordered_flavor(product.items, offers.flavors)
         if flavor is None:
@@ -198,12 +198,12 @@ async def _model(product: NewProduct, order: NewServers, offers: _Offers, contex
 # Where they are put.
 
 
-async def _network(order: NewServers, context: Context) -> str:
+async def _network(order: NewServers, context: ProjectContext) -> str:
     with context.checks.of("network"):
         return await _chosen_network(order, context)
 
 
-async def _chosen_network(order: NewServers, context: Context) -> str:
+async def _chosen_network(order: NewServers, context: ProjectContext) -> str:
     """The network that is named, by itself or by its subnet, else the tenant's only one."""
     usable = {one["id"]: one for one in await context.patiently(lambda: neutron.list_networks(context.project))}
     chosen = order.customization
@@ -224,7 +224,7 @@ async def _chosen_network(order: NewServers, context: Context) -> str:
     return str(network["id"])
 
 
-async def _subnet(order: NewServers, context: Context) -> str | None:
+async def _subnet(order: NewServers, context: ProjectContext) -> str | None:
     chosen = order.customization.subnet_id
     if chosen is None:
         return None
@@ -232,12 +232,12 @@ async def _subnet(order: NewServers, context: Context) -> str | None:
     return str(subnet["id"]) if subnet is not None else None
 
 
-async def _find_subnet(subnet_id: str, context: Context) -> Thing | None:
+async def _find_subnet(subnet_id: str, context: ProjectContext) -> Thing | None:
     found = await context.patiently(lambda: neutron.list_subnets_now(context.project))
     return next((one for one in found if one["id"] == subnet_id), None)
 
 
-async def _groups(order: NewServers, context: Context) -> tuple[str, ...]:
+async def _groups(order: NewServers, context: ProjectContext) -> tuple[str, ...]:
     """The ids of the security groups, which are named by id or by name."""
     if not order.customization.security_groups:
         return ()
@@ -253,7 +253,7 @@ def _group(named: str, listed: Sequence[Thing]) -> str:
     return str(found[0]["id"])
 
 
-async def _check_key(order: NewServers, context: Context) -> None:
+async def _check_key(order: NewServers, context: ProjectContext) -> None:
     name = order.customization.key_name
     if name is None:
         return

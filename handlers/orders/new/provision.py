@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.effects.markers import PART
 from handlers.openstack import cinder, neutron, nova
 from handlers.openstack.cloud import Reply
@@ -54,7 +54,7 @@ class Maker:
         self,
         order: NewServers,
         creation: Creation,
-        context: Context,
+        context: ProjectContext,
         course: Course,
         made: Made,
         is_first: bool,

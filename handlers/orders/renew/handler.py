@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.openstack import nova
 from handlers.openstack.cloud import Reply
 from handlers.openstack.nova import ERROR, METADATA_STATES, Server
@@ -56,15 +56,15 @@ class Renewal:
         return bool(self.before["status"] == ERROR)
 
 
-async def renew_servers(order: Renew, context: Context) -> Result:
+async def renew_servers(order: Renew, context: ProjectContext) -> Result:
     """Carry the order out on all its servers, or leave all as they were; `Transient` where a later try may do it."""
     return await carry_out(Renewing(order, context))
 
 
 class Renewing:
-    """The order's plan, steps and undoing; an `Undertaking`."""
+    """The order's plan, steps and undoing; an `Saga`."""
 
-    def __init__(self, order: Renew, context: Context) -> None:
+    def __init__(self, order: Renew, context: ProjectContext) -> None:
         self.order = order
         self.context = context
         self.course = Course(order, context)
@@ -259,7 +259,7 @@ class Renewing:
         return replace(outcome, status=server.status, changed=changed, after=await take_picture(server, self.context))
 
 
-async def _judged(server: Server, context: Context) -> None:
+async def _judged(server: Server, context: ProjectContext) -> None:
     """`Refused` where the date cannot be moved, `Transient` where it can be later."""
     with context.checks.of("state", server.id):
         if server.status == "VERIFY_RESIZE":

@@ -7,7 +7,7 @@ later run, for the sake of the others, does not look at it again.
 from contextlib import suppress
 from typing import Any
 
-from handlers.context import Errand
+from handlers.context import RequestContext
 from handlers.openstack.errors import CloudRefusal
 from handlers.orders.progress import Course
 from handlers.orders.saga import final_failure, settled
@@ -21,7 +21,7 @@ from messages.results import Result
 from messages.updates import OrderStatus
 
 
-async def take_down(order: SoftDown, errand: Errand) -> Result:
+async def take_down(order: SoftDown, errand: RequestContext) -> Result:
     """Carry it out on each server; `Transient` where a later try may do it on those that are left."""
     course = Course(order, errand)
     await course.tell(OrderStatus.ACCEPTED)
@@ -33,7 +33,7 @@ async def take_down(order: SoftDown, errand: Errand) -> Result:
     return soft_down_result(order, outcomes, errand.policy.billing_now())
 
 
-async def foresee_taking_down(order: SoftDown, errand: Errand, project_id: str | None) -> list[Deed]:
+async def foresee_taking_down(order: SoftDown, errand: RequestContext, project_id: str | None) -> list[Deed]:
     """What it would do, to servers of this project or of all; checks that fail are noted.
 
     Where one server is refused the others are taken down nevertheless.
@@ -45,7 +45,7 @@ async def foresee_taking_down(order: SoftDown, errand: Errand, project_id: str |
     return deeds
 
 
-async def _takedowns(order: SoftDown, errand: Errand, course: Course, project_id: str | None) -> list[Takedown]:
+async def _takedowns(order: SoftDown, errand: RequestContext, course: Course, project_id: str | None) -> list[Takedown]:
     tenant = order.heading.tenant
     named = (await errand.cloud.find_project(tenant)).id if tenant is not None else None
     if project_id is not None and named not in (None, project_id):
@@ -53,7 +53,7 @@ async def _takedowns(order: SoftDown, errand: Errand, course: Course, project_id
     return [Takedown(one, named or project_id, errand, course) for one in order.instances]
 
 
-async def _outcome(takedown: Takedown, errand: Errand, course: Course) -> InstanceOutcome:
+async def _outcome(takedown: Takedown, errand: RequestContext, course: Course) -> InstanceOutcome:
     """What became of one server; `Transient` where that is not the end of it."""
 
     async def ended() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.openstack import nova
 from handlers.openstack.cloud import Reply
 from handlers.openstack.nova import Server
@@ -16,7 +16,7 @@ def is_marked(server: Server) -> bool:
     return server.metadata.get(ITEM) == STOPPED
 
 
-async def mark(server_id: str, context: Context, effect: str = "mark", **named: str) -> None:
+async def mark(server_id: str, context: ProjectContext, effect: str = "mark", **named: str) -> None:
     """Leave the mark; `named` is the item that names the order which has stopped the server."""
     items = {ITEM: STOPPED} | named
     await _change(
@@ -29,7 +29,7 @@ async def mark(server_id: str, context: Context, effect: str = "mark", **named: 
     )
 
 
-async def unmark(server_id: str, context: Context) -> None:
+async def unmark(server_id: str, context: ProjectContext) -> None:
     """Take the mark away."""
     await _change(
         server_id,
@@ -43,7 +43,7 @@ async def unmark(server_id: str, context: Context) -> None:
 async def _change(
     server_id: str,
     effect: str,
-    context: Context,
+    context: ProjectContext,
     *,
     ends: Callable[[Server], bool],
     do: Callable[[], Awaitable[Reply]],

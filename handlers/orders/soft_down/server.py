@@ -6,7 +6,7 @@ A later run of the message finds the project that was found first: a server that
 from contextlib import suppress
 from typing import Any
 
-from handlers.context import Context, Errand
+from handlers.context import ProjectContext, RequestContext
 from handlers.openstack.nova import ERROR, Server, set_metadata
 from handlers.openstack.projects import TenantIs
 from handlers.orders.delete_server import (
@@ -49,14 +49,14 @@ _GONE = "DELETED"
 class Takedown:
     """What is done with one server. `tenant` is the project that the message names, or that may ask; None: any."""
 
-    def __init__(self, instance: SoftDownInstance, tenant: str | None, errand: Errand, course: Course) -> None:
+    def __init__(self, instance: SoftDownInstance, tenant: str | None, errand: RequestContext, course: Course) -> None:
         self.server_id = instance.instance_id
         self._operate = instance.operate
         self._tenant = tenant
         self._errand = errand
         self._effects = errand.effects
         self._course = course
-        self._context: Context | None = None
+        self._context: ProjectContext | None = None
         self._found = False
 
     @property
@@ -123,7 +123,7 @@ class Takedown:
 
     # Where it is.
 
-    async def _enter(self) -> Context | None:
+    async def _enter(self) -> ProjectContext | None:
         """The project of the server; None where the server is gone. `Refused` where it is not the tenant's."""
         with self._errand.checks.of("tenant", self.server_id):
             name = f"project:{self.server_id}"
@@ -151,7 +151,7 @@ class Takedown:
             raise failed("forbidden", f"the service account has no role in project {owner}") from None
         return owner
 
-    async def _find(self, context: Context) -> Server | None:
+    async def _find(self, context: ProjectContext) -> Server | None:
         """The server at rest; None where it is gone."""
         if await find_remaining(self.server_id, context) is None:
             return None
@@ -164,14 +164,14 @@ class Takedown:
 
     # What is done.
 
-    def _is_found(self, server: Server, context: Context) -> bool:
+    def _is_found(self, server: Server, context: ProjectContext) -> bool:
         """Tell whether it was carried out though the journal does not know it: the server bears its name.
 
         What was done with the server since, by whoever has paid for it, must stay.
         """
         return not self.touched and has_order(server, context)
 
-    async def _stop(self, server: Server, context: Context) -> None:
+    async def _stop(self, server: Server, context: ProjectContext) -> None:
         if not self._effects.begun(effect_name(Power.STOP, server.id)) and not self._is_so(server, Power.STOP):
             await self._check_room(server, context)
         await self._switch(server, Power.STOP, context)
@@ -181,12 +181,12 @@ class Takedown:
         if is_stopped and not has_order(server, context):
             await mark(server.id, context, **with_order(server, context))
 
-    async def _check_room(self, server: Server, context: Context) -> None:
+    async def _check_room(self, server: Server, context: ProjectContext) -> None:
         """`Refused` where the mark could not be left: a renewal would not start the server again."""
         added = (ITEM, *with_order(server, context))
         await check_quotas(Demand(metadata=(items_with(server, added),)), context, server.id)
 
-    async def _resume(self, server: Server, context: Context) -> None:
+    async def _resume(self, server: Server, context: ProjectContext) -> None:
         await self._switch(server, Power.START, context)
         if is_marked(server):
             await unmark(server.id, context)
@@ -194,7 +194,7 @@ class Takedown:
             with suppress(Refused, OutcomeUnknown):  # it runs; the mark is for the case that the journal is lost
                 await self._note(server, context)
 
-    async def _note(self, server: Server, context: Context) -> None:
+    async def _note(self, server: Server, context: ProjectContext) -> None:
         items = with_order(server, context)
 
         async def landed(_: object) -> str | None:
@@ -208,7 +208,7 @@ class Takedown:
             context,
         )
 
-    async def _switch(self, server: Server, power: Power, context: Context) -> None:
+    async def _switch(self, server: Server, power: Power, context: ProjectContext) -> None:
         if not self._effects.begun(effect_name(power, server.id)) and self._is_so(server, power):
             return
         await self._course.tell(_TOLD[power])
@@ -223,7 +223,7 @@ class Takedown:
                 raise refused
         return server.status == end
 
-    async def _delete(self, context: Context) -> None:
+    async def _delete(self, context: ProjectContext) -> None:
         departure = self._recalled_departure()
         if departure is None or not self._is_leaving(departure):
             departure = await plan_departure(self.server_id, context)
@@ -242,7 +242,7 @@ class Takedown:
         first = [f"release:{one}" for one in departure.floating_ips]
         return any(self._effects.begun(name) for name in (*first, f"delete:{self.server_id}"))
 
-    async def _remember_before(self, server: Server, context: Context) -> None:
+    async def _remember_before(self, server: Server, context: ProjectContext) -> None:
         """The server as it was before anything was done to it."""
         name = f"before:{server.id}"
         if not self.touched or self._effects.recalled(name) is None:

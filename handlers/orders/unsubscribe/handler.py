@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from handlers.context import Context
+from handlers.context import ProjectContext
 from handlers.orders.delete_server import (
     Departure,
     departure_deeds,
@@ -23,15 +23,15 @@ from messages.results import Result
 from messages.updates import OrderStatus
 
 
-async def end_subscription(order: Unsubscribe, context: Context) -> Result:
+async def end_subscription(order: Unsubscribe, context: ProjectContext) -> Result:
     """Delete the order's servers; `Transient` where a later try may do it."""
     return await carry_out(Ending(order, context))
 
 
 class Ending:
-    """The order's plan and steps; an `Undertaking`."""
+    """The order's plan and steps; an `Saga`."""
 
-    def __init__(self, order: Unsubscribe, context: Context) -> None:
+    def __init__(self, order: Unsubscribe, context: ProjectContext) -> None:
         self.order = order
         self.context = context
         self.course = Course(order, context)
