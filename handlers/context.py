@@ -94,13 +94,15 @@ class RequestContext:
     mark: str
     #: Publish a status update. The final ones are held back until the result is safe.
     tell: Callable[[Update], Awaitable[None]]
-    #: Answer before the course has ended. Must be the same answer whenever the request is run again.
+    #: Answer before the course has ended. Must be the same answer whenever the request is run
+    #: again.
     answer: Callable[[Result], Awaitable[None]]
     #: What is watched in a project, shared by all who wait there.
     watchers_of: Callable[[Project], Watchers]
     #: What was looked at before anything is begun.
     checks: Checks = field(default_factory=Checks)
-    #: What became of the targets of a batch so far, by id: why one fails, or None: it is right, and not begun.
+    #: What became of the targets of a batch so far, by id: why one fails, or None: it is right, and
+    #: not begun.
     verdicts: dict[str, Refused | None] = field(default_factory=dict)
     #: Whether the final update of a resource (its kind and id) was told, by whichever run.
     ended: Callable[[str, str], bool] = lambda _kind, _id: False
@@ -129,7 +131,8 @@ class RequestContext:
     async def next(self, feed: Poller[W], effect: str) -> W:
         """What the feed says next of something that this effect began.
 
-        `TimeoutError` when the wait has lasted its time, in all its deliveries; `Postponed` when this delivery has.
+        `TimeoutError` when the wait has lasted its time, in all its deliveries; `Postponed` when
+        this delivery has.
         """
         limit = Deadline.after(self.wait_limit - self.effects.age(effect))
         try:
@@ -142,7 +145,9 @@ class RequestContext:
 
 @dataclass(slots=True, kw_only=True)
 class ProjectContext(RequestContext):
-    """A request's surroundings in one project: the requester's, or the one that owns what is touched."""
+    """A request's surroundings in one project: the requester's, or the one that owns what is
+    touched.
+    """
 
     project: Project
     watches: Watchers

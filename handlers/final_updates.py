@@ -1,4 +1,6 @@
-"""What is told last of a course that nobody follows any more: each of its resources must have its one final update."""
+"""What is told last of a course that nobody follows any more: each of its resources must have its
+one final update.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -21,22 +23,32 @@ _UNKNOWN = "UNKNOWN"
 
 
 def ends_of(work: Any, answered: Result | None, effects: Mapping[str, Effect]) -> list[Update]:
-    """The ends of what may have been told of; none for what was refused. An order's own end is not among them."""
+    """The ends of what may have been told of; none for what was refused. An order's own end is not
+    among them.
+    """
     if isinstance(work, Order):
-        touched = {name.partition(":")[2] for name, effect in effects.items() if not effect.is_memory}
+        touched = {
+            name.partition(":")[2] for name, effect in effects.items() if not effect.is_memory
+        }
         named = [one for one in work.instance_ids if one in touched]
-        return [replace(_server(one, None), tenant_id=_owner(one, effects)) for one in (*named, *_made(effects))]
+        return [
+            replace(_server(one, None), tenant_id=_owner(one, effects))
+            for one in (*named, *_made(effects))
+        ]
     return _ends_of_command(work, answered, effects) if answered is not None else []
 
 
 async def tell_ends(work: Any, answered: Result, context: ProjectContext) -> None:
-    """Tell in what state each thing ends of which it was answered that it is not known what became of it.
+    """Tell in what state each thing ends of which it was answered that it is not known what became
+    of it.
 
     `Transient` where the cloud does not say.
     """
     match work:
         case PowerAction() if told_unknown(answered):
-            await tell_end(context, work.server_id, work.power.value, power_effect(work.power, work.server_id))
+            await tell_end(
+                context, work.server_id, work.power.value, power_effect(work.power, work.server_id)
+            )
         case PowerBatch():
             for one in work.server_ids:
                 if told_unknown(answered, one):
@@ -50,7 +62,9 @@ async def tell_ends(work: Any, answered: Result, context: ProjectContext) -> Non
 
 
 def _owner(server_id: str, effects: Mapping[str, Effect]) -> str | None:
-    """The project in which a softDown found a server; None for an order that has a project of its own."""
+    """The project in which a softDown found a server; None for an order that has a project of its
+    own.
+    """
     found = effects.get(f"project:{server_id}")
     return str(found.outcome["value"]) if found is not None and found.outcome is not None else None
 
@@ -58,7 +72,11 @@ def _owner(server_id: str, effects: Mapping[str, Effect]) -> str | None:
 def _made(effects: Mapping[str, Effect]) -> list[str]:
     """The servers that a `new` order has made."""
     prefix = id_of(create_effect(""))
-    return [str(one.outcome["value"]) for name, one in effects.items() if name.startswith(prefix) and one.outcome]
+    return [
+        str(one.outcome["value"])
+        for name, one in effects.items()
+        if name.startswith(prefix) and one.outcome
+    ]
 
 
 def _ends_of_command(work: Any, answered: Result, effects: Mapping[str, Effect]) -> list[Update]:
@@ -67,8 +85,13 @@ def _ends_of_command(work: Any, answered: Result, effects: Mapping[str, Effect])
         case PowerAction() if owes:
             return [_server(work.server_id, work.power.value)]
         case PowerBatch():
-            return [_server(one, work.power.value) for one in _owed(work.server_ids, answered, "servers")]
-        case CreateImage() if (made := effects.get(MADE_IMAGE)) is not None and made.outcome is not None:
+            return [
+                _server(one, work.power.value)
+                for one in _owed(work.server_ids, answered, "servers")
+            ]
+        case CreateImage() if (
+            made := effects.get(MADE_IMAGE)
+        ) is not None and made.outcome is not None:
             return [image_update(made.outcome["value"], "createImage", "queued", final=True)]
         case DeleteImage() if owes:
             return [_image(work.image_id)]

@@ -6,7 +6,9 @@ from messages.secrets import mask_text
 
 
 class Code(Enum):
-    """A result's code: its value on the wire, its message with a place for one word, its HTTP status."""
+    """A result's code: its value on the wire, its message with a place for one word, its HTTP
+    status.
+    """
 
     OK = (200, "OK", 200)
     CREATED = (201, "Created", 200)

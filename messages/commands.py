@@ -75,10 +75,21 @@ class OpenConsole:
     console_type: str
 
 
-ServerTask = PowerAction | PowerBatch | OpenConsole | ListServers | ShowServer | ListTags | UpdateTags
+ServerTask = (
+    PowerAction | PowerBatch | OpenConsole | ListServers | ShowServer | ListTags | UpdateTags
+)
 Task = ServerTask | ImageTask | PlanOrder
 #: What changes nothing: its result is not kept, a repeat is looked up afresh.
-READS = (OpenConsole, ListServers, ShowServer, ListTags, ListImages, ListPrivateImages, ShowImage, PlanOrder)
+READS = (
+    OpenConsole,
+    ListServers,
+    ShowServer,
+    ListTags,
+    ListImages,
+    ListPrivateImages,
+    ShowImage,
+    PlanOrder,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +146,9 @@ def _parse_batch(message: Mapping[str, Any]) -> Task:
 _ACTIONS = (*Power, "os-getVNCConsole", "createImage")
 
 
-def _one_action(message: Mapping[str, Any], allowed: tuple[str, ...]) -> tuple[str, Mapping[str, Any]]:
+def _one_action(
+    message: Mapping[str, Any], allowed: tuple[str, ...]
+) -> tuple[str, Mapping[str, Any]]:
     body = mapping(message.get("body"), "body")
     named = [name for name in _ACTIONS if name in body]
     if len(named) != 1 or named[0] not in allowed:

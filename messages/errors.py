@@ -30,8 +30,9 @@ class EcsError(Exception):
 class Refused(EcsError):
     """A request that is answered with a failure.
 
-    `subject` fills the place of xxx in the code's message; `reason` is the word that a program can use (`data.reason`);
-    `data` replaces the whole of the result's data where an operation has several targets.
+    `subject` fills the place of xxx in the code's message; `reason` is the word that a program can
+    use (`data.reason`); `data` replaces the whole of the result's data where an operation has
+    several targets.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Refused(EcsError):
 
 
 class Transient(EcsError):
-    """The cloud did not do it, and may do it later. `retry_after` is in seconds, where the cloud said so."""
+    """The cloud did not do it, and may do it later. `retry_after` is in seconds, where the cloud
+    said so.
+    """
 
     def __init__(self, reason: str, *, detail: str = "", retry_after: float | None = None) -> None:
         self.reason = reason
@@ -68,12 +71,17 @@ class Transient(EcsError):
 class Ambiguous(Transient):
     """The cloud may have done it.
 
-    `may_land_late` is true where the request may still be under way in the cloud (a time-out, a gateway's answer):
-    not finding it now proves nothing.
+    `may_land_late` is true where the request may still be under way in the cloud (a time-out, a
+    gateway's answer): not finding it now proves nothing.
     """
 
     def __init__(
-        self, reason: str, *, detail: str = "", may_land_late: bool = False, retry_after: float | None = None
+        self,
+        reason: str,
+        *,
+        detail: str = "",
+        may_land_late: bool = False,
+        retry_after: float | None = None,
     ) -> None:
         self.may_land_late = may_land_late
         super().__init__(reason, detail=detail, retry_after=retry_after)

@@ -46,7 +46,9 @@ def optional_word(value: Any, name: str) -> str | None:
 
 
 def line(value: Any, name: str) -> str:
-    """A text of 1..255 characters in one line, blanks around it trimmed: what people write, emoji and all."""
+    """A text of 1..255 characters in one line, blanks around it trimmed: what people write, emoji
+    and all.
+    """
     return _needed(optional_line(value, name), name)
 
 

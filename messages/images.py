@@ -31,12 +31,36 @@ MAX_PROPERTIES = 100
 #: Attributes that Glance has itself: no property may have such a name.
 OWN_ATTRIBUTES = frozenset(
     {
-        "id", "name", "status", "visibility", "owner", "size", "virtual_size", "checksum", "tags", "locations",
-        "direct_url", "self", "file", "schema", "container_format", "disk_format", "created_at", "updated_at",
-        "min_disk", "min_ram", "protected", "os_hidden", "os_hash_algo", "os_hash_value", "deleted", "deleted_at",
-        "is_public", "stores",
+        "id",
+        "name",
+        "status",
+        "visibility",
+        "owner",
+        "size",
+        "virtual_size",
+        "checksum",
+        "tags",
+        "locations",
+        "direct_url",
+        "self",
+        "file",
+        "schema",
+        "container_format",
+        "disk_format",
+        "created_at",
+        "updated_at",
+        "min_disk",
+        "min_ram",
+        "protected",
+        "os_hidden",
+        "os_hash_algo",
+        "os_hash_value",
+        "deleted",
+        "deleted_at",
+        "is_public",
+        "stores",
     }
-)  # fmt: skip
+)
 #: Nova's own rule for the name of an item.
 _ITEM = re.compile(r"[a-zA-Z0-9\-_:. ]{1,255}")
 #: Nova takes no other names of properties.
@@ -112,7 +136,15 @@ class UpdateImage:
     values: Mapping[PatchedField, str | None]
 
 
-ImageTask = CreateImage | ListImages | ListPrivateImages | ShowImage | DeleteImage | DeleteImages | UpdateImage
+ImageTask = (
+    CreateImage
+    | ListImages
+    | ListPrivateImages
+    | ShowImage
+    | DeleteImage
+    | DeleteImages
+    | UpdateImage
+)
 
 
 def parse_create(server_id: str, options: Mapping[str, Any]) -> CreateImage:
@@ -122,7 +154,11 @@ def parse_create(server_id: str, options: Mapping[str, Any]) -> CreateImage:
     if len(metadata) > MAX_PROPERTIES:
         raise wrong("metadata", f"at most {MAX_PROPERTIES} items")
     properties = {_property(key): _text(value, "metadata") for key, value in metadata.items()}
-    return CreateImage(server_id, name, properties | {"description": _text(options.get("description"), "description")})
+    return CreateImage(
+        server_id,
+        name,
+        properties | {"description": _text(options.get("description"), "description")},
+    )
 
 
 def parse_list(message: Mapping[str, Any]) -> ListImages:
@@ -131,7 +167,9 @@ def parse_list(message: Mapping[str, Any]) -> ListImages:
     if visibility is not None and visibility not in VISIBILITIES:
         raise wrong("visibility")
     search = optional_line(message.get("searchValue"), "searchValue")
-    return ListImages(parse_page(message, "page"), parse_sort(message, SORT_FIELDS), search, visibility)
+    return ListImages(
+        parse_page(message, "page"), parse_sort(message, SORT_FIELDS), search, visibility
+    )
 
 
 def parse_list_private(message: Mapping[str, Any]) -> ListPrivateImages:
@@ -176,7 +214,9 @@ def _operation(operation: Mapping[str, Any]) -> tuple[PatchedField, str | None]:
     if op == "remove":
         return field, None
     value = operation.get("value")
-    return field, stored_line(value, "value") if field is PatchedField.NAME else _text(value, "value")
+    return field, stored_line(value, "value") if field is PatchedField.NAME else _text(
+        value, "value"
+    )
 
 
 def _property(name: str) -> str:
@@ -189,7 +229,9 @@ def _property(name: str) -> str:
 
 
 def _text(value: Any, name: str) -> str:
-    """A text of up to 255 characters, line breaks and all; it may be empty. Glance holds nothing above U+FFFF."""
+    """A text of up to 255 characters, line breaks and all; it may be empty. Glance holds nothing
+    above U+FFFF.
+    """
     if not isinstance(value, str) or len(value) > MAX_TEXT or not is_stored(value):
         raise wrong(name)
     return value

@@ -17,12 +17,25 @@ from messages.results import Result
 from messages.secrets import mask
 from messages.wire import fits
 
-#: What is given back of an order, of its products and of a softDown's instances where all of it would be too much.
+#: What is given back of an order, of its products and of a softDown's instances where all of it
+#: would be too much.
 _ORDERS_WORDS = (
-    "userId", "consoleOrderFlowId", "orderId", "billType", "duration", "durationUnit", "flowId", "region",
+    "userId",
+    "consoleOrderFlowId",
+    "orderId",
+    "billType",
+    "duration",
+    "durationUnit",
+    "flowId",
+    "region",
     "availableZone",
-    "productLineCode", "productTypeCode", "instanceCount", "subFlowId", "operateType", "instanceId",
-)  # fmt: skip
+    "productLineCode",
+    "productTypeCode",
+    "instanceCount",
+    "subFlowId",
+    "operateType",
+    "instanceId",
+)
 
 
 class InstanceStatus(StrEnum):
@@ -49,7 +62,8 @@ _INSTANCE_STATUS = {
 def instance_status(status: str | None) -> InstanceStatus | None:
     """A server's status in the billing system's words; None where there is no instance.
 
-    A server that runs in any state between (VERIFY_RESIZE, REBOOT, PAUSED ...) exists and is in use: ACTIVE.
+    A server that runs in any state between (VERIFY_RESIZE, REBOOT, PAUSED ...) exists and is in
+    use: ACTIVE.
     """
     return None if status is None else _INSTANCE_STATUS.get(status.upper(), InstanceStatus.ACTIVE)
 
@@ -58,9 +72,10 @@ def instance_status(status: str | None) -> InstanceStatus | None:
 class ProductOutcome:
     """What became of one server.
 
-    `ordered` is the product that it belongs to, `status` Nova's (None: there is none), `changed` whether something of
-    the customer's was left changed; `before` and `after` show the server (None: there was or is none), `request_ids`
-    are OpenStack's of the calls that changed it, and `more` is what else is told of it.
+    `ordered` is the product that it belongs to, `status` Nova's (None: there is none), `changed`
+    whether something of the customer's was left changed; `before` and `after` show the server
+    (None: there was or is none), `request_ids` are OpenStack's of the calls that changed it, and
+    `more` is what else is told of it.
     """
 
     ordered: Mapping[str, Any]
@@ -82,7 +97,8 @@ def order_result(
 
 @dataclass(frozen=True, slots=True)
 class InstanceOutcome:
-    """What became of one instance of a softDown: Nova's status (None: there is none), and why it failed.
+    """What became of one instance of a softDown: Nova's status (None: there is none), and why it
+    failed.
 
     The rest is as in `ProductOutcome`.
     """
@@ -96,11 +112,16 @@ class InstanceOutcome:
 
 
 def soft_down_result(order: SoftDown, outcomes: Sequence[InstanceOutcome], now: datetime) -> Result:
-    """The result of a softDown: each instance has its own; the code is that of the first that failed."""
+    """The result of a softDown: each instance has its own; the code is that of the first that
+    failed.
+    """
     failure = next((one.failure for one in outcomes if one.failure is not None), None)
     return _soft_down_result(
         order.ordered,
-        [(instance.ordered, outcome) for instance, outcome in zip(order.instances, outcomes, strict=True)],
+        [
+            (instance.ordered, outcome)
+            for instance, outcome in zip(order.instances, outcomes, strict=True)
+        ],
         failure,
         now,
     )
@@ -109,22 +130,36 @@ def soft_down_result(order: SoftDown, outcomes: Sequence[InstanceOutcome], now: 
 def unread_order_result(
     message: Mapping[str, Any], failure: Refused, now: datetime, *, changed: bool = False
 ) -> Result:
-    """The failing result of an order that could not be read, or ended unforeseen: what can be echoed of it is."""
+    """The failing result of an order that could not be read, or ended unforeseen: what can be
+    echoed of it is.
+    """
     if "instanceList" in message:
-        instances = [(one, InstanceOutcome(None, failure)) for one in _objects(message, "instanceList")]
+        instances = [
+            (one, InstanceOutcome(None, failure)) for one in _objects(message, "instanceList")
+        ]
         return _soft_down_result(message, instances, failure, now)
     outcomes = [
         ProductOutcome(product, product.get("instanceId"), None, changed=changed)
         for product in _objects(message, "productList")
     ]
     order_type = message.get("orderType")
-    return _result(message, order_type.strip() if isinstance(order_type, str) else None, [outcomes], failure, now)
+    return _result(
+        message,
+        order_type.strip() if isinstance(order_type, str) else None,
+        [outcomes],
+        failure,
+        now,
+    )
 
 
 def _objects(message: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """As many as an order may have: an echo is not to be many times as large as what it answers."""
     listed = message.get(name)
-    return [one for one in listed[:MAX_PRODUCTS] if isinstance(one, dict)] if isinstance(listed, list) else []
+    return (
+        [one for one in listed[:MAX_PRODUCTS] if isinstance(one, dict)]
+        if isinstance(listed, list)
+        else []
+    )
 
 
 #: How an object of the message is given back.
@@ -137,7 +172,11 @@ def _whole(ordered: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _in_short(ordered: Mapping[str, Any]) -> Mapping[str, Any]:
     """What an order is known by, where it is no longer than a word."""
-    return {name: ordered[name] for name in _ORDERS_WORDS if name in ordered and _is_short(ordered[name])}
+    return {
+        name: ordered[name]
+        for name in _ORDERS_WORDS
+        if name in ordered and _is_short(ordered[name])
+    }
 
 
 def _is_short(value: Any) -> bool:
@@ -186,7 +225,11 @@ def _product(outcome: ProductOutcome, now: datetime, echo: _Echo) -> dict[str, A
 
 def _record(outcome: ProductOutcome | InstanceOutcome) -> dict[str, Any]:
     """What settles a dispute."""
-    return {"before": outcome.before, "after": outcome.after, "requestIds": list(outcome.request_ids)}
+    return {
+        "before": outcome.before,
+        "after": outcome.after,
+        "requestIds": list(outcome.request_ids),
+    }
 
 
 def _soft_down_result(
@@ -223,7 +266,11 @@ def _reason(failure: Refused | None) -> dict[str, Any]:
 def _verdict(failure: Refused | None) -> dict[str, Any]:
     """Code, message and reason of one of several."""
     result = Result.refusal(failure) if failure else Result.of(Code.OK)
-    return {"code": result.code, "message": result.message, "reason": failure.word if failure else None}
+    return {
+        "code": result.code,
+        "message": result.message,
+        "reason": failure.word if failure else None,
+    }
 
 
 def _envelope(data: Callable[[_Echo], dict[str, Any]], failure: Refused | None) -> Result:
@@ -231,7 +278,9 @@ def _envelope(data: Callable[[_Echo], dict[str, Any]], failure: Refused | None) 
     shown = mask(data(_whole))
     if not fits(shown):
         shown = mask(data(_in_short))
-    return Result.of(failure.code if failure else Code.OK, shown, failure.subject if failure else None)
+    return Result.of(
+        failure.code if failure else Code.OK, shown, failure.subject if failure else None
+    )
 
 
 def _written(now: datetime) -> str:

@@ -1,6 +1,7 @@
 """Pages and order of a list, as the API asks for them: numbers may be digits in a text.
 
-An empty number is wrong: nobody knows which page was meant. An empty sort order or search is none (the API document).
+An empty number is wrong: nobody knows which page was meant. An empty sort order or search is none
+(the API document).
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,8 @@ class Sort:
 def parse_page(message: Mapping[str, Any], number_name: str, other_name: str | None = None) -> Page:
     """The page that is asked for; without numbers the first, of ten.
 
-    Its number may come by another name; `Refused` naming that where both say something and not the same.
+    Its number may come by another name; `Refused` naming that where both say something and not the
+    same.
     """
     number = _positive(message.get(number_name), number_name, 1)
     if other_name is not None and message.get(other_name) is not None:

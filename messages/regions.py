@@ -11,13 +11,16 @@ OTHER_REGION = "region"
 
 
 def check_region(message: Mapping[str, Any], own: str) -> None:
-    """Raise `Refused` where `region` of a command, order or product is another than `own`, whatever the case.
+    """Raise `Refused` where `region` of a command, order or product is another than `own`, whatever
+    the case.
 
     Missing, null and blank count as its own.
     """
     region = optional_word(message.get("region"), "region")
     if region is not None and region.casefold() != own.casefold():
-        raise wrong("region", f"it is meant for {region}, and this worker is {own}'s", reason=OTHER_REGION)
+        raise wrong(
+            "region", f"it is meant for {region}, and this worker is {own}'s", reason=OTHER_REGION
+        )
 
 
 def check_order_region(message: Mapping[str, Any], own: str) -> None:

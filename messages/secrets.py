@@ -11,23 +11,50 @@ from typing import Any
 MASK = "***"
 #: Ends of names of secrets, in lower case and without the marks between words.
 _SECRET_ENDS = (
-    "token", "password", "passwd", "passphrase", "pwd", "secret", "adminpass", "rootpass", "authorization", "apikey",
-    "accesskey", "secretkey", "privatekey", "sshkey", "encryptionkey", "signingkey", "credential", "cookie",
-    "sessionid", "userdata",
-)  # fmt: skip
+    "token",
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "secret",
+    "adminpass",
+    "rootpass",
+    "authorization",
+    "apikey",
+    "accesskey",
+    "secretkey",
+    "privatekey",
+    "sshkey",
+    "encryptionkey",
+    "signingkey",
+    "credential",
+    "cookie",
+    "sessionid",
+    "userdata",
+)
 #: Words that make any name that holds them the name of a secret.
-_SECRET_WORDS = ("password", "passwd", "passphrase", "credential", "privatekey", "secretkey", "accesskey")
+_SECRET_WORDS = (
+    "password",
+    "passwd",
+    "passphrase",
+    "credential",
+    "privatekey",
+    "secretkey",
+    "accesskey",
+)
 #: Additions to a secret's name after which it is still one: `tokens`, `secret2`, `tokenValue`.
 _ADDITIONS = re.compile(r"(?:s|[0-9]{1,4}|value|hash|text|plain|base64|pem|json|string)$", re.ASCII)
 _MOST_ADDITIONS = 3
 #: Characters of a name that are looked at: at its beginning, and at its end.
 _LONGEST = 64
 _MARKS = re.compile(r"[-_. \x00]")
-#: A signed token wherever it stands: three parts of base64url, the first of which begins as `{"` does.
+#: A signed token wherever it stands: three parts of base64url, the first of which begins as `{"`
+#: does.
 _TOKEN = re.compile(r"eyJ[\w-]{5,}(?:\.{1,2}[\w-]+)*")
 _BEARER = re.compile(r"\b(bearer|basic)(\s{1,4})(?!\*)[\w.~+/=-]{6,}", re.IGNORECASE | re.ASCII)
-#: A secret told in a text, as programs write them: `"adminPass": "…"`, `password=…`, and with the quotes of a JSON
-#: document inside another. Every repetition is bounded: whoever sends a text must not choose how long it takes.
+#: A secret told in a text, as programs write them: `"adminPass": "…"`, `password=…`, and with the
+#: quotes of a JSON document inside another. Every repetition is bounded: whoever sends a text must
+#: not choose how long it takes.
 _TOLD = re.compile(
     r"((?:tokens?|passw(?:or)?ds?|passphrases?|secrets?|admin[-_]?pass|root[-_]?pass|\bpass|pwd|credentials?"
     r"|(?:api|access|secret|private|ssh)[-_]?keys?|user[-_]?data)"
@@ -35,20 +62,32 @@ _TOLD = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 #: Parts of every name in `_TOLD`.
-_TELLING_WORDS = ("token", "pass", "secret", "pwd", "credential", "key", "userdata", "user-data", "user_data")
+_TELLING_WORDS = (
+    "token",
+    "pass",
+    "secret",
+    "pwd",
+    "credential",
+    "key",
+    "userdata",
+    "user-data",
+    "user_data",
+)
 #: End of a URL in a text, and the beginning of `user:password@` in one.
 _URL_END = re.compile(r"[\s\"'<>]")
 _USER = re.compile(r"[^/?#@:]{0,128}:")
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY-----")
 _PRIVATE_KEY_END = "-----END"
-#: What makes unreadable bytes suspicious: such a name, the beginning of a token, an escape that may spell either.
+#: What makes unreadable bytes suspicious: such a name, the beginning of a token, an escape that may
+#: spell either.
 _TELLING = (*(name.encode() for name in _SECRET_ENDS), b"eyj", b"bearer", b"basic", b"\\u")
 _CONTROLS = bytes(set(range(32)) - set(b"\t\r\n"))
 #: Bytes that are looked through for what programs write; more would hold up all other messages.
 _LOOKED_THROUGH = 1024 * 1024
 #: Characters of a part that is looked through at once, and by which it overlaps the next.
 _SLICE, _OVERLAP = 16 * 1024, 256
-#: Characters of a text of a message that is searched; no request may have a longer one (`wire.MAX_TEXT`).
+#: Characters of a text of a message that is searched; no request may have a longer one
+#: (`wire.MAX_TEXT`).
 _LONGEST_TEXT = 64 * 1024
 #: Bytes below which something unreadable is too short to hide anything.
 _HIDES = 24
@@ -74,8 +113,8 @@ def _is_secret(name: str) -> bool:
 def mask(value: Any) -> Any:
     """A copy in which every secret is replaced, at any depth.
 
-    A longer text than any request may have is replaced as a whole: each search of it would be one call
-    into C, which keeps the interpreter from the loop for as long as it takes.
+    A longer text than any request may have is replaced as a whole: each search of it would be one
+    call into C, which keeps the interpreter from the loop for as long as it takes.
     """
     if isinstance(value, dict):
         return {
@@ -113,21 +152,26 @@ def _may_tell(text: str) -> bool:
 
 
 def shown_url(url: str) -> str:
-    """Return a URL as it may be shown: without its password, and without what it has after the path.
+    """Return a URL as it may be shown: without its password, and without what it has after the
+    path.
 
     A password may hold any character, and may stand in the query, too.
     """
     scheme, _, rest = url.partition("://")
     user, at, host = rest.rpartition("@")
     place = re.split(r"[?#]", host, maxsplit=1)[0]
-    return f"{scheme}://{re.split(r'[:/?#@]', user, maxsplit=1)[0]}:{MASK}@{place}" if at else f"{scheme}://{place}"
+    return (
+        f"{scheme}://{re.split(r'[:/?#@]', user, maxsplit=1)[0]}:{MASK}@{place}"
+        if at
+        else f"{scheme}://{place}"
+    )
 
 
 def _without_url_passwords(text: str) -> str:
     """Mask the password in each `scheme://user:password@`.
 
-    It goes as far as the URL's last `@`: people forget to write `/`, `#`, `?` and `@` in a password as a
-    URL needs them. Takes time in proportion to the text, whatever it is.
+    It goes as far as the URL's last `@`: people forget to write `/`, `#`, `?` and `@` in a password
+    as a URL needs them. Takes time in proportion to the text, whatever it is.
     """
     kept, done, at = [], 0, text.find("://")
     while at >= 0:
@@ -162,21 +206,29 @@ def could_hold_secret(raw: bytes) -> bool:
     bare = raw.lower().translate(None, b"-_. \x00")
     if any(name in bare for name in _TELLING) or (len(raw) >= _HIDES and not _is_text(raw)):
         return True
-    if len(raw) > _LOOKED_THROUGH:  # the names that it looks for are among those that were just looked for
+    if (
+        len(raw) > _LOOKED_THROUGH
+    ):  # the names that it looks for are among those that were just looked for
         return False
     text = raw.replace(b"\x00", b"").decode("utf-8", "replace")
     return any(mask_text(part) != part for part in _slices(text))
 
 
 def _slices(text: str) -> Iterator[str]:
-    """The text in parts that overlap by more than a match needs to be one: a search of all of it at once
-    would keep the interpreter from other threads.
+    """The text in parts that overlap by more than a match needs to be one: a search of all of it at
+    once would keep the interpreter from other threads.
     """
     for begin in range(0, len(text), _SLICE):
         yield text[begin : begin + _SLICE + _OVERLAP]
 
 
 def _is_text(raw: bytes) -> bool:
-    """Whether it is what somebody wrote; packed or encoded bytes, in which anything may be, are not."""
-    odd = len(raw) - len(raw.translate(None, _CONTROLS)) + raw.decode("utf-8", "replace").count("\ufffd")
+    """Whether it is what somebody wrote; packed or encoded bytes, in which anything may be, are
+    not.
+    """
+    odd = (
+        len(raw)
+        - len(raw.translate(None, _CONTROLS))
+        + raw.decode("utf-8", "replace").count("\ufffd")
+    )
     return odd * 10 <= len(raw)

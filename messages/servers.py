@@ -59,10 +59,14 @@ class UpdateTags:
 
 
 def parse_list(message: Mapping[str, Any]) -> ListServers:
-    """`server.list`, also as the document's example table calls it: with the key of the search in `sortField`."""
+    """`server.list`, also as the document's example table calls it: with the key of the search in
+    `sortField`.
+    """
     if _is_search_key(message):
         message = {**message, "searchField": message["sortField"], "sortField": None}
-    return ListServers(parse_page(message, "pageNo", "page"), parse_sort(message, SORT_FIELDS), _search(message))
+    return ListServers(
+        parse_page(message, "pageNo", "page"), parse_sort(message, SORT_FIELDS), _search(message)
+    )
 
 
 def parse_show(message: Mapping[str, Any]) -> ShowServer:
@@ -119,7 +123,9 @@ def check_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _is_tag(tag: str) -> bool:
-    return 1 <= len(tag) <= MAX_TAG and not {"/", ","} & set(tag) and is_line(tag) and is_stored(tag)
+    return (
+        1 <= len(tag) <= MAX_TAG and not {"/", ","} & set(tag) and is_line(tag) and is_stored(tag)
+    )
 
 
 def _stored_as(tag: str) -> str:

@@ -3,8 +3,8 @@
 import re
 from unicodedata import category
 
-#: Controls, line and paragraph ends, halves of pairs, what stands for no character. What joins emoji and turns the
-#: direction of writing (Cf) is part of a text.
+#: Controls, line and paragraph ends, halves of pairs, what stands for no character. What joins
+#: emoji and turns the direction of writing (Cf) is part of a text.
 _NOT_IN_A_LINE = ("Cc", "Zl", "Zp", "Cs", "Cn")
 
 
@@ -24,21 +24,32 @@ def is_line(text: str) -> bool:
 def is_stored(text: str) -> bool:
     """Whether OpenStack's databases hold a text.
 
-    Their tables are declared `utf8`, which is three bytes a character in MySQL: nothing above U+FFFF, so no emoji.
-    Glance says so (400), Nova and Cinder answer 500, and a server that has such a tag stays in BUILD for good.
+    Their tables are declared `utf8`, which is three bytes a character in MySQL: nothing above
+    U+FFFF, so no emoji. Glance says so (400), Nova and Cinder answer 500, and a server that has
+    such a tag stays in BUILD for good.
     """
     return all(one <= "\uffff" for one in text)
 
 
 def is_resource_name(text: str) -> bool:
-    """Whether Nova takes a text, without blanks around it, as the name of a server, an image or a key pair.
+    """Whether Nova takes a text, without blanks around it, as the name of a server, an image or a
+    key pair.
 
-    Letters, marks, digits, punctuation, symbols and blanks of the Basic Multilingual Plane; no control or format
-    character. Neutron's rule for the name of a port is the same, Cinder's and Glance's are weaker.
+    Letters, marks, digits, punctuation, symbols and blanks of the Basic Multilingual Plane; no
+    control or format character. Neutron's rule for the name of a port is the same, Cinder's and
+    Glance's are weaker.
     """
-    return all(one < "\uffff" and (category(one) == "Zs" or category(one)[0] not in "CZ") for one in text)
+    return all(
+        one < "\uffff" and (category(one) == "Zs" or category(one)[0] not in "CZ") for one in text
+    )
 
 
 def one_line(text: str) -> str:
-    """A text for a terminal: what would move the cursor, colour it or turn the line round is escaped."""
-    return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    """A text for a terminal: what would move the cursor, colour it or turn the line round is
+    escaped.
+    """
+    return (
+        text
+        if text.isprintable()
+        else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    )

@@ -13,7 +13,9 @@ _MAX_PAYLOAD = 64 * 1024
 
 
 def user_name_in(token: Any) -> str | None:
-    """The `preferred_username` of a JWT, with or without `Bearer `; None where it says none that could be kept."""
+    """The `preferred_username` of a JWT, with or without `Bearer `; None where it says none that
+    could be kept.
+    """
     parts = token.removeprefix("Bearer ").split(".") if isinstance(token, str) else []
     if len(parts) != 3 or len(parts[1]) > _MAX_PAYLOAD:
         return None

@@ -98,10 +98,11 @@ def is_unusual(status: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One status update, without what the request it belongs to adds (operation, message id, user, time).
+    """One status update, without what the request it belongs to adds (operation, message id, user,
+    time).
 
-    `order` holds the fields that only updates of an order carry. `tenant_id` is the project that the resource belongs
-    to, where that may be another than the request's; None: the request's own.
+    `order` holds the fields that only updates of an order carry. `tenant_id` is the project that
+    the resource belongs to, where that may be another than the request's; None: the request's own.
     """
 
     resource: str
@@ -114,7 +115,9 @@ class Update:
     tenant_id: str | None = None
 
 
-def server_update(server_id: str, action: str | None, status: str, task_state: str | None, *, final: bool) -> Update:
+def server_update(
+    server_id: str, action: str | None, status: str, task_state: str | None, *, final: bool
+) -> Update:
     """What OpenStack says of a server: its task while one is under way, else its status."""
     word = task_state if task_state is not None and not final else status
     return Update("server", server_id, action, word, server_words(status, task_state), final)

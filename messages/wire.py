@@ -1,6 +1,7 @@
 """Bytes to one JSON object and back, within the limits of the contract, section 2.
 
-Python's own parser is used rather than a quicker one because only it can tell a key that comes twice.
+Python's own parser is used rather than a quicker one because only it can tell a key that comes
+twice.
 """
 
 import hashlib
@@ -24,7 +25,8 @@ _ENVELOPE = 2048
 MAX_TEXT = 64 * 1024
 _JSON = "application/json"
 _UTF_8 = ("charset=utf-8", "charset=utf8")
-#: Values of a document beyond which it is read value by value, so that other threads have their turn in between.
+#: Values of a document beyond which it is read value by value, so that other threads have their
+#: turn in between.
 _MANY = 20_000
 #: Digits of a number; longer ones serve nobody and cost quadratic time.
 MAX_DIGITS = 64
@@ -46,7 +48,8 @@ def decode(body: bytes, content_type: str | None, content_encoding: str | None) 
 
 
 def loads(text: str) -> Any:
-    """What a JSON text says, whatever its size; `ValueError` where it is none or can be read in two ways.
+    """What a JSON text says, whatever its size; `ValueError` where it is none or can be read in two
+    ways.
 
     `RecursionError` beyond some hundred levels.
     """
@@ -68,17 +71,23 @@ def fits(data: Any) -> bool:
 
 def _depth_of(value: Any) -> int:
     """Levels; the recursion is bounded by what was read within the limits, and a few levels more."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    inner = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    )
     return 0 if inner is None else 1 + max(map(_depth_of, inner), default=0)
 
 
 def digest(message: Mapping[str, Any], without: tuple[str, ...]) -> str:
-    """What makes two requests the same: the content without what may differ between copies, in any order of keys."""
+    """What makes two requests the same: the content without what may differ between copies, in any
+    order of keys.
+    """
     content = {key: value for key, value in message.items() if key not in without}
     try:
         canonical = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
     except TypeError:  # an integer beyond 64 bits
-        canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+        canonical = json.dumps(
+            content, sort_keys=True, ensure_ascii=False, separators=(",", ":")
+        ).encode()
     return hashlib.sha256(canonical).hexdigest()
 
 
@@ -110,10 +119,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _decoder(*, stepwise: bool) -> json.JSONDecoder:
     found = json.JSONDecoder(
-        object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_short
+        object_pairs_hook=_unique,
+        parse_constant=_no_constant,
+        parse_float=_finite,
+        parse_int=_short,
     )
     if stepwise:
-        # The one in C reads a list of 350,000 lists in one call, and no other thread runs meanwhile.
+        # The one in C reads a list of 350,000 lists in one call, and no other thread runs
+        # meanwhile.
         found.scan_once = json.scanner.py_make_scanner(found)  # type: ignore[attr-defined]
     return found
 
@@ -138,7 +151,9 @@ _AT_ONCE, _STEPWISE = _decoder(stepwise=False), _decoder(stepwise=True)
 
 
 def _is_within(text: str) -> bool:
-    """Whether a look at the whole text tells that nothing in it is beyond the limits, as of nearly every message."""
+    """Whether a look at the whole text tells that nothing in it is beyond the limits, as of nearly
+    every message.
+    """
     if len(text) * 4 > MAX_TEXT or text.count("{") + text.count("[") > MAX_DEPTH:
         return False
     # Half a pair of surrogates, and NUL, come by an escape only.

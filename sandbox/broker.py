@@ -27,7 +27,8 @@ def _tool(name: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class TlsListener:
-    """A second listener, for TLS: the node's certificate with its key, and the CA of clients' certificates.
+    """A second listener, for TLS: the node's certificate with its key, and the CA of clients'
+    certificates.
 
     `asks_for_certificate`: a client without one is turned away.
     """
@@ -41,7 +42,9 @@ class TlsListener:
 
 
 class PrivateBroker:
-    """One RabbitMQ node, from `start` to `stop`; a context manager. Its data live as long as the object."""
+    """One RabbitMQ node, from `start` to `stop`; a context manager. Its data live as long as the
+    object.
+    """
 
     def __init__(self, tls: TlsListener | None = None) -> None:
         self.install()
@@ -55,8 +58,12 @@ class PrivateBroker:
 
     @staticmethod
     def install() -> None:
-        """Install RabbitMQ unless it is there; `SandboxError` says what to install where we may not."""
-        install_debian(["rabbitmq-server"], lambda: _tool("rabbitmq-server") is not None, "RabbitMQ")
+        """Install RabbitMQ unless it is there; `SandboxError` says what to install where we may
+        not.
+        """
+        install_debian(
+            ["rabbitmq-server"], lambda: _tool("rabbitmq-server") is not None, "RabbitMQ"
+        )
 
     @property
     def url(self) -> str:
@@ -128,10 +135,16 @@ class PrivateBroker:
         assert tool is not None
         done = subprocess.run(
             [tool, "--quiet", "--node", self._node, *arguments],
-            env=os.environ | self._environment(), capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+            env=os.environ | self._environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         if done.returncode:
-            raise SandboxError(f"rabbitmqctl {' '.join(arguments)}: {(done.stderr or done.stdout).strip()[-500:]}")
+            raise SandboxError(
+                f"rabbitmqctl {' '.join(arguments)}: {(done.stderr or done.stdout).strip()[-500:]}"
+            )
         return done.stdout
 
     def add_vhost(self, name: str) -> str:
@@ -148,7 +161,9 @@ class PrivateBroker:
     def delete_vhosts(self, names: Sequence[str]) -> None:
         """Remove virtual hosts with all that is in them, by one command."""
         listed = ", ".join(f'<<"{name}">>' for name in names)
-        self.rabbitmqctl("eval", f'[rabbit_vhost:delete(Name, <<"{_USER}">>) || Name <- [{listed}]].')
+        self.rabbitmqctl(
+            "eval", f'[rabbit_vhost:delete(Name, <<"{_USER}">>) || Name <- [{listed}]].'
+        )
 
     def _write_configuration(self) -> None:
         (self._home / "rabbitmq.conf").write_text(
@@ -197,16 +212,24 @@ class PrivateBroker:
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
 
 def _definitions() -> dict[str, object]:
     return {
-        "users": [{"name": _USER, "password": _PASSWORD, "tags": "administrator"}], **_vhosts(["/"]),
-        "parameters": [], "policies": [], "queues": [], "exchanges": [], "bindings": [],
-    }  # fmt: skip
+        "users": [{"name": _USER, "password": _PASSWORD, "tags": "administrator"}],
+        **_vhosts(["/"]),
+        "parameters": [],
+        "policies": [],
+        "queues": [],
+        "exchanges": [],
+        "bindings": [],
+    }
 
 
 def _vhosts(names: Sequence[str]) -> dict[str, object]:

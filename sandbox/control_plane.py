@@ -1,4 +1,6 @@
-"""The real OpenStack control plane of `tests/openstack/ministack`: installed once, started afresh, then taken away."""
+"""The real OpenStack control plane of `tests/openstack/ministack`: installed once, started afresh,
+then taken away.
+"""
 
 import hashlib
 import os
@@ -21,10 +23,12 @@ _OFFSETS = range(10_000, 23_000, 500)  # below the ports that the kernel hands o
 
 
 class ControlPlane:
-    """Keystone, Nova, Glance, Neutron, Cinder and Placement themselves, from `start` to `stop`; a context manager.
+    """Keystone, Nova, Glance, Neutron, Cinder and Placement themselves, from `start` to `stop`; a
+    context manager.
 
-    The software is installed once, into the user's cache folder; every start has databases of its own. With
-    `ECS_TEST_OPENSTACK_HOME` a control plane that already runs in that folder is used, and left running.
+    The software is installed once, into the user's cache folder; every start has databases of its
+    own. With `ECS_TEST_OPENSTACK_HOME` a control plane that already runs in that folder is used,
+    and left running.
     """
 
     def __init__(self) -> None:
@@ -35,7 +39,9 @@ class ControlPlane:
         given = os.environ.get("ECS_TEST_OPENSTACK_HOME")
         self._given = given is not None
         self._home = Path(given) if given else Path(tempfile.mkdtemp(prefix="ecs-openstack-"))
-        self._offset = os.environ.get("MINISTACK_PORT_OFFSET", "20000") if self._given else str(_free_offset())
+        self._offset = (
+            os.environ.get("MINISTACK_PORT_OFFSET", "20000") if self._given else str(_free_offset())
+        )
         self._keeper: subprocess.Popen[bytes] | None = None
 
     @property
@@ -57,9 +63,12 @@ class ControlPlane:
         with self.log.open("wb") as log:
             self._keeper = subprocess.Popen(
                 [sys.executable, "-m", "sandbox.keeper", str(_TOOL), str(self._home)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
                 env=self._environment() | {"PYTHONPATH": str(Path(__file__).parents[1])},
-            )  # fmt: skip
+            )
         assert self._keeper.stdout is not None
         if self._keeper.stdout.readline() != b"ready\n":
             said = self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
@@ -74,8 +83,14 @@ class ControlPlane:
             self._keeper = None
 
     def fault(self, point: str, **rule: Any) -> None:
-        """Put a rule in force: `match`, `error`, `status`, `delay`, `times`; the tool's README lists the points."""
-        self.command("fault", point, *(word for name, value in rule.items() for word in (f"--{name}", str(value))))
+        """Put a rule in force: `match`, `error`, `status`, `delay`, `times`; the tool's README
+        lists the points.
+        """
+        self.command(
+            "fault",
+            point,
+            *(word for name, value in rule.items() for word in (f"--{name}", str(value))),
+        )
 
     def clear_faults(self) -> None:
         """Forget all rules."""
@@ -83,7 +98,8 @@ class ControlPlane:
 
     @contextmanager
     def keeping_deleted_servers(self, seconds: int = 3600) -> Iterator[None]:
-        """Inside it a server that is deleted is kept for so long (Nova's `reclaim_instance_interval`).
+        """Inside it a server that is deleted is kept for so long (Nova's
+        `reclaim_instance_interval`).
 
         Only Nova's API is told, in some seconds: the hypervisor, which is not, reclaims nothing.
         """
@@ -99,7 +115,9 @@ class ControlPlane:
             self.command("restart", "nova-api")
 
     def override(self, name: str, text: str | None, *services: str) -> None:
-        """Append a text to one of the configuration files (None: no longer), and restart these services."""
+        """Append a text to one of the configuration files (None: no longer), and restart these
+        services.
+        """
         path = self._home / "override" / name
         path.parent.mkdir(exist_ok=True)
         if text is None:
@@ -109,43 +127,72 @@ class ControlPlane:
         self.command("restart", *services)
 
     def command(self, *words: str) -> str:
-        """The output of one of the tool's commands: stop, start, kill, pause, resume, restart, fault."""
+        """The output of one of the tool's commands: stop, start, kill, pause, resume, restart,
+        fault.
+        """
         done = subprocess.run(
-            [str(_TOOL), *words], env=self._environment(), capture_output=True, text=True, timeout=300, check=False
+            [str(_TOOL), *words],
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
         if done.returncode:
-            raise SandboxError(f"ministack {' '.join(words)}: {(done.stderr or done.stdout).strip()[-500:]}")
+            raise SandboxError(
+                f"ministack {' '.join(words)}: {(done.stderr or done.stdout).strip()[-500:]}"
+            )
         return done.stdout
 
     def _environment(self) -> dict[str, str]:
-        return os.environ | {"MINISTACK_HOME": str(self._home), "MINISTACK_PORT_OFFSET": self._offset}
+        return os.environ | {
+            "MINISTACK_HOME": str(self._home),
+            "MINISTACK_PORT_OFFSET": self._offset,
+        }
 
     def __enter__(self) -> "ControlPlane":
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
 
 def install() -> Path:
-    """The folder with the installed services; made under the name of what is pinned, so that a change is a new one."""
-    pinned = b"".join((_TOOL.parent / name).read_bytes() for name in ("requirements.txt", "constraints.txt"))
+    """The folder with the installed services; made under the name of what is pinned, so that a
+    change is a new one.
+    """
+    pinned = b"".join(
+        (_TOOL.parent / name).read_bytes() for name in ("requirements.txt", "constraints.txt")
+    )
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecs-worker"
     home = cache / f"openstack-{hashlib.sha256(pinned).hexdigest()[:12]}"
     marker = home / "installed"
     if not marker.exists():
         home.mkdir(parents=True, exist_ok=True)
-        print("installing the OpenStack control plane, some two minutes ...", file=sys.stderr, flush=True)
+        print(
+            "installing the OpenStack control plane, some two minutes ...",
+            file=sys.stderr,
+            flush=True,
+        )
         with (home / "install.log").open("wb") as log:
             done = subprocess.run(
-                [str(_TOOL), "install"], env=os.environ | {"MINISTACK_HOME": str(home)}, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, check=False,
-            )  # fmt: skip
+                [str(_TOOL), "install"],
+                env=os.environ | {"MINISTACK_HOME": str(home)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                check=False,
+            )
         if done.returncode:
             said = (home / "install.log").read_text(errors="replace")[-1500:]
-            raise SandboxError(f"the control plane cannot be installed (see {home / 'install.log'}): {said}")
+            raise SandboxError(
+                f"the control plane cannot be installed (see {home / 'install.log'}): {said}"
+            )
         marker.touch()
     return home
 

@@ -2,8 +2,8 @@
 
     python -m sandbox.guardian COMMAND...
 
-The first line of the output is the server's process id, which is its process group's, too. The end of the input means
-that the starter has ended: the group gets SIGTERM, and SIGKILL after a grace.
+The first line of the output is the server's process id, which is its process group's, too. The end
+of the input means that the starter has ended: the group gets SIGTERM, and SIGKILL after a grace.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ def main() -> None:
     log = Path(sys.argv[1]).open("ab")  # noqa: SIM115 - as long as the process
     server = subprocess.Popen(
         sys.argv[2:], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-    )  # fmt: skip
+    )
     print(server.pid, flush=True)
     threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
     status = server.wait()

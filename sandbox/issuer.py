@@ -29,36 +29,66 @@ class Issuer:
         self.kid = self.rotate()
 
     def rotate(self, kind: str = "RSA", *, forget: bool = False) -> str:
-        """Begin to sign with a new key, whose id is returned; `forget` takes the others out of the set."""
+        """Begin to sign with a new key, whose id is returned; `forget` takes the others out of the
+        set.
+        """
         if forget:
             self.keys.clear()
         self.kid = uuid.uuid4().hex
-        self.keys[self.kid] = RSAKey.generate_key(2048) if kind == "RSA" else ECKey.generate_key("P-256")
+        self.keys[self.kid] = (
+            RSAKey.generate_key(2048) if kind == "RSA" else ECKey.generate_key("P-256")
+        )
         return self.kid
 
     def claims(self, **claims: Any) -> dict[str, Any]:
         """What a token of Keycloak's says of the API document's user; None takes a claim away."""
         now = int(time.time())
         usual = {
-            "jti": str(uuid.uuid4()), "exp": now + 300, "nbf": 0, "iat": now, "iss": self.name,
-            "aud": ["insight", "realm-management", "iot-hub", "client-gaoss", "db-service", "account", "rds-mysql-api"],
-            "sub": USER, "typ": "Bearer", "azp": "console", "nonce": str(uuid.uuid4()), "auth_time": now,
-            "session_state": str(uuid.uuid4()), "acr": "1", "allowed-origins": ["*"],
+            "jti": str(uuid.uuid4()),
+            "exp": now + 300,
+            "nbf": 0,
+            "iat": now,
+            "iss": self.name,
+            "aud": [
+                "insight",
+                "realm-management",
+                "iot-hub",
+                "client-gaoss",
+                "db-service",
+                "account",
+                "rds-mysql-api",
+            ],
+            "sub": USER,
+            "typ": "Bearer",
+            "azp": "console",
+            "nonce": str(uuid.uuid4()),
+            "auth_time": now,
+            "session_state": str(uuid.uuid4()),
+            "acr": "1",
+            "allowed-origins": ["*"],
             "realm_access": {"roles": ["ACCOUNT_ADMIN", "offline_access", "uma_authorization"]},
-            "resource_access": {"account": {"roles": ["manage-account", "view-profile"]}}, "scope": "openid",
-            "project": "gaoss", "groups": ["/group-gaoss"], "preferred_username": "gaoss",
-        }  # fmt: skip
+            "resource_access": {"account": {"roles": ["manage-account", "view-profile"]}},
+            "scope": "openid",
+            "project": "gaoss",
+            "groups": ["/group-gaoss"],
+            "preferred_username": "gaoss",
+        }
         return {name: value for name, value in (usual | claims).items() if value is not None}
 
-    def token(self, *, kid: str | None = None, header: dict[str, Any] | None = None, **claims: Any) -> str:
+    def token(
+        self, *, kid: str | None = None, header: dict[str, Any] | None = None, **claims: Any
+    ) -> str:
         """A token signed with the newest key, or that of this id."""
         kid = kid or self.kid
         key = self.keys[kid]
         protected = {"alg": _algorithm(key), "typ": "JWT", "kid": kid} | (header or {})
-        # A parameter that is None is left out; whatever else is asked for is signed, sensible or not.
+        # A parameter that is None is left out; whatever else is asked for is signed, sensible or
+        # not.
         protected = {name: value for name, value in protected.items() if value is not None}
         registry = JWSRegistry(algorithms=_ALGORITHMS, strict_check_header=False)
-        return jws.serialize_compact(protected, json.dumps(self.claims(**claims)), key, registry=registry)
+        return jws.serialize_compact(
+            protected, json.dumps(self.claims(**claims)), key, registry=registry
+        )
 
     def sign(self, signed: bytes) -> bytes:
         """A signature of anything, with the newest key (RS256)."""
@@ -73,7 +103,12 @@ class Issuer:
             {**key.as_dict(private=False), "kid": kid, "use": "sig", "alg": _algorithm(key)}
             for kid, key in self.keys.items()
         ]
-        unlike = {**RSAKey.generate_key(2048).as_dict(private=False), "kid": "enc", "use": "enc", "alg": "RSA-OAEP"}
+        unlike = {
+            **RSAKey.generate_key(2048).as_dict(private=False),
+            "kid": "enc",
+            "use": "enc",
+            "alg": "RSA-OAEP",
+        }
         return json.dumps({"keys": [*listed, unlike]}).encode()
 
     def write(self, path: Path) -> Path:
@@ -87,7 +122,9 @@ def _algorithm(key: RSAKey | ECKey) -> str:
 
 
 class KeySetServer:
-    """The issuer's key set over HTTP on 127.0.0.1; a context manager. `asked` are the paths that were asked for."""
+    """The issuer's key set over HTTP on 127.0.0.1; a context manager. `asked` are the paths that
+    were asked for.
+    """
 
     def __init__(self, issuer: Issuer) -> None:
         self._issuer = issuer
@@ -143,6 +180,9 @@ class KeySetServer:
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()

@@ -1,8 +1,10 @@
-"""Brings up a real OpenStack in a folder of its own, and takes both away when whoever asked is gone, however he went.
+"""Brings up a real OpenStack in a folder of its own, and takes both away when whoever asked is
+gone, however he went.
 
     python -m sandbox.keeper MINISTACK HOME
 
-"ready" on the output, or nothing; the end of the input ends it. MINISTACK is the control plane's own command.
+"ready" on the output, or nothing; the end of the input ends it. MINISTACK is the control plane's
+own command.
 """
 
 import os
@@ -15,7 +17,9 @@ def main() -> None:
     """Keep one control plane."""
     tool, home = sys.argv[1:]
     try:
-        done = subprocess.run([tool, "up"], stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
+        done = subprocess.run(
+            [tool, "up"], stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False
+        )
         if done.returncode == 0:
             print("ready", flush=True)
             while os.read(0, 1024):

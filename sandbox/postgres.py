@@ -18,7 +18,9 @@ def _tool(name: str) -> str | None:
 
 
 class PrivatePostgres:
-    """One server, from `start` to `stop`; a context manager. Who is on this machine may log in: it holds nothing."""
+    """One server, from `start` to `stop`; a context manager. Who is on this machine may log in: it
+    holds nothing.
+    """
 
     def __init__(self) -> None:
         install_debian(["postgresql"], lambda: _tool("initdb") is not None, "PostgreSQL")
@@ -42,15 +44,23 @@ class PrivatePostgres:
 
     def add_database(self, name: str, encoding: str = "UTF8") -> str:
         """Make a database of this encoding and return its URL."""
-        kind = [] if encoding == "UTF8" else ["--template=template0", "--locale=C", f"--encoding={encoding}"]
-        self._run("createdb", "-h", "127.0.0.1", "-p", str(self._port), "-U", "postgres", *kind, name)
+        kind = (
+            []
+            if encoding == "UTF8"
+            else ["--template=template0", "--locale=C", f"--encoding={encoding}"]
+        )
+        self._run(
+            "createdb", "-h", "127.0.0.1", "-p", str(self._port), "-U", "postgres", *kind, name
+        )
         return self.url_of(name)
 
     def start(self) -> "PrivatePostgres":
         """Make the database, unless it is there, and start it; three seconds."""
         data = self._home / "data"
         if not data.exists():
-            self._run("initdb", "--pgdata", str(data), "--username=postgres", "--auth=trust", "--no-sync")
+            self._run(
+                "initdb", "--pgdata", str(data), "--username=postgres", "--auth=trust", "--no-sync"
+            )
         options = ["-p", str(self._port), "-c", "listen_addresses=127.0.0.1", "-k", str(self._home)]
         command = [*self._as_user, _required("postgres"), "-D", str(data), *options]
         self._server = Server(command, Path(f"{self._home}.log"))
@@ -93,7 +103,10 @@ class PrivatePostgres:
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 

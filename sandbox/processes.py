@@ -25,8 +25,8 @@ class SandboxError(Exception):
 def free_ports(number: int) -> list[int]:
     """So many ports of 127.0.0.1 that nobody uses.
 
-    Below those that the kernel gives to outgoing connections: one of them must not sit on a server's port in the
-    second in which the server is restarted.
+    Below those that the kernel gives to outgoing connections: one of them must not sit on a
+    server's port in the second in which the server is restarted.
     """
     found: list[int] = []
     candidates = iter(random.sample(_PORTS, len(_PORTS)))
@@ -40,7 +40,8 @@ def free_ports(number: int) -> list[int]:
 
 
 def install_debian(packages: Iterable[str], found: Callable[[], bool], what: str) -> None:
-    """Install Debian packages unless what they give is there; their services are kept from starting.
+    """Install Debian packages unless what they give is there; their services are kept from
+    starting.
 
     Raises `SandboxError` naming the packages where we may not install.
     """
@@ -60,7 +61,9 @@ def _one_at_a_time() -> Iterator[None]:
 
 def _install(names: list[str], found: Callable[[], bool], what: str) -> None:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise SandboxError(f"{what} is missing: install {' '.join(names)} (as root: apt-get install {' '.join(names)})")
+        raise SandboxError(
+            f"{what} is missing: install {' '.join(names)} (as root: apt-get install {' '.join(names)})"
+        )
     print(f"installing {' '.join(names)} ...", file=sys.stderr, flush=True)
     policy = Path("/usr/sbin/policy-rc.d")
     guard = not policy.exists()
@@ -73,7 +76,9 @@ def _install(names: list[str], found: Callable[[], bool], what: str) -> None:
             ["apt-get", "update", "-qq"],
             ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *names],
         ):
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, check=False
+            )
             if done.returncode:
                 raise SandboxError(f"{' '.join(command)} failed: {done.stderr.strip()[-300:]}")
     finally:
@@ -87,16 +92,24 @@ class Server:
     """A server process and its group, ended with us however we end."""
 
     def __init__(
-        self, command: list[str], log: Path, *, env: Mapping[str, str | None] | None = None, cwd: Path | None = None
+        self,
+        command: list[str],
+        log: Path,
+        *,
+        env: Mapping[str, str | None] | None = None,
+        cwd: Path | None = None,
     ) -> None:
         """Start it. `env` is added to our own environment; None takes a variable away."""
         self.log = log
         wanted = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **(env or {})}
         self._guardian = subprocess.Popen(
             [sys.executable, "-m", "sandbox.guardian", str(log), *command],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=cwd or Path(__file__).parents[1],
-            env={name: value for name, value in wanted.items() if value is not None}, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=cwd or Path(__file__).parents[1],
+            env={name: value for name, value in wanted.items() if value is not None},
+            start_new_session=True,
+        )
         assert self._guardian.stdout is not None
         line = self._guardian.stdout.readline()
         if not line:
@@ -115,13 +128,16 @@ class Server:
         while not ready():
             if not self.alive or time.monotonic() > limit:
                 tail = self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
-                raise SandboxError(f"{what} {'is not ready' if self.alive else 'has ended'}: {tail}")
+                raise SandboxError(
+                    f"{what} {'is not ready' if self.alive else 'has ended'}: {tail}"
+                )
             time.sleep(0.05)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the whole group, unless it has ended."""
-        # Its number may be another's by now: where many processes come and go, it is within minutes. Only where the
-        # guardian itself was killed is the group without anybody who has seen to its end.
+        # Its number may be another's by now: where many processes come and go, it is within
+        # minutes. Only where the guardian itself was killed is the group without anybody who has
+        # seen to its end.
         ended = self._guardian.poll()
         if ended is not None and ended >= 0:
             return

@@ -1,4 +1,6 @@
-"""A console backend and a billing system in one: publishes requests, hears the results and status updates."""
+"""A console backend and a billing system in one: publishes requests, hears the results and status
+updates.
+"""
 
 import json
 import time
@@ -48,7 +50,9 @@ class Heard:
 
 
 class Requester:
-    """One AMQP connection with a reply queue of its own; a context manager. The worker's topology must be there."""
+    """One AMQP connection with a reply queue of its own; a context manager. The worker's topology
+    must be there.
+    """
 
     def __init__(
         self,
@@ -58,23 +62,32 @@ class Requester:
         on_heard: Callable[[Heard], None] = lambda _: None,
         namespace: str = "ecs",
     ) -> None:
-        """Connect; `on_heard` is called with each message that comes back; `namespace` is the worker's."""
+        """Connect; `on_heard` is called with each message that comes back; `namespace` is the
+        worker's.
+        """
         self._namespace = namespace
         self._on_heard = on_heard
         self._connection = Connection(url, heartbeat=0)
         self._channel = self._connection.channel()
         self._producer = self._connection.Producer()
         name = f"requester-{uuid.uuid4().hex}"
-        self._reply = Queue(f"{name}-replies", exclusive=True, durable=False, auto_delete=True)(self._channel)
+        self._reply = Queue(f"{name}-replies", exclusive=True, durable=False, auto_delete=True)(
+            self._channel
+        )
         told = Exchange(f"{namespace}.status", "topic", no_declare=True)
         status = Queue(
             f"{name}-status", told, "#", exclusive=True, durable=False, auto_delete=True
-        )(self._channel)  # fmt: skip
+        )(self._channel)
         self.heard: list[Heard] = []
-        self._consumers = [self._listen(self._reply, Source.REPLY), self._listen(status, Source.STATUS)]
+        self._consumers = [
+            self._listen(self._reply, Source.REPLY),
+            self._listen(status, Source.STATUS),
+        ]
         if order_results:
             self._consumers.append(
-                self._listen(Queue(f"{namespace}.order-results", no_declare=True), Source.ORDER_RESULT)
+                self._listen(
+                    Queue(f"{namespace}.order-results", no_declare=True), Source.ORDER_RESULT
+                )
             )
 
     @property
@@ -87,7 +100,9 @@ class Requester:
         """Publish a command and return its message id. Fields of `publish` may be given, too."""
         options = {name: fields.pop(name) for name in _PROPERTIES if name in fields}
         body = {"operation": operation, "tenant_id": tenant, **fields}
-        return self.publish(f"{self._namespace}.commands", operation, body, **{"reply_to": self.reply_to} | options)
+        return self.publish(
+            f"{self._namespace}.commands", operation, body, **{"reply_to": self.reply_to} | options
+        )
 
     def order(self, text: str, routing_key: str = "order.changeConfigure", **options: Any) -> str:
         """Publish an order as it is and return its message id."""
@@ -99,13 +114,22 @@ class Requester:
         payload = body if isinstance(body, str | bytes) else json.dumps(body)
         properties = {"content_type": "application/json", "content_encoding": "utf-8", **options}
         self._producer.publish(
-            payload, exchange=exchange, routing_key=routing_key, message_id=message_id, delivery_mode=2,
-            timestamp=int(time.time()), **properties,
-        )  # fmt: skip
+            payload,
+            exchange=exchange,
+            routing_key=routing_key,
+            message_id=message_id,
+            delivery_mode=2,
+            timestamp=int(time.time()),
+            **properties,
+        )
         return message_id
 
-    def wait(self, wanted: Callable[[Heard], bool], seconds: float = 30.0, *, after: int = 0) -> Heard:
-        """The first of what was heard (from the index `after` on) that is wanted; TimeoutError if it does not come."""
+    def wait(
+        self, wanted: Callable[[Heard], bool], seconds: float = 30.0, *, after: int = 0
+    ) -> Heard:
+        """The first of what was heard (from the index `after` on) that is wanted; TimeoutError if
+        it does not come.
+        """
         limit = time.monotonic() + seconds
         while True:
             for one in self.heard[after:]:
@@ -113,7 +137,9 @@ class Requester:
                     return one
             after = len(self.heard)
             if time.monotonic() > limit:
-                raise TimeoutError(f"not heard in {seconds} s; heard: {[one.body for one in self.heard[-5:]]}")
+                raise TimeoutError(
+                    f"not heard in {seconds} s; heard: {[one.body for one in self.heard[-5:]]}"
+                )
             self._listen_once(0.1)
 
     def listen(self, seconds: float) -> None:
@@ -126,26 +152,46 @@ class Requester:
 
     def result_of(self, message_id: str, seconds: float = 30.0) -> Heard:
         """The reply to a command."""
-        return self.wait(lambda one: one.source is Source.REPLY and one.correlation_id == message_id, seconds)
+        return self.wait(
+            lambda one: one.source is Source.REPLY and one.correlation_id == message_id, seconds
+        )
 
     def order_result_of(self, message_id: str, seconds: float = 60.0) -> Heard:
         """The result of an order on the queue of order results."""
-        return self.wait(lambda one: one.source is Source.ORDER_RESULT and one.correlation_id == message_id, seconds)
+        return self.wait(
+            lambda one: one.source is Source.ORDER_RESULT and one.correlation_id == message_id,
+            seconds,
+        )
 
     def last_update_of(
-        self, resource: str, message_id: str, seconds: float = 60.0, *, resource_id: str | None = None
+        self,
+        resource: str,
+        message_id: str,
+        seconds: float = 60.0,
+        *,
+        resource_id: str | None = None,
     ) -> Heard:
-        """The final status update of a request about a resource (server, order), or about one of several."""
+        """The final status update of a request about a resource (server, order), or about one of
+        several.
+        """
 
         def is_meant(one: Heard) -> bool:
-            about = one.is_final and one.body["resource"] == resource and one.body["message_id"] == message_id
+            about = (
+                one.is_final
+                and one.body["resource"] == resource
+                and one.body["message_id"] == message_id
+            )
             return about and resource_id in (None, one.body["id"])
 
         return self.wait(is_meant, seconds)
 
     def updates_of(self, message_id: str) -> list[Heard]:
         """Every status update of a request so far, in order."""
-        return [one for one in self.heard if one.source is Source.STATUS and one.body["message_id"] == message_id]
+        return [
+            one
+            for one in self.heard
+            if one.source is Source.STATUS and one.body["message_id"] == message_id
+        ]
 
     def depth(self, queue: str) -> int:
         """How many messages wait in a queue."""
@@ -154,7 +200,9 @@ class Requester:
     def take_all(self, queue: str) -> list[Any]:
         """Take everything out of a queue; the bodies, which are JSON."""
         taken = []
-        while (message := Queue(queue, no_declare=True)(self._channel).get(no_ack=True)) is not None:
+        while (
+            message := Queue(queue, no_declare=True)(self._channel).get(no_ack=True)
+        ) is not None:
             taken.append(json.loads(message.body))
         return taken
 
@@ -166,7 +214,10 @@ class Requester:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -175,14 +226,24 @@ class Requester:
             self._connection.drain_events(timeout=seconds)
 
     def _listen(self, queue: Queue, source: Source) -> Consumer:
-        consumer = Consumer(self._channel, [queue], on_message=lambda message: self._hear(message, source))
+        consumer = Consumer(
+            self._channel, [queue], on_message=lambda message: self._hear(message, source)
+        )
         consumer.consume()
         return consumer
 
     def _hear(self, message: Message, source: Source) -> None:
         raw = message.body.encode() if isinstance(message.body, str) else bytes(message.body)
         routing_key = message.delivery_info["routing_key"]
-        heard = Heard(source, json.loads(raw), raw, message.properties, message.headers, routing_key, time.monotonic())
+        heard = Heard(
+            source,
+            json.loads(raw),
+            raw,
+            message.properties,
+            message.headers,
+            routing_key,
+            time.monotonic(),
+        )
         message.ack()
         self.heard.append(heard)
         self._on_heard(heard)

@@ -16,7 +16,11 @@ class WorkerProcess:
     """`ecs-worker run` with these settings, in an empty folder; logs go to `log`."""
 
     def __init__(
-        self, settings: Mapping[str, str], folder: Path, name: str = "worker", module: str = "workers"
+        self,
+        settings: Mapping[str, str],
+        folder: Path,
+        name: str = "worker",
+        module: str = "workers",
     ) -> None:
         """`module` is what is run with the word `run`."""
         (port,) = free_ports(1)
@@ -24,8 +28,11 @@ class WorkerProcess:
         self.log = folder / f"{name}.log"
         self._folder = folder
         self._command = [sys.executable, "-m", module, "run"]
-        # What the machine's own environment says about clouds and workers is not meant for this one.
-        inherited: dict[str, str | None] = {key: None for key in os.environ if key.startswith(("OS_", "ECS_"))}
+        # What the machine's own environment says about clouds and workers is not meant for this
+        # one.
+        inherited: dict[str, str | None] = {
+            key: None for key in os.environ if key.startswith(("OS_", "ECS_"))
+        }
         self._settings = inherited | {"ECS_HTTP_PORT": str(port)} | dict(settings)
         self._server: Server | None = None
 

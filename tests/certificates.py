@@ -40,25 +40,41 @@ class Authority:
         self.certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
 
     def issue(
-        self, name: str, hosts: Sequence[str] = (), *, passphrase: bytes | None = None, days: tuple[int, int] = (-1, 30)
+        self,
+        name: str,
+        hosts: Sequence[str] = (),
+        *,
+        passphrase: bytes | None = None,
+        days: tuple[int, int] = (-1, 30),
     ) -> Pair:
-        """A certificate for these host names and addresses, good from and until so many days from now."""
+        """A certificate for these host names and addresses, good from and until so many days from
+        now.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_named(name), self._name, key, days)
         if hosts:
-            builder = builder.add_extension(x509.SubjectAlternativeName([_alternative(one) for one in hosts]), False)
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([_alternative(one) for one in hosts]), False
+            )
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         made = builder.add_extension(issuer, critical=False).sign(self._key, hashes.SHA256())
         pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
         pair.certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-        locked = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
+        locked = (
+            serialization.BestAvailableEncryption(passphrase)
+            if passphrase
+            else serialization.NoEncryption()
+        )
         form = serialization.PrivateFormat.PKCS8
         pair.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, locked))
         return pair
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: tuple[int, int] = (-1, 30)
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    days: tuple[int, int] = (-1, 30),
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (

@@ -18,21 +18,36 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 
-#: Minutes in all, for they wait: for retry queues, for workers that die, for brokers and databases that come back.
+#: Minutes in all, for they wait: for retry queues, for workers that die, for brokers and databases
+#: that come back.
 _SLOW = (
-    "tests/faults/", "tests/integration/test_dead.py", "tests/integration/test_identity.py",
-    "tests/integration/test_orders_in_between.py", "tests/integration/test_pause.py",
-    "tests/integration/test_audit.py", "tests/integration/test_regions.py",
-    "tests/integration/test_check.py", "tests/integration/test_health.py", "tests/integration/test_publisher.py",
+    "tests/faults/",
+    "tests/integration/test_dead.py",
+    "tests/integration/test_identity.py",
+    "tests/integration/test_orders_in_between.py",
+    "tests/integration/test_pause.py",
+    "tests/integration/test_audit.py",
+    "tests/integration/test_regions.py",
+    "tests/integration/test_check.py",
+    "tests/integration/test_health.py",
+    "tests/integration/test_publisher.py",
     "tests/integration/test_terminal.py",
-    "tests/integration/test_tokenless.py", "tests/integration/test_turns.py",
+    "tests/integration/test_tokenless.py",
+    "tests/integration/test_turns.py",
     "tests/integration/test_refused_orders.py",
-    "tests/integration/test_worker.py", "tests/openstack/test_changes.py", "tests/openstack/test_list_cost.py",
-    "tests/openstack/test_extensions.py", "tests/openstack/test_images_of_volumes.py", "tests/openstack/test_marks.py",
-    "tests/openstack/test_known_beforehand.py", "tests/openstack/test_kept_by_the_cloud.py",
+    "tests/integration/test_worker.py",
+    "tests/openstack/test_changes.py",
+    "tests/openstack/test_list_cost.py",
+    "tests/openstack/test_extensions.py",
+    "tests/openstack/test_images_of_volumes.py",
+    "tests/openstack/test_marks.py",
+    "tests/openstack/test_known_beforehand.py",
+    "tests/openstack/test_kept_by_the_cloud.py",
     "tests/openstack/test_flavors_made_anew.py",
-    "tests/openstack/test_new_orders.py", "tests/openstack/test_orders_killed.py", "tests/openstack/test_plan.py",
-)  # fmt: skip
+    "tests/openstack/test_new_orders.py",
+    "tests/openstack/test_orders_killed.py",
+    "tests/openstack/test_plan.py",
+)
 #: What is quick even there.
 _QUICK = ("tests/faults/test_cloud_answers.py",)
 
@@ -51,7 +66,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--fuzz", type=int, default=20_000, help="mutated messages through intake; a tenth through a worker"
+        "--fuzz",
+        type=int,
+        default=20_000,
+        help="mutated messages through intake; a tenth through a worker",
     )
     parser.addoption("--fuzz-seed", type=int, default=1, help="other messages for another number")
 

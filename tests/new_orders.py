@@ -10,7 +10,13 @@ from tests.orders import paid
 from tests.tenant import COMPUTE, VOLUME, Tenant
 
 #: 1 CPU, 1 GiB; 2 GiB of system disk, 1 GiB of data.
-ITEMS = (("std_1C1G", "S1.small.1"), ("CPU", "1"), ("memory", "1"), ("sys_EBS_SATA", "2"), ("data_EBS_SSD", "1"))
+ITEMS = (
+    ("std_1C1G", "S1.small.1"),
+    ("CPU", "1"),
+    ("memory", "1"),
+    ("sys_EBS_SATA", "2"),
+    ("data_EBS_SSD", "1"),
+)
 
 
 def new(
@@ -26,10 +32,16 @@ def new(
     listed = [{"code": code, "value": value, "name": code} for code, value in items or ITEMS]
     image = {"code": "image_Linux", "value": image or tenant.image, "name": "Linux"}
     product = {
-        "region": REGION, "availableZone": "", "productLineCode": "ECS", "productTypeCode": "ECS_std",
-        "instanceCount": str(count), "itemList": [*listed, image],
-    }  # fmt: skip
-    order = paid("new", setCount=str(sets), consoleCustomization=chosen or {}, duration="1", durationUnit="M")
+        "region": REGION,
+        "availableZone": "",
+        "productLineCode": "ECS",
+        "productTypeCode": "ECS_std",
+        "instanceCount": str(count),
+        "itemList": [*listed, image],
+    }
+    order = paid(
+        "new", setCount=str(sets), consoleCustomization=chosen or {}, duration="1", durationUnit="M"
+    )
     return order | {"productList": [product]} | fields
 
 
@@ -45,9 +57,11 @@ class Records:
     def __sub__(self, before: "Records") -> "Records":
         """What has come since."""
         return Records(
-            self.servers - before.servers, self.volumes - before.volumes, self.ports - before.ports,
+            self.servers - before.servers,
+            self.volumes - before.volumes,
+            self.ports - before.ports,
             self.floating_ips - before.floating_ips,
-        )  # fmt: skip
+        )
 
 
 NOTHING = Records(frozenset(), frozenset(), frozenset(), frozenset())
@@ -59,7 +73,9 @@ def records(tenant: Tenant) -> Records:
     servers = connection.compute.get("/servers/detail", microversion=COMPUTE).json()["servers"]
     volumes = connection.block_storage.get("/volumes/detail", microversion=VOLUME).json()["volumes"]
     ports = connection.network.get(f"/ports?project_id={tenant.project_id}").json()["ports"]
-    floating_ips = connection.network.get(f"/floatingips?project_id={tenant.project_id}").json()["floatingips"]
+    floating_ips = connection.network.get(f"/floatingips?project_id={tenant.project_id}").json()[
+        "floatingips"
+    ]
     return Records(
         frozenset(one["id"] for one in servers if one["status"] != "DELETED"),
         *(frozenset(one["id"] for one in found) for found in (volumes, ports, floating_ips)),
@@ -75,7 +91,9 @@ def volume(tenant: Tenant, volume_id: str) -> dict[str, Any]:
 
 def ports_of(tenant: Tenant, server_id: str) -> list[dict[str, Any]]:
     """A server's ports as Neutron shows them."""
-    found: list[dict[str, Any]] = tenant.connection.network.get(f"/ports?device_id={server_id}").json()["ports"]
+    found: list[dict[str, Any]] = tenant.connection.network.get(
+        f"/ports?device_id={server_id}"
+    ).json()["ports"]
     return found
 
 
@@ -91,8 +109,14 @@ def used(tenant: Tenant, service: str, name: str) -> int:
         assert name == "port"
         return len(tenant.ports())
     if service == "compute":
-        limits = tenant.connection.compute.get("/limits", microversion=COMPUTE).json()["limits"]["absolute"]
-        known = {"instances": "totalInstancesUsed", "cores": "totalCoresUsed", "ram": "totalRAMUsed"}
+        limits = tenant.connection.compute.get("/limits", microversion=COMPUTE).json()["limits"][
+            "absolute"
+        ]
+        known = {
+            "instances": "totalInstancesUsed",
+            "cores": "totalCoresUsed",
+            "ram": "totalRAMUsed",
+        }
         return int(limits[known[name]])
     path = f"/os-quota-sets/{tenant.project_id}?usage=True"
     shown = tenant.connection.block_storage.get(path, microversion=VOLUME).json()["quota_set"][name]
@@ -101,13 +125,20 @@ def used(tenant: Tenant, service: str, name: str) -> int:
 
 @contextmanager
 def quota(tenant: Tenant, admin: Tenant, service: str, **most: int) -> Iterator[None]:
-    """The tenant may have no more than this of Nova's, Cinder's or Neutron's; afterwards as much as before."""
-    path, version = f"/os-quota-sets/{tenant.project_id}", {"compute": COMPUTE, "block_storage": VOLUME}.get(service)
+    """The tenant may have no more than this of Nova's, Cinder's or Neutron's; afterwards as much as
+    before.
+    """
+    path, version = (
+        f"/os-quota-sets/{tenant.project_id}",
+        {"compute": COMPUTE, "block_storage": VOLUME}.get(service),
+    )
     usual = {"instances": 2000, "cores": 20000, "ram": 40_000_000, "metadata_items": 128}
 
     def put(values: dict[str, Any]) -> None:
         if service == "network":
-            answer = admin.connection.network.put(f"/quotas/{tenant.project_id}", json={"quota": values})
+            answer = admin.connection.network.put(
+                f"/quotas/{tenant.project_id}", json={"quota": values}
+            )
         else:
             # `force`: also where more than that is used.
             body = {"quota_set": values | ({"force": True} if service == "compute" else {})}

@@ -8,24 +8,37 @@ from sandbox.documents import REGION, change_configure, new_order_id
 from sandbox.requester import Heard, Requester
 
 
-def paid(order_type: str, *server_ids: str, tenant: str | None = "tenant-a", **fields: Any) -> dict[str, Any]:
-    """A paid order on servers that there are, without items; with the document's quirks, and fields of one's own."""
+def paid(
+    order_type: str, *server_ids: str, tenant: str | None = "tenant-a", **fields: Any
+) -> dict[str, Any]:
+    """A paid order on servers that there are, without items; with the document's quirks, and fields
+    of one's own.
+    """
     order: dict[str, Any] = json.loads(change_configure("", ""))
     (product,) = order["productList"]
-    order |= {"orderType": f"{order_type} ", "orderId": new_order_id(), **({"tenant_id": tenant} if tenant else {})}
+    order |= {
+        "orderType": f"{order_type} ",
+        "orderId": new_order_id(),
+        **({"tenant_id": tenant} if tenant else {}),
+    }
     order["productList"] = [{**product, "instanceId": one, "itemList": []} for one in server_ids]
     return order | fields
 
 
-def soft_down(*instances: tuple[str, str], tenant: str | None = None, **fields: Any) -> dict[str, Any]:
+def soft_down(
+    *instances: tuple[str, str], tenant: str | None = None, **fields: Any
+) -> dict[str, Any]:
     """A softDown message: instance and operateType of each."""
     listed = [
         {
-            "subFlowId": f"sub-{number}", "operateType": operate, "productLineCode": "ECS",
-            "productTypeCode": "ECS_std", "instanceId": instance,
+            "subFlowId": f"sub-{number}",
+            "operateType": operate,
+            "productLineCode": "ECS",
+            "productTypeCode": "ECS_std",
+            "instanceId": instance,
         }
         for number, (instance, operate) in enumerate(instances)
-    ]  # fmt: skip
+    ]
     message = {"region": REGION, "flowId": uuid.uuid4().hex, "instanceList": listed}
     return message | ({"tenant_id": tenant} if tenant else {}) | fields
 
@@ -47,7 +60,9 @@ def ended(requester: Requester, message_id: str, seconds: float = 240.0) -> tupl
     return result, [one["status"] for one in told]
 
 
-def carried_out(requester: Requester, order: dict[str, Any], **options: Any) -> tuple[Heard, list[str]]:
+def carried_out(
+    requester: Requester, order: dict[str, Any], **options: Any
+) -> tuple[Heard, list[str]]:
     """Send it, and wait for its end."""
     return ended(requester, publish(requester, order, **options))
 

@@ -1,4 +1,6 @@
-"""A tenant's own view of the cloud, by openstacksdk: makes what a test needs, looks what was done, cleans up."""
+"""A tenant's own view of the cloud, by openstacksdk: makes what a test needs, looks what was done,
+cleans up.
+"""
 
 import time
 import uuid
@@ -10,7 +12,8 @@ import openstack
 from openstack.config import OpenStackConfig
 
 COMPUTE, VOLUME = "2.67", "3.60"
-PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKr0Vb3ZbMZYd4Vq6nYQJQ3uW8jv0n5mJw0o3m3mZl8s test"  # of nobody
+# of nobody
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKr0Vb3ZbMZYd4Vq6nYQJQ3uW8jv0n5mJw0o3m3mZl8s test"
 
 
 class Tenant:
@@ -38,11 +41,16 @@ class Tenant:
         image: str | None = None,
         **fields: Any,
     ) -> str:
-        """A running server: `disk` GiB of type SATA for its system (None: a local disk), `data` volumes (type, GiB)."""
+        """A running server: `disk` GiB of type SATA for its system (None: a local disk), `data`
+        volumes (type, GiB).
+        """
         body: dict[str, Any] = {
-            "name": name, "flavorRef": self.flavors[flavor], "networks": "none",
-            "metadata": {"charge_type": "monthly"} if paid else {}, **fields,
-        }  # fmt: skip
+            "name": name,
+            "flavorRef": self.flavors[flavor],
+            "networks": "none",
+            "metadata": {"charge_type": "monthly"} if paid else {},
+            **fields,
+        }
         if "block_device_mapping_v2" in fields:
             pass  # disks of the caller's own
         elif disk is None:
@@ -50,18 +58,29 @@ class Tenant:
         else:
             body["block_device_mapping_v2"] = [
                 {
-                    "boot_index": 0, "uuid": image or self.image, "source_type": "image", "destination_type": "volume",
-                    "volume_size": disk, "volume_type": "SATA", "delete_on_termination": True,
+                    "boot_index": 0,
+                    "uuid": image or self.image,
+                    "source_type": "image",
+                    "destination_type": "volume",
+                    "volume_size": disk,
+                    "volume_type": "SATA",
+                    "delete_on_termination": True,
                 },
                 *(
                     {
-                        "boot_index": -1, "source_type": "blank", "destination_type": "volume", "volume_size": size,
-                        "volume_type": kind, "delete_on_termination": True,
+                        "boot_index": -1,
+                        "source_type": "blank",
+                        "destination_type": "volume",
+                        "volume_size": size,
+                        "volume_type": kind,
+                        "delete_on_termination": True,
                     }
                     for kind, size in data
                 ),
-            ]  # fmt: skip
-        answer = self.connection.compute.post("/servers", json={"server": body}, microversion=COMPUTE)
+            ]
+        answer = self.connection.compute.post(
+            "/servers", json={"server": body}, microversion=COMPUTE
+        )
         assert answer.status_code == 202, answer.text
         server_id: str = answer.json()["server"]["id"]
         self._made.append(server_id)
@@ -73,10 +92,18 @@ class Tenant:
         """So many paid servers with local disks, made at once."""
         name = f"many-{uuid.uuid4().hex[:8]}"  # what another test left behind is not counted
         body = {
-            "name": name, "flavorRef": self.flavors["S1.small.1"], "networks": "none", "imageRef": self.image,
-            "metadata": {"charge_type": "monthly"}, "min_count": number, "max_count": number, **fields,
-        }  # fmt: skip
-        answer = self.connection.compute.post("/servers", json={"server": body}, microversion=COMPUTE)
+            "name": name,
+            "flavorRef": self.flavors["S1.small.1"],
+            "networks": "none",
+            "imageRef": self.image,
+            "metadata": {"charge_type": "monthly"},
+            "min_count": number,
+            "max_count": number,
+            **fields,
+        }
+        answer = self.connection.compute.post(
+            "/servers", json={"server": body}, microversion=COMPUTE
+        )
         assert answer.status_code == 202, answer.text
         limit, path = time.monotonic() + 600, f"/servers/detail?name=^{name}"
         while True:
@@ -91,7 +118,12 @@ class Tenant:
 
     def make_image(self, name: str, **fields: Any) -> str:
         """A private image that can be used, with these attributes and properties besides."""
-        wanted = {"name": name, "visibility": "private", "disk_format": "raw", "container_format": "bare"} | fields
+        wanted = {
+            "name": name,
+            "visibility": "private",
+            "disk_format": "raw",
+            "container_format": "bare",
+        } | fields
         made = self.connection.image.post("/images", json=wanted)
         assert made.status_code == 201, made.text
         image_id: str = made.json()["id"]
@@ -105,17 +137,23 @@ class Tenant:
         if image_id is not None:
             answer = self.connection.image.get(f"/images/{image_id}")
             return [answer.json()] if answer.status_code == 200 else []
-        found: list[dict[str, Any]] = self.connection.image.get(f"/images?name={name}").json()["images"]
+        found: list[dict[str, Any]] = self.connection.image.get(f"/images?name={name}").json()[
+            "images"
+        ]
         return found
 
     def stop(self, server_id: str) -> None:
         """Have a server stopped."""
         self.act(server_id, {"os-stop": None})
-        self.wait(server_id, lambda one: one["status"] == "SHUTOFF" and not one["OS-EXT-STS:task_state"])
+        self.wait(
+            server_id, lambda one: one["status"] == "SHUTOFF" and not one["OS-EXT-STS:task_state"]
+        )
 
     def act(self, server_id: str, body: dict[str, Any]) -> None:
         """An action that the test itself takes."""
-        answer = self.connection.compute.post(f"/servers/{server_id}/action", json=body, microversion=COMPUTE)
+        answer = self.connection.compute.post(
+            f"/servers/{server_id}/action", json=body, microversion=COMPUTE
+        )
         assert answer.status_code < 300, answer.text
 
     def server(self, server_id: str) -> dict[str, Any]:
@@ -127,20 +165,29 @@ class Tenant:
 
     def is_gone(self, server_id: str) -> bool:
         """Whether Nova knows the server no more."""
-        return bool(self.connection.compute.get(f"/servers/{server_id}", microversion=COMPUTE).status_code == 404)
+        return bool(
+            self.connection.compute.get(f"/servers/{server_id}", microversion=COMPUTE).status_code
+            == 404
+        )
 
-    def wait(self, server_id: str, holds: Callable[[dict[str, Any]], bool], seconds: float = 60.0) -> dict[str, Any]:
+    def wait(
+        self, server_id: str, holds: Callable[[dict[str, Any]], bool], seconds: float = 60.0
+    ) -> dict[str, Any]:
         """The server once something holds of it."""
         limit = time.monotonic() + seconds
         while not holds(server := self.server(server_id)):
-            assert time.monotonic() < limit, f"still {server['status']} {server['OS-EXT-STS:task_state']}"
+            assert time.monotonic() < limit, (
+                f"still {server['status']} {server['OS-EXT-STS:task_state']}"
+            )
             time.sleep(0.1)
         return server
 
     def volumes(self, server_id: str) -> list[dict[str, Any]]:
         """The server's volumes as Cinder shows them, in the order of their devices."""
         found = [
-            self.connection.block_storage.get(f"/volumes/{one['id']}", microversion=VOLUME).json()["volume"]
+            self.connection.block_storage.get(f"/volumes/{one['id']}", microversion=VOLUME).json()[
+                "volume"
+            ]
             for one in self.server(server_id)["os-extended-volumes:volumes_attached"]
         ]
         return sorted(found, key=lambda one: str(one["attachments"][0]["device"]))
@@ -151,13 +198,19 @@ class Tenant:
 
     def all_actions(self, server_id: str) -> list[str]:
         """The names in the server's action log, oldest first; also of what Cinder told Nova."""
-        answer = self.connection.compute.get(f"/servers/{server_id}/os-instance-actions", microversion=COMPUTE)
+        answer = self.connection.compute.get(
+            f"/servers/{server_id}/os-instance-actions", microversion=COMPUTE
+        )
         return [one["action"] for one in reversed(answer.json()["instanceActions"])]
 
     def request_ids(self, server_id: str, *names: str) -> list[str]:
         """OpenStack's ids of the calls that began these actions."""
-        answer = self.connection.compute.get(f"/servers/{server_id}/os-instance-actions", microversion=COMPUTE)
-        return [one["request_id"] for one in answer.json()["instanceActions"] if one["action"] in names]
+        answer = self.connection.compute.get(
+            f"/servers/{server_id}/os-instance-actions", microversion=COMPUTE
+        )
+        return [
+            one["request_id"] for one in answer.json()["instanceActions"] if one["action"] in names
+        ]
 
     def set_metadata(self, server_id: str, **items: str) -> None:
         """Give a server these items of metadata."""
@@ -166,8 +219,12 @@ class Tenant:
         assert answer.status_code == 200, answer.text
 
     def service_key(self) -> str:
-        """The name of a key pair that the service account has: whose key pairs are used is whose log-in is used."""
-        config = OpenStackConfig(config_files=[str(self._clouds_yaml)], load_envvars=False).get_one("ecs-worker")
+        """The name of a key pair that the service account has: whose key pairs are used is whose
+        log-in is used.
+        """
+        config = OpenStackConfig(config_files=[str(self._clouds_yaml)], load_envvars=False).get_one(
+            "ecs-worker"
+        )
         with openstack.connection.Connection(config=config) as account:
             body = {"keypair": {"name": "ecs-test", "type": "ssh", "public_key": PUBLIC_KEY}}
             answer = account.compute.post("/os-keypairs", json=body, microversion=COMPUTE)
@@ -176,21 +233,25 @@ class Tenant:
 
     def subnet(self) -> str:
         """The id of its own subnet."""
-        listed = self.connection.network.get(f"/subnets?project_id={self.project_id}").json()["subnets"]
+        listed = self.connection.network.get(f"/subnets?project_id={self.project_id}").json()[
+            "subnets"
+        ]
         found: str = next(one["id"] for one in listed if one["name"].startswith("tenant-"))
         return found
 
     def ports(self) -> list[dict[str, Any]]:
         """Its ports as Neutron shows them."""
-        found: list[dict[str, Any]] = self.connection.network.get(f"/ports?project_id={self.project_id}").json()[
-            "ports"
-        ]
+        found: list[dict[str, Any]] = self.connection.network.get(
+            f"/ports?project_id={self.project_id}"
+        ).json()["ports"]
         return found
 
     def servers_ever(self) -> list[dict[str, Any]]:
         """Its servers, those that are gone among them."""
         path = "/servers/detail?changes-since=2020-01-01T00:00:00Z"
-        found: list[dict[str, Any]] = self.connection.compute.get(path, microversion=COMPUTE).json()["servers"]
+        found: list[dict[str, Any]] = self.connection.compute.get(
+            path, microversion=COMPUTE
+        ).json()["servers"]
         return found
 
     def all_volumes(self) -> list[dict[str, Any]]:
@@ -201,11 +262,18 @@ class Tenant:
 
     def has_volume(self, volume_id: str) -> bool:
         """Whether there is such a volume."""
-        return self.connection.block_storage.get(f"/volumes/{volume_id}", microversion=VOLUME).status_code == 200
+        return (
+            self.connection.block_storage.get(
+                f"/volumes/{volume_id}", microversion=VOLUME
+            ).status_code
+            == 200
+        )
 
     def make_server_with_floating_ip(self, **fields: Any) -> tuple[str, str]:
         """A running server in its own network, and the id of the floating IP of its port."""
-        networks = {one["name"]: one for one in self.connection.network.get("/networks").json()["networks"]}
+        networks = {
+            one["name"]: one for one in self.connection.network.get("/networks").json()["networks"]
+        }
         own = next(one for name, one in networks.items() if name.startswith("tenant-"))
         server_id = self.make_server(networks=[{"uuid": own["id"]}], **fields)
         port = next(one["id"] for one in self.ports() if one["device_id"] == server_id)
@@ -218,7 +286,9 @@ class Tenant:
 
     def floating_ip(self, floating_ip_id: str) -> dict[str, Any]:
         """A floating IP as Neutron shows it."""
-        listed = self.connection.network.get(f"/floatingips?id={floating_ip_id}").json()["floatingips"]
+        listed = self.connection.network.get(f"/floatingips?id={floating_ip_id}").json()[
+            "floatingips"
+        ]
         found: dict[str, Any] = listed[0]
         return found
 

@@ -1,4 +1,6 @@
-"""Virtual hosts for many tests, made and removed by the dozen: every command to a node starts an Erlang machine."""
+"""Virtual hosts for many tests, made and removed by the dozen: every command to a node starts an
+Erlang machine.
+"""
 
 import uuid
 

@@ -22,22 +22,32 @@ REPOSITORY = Path(__file__).parents[1]
 class Workshop:
     """Starts workers and requesters and ends them; a context manager."""
 
-    def __init__(self, broker_url: str, cloud: SimulatedOpenStack | ControlPlane, folder: Path) -> None:
+    def __init__(
+        self, broker_url: str, cloud: SimulatedOpenStack | ControlPlane, folder: Path
+    ) -> None:
         self.broker_url = broker_url
         self.cloud = cloud
         self.folder = folder
         self.settings = {
-            "ECS_BROKER_URL": broker_url, "ECS_JOURNAL_URL": f"sqlite:///{folder}/journal.db",
-            "OS_CLIENT_CONFIG_FILE": str(cloud.clouds_yaml), "OS_CLOUD": "ecs-worker", "ECS_ADMIN_CLOUD": "admin",
-            "ECS_TRUST_PUBLISHERS": "true", "ECS_REGION": REGION,
-        }  # fmt: skip
+            "ECS_BROKER_URL": broker_url,
+            "ECS_JOURNAL_URL": f"sqlite:///{folder}/journal.db",
+            "OS_CLIENT_CONFIG_FILE": str(cloud.clouds_yaml),
+            "OS_CLOUD": "ecs-worker",
+            "ECS_ADMIN_CLOUD": "admin",
+            "ECS_TRUST_PUBLISHERS": "true",
+            "ECS_REGION": REGION,
+        }
         self._stack = ExitStack()
         self._tenants: dict[str, Tenant] = {}
         self._workers: list[WorkerProcess] = []
 
-    def worker(self, *, wait: bool = True, module: str = "workers", **settings: str) -> WorkerProcess:
+    def worker(
+        self, *, wait: bool = True, module: str = "workers", **settings: str
+    ) -> WorkerProcess:
         """One more worker, ready unless it is not waited for."""
-        worker = WorkerProcess(self.settings | settings, self.folder, f"worker-{len(self._workers) + 1}", module)
+        worker = WorkerProcess(
+            self.settings | settings, self.folder, f"worker-{len(self._workers) + 1}", module
+        )
         self._workers.append(worker)
         self._stack.callback(worker.stop)
         return worker.start(wait=wait)
@@ -56,23 +66,42 @@ class Workshop:
 
     def command(self, *words: str, **settings: str) -> "subprocess.CompletedProcess[str]":
         """Run `ecs-worker` with these words."""
-        environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), "HOME": str(self.folder)}
+        environment = {
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": str(REPOSITORY),
+            "HOME": str(self.folder),
+        }
         return subprocess.run(
-            [sys.executable, "-m", "workers", *words], env=environment | self.settings | settings, cwd=self.folder,
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+            [sys.executable, "-m", "workers", *words],
+            env=environment | self.settings | settings,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
     def logs(self) -> str:
         """What all workers have logged."""
-        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("worker-*.log")))
+        return "".join(
+            path.read_text(errors="replace") for path in sorted(self.folder.glob("worker-*.log"))
+        )
 
     def calls_of(self, message_id: str) -> Counter[str]:
-        """The OpenStack calls that a request cost, by HTTP method, as the worker logs them at its end."""
+        """The OpenStack calls that a request cost, by HTTP method, as the worker logs them at its
+        end.
+        """
         found: list[Counter[str]] = []
 
         def is_told() -> bool:
-            lines = (json.loads(line) for line in self.logs().splitlines() if f'"{message_id}"' in line)
-            found.extend(Counter(line["openstack_calls"]) for line in lines if line.get("event") == "request.done")
+            lines = (
+                json.loads(line) for line in self.logs().splitlines() if f'"{message_id}"' in line
+            )
+            found.extend(
+                Counter(line["openstack_calls"])
+                for line in lines
+                if line.get("event") == "request.done"
+            )
             return bool(found)
 
         eventually(is_told)
@@ -87,7 +116,10 @@ class Workshop:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._stack.close()
 

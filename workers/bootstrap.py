@@ -43,12 +43,14 @@ from workers.telemetry import Metrics
 
 log = structlog.get_logger()
 
-#: Seconds that what is under way may take when the worker is told to end; the next worker goes on with the rest.
+#: Seconds that what is under way may take when the worker is told to end; the next worker goes on
+#: with the rest.
 DRAIN = 20.0
-#: Seconds after which a worker that was told to end has ended, whatever hangs. The grace period of whoever runs it is
-#: to be longer (`stop_grace_period` in docker-compose.yml).
+#: Seconds after which a worker that was told to end has ended, whatever hangs. The grace period of
+#: whoever runs it is to be longer (`stop_grace_period` in docker-compose.yml).
 DRAIN_LIMIT = 34.0
-#: Seconds for the broker to confirm, for it to agree to the end of a connection, and to let go of the journal.
+#: Seconds for the broker to confirm, for it to agree to the end of a connection, and to let go of
+#: the journal.
 _CONFIRMS, _GOODBYE, _LETTING_GO = 4.0, 3.0, 2.0
 #: Seconds for which commands are remembered; orders are for good.
 COMMANDS_KEPT = 7 * 86400.0
@@ -71,14 +73,20 @@ def cloud_settings(settings: Settings) -> CloudSettings:
 
 
 def policy_of(settings: Settings) -> Policy:
-    """What the operator decided. Blocks; raises `ConfigurationError` where the worker's region is not known."""
-    return Policy(settings.require_fee_data, ZoneInfo(settings.billing_timezone), own_region(settings))
+    """What the operator decided. Blocks; raises `ConfigurationError` where the worker's region is
+    not known.
+    """
+    return Policy(
+        settings.require_fee_data, ZoneInfo(settings.billing_timezone), own_region(settings)
+    )
 
 
 def own_region(settings: Settings) -> str:
-    """The region whose orders are carried out; `ConfigurationError` where it is not known, or the clouds' differ.
+    """The region whose orders are carried out; `ConfigurationError` where it is not known, or the
+    clouds' differ.
 
-    Whoever guessed it would make servers in the wrong region, or say of another region's that they are gone.
+    Whoever guessed it would make servers in the wrong region, or say of another region's that they
+    are gone.
     """
     clouds = cloud_settings(settings)
     try:
@@ -87,26 +95,36 @@ def own_region(settings: Settings) -> str:
     except Transient as error:
         if settings.region is not None:
             return settings.region  # what is wrong with clouds.yaml shows when the cloud is asked
-        raise ConfigurationError([f"ECS_REGION: not set, and clouds.yaml does not tell it: {error}"]) from None
+        raise ConfigurationError(
+            [f"ECS_REGION: not set, and clouds.yaml does not tell it: {error}"]
+        ) from None
     if admins is not None and found is not None and admins != found:
         raise ConfigurationError(
-            [f"ECS_ADMIN_CLOUD: its region_name is {admins}, that of the service account's cloud {found}"]
+            [
+                f"ECS_ADMIN_CLOUD: its region_name is {admins}, that of the service account's cloud {found}"
+            ]
         )
     own = settings.region or found
     if own is None:
         raise ConfigurationError(
-            ["ECS_REGION: must be set to the region whose orders are carried out: clouds.yaml has no region_name"]
+            [
+                "ECS_REGION: must be set to the region whose orders are carried out: clouds.yaml has no region_name"
+            ]
         )
     return own
 
 
 def _import_what_comes_late() -> None:
-    """What the standard library imports on first use: by then there may be no file descriptor left for it."""
+    """What the standard library imports on first use: by then there may be no file descriptor left
+    for it.
+    """
     importlib.import_module("_strptime")
 
 
 def collect_seldom() -> None:
-    """Requests live for seconds, modules for good: by default every 700 new objects all of them would be looked at."""
+    """Requests live for seconds, modules for good: by default every 700 new objects all of them
+    would be looked at.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
@@ -140,7 +158,9 @@ class Worker:
         self.metrics = Metrics()
         self.journal = Journal(settings.journal_url.get_secret_value())
         self.cloud = Cloud(cloud_settings(settings), self._called)
-        self.weather = CircuitBreaker(names, self.cloud.probe, lambda: self.journal.trouble, self._steer)
+        self.weather = CircuitBreaker(
+            names, self.cloud.probe, lambda: self.journal.trouble, self._steer
+        )
         self._keys = Keys(key_source(settings.jwt_jwks)) if settings.jwt_jwks is not None else None
         wanted = topology(settings.retry_delays, names)
         self._upkeep = Upkeep(broker, wanted, on_mismatch=self.stop)
@@ -154,7 +174,10 @@ class Worker:
             handlers=handlers,
             policy=self._policy,
             limits=Timeouts(
-                settings.command_timeout, settings.order_timeout, settings.max_age, tuple(settings.retry_delays)
+                settings.command_timeout,
+                settings.order_timeout,
+                settings.max_age,
+                tuple(settings.retry_delays),
             ),
             metrics=self.metrics,
             declare_again=self._upkeep.soon,
@@ -194,7 +217,10 @@ class Worker:
         self.publisher.open()
         self.consumer.open()
         besides = [asyncio.create_task(self._prune()), asyncio.create_task(self.weather.watch())]
-        besides += [asyncio.create_task(self._upkeep.watch()), asyncio.create_task(self._look_at_account())]
+        besides += [
+            asyncio.create_task(self._upkeep.watch()),
+            asyncio.create_task(self._look_at_account()),
+        ]
         if self._keys is not None:
             besides.append(asyncio.create_task(self._keys.watch()))
         log.info("worker.started", prefetch=self._settings.prefetch)
@@ -213,7 +239,10 @@ class Worker:
         if self._keys is not None:
             settings = self._settings
             expected = Expected(
-                settings.jwt_issuer, settings.jwt_audience, settings.jwt_tenant_claim, settings.token_grace
+                settings.jwt_issuer,
+                settings.jwt_audience,
+                settings.jwt_tenant_claim,
+                settings.token_grace,
             )
             first_time = TokenBearers(
                 TokenVerifier(self._keys, expected),
@@ -238,7 +267,9 @@ class Worker:
             found.append("draining")
         if not self.consumer.link.is_up or self.consumer.consuming != self.consumer.wanted:
             found.append("not consuming from the broker")
-        found += [f"paused, {dependency} is down: {why}" for dependency, why in self.weather.down.items()]
+        found += [
+            f"paused, {dependency} is down: {why}" for dependency, why in self.weather.down.items()
+        ]
         if self._account_trouble is not None:
             found.append(f"nothing can be done in the cloud: {self._account_trouble}")
         if not self.publisher.link.is_up:
@@ -252,7 +283,9 @@ class Worker:
         return found
 
     async def _look_at_account(self) -> None:
-        """Whether the service account can do its work at all is not seen from one request's failure."""
+        """Whether the service account can do its work at all is not seen from one request's
+        failure.
+        """
         while True:
             try:
                 found = await self.cloud.account_trouble()
@@ -282,8 +315,9 @@ class Worker:
         self._upkeep.close()
         await _within(self.consumer.close(), _GOODBYE)
         await _within(self.publisher.close(), _GOODBYE)
-        # Calls that are under way end before others may take their requests over. Of those that hang the requests stay
-        # ours until the process ends: the journal is not let go of, and whoever has them then looks for the calls.
+        # Calls that are under way end before others may take their requests over. Of those that
+        # hang the requests stay ours until the process ends: the journal is not let go of, and
+        # whoever has them then looks for the calls.
         self.is_hung = not await _within(self.cloud.close(), end.left - _LETTING_GO)
         if not self.is_hung:
             self.is_hung = not await _within(self.journal.close(), max(_LETTING_GO, end.left))
@@ -306,14 +340,18 @@ class Worker:
         while True:
             while await self.journal.prune(COMMANDS_KEPT):
                 pass
-            self.metrics.reconnects.set(self.consumer.link.reconnects + self.publisher.link.reconnects)
+            self.metrics.reconnects.set(
+                self.consumer.link.reconnects + self.publisher.link.reconnects
+            )
             await asyncio.sleep(_PRUNE_EVERY)
 
     async def _health(self) -> HealthServer | None:
         if not self._settings.http_port:
             return None
         settings = self._settings
-        server = HealthServer(settings.http_host, settings.http_port, self.problems, self.metrics.registry)
+        server = HealthServer(
+            settings.http_host, settings.http_port, self.problems, self.metrics.registry
+        )
         await server.open()
         return server
 

@@ -1,7 +1,8 @@
-"""What is down for everybody: then the queues that need it are left alone, instead of being drained into retries.
+"""What is down for everybody: then the queues that need it are left alone, instead of being drained
+into retries.
 
-Failing calls raise a suspicion; a probe of our own, which no tenant's rights or servers can make fail, decides. The
-journal needs no probe: its writer knows.
+Failing calls raise a suspicion; a probe of our own, which no tenant's rights or servers can make
+fail, decides. The journal needs no probe: its writer knows.
 """
 
 import asyncio
@@ -16,7 +17,8 @@ from workers.amqp.names import Names
 
 log = structlog.get_logger()
 
-#: Calls that must fail in a row, and seconds for which they must have failed, before a service is suspected.
+#: Calls that must fail in a row, and seconds for which they must have failed, before a service is
+#: suspected.
 SUSPICIOUS_FAILURES, SUSPICIOUS_SECONDS = 3, 3.0
 #: Seconds for which the journal must have been in trouble.
 JOURNAL_PATIENCE = 2.0
@@ -27,7 +29,9 @@ PROBE_EVERY = 2.0
 JOURNAL, IDENTITY, COMPUTE, IMAGE = "journal", "identity", "compute", "image"
 _PROBED = (IDENTITY, COMPUTE, IMAGE)
 #: HTTP statuses of calls that never reached what they were for, besides all of 5xx.
-_NO_ANSWER = frozenset({"http_401", "no_connection", "no_answer", "cloud_unavailable", "keystone", "bad_answer"})
+_NO_ANSWER = frozenset(
+    {"http_401", "no_connection", "no_answer", "cloud_unavailable", "keystone", "bad_answer"}
+)
 
 Probe = Callable[[str], Awaitable[None]]
 
@@ -70,10 +74,16 @@ class Streak:
 
 
 class CircuitBreaker:
-    """Watches what the worker depends on. `on_change` is called when something goes down or comes back."""
+    """Watches what the worker depends on. `on_change` is called when something goes down or comes
+    back.
+    """
 
     def __init__(
-        self, names: Names, probe: Probe, journal_trouble: Callable[[], str | None], on_change: Callable[[], None]
+        self,
+        names: Names,
+        probe: Probe,
+        journal_trouble: Callable[[], str | None],
+        on_change: Callable[[], None],
     ) -> None:
         self._needs = needs(names)
         self._probe = probe
@@ -149,5 +159,9 @@ class CircuitBreaker:
         else:
             self._down.pop(service, None)
         if was_down != (why is not None):
-            log.warning("weather.down" if why is not None else "weather.well_again", dependency=service, why=why)
+            log.warning(
+                "weather.down" if why is not None else "weather.well_again",
+                dependency=service,
+                why=why,
+            )
             self._on_change()

@@ -1,8 +1,9 @@
 """HTTP for orchestrators: `/livez`, `/readyz` and `/metrics`, on the worker's own loop.
 
-A server of its own, because whoever reaches the port must not be able to take the worker's file descriptors: uvicorn
-keeps a connection that sends nothing for as long as the peer likes, and has no option against it. Here a request has
-some seconds to come in, and of too many connections the oldest is ended. Each connection carries one request.
+A server of its own, because whoever reaches the port must not be able to take the worker's file
+descriptors: uvicorn keeps a connection that sends nothing for as long as the peer likes, and has no
+option against it. Here a request has some seconds to come in, and of too many connections the
+oldest is ended. Each connection carries one request.
 """
 
 import asyncio
@@ -16,8 +17,8 @@ from prometheus_client import CollectorRegistry
 
 #: Seconds for a request to come in, and for its answer to be taken.
 REQUEST_SECONDS = 5.0
-#: Connections at once. More than are accepted in one turn of the loop, or a good request among many idle connections
-#: would be ended before it is read.
+#: Connections at once. More than are accepted in one turn of the loop, or a good request among many
+#: idle connections would be ended before it is read.
 MOST_CONNECTIONS = 128
 _BACKLOG = 64
 #: Bytes of a request.
@@ -30,9 +31,13 @@ class PortUnusable(Exception):
 
 
 class HealthServer:
-    """Serves from `open` to `close`. `problems` says what keeps the worker from working, a line each."""
+    """Serves from `open` to `close`. `problems` says what keeps the worker from working, a line
+    each.
+    """
 
-    def __init__(self, host: str, port: int, problems: Callable[[], list[str]], registry: CollectorRegistry) -> None:
+    def __init__(
+        self, host: str, port: int, problems: Callable[[], list[str]], registry: CollectorRegistry
+    ) -> None:
         self._host = host
         self._port = port
         self._problems = problems
@@ -45,7 +50,9 @@ class HealthServer:
         """Begin to serve. `PortUnusable`."""
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(lambda: _Connection(self), self._host, self._port, backlog=_BACKLOG)
+            self._server = await loop.create_server(
+                lambda: _Connection(self), self._host, self._port, backlog=_BACKLOG
+            )
         except OSError as error:
             raise PortUnusable(self._trouble(error)) from error
 
@@ -77,10 +84,18 @@ class HealthServer:
         if path == "/readyz":
             found = self._problems()
             status = HTTPStatus.SERVICE_UNAVAILABLE if found else HTTPStatus.OK
-            return status, "application/json", _json({"status": "not ready" if found else "ok", "problems": found})
+            return (
+                status,
+                "application/json",
+                _json({"status": "not ready" if found else "ok", "problems": found}),
+            )
         if path == "/metrics":
             return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._registry)
-        return HTTPStatus.NOT_FOUND, "application/json", _json({"status": "there is /livez, /readyz, /metrics"})
+        return (
+            HTTPStatus.NOT_FOUND,
+            "application/json",
+            _json({"status": "there is /livez, /readyz, /metrics"}),
+        )
 
     def _trouble(self, error: OSError) -> str:
         if error.errno == errno.EADDRINUSE:
@@ -113,7 +128,9 @@ class _Connection(asyncio.Protocol):
         if _END in self._head:
             self._answer()
         elif len(self._head) > _LONGEST:
-            self._write(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "text/plain", b"", with_body=False)
+            self._write(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "text/plain", b"", with_body=False
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._limit is not None:

@@ -14,8 +14,9 @@ from workers.journal import Kind
 class Request:
     """A message that is right in form.
 
-    `name` is what makes it known again within its tenant, None for what leaves no journal entry; `work` is the typed
-    task or order, `message` the body without secrets. `token` is what is to be verified, and is written nowhere.
+    `name` is what makes it known again within its tenant, None for what leaves no journal entry;
+    `work` is the typed task or order, `message` the body without secrets. `token` is what is to be
+    verified, and is written nowhere.
     """
 
     envelope: Envelope

@@ -6,7 +6,14 @@ from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -42,9 +49,13 @@ class TopologySettings(BaseSettings):
     """What names and declares exchanges and queues: all that is needed to show them."""
 
     model_config = SettingsConfigDict(
-        env_prefix="ECS_", env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True,
+        env_prefix="ECS_",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
         hide_input_in_errors=True,
-    )  # fmt: skip
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -55,12 +66,16 @@ class TopologySettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment over `.env`; what is set but empty is not set, and hides what `.env` says."""
+        """The environment over `.env`; what is set but empty is not set, and hides what `.env`
+        says.
+        """
         assert isinstance(env_settings, EnvSettingsSource)
         assert isinstance(dotenv_settings, EnvSettingsSource)
         given = {**dotenv_settings.env_vars, **env_settings.env_vars}
         env_settings.env_vars = {
-            name: value.strip() for name, value in given.items() if value is not None and value.strip()
+            name: value.strip()
+            for name, value in given.items()
+            if value is not None and value.strip()
         }
         return init_settings, env_settings
 
@@ -96,7 +111,9 @@ class Settings(TopologySettings):
 
     #: The content of the file, once it is read.
     broker_url_file: SecretStr | None = None
-    broker_url: SecretStr = Field(SecretStr("amqp://guest:guest@127.0.0.1:5672//"), validate_default=True)
+    broker_url: SecretStr = Field(
+        SecretStr("amqp://guest:guest@127.0.0.1:5672//"), validate_default=True
+    )
     broker_ca_file: str | None = None
     broker_cert_file: str | None = None
     # Looked at with the other two: so it is said together with whatever else is wrong.
@@ -181,7 +198,9 @@ class Settings(TopologySettings):
     @field_validator("journal_url")
     @classmethod
     def _database(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("sqlite:", "postgresql:", "postgresql+psycopg:")):
+        if not value.get_secret_value().startswith(
+            ("sqlite:", "postgresql:", "postgresql+psycopg:")
+        ):
             raise ValueError("must begin with sqlite: or postgresql:")
         from workers.journal import JournalError  # noqa: PLC0415 - comes with SQLAlchemy
         from workers.journal.database import read_url as read_database_url  # noqa: PLC0415
@@ -213,12 +232,18 @@ class Settings(TopologySettings):
             return None
         if not is_url(value):
             if "://" in value or not Path(value).is_file():
-                raise ValueError("names no file, and is no URL that begins with https:// or http://")
+                raise ValueError(
+                    "names no file, and is no URL that begins with https:// or http://"
+                )
             return value
         parts = urlsplit(value)
-        is_odd = parts.username is not None or parts.fragment or not value.isprintable() or " " in value
+        is_odd = (
+            parts.username is not None or parts.fragment or not value.isprintable() or " " in value
+        )
         if not parts.hostname or is_odd:
-            raise ValueError("must be a URL like https://host/path, without user, password, fragment and blanks")
+            raise ValueError(
+                "must be a URL like https://host/path, without user, password, fragment and blanks"
+            )
         _ = parts.port  # ValueError where it is none
         return value
 
@@ -241,12 +266,16 @@ class Settings(TopologySettings):
 
 
 def load_settings() -> Settings:
-    """The configuration of this process, or `ConfigurationError` naming every wrong value, none of them shown."""
+    """The configuration of this process, or `ConfigurationError` naming every wrong value, none of
+    them shown.
+    """
     return _load(Settings)
 
 
 def load_topology_settings() -> TopologySettings:
-    """As `load_settings`, of what names exchanges and queues alone: the rest may be missing or wrong."""
+    """As `load_settings`, of what names exchanges and queues alone: the rest may be missing or
+    wrong.
+    """
     return _load(TopologySettings)
 
 
@@ -254,17 +283,23 @@ def _load(kind: type[_Kind]) -> _Kind:
     try:
         return kind()
     except ValidationError as error:
-        found = [problem for one in error.errors(include_url=False) for problem in _problems(dict(one))]
+        found = [
+            problem for one in error.errors(include_url=False) for problem in _problems(dict(one))
+        ]
         raise ConfigurationError(found) from None
 
 
 def read_secret(path: str) -> str:
-    """Return the content of a secret's file without the newline at its end; `ValueError` says why it cannot be had."""
+    """Return the content of a secret's file without the newline at its end; `ValueError` says why
+    it cannot be had.
+    """
     try:
         with Path(path).open("rb") as file:
             text = file.read(_LONGEST_SECRET + 1).decode()
     except OSError as error:
-        raise ValueError(f"the file cannot be read: {error.strerror or type(error).__name__}") from None
+        raise ValueError(
+            f"the file cannot be read: {error.strerror or type(error).__name__}"
+        ) from None
     except ValueError:  # a path with a NUL, or bytes that are no UTF-8
         raise ValueError("the file is no UTF-8 text") from None
     text = text.rstrip("\r\n")
@@ -277,7 +312,11 @@ def read_secret(path: str) -> str:
 
 def _parts(value: object) -> object:
     """The parts of a text that are separated by commas."""
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    return (
+        tuple(part.strip() for part in value.split(",") if part.strip())
+        if isinstance(value, str)
+        else value
+    )
 
 
 class _Unusable(ValueError):

@@ -14,7 +14,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from messages.secrets import MASK, is_secret_name, mask, mask_text
 from messages.texts import one_line
 
-_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
 #: The one control character that JSON does not escape and that is ASCII.
 _DELETE = b"\x7f"
 #: Lines that are written of one library's logger, and the seconds for which they count.
@@ -24,8 +29,8 @@ _LONGEST = 2000
 
 
 class Lines:
-    """A file of log lines that takes what it can: a disk that is full, or a reader that is gone, is no reason to fail a
-    request. Nothing is kept for later.
+    """A file of log lines that takes what it can: a disk that is full, or a reader that is gone, is
+    no reason to fail a request. Nothing is kept for later.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -84,7 +89,8 @@ class _Forward(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        #: By logger: when its time began on the monotonic clock, lines in it, and lines that were left out.
+        #: By logger: when its time began on the monotonic clock, lines in it, and lines that were
+        #: left out.
         self._windows: dict[str, list[float]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -92,31 +98,42 @@ class _Forward(logging.Handler):
         window = self._windows.setdefault(record.name, [now, 0, 0])
         if now - window[0] > LIBRARY_SECONDS:
             if window[2]:
-                structlog.get_logger().warning("library.suppressed", logger=record.name, lines=int(window[2]))
+                structlog.get_logger().warning(
+                    "library.suppressed", logger=record.name, lines=int(window[2])
+                )
             window[:] = [now, 0, 0]
         window[1] += 1
         if window[1] > LIBRARY_LINES:
             window[2] += 1
             return
-        structlog.get_logger().log(record.levelno, "library", logger=record.name, said=record.getMessage())
+        structlog.get_logger().log(
+            record.levelno, "library", logger=record.name, said=record.getMessage()
+        )
 
 
 def _mask_secrets(_logger: Any, _method: str, event: Any) -> Any:
-    """The last net under all that must not be logged in the first place, and under what is too long to be read."""
+    """The last net under all that must not be logged in the first place, and under what is too long
+    to be read.
+    """
     for key, value in event.items():
-        # In every line of every request: so the names, which are ours, are not looked through for tokens.
+        # In every line of every request: so the names, which are ours, are not looked through for
+        # tokens.
         if value is not None and is_secret_name(key):
             event[key] = MASK
         elif isinstance(value, str):
             masked = mask_text(value)
-            event[key] = f"{masked[:_LONGEST]}…" if len(masked) > _LONGEST and key != "exception" else masked
+            event[key] = (
+                f"{masked[:_LONGEST]}…" if len(masked) > _LONGEST and key != "exception" else masked
+            )
         elif isinstance(value, (dict, list)):
             event[key] = mask(value)
     return event
 
 
 def _escape(_logger: Any, _method: str, event: Any) -> Any:
-    """What a message brought along must not move the cursor of whoever reads; only a traceback has lines."""
+    """What a message brought along must not move the cursor of whoever reads; only a traceback has
+    lines.
+    """
     for key, value in event.items():
         if isinstance(value, str):
             lines = value.split("\n") if key == "exception" else [value]
@@ -125,7 +142,9 @@ def _escape(_logger: Any, _method: str, event: Any) -> Any:
 
 
 def _dumps(value: Any, default: Any = None, **_: Any) -> bytes:
-    """A line that tells of trouble must not be trouble itself: what is no JSON is written as Python would."""
+    """A line that tells of trouble must not be trouble itself: what is no JSON is written as Python
+    would.
+    """
     try:
         line = orjson.dumps(value, default=default or _text)
     except TypeError:
@@ -135,7 +154,8 @@ def _dumps(value: Any, default: Any = None, **_: Any) -> bytes:
     text = line.decode()
     if text.isprintable():
         return line
-    # Logs are read at terminals, too: what would turn a line round or command the terminal is escaped.
+    # Logs are read at terminals, too: what would turn a line round or command the terminal is
+    # escaped.
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text).encode()
 
 
@@ -148,24 +168,39 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._results = Counter("ecs_results_total", "Requests answered", ["operation", "code"], registry=self.registry)
+        self._results = Counter(
+            "ecs_results_total", "Requests answered", ["operation", "code"], registry=self.registry
+        )
         self._seconds = Histogram(
-            "ecs_request_seconds", "From delivery to ack", ["operation"], registry=self.registry,
+            "ecs_request_seconds",
+            "From delivery to ack",
+            ["operation"],
+            registry=self.registry,
             buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
-        )  # fmt: skip
-        self._events = Counter("ecs_messages_total", "What became of deliveries", ["event"], registry=self.registry)
+        )
+        self._events = Counter(
+            "ecs_messages_total", "What became of deliveries", ["event"], registry=self.registry
+        )
         self._calls = Counter(
-            "ecs_openstack_calls_total", "OpenStack calls", ["service", "method", "outcome"], registry=self.registry
+            "ecs_openstack_calls_total",
+            "OpenStack calls",
+            ["service", "method", "outcome"],
+            registry=self.registry,
         )
         self._call_seconds = Histogram(
-            "ecs_openstack_call_seconds", "One OpenStack call, the wait for a thread included", ["service"],
-            registry=self.registry, buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
-        )  # fmt: skip
+            "ecs_openstack_call_seconds",
+            "One OpenStack call, the wait for a thread included",
+            ["service"],
+            registry=self.registry,
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+        )
         Gauge(
             "ecs_log_lines_lost", "Log lines that could not be written", registry=self.registry
-        ).set_function(lambda: _stderr.lost)  # fmt: skip
+        ).set_function(lambda: _stderr.lost)
         self.in_flight = Gauge("ecs_in_flight", "Requests under way", registry=self.registry)
-        self.reconnects = Gauge("ecs_broker_reconnects", "Connections lost or not made", registry=self.registry)
+        self.reconnects = Gauge(
+            "ecs_broker_reconnects", "Connections lost or not made", registry=self.registry
+        )
         self._children: dict[tuple[str, ...], Any] = {}
 
     def answered(self, operation: str, code: object, seconds: float) -> None:
@@ -173,7 +208,10 @@ class Metrics:
         key = (operation, str(code))
         pair = self._children.get(key)
         if pair is None:
-            pair = self._children[key] = (self._results.labels(*key), self._seconds.labels(operation))
+            pair = self._children[key] = (
+                self._results.labels(*key),
+                self._seconds.labels(operation),
+            )
         pair[0].inc()
         pair[1].observe(seconds)
 

@@ -1,4 +1,6 @@
-"""What is made for a request carries its mark, by which whoever goes on with the request finds it again."""
+"""What is made for a request carries its mark, by which whoever goes on with the request finds it
+again.
+"""
 
 #: The property, or item of metadata, that holds the mark (`ProjectContext.mark`).
 MARK = "ecs_request"

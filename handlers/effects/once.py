@@ -1,7 +1,7 @@
 """Effects: what is done to the cloud at most once for a request, whatever dies in between.
 
-The intent is written before the call and the outcome after it. What is found with an intent and no outcome was cut
-off in between, and the cloud is asked whether it was done before it is done again.
+The intent is written before the call and the outcome after it. What is found with an intent and no
+outcome was cut off in between, and the cloud is asked whether it was done before it is done again.
 """
 
 import asyncio
@@ -22,13 +22,15 @@ T = TypeVar("T")
 SETTLE = 2.0
 #: Seconds for which a call may still be under way in the cloud whose worker has died.
 FLIGHT = 10.0
-#: Seconds after which the right to a call that has not been sent yet is looked at again, and within which it must then
-#: be sent. A worker that stood still for longer may have been taken for dead: whoever took the request over looks for
-#: the call for `FLIGHT` seconds, which is longer.
+#: Seconds after which the right to a call that has not been sent yet is looked at again, and within
+#: which it must then be sent. A worker that stood still for longer may have been taken for dead:
+#: whoever took the request over looks for the call for `FLIGHT` seconds, which is longer.
 FRESH, SEND_WITHIN = 2.0, 5.0
-#: Seconds to wait for a call that may still be under way in the cloud (a time-out, a gateway that gave up).
+#: Seconds to wait for a call that may still be under way in the cloud (a time-out, a gateway that
+#: gave up).
 LATE = 60.0
-#: The same for a command. It is answered in time whatever the cloud does: nobody waits for what is found behind that.
+#: The same for a command. It is answered in time whatever the cloud does: nobody waits for what is
+#: found behind that.
 LATE_COMMAND = 120.0
 #: Seconds between two looks.
 LOOK_EVERY = 0.5
@@ -38,7 +40,8 @@ LEAST = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What the journal knows of an effect: `outcome` is None between intent and answer, times are Unix seconds.
+    """What the journal knows of an effect: `outcome` is None between intent and answer, times are
+    Unix seconds.
 
     `sent` is false of one that this run means to do and that surely has not been sent yet.
     """
@@ -124,7 +127,8 @@ class NoLedger:
         """Nothing is remembered."""
 
 
-#: Looks at the cloud since the marker: OpenStack's request id of the call that was found (empty where it has none).
+#: Looks at the cloud since the marker: OpenStack's request id of the call that was found (empty
+#: where it has none).
 Landed = Callable[[Any], Awaitable[str | None]]
 #: Looks for the mark that the request leaves on what it changes; answers as `Landed` does.
 Marked = Callable[[], Awaitable[str | None]]
@@ -133,9 +137,9 @@ Marked = Callable[[], Awaitable[str | None]]
 class Effects:
     """The effects of one request.
 
-    `patience` says until when a call that failed in passing is tried again; past `expiry`, where there is one, nothing
-    is begun any more: whoever asked has given up. Past `deadline`, the requester's own, the first effect is not begun;
-    those that follow one are.
+    `patience` says until when a call that failed in passing is tried again; past `expiry`, where
+    there is one, nothing is begun any more: whoever asked has given up. Past `deadline`, the
+    requester's own, the first effect is not begun; those that follow one are.
     """
 
     def __init__(
@@ -154,7 +158,9 @@ class Effects:
         self._meant: dict[str, float] = {}
 
     def begun(self, name: str) -> bool:
-        """Whether this was meant to be done before, by whomever; its preconditions no longer say anything."""
+        """Whether this was meant to be done before, by whomever; its preconditions no longer say
+        anything.
+        """
         effect = self._ledger.effect(name)
         return effect is not None and not effect.refused
 
@@ -179,7 +185,9 @@ class Effects:
         return effect.request_id if effect is not None else None
 
     def request_ids(self, subjects: Collection[str]) -> list[str]:
-        """OpenStack's ids of the calls that changed one of these things: an effect is named `what:whose`."""
+        """OpenStack's ids of the calls that changed one of these things: an effect is named
+        `what:whose`.
+        """
         return [
             effect.request_id
             for name, effect in self._ledger.effects().items()
@@ -197,7 +205,9 @@ class Effects:
         return any(one.done and not one.is_memory for one in self._ledger.effects().values())
 
     def age(self, name: str) -> float:
-        """Seconds since it was meant to be done; 0 where it was not. A clock that jumps meanwhile does not count."""
+        """Seconds since it was meant to be done; 0 where it was not. A clock that jumps meanwhile
+        does not count.
+        """
         if name in self._meant:
             return time.monotonic() - self._meant[name]
         effect = self._ledger.effect(name)
@@ -208,10 +218,14 @@ class Effects:
     def recalled(self, name: str) -> Any:
         """What was remembered under this name; None if nothing was."""
         effect = self._ledger.effect(name)
-        return effect.outcome["value"] if effect is not None and effect.outcome is not None else None
+        return (
+            effect.outcome["value"] if effect is not None and effect.outcome is not None else None
+        )
 
     async def remember(self, name: str, make: Callable[[], Awaitable[Any]]) -> Any:
-        """A value that is made once, and found again by whoever goes on with the request. JSON, not None."""
+        """A value that is made once, and found again by whoever goes on with the request. JSON, not
+        None.
+        """
         known = self.recalled(name)
         if known is None:
             known = await make()
@@ -233,10 +247,10 @@ class Effects:
     ) -> None:
         """Do it, unless it has been done.
 
-        `marker` is what was known of the cloud just before (its clock); `landed` gets that of the first intent.
-        `marked` is asked before the first intent is written: a ledger that was lost, or restored from
-        a backup, does not know what the cloud shows to be done.
-        Raises what `do` raises when the cloud refuses, `Transient` when patience ends, and `OutcomeUnknown`.
+        `marker` is what was known of the cloud just before (its clock); `landed` gets that of the
+        first intent. `marked` is asked before the first intent is written: a ledger that was lost,
+        or restored from a backup, does not know what the cloud shows to be done. Raises what `do`
+        raises when the cloud refuses, `Transient` when patience ends, and `OutcomeUnknown`.
         """
         effect = self._ledger.effect(name)
         if effect is not None and effect.done:
@@ -284,7 +298,9 @@ class Effects:
         await self._ledger.intend(name, marker)
 
     async def _right_to_send(self, name: str, marker: Any) -> Deadline:
-        """Until when the call may be sent; what the ledger raises where the request is another's by now."""
+        """Until when the call may be sent; what the ledger raises where the request is another's by
+        now.
+        """
         self._check_expiry()
         if time.monotonic() - self._meant.get(name, 0.0) > FRESH:
             await self._intend(name, marker)
@@ -300,17 +316,30 @@ class Effects:
 
     @property
     def _any_sent(self) -> bool:
-        """Whether anything may have been done to the cloud: what is only meant to be does not count."""
-        return any(one.unknown or (one.done and not one.is_memory) for one in self._ledger.effects().values())
+        """Whether anything may have been done to the cloud: what is only meant to be does not
+        count.
+        """
+        return any(
+            one.unknown or (one.done and not one.is_memory)
+            for one in self._ledger.effects().values()
+        )
 
     def _check_expiry(self) -> None:
         if self._deadline is not None and self._deadline.passed and not self._any_sent:
             raise _NotSent(Code.FAILED, reason="deadline")
         if self._is_over:
-            raise _NotSent(Code.FAILED, reason="timeout", detail="the time was up before it could be begun")
+            raise _NotSent(
+                Code.FAILED, reason="timeout", detail="the time was up before it could be begun"
+            )
 
     async def _do(
-        self, name: str, do: Callable[[], Awaitable[Reply]], landed: Landed, marker: Any, *, unsure: bool
+        self,
+        name: str,
+        do: Callable[[], Awaitable[Reply]],
+        landed: Landed,
+        marker: Any,
+        *,
+        unsure: bool,
     ) -> None:
         for delay in growing(0.2, 5.0):
             try:
@@ -335,8 +364,12 @@ class Effects:
                 await self._ledger.record(name, {"status": reply.status}, reply.request_id)
                 return
 
-    async def _landed_after_all(self, name: str, landed: Landed, marker: Any, error: Ambiguous) -> bool:
-        """Whether a call was carried out whose answer was lost; `OutcomeUnknown` where it must not be made again."""
+    async def _landed_after_all(
+        self, name: str, landed: Landed, marker: Any, error: Ambiguous
+    ) -> bool:
+        """Whether a call was carried out whose answer was lost; `OutcomeUnknown` where it must not
+        be made again.
+        """
         if await self._found(name, landed, marker, self._until(error)):
             return True
         if error.may_land_late or self._ledger.closed:
@@ -344,13 +377,17 @@ class Effects:
         return False
 
     async def _given_up(self, name: str, error: Exception, *, unsure: bool) -> Exception:
-        """The error that ends an effect whose time was up before its call could be sent, or sent again."""
+        """The error that ends an effect whose time was up before its call could be sent, or sent
+        again.
+        """
         if unsure:
             return OutcomeUnknown(name)
         await self._ledger.record(name, {"refused": None}, None)
         if isinstance(error, _NotSent):
             return error
-        return _NotSent(Code.FAILED, reason="timeout", detail="the time was up before it could be begun")
+        return _NotSent(
+            Code.FAILED, reason="timeout", detail="the time was up before it could be begun"
+        )
 
     def _until(self, error: Ambiguous) -> Deadline:
         """Until when a call is looked for whose answer was lost."""
@@ -359,7 +396,9 @@ class Effects:
         return Deadline.after(LATE if self._expiry is None else LATE_COMMAND)
 
     async def _left_traces(self, name: str, landed: Landed, marker: Any) -> bool:
-        """A repeat of what landed after all is refused for its own traces: in conflict, gone already, large enough."""
+        """A repeat of what landed after all is refused for its own traces: in conflict, gone
+        already, large enough.
+        """
         try:
             return await self._found(name, landed, marker, Deadline(0.0))
         except CloudRefusal:
@@ -394,8 +433,12 @@ class Effects:
     async def _pause(self, error: Transient, delay: float) -> None:
         await pause(error, delay, self.patience)
 
-    async def _pause_unsent(self, name: str, error: Transient, delay: float, *, unsure: bool) -> None:
-        """Pause after a call that was surely not carried out; where there is no later try, record that."""
+    async def _pause_unsent(
+        self, name: str, error: Transient, delay: float, *, unsure: bool
+    ) -> None:
+        """Pause after a call that was surely not carried out; where there is no later try, record
+        that.
+        """
         try:
             await self._pause(error, delay)
         except Transient:
@@ -404,10 +447,13 @@ class Effects:
             raise
 
 
-async def patiently(call: Callable[[], Awaitable[T]], patience: Deadline, expiry: Deadline | None = None) -> T:
+async def patiently(
+    call: Callable[[], Awaitable[T]], patience: Deadline, expiry: Deadline | None = None
+) -> T:
     """The answer of a call that changes nothing, tried again until patience ends; then `Transient`.
 
-    Past `expiry`, where there is one, an answer is of no use to whoever asked: it is not waited for.
+    Past `expiry`, where there is one, an answer is of no use to whoever asked: it is not waited
+    for.
     """
     for delay in growing(0.2, 5.0):
         try:

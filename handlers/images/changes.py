@@ -75,7 +75,9 @@ async def update_image(task: UpdateImage, context: ProjectContext) -> Result:
     return Result.of(Code.OK, "")
 
 
-async def _apply(effect: str, task: UpdateImage, operations: list[dict[str, Any]], context: ProjectContext) -> None:
+async def _apply(
+    effect: str, task: UpdateImage, operations: list[dict[str, Any]], context: ProjectContext
+) -> None:
     try:
         await context.effects.once(
             effect,
@@ -98,7 +100,9 @@ def _updated(task: UpdateImage, context: ProjectContext) -> Landed:
 
 
 def _patch(image: Image, values: Mapping[PatchedField, str | None]) -> list[dict[str, Any]]:
-    """What is still to be changed. Glance refuses to remove or to replace a property that is not there."""
+    """What is still to be changed. Glance refuses to remove or to replace a property that is not
+    there.
+    """
     operations: list[dict[str, Any]] = []
     for field, value in values.items():
         known = image.body.get(field.value)
@@ -153,7 +157,10 @@ async def _have_it_deleted(
 
 
 async def _answer_when_judged(
-    task: DeleteImages, judged: Mapping[str, asyncio.Event], answered: asyncio.Event, context: ProjectContext
+    task: DeleteImages,
+    judged: Mapping[str, asyncio.Event],
+    answered: asyncio.Event,
+    context: ProjectContext,
 ) -> None:
     try:
         for one in judged.values():
@@ -165,7 +172,9 @@ async def _answer_when_judged(
 
 
 def _answer(task: DeleteImages, context: ProjectContext) -> Result:
-    return answer_of_images(task, context.effects.known, context.verdicts, Refused(Code.FAILED, reason="timeout"))
+    return answer_of_images(
+        task, context.effects.known, context.verdicts, Refused(Code.FAILED, reason="timeout")
+    )
 
 
 async def _told_to_its_end(image_id: str, context: ProjectContext) -> None:

@@ -47,15 +47,16 @@ async def make_image(task: CreateImage, context: ProjectContext) -> Result:
         if not context.effects.done(effect):
             return context.answered
         image_id = await context.effects.remember(MADE_IMAGE, lambda: _made(context))
-    # Tagged at the end: Glance writes the whole image for a tag, and where that comes between the calls by which Nova
-    # fills it, Nova gives the snapshot up.
+    # Tagged at the end: Glance writes the whole image for a tag, and where that comes between the
+    # calls by which Nova fills it, Nova gives the snapshot up.
     await follow_creation(image_id, effect, context, lambda: _tag(image_id, context))
     return context.answered or Result.of(Code.CREATED, {"image_id": image_id})
 
 
 async def _create(task: CreateImage, effect: str, context: ProjectContext) -> str:
     if not context.effects.begun(effect):
-        # Before the server is judged: what a lost journal does not know may be there, and the server gone since.
+        # Before the server is judged: what a lost journal does not know may be there, and the
+        # server gone since.
         found = await context.patiently(lambda: _find(context))
         if found is not None:
             await context.effects.adopt(effect)
@@ -96,22 +97,29 @@ async def _check(server_id: str, context: ProjectContext) -> Server:
     if server.status not in _STATES:
         raise Refused(Code.IMAGE_STATE, server.status)
     if server.busy:
-        raise Refused(Code.IMAGE_CREATE, reason="busy", detail=f"the server is busy with {server.task_state}")
+        raise Refused(
+            Code.IMAGE_CREATE, reason="busy", detail=f"the server is busy with {server.task_state}"
+        )
     return server
 
 
 async def _about(server: Server, task: CreateImage, context: ProjectContext) -> dict[str, str]:
-    """What the image says of the server's disk and system, as far as it is known; the customer's words come first.
+    """What the image says of the server's disk and system, as far as it is known; the customer's
+    words come first.
 
     `Refused` naming `name` where Cinder would not take the names of the snapshots.
     """
     volumes = await volumes_of_server(server, context)
     disk, _ = system_and_data(server, volumes.values())
     if disk is not None and len(_SNAPSHOT + task.name) > MAX_NAME:
-        raise wrong("name", f"a snapshot's name has at most {MAX_NAME} characters with {_SNAPSHOT!r} before")
+        raise wrong(
+            "name", f"a snapshot's name has at most {MAX_NAME} characters with {_SNAPSHOT!r} before"
+        )
     images, of_snapshots = await images_of_servers([server], volumes, context)
     base = images.get(image_of(server, disk, of_snapshots) or "")
-    words = image_words_of(base.body if base is not None else (disk.image if disk is not None else {}))
+    words = image_words_of(
+        base.body if base is not None else (disk.image if disk is not None else {})
+    )
     size = disk.size if disk is not None else server.disk
     about = {name: word for name, word in words.items() if word and len(word) <= MAX_TEXT}
     about |= task.properties
@@ -122,7 +130,9 @@ async def _about(server: Server, task: CreateImage, context: ProjectContext) -> 
     return about
 
 
-async def _call(task: CreateImage, about: Mapping[str, str], effect: str, context: ProjectContext) -> None:
+async def _call(
+    task: CreateImage, about: Mapping[str, str], effect: str, context: ProjectContext
+) -> None:
     properties = {**task.properties, **about, MARK: context.mark}
 
     await context.effects.once(

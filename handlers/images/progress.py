@@ -17,7 +17,8 @@ _FIRST = "queued"
 async def follow_creation(
     image_id: str, effect: str, context: ProjectContext, complete: Callable[[], Awaitable[None]]
 ) -> None:
-    """Until it can be used. Nova takes the image of a snapshot that failed away again: it then ends as deleted.
+    """Until it can be used. Nova takes the image of a snapshot that failed away again: it then ends
+    as deleted.
 
     `complete` is done to an image that is there, before its end is told.
     """
@@ -39,7 +40,8 @@ async def follow_deletion(image_id: str, context: ProjectContext) -> None:
     except NotFound:
         status = _GONE
     except (Transient, CloudRefusal):
-        # It has been answered: whatever Glance says now must not make another answer of it. The watch goes on asking.
+        # It has been answered: whatever Glance says now must not make another answer of it. The
+        # watch goes on asking.
         status = _GOING
     status = await _follow(image_id, None, f"delete:{image_id}", status, context)
     await context.tell(image_update(image_id, None, status, final=True))
@@ -57,8 +59,11 @@ async def tell_image_end(image_id: str, context: ProjectContext) -> None:
     await context.tell(image_update(image_id, None, status, final=True))
 
 
-async def _follow(image_id: str, action: str | None, effect: str, status: str, context: ProjectContext) -> str:
-    """Follow from a known status to the end of an image being made, or else of one being deleted; its last status.
+async def _follow(
+    image_id: str, action: str | None, effect: str, status: str, context: ProjectContext
+) -> str:
+    """Follow from a known status to the end of an image being made, or else of one being deleted;
+    its last status.
 
     At the limit of patience the last known status is the end.
     """

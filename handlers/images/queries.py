@@ -16,10 +16,26 @@ from messages.updates import image_words
 
 #: Shown as Glance has them; null where it has none.
 _FIELDS = (
-    "id", "name", "tags", "status", "checksum", "owner", "visibility", "size", "self", "file", "schema",
-    "description", "systemDisk", "container_format", "disk_format", "min_disk", "min_ram", "protected",
+    "id",
+    "name",
+    "tags",
+    "status",
+    "checksum",
+    "owner",
+    "visibility",
+    "size",
+    "self",
+    "file",
+    "schema",
+    "description",
+    "systemDisk",
+    "container_format",
+    "disk_format",
+    "min_disk",
+    "min_ram",
+    "protected",
     "instance_uuid",
-)  # fmt: skip
+)
 
 
 async def show_images(task: ListImages, context: ProjectContext) -> Result:
@@ -32,8 +48,13 @@ async def show_images(task: ListImages, context: ProjectContext) -> Result:
 
 async def show_private_images(task: ListPrivateImages, context: ProjectContext) -> Result:
     """All private images with a tag, newest first."""
-    found = await context.patiently(lambda: list_images(context.project, visibility="private", tag=task.tag))
-    mine = _sorted([image for image in found if image.owner == context.project.id], Sort(NEWEST, descending=True))
+    found = await context.patiently(
+        lambda: list_images(context.project, visibility="private", tag=task.tag)
+    )
+    mine = _sorted(
+        [image for image in found if image.owner == context.project.id],
+        Sort(NEWEST, descending=True),
+    )
     return _listed(mine, mine)
 
 
@@ -56,7 +77,9 @@ def unknown_image(image_id: str) -> Refused:
 
 
 def image_view(image: Image) -> dict[str, Any]:
-    """The document's image. Where it lies is nobody's to know: `locations` and `direct_url` are null."""
+    """The document's image. Where it lies is nobody's to know: `locations` and `direct_url` are
+    null.
+    """
     shown = {name: image.body.get(name) for name in _FIELDS} | image_words_of(image.body)
     return shown | {
         "translation": image_words(image.status),
@@ -68,7 +91,9 @@ def image_view(image: Image) -> dict[str, Any]:
 
 
 def _listed(matching: Sequence[Image], shown: Sequence[Image]) -> Result:
-    return Result.of(Code.OK, {"totalCount": len(matching), "images": [image_view(image) for image in shown]})
+    return Result.of(
+        Code.OK, {"totalCount": len(matching), "images": [image_view(image) for image in shown]}
+    )
 
 
 def _matches(image: Image, search: str | None) -> bool:

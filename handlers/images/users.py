@@ -18,7 +18,10 @@ async def users_of(images: Collection[Image], context: ProjectContext) -> dict[s
         return _by_image(images, *await asyncio.gather(servers, volumes))
     names, listed = await asyncio.gather(_made_from(images, context), volumes)
     for image in images:
-        if image.id not in names and (name := await _with_disk_of(image, listed, context)) is not None:
+        if (
+            image.id not in names
+            and (name := await _with_disk_of(image, listed, context)) is not None
+        ):
             names[image.id] = name
     return names
 
@@ -33,24 +36,35 @@ async def _made_from(images: Iterable[Image], context: ProjectContext) -> dict[s
     return {image_id: name for image_id, name in found if name is not None}
 
 
-async def _with_disk_of(image: Image, volumes: Iterable[Volume], context: ProjectContext) -> str | None:
-    for server_id in sorted({one for volume in volumes if _is_of(volume, image) for one in volume.server_ids}):
+async def _with_disk_of(
+    image: Image, volumes: Iterable[Volume], context: ProjectContext
+) -> str | None:
+    for server_id in sorted(
+        {one for volume in volumes if _is_of(volume, image) for one in volume.server_ids}
+    ):
         if (server := await find_server(context, server_id)) is not None:
             return server.shown_name
     return None
 
 
 def _is_of(volume: Volume, image: Image) -> bool:
-    """True where a volume was made of an image: of its data, or of one of the snapshots that it consists of.
+    """True where a volume was made of an image: of its data, or of one of the snapshots that it
+    consists of.
 
     Of the latter Cinder does not say so: it names the image where the line of snapshots began.
     """
     return volume.image_id == image.id or volume.snapshot_id in image.snapshot_ids
 
 
-def _by_image(images: Iterable[Image], servers: Iterable[Server], volumes: Iterable[Volume]) -> dict[str, str]:
+def _by_image(
+    images: Iterable[Image], servers: Iterable[Server], volumes: Iterable[Volume]
+) -> dict[str, str]:
     by_id = {server.id: server for server in servers}
-    names = {server.image_id: server.shown_name for server in by_id.values() if server.image_id is not None}
+    names = {
+        server.image_id: server.shown_name
+        for server in by_id.values()
+        if server.image_id is not None
+    }
     used = [(one, by_id[server]) for one in volumes for server in one.server_ids if server in by_id]
     found: dict[str, str] = {}
     for image in images:

@@ -19,14 +19,18 @@ class _Answer:
 
 
 class Cache:
-    """Answers by name, of which there are only a few. Whoever asks while an answer is on its way waits for that one."""
+    """Answers by name, of which there are only a few. Whoever asks while an answer is on its way
+    waits for that one.
+    """
 
     def __init__(self, life: float = LIFE) -> None:
         self._life = life
         self._answers: dict[str, _Answer] = {}
 
     async def get(self, name: str, ask: Callable[[], Awaitable[T]], life: float | None = None) -> T:
-        """The answer of that name, asked for where it is not recent (`life` in seconds). An error is not kept."""
+        """The answer of that name, asked for where it is not recent (`life` in seconds). An error
+        is not kept.
+        """
         known = self._answers.get(name)
         life = self._life if life is None else life
         if known is None or time.monotonic() - known.asked_at > life or _failed(known.value):

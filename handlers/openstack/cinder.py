@@ -29,7 +29,8 @@ PASSING = frozenset(
 )
 #: Statuses in which Cinder grows a volume (3.42) and lets Nova move its attachment in a resize.
 USABLE = frozenset({"available", "in-use"})
-#: Values of `migration_status` while a volume is moved to another host: a copy that would not have grown takes over.
+#: Values of `migration_status` while a volume is moved to another host: a copy that would not have
+#: grown takes over.
 _MIGRATING = frozenset({"starting", "migrating", "completing"})
 
 
@@ -137,11 +138,17 @@ async def create_volume(
     zone: str | None,
     metadata: Mapping[str, str],
 ) -> Reply:
-    """Have a volume of so many GiB made, from an image where one is named; its id is `body["volume"]["id"]`.
+    """Have a volume of so many GiB made, from an image where one is named; its id is
+    `body["volume"]["id"]`.
 
     Of an image that consists of a snapshot, Cinder makes the volume from that snapshot.
     """
-    wanted: dict[str, Any] = {"name": name, "size": size, "volume_type": volume_type, "metadata": dict(metadata)}
+    wanted: dict[str, Any] = {
+        "name": name,
+        "size": size,
+        "volume_type": volume_type,
+        "metadata": dict(metadata),
+    }
     if image_id is not None:
         wanted["imageRef"] = image_id
     if zone is not None:
@@ -150,7 +157,9 @@ async def create_volume(
 
 
 async def delete_volume(project: Project, volume_id: str) -> Reply:
-    """Delete a volume that nothing uses: `available` or in an error; it is gone (`NotFound`) some time later."""
+    """Delete a volume that nothing uses: `available` or in an error; it is gone (`NotFound`) some
+    time later.
+    """
     return await project.delete(Service.VOLUME, f"/volumes/{volume_id}")
 
 
@@ -170,12 +179,17 @@ async def get_snapshot(project: Project, snapshot_id: str) -> Snapshot:
 
 
 async def list_zones(project: Project) -> dict[str, bool]:
-    """The names of Cinder's availability zones, and whether each is available; none where Cinder does not tell."""
+    """The names of Cinder's availability zones, and whether each is available; none where Cinder
+    does not tell.
+    """
     try:
         reply = await project.get(Service.VOLUME, "/os-availability-zone")
     except (NotFound, Forbidden):
         return {}
-    return {one["zoneName"]: bool(one["zoneState"]["available"]) for one in reply.body["availabilityZoneInfo"]}
+    return {
+        one["zoneName"]: bool(one["zoneState"]["available"])
+        for one in reply.body["availabilityZoneInfo"]
+    }
 
 
 async def list_types(project: Project) -> set[str]:
@@ -185,13 +199,19 @@ async def list_types(project: Project) -> set[str]:
 
 
 async def extend(project: Project, volume_id: str, size: int) -> Reply:
-    """Grow a volume, attached or not, to so many GiB; ends in the status it had, or in `error_extending`."""
-    return await project.post(Service.VOLUME, f"/volumes/{volume_id}/action", {"os-extend": {"new_size": size}})
+    """Grow a volume, attached or not, to so many GiB; ends in the status it had, or in
+    `error_extending`.
+    """
+    return await project.post(
+        Service.VOLUME, f"/volumes/{volume_id}/action", {"os-extend": {"new_size": size}}
+    )
 
 
 async def reset_status(admin: Project, volume_id: str, status: str) -> Reply:
     """Declare a volume to be in a status; only an admin may."""
-    return await admin.post(Service.VOLUME, f"/volumes/{volume_id}/action", {"os-reset_status": {"status": status}})
+    return await admin.post(
+        Service.VOLUME, f"/volumes/{volume_id}/action", {"os-reset_status": {"status": status}}
+    )
 
 
 #: A quota, and under which names `/limits` tells the most and what is taken.
@@ -233,7 +253,9 @@ class VolumeQuota:
         return VolumeQuota(limits, used)
 
     def left(self, name: str) -> int | None:
-        """What is left of one: `volumes`, `gigabytes`, `gigabytes_SSD` ...; None where no limit is known."""
+        """What is left of one: `volumes`, `gigabytes`, `gigabytes_SSD` ...; None where no limit is
+        known.
+        """
         most = self.limits.get(name, -1)
         return most - self.used[name] if most >= 0 and name in self.used else None
 

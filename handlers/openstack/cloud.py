@@ -1,7 +1,8 @@
 """OpenStack over HTTP: the only module that imports openstacksdk.
 
-The SDK authenticates, discovers, and keeps a session for each project; its calls block, so they run in a bounded
-pool of threads. What comes back is a `Reply`, or an error named for what to do about it.
+The SDK authenticates, discovers, and keeps a session for each project; its calls block, so they run
+in a bounded pool of threads. What comes back is a `Reply`, or an error named for what to do about
+it.
 """
 
 import asyncio
@@ -66,17 +67,21 @@ PAGE = 1000
 MISSING = 600.0
 #: The extensions of Neutron that are made use of.
 _EXTENSIONS = frozenset({"router", "qos", "security-group"})
-#: Neutron's words for a collection that it does not have; it has others for a single thing that is not there.
+#: Neutron's words for a collection that it does not have; it has others for a single thing that is
+#: not there.
 _NO_SUCH_RESOURCE = "The resource could not be found."
 #: What a service that works answers anybody, by its type in the catalogue.
 _PROBES: Mapping[str, tuple[Service, str]] = {
-    "compute": (Service.COMPUTE, "/limits"), "image": (Service.IMAGE, "/images?limit=1"),
-}  # fmt: skip
+    "compute": (Service.COMPUTE, "/limits"),
+    "image": (Service.IMAGE, "/images?limit=1"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer below 400: the decoded JSON body (None where there is none) and OpenStack's request id."""
+    """An answer below 400: the decoded JSON body (None where there is none) and OpenStack's request
+    id.
+    """
 
     status: int
     body: Any
@@ -101,12 +106,15 @@ class CloudSettings:
     config_file: str | None = None
 
 
-#: Asked just before a call is sent that changes something: until when it may be sent, or an error where it may not.
+#: Asked just before a call is sent that changes something: until when it may be sent, or an error
+#: where it may not.
 Fence = Callable[[], Awaitable[Deadline]]
-#: Set around a call that must not be made twice (`effects`), for whatever functions it passes through.
+#: Set around a call that must not be made twice (`effects`), for whatever functions it passes
+#: through.
 fence: ContextVar[Fence | None] = ContextVar("fence", default=None)
 
-#: The calls of one request by HTTP method, counted for whoever sets it. Shared answers count for whoever asked first.
+#: The calls of one request by HTTP method, counted for whoever sets it. Shared answers count for
+#: whoever asked first.
 counted: ContextVar["Counter[str] | None"] = ContextVar("counted", default=None)
 
 #: Told of each call: service, method, HTTP status (or the name of the error), seconds.
@@ -114,7 +122,9 @@ OnCall = Callable[[str, str, str, float], None]
 
 
 class Cloud:
-    """The cloud as the service account sees it: a warm connection per project, threads shared by all."""
+    """The cloud as the service account sees it: a warm connection per project, threads shared by
+    all.
+    """
 
     def __init__(self, settings: CloudSettings, on_call: OnCall = lambda *_: None) -> None:
         self._settings = settings
@@ -144,7 +154,9 @@ class Cloud:
             raise
 
     def warm(self, project_id: str) -> "Project | None":
-        """The session of a project that is there already: most are, and nothing is to be waited for."""
+        """The session of a project that is there already: most are, and nothing is to be waited
+        for.
+        """
         warm = self._projects.get(project_id)
         if warm is None or not warm.is_ready:
             return None
@@ -159,7 +171,8 @@ class Cloud:
             return await self.in_thread(lambda: _projects_of(account))
 
     async def _project_named(self, name: str) -> ProjectName | None:
-        """Return the project that this name means now; None where the service account has no role in one.
+        """Return the project that this name means now; None where the service account has no role
+        in one.
 
         The list of projects cannot tell: Keystone may have it in a cache.
         """
@@ -168,7 +181,8 @@ class Cloud:
             return await self.in_thread(lambda: _project_named(account, name, domain_id))
 
     async def probe(self, service: str) -> None:
-        """Ask `identity`, `compute` or `image` for something small that no tenant's state can refuse.
+        """Ask `identity`, `compute` or `image` for something small that no tenant's state can
+        refuse.
 
         `Transient` where it does not answer.
         """
@@ -179,7 +193,8 @@ class Cloud:
         await project.get(*_PROBES[service])
 
     async def account_trouble(self) -> str | None:
-        """Tell in one line, without a URL, why the service account cannot act in the tenants' projects; None if it can.
+        """Tell in one line, without a URL, why the service account cannot act in the tenants'
+        projects; None if it can.
 
         `Transient` where the cloud cannot be asked now.
         """
@@ -188,7 +203,9 @@ class Cloud:
             if not projects:
                 return "the service account has a role in no project"
             account = await self._connect_account()
-            if "applicationcredential" in str(account.config.config.get("auth_type", "")).replace("_", ""):
+            if "applicationcredential" in str(account.config.config.get("auth_type", "")).replace(
+                "_", ""
+            ):
                 return _ONE_PROJECT
             if regions := await self.in_thread(lambda: _unchosen_regions(account)):
                 return f"the catalogue lists the regions {', '.join(regions)}, and clouds.yaml has no region_name"
@@ -211,16 +228,19 @@ class Cloud:
         return await self.in_thread(lambda: _old_services(account))
 
     async def missing_extensions(self) -> list[str]:
-        """The extensions of Neutron that are made use of and that the cloud is without, by their aliases."""
+        """The extensions of Neutron that are made use of and that the cloud is without, by their
+        aliases.
+        """
         account = await self._connect_account()
         with self._told("network", "GET"):
             return await self.in_thread(lambda: _missing_extensions(account))
 
     async def find_project(self, tenant: str, written: TenantIs | None = None) -> ProjectName:
-        """Return the project with this id or name (in the configured domain), or raise `Refused` naming `tenant_id`.
+        """Return the project with this id or name (in the configured domain), or raise `Refused`
+        naming `tenant_id`.
 
-        `written` says which of the two it is; None: either, and what is one project's id and another's
-        name is refused.
+        `written` says which of the two it is; None: either, and what is one project's id and
+        another's name is refused.
         """
         found = await self._names.find(tenant, written)
         if found is None:
@@ -262,8 +282,11 @@ class Cloud:
         self._projects.clear()
         await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
 
-    async def in_thread(self, function: Callable[[], T], before: Callable[[], Awaitable[None]] | None = None) -> T:
-        """Run what blocks in one of the pool's threads; `before` is awaited when one is free, and so just before it.
+    async def in_thread(
+        self, function: Callable[[], T], before: Callable[[], Awaitable[None]] | None = None
+    ) -> T:
+        """Run what blocks in one of the pool's threads; `before` is awaited when one is free, and
+        so just before it.
 
         Who is cancelled waits no longer; the thread is free when the call has ended.
         """
@@ -301,13 +324,19 @@ class Cloud:
 
     async def _connect_to(self, project_id: str) -> "Project":
         account = await self._connect_account()
-        connection = await self.in_thread(lambda: _scoped(account, project_id, self._settings.threads))
-        return Project(project_id, connection, self.in_thread, self._on_call, self._settings.read_only)
+        connection = await self.in_thread(
+            lambda: _scoped(account, project_id, self._settings.threads)
+        )
+        return Project(
+            project_id, connection, self.in_thread, self._on_call, self._settings.read_only
+        )
 
     async def _connect_admin(self, name: str) -> "Project":
         connection = await self.in_thread(lambda: _connect(self._settings, name))
         project_id = await self.in_thread(lambda: _project_of(connection))
-        return Project(project_id, connection, self.in_thread, self._on_call, self._settings.read_only)
+        return Project(
+            project_id, connection, self.in_thread, self._on_call, self._settings.read_only
+        )
 
     def _close_surplus(self) -> None:
         oldest = time.monotonic() - self._settings.idle
@@ -341,32 +370,43 @@ class Project:
         self._in_thread = in_thread
 
     async def user_id(self) -> str:
-        """The id of the user that calls: the service account, or the admin; `Transient` without a log-in."""
+        """The id of the user that calls: the service account, or the admin; `Transient` without a
+        log-in.
+        """
         return str(await self._in_thread(lambda: _user_of(self._connection)))
 
-    async def get(self, service: Service, path: str, params: Mapping[str, Any] | None = None) -> Reply:
+    async def get(
+        self, service: Service, path: str, params: Mapping[str, Any] | None = None
+    ) -> Reply:
         """Read; `Transient` where it may be asked again."""
         return await self._call(service, "GET", path, params=params)
 
-    async def get_all(self, service: Service, path: str, name: str, filters: Mapping[str, Any]) -> list[Any]:
-        """All of a list, whose `name` is what the reply calls it; a call for each page. Glance pages in another way."""
+    async def get_all(
+        self, service: Service, path: str, name: str, filters: Mapping[str, Any]
+    ) -> list[Any]:
+        """All of a list, whose `name` is what the reply calls it; a call for each page. Glance
+        pages in another way.
+        """
         found: list[Any] = []
         params = {**filters, "limit": PAGE}
         while True:
             reply = await self.get(service, path, params)
             page = reply.body[name]
             found += page
-            # A cloud may allow less than our limit in one page, and says so by a link. Neutron links back, too.
+            # A cloud may allow less than our limit in one page, and says so by a link. Neutron
+            # links back, too.
             links = reply.body.get(f"{name}_links") or ()
             if not page or all(link["rel"] != "next" for link in links):
                 return found
             params["marker"] = page[-1]["id"]
 
-    async def get_all_if_offered(self, service: Service, path: str, name: str, filters: Mapping[str, Any]) -> list[Any]:
+    async def get_all_if_offered(
+        self, service: Service, path: str, name: str, filters: Mapping[str, Any]
+    ) -> list[Any]:
         """Return all of a list that an extension adds; empty where the cloud is without it.
 
-        That is remembered for `MISSING` seconds. A service that is down is not without it: `Transient`
-        as in `get`. Nor is one whose way is lost: what a proxy answers is `NotFound`.
+        That is remembered for `MISSING` seconds. A service that is down is not without it:
+        `Transient` as in `get`. Nor is one whose way is lost: what a proxy answers is `NotFound`.
         """
         if not self._missing.get(path, Deadline(0.0)).passed:
             return []
@@ -389,7 +429,9 @@ class Project:
 
     async def patch(self, service: Service, path: str, body: Any, content_type: str) -> Reply:
         """As `post`, with a patch of this media type."""
-        return await self._call(service, "PATCH", path, json=body, headers={"Content-Type": content_type})
+        return await self._call(
+            service, "PATCH", path, json=body, headers={"Content-Type": content_type}
+        )
 
     async def delete(self, service: Service, path: str) -> Reply:
         """As `post`."""
@@ -410,7 +452,8 @@ class Project:
 
         try:
             reply = await self._in_thread(
-                lambda: _request(self._connection, service, method, path, options, send_by), may_be_sent
+                lambda: _request(self._connection, service, method, path, options, send_by),
+                may_be_sent,
             )
             outcome = str(reply.status)
             return reply
@@ -441,7 +484,9 @@ async def _former_owner(admin: Project, server_id: str) -> str | None:
     """Nova remembers what is deleted until its tables are cleaned up."""
     filters = {"all_tenants": "1", "deleted": "true", "uuid": server_id}
     reply = await admin.get(Service.COMPUTE, "/servers/detail", filters)
-    return next((str(one["tenant_id"]) for one in reply.body["servers"] if one["id"] == server_id), None)
+    return next(
+        (str(one["tenant_id"]) for one in reply.body["servers"] if one["id"] == server_id), None
+    )
 
 
 def _soon(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:
@@ -457,7 +502,11 @@ class _Warm:
     @property
     def is_ready(self) -> bool:
         """Whether the connection was made."""
-        return self.project.done() and not self.project.cancelled() and self.project.exception() is None
+        return (
+            self.project.done()
+            and not self.project.cancelled()
+            and self.project.exception() is None
+        )
 
     def close(self) -> None:
         if self.is_ready:
@@ -465,12 +514,16 @@ class _Warm:
 
 
 def region_name(settings: CloudSettings, cloud: str | None) -> str | None:
-    """Return the `region_name` of a cloud's entry, by which its endpoints are chosen; None where it has none.
+    """Return the `region_name` of a cloud's entry, by which its endpoints are chosen; None where it
+    has none.
 
-    Blocks, but asks no cloud. Raises `Transient` where clouds.yaml cannot be read or has no such entry.
+    Blocks, but asks no cloud. Raises `Transient` where clouds.yaml cannot be read or has no such
+    entry.
     """
     try:
-        found = _configuration(settings.config_file).get_one(cloud=cloud, validate=False).region_name
+        found = (
+            _configuration(settings.config_file).get_one(cloud=cloud, validate=False).region_name
+        )
     except Transient:
         raise
     except Exception as error:
@@ -486,7 +539,8 @@ def _configuration(file: str | None) -> "OpenStackConfig":
     for name, value in list(os.environ.items()):
         if name.startswith("OS_") and not value.strip():
             os.environ.pop(name, None)
-    # A file that is named is the only one: if it is missing, another one's cloud must not be taken for it.
+    # A file that is named is the only one: if it is missing, another one's cloud must not be taken
+    # for it.
     files = None if file is None else [file]
     if file is not None:
         _check_file(file)
@@ -494,7 +548,9 @@ def _configuration(file: str | None) -> "OpenStackConfig":
 
 
 def _check_file(file: str) -> None:
-    """`Transient` for a clouds.yaml that the SDK would pass over without a word; nothing in it is shown."""
+    """`Transient` for a clouds.yaml that the SDK would pass over without a word; nothing in it is
+    shown.
+    """
     try:
         found = yaml.safe_load(Path(file).read_bytes())
     except OSError as error:
@@ -542,21 +598,29 @@ def _projects_of(account: "Connection") -> list[ProjectName]:
 
     reply = _guarded(
         "identity",
-        lambda: account.session.get("/auth/projects", endpoint_filter={"interface": AUTH_INTERFACE}, raise_exc=False),
+        lambda: account.session.get(
+            "/auth/projects", endpoint_filter={"interface": AUTH_INTERFACE}, raise_exc=False
+        ),
         mutating=False,
     )
-    return [ProjectName(project["id"], project["name"], project["domain_id"]) for project in reply.body["projects"]]
+    return [
+        ProjectName(project["id"], project["name"], project["domain_id"])
+        for project in reply.body["projects"]
+    ]
 
 
 def _project_named(account: "Connection", name: str, domain_id: str) -> ProjectName | None:
-    """Log in to the project with this name in the domain; None where there is none that the account has a role in."""
+    """Log in to the project with this name in the domain; None where there is none that the account
+    has a role in.
+    """
     from keystoneauth1.exceptions import Unauthorized  # noqa: PLC0415
 
     try:
         try:
             access = _log_in(account.connect_as(project_name=name, project_domain_id=domain_id))
         except Unauthorized:
-            # Keystone says the same where the account itself is no longer let in: that is no answer.
+            # Keystone says the same where the account itself is no longer let in: that is no
+            # answer.
             _log_in(account.connect_as())
             return None
     except Exception as error:
@@ -573,20 +637,28 @@ def _log_in(connection: "Connection") -> Any:
 
 
 def _unchosen_regions(account: "Connection") -> list[str]:
-    """The regions of the catalogue where none is chosen: the SDK would call whichever is listed first."""
+    """The regions of the catalogue where none is chosen: the SDK would call whichever is listed
+    first.
+    """
     if account.config.region_name:
         return []
     try:
         catalog = account.service_catalog
     except Exception as error:
         raise Transient("keystone", detail=_described(error)) from None
-    found = {end["region"] for one in catalog if one["type"] == "compute" for end in one["endpoints"]}
+    found = {
+        end["region"] for one in catalog if one["type"] == "compute" for end in one["endpoints"]
+    }
     return sorted(found) if len(found) > 1 else []
 
 
 def _missing_services(account: "Connection") -> list[str]:
     try:
-        return [service.name.lower() for service in Service if getattr(account, service.proxy).get_endpoint() is None]
+        return [
+            service.name.lower()
+            for service in Service
+            if getattr(account, service.proxy).get_endpoint() is None
+        ]
     except Exception as error:
         raise Transient("keystone", detail=_described(error)) from None
 
@@ -631,7 +703,12 @@ def _user_of(connection: "Connection") -> str:
 
 
 def _request(  # noqa: PLR0917 - all that a call is made of
-    connection: "Connection", service: Service, method: str, path: str, options: Mapping[str, Any], send_by: Deadline
+    connection: "Connection",
+    service: Service,
+    method: str,
+    path: str,
+    options: Mapping[str, Any],
+    send_by: Deadline,
 ) -> Reply:
     mutating = method != "GET"
     if mutating:
@@ -641,11 +718,16 @@ def _request(  # noqa: PLR0917 - all that a call is made of
     given = {key: value for key, value in options.items() if value is not None}
     if service.microversion is not None:
         given["microversion"] = service.microversion
-    if not (connection.config.get_rate_limit(service.proxy) or connection.config.get_concurrency(service.proxy)):
-        # The SDK's own limit of nothing waits by the wall clock: for hours, once that has jumped back.
+    if not (
+        connection.config.get_rate_limit(service.proxy)
+        or connection.config.get_concurrency(service.proxy)
+    ):
+        # The SDK's own limit of nothing waits by the wall clock: for hours, once that has jumped
+        # back.
         given["rate_semaphore"] = nullcontext()
     if send_by.passed:
-        # The process stood still, or the log-in took long: whether the call is still ours is to be asked again.
+        # The process stood still, or the log-in took long: whether the call is still ours is to be
+        # asked again.
         raise Transient("not_sent", detail="the time in which it might be sent is over")
     return _guarded(service.proxy, lambda: proxy.request(path, method, **given), mutating)
 
@@ -674,21 +756,31 @@ def _guarded(service: str, send: Callable[[], Any], mutating: bool) -> Reply:
 
 
 def _from_exception(error: Exception, mutating: bool) -> Exception:
-    """Whatever the SDK, keystoneauth, requests or urllib3 raise: was the request sent, and did it time out?"""
+    """Whatever the SDK, keystoneauth, requests or urllib3 raise: was the request sent, and did it
+    time out?
+    """
     detail = _described(error)
     causes = _causes(error)
     if "OddAnswer" in causes:
         return (Ambiguous if mutating else Transient)("bad_answer", detail=detail)
     if not mutating or "NewConnectionError" in causes or "ConnectTimeoutError" in causes:
         return Transient("no_connection", detail=detail)
-    if not causes & {"ConnectFailure", "ConnectTimeout", "ConnectionError", "ReadTimeout", "UnknownConnectionError"}:
+    if not causes & {
+        "ConnectFailure",
+        "ConnectTimeout",
+        "ConnectionError",
+        "ReadTimeout",
+        "UnknownConnectionError",
+    }:
         # Discovery, the catalogue, an endpoint that is missing: all before the request itself.
         return Transient("cloud_unavailable", detail=detail)
     return Ambiguous("no_answer", detail=detail, may_land_late="ReadTimeout" in causes)
 
 
 def _causes(error: BaseException) -> set[str]:
-    """The names of all exceptions that led to this one, through chaining and through urllib3's `reason`."""
+    """The names of all exceptions that led to this one, through chaining and through urllib3's
+    `reason`.
+    """
     found: set[str] = set()
     pending: list[Any] = [error]
     while pending:
@@ -703,7 +795,9 @@ def _causes(error: BaseException) -> set[str]:
 def _from_response(service: str, response: Any, mutating: bool) -> Reply:
     status = response.status_code
     if status < 400:
-        return Reply(status, _decoded(response, mutating), response.headers.get("x-openstack-request-id"))
+        return Reply(
+            status, _decoded(response, mutating), response.headers.get("x-openstack-request-id")
+        )
     # Not `response.text`: where no encoding is told, requests would guess one.
     text = response.content.decode("utf-8", "replace")
     raise ErrorResponse(service, status, response.headers, text).as_error(mutating=mutating)
@@ -716,7 +810,9 @@ def _decoded(response: Any, mutating: bool) -> Any:
         return orjson.loads(response.content)
     except orjson.JSONDecodeError:
         # What answers nonsense may still have done what it was asked.
-        raise (Ambiguous if mutating else Transient)("bad_answer", detail="the answer is no JSON") from None
+        raise (Ambiguous if mutating else Transient)(
+            "bad_answer", detail="the answer is no JSON"
+        ) from None
 
 
 def _described(error: Exception) -> str:

@@ -4,10 +4,11 @@ One status stands for several things:
 - 403: one of Nova's quota messages, few of which say "quota"; or a policy, also that of
   `os-quota-sets`.
 - 409: Neutron's quota (type `OverQuota`); or a conflict with the state.
-- 413: Cinder's quota (`overLimit` with `Retry-After: 0`), Glance's (a limit has been exceeded); or a
-  rate limit (`Retry-After` above 0); or a body that is too large for the service or a proxy.
+- 413: Cinder's quota (`overLimit` with `Retry-After: 0`), Glance's (a limit has been exceeded); or
+  a rate limit (`Retry-After` above 0); or a body that is too large for the service or a proxy.
 - 429: a rate limit.
-- 500: Glance's 413, of which Nova knows nothing but the exception's name; else nobody knows what was done.
+- 500: Glance's 413, of which Nova knows nothing but the exception's name; else nobody knows what
+  was done.
 
 The bodies are in `tests/fixtures/openstack_errors`, as the services send them.
 """
@@ -37,7 +38,9 @@ _NOVA_QUOTA = re.compile(
 #: How Cinder's begin, behind which it repeats the message: the exception's name.
 _CINDER_QUOTA = re.compile(r"\w*(Quota|LimitExceeded|ExceedsLimit)\w*: ", re.ASCII)
 #: Glance's texts are all that it sends.
-_GLANCE_QUOTA = re.compile(r"limit has been exceeded|will exceed the limit|quota|is over a limit for", re.ASCII)
+_GLANCE_QUOTA = re.compile(
+    r"limit has been exceeded|will exceed the limit|quota|is over a limit for", re.ASCII
+)
 #: What Nova makes of Glance's 413 at createImage: nothing has been registered, and nothing will be.
 _GLANCE_QUOTA_OF_NOVA = "<class 'glanceclient.exc.HTTPOverLimit'>"
 _RATE_LIMIT = re.compile(r"rate.?limit", re.IGNORECASE | re.ASCII)

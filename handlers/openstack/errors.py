@@ -14,7 +14,9 @@ from messages.errors import EcsError, Refused
 
 
 class Foreseen(BaseException):
-    """Something would be done now, where it is only asked what would be. No error: nothing may catch it on its way."""
+    """Something would be done now, where it is only asked what would be. No error: nothing may
+    catch it on its way.
+    """
 
     def __init__(self, what: str) -> None:
         self.what = what

@@ -64,7 +64,9 @@ class Image:
 
     @property
     def has_mapping(self) -> bool:
-        """Whether it stands for the disks of a server that was booted from a volume, and has no data itself."""
+        """Whether it stands for the disks of a server that was booted from a volume, and has no
+        data itself.
+        """
         return bool(_mapping(self.body))
 
     @property
@@ -87,7 +89,9 @@ class Image:
     @property
     def snapshot_ids(self) -> frozenset[str]:
         """The ids of all volume snapshots that it consists of, those of data disks, too."""
-        return frozenset(str(one["snapshot_id"]) for one in _mapping(self.body) if one.get("snapshot_id"))
+        return frozenset(
+            str(one["snapshot_id"]) for one in _mapping(self.body) if one.get("snapshot_id")
+        )
 
     def may_be_seen_by(self, project_id: str) -> bool:
         """Whether it is a project's own or shown to others; an admin's role would show everybody's."""
@@ -95,7 +99,9 @@ class Image:
 
 
 def _mapping(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What Nova writes on the image of a server that was booted from a volume: an entry for each disk, as JSON."""
+    """What Nova writes on the image of a server that was booted from a volume: an entry for each
+    disk, as JSON.
+    """
     try:
         listed = json.loads(body.get("block_device_mapping") or "[]")
     except (TypeError, ValueError):
@@ -143,7 +149,9 @@ async def delete_image(project: Project, image_id: str) -> Reply:
     return await project.delete(Service.IMAGE, f"/images/{image_id}")
 
 
-async def patch_image(project: Project, image_id: str, operations: Sequence[Mapping[str, Any]]) -> Reply:
+async def patch_image(
+    project: Project, image_id: str, operations: Sequence[Mapping[str, Any]]
+) -> Reply:
     """Change an image, in one step."""
     return await project.patch(Service.IMAGE, f"/images/{image_id}", operations, _PATCH)
 

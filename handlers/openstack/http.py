@@ -1,8 +1,8 @@
 """HTTP that ends: an answer has a size and a time, whatever a server sends and however slowly.
 
-A time-out of requests counts from one byte to the next, and its answers are as large as the server likes. Here all of
-an answer, its head included, must have come within `CALL_LIMIT` seconds, and its body is read up to `MAX_ANSWER` bytes;
-it is never unpacked.
+A time-out of requests counts from one byte to the next, and its answers are as large as the server
+likes. Here all of an answer, its head included, must have come within `CALL_LIMIT` seconds, and its
+body is read up to `MAX_ANSWER` bytes; it is never unpacked.
 """
 
 import http.client
@@ -27,7 +27,9 @@ _UNAUTHORIZED, _TOKEN = 401, "X-Auth-Token"
 
 
 class OddAnswer(RequestException):
-    """An answer that is not read: too long, or packed, or a log-in asked for before there can be one."""
+    """An answer that is not read: too long, or packed, or a log-in asked for before there can be
+    one.
+    """
 
 
 class Transport(HTTPAdapter):
@@ -53,9 +55,14 @@ class Transport(HTTPAdapter):
         if response.headers.get("Content-Encoding", "identity") != "identity":
             response.close()
             raise OddAnswer("the answer is packed")
-        if response.status_code == _UNAUTHORIZED and request.method == "GET" and _TOKEN not in request.headers:
-            # Keystone's versions, which anybody may see. keystoneauth would ask for them with a token: in the middle of
-            # getting one, so that it waits for itself, for ever and with all who share the session.
+        if (
+            response.status_code == _UNAUTHORIZED
+            and request.method == "GET"
+            and _TOKEN not in request.headers
+        ):
+            # Keystone's versions, which anybody may see. keystoneauth would ask for them with a
+            # token: in the middle of getting one, so that it waits for itself, for ever and with
+            # all who share the session.
             response.close()
             raise OddAnswer("a log-in is asked for before there can be one")
         response._content = _read(response)

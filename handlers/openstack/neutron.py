@@ -1,7 +1,8 @@
 """Neutron: the calls that are made. What is read is left as Neutron writes it.
 
-Networks, subnets and ports every Neutron has. All else comes with extensions, any of which a cloud may be without:
-then there is nothing of it. A filter that an extension adds may be ignored, so what it asks for is looked for again.
+Networks, subnets and ports every Neutron has. All else comes with extensions, any of which a cloud
+may be without: then there is nothing of it. A filter that an extension adds may be ignored, so what
+it asks for is looked for again.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -16,11 +17,15 @@ _IDS = 150
 
 
 async def list_ports(project: Project, device_ids: Iterable[str]) -> list[Thing]:
-    """The ports of these servers and routers; a call for each hundred and fifty of them, none for none."""
+    """The ports of these servers and routers; a call for each hundred and fifty of them, none for
+    none.
+    """
     wanted = sorted(set(device_ids))
     found: list[Thing] = []
     for begin in range(0, len(wanted), _IDS):
-        found += await project.get_all(Service.NETWORK, "/ports", "ports", {"device_id": wanted[begin : begin + _IDS]})
+        found += await project.get_all(
+            Service.NETWORK, "/ports", "ports", {"device_id": wanted[begin : begin + _IDS]}
+        )
     return found
 
 
@@ -29,7 +34,9 @@ async def find_ports(project: Project, port_ids: Iterable[str]) -> list[Thing]:
     wanted = sorted(set(port_ids))
     found: list[Thing] = []
     for begin in range(0, len(wanted), _IDS):
-        found += await project.get_all(Service.NETWORK, "/ports", "ports", {"id": wanted[begin : begin + _IDS]})
+        found += await project.get_all(
+            Service.NETWORK, "/ports", "ports", {"id": wanted[begin : begin + _IDS]}
+        )
     return found
 
 
@@ -41,15 +48,28 @@ async def list_ports_described(project: Project, description: str) -> list[Thing
 
 
 async def create_port(
-    project: Project, *, network_id: str, subnet_id: str, name: str, description: str, security_groups: Iterable[str]
+    project: Project,
+    *,
+    network_id: str,
+    subnet_id: str,
+    name: str,
+    description: str,
+    security_groups: Iterable[str],
 ) -> Reply:
-    """A port with an address of this subnet, and these security groups (none: the default); `body["port"]["id"]`."""
+    """A port with an address of this subnet, and these security groups (none: the default);
+    `body["port"]["id"]`.
+    """
     wanted: dict[str, Any] = {
-        "network_id": network_id, "fixed_ips": [{"subnet_id": subnet_id}], "name": name, "description": description,
-    }  # fmt: skip
+        "network_id": network_id,
+        "fixed_ips": [{"subnet_id": subnet_id}],
+        "name": name,
+        "description": description,
+    }
     groups = list(security_groups)
     return await project.post(
-        Service.NETWORK, "/ports", {"port": wanted | ({"security_groups": groups} if groups else {})}
+        Service.NETWORK,
+        "/ports",
+        {"port": wanted | ({"security_groups": groups} if groups else {})},
     )
 
 
@@ -60,7 +80,9 @@ async def delete_port(project: Project, port_id: str) -> Reply:
 
 async def release_floating_ip(project: Project, floating_ip_id: str) -> Reply:
     """Take a floating IP off its port; doing it twice is doing it once."""
-    return await project.put(Service.NETWORK, f"/floatingips/{floating_ip_id}", {"floatingip": {"port_id": None}})
+    return await project.put(
+        Service.NETWORK, f"/floatingips/{floating_ip_id}", {"floatingip": {"port_id": None}}
+    )
 
 
 async def is_released(project: Project, floating_ip_id: str, ports: Collection[str]) -> bool:
@@ -70,7 +92,9 @@ async def is_released(project: Project, floating_ip_id: str, ports: Collection[s
 
 
 async def list_networks(project: Project) -> list[Thing]:
-    """The networks in which the project may put servers: its own and those that are shared; none that are external."""
+    """The networks in which the project may put servers: its own and those that are shared; none
+    that are external.
+    """
     found = await project.get_all(Service.NETWORK, "/networks", "networks", {})
     return [
         one
@@ -82,11 +106,15 @@ async def list_networks(project: Project) -> list[Thing]:
 async def list_security_groups(project: Project) -> list[Thing]:
     """The project's security groups."""
     filters = {"project_id": project.id}
-    return await project.get_all_if_offered(Service.NETWORK, "/security-groups", "security_groups", filters)
+    return await project.get_all_if_offered(
+        Service.NETWORK, "/security-groups", "security_groups", filters
+    )
 
 
 async def ports_left(project: Project) -> int | None:
-    """What is left of the project's quota of ports; None where there is no limit, or the cloud does not tell."""
+    """What is left of the project's quota of ports; None where there is no limit, or the cloud does
+    not tell.
+    """
     try:
         reply = await project.get(Service.NETWORK, f"/quotas/{project.id}/details.json")
     except (NotFound, Forbidden):
@@ -111,7 +139,9 @@ async def list_subnets(project: Project) -> list[Thing]:
 
 
 async def list_subnets_now(project: Project) -> list[Thing]:
-    """The subnets that the project may use, as they are: an order must not be refused for one made a moment ago."""
+    """The subnets that the project may use, as they are: an order must not be refused for one made
+    a moment ago.
+    """
     return await project.get_all(Service.NETWORK, "/subnets", "subnets", {})
 
 

@@ -1,4 +1,6 @@
-"""Nova: the calls that are made and the shapes that are read, at the one microversion of `Service.COMPUTE`."""
+"""Nova: the calls that are made and the shapes that are read, at the one microversion of
+`Service.COMPUTE`.
+"""
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,7 +16,8 @@ from messages.commands import Force, Power
 AT_REST = frozenset({"ACTIVE", "SHUTOFF"})
 ERROR = "ERROR"
 VERIFY_RESIZE = "VERIFY_RESIZE"
-#: The status of a server that the cloud keeps for a while after its deletion, with its volumes and ports.
+#: The status of a server that the cloud keeps for a while after its deletion, with its volumes and
+#: ports.
 SOFT_DELETED = "SOFT_DELETED"
 #: Statuses of a server that is gone: what the cloud keeps is the cloud's own to take away.
 GONE = frozenset({"DELETED", SOFT_DELETED})
@@ -25,13 +28,16 @@ METADATA_STATES = frozenset({"ACTIVE", "SHUTOFF", "PAUSED", "SUSPENDED"})
 _SECOND = 19
 
 
-#: Name, vcpus, RAM in MiB, root disk in GiB. A flavor that was deleted and made anew under its old name is another one.
+#: Name, vcpus, RAM in MiB, root disk in GiB. A flavor that was deleted and made anew under its old
+#: name is another one.
 FlavorContent = tuple[str, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Flavor:
-    """A flavor: RAM in MiB, root disk in GiB (0: as large as the image). Of a server's own the id is not known."""
+    """A flavor: RAM in MiB, root disk in GiB (0: as large as the image). Of a server's own the id
+    is not known.
+    """
 
     id: str
     name: str
@@ -110,7 +116,9 @@ class Server:
             image_id=image["id"] if image else None,
             metadata=body.get("metadata") or {},
             volume_ids=tuple(volume["id"] for volume in volumes),
-            mortal_volume_ids=frozenset(one["id"] for one in volumes if one.get("delete_on_termination")),
+            mortal_volume_ids=frozenset(
+                one["id"] for one in volumes if one.get("delete_on_termination")
+            ),
             created=body.get("created") or "",
             locked=bool(body.get("locked")),
             fault=(body.get("fault") or {}).get("message"),
@@ -135,12 +143,17 @@ class Order:
 
     def params(self) -> dict[str, list[str]]:
         """The order as Nova is asked for it."""
-        return {"sort_key": [self.column, "uuid"], "sort_dir": ["desc" if self.descending else "asc", "asc"]}
+        return {
+            "sort_key": [self.column, "uuid"],
+            "sort_dir": ["desc" if self.descending else "asc", "asc"],
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceAction:
-    """One entry of a server's action log: `start_time` is Nova's clock; `finished` when every event of it has ended."""
+    """One entry of a server's action log: `start_time` is Nova's clock; `finished` when every event
+    of it has ended.
+    """
 
     request_id: str
     action: str
@@ -177,12 +190,16 @@ async def list_servers(project: Project, **filters: str) -> list[Server]:
 
 
 async def create_server(project: Project, server: Mapping[str, Any]) -> Reply:
-    """Have a server made; its id is `body["server"]["id"]`. It is listed as soon as this is answered."""
+    """Have a server made; its id is `body["server"]["id"]`. It is listed as soon as this is
+    answered.
+    """
     return await project.post(Service.COMPUTE, "/servers", {"server": dict(server)})
 
 
 async def delete_server(project: Project, server_id: str) -> Reply:
-    """Delete a server, in whatever state, unless it is locked; it is gone (`NotFound`) some time later."""
+    """Delete a server, in whatever state, unless it is locked; it is gone (`NotFound`) some time
+    later.
+    """
     return await project.delete(Service.COMPUTE, f"/servers/{server_id}")
 
 
@@ -203,7 +220,9 @@ async def list_names(project: Project, order: Order) -> list[Named]:
 
 
 async def list_part(project: Project, order: Order, limit: int, marker: str | None) -> list[Server]:
-    """Up to `limit` (at most 1000) servers after the one that `marker` names; `CloudRefusal` 400 if it is gone."""
+    """Up to `limit` (at most 1000) servers after the one that `marker` names; `CloudRefusal` 400 if
+    it is gone.
+    """
     params: dict[str, Any] = {**order.params(), "limit": limit}
     if marker is not None:
         params["marker"] = marker
@@ -219,7 +238,9 @@ async def name_of_user(project: Project, image_id: str) -> str | None:
 
 async def change_power(project: Project, server_id: str, power: Power, force: Force) -> Reply:
     """Start, stop or reboot; answered 202 once Nova has set the task."""
-    body: dict[str, Any] = {"reboot": {"type": force.value}} if power is Power.REBOOT else {power.value: None}
+    body: dict[str, Any] = (
+        {"reboot": {"type": force.value}} if power is Power.REBOOT else {power.value: None}
+    )
     return await _act(project, server_id, body)
 
 
@@ -245,7 +266,9 @@ def host_id(project_id: str, host: str) -> str:
 
 async def list_tags(project: Project, server_id: str) -> list[str]:
     """A server's tags, or `NotFound`."""
-    tags: list[str] = (await project.get(Service.COMPUTE, f"/servers/{server_id}/tags")).body["tags"]
+    tags: list[str] = (await project.get(Service.COMPUTE, f"/servers/{server_id}/tags")).body[
+        "tags"
+    ]
     return tags
 
 
@@ -254,9 +277,13 @@ async def replace_tags(project: Project, server_id: str, tags: Sequence[str]) ->
     return await project.put(Service.COMPUTE, f"/servers/{server_id}/tags", {"tags": list(tags)})
 
 
-async def create_image(project: Project, server_id: str, name: str, properties: Mapping[str, str]) -> Reply:
+async def create_image(
+    project: Project, server_id: str, name: str, properties: Mapping[str, str]
+) -> Reply:
     """Have an image made; answered once Glance knows of it."""
-    return await _act(project, server_id, {"createImage": {"name": name, "metadata": dict(properties)}})
+    return await _act(
+        project, server_id, {"createImage": {"name": name, "metadata": dict(properties)}}
+    )
 
 
 async def confirm_resize(project: Project, server_id: str) -> Reply:
@@ -287,7 +314,9 @@ async def open_console(project: Project, server_id: str, console_type: str) -> s
 
 async def set_metadata(project: Project, server_id: str, metadata: Mapping[str, str]) -> Reply:
     """Set these items and leave the others; doing it twice is doing it once."""
-    return await project.post(Service.COMPUTE, f"/servers/{server_id}/metadata", {"metadata": dict(metadata)})
+    return await project.post(
+        Service.COMPUTE, f"/servers/{server_id}/metadata", {"metadata": dict(metadata)}
+    )
 
 
 async def remove_metadata(project: Project, server_id: str, item: str) -> Reply:
@@ -313,7 +342,8 @@ async def find_actions(project: Project, server_id: str, action: str, since: str
 async def find_action(
     project: Project, server_id: str, action: str, since: str, others: Collection[str] = ()
 ) -> str | None:
-    """OpenStack's request id of the newest such action since a time of Nova's clock; None where there is none.
+    """OpenStack's request id of the newest such action since a time of Nova's clock; None where
+    there is none.
 
     `others` are request ids of actions that are known to be somebody else's.
     """
@@ -322,8 +352,12 @@ async def find_action(
 
 
 async def get_action(project: Project, server_id: str, request_id: str) -> InstanceAction:
-    """One action by OpenStack's request id of the call that began it, with its events, or `NotFound`."""
-    reply = await project.get(Service.COMPUTE, f"/servers/{server_id}/os-instance-actions/{request_id}")
+    """One action by OpenStack's request id of the call that began it, with its events, or
+    `NotFound`.
+    """
+    reply = await project.get(
+        Service.COMPUTE, f"/servers/{server_id}/os-instance-actions/{request_id}"
+    )
     action = reply.body["instanceAction"]
     return _action(action, action.get("events") or ())
 
@@ -331,17 +365,26 @@ async def get_action(project: Project, server_id: str, request_id: str) -> Insta
 async def list_flavors(project: Project) -> list[Flavor]:
     """Every flavor that the project may use."""
     found = await project.get_all(Service.COMPUTE, "/flavors/detail", "flavors", {})
-    return [Flavor(flavor["id"], flavor["name"], flavor["vcpus"], flavor["ram"], flavor["disk"]) for flavor in found]
+    return [
+        Flavor(flavor["id"], flavor["name"], flavor["vcpus"], flavor["ram"], flavor["disk"])
+        for flavor in found
+    ]
 
 
 async def list_zones(project: Project) -> set[str]:
     """The names of the availability zones in which servers can be made."""
     reply = await project.get(Service.COMPUTE, "/os-availability-zone")
-    return {zone["zoneName"] for zone in reply.body["availabilityZoneInfo"] if zone["zoneState"]["available"]}
+    return {
+        zone["zoneName"]
+        for zone in reply.body["availabilityZoneInfo"]
+        if zone["zoneState"]["available"]
+    }
 
 
 async def get_key_pair(project: Project, name: str) -> None:
-    """`NotFound` where the service account has no such key pair: they are a user's, not a project's."""
+    """`NotFound` where the service account has no such key pair: they are a user's, not a
+    project's.
+    """
     await project.get(Service.COMPUTE, f"/os-keypairs/{quote(name, safe='')}")
 
 
@@ -376,7 +419,8 @@ def _action(action: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> I
         request_id=action["request_id"],
         action=action["action"],
         start_time=action["start_time"],
-        failed=action.get("message") == "Error" or any(event.get("result") == "Error" for event in listed),
+        failed=action.get("message") == "Error"
+        or any(event.get("result") == "Error" for event in listed),
         finished=bool(listed) and all(event.get("finish_time") for event in listed),
         detail=next((event["event"] for event in listed if event.get("result") == "Error"), None),
         user_id=action.get("user_id"),

@@ -10,10 +10,11 @@ from typing import Any
 
 from messages.errors import wrong
 
-#: Seconds for which a list without a name proves that there is no such project: whoever floods us with names that do
-#: not exist must not flood Keystone.
+#: Seconds for which a list without a name proves that there is no such project: whoever floods us
+#: with names that do not exist must not flood Keystone.
 MISSING_LASTS = 5.0
-#: Seconds for which a project's name is known. Then it is resolved anew before anything is done in it.
+#: Seconds for which a project's name is known. Then it is resolved anew before anything is done in
+#: it.
 FRESH = 30.0
 #: Seconds after which the list is asked for anew, beside the work, and after which it tells nobody
 #: anything any more. An id means the same project for good.
@@ -41,8 +42,9 @@ class TenantIs(StrEnum):
 class ProjectNames:
     """The service account's projects by id and, of one domain, by name.
 
-    The list tells which there are. Keystone may serve it from a cache of ten minutes, which a new name of
-    a project does not touch: so `resolve` says which project a name means, by a log-in to it.
+    The list tells which there are. Keystone may serve it from a cache of ten minutes, which a new
+    name of a project does not touch: so `resolve` says which project a name means, by a log-in to
+    it.
     """
 
     def __init__(
@@ -63,8 +65,8 @@ class ProjectNames:
     async def find(self, tenant: str, written: TenantIs | None = None) -> ProjectName | None:
         """Return the project with this id or name, None where there is none.
 
-        `written` says which of the two it is; None: either. Raises `Refused` naming `tenant_id` where it
-        is one project's id and another's name, `Transient` where Keystone cannot be asked.
+        `written` says which of the two it is; None: either. Raises `Refused` naming `tenant_id`
+        where it is one project's id and another's name, `Transient` where Keystone cannot be asked.
         """
         age = time.monotonic() - self._listed_at
         known = tenant in self._by_id or tenant in self._by_name
@@ -83,7 +85,9 @@ class ProjectNames:
     async def _named(self, name: str) -> ProjectName | None:
         known = self._resolved.get(name)
         if known is None or known.is_old:
-            known = self._resolved[name] = _Resolved(asyncio.ensure_future(self._resolve(name)), time.monotonic())
+            known = self._resolved[name] = _Resolved(
+                asyncio.ensure_future(self._resolve(name)), time.monotonic()
+            )
             known.project.add_done_callback(_retrieve)
             if len(self._resolved) > _MOST:
                 self._resolved.popitem(last=False)
@@ -91,7 +95,9 @@ class ProjectNames:
         return await asyncio.shield(known.project)
 
     def _list(self) -> "asyncio.Task[None]":
-        """Begin one listing for all who wait, or join the one under way: they go on in the order in which they came."""
+        """Begin one listing for all who wait, or join the one under way: they go on in the order in
+        which they came.
+        """
         if self._listing is None or self._listing.done():
             self._tried_at = time.monotonic()
             self._listing = asyncio.get_running_loop().create_task(self._learn())
@@ -113,7 +119,9 @@ class _Resolved:
     @property
     def is_old(self) -> bool:
         """Tell whether it is to be asked for anew: it was asked too long ago, or nobody could tell."""
-        failed = self.project.done() and (self.project.cancelled() or self.project.exception() is not None)
+        failed = self.project.done() and (
+            self.project.cancelled() or self.project.exception() is not None
+        )
         return failed or time.monotonic() - self.asked_at >= FRESH
 
 

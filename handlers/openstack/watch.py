@@ -1,7 +1,9 @@
-"""Waiting for what OpenStack does by itself: one watch for each project and kind, whoever waits, and no thread.
+"""Waiting for what OpenStack does by itself: one watch for each project and kind, whoever waits,
+and no thread.
 
-A tick asks for everything that changed since the last one, in one call. What a waiter has not heard of for some time
-is looked at singly: a clock that runs apart, or a service that forgets, must not make anybody wait for nothing.
+A tick asks for everything that changed since the last one, in one call. What a waiter has not heard
+of for some time is looked at singly: a clock that runs apart, or a service that forgets, must not
+make anybody wait for nothing.
 """
 
 import asyncio
@@ -16,7 +18,8 @@ from handlers.effects.deadlines import Deadline
 from handlers.openstack.errors import CloudRefusal, NotFound
 from messages.errors import Transient
 
-#: Seconds between ticks: the least for whoever has just begun to wait, the most for those who wait long.
+#: Seconds between ticks: the least for whoever has just begun to wait, the most for those who wait
+#: long.
 TICK, LONGEST_TICK = 0.5, 2.0
 #: Seconds of silence after which a resource is looked at singly, doubled each time.
 SILENCE, LONGEST_SILENCE = 3.0, 30.0
@@ -48,7 +51,9 @@ class Poller(Generic[T]):
         self._silence = SILENCE
 
     async def next(self, until: Deadline) -> T:
-        """The resource in its next state; `NotFound` when it is gone, `TimeoutError` at the deadline."""
+        """The resource in its next state; `NotFound` when it is gone, `TimeoutError` at the
+        deadline.
+        """
         async with asyncio.timeout(until.left):
             news = await self._heard.get()
         if isinstance(news, Exception):
@@ -89,7 +94,9 @@ class Watch(Generic[T]):
         everything: Callable[[], Awaitable[list[T]]],
         get: Callable[[str], Awaitable[T]],
     ) -> None:
-        """`changed` since a time (ISO 8601), `everything` there is, and one by its id: `NotFound` when it is gone."""
+        """`changed` since a time (ISO 8601), `everything` there is, and one by its id: `NotFound`
+        when it is gone.
+        """
         self._changed = changed
         self._everything = everything
         self._get = get
@@ -123,10 +130,14 @@ class Watch(Generic[T]):
             self._ticking = None  # whoever begins to wait now starts it again
 
     def _ticked(self, ticking: "asyncio.Task[None]") -> None:
-        """An error that nobody foresaw is everybody's who waits: without ticks they would wait for nothing."""
+        """An error that nobody foresaw is everybody's who waits: without ticks they would wait for
+        nothing.
+        """
         if not ticking.cancelled() and (error := ticking.exception()) is not None:
             for feed in [feed for feeds in self._feeds.values() for feed in feeds]:
-                feed.lost(error if isinstance(error, Exception) else RuntimeError(type(error).__name__))
+                feed.lost(
+                    error if isinstance(error, Exception) else RuntimeError(type(error).__name__)
+                )
 
     async def _tick(self) -> None:
         since = (datetime.now(UTC) - LOOK_BACK).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -143,7 +154,8 @@ class Watch(Generic[T]):
                 failures += 1
 
     async def _ask(self, since: str) -> str:
-        # Only for those who waited before the question: an older answer would tell them of the past.
+        # Only for those who waited before the question: an older answer would tell them of the
+        # past.
         asking = {resource_id: tuple(feeds) for resource_id, feeds in self._feeds.items()}
         changed = await self._changed(since)
         for resource in changed:

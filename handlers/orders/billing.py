@@ -18,7 +18,8 @@ FEE_ITEMS = (CHARGE_TYPE, START_FEE_TIME, NEXT_FEE_TIME, "purchase_time", ORDER_
 
 
 def fee_time(server: Server, item: str, zone: tzinfo) -> datetime | None:
-    """The time that an item of a server's fee data says, in the billing time zone; None where there is no item.
+    """The time that an item of a server's fee data says, in the billing time zone; None where there
+    is no item.
 
     `Refused` (`fee_data`) where it cannot be read: reckoned without it, a paid term would be lost.
     """
@@ -32,9 +33,11 @@ def fee_time(server: Server, item: str, zone: tzinfo) -> datetime | None:
 
 
 def local_time(found: datetime | None, zone: tzinfo) -> datetime | None:
-    """A time in the billing time zone, which is its own where it has none; None where no calendar has it there.
+    """A time in the billing time zone, which is its own where it has none; None where no calendar
+    has it there.
 
-    Of the two readings of an hour that the clocks skip or repeat the later one: what is paid for is not cut short.
+    Of the two readings of an hour that the clocks skip or repeat the later one: what is paid for is
+    not cut short.
     """
     if found is None:
         return None
@@ -48,13 +51,19 @@ def local_time(found: datetime | None, zone: tzinfo) -> datetime | None:
 
 
 def written(time: datetime) -> str:
-    """A time as fee data have it (`TIME_FORM`). One that the clocks skip is told as they show it then."""
+    """A time as fee data have it (`TIME_FORM`). One that the clocks skip is told as they show it
+    then.
+    """
     with suppress(OverflowError):  # at the ends of the calendar, where no clock skips anything
         time = time.astimezone(UTC).astimezone(time.tzinfo)
-    return time.replace(tzinfo=None).isoformat(" ", "seconds")  # strftime does not write the year 1 in four digits
+    return time.replace(tzinfo=None).isoformat(
+        " ", "seconds"
+    )  # strftime does not write the year 1 in four digits
 
 
 def shown(text: str | None, zone: tzinfo) -> str | None:
-    """An item of fee data for a person: a time as fee data have it, however it is written; all else as it is."""
+    """An item of fee data for a person: a time as fee data have it, however it is written; all else
+    as it is.
+    """
     found = local_time(read_time(text), zone)
     return written(found) if found is not None else text

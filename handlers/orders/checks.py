@@ -11,7 +11,9 @@ from messages.errors import Refused, Transient
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check, of one server or of the whole order. `later`: it failed, and a later try may find it passed."""
+    """One check, of one server or of the whole order. `later`: it failed, and a later try may find
+    it passed.
+    """
 
     name: str
     instance_id: str | None

@@ -1,4 +1,6 @@
-"""Taking away servers, volumes and ports: each once, and followed until it is gone. What is gone already is done."""
+"""Taking away servers, volumes and ports: each once, and followed until it is gone. What is gone
+already is done.
+"""
 
 from collections.abc import Awaitable, Callable
 
@@ -38,7 +40,9 @@ async def remove_server(server_id: str, context: ProjectContext, course: Course)
 
 
 async def reclaim_server(server_id: str, context: ProjectContext, course: Course) -> bool:
-    """Delete a server for good that the cloud keeps for a while; False where it does not allow that."""
+    """Delete a server for good that the cloud keeps for a while; False where it does not allow
+    that.
+    """
     effect = f"force-delete:{server_id}"
 
     async def landed(_: object) -> str | None:
@@ -46,7 +50,9 @@ async def reclaim_server(server_id: str, context: ProjectContext, course: Course
         return "" if server.status == "DELETED" or server.task_state in _GOING else None
 
     try:
-        if await _done(effect, lambda: nova.force_delete(context.project, server_id), landed, context):
+        if await _done(
+            effect, lambda: nova.force_delete(context.project, server_id), landed, context
+        ):
             await _until_gone(server_id, effect, context, course, gone=frozenset({"DELETED"}))
     except CloudRefusal:
         return False
@@ -67,7 +73,9 @@ async def remove_volume(volume_id: str, since: str, context: ProjectContext) -> 
         return "" if volume is None or volume.status in _VANISHING else None
 
     try:
-        begun = await _done(effect, lambda: cinder.delete_volume(context.project, volume_id), landed, context)
+        begun = await _done(
+            effect, lambda: cinder.delete_volume(context.project, volume_id), landed, context
+        )
     except CloudRefusal:
         # Nova, which deletes some disks itself, may have been quicker.
         found = await _volume(volume_id, context)
@@ -75,7 +83,9 @@ async def remove_volume(volume_id: str, since: str, context: ProjectContext) -> 
             raise
         begun = found is not None
     if begun:
-        last = await _follow_volume(volume_id, effect, context, lambda one: one.status == "error_deleting")
+        last = await _follow_volume(
+            volume_id, effect, context, lambda one: one.status == "error_deleting"
+        )
         if last is not None:
             raise failed("delete_failed", f"volume {volume_id} is {last.status}")
 
@@ -86,10 +96,14 @@ async def remove_port(port_id: str, context: ProjectContext) -> None:
     async def landed(_: object) -> str | None:
         return None  # a port that is gone says so
 
-    await _done(f"delete:{port_id}", lambda: neutron.delete_port(context.project, port_id), landed, context)
+    await _done(
+        f"delete:{port_id}", lambda: neutron.delete_port(context.project, port_id), landed, context
+    )
 
 
-async def _done(effect: str, do: Callable[[], Awaitable[Reply]], landed: Landed, context: ProjectContext) -> bool:
+async def _done(
+    effect: str, do: Callable[[], Awaitable[Reply]], landed: Landed, context: ProjectContext
+) -> bool:
     """Whether it is on its way; False where there is nothing any more."""
     try:
         await context.effects.once(effect, do, landed, None)
@@ -99,11 +113,17 @@ async def _done(effect: str, do: Callable[[], Awaitable[Reply]], landed: Landed,
 
 
 async def _until_gone(
-    server_id: str, effect: str, context: ProjectContext, course: Course, gone: frozenset[str] = GONE
+    server_id: str,
+    effect: str,
+    context: ProjectContext,
+    course: Course,
+    gone: frozenset[str] = GONE,
 ) -> bool:
-    """Wait until a server is gone; False where the cloud keeps it. One that could not be deleted ends in ERROR.
+    """Wait until a server is gone; False where the cloud keeps it. One that could not be deleted
+    ends in ERROR.
 
-    That it has no task says nothing: Nova confirms a resize before it deletes, and then forgets the task for a moment.
+    That it has no task says nothing: Nova confirms a resize before it deletes, and then forgets the
+    task for a moment.
     """
     with context.watches.servers.follow(server_id) as feed:
         while True:

@@ -1,7 +1,8 @@
 """A server that goes, and what goes with it.
 
-What came with it goes: the disks that Nova itself would delete with it, its system disk where that was made for it,
-the ports that Nova or a `new` order made. What was attached later is detached and kept, and floating IPs are.
+What came with it goes: the disks that Nova itself would delete with it, its system disk where that
+was made for it, the ports that Nova or a `new` order made. What was attached later is detached and
+kept, and floating IPs are.
 """
 
 import asyncio
@@ -27,7 +28,8 @@ from handlers.servers.disks import system_and_data
 from handlers.servers.guard import find_server, unknown_server, wait_until_idle
 from messages.errors import Refused
 
-#: Cinder's answer where a volume cannot be deleted as it is: it has had a snapshot since, or been put into a group.
+#: Cinder's answer where a volume cannot be deleted as it is: it has had a snapshot since, or been
+#: put into a group.
 _BAD_STATE = 400
 #: Length of `2026-11-23T10:00:00`: Nova and Cinder write the same second in two ways.
 _SECOND = 19
@@ -35,7 +37,9 @@ _SECOND = 19
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """One server to go; ids. With `gone` there is nothing to do; the rest is then what the cloud still holds of it."""
+    """One server to go; ids. With `gone` there is nothing to do; the rest is then what the cloud
+    still holds of it.
+    """
 
     server_id: str
     gone: bool
@@ -57,13 +61,16 @@ class Departure:
     def from_json(cls, record: Mapping[str, Any]) -> "Departure":
         """What the journal kept."""
         fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in record.items()
         }
         return cls(**fields)
 
 
 async def plan_departure(server_id: str, context: ProjectContext) -> Departure:
-    """What goes with a server and what is kept. `Refused` for a server that is known to be another tenant's."""
+    """What goes with a server and what is kept. `Refused` for a server that is known to be another
+    tenant's.
+    """
     with context.checks.of("instance", server_id):
         server = await _server(server_id, context)
     if server is None:
@@ -93,18 +100,39 @@ def departure_deeds(departure: Departure) -> list[Deed]:
     if departure.gone:
         return []
     server_id = departure.server_id
-    staying = {"volumes": departure.kept_volumes, "ports": departure.other_ports, "floatingIps": departure.floating_ips}
+    staying = {
+        "volumes": departure.kept_volumes,
+        "ports": departure.other_ports,
+        "floatingIps": departure.floating_ips,
+    }
     kept_ids = {kind: list(ids) for kind, ids in staying.items() if ids}
     return [
-        *(Deed("release", server_id, server_id, None, target=one) for one in departure.floating_ips),
-        Deed("delete", server_id, departure.before, {"kept": kept_ids} if kept_ids else None, can_be_undone=False),
-        *(Deed("deleteVolume", server_id, server_id, None, False, one) for one in departure.volumes),
-        *(Deed("deletePort", server_id, server_id, None, False, one) for one in departure.own_ports),
+        *(
+            Deed("release", server_id, server_id, None, target=one)
+            for one in departure.floating_ips
+        ),
+        Deed(
+            "delete",
+            server_id,
+            departure.before,
+            {"kept": kept_ids} if kept_ids else None,
+            can_be_undone=False,
+        ),
+        *(
+            Deed("deleteVolume", server_id, server_id, None, False, one)
+            for one in departure.volumes
+        ),
+        *(
+            Deed("deletePort", server_id, server_id, None, False, one)
+            for one in departure.own_ports
+        ),
     ]
 
 
 async def leave(departure: Departure, context: ProjectContext, course: Course) -> None:
-    """Have it go; each step once. What the cloud does not let go once the server is gone stays, see `kept`."""
+    """Have it go; each step once. What the cloud does not let go once the server is gone stays, see
+    `kept`.
+    """
     if departure.gone:
         return
     await all_of(_release(one, departure, context) for one in departure.floating_ips)
@@ -128,11 +156,14 @@ async def leave(departure: Departure, context: ProjectContext, course: Course) -
 async def kept(departure: Departure, context: ProjectContext) -> dict[str, list[str]]:
     """What there still is of what was at the server, by kind; no kind of which there is nothing.
 
-    Asked of the cloud: Nova takes some of it away itself, and some of it may be held by what nobody foresaw.
+    Asked of the cloud: Nova takes some of it away itself, and some of it may be held by what nobody
+    foresaw.
     """
     there = await volumes_there([*departure.kept_volumes, *departure.volumes], context)
     ports = (*departure.other_ports, *departure.own_ports)
-    found = await context.patiently(lambda: neutron.find_ports(context.project, ports)) if ports else []
+    found = (
+        await context.patiently(lambda: neutron.find_ports(context.project, ports)) if ports else []
+    )
     staying = {
         "volumes": [one.id for one in there if one.status != "deleting"],
         "floatingIps": list(departure.floating_ips),
@@ -146,16 +177,18 @@ def request_ids(departure: Departure, context: RequestContext) -> list[str]:
     server_id = departure.server_id
     gone = [server_id, *departure.volumes, *departure.own_ports]
     effects = [
-        *(f"release:{one}" for one in departure.floating_ips), f"unlock:{server_id}",
+        *(f"release:{one}" for one in departure.floating_ips),
+        f"unlock:{server_id}",
         *(f"delete:{one}" for one in gone),
-    ]  # fmt: skip
+    ]
     return [found for one in effects if (found := context.effects.request_id(one)) is not None]
 
 
 async def _server(server_id: str, context: ProjectContext) -> Server | None:
     """The server once nothing is under way with it; None where Nova knows it no more.
 
-    What is still under way when the time is up ends with the server: Nova deletes it in whatever state.
+    What is still under way when the time is up ends with the server: Nova deletes it in whatever
+    state.
     """
     server = await find_server(context, server_id)
     if server is None:
@@ -164,7 +197,9 @@ async def _server(server_id: str, context: ProjectContext) -> Server | None:
             raise unknown_server(server_id, None)
         return None
     try:
-        return await wait_until_idle(context, server, min(context.hold, Deadline.after(context.wait_limit)))
+        return await wait_until_idle(
+            context, server, min(context.hold, Deadline.after(context.wait_limit))
+        )
     except Refused:  # it went meanwhile
         return None
 
@@ -172,8 +207,9 @@ async def _server(server_id: str, context: ProjectContext) -> Server | None:
 def _came_with(server: Server, attached: Iterable[Volume]) -> set[str]:
     """The ids of the disks that go with the server.
 
-    Nova keeps a disk unless whoever made the server said otherwise, the system disk, too. But one that was made for
-    the server is the server's; one that is older was somebody's before, and stays.
+    Nova keeps a disk unless whoever made the server said otherwise, the system disk, too. But one
+    that was made for the server is the server's; one that is older was somebody's before, and
+    stays.
     """
     system, _ = system_and_data(server, attached)
     going = set(server.mortal_volume_ids)
@@ -183,10 +219,11 @@ def _came_with(server: Server, attached: Iterable[Volume]) -> set[str]:
 
 
 async def _held(server_id: str, volumes: Iterable[Volume], context: ProjectContext) -> set[str]:
-    """The ids of those volumes that Cinder will not delete, which does not keep their server from going.
+    """The ids of those volumes that Cinder will not delete, which does not keep their server from
+    going.
 
-    One with snapshots (createImage of a server leaves some, on which its image rests), one of a group, and one that
-    another server uses, too.
+    One with snapshots (createImage of a server leaves some, on which its image rests), one of a
+    group, and one that another server uses, too.
     """
 
     async def is_held(volume: Volume) -> bool:
@@ -200,7 +237,9 @@ async def _held(server_id: str, volumes: Iterable[Volume], context: ProjectConte
 
 
 async def _remove_volume(volume_id: str, since: str, context: ProjectContext) -> None:
-    """Delete a volume of a server that is gone, for which there is no way back: what Cinder holds is kept."""
+    """Delete a volume of a server that is gone, for which there is no way back: what Cinder holds
+    is kept.
+    """
     try:
         await remove_volume(volume_id, since, context)
     except CloudRefusal as refusal:
@@ -213,7 +252,9 @@ def _is_own(port: Thing) -> bool:
 
 
 async def _release(floating_ip_id: str, departure: Departure, context: ProjectContext) -> None:
-    """Take a floating IP off the server; from another server, where it may be by now, it is not taken."""
+    """Take a floating IP off the server; from another server, where it may be by now, it is not
+    taken.
+    """
     ports = {*departure.own_ports, *departure.other_ports}
 
     async def is_off() -> str | None:
@@ -236,14 +277,18 @@ async def _release(floating_ip_id: str, departure: Departure, context: ProjectCo
 
 
 async def _unlock(server_id: str, context: ProjectContext) -> None:
-    """Undo the lock that keeps a server from going: the tenant's own, or an admin's with the admin cloud."""
+    """Undo the lock that keeps a server from going: the tenant's own, or an admin's with the admin
+    cloud.
+    """
 
     async def landed(_: object) -> str | None:
         found = await find_server(context, server_id)
         return "" if found is None or not found.locked else None
 
     async def by(project: Project) -> None:
-        await context.effects.once(f"unlock:{server_id}", lambda: nova.unlock(project, server_id), landed, None)
+        await context.effects.once(
+            f"unlock:{server_id}", lambda: nova.unlock(project, server_id), landed, None
+        )
 
     try:
         await by(context.project)

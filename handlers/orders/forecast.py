@@ -1,4 +1,6 @@
-"""What an order would do: its checks and its steps, found out by the very planning that carries it out, and no more."""
+"""What an order would do: its checks and its steps, found out by the very planning that carries it
+out, and no more.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -52,7 +54,9 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What was found out. Where a check failed there are no deeds but those of a softDown on its other servers."""
+    """What was found out. Where a check failed there are no deeds but those of a softDown on its
+    other servers.
+    """
 
     message: Mapping[str, Any]
     checks: list[Check]
@@ -78,13 +82,21 @@ class Forecast:
             "verdict": self.verdict,
             **_outcome(self.failed.failure if self.failed is not None else None),
             "checks": [_check(one) for one in self.checks],
-            "steps": [{"number": number, **deed.to_json()} for number, deed in enumerate(self.deeds, start=1)],
-            "cannotBeUndone": [number for number, deed in enumerate(self.deeds, start=1) if not deed.can_be_undone],
-        }  # fmt: skip
+            "steps": [
+                {"number": number, **deed.to_json()}
+                for number, deed in enumerate(self.deeds, start=1)
+            ],
+            "cannotBeUndone": [
+                number for number, deed in enumerate(self.deeds, start=1) if not deed.can_be_undone
+            ],
+        }
 
 
-async def foresee(message: Mapping[str, Any], errand: RequestContext, project_id: str | None = None) -> Forecast:
-    """The forecast of an order message, in this project or in the one that it says or its instance is in.
+async def foresee(
+    message: Mapping[str, Any], errand: RequestContext, project_id: str | None = None
+) -> Forecast:
+    """The forecast of an order message, in this project or in the one that it says or its instance
+    is in.
 
     Nothing is touched. `Transient` where the cloud cannot be asked.
     """
@@ -130,7 +142,9 @@ async def _project_of(order: Order, errand: RequestContext, project_id: str | No
         return project_id
     instance = next(iter(order.instance_ids), None)
     if instance is None or not cloud.has_admin:
-        raise wrong("tenant_id", "only an admin cloud (ECS_ADMIN_CLOUD) could tell whose the instance is")
+        raise wrong(
+            "tenant_id", "only an admin cloud (ECS_ADMIN_CLOUD) could tell whose the instance is"
+        )
     owner = await errand.patiently(lambda: cloud.owner_of(instance))
     if owner is None:
         raise unknown_server(instance, None)
@@ -139,8 +153,11 @@ async def _project_of(order: Order, errand: RequestContext, project_id: str | No
 
 def _check(check: Check) -> dict[str, Any]:
     return {
-        "name": check.name, "instanceId": check.instance_id, "passed": check.failure is None, **_outcome(check.failure),
-    }  # fmt: skip
+        "name": check.name,
+        "instanceId": check.instance_id,
+        "passed": check.failure is None,
+        **_outcome(check.failure),
+    }
 
 
 def _outcome(failure: Refused | None) -> dict[str, Any]:
@@ -148,4 +165,9 @@ def _outcome(failure: Refused | None) -> dict[str, Any]:
         result = Result.of(Code.OK)
         return {"code": result.code, "message": result.message, "reason": None, "detail": None}
     result = Result.refusal(failure)
-    return {"code": result.code, "message": result.message, "reason": failure.reason, "detail": failure.detail}
+    return {
+        "code": result.code,
+        "message": result.message,
+        "reason": failure.reason,
+        "detail": failure.detail,
+    }

@@ -8,12 +8,16 @@ from messages.errors import Transient
 
 
 async def idle_server(server_id: str, context: ProjectContext) -> Server:
-    """The tenant's server once no task is under way. `Refused` where there is none, `Transient` where it stays busy."""
+    """The tenant's server once no task is under way. `Refused` where there is none, `Transient`
+    where it stays busy.
+    """
     with context.checks.of("instance", server_id):
         server = await find_remaining(server_id, context)
         if server is None:
             raise unknown_server(server_id, None)
-        server = await wait_until_idle(context, server, min(context.hold, Deadline.after(context.wait_limit)))
+        server = await wait_until_idle(
+            context, server, min(context.hold, Deadline.after(context.wait_limit))
+        )
         if server.status in GONE:
             raise unknown_server(server_id, None)
         if server.busy:
@@ -22,6 +26,8 @@ async def idle_server(server_id: str, context: ProjectContext) -> Server:
 
 
 async def find_remaining(server_id: str, context: ProjectContext) -> Server | None:
-    """The tenant's server as long as it is there: one that the cloud keeps for a while after its deletion is gone."""
+    """The tenant's server as long as it is there: one that the cloud keeps for a while after its
+    deletion is gone.
+    """
     server = await find_server(context, server_id)
     return server if server is not None and server.status not in GONE else None

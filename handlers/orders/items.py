@@ -10,8 +10,12 @@ _MIB_IN_GIB = 1024
 
 
 def ordered_flavor(items: Sequence[Item], flavors: Sequence[Flavor]) -> Flavor | None:
-    """The flavor of the flavor item; None where there is none. `Refused` naming the item that cannot be understood."""
-    by_word = {flavor.name: flavor for flavor in flavors} | {flavor.id: flavor for flavor in flavors}
+    """The flavor of the flavor item; None where there is none. `Refused` naming the item that
+    cannot be understood.
+    """
+    by_word = {flavor.name: flavor for flavor in flavors} | {
+        flavor.id: flavor for flavor in flavors
+    }
     named = of_kind(items, ItemKind.OTHER)
     for item in named:
         if item.value not in by_word:

@@ -49,7 +49,9 @@ def items_with(server: Server, added: Iterable[str]) -> tuple[str | None, int]:
     return server.id, len({*server.metadata, *added})
 
 
-async def check_quotas(demand: Demand, context: ProjectContext, instance_id: str | None = None) -> None:
+async def check_quotas(
+    demand: Demand, context: ProjectContext, instance_id: str | None = None
+) -> None:
     """Raise `Refused` (`quota`) where the project has no room for it; asks each service once."""
     with context.checks.of("quota", instance_id):
         await settled(

@@ -1,4 +1,6 @@
-"""order.plan: what an order would do, asked of the very planning that carries it out. Nothing is touched."""
+"""order.plan: what an order would do, asked of the very planning that carries it out. Nothing is
+touched.
+"""
 
 from dataclasses import replace
 from typing import Any

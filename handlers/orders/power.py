@@ -15,11 +15,17 @@ _ENDS = {Power.START: ("ACTIVE", "start"), Power.STOP: ("SHUTOFF", "stop")}
 
 
 async def switch(
-    server_id: str, power: Power, context: ProjectContext, course: Course, *, effect: str | None = None
+    server_id: str,
+    power: Power,
+    context: ProjectContext,
+    course: Course,
+    *,
+    effect: str | None = None,
 ) -> Server:
     """The server once it has been started or stopped; nothing is done where it is so already.
 
-    `effect` is its name in the journal. A server that is busy or was quicker than we is `Transient`: the next try sees.
+    `effect` is its name in the journal. A server that is busy or was quicker than we is
+    `Transient`: the next try sees.
     """
     effect = effect or effect_name(power, server_id)
     end, action = _ENDS[power]
@@ -28,9 +34,11 @@ async def switch(
         return server
     try:
         await context.effects.once(
-            effect, do=lambda: change_power(context.project, server_id, power, Force.SOFT),
-            landed=logged(context, server_id, action), marker=server.updated,
-        )  # fmt: skip
+            effect,
+            do=lambda: change_power(context.project, server_id, power, Force.SOFT),
+            landed=logged(context, server_id, action),
+            marker=server.updated,
+        )
     except Conflict as error:
         raise Transient(error.reason, detail=str(error)) from error
     except CloudRefusal as error:
@@ -43,6 +51,8 @@ async def switch(
 
 async def _check(server: Server, effect: str, reason: str, context: ProjectContext) -> None:
     """What was done and then undone by somebody else was done."""
-    logged = await logged_action(server.id, context.effects.request_id(effect), context, until_ended=True)
+    logged = await logged_action(
+        server.id, context.effects.request_id(effect), context, until_ended=True
+    )
     if logged is None or logged.failed or not logged.finished:
         raise failed(reason, f"the server is {server.status}")

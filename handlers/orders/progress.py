@@ -11,7 +11,8 @@ from messages.fields import optional_word
 from messages.orders import Order, name_of
 from messages.updates import ORDER_WORDS, OrderStatus, Update, server_update
 
-#: How far an order is when a status is told, in percent. It never falls: what is lower is told as the last one was.
+#: How far an order is when a status is told, in percent. It never falls: what is lower is told as
+#: the last one was.
 _PROGRESS = {
     OrderStatus.ACCEPTED: 0,
     OrderStatus.VALIDATING: 10,
@@ -28,8 +29,12 @@ _PROGRESS = {
 }
 
 
-def order_update(order: Order, status: OrderStatus, progress: int, made: str | None = None) -> Update:
-    """An update of an order; it names the instance where there is just one, which the order names or has made."""
+def order_update(
+    order: Order, status: OrderStatus, progress: int, made: str | None = None
+) -> Update:
+    """An update of an order; it names the instance where there is just one, which the order names
+    or has made.
+    """
     named = order.instance_ids
     instance = named[0] if len(named) == 1 else made
     return _update(order.name, order.heading.flow_id, instance, status, progress)
@@ -41,14 +46,18 @@ def refused_order_update(message: Mapping[str, Any]) -> Update | None:
     only = listed[0] if isinstance(listed, list) and len(listed) == 1 else None
     try:
         flow_id = optional_word(message.get("consoleOrderFlowId"), "consoleOrderFlowId")
-        instance = optional_word(only.get("instanceId"), "instanceId") if isinstance(only, dict) else None
+        instance = (
+            optional_word(only.get("instanceId"), "instanceId") if isinstance(only, dict) else None
+        )
     except Refused:
         return None
     name = name_of(message)
     return _update(name, flow_id, instance, OrderStatus.FAILED, 0) if name else None
 
 
-def _update(name: str, flow_id: str | None, instance_id: str | None, status: OrderStatus, progress: int) -> Update:
+def _update(
+    name: str, flow_id: str | None, instance_id: str | None, status: OrderStatus, progress: int
+) -> Update:
     fields = {"consoleOrderFlowId": flow_id, "instanceId": instance_id, "progress": progress}
     final = status in (OrderStatus.SUCCEEDED, OrderStatus.FAILED)
     return Update("order", name, None, status.value, ORDER_WORDS[status], final, fields)
@@ -76,14 +85,18 @@ class Course:
         self._made = server_id
 
     async def tell_server(self, server: Server) -> None:
-        """Say what a server of the order does; only what is new. That it is at rest again, its end says."""
+        """Say what a server of the order does; only what is new. That it is at rest again, its end
+        says.
+        """
         state = (server.status, server.task_state)
         if self._last.get(server.id) != state and not server.at_rest:
             self._last[server.id] = state
             told = server_update(server.id, None, *state, final=False)
             await self._context.tell(replace(told, tenant_id=server.project_id))
 
-    async def end_server(self, server_id: str, status: str | None, project_id: str | None = None) -> None:
+    async def end_server(
+        self, server_id: str, status: str | None, project_id: str | None = None
+    ) -> None:
         """Say what a server of the order ended as; None: it is gone.
 
         `project_id` is its owner's where the order has no project of its own.

@@ -1,8 +1,10 @@
-"""What carrying out an order has in common, whatever its kind: told, planned, tried, undone where it failed, ended.
+"""What carrying out an order has in common, whatever its kind: told, planned, tried, undone where
+it failed, ended.
 
-A kind of order is its plan, its steps and its undoing (`Saga`). Its plan is remembered: a later run finds the
-servers half changed and must not plan anew. So is its failure: a later run must go on undoing, not try again. A plan of
-which nothing was begun is made anew: in the meantime the servers may have been changed by another order.
+A kind of order is its plan, its steps and its undoing (`Saga`). Its plan is remembered: a later run
+finds the servers half changed and must not plan anew. So is its failure: a later run must go on
+undoing, not try again. A plan of which nothing was begun is made anew: in the meantime the servers
+may have been changed by another order.
 """
 
 import asyncio
@@ -36,7 +38,9 @@ class Saga(Protocol):
     def course(self) -> Course: ...
 
     async def plan(self) -> Any:
-        """What is to be done, checked wholly before anything is touched; JSON. `Refused` where it cannot be."""
+        """What is to be done, checked wholly before anything is touched; JSON. `Refused` where it
+        cannot be.
+        """
 
     def recall(self, plan: Any) -> None:
         """Go by this plan from now on: the one just made, or an earlier run's."""
@@ -64,7 +68,9 @@ async def carry_out(undertaking: Saga) -> Result:
     try:
         undertaking.recall(await _plan_of(undertaking))
     except (Refused, CloudRefusal, Transient) as error:
-        return await _ended(undertaking, await undertaking.untouched(), final_failure(error, context))
+        return await _ended(
+            undertaking, await undertaking.untouched(), final_failure(error, context)
+        )
     failure = await _carried_out(undertaking)
     return await _ended(undertaking, await undertaking.outcomes(), failure)
 
@@ -84,7 +90,9 @@ async def settled(questions: Iterable[Awaitable[T]]) -> list[T]:
 
 
 async def all_of(steps: Iterable[Coroutine[Any, Any, Any]]) -> None:
-    """All at once; when one fails the others are still awaited, for what they have begun must be known."""
+    """All at once; when one fails the others are still awaited, for what they have begun must be
+    known.
+    """
     ended = await asyncio.gather(*steps, return_exceptions=True)
     errors = [error for error in ended if isinstance(error, BaseException)]
     # What may pass comes first: the others' outcome will be found again.
@@ -94,7 +102,9 @@ async def all_of(steps: Iterable[Coroutine[Any, Any, Any]]) -> None:
 
 
 async def all_undone(steps: Iterable[Awaitable[Any]], context: ProjectContext) -> None:
-    """All at once. What may pass is tried again later; what will not, the outcome tells, and so on the last try."""
+    """All at once. What may pass is tried again later; what will not, the outcome tells, and so on
+    the last try.
+    """
     for error in await asyncio.gather(*steps, return_exceptions=True):
         if error is None or not isinstance(error, BaseException):
             continue
@@ -153,7 +163,9 @@ def final_failure(error: Exception, context: RequestContext) -> Refused:
 
 async def _ended(undertaking: Saga, outcomes: Outcomes, failure: Refused | None) -> Result:
     await undertaking.course.tell(OrderStatus.FAILED if failure else OrderStatus.SUCCEEDED)
-    return order_result(undertaking.order, outcomes, failure, undertaking.context.policy.billing_now())
+    return order_result(
+        undertaking.order, outcomes, failure, undertaking.context.policy.billing_now()
+    )
 
 
 async def _constant(value: Any) -> Any:

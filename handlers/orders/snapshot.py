@@ -1,4 +1,6 @@
-"""What a server is before an order, and after it: told in the result, so that the message alone settles a dispute."""
+"""What a server is before an order, and after it: told in the result, so that the message alone
+settles a dispute.
+"""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -15,7 +17,8 @@ from handlers.servers.guard import find_server
 from messages.order_results import ProductOutcome
 from messages.orders import InstanceProduct
 
-#: `status` (Nova's word), `flavor`, `disks` (`id`, `size` in GiB, `type`; the system disk first), `feeData`.
+#: `status` (Nova's word), `flavor`, `disks` (`id`, `size` in GiB, `type`; the system disk first),
+#: `feeData`.
 Picture = Mapping[str, Any]
 
 
@@ -23,7 +26,11 @@ def picture_of(server: Server, volumes: Iterable[Volume]) -> Picture:
     """The picture of a server with these volumes; a local system disk has neither id nor type."""
     system, data = system_and_data(server, volumes)
     local = [] if system is not None else [{"id": None, "size": server.disk, "type": None}]
-    disks = [{"id": one.id, "size": one.size, "type": one.volume_type} for one in (system, *data) if one is not None]
+    disks = [
+        {"id": one.id, "size": one.size, "type": one.volume_type}
+        for one in (system, *data)
+        if one is not None
+    ]
     return {
         "status": server.status,
         "flavor": server.flavor_name,

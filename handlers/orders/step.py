@@ -18,6 +18,10 @@ class Deed:
     def to_json(self) -> dict[str, Any]:
         """As it goes over the wire."""
         return {
-            "name": self.name, "instanceId": self.instance_id, "target": self.target, "before": self.before,
-            "after": self.after, "canBeUndone": self.can_be_undone,
-        }  # fmt: skip
+            "name": self.name,
+            "instanceId": self.instance_id,
+            "target": self.target,
+            "before": self.before,
+            "after": self.after,
+            "canBeUndone": self.can_be_undone,
+        }

@@ -1,4 +1,6 @@
-"""What steps of orders are made of: done once, followed to the end. A step that fails for good raises `Refused`."""
+"""What steps of orders are made of: done once, followed to the end. A step that fails for good
+raises `Refused`.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,7 +21,8 @@ from messages.errors import Transient
 
 W = TypeVar("W", bound=Watched)
 
-#: Seconds by which the action log and the fault may lag behind the server, and between two looks at them.
+#: Seconds by which the action log and the fault may lag behind the server, and between two looks at
+#: them.
 _LOG_LATE, _LOG_EVERY = 5.0, 0.2
 
 
@@ -51,19 +54,27 @@ def logged(context: ProjectContext, server_id: str, action: str) -> Landed:
 async def logged_action(
     server_id: str, request_id: str | None, context: ProjectContext, *, until_ended: bool
 ) -> InstanceAction | None:
-    """The entry of Nova's action log; it may be closed only a moment after the server is no longer busy."""
+    """The entry of Nova's action log; it may be closed only a moment after the server is no longer
+    busy.
+    """
     if request_id is None:
         return None
     limit = Deadline.after(_LOG_LATE)
     while True:
-        action = await context.patiently(lambda: nova.get_action(context.project, server_id, request_id))
+        action = await context.patiently(
+            lambda: nova.get_action(context.project, server_id, request_id)
+        )
         if action.failed or action.finished or limit.passed or not until_ended:
             return action
         await asyncio.sleep(_LOG_EVERY)
 
 
 async def follow_server(
-    server_id: str, effect: str, context: ProjectContext, course: Course, ended: Callable[[Server], bool]
+    server_id: str,
+    effect: str,
+    context: ProjectContext,
+    course: Course,
+    ended: Callable[[Server], bool],
 ) -> Server:
     """The server once something holds of it; what it does until then is told."""
     with context.watches.servers.follow(server_id) as feed:
@@ -75,7 +86,9 @@ async def follow_server(
 
 
 async def with_fault(server: Server, context: ProjectContext) -> Server:
-    """A server once Nova has written why it is in ERROR, which it does only after it says so; seconds at most."""
+    """A server once Nova has written why it is in ERROR, which it does only after it says so;
+    seconds at most.
+    """
     limit, server_id = Deadline.after(_LOG_LATE), server.id
     while server.status == ERROR and server.fault is None and not limit.passed:
         await asyncio.sleep(_LOG_EVERY)
@@ -97,7 +110,9 @@ async def follow_volume(
 
 
 async def _news(feed: Poller[W], effect: str, what: str, context: ProjectContext) -> W:
-    """What the feed says next; a step that hears nothing in time, or whose thing goes away, has failed."""
+    """What the feed says next; a step that hears nothing in time, or whose thing goes away, has
+    failed.
+    """
     try:
         return await context.next(feed, effect)
     except TimeoutError:
@@ -146,7 +161,9 @@ async def change_metadata(
     *,
     marked: Marked | None = None,
 ) -> None:
-    """Change a server's metadata, which Nova allows while nothing is under way: `Transient` where something was."""
+    """Change a server's metadata, which Nova allows while nothing is under way: `Transient` where
+    something was.
+    """
     try:
         await context.effects.once(effect, do, landed, None, marked=marked)
     except Conflict as error:
@@ -167,5 +184,9 @@ async def declare(server_id: str, effect: str, context: ProjectContext, *, well:
         return "" if (server.status != ERROR) is well else None
 
     await once(
-        context, effect, do=lambda: nova.reset_state(admin, server_id, well=well), landed=landed, marker=None
-    )  # fmt: skip
+        context,
+        effect,
+        do=lambda: nova.reset_state(admin, server_id, well=well),
+        landed=landed,
+        marker=None,
+    )

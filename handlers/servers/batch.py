@@ -17,7 +17,9 @@ from messages.results import Result
 
 
 async def act_on_servers(task: PowerBatch, context: ProjectContext) -> Result:
-    """Carry it out on all; answered once Nova has accepted or refused each, each followed until it has ended."""
+    """Carry it out on all; answered once Nova has accepted or refused each, each followed until it
+    has ended.
+    """
     if context.answered is not None:
         await all_ended(_told_to_its_end(one, task, context) for one in task.server_ids)
         return context.answered
@@ -30,9 +32,17 @@ async def act_on_servers(task: PowerBatch, context: ProjectContext) -> Result:
         return _answer(task, context)
     judged = {one: asyncio.Event() for one in task.server_ids}
     answered = asyncio.Event()
-    # A server that has ended waits for no other one; the answer waits until all have been judged, and no longer.
+    # A server that has ended waits for no other one; the answer waits until all have been judged,
+    # and no longer.
     acting = [
-        _act(one, task, servers.get(one) or unseen.get(one), context, judged=judged[one], answered=answered)
+        _act(
+            one,
+            task,
+            servers.get(one) or unseen.get(one),
+            context,
+            judged=judged[one],
+            answered=answered,
+        )
         for one in task.server_ids
     ]
     await all_ended([_answer_when_judged(task, judged, answered, context), *acting])
@@ -46,20 +56,25 @@ async def _checked(task: PowerBatch, context: ProjectContext) -> dict[str, Serve
     for one in task.server_ids:
         verdicts[one] = unseen.get(one) or _owned_and_paid(one, servers.get(one), task, context)
     if not any(verdicts.values()):
-        # A batch that is refused anyway waits for nothing: its other servers are judged as they are.
+        # A batch that is refused anyway waits for nothing: its other servers are judged as they
+        # are.
         await asyncio.gather(*(_wait(one, task, servers, context) for one in task.server_ids))
     for one in task.server_ids:
         verdicts[one] = verdicts[one] or judge_for(servers[one], task.power, task.force)
     return servers
 
 
-def _owned_and_paid(server_id: str, server: Server | None, task: PowerBatch, context: ProjectContext) -> Refused | None:
+def _owned_and_paid(
+    server_id: str, server: Server | None, task: PowerBatch, context: ProjectContext
+) -> Refused | None:
     if server is None:
         return unknown_server(server_id, task.power)
     return Refused(Code.SERVER_UNPAID) if unpaid(server, task.power, context) else None
 
 
-async def _wait(server_id: str, task: PowerBatch, servers: dict[str, Server], context: ProjectContext) -> None:
+async def _wait(
+    server_id: str, task: PowerBatch, servers: dict[str, Server], context: ProjectContext
+) -> None:
     try:
         servers[server_id] = await idle_for(servers[server_id], task.power, task.force, context)
     except Refused as refused:  # it has gone away
@@ -75,7 +90,9 @@ async def _act(
     judged: asyncio.Event,
     answered: asyncio.Event,
 ) -> None:
-    """Have Nova accept it, and tell its course to the end. `Refused`: why the server cannot be seen."""
+    """Have Nova accept it, and tell its course to the end. `Refused`: why the server cannot be
+    seen.
+    """
     effect = power_effect(task.power, server_id)
     try:
         context.verdicts[server_id] = await _begin(server_id, task, server, context)
@@ -87,10 +104,7 @@ async def _act(
 
 
 async def _begin(
-    server_id: str,
-    task: PowerBatch,
-    server: Server | Refused | None,
-    context: ProjectContext,
+    server_id: str, task: PowerBatch, server: Server | Refused | None, context: ProjectContext
 ) -> Refused | None:
     if context.effects.done(power_effect(task.power, server_id)):
         return None  # by an earlier run; the server may even be gone since
@@ -112,7 +126,10 @@ async def _begin(
 
 
 async def _answer_when_judged(
-    task: PowerBatch, judged: dict[str, asyncio.Event], answered: asyncio.Event, context: ProjectContext
+    task: PowerBatch,
+    judged: dict[str, asyncio.Event],
+    answered: asyncio.Event,
+    context: ProjectContext,
 ) -> None:
     try:
         for one in judged.values():

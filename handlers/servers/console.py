@@ -24,7 +24,9 @@ async def open_server_console(task: OpenConsole, context: ProjectContext) -> Res
     if server.status not in _NEEDS or server.busy:
         raise judge_state(server, _NEEDS) or Refused(Code.SERVER_STATE)
     try:
-        url = await context.patiently(lambda: open_console(context.project, task.server_id, task.console_type))
+        url = await context.patiently(
+            lambda: open_console(context.project, task.server_id, task.console_type)
+        )
     except Conflict:
         raise Refused(Code.SERVER_STATE) from None
     except NotFound:

@@ -6,7 +6,9 @@ from handlers.openstack.cinder import Volume
 from handlers.openstack.nova import Server
 
 
-def system_and_data(server: Server, attached: Iterable[Volume]) -> tuple[Volume | None, list[Volume]]:
+def system_and_data(
+    server: Server, attached: Iterable[Volume]
+) -> tuple[Volume | None, list[Volume]]:
     """The system disk where it is a volume, and the others in the order of their devices."""
     # The shorter name first: /dev/vdz comes before /dev/vdaa.
     volumes = sorted(attached, key=lambda one: (len(one.device or ""), one.device or ""))
@@ -19,15 +21,22 @@ def system_and_data(server: Server, attached: Iterable[Volume]) -> tuple[Volume 
 def _is_root(volume: Volume) -> bool:
     """True where a server with an image boots from the volume nevertheless.
 
-    Nova names the image of a server that it has itself booted from an image of volumes, and makes these of snapshots.
+    Nova names the image of a server that it has itself booted from an image of volumes, and makes
+    these of snapshots.
     """
-    return volume.bootable and volume.snapshot_id is not None and (volume.device or "").endswith("da")
+    return (
+        volume.bootable and volume.snapshot_id is not None and (volume.device or "").endswith("da")
+    )
 
 
-def image_of(server: Server, system: Volume | None, images_of_snapshots: Mapping[str, str]) -> str | None:
-    """The id of the image that the server was made from; image ids by the snapshots that images consist of.
+def image_of(
+    server: Server, system: Volume | None, images_of_snapshots: Mapping[str, str]
+) -> str | None:
+    """The id of the image that the server was made from; image ids by the snapshots that images
+    consist of.
 
-    Of a disk that was made from a snapshot Cinder names the image from which the first of its line was made.
+    Of a disk that was made from a snapshot Cinder names the image from which the first of its line
+    was made.
     """
     if server.image_id is not None or system is None:
         return server.image_id

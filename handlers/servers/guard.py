@@ -12,9 +12,11 @@ from messages.commands import Force, Power
 from messages.errors import Refused, Transient
 from messages.updates import server_update
 
-#: Up to so many servers (or volumes) are asked for singly: a list of all the tenant's would be the longer answer.
+#: Up to so many servers (or volumes) are asked for singly: a list of all the tenant's would be the
+#: longer answer.
 FEW = 4
-#: The states that an action needs. A hard reboot takes what Nova takes, also in the middle of these tasks.
+#: The states that an action needs. A hard reboot takes what Nova takes, also in the middle of these
+#: tasks.
 STATES = {
     (Power.START, Force.SOFT): frozenset({"SHUTOFF"}),
     (Power.STOP, Force.SOFT): frozenset({"ACTIVE"}),
@@ -28,11 +30,17 @@ STATES = {
 TASKS = {
     (Power.REBOOT, Force.HARD): frozenset(
         {
-            "rebooting", "reboot_pending", "reboot_started", "rebooting_hard", "pausing", "unpausing", "suspending",
+            "rebooting",
+            "reboot_pending",
+            "reboot_started",
+            "rebooting_hard",
+            "pausing",
+            "unpausing",
+            "suspending",
             "resuming",
         }
-    ),
-}  # fmt: skip
+    )
+}
 _NONE: frozenset[str] = frozenset()
 #: The metadata item without which a server counts as not paid for.
 CHARGE_TYPE = "charge_type"
@@ -70,12 +78,16 @@ async def find_servers(
     return found, unseen
 
 
-async def _find_among_all(context: ProjectContext, wanted: set[str]) -> tuple[dict[str, Server], dict[str, Refused]]:
+async def _find_among_all(
+    context: ProjectContext, wanted: set[str]
+) -> tuple[dict[str, Server], dict[str, Refused]]:
     try:
         listed = await context.patiently(lambda: list_servers(context.project))
     except (Transient, CloudRefusal) as error:
         return {}, dict.fromkeys(wanted, _unseen(error))
-    return {server.id: server for server in listed if server.id in wanted and _is_there(server, context)}, {}
+    return {
+        server.id: server for server in listed if server.id in wanted and _is_there(server, context)
+    }, {}
 
 
 def _unseen(error: Transient | CloudRefusal) -> Refused:
@@ -84,38 +96,58 @@ def _unseen(error: Transient | CloudRefusal) -> Refused:
 
 
 def _is_there(server: Server, context: ProjectContext) -> bool:
-    """An admin's role would show other tenants' servers, too; and Nova shows for a moment what it has just deleted."""
+    """An admin's role would show other tenants' servers, too; and Nova shows for a moment what it
+    has just deleted.
+    """
     return server.project_id == context.project.id and server.status != "DELETED"
 
 
 def unknown_server(server_id: str, power: Power | None) -> Refused:
     """The refusal of a server that the requester does not have."""
-    return Refused(Code.SERVER_NOT_OWNED) if power is Power.STOP else Refused(Code.SERVER_UNKNOWN, server_id)
+    return (
+        Refused(Code.SERVER_NOT_OWNED)
+        if power is Power.STOP
+        else Refused(Code.SERVER_UNKNOWN, server_id)
+    )
 
 
 def unpaid(server: Server, power: Power, context: ProjectContext) -> bool:
     """Whether the fee rule forbids it."""
-    return power is Power.STOP and context.policy.require_fee_data and not server.metadata.get(CHARGE_TYPE)
+    return (
+        power is Power.STOP
+        and context.policy.require_fee_data
+        and not server.metadata.get(CHARGE_TYPE)
+    )
 
 
-def judge_state(server: Server, states: frozenset[str], tasks: frozenset[str] = _NONE) -> Refused | None:
-    """The refusal of a server that is not in one of the states, or that is still busy or locked in them.
+def judge_state(
+    server: Server, states: frozenset[str], tasks: frozenset[str] = _NONE
+) -> Refused | None:
+    """The refusal of a server that is not in one of the states, or that is still busy or locked in
+    them.
 
     `tasks` are those that are in nobody's way.
     """
     if server.status not in states:
         return Refused(Code.SERVER_STATE)
     if server.busy and server.task_state not in tasks:
-        return Refused(Code.FAILED, reason="busy", detail=f"the server is busy with {server.task_state}")
+        return Refused(
+            Code.FAILED, reason="busy", detail=f"the server is busy with {server.task_state}"
+        )
     if server.locked:
         return Refused(Code.FAILED, reason="locked", detail="the server is locked")
     return None
 
 
 async def wait_until_idle(
-    context: ProjectContext, server: Server, until: Deadline, power: Power | None = None, tasks: frozenset[str] = _NONE
+    context: ProjectContext,
+    server: Server,
+    until: Deadline,
+    power: Power | None = None,
+    tasks: frozenset[str] = _NONE,
 ) -> Server:
-    """The server once no task is under way but one of `tasks`; as it is then, if the time is up before.
+    """The server once no task is under way but one of `tasks`; as it is then, if the time is up
+    before.
 
     `Refused` when it goes away.
     """
@@ -143,10 +175,11 @@ async def follow_to_end(
 ) -> None:
     """Tell a server's course from an accepted action to its final state.
 
-    `first` is its status and the task that Nova has set before it answered. A server without a task has ended: Nova
-    sets the task before it accepts an action. So has one in the status `overtaken`: another action has taken its
-    place, whose success or failure is not this one's. At the limit of patience the last known state is the final one.
-    It asks the watch alone, which waits out a cloud that does not answer: what was answered must have its end.
+    `first` is its status and the task that Nova has set before it answered. A server without a task
+    has ended: Nova sets the task before it accepts an action. So has one in the status `overtaken`:
+    another action has taken its place, whose success or failure is not this one's. At the limit of
+    patience the last known state is the final one. It asks the watch alone, which waits out a cloud
+    that does not answer: what was answered must have its end.
     """
     if context.ended("server", server_id):
         return
@@ -164,13 +197,16 @@ async def follow_to_end(
                 break
             is_new = (server.status, server.task_state) != (status, task)
             if server.busy and server.status != overtaken and is_new:
-                await context.tell(server_update(server_id, action, server.status, server.task_state, final=False))
+                await context.tell(
+                    server_update(server_id, action, server.status, server.task_state, final=False)
+                )
             status, task = server.status, server.task_state
     await context.tell(server_update(server_id, action, status, None, final=True))
 
 
 async def tell_end(context: ProjectContext, server_id: str, action: str, effect: str) -> None:
-    """Tell in what state a server ends of which it could not be told whether an action was carried out.
+    """Tell in what state a server ends of which it could not be told whether an action was carried
+    out.
 
     `Transient` where Nova does not say.
     """

@@ -1,7 +1,8 @@
 """Which servers a list shows, and how many match in all.
 
-Without a search Nova orders and counts: the page in one detailed call, the ids of all in a plain one. What Nova cannot
-tell as the contract means it is looked for among all servers, or among those that it has narrowed them down to.
+Without a search Nova orders and counts: the page in one detailed call, the ids of all in a plain
+one. What Nova cannot tell as the contract means it is looked for among all servers, or among those
+that it has narrowed them down to.
 """
 
 import re
@@ -26,15 +27,32 @@ from messages.paging import Sort
 from messages.servers import UNUSUAL, ListServers, Search
 from messages.updates import is_unusual
 
-#: What Nova orders by, for the fields by which it orders as we do; statuses it makes up of two things.
+#: What Nova orders by, for the fields by which it orders as we do; statuses it makes up of two
+#: things.
 _ORDERS = {"createTime": "created_at", "name": "display_name"}
-#: The statuses that Nova lets anybody filter by. It may find more than those in the status, never fewer.
+#: The statuses that Nova lets anybody filter by. It may find more than those in the status, never
+#: fewer.
 _FILTERED = frozenset(
     {
-        "active", "build", "error", "hard_reboot", "migrating", "password", "paused", "reboot", "rebuild", "rescue",
-        "resize", "revert_resize", "shelved", "shelved_offloaded", "shutoff", "suspended", "verify_resize",
+        "active",
+        "build",
+        "error",
+        "hard_reboot",
+        "migrating",
+        "password",
+        "paused",
+        "reboot",
+        "rebuild",
+        "rescue",
+        "resize",
+        "revert_resize",
+        "shelved",
+        "shelved_offloaded",
+        "shutoff",
+        "suspended",
+        "verify_resize",
     }
-)  # fmt: skip
+)
 #: A value that may be part of an id or of an address.
 _ID_OR_ADDRESS = re.compile(r"[0-9a-f:.-]+")
 _BAD_REQUEST = 400
@@ -53,7 +71,11 @@ async def find_page(task: ListServers, context: ProjectContext) -> Found:
     found = await _in_novas_order(task, context) if task.search is None else None
     if found is None:
         servers = await _candidates(task.search, context)
-        mine = [one for one in servers if one.project_id == context.project.id and _matches(one, task.search)]
+        mine = [
+            one
+            for one in servers
+            if one.project_id == context.project.id and _matches(one, task.search)
+        ]
         found = Found(len(mine), task.page.of(_sorted(mine, task.sort)))
     return found
 
@@ -62,7 +84,9 @@ async def find_page(task: ListServers, context: ProjectContext) -> Found:
 
 
 async def _in_novas_order(task: ListServers, context: ProjectContext) -> Found | None:
-    """The page where Nova's order is ours; None where it is not, or where the list changed under our hands."""
+    """The page where Nova's order is ours; None where it is not, or where the list changed under
+    our hands.
+    """
     column = _ORDERS.get(task.sort.field)
     if column is None:
         return None
@@ -77,7 +101,9 @@ async def _in_novas_order(task: ListServers, context: ProjectContext) -> Found |
         return Found(len(named), ())
     marker = named[begin - 1].id if begin else None
     try:
-        part = await context.patiently(lambda: list_part(context.project, order, task.page.size, marker))
+        part = await context.patiently(
+            lambda: list_part(context.project, order, task.page.size, marker)
+        )
     except CloudRefusal as error:
         if error.status != _BAD_REQUEST:
             raise
@@ -131,12 +157,16 @@ async def _one(server_id: str, context: ProjectContext) -> list[Server]:
 
 
 def _rough_pattern(part: str) -> str:
-    """A regular expression that matches at least the names that hold this part, in whatever dialect.
+    """A regular expression that matches at least the names that hold this part, in whatever
+    dialect.
 
-    Only letters and digits of ASCII are sure to mean the same to every database, and only if both cases are named.
+    Only letters and digits of ASCII are sure to mean the same to every database, and only if both
+    cases are named.
     """
     runs = re.findall("[a-z0-9]+", part)
-    return ".*".join("".join(f"[{one}{one.upper()}]" if one.isalpha() else one for one in run) for run in runs)
+    return ".*".join(
+        "".join(f"[{one}{one.upper()}]" if one.isalpha() else one for one in run) for run in runs
+    )
 
 
 def _matches(server: Server, search: Search | None) -> bool:
@@ -153,7 +183,9 @@ def _matches(server: Server, search: Search | None) -> bool:
         case "uuid":
             return wanted == server.id
         case "status":
-            return is_unusual(server.status) if wanted == UNUSUAL else wanted == server.status.lower()
+            return (
+                is_unusual(server.status) if wanted == UNUSUAL else wanted == server.status.lower()
+            )
         case _:
             return wanted in name or wanted in server.id or _has_address(server, wanted)
 
@@ -171,4 +203,6 @@ _KEYS: dict[str, Callable[[Server], Any]] = {
 
 def _sorted(servers: Iterable[Server], sort: Sort) -> Sequence[Server]:
     """Ties are always in the order of the ids."""
-    return sorted(sorted(servers, key=lambda one: one.id), key=_KEYS[sort.field], reverse=sort.descending)
+    return sorted(
+        sorted(servers, key=lambda one: one.id), key=_KEYS[sort.field], reverse=sort.descending
+    )

@@ -35,7 +35,8 @@ FIRST_STATE = {
     (Power.REBOOT, Force.SOFT): ("REBOOT", "rebooting"),
     (Power.REBOOT, Force.HARD): ("HARD_REBOOT", "rebooting_hard"),
 }
-#: The status of a server that another action has taken over: a hard reboot does not wait for a soft one.
+#: The status of a server that another action has taken over: a hard reboot does not wait for a soft
+#: one.
 OVERTAKEN = {(Power.REBOOT, Force.SOFT): "HARD_REBOOT"}
 _NONE: frozenset[str] = frozenset()
 #: The journal's name for an action on a server.
@@ -71,7 +72,9 @@ async def _have_it_accepted(task: PowerAction, effect: str, context: ProjectCont
 
 async def idle_for(server: Server, power: Power, force: Force, context: ProjectContext) -> Server:
     """The server once no task is in the way of the action; as it is then, if the time is up before."""
-    return await wait_until_idle(context, server, context.deadline, power, TASKS.get((power, force), _NONE))
+    return await wait_until_idle(
+        context, server, context.deadline, power, TASKS.get((power, force), _NONE)
+    )
 
 
 def judge_for(server: Server, power: Power, force: Force) -> Refused | None:
@@ -80,7 +83,9 @@ def judge_for(server: Server, power: Power, force: Force) -> Refused | None:
 
 
 async def begin(server: Server, power: Power, force: Force, context: ProjectContext) -> None:
-    """Have Nova accept it, or `Refused`. A conflicting task is waited out, and the state is judged again."""
+    """Have Nova accept it, or `Refused`. A conflicting task is waited out, and the state is judged
+    again.
+    """
     name = effect_name(power, server.id)
     for delay in growing(0.5, 4.0):
         if not context.effects.begun(name) and (refused := judge_for(server, power, force)):
@@ -99,16 +104,24 @@ async def begin(server: Server, power: Power, force: Force, context: ProjectCont
 
 async def find_out(server_id: str, power: Power, context: ProjectContext) -> None:
     """Look whether what may have been begun was; nothing is begun."""
-    await context.effects.find_out(effect_name(power, server_id), _logged(server_id, power, context))
+    await context.effects.find_out(
+        effect_name(power, server_id), _logged(server_id, power, context)
+    )
 
 
-async def follow_accepted(server_id: str, power: Power, force: Force, context: ProjectContext) -> None:
+async def follow_accepted(
+    server_id: str, power: Power, force: Force, context: ProjectContext
+) -> None:
     """Tell the course of what Nova has accepted, to its end."""
     first, effect = FIRST_STATE[power, force], effect_name(power, server_id)
-    await follow_to_end(context, server_id, power.value, first, effect, overtaken=OVERTAKEN.get((power, force)))
+    await follow_to_end(
+        context, server_id, power.value, first, effect, overtaken=OVERTAKEN.get((power, force))
+    )
 
 
-async def _change_power(server: Server, power: Power, force: Force, context: ProjectContext) -> None:
+async def _change_power(
+    server: Server, power: Power, force: Force, context: ProjectContext
+) -> None:
     await context.effects.once(
         effect_name(power, server.id),
         do=lambda: change_power(context.project, server.id, power, force),
@@ -118,29 +131,42 @@ async def _change_power(server: Server, power: Power, force: Force, context: Pro
 
 
 async def _marker(server: Server, power: Power, context: ProjectContext) -> str | dict[str, Any]:
-    """Nova's clock. In the middle of a task also the actions of this kind that have begun since: they are not ours.
+    """Nova's clock. In the middle of a task also the actions of this kind that have begun since:
+    they are not ours.
 
     Nova's log does not tell a hard reboot from the soft one that it does not wait for.
     """
     if not server.busy or context.effects.begun(effect_name(power, server.id)):
         return server.updated
     since, action = server.updated, _LOGGED_AS[power]
-    others = await context.patiently(lambda: find_actions(context.project, server.id, action, since))
+    others = await context.patiently(
+        lambda: find_actions(context.project, server.id, action, since)
+    )
     return {"since": since, "others": others}
 
 
 def _logged(server_id: str, power: Power, context: ProjectContext) -> Landed:
     async def landed(marker: str | dict[str, Any]) -> str | None:
-        since, others = (marker, ()) if isinstance(marker, str) else (marker["since"], marker["others"])
+        since, others = (
+            (marker, ()) if isinstance(marker, str) else (marker["since"], marker["others"])
+        )
         return await find_action(context.project, server_id, _LOGGED_AS[power], since, others)
 
     return landed
 
 
 async def _after_conflict(
-    server: Server, power: Power, force: Force, context: ProjectContext, *, delay: float, error: Conflict
+    server: Server,
+    power: Power,
+    force: Force,
+    context: ProjectContext,
+    *,
+    delay: float,
+    error: Conflict,
 ) -> Server:
-    """The server as it is once what was in the way has ended; what stays in the way ends the request in time."""
+    """The server as it is once what was in the way has ended; what stays in the way ends the
+    request in time.
+    """
     if delay > context.deadline.left:
         raise error.as_failure() from error
     await asyncio.sleep(delay)

@@ -35,7 +35,11 @@ async def show_servers(task: ListServers, context: ProjectContext) -> Result:
     )
     around = await _around(found.servers, volumes, hosts, nets, context)
     return Result.of(
-        Code.OK, {"totalCount": found.total, "servers": [server_view(server, around) for server in found.servers]}
+        Code.OK,
+        {
+            "totalCount": found.total,
+            "servers": [server_view(server, around) for server in found.servers],
+        },
     )
 
 
@@ -44,7 +48,9 @@ async def show_server(task: ShowServer, context: ProjectContext) -> Result:
     server = await find_server(context, task.server_id)
     if server is None:
         raise unknown_server(task.server_id, None)
-    volumes, hosts, nets = await asyncio.gather(volumes_of_server(server, context), _hosts(context), _networks(context))
+    volumes, hosts, nets = await asyncio.gather(
+        volumes_of_server(server, context), _hosts(context), _networks(context)
+    )
     around = await _around([server], volumes, hosts, nets, context)
     return Result.of(Code.OK, {"server": server_details(server, around)})
 
@@ -66,10 +72,18 @@ async def _around(
         _policies(nets.floating_ips, context),
     )
     return Surroundings(
-        region=context.policy.region, volumes=volumes, images=images, subnets=_by_id(nets.subnets),
-        routers=_by_id(nets.routers), ports=ports, floating_ips=nets.floating_ips, policies=_by_id(policies),
-        hosts=hosts, images_of_snapshots=of_snapshots, zone=context.policy.billing_zone,
-    )  # fmt: skip
+        region=context.policy.region,
+        volumes=volumes,
+        images=images,
+        subnets=_by_id(nets.subnets),
+        routers=_by_id(nets.routers),
+        ports=ports,
+        floating_ips=nets.floating_ips,
+        policies=_by_id(policies),
+        hosts=hosts,
+        images_of_snapshots=of_snapshots,
+        zone=context.policy.billing_zone,
+    )
 
 
 async def _networks(context: ProjectContext) -> _Networks:
@@ -92,13 +106,20 @@ async def images_of_servers(
     """
     disks = [(one, _system_disk(one, volumes)) for one in servers]
     listed: list[Image] = []
-    # One call more, only where a disk was made from a snapshot: Cinder names the image where its line began.
+    # One call more, only where a disk was made from a snapshot: Cinder names the image where its
+    # line began.
     if any(disk is not None and disk.snapshot_id is not None for _, disk in disks):
         listed = await context.patiently(lambda: list_images_of_snapshots(context.project))
-    of_snapshots = {one.boot_snapshot_id: one.id for one in listed if one.boot_snapshot_id is not None}
+    of_snapshots = {
+        one.boot_snapshot_id: one.id for one in listed if one.boot_snapshot_id is not None
+    }
     known = {one.id: one for one in listed}
-    wanted = {image_of(server, disk, of_snapshots) for server, disk in disks} - known.keys() - {None}
-    found = await context.patiently(lambda: find_images(context.project, [one for one in wanted if one is not None]))
+    wanted = (
+        {image_of(server, disk, of_snapshots) for server, disk in disks} - known.keys() - {None}
+    )
+    found = await context.patiently(
+        lambda: find_images(context.project, [one for one in wanted if one is not None])
+    )
     return known | found, of_snapshots
 
 
@@ -137,7 +158,8 @@ async def _policies(floating_ips: Iterable[Thing], context: ProjectContext) -> l
 async def _hosts(context: ProjectContext) -> dict[str, str]:
     """The hosts by the ids under which the tenant sees them.
 
-    An extra for the operator's console: where the admin cloud does not tell, the view is made without.
+    An extra for the operator's console: where the admin cloud does not tell, the view is made
+    without.
     """
     if not context.cloud.has_admin:
         return {}

@@ -23,7 +23,9 @@ async def show_tags(task: ListTags, context: ProjectContext) -> Result:
 
 
 async def update_tags(task: UpdateTags, context: ProjectContext) -> Result:
-    """Give it these tags and no others; Nova lets a server be tagged that is at rest, in whatever way."""
+    """Give it these tags and no others; Nova lets a server be tagged that is at rest, in whatever
+    way.
+    """
     if context.answered is not None:
         await context.effects.find_out(f"tags:{task.server_id}", _replaced(task, context))
         return context.answered
@@ -38,7 +40,9 @@ async def update_tags(task: UpdateTags, context: ProjectContext) -> Result:
             if not server.busy:
                 raise Refused(Code.SERVER_STATE) from None
             if delay > context.deadline.left:
-                raise Refused(Code.FAILED, reason="busy", detail=f"busy with {server.task_state}") from None
+                raise Refused(
+                    Code.FAILED, reason="busy", detail=f"busy with {server.task_state}"
+                ) from None
             await asyncio.sleep(delay)
         except NotFound:
             raise unknown_server(task.server_id, None) from None
@@ -60,6 +64,10 @@ async def _replace(task: UpdateTags, context: ProjectContext) -> None:
 
 def _replaced(task: UpdateTags, context: ProjectContext) -> Landed:
     async def landed(_: object) -> str | None:
-        return "" if sorted(await list_tags(context.project, task.server_id)) == sorted(task.tags) else None
+        return (
+            ""
+            if sorted(await list_tags(context.project, task.server_id)) == sorted(task.tags)
+            else None
+        )
 
     return landed

@@ -1,4 +1,6 @@
-"""Answers that tell of several targets: each has its code and its reason, also where the whole is refused."""
+"""Answers that tell of several targets: each has its code and its reason, also where the whole is
+refused.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,8 +14,15 @@ from messages.results import Result
 
 #: What became of the targets so far, by id: why one fails, or None: it is right, and not begun.
 Verdicts = Mapping[str, Refused | None]
-#: The kinds of failure of servers in the order in which they are checked; the first gives the code of the whole.
-_ORDER = (Code.SERVER_NOT_OWNED, Code.SERVER_UNKNOWN, Code.SERVER_UNPAID, Code.SERVER_STATE, Code.FAILED)
+#: The kinds of failure of servers in the order in which they are checked; the first gives the code
+#: of the whole.
+_ORDER = (
+    Code.SERVER_NOT_OWNED,
+    Code.SERVER_UNKNOWN,
+    Code.SERVER_UNPAID,
+    Code.SERVER_STATE,
+    Code.FAILED,
+)
 UNKNOWN = "outcome_unknown"
 #: Under this name is remembered which image was made.
 MADE_IMAGE = "image"
@@ -35,9 +44,13 @@ def outcome_unknown() -> Refused:
 
 
 def failure(
-    work: Any, refused: Refused, effects: Mapping[str, Effect] | None = None, verdicts: Verdicts | None = None
+    work: Any,
+    refused: Refused,
+    effects: Mapping[str, Effect] | None = None,
+    verdicts: Verdicts | None = None,
 ) -> Result:
-    """The answer to a command that ends as a whole; a batch that the cloud failed tells of each target.
+    """The answer to a command that ends as a whole; a batch that the cloud failed tells of each
+    target.
 
     `refused` is what became of the targets of which nothing else is known.
     """
@@ -52,10 +65,19 @@ def failure(
             return Result.refusal(refused)
 
 
-def answer_in_time(work: Any, effects: Mapping[str, Effect], verdicts: Verdicts, late: Refused) -> Result:
-    """The answer to a command whose time is up, by what is known then; `late` is what befell what was not sent."""
+def answer_in_time(
+    work: Any, effects: Mapping[str, Effect], verdicts: Verdicts, late: Refused
+) -> Result:
+    """The answer to a command whose time is up, by what is known then; `late` is what befell what
+    was not sent.
+    """
     made = effects.get(MADE_IMAGE)
-    if isinstance(work, CreateImage) and made is not None and made.is_memory and made.outcome is not None:
+    if (
+        isinstance(work, CreateImage)
+        and made is not None
+        and made.is_memory
+        and made.outcome is not None
+    ):
         return Result.of(Code.CREATED, {"image_id": made.outcome["value"]})
     begun = any(one.unknown or (one.done and not one.is_memory) for one in effects.values())
     several = isinstance(work, (PowerBatch, DeleteImages))
@@ -63,8 +85,12 @@ def answer_in_time(work: Any, effects: Mapping[str, Effect], verdicts: Verdicts,
     return failure(work, rest, effects, verdicts)
 
 
-def answer_of_servers(task: PowerBatch, effects: Mapping[str, Effect], verdicts: Verdicts, rest: Refused) -> Result:
-    """What became of each server of a batch, and of the whole. `rest`: why the others were not judged, or not begun."""
+def answer_of_servers(
+    task: PowerBatch, effects: Mapping[str, Effect], verdicts: Verdicts, rest: Refused
+) -> Result:
+    """What became of each server of a batch, and of the whole. `rest`: why the others were not
+    judged, or not begun.
+    """
     names = {one: power_effect(task.power, one) for one in task.server_ids}
     found = _each(names, effects, verdicts, rest)
     listed = [_listed(server_id, verdict) for server_id, verdict in found.items()]
@@ -78,8 +104,12 @@ def answer_of_servers(task: PowerBatch, effects: Mapping[str, Effect], verdicts:
     return Result.of(first.code, {**reason, "servers": listed}, first.subject)
 
 
-def answer_of_images(task: DeleteImages, effects: Mapping[str, Effect], verdicts: Verdicts, rest: Refused) -> Result:
-    """The same of a batch of images; it succeeds whatever became of each, unless the cloud did not show any."""
+def answer_of_images(
+    task: DeleteImages, effects: Mapping[str, Effect], verdicts: Verdicts, rest: Refused
+) -> Result:
+    """The same of a batch of images; it succeeds whatever became of each, unless the cloud did not
+    show any.
+    """
     names = {one: deletion_effect(one) for one in task.image_ids}
     found = _each(names, effects, verdicts, rest)
     deleted = sum(one is Code.OK for one in found.values())
@@ -102,7 +132,9 @@ def told_unknown(answer: Result, target_id: str | None = None) -> bool:
 
 
 def told_accepted(answer: Result, kind: str) -> list[str]:
-    """The ids of the targets (`servers` or `images`) of which it was answered that the cloud accepted it."""
+    """The ids of the targets (`servers` or `images`) of which it was answered that the cloud
+    accepted it.
+    """
     data = answer.data if isinstance(answer.data, dict) else {}
     return [one["id"] for one in data.get(kind, ()) if one["code"] == Code.OK.wire]
 
@@ -110,7 +142,9 @@ def told_accepted(answer: Result, kind: str) -> list[str]:
 def _each(
     names: Mapping[str, str], effects: Mapping[str, Effect], verdicts: Verdicts, rest: Refused
 ) -> dict[str, Code | Refused | None]:
-    """Each target by its id: accepted, failed, or (None) right and not begun. `names` are those of their effects."""
+    """Each target by its id: accepted, failed, or (None) right and not begun. `names` are those of
+    their effects.
+    """
     begun = _is_begun(names, effects)
     found: dict[str, Code | Refused | None] = {}
     for target_id, name in names.items():
@@ -133,7 +167,12 @@ def _is_begun(names: Mapping[str, str], effects: Mapping[str, Effect]) -> bool:
 def _listed(target_id: str, verdict: Code | Refused | None) -> dict[str, Any]:
     if isinstance(verdict, Refused):
         message = verdict.code.text_for(verdict.subject)
-        return {"id": target_id, "code": verdict.code.wire, "message": message, "reason": verdict.word}
+        return {
+            "id": target_id,
+            "code": verdict.code.wire,
+            "message": message,
+            "reason": verdict.word,
+        }
     if verdict is None:
         return {"id": target_id, "code": None, "message": None, "reason": None}
     return {"id": target_id, "code": verdict.wire, "message": verdict.text, "reason": None}

@@ -1,4 +1,6 @@
-"""A server as the API document shows it. Pure: from OpenStack's own words to the document's; unknown is null."""
+"""A server as the API document shows it. Pure: from OpenStack's own words to the document's;
+unknown is null.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -17,11 +19,14 @@ Thing = Mapping[str, Any]
 _FLAVOR_FIELDS = ("disk", "ephemeral", "extra_specs", "original_name", "ram", "swap", "vcpus")
 #: The document's name and the metadata item of what a server is paid by.
 _FEE_FIELDS = {
-    "chargetype": "charge_type", "purchasetime": "purchase_time", "startFeeTime": "start_fee_time",
+    "chargetype": "charge_type",
+    "purchasetime": "purchase_time",
+    "startFeeTime": "start_fee_time",
     "nextFeeTime": "next_fee_time",
-}  # fmt: skip
-#: `bandwidth=10`, `chargemode: Bandwidth`, `iptype=5 _bgp`: in a tag or in the description of a floating IP. A value
-#: may hold blanks: it ends at a comma, a semicolon, a line's end, or where the next name and its sign begin.
+}
+#: `bandwidth=10`, `chargemode: Bandwidth`, `iptype=5 _bgp`: in a tag or in the description of a
+#: floating IP. A value may hold blanks: it ends at a comma, a semicolon, a line's end, or where the
+#: next name and its sign begin.
 _NOTE = re.compile(
     r"\b(bandwidth|chargemode|iptype)\s*[=:：]\s*([^\s,;，；].*?)(?=\s*(?:[,;，；\r\n]|\s[\w.-]+\s*[=:：]|$))",
     re.IGNORECASE | re.MULTILINE,
@@ -29,13 +34,15 @@ _NOTE = re.compile(
 #: A number of Mbit/s, with its unit or words behind it.
 _MEGABITS = re.compile(r"([0-9]{1,9})(?:\s|M|$)", re.IGNORECASE)
 _KILO = 1000
-#: What owns the port by which a router joins a subnet: a plain router, a distributed, a highly available one.
+#: What owns the port by which a router joins a subnet: a plain router, a distributed, a highly
+#: available one.
 _JOINTS = frozenset(
     {
-        "network:router_interface", "network:router_interface_distributed",
+        "network:router_interface",
+        "network:router_interface_distributed",
         "network:ha_router_replicated_interface",
     }
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,12 @@ def server_view(server: Server, around: Surroundings) -> dict[str, Any]:
         "image": _image(image_of(server, system, around.images_of_snapshots), system, around),
         "root_volume": _root(server, system),
         "data_volumes": [
-            {"volumetype": one.volume_type, "volumeid": one.id, "volumename": one.name, "size": one.size}
+            {
+                "volumetype": one.volume_type,
+                "volumeid": one.id,
+                "volumename": one.name,
+                "size": one.size,
+            }
             for one in data
         ],
         "flavor": {name: body["flavor"].get(name) for name in _FLAVOR_FIELDS},
@@ -88,7 +100,10 @@ def server_view(server: Server, around: Surroundings) -> dict[str, Any]:
         "nics": [nic for port in ports for nic in _nics(port, around)],
         "eip": _eip({port["id"] for port in ports}, around),
         "key_name": body.get("key_name"),
-        "feeData": {name: shown(server.metadata.get(item), around.zone) for name, item in _FEE_FIELDS.items()},
+        "feeData": {
+            name: shown(server.metadata.get(item), around.zone)
+            for name, item in _FEE_FIELDS.items()
+        },
         "created": body.get("created"),
         "hostId": body.get("hostId") or None,
         "host": around.hosts.get(body.get("hostId") or ""),
@@ -106,26 +121,47 @@ def server_details(server: Server, around: Surroundings) -> dict[str, Any]:
 def inner_addresses(server: Server) -> list[str]:
     """Its IP addresses in its own networks, as Nova knows them; floating ones are not among them."""
     networks = server.body.get("addresses") or {}
-    return [one["addr"] for network in networks.values() for one in network if one.get("OS-EXT-IPS:type") != "floating"]
+    return [
+        one["addr"]
+        for network in networks.values()
+        for one in network
+        if one.get("OS-EXT-IPS:type") != "floating"
+    ]
 
 
 def image_words_of(properties: Mapping[str, Any]) -> dict[str, str | None]:
-    """`system` and `systemType` of an image: its properties of that name, else those that OpenStack knows."""
+    """`system` and `systemType` of an image: its properties of that name, else those that OpenStack
+    knows.
+    """
     return {
         "system": properties.get("system") or properties.get("os_distro"),
         "systemType": properties.get("systemType") or properties.get("os_type"),
     }
 
 
-def _image(image_id: str | None, system: Volume | None, around: Surroundings) -> dict[str, Any] | None:
-    """None where the server was made from none, or it cannot be told; a deleted one is known by the volume."""
+def _image(
+    image_id: str | None, system: Volume | None, around: Surroundings
+) -> dict[str, Any] | None:
+    """None where the server was made from none, or it cannot be told; a deleted one is known by the
+    volume.
+    """
     if image_id is None:
         return None
     image = around.images.get(image_id)
     if image is not None:
-        return {"id": image_id, "name": image.name, **image_words_of(image.body), "tags": list(image.body["tags"])}
+        return {
+            "id": image_id,
+            "name": image.name,
+            **image_words_of(image.body),
+            "tags": list(image.body["tags"]),
+        }
     remembered: Mapping[str, Any] = system.image if system is not None else {}
-    return {"id": image_id, "name": remembered.get("image_name"), **image_words_of(remembered), "tags": None}
+    return {
+        "id": image_id,
+        "name": remembered.get("image_name"),
+        **image_words_of(remembered),
+        "tags": None,
+    }
 
 
 def _root(server: Server, system: Volume | None) -> dict[str, Any]:
@@ -145,7 +181,12 @@ def _ports_in_order(server: Server, around: Surroundings) -> list[Thing]:
     places = {mac: place for place, mac in reversed(list(enumerate(macs)))}
     ports = [port for port in around.ports if port["device_id"] == server.id]
     return sorted(
-        ports, key=lambda one: (places.get(one["mac_address"], len(macs)), one.get("created_at") or "", one["id"])
+        ports,
+        key=lambda one: (
+            places.get(one["mac_address"], len(macs)),
+            one.get("created_at") or "",
+            one["id"],
+        ),
     )
 
 
@@ -205,7 +246,9 @@ def _notes(floating_ip: Thing) -> dict[str, str]:
 
 
 def _limit(policy: Thing) -> int | None:
-    """Mbit/s that a policy allows: its bandwidth rule, that of outgoing traffic where there are two."""
+    """Mbit/s that a policy allows: its bandwidth rule, that of outgoing traffic where there are
+    two.
+    """
     rules = [rule for rule in policy.get("rules") or () if rule.get("max_kbps")]
     rules.sort(key=lambda rule: rule.get("direction") != "egress")
     return int(rules[0]["max_kbps"]) // _KILO if rules else None

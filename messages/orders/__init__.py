@@ -1,7 +1,8 @@
-"""Orders (contract 5): what the billing system says has been paid for, and what it wants done with what is not.
+"""Orders (contract 5): what the billing system says has been paid for, and what it wants done with
+what is not.
 
-Their quirks are cleaned here and nowhere else: numbers come as strings, words with blanks around them, and items with
-the value `"0"` that mean "none".
+Their quirks are cleaned here and nowhere else: numbers come as strings, words with blanks around
+them, and items with the value `"0"` that mean "none".
 """
 
 from messages.orders.change_configure import ChangeConfigure, ChangedProduct

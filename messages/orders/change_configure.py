@@ -6,7 +6,13 @@ from typing import Any
 
 from messages.orders.items import Item, read_items
 from messages.orders.order import Heading, Order
-from messages.orders.products import InstanceProduct, check_different, check_one_set, read_instance, read_products
+from messages.orders.products import (
+    InstanceProduct,
+    check_different,
+    check_one_set,
+    read_instance,
+    read_products,
+)
 
 
 @dataclass(frozen=True, slots=True)

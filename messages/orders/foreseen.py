@@ -10,7 +10,9 @@ from messages.fields import is_uuid, mapping, optional_word
 
 @dataclass(frozen=True, slots=True)
 class PlanOrder:
-    """Tell what an order would do. `message` is the order as it came, secrets and all: its form is to be told, too."""
+    """Tell what an order would do. `message` is the order as it came, secrets and all: its form is
+    to be told, too.
+    """
 
     message: Mapping[str, Any] = field(repr=False)
 

@@ -26,7 +26,9 @@ class ItemKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing of a product. `volume_type` is set for disks; `volume_id` where a data disk names its volume."""
+    """One thing of a product. `volume_type` is set for disks; `volume_id` where a data disk names
+    its volume.
+    """
 
     code: str
     kind: ItemKind
@@ -45,14 +47,18 @@ def of_kind(items: Iterable[Item], kind: ItemKind) -> tuple[Item, ...]:
 
 
 def read_items(product: Mapping[str, Any]) -> tuple[Item, ...]:
-    """The items of a product, without those that mean "none" and those that are only factors of its price."""
+    """The items of a product, without those that mean "none" and those that are only factors of its
+    price.
+    """
     listed = objects(product.get("itemList"), "itemList", 0, MAX_ITEMS)
     made_of = [item for item in listed if not _is_price_factor(item)]
     return tuple(found for item in made_of if (found := _item(item)) is not None)
 
 
 def _is_price_factor(item: Mapping[str, Any]) -> bool:
-    """Whether an item says what the price depends on (`osType`: `Linux`), and nothing of what is ordered."""
+    """Whether an item says what the price depends on (`osType`: `Linux`), and nothing of what is
+    ordered.
+    """
     kind = item.get("type")
     return isinstance(kind, str) and kind.strip().lower() == _PRICE_FACTOR
 
@@ -67,7 +73,9 @@ def _item(item: Mapping[str, Any]) -> Item | None:
     if text is None or text == "0":
         return None
     kind, volume_type = _kind(code)
-    named = optional_word(item.get("instanceId"), "instanceId") if kind is ItemKind.DATA_DISK else None
+    named = (
+        optional_word(item.get("instanceId"), "instanceId") if kind is ItemKind.DATA_DISK else None
+    )
     return Item(code, kind, text, volume_type, uuid_of(named, "instanceId") if named else None)
 
 

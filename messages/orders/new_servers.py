@@ -110,7 +110,9 @@ def disk_name(server_name: str, index: int) -> str:
 
 
 def parse_new(heading: Heading, secret: Mapping[str, Any]) -> NewServers:
-    """The order, or `Refused` naming the field that is wrong; `secret` is the message with its secrets."""
+    """The order, or `Refused` naming the field that is wrong; `secret` is the message with its
+    secrets.
+    """
     sets = whole(heading.ordered.get("setCount"), "setCount")
     if not 1 <= sets <= MAX_SERVERS:
         raise wrong("setCount")
@@ -119,7 +121,9 @@ def parse_new(heading: Heading, secret: Mapping[str, Any]) -> NewServers:
         products=tuple(_product(product) for product in read_products(heading.ordered)),
         sets=sets,
         term=read_term(heading.ordered),
-        customization=_customization(mapping(heading.ordered.get("consoleCustomization"), "consoleCustomization")),
+        customization=_customization(
+            mapping(heading.ordered.get("consoleCustomization"), "consoleCustomization")
+        ),
         user_name=user_name_in(secret.get("token")),
         secrets=_secrets(mapping(secret.get("consoleCustomization"), "consoleCustomization")),
     )
@@ -146,7 +150,9 @@ def _product(product: Mapping[str, Any]) -> NewProduct:
     items = read_items(product)
     if any(item.volume_id is not None for item in items):
         raise wrong("instanceId", "the disks of a new server are new")
-    return NewProduct(count, optional_word(product.get("availableZone"), "availableZone"), items, product)
+    return NewProduct(
+        count, optional_word(product.get("availableZone"), "availableZone"), items, product
+    )
 
 
 def _customization(chosen: Mapping[str, Any]) -> Customization:
@@ -182,7 +188,9 @@ def _words(chosen: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 def _secrets(chosen: Mapping[str, Any]) -> Secrets:
     password, data = chosen.get("adminPass"), chosen.get("userData")
-    masked = [name for name, value in (("adminPass", password), ("userData", data)) if value == MASK]
+    masked = [
+        name for name, value in (("adminPass", password), ("userData", data)) if value == MASK
+    ]
     if masked:
         return Secrets(withheld=masked[0])
     return Secrets(_password(password), _user_data(data))

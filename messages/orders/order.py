@@ -16,7 +16,9 @@ TIME_FORM = "%Y-%m-%d %H:%M:%S"
 
 
 class OrderType(StrEnum):
-    """The kinds of orders; `softDown` is told by its `instanceList`, all others by their `orderType`."""
+    """The kinds of orders; `softDown` is told by its `instanceList`, all others by their
+    `orderType`.
+    """
 
     CHANGE_CONFIGURE = "changeConfigure"
     NEW = "new"
@@ -29,8 +31,8 @@ class OrderType(StrEnum):
 class Heading:
     """Whose order it is. `name` is what it is known by: its orderId, a softDown's flowId.
 
-    `status_time` is None where it is missing or cannot be read; without a zone it is of the billing time zone.
-    `ordered` is the message as it came, without secrets.
+    `status_time` is None where it is missing or cannot be read; without a zone it is of the billing
+    time zone. `ordered` is the message as it came, without secrets.
     """
 
     order_type: OrderType
@@ -87,17 +89,20 @@ def read_heading(order_type: OrderType, message: Mapping[str, Any]) -> Heading:
 
 
 def read_time(value: Any) -> datetime | None:
-    """Read a date with a time of day as people and programs write it, in whole seconds; None where it is none.
+    """Read a date with a time of day as people and programs write it, in whole seconds; None where
+    it is none.
 
-    `2026-11-23 10:00:00`; also with a fraction (dropped), with `T`, without seconds, and with a zone (`Z`, `+08:00`,
-    `+0800`): only then has what is returned a zone. A date alone is none: nobody knows which end of the day is meant.
+    `2026-11-23 10:00:00`; also with a fraction (dropped), with `T`, without seconds, and with a
+    zone (`Z`, `+08:00`, `+0800`): only then has what is returned a zone. A date alone is none:
+    nobody knows which end of the day is meant.
     """
     if not isinstance(value, str):
         return None
     text = " ".join(value.upper().split())
     with suppress(ValueError):
         return datetime.strptime(text, TIME_FORM)  # noqa: DTZ007 - of a zone that is known elsewhere
-    # Digits without a separator (`20261123104500`, milliseconds) would be taken for another century.
+    # Digits without a separator (`20261123104500`, milliseconds) would be taken for another
+    # century.
     date, _, time = text.replace("T", " ", 1).partition(" ")
     if ":" not in time:
         return None

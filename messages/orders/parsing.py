@@ -31,7 +31,9 @@ def is_paid(message: Mapping[str, Any]) -> bool:
 
 
 def order_type_of(message: Mapping[str, Any]) -> str:
-    """The order type for a routing key, `softDown` for that message, `unknown` where it cannot be told."""
+    """The order type for a routing key, `softDown` for that message, `unknown` where it cannot be
+    told.
+    """
     if _is_soft_down(message):
         return OrderType.SOFT_DOWN
     name = message.get("orderType")
@@ -42,7 +44,9 @@ def order_type_of(message: Mapping[str, Any]) -> str:
 
 
 def name_of(message: Mapping[str, Any]) -> str | None:
-    """What an order is known by, its orderId or a softDown's flowId; None where it has nothing that could be used."""
+    """What an order is known by, its orderId or a softDown's flowId; None where it has nothing that
+    could be used.
+    """
     field = "flowId" if _is_soft_down(message) else "orderId"
     try:
         return name_in_routing_key(message.get(field), field)
@@ -51,13 +55,19 @@ def name_of(message: Mapping[str, Any]) -> str | None:
 
 
 def parse_order(message: Mapping[str, Any]) -> Order:
-    """The order in a message's body, or `Refused` naming the field that is wrong. Its `ordered` is without secrets."""
+    """The order in a message's body, or `Refused` naming the field that is wrong. Its `ordered` is
+    without secrets.
+    """
     shown = mask(dict(message))
     if _is_soft_down(message):
         return parse_soft_down(shown)
     order_type = _order_type(shown)
     heading = read_heading(order_type, shown)
-    return parse_new(heading, message) if order_type is OrderType.NEW else _PARSERS[order_type](heading)
+    return (
+        parse_new(heading, message)
+        if order_type is OrderType.NEW
+        else _PARSERS[order_type](heading)
+    )
 
 
 def _is_soft_down(message: Mapping[str, Any]) -> bool:

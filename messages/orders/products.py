@@ -34,8 +34,7 @@ def read_instance(product: Mapping[str, Any]) -> InstanceProduct:
     if whole(product.get("instanceCount"), "instanceCount") != 1:
         raise wrong("instanceCount", "such a product is one instance")
     return InstanceProduct(
-        uuid_of(optional_word(product.get("instanceId"), "instanceId"), "instanceId"),
-        product,
+        uuid_of(optional_word(product.get("instanceId"), "instanceId"), "instanceId"), product
     )
 
 

@@ -21,5 +21,7 @@ class Renew(Order):
 
 
 def parse_renew(heading: Heading) -> Renew:
-    """The order, or `Refused` naming the field that is wrong. Items are not looked at: they change nothing."""
+    """The order, or `Refused` naming the field that is wrong. Items are not looked at: they change
+    nothing.
+    """
     return Renew(heading, read_instances(heading.ordered), read_term(heading.ordered))

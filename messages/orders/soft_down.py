@@ -1,4 +1,6 @@
-"""softDown: what becomes of servers that are no longer paid for. Told by its `instanceList`; nobody pays for it."""
+"""softDown: what becomes of servers that are no longer paid for. Told by its `instanceList`; nobody
+pays for it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

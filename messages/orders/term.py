@@ -34,12 +34,15 @@ class Term:
     def after(self, begin: datetime) -> datetime:
         """When a term that begins then is over, in the same time zone.
 
-        Hours are hours; days, months and years keep the time of day. The last day of a month stays the last day of a
-        month: a month after January 31 is the end of February, and a month after that is March 31.
+        Hours are hours; days, months and years keep the time of day. The last day of a month stays
+        the last day of a month: a month after January 31 is the end of February, and a month after
+        that is March 31.
         """
         match self.unit:
             case Unit.HOUR:
-                return (begin.astimezone(UTC) + timedelta(hours=self.number)).astimezone(begin.tzinfo)
+                return (begin.astimezone(UTC) + timedelta(hours=self.number)).astimezone(
+                    begin.tzinfo
+                )
             case Unit.DAY:
                 return begin + timedelta(days=self.number)
             case Unit.MONTH:
@@ -65,4 +68,6 @@ def _months_later(begin: datetime, months: int) -> datetime:
     last = calendar.monthrange(year, month + 1)[1]
     at_the_end = begin.day == calendar.monthrange(begin.year, begin.month)[1]
     # Which of two equal hours it was says nothing of another day.
-    return begin.replace(year=year, month=month + 1, day=last if at_the_end else min(begin.day, last), fold=0)
+    return begin.replace(
+        year=year, month=month + 1, day=last if at_the_end else min(begin.day, last), fold=0
+    )

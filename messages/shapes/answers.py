@@ -23,10 +23,13 @@ RESULT_HEADERS: Schema = thing(
 PARKED_HEADERS: Schema = thing(
     ("x-ecs-error-code", "x-ecs-error", "x-ecs-origin-queue", "x-ecs-attempts", "x-ecs-failed-at"),
     **{
-        "x-ecs-error-code": _TEXT, "x-ecs-error": _TEXT, "x-ecs-origin-queue": _TEXT, "x-ecs-attempts": _COUNT,
+        "x-ecs-error-code": _TEXT,
+        "x-ecs-error": _TEXT,
+        "x-ecs-origin-queue": _TEXT,
+        "x-ecs-attempts": _COUNT,
         "x-ecs-failed-at": {"type": "string", "format": "date-time"},
     },
-)  # fmt: skip
+)
 _TARGET: Schema = thing(
     ("id", "code", "message", "reason"),
     id=_TEXT,
@@ -36,16 +39,16 @@ _TARGET: Schema = thing(
 )
 _FAILED = [code for code in Code if isinstance(code.wire, str)]
 _DATA: dict[Operation, Schema] = {
-    Operation.SERVER_ACTION: described(ANYTHING, "null; a console: `url`, `type`; createImage: `image_id`"),
+    Operation.SERVER_ACTION: described(
+        ANYTHING, "null; a console: `url`, `type`; createImage: `image_id`"
+    ),
     Operation.SERVER_BATCH_ACTION: thing(("servers",), servers={"type": "array", "items": _TARGET}),
     Operation.SERVER_LIST: thing(
         ("totalCount", "servers"), totalCount=_COUNT, servers={"type": "array", "items": _OBJECT}
     ),
     Operation.SERVER_SHOW: thing(("server",), server=_OBJECT),
     Operation.IMAGE_BATCH_DELETE: thing(
-        ("status", "images"),
-        status=_TEXT,
-        images={"type": "array", "items": _TARGET},
+        ("status", "images"), status=_TEXT, images={"type": "array", "items": _TARGET}
     ),
 }
 
@@ -65,7 +68,9 @@ def result_of(operation: Operation | None) -> Schema:
             "; ".join(f"{code.wire} {code.text.format('xxx')}" for code in _FAILED),
         ),
         message=_TEXT,
-        data=described(nullable(_OBJECT), "its `reason`, where there is one, is a word that a program can use"),
+        data=described(
+            nullable(_OBJECT), "its `reason`, where there is one, is a word that a program can use"
+        ),
     )
     return {"oneOf": [succeeded, failed]}
 
@@ -79,13 +84,19 @@ def _order_result() -> Schema:
         before=described(ANYTHING, "the server as it was: flavor, disks, status, fee data"),
         after=described(ANYTHING, "and as it is"),
         requestIds={"type": "array", "items": _TEXT},
-        kept=described(_OBJECT, "what stays of a server that is gone: ids by `volumes`, `ports`, `floatingIps`"),
-        left=described(_OBJECT, "what could not be taken away of a failed `new` order: ids by kind"),
+        kept=described(
+            _OBJECT, "what stays of a server that is gone: ids by `volumes`, `ports`, `floatingIps`"
+        ),
+        left=described(
+            _OBJECT, "what could not be taken away of a failed `new` order: ids by kind"
+        ),
     )
     product_set = thing(
         ("productSetStatus", "resourceChanged", "productList"),
         productSetStatus=words(("success", "fail")),
-        resourceChanged=described({"type": "boolean"}, "whether anything of the customer's was left changed"),
+        resourceChanged=described(
+            {"type": "boolean"}, "whether anything of the customer's was left changed"
+        ),
         productList={"type": "array", "items": product},
     )
     return thing(
@@ -94,11 +105,14 @@ def _order_result() -> Schema:
         message=_TEXT,
         data=nullable(
             thing(
-                orderId=ANYTHING, userId=ANYTHING, consoleOrderFlowId=ANYTHING, reason=_TEXT,
+                orderId=ANYTHING,
+                userId=ANYTHING,
+                consoleOrderFlowId=ANYTHING,
+                reason=_TEXT,
                 productSetList={"type": "array", "items": product_set},
             )
         ),
-    )  # fmt: skip
+    )
 
 
 ORDER_RESULT: Schema = _order_result()
@@ -119,17 +133,27 @@ STATUS_UPDATE: Schema = thing(
     ),
     resource=words(("server", "image", "order")),
     id=_TEXT,
-    operation=words([*(operation.value for operation in Operation), *(f"order.{one.value}" for one in OrderType)]),
+    operation=words(
+        [
+            *(operation.value for operation in Operation),
+            *(f"order.{one.value}" for one in OrderType),
+        ]
+    ),
     action=nullable(_TEXT),
     status=described(
         _TEXT,
-        "OpenStack's own word of a server or an image; of an order: " + ", ".join(one.value for one in OrderStatus),
+        "OpenStack's own word of a server or an image; of an order: "
+        + ", ".join(one.value for one in OrderStatus),
     ),
     translation=nullable(_TEXT),
     final=described({"type": "boolean"}, "the last one of this resource for this request"),
     message_id=described(_TEXT, "the request's"),
-    tenant_id=described(nullable(_TEXT), "the id of the project that it belongs to; null where that is not known"),
-    user_id=described(nullable(_TEXT), "the request's `user_id`, an order's `userId`; null where it names none"),
+    tenant_id=described(
+        nullable(_TEXT), "the id of the project that it belongs to; null where that is not known"
+    ),
+    user_id=described(
+        nullable(_TEXT), "the request's `user_id`, an order's `userId`; null where it names none"
+    ),
     time={"type": "string", "format": "date-time"},
     progress=described({"type": "integer", "minimum": 0, "maximum": 100}, "of orders; never falls"),
     consoleOrderFlowId=ANYTHING,

@@ -26,7 +26,10 @@ _FACTOR = loose(("impactFactor",), any_case=True)
 _ITEM: Schema = {
     "anyOf": [
         thing(
-            ("code",), code=WORD, value=described(ANYTHING, "a flavor, an image, gigabytes; `0`: none"), name=ANYTHING
+            ("code",),
+            code=WORD,
+            value=described(ANYTHING, "a flavor, an image, gigabytes; `0`: none"),
+            name=ANYTHING,
         ),
         thing(("type",), type=described(_FACTOR, "only a factor of the price: passed over")),
     ]
@@ -35,8 +38,15 @@ _LINE = loose((PRODUCT_LINE,))
 
 
 def _product(*, most: int = 1, named: bool = True, items: Schema | None = None) -> Schema:
-    """Of at most so many servers; `named`: of one that there is. `items` are read where they are given."""
-    needed = ["productLineCode", "instanceCount", *(["instanceId"] if named else []), *(["itemList"] if items else [])]
+    """Of at most so many servers; `named`: of one that there is. `items` are read where they are
+    given.
+    """
+    needed = [
+        "productLineCode",
+        "instanceCount",
+        *(["instanceId"] if named else []),
+        *(["itemList"] if items else []),
+    ]
     return thing(
         needed,
         region=ANYTHING,
@@ -49,10 +59,14 @@ def _product(*, most: int = 1, named: bool = True, items: Schema | None = None) 
     )
 
 
-def _order(order_type: OrderType, product: Schema, sets: int, needed: tuple[str, ...] = (), **more: Schema) -> Schema:
+def _order(
+    order_type: OrderType, product: Schema, sets: int, needed: tuple[str, ...] = (), **more: Schema
+) -> Schema:
     return thing(
         ("orderStatus", "orderType", "orderRoute", "orderId", "setCount", "productList", *needed),
-        orderStatus=described(WORD, "only `paySuccess` asks for something; any other is acked and counted"),
+        orderStatus=described(
+            WORD, "only `paySuccess` asks for something; any other is acked and counted"
+        ),
         orderType=loose((order_type.value,)),
         orderRoute=_LINE,
         orderId=_NAME,

@@ -34,7 +34,10 @@ def things(schema: Schema, least: int, most: int) -> Schema:
 
 def words(values: "Iterable[str] | type[Enum]") -> Schema:
     """One of these."""
-    return {"type": "string", "enum": [str(one.value) if isinstance(one, Enum) else one for one in values]}
+    return {
+        "type": "string",
+        "enum": [str(one.value) if isinstance(one, Enum) else one for one in values],
+    }
 
 
 def loose(values: Iterable[str], *, any_case: bool = False) -> Schema:
@@ -48,9 +51,10 @@ def number(least: int, most: int) -> Schema:
     return {
         "description": f"{least}..{most}, as a number or as digits in a text",
         "oneOf": [
-            {"type": "integer", "minimum": least, "maximum": most}, {"type": "string", "pattern": r"^\s*[0-9]+\s*$"},
+            {"type": "integer", "minimum": least, "maximum": most},
+            {"type": "string", "pattern": r"^\s*[0-9]+\s*$"},
         ],
-    }  # fmt: skip
+    }
 
 
 def optional(schema: Schema) -> Schema:
@@ -60,7 +64,11 @@ def optional(schema: Schema) -> Schema:
 
 def just_one(names: Iterable[str], fields: dict[str, Schema]) -> Schema:
     """An object with exactly one of these fields."""
-    return {"type": "object", "properties": fields, "oneOf": [{"required": [name]} for name in names]}
+    return {
+        "type": "object",
+        "properties": fields,
+        "oneOf": [{"required": [name]} for name in names],
+    }
 
 
 def nullable(schema: Schema) -> Schema:

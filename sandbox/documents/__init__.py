@@ -1,4 +1,6 @@
-"""Messages as the API document gives them, character by character, to be sent with ids of one's own."""
+"""Messages as the API document gives them, character by character, to be sent with ids of one's
+own.
+"""
 
 import base64
 import json
@@ -10,14 +12,20 @@ from importlib.resources import files
 REGION = "cn-north-3"
 
 
-def change_configure(server_id: str, image_id: str, *, order_id: str | None = None, token: str | None = None) -> str:
-    """The document's paid order: resize to S1.medium.2 (2 CPUs, 4 GiB), system disk of type SATA to 60 GiB.
+def change_configure(
+    server_id: str, image_id: str, *, order_id: str | None = None, token: str | None = None
+) -> str:
+    """The document's paid order: resize to S1.medium.2 (2 CPUs, 4 GiB), system disk of type SATA to
+    60 GiB.
 
-    Its quirks are the document's: a blank after the order's type, numbers in texts, an item of value 0.
+    Its quirks are the document's: a blank after the order's type, numbers in texts, an item of
+    value 0.
     """
     text = (files(__package__) / "changeConfigure.json").read_text(encoding="utf-8")
     text = text.replace("@SERVER@", server_id).replace("@IMAGE@", image_id)
-    return text.replace("@ORDER@", order_id or new_order_id()).replace("@TOKEN@", token or new_token())
+    return text.replace("@ORDER@", order_id or new_order_id()).replace(
+        "@TOKEN@", token or new_token()
+    )
 
 
 def new_order_id() -> str:

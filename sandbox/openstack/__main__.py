@@ -13,7 +13,11 @@ def main() -> None:
     pace = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
     region = sys.argv[3] if len(sys.argv) > 3 else "RegionOne"
     uvicorn.run(
-        build_app(World(pace, region)), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", access_log=False
+        build_app(World(pace, region)),
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        log_level="warning",
+        access_log=False,
     )
 
 

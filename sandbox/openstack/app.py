@@ -21,9 +21,12 @@ from sandbox.openstack.wire import ApiError, body_of, first_word, new_request_id
 
 Api = type[Keystone] | type[Nova] | type[Cinder] | type[Glance] | type[Neutron]
 _SERVICES: dict[str, tuple[str, Api]] = {
-    "/identity": ("keystone", Keystone), "/compute": ("nova", Nova), "/volume": ("cinder", Cinder),
-    "/image": ("glance", Glance), "/network": ("neutron", Neutron),
-}  # fmt: skip
+    "/identity": ("keystone", Keystone),
+    "/compute": ("nova", Nova),
+    "/volume": ("cinder", Cinder),
+    "/image": ("glance", Glance),
+    "/network": ("neutron", Neutron),
+}
 
 Next = Callable[[Request], Awaitable[Response]]
 
@@ -31,12 +34,18 @@ Next = Callable[[Request], Awaitable[Response]]
 def build_app(world: World) -> Starlette:
     """The whole cloud as one application."""
     mounts = [
-        Mount(path, Starlette(routes=api(world).routes(), exception_handlers={ApiError: _renders(name)}))
+        Mount(
+            path,
+            Starlette(routes=api(world).routes(), exception_handlers={ApiError: _renders(name)}),
+        )
         for path, (name, api) in _SERVICES.items()
     ]
 
     async def around(request: Request, call_next: Next) -> Response:
-        service = next((name for path, (name, _) in _SERVICES.items() if request.url.path.startswith(path)), None)
+        service = next(
+            (name for path, (name, _) in _SERVICES.items() if request.url.path.startswith(path)),
+            None,
+        )
         if service is None:
             return await call_next(request)
         request.state.request_id = new_request_id()
@@ -44,7 +53,9 @@ def build_app(world: World) -> Starlette:
         line = f"{request.method} {request.url.path}{'?' if request.url.query else ''}{request.url.query}"
         world.calls.append(f"{service} {line}")
         who = request.state.caller
-        rule = world.faults.taken(f"api.{service}", line, who.user.name if who is not None else None)
+        rule = world.faults.taken(
+            f"api.{service}", line, who.user.name if who is not None else None
+        )
         # Read at once: a service goes on with a call whose caller has gone.
         body = await request.body()
         response = await spoil(rule) if rule is not None and not rule.after else None
@@ -59,7 +70,10 @@ def build_app(world: World) -> Starlette:
         response.headers["x-openstack-request-id"] = request.state.request_id
         return response
 
-    return Starlette(routes=[*_controls(world), *mounts], middleware=[Middleware(BaseHTTPMiddleware, dispatch=around)])
+    return Starlette(
+        routes=[*_controls(world), *mounts],
+        middleware=[Middleware(BaseHTTPMiddleware, dispatch=around)],
+    )
 
 
 def _sets_reclaim_interval(world: World) -> Next:

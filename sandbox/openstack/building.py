@@ -13,7 +13,8 @@ from sandbox.openstack.wire import ApiError, Caller
 HOST_CPUS, HOST_RAM = 1000, 8_000_000
 _NO_HOST = "No valid host was found. "
 _RETRIES = (
-    "Exceeded maximum number of retries. Exhausted all hosts available for retrying build failures for instance {}."
+    "Exceeded maximum number of retries. Exhausted all hosts available for retrying "
+    "build failures for instance {}."
 )
 _DEVICES = "abcdefghijklmnopqrstuvwxyz"
 
@@ -28,11 +29,20 @@ def new_server(world: World, wanted: dict[str, Any], who: Caller, request_id: st
     flavor = _checked_flavor(world, wanted)
     now = datetime.now(UTC)
     server = Server(
-        new_id(), wanted.get("name", ""), who.project, who.user, flavor, world.images.get(wanted.get("imageRef") or ""),
-        now, now, metadata=dict(wanted.get("metadata") or {}), tags=list(wanted.get("tags") or ()),
-        key_name=wanted.get("key_name"), user_data=wanted.get("user_data"),
+        new_id(),
+        wanted.get("name", ""),
+        who.project,
+        who.user,
+        flavor,
+        world.images.get(wanted.get("imageRef") or ""),
+        now,
+        now,
+        metadata=dict(wanted.get("metadata") or {}),
+        tags=list(wanted.get("tags") or ()),
+        key_name=wanted.get("key_name"),
+        user_data=wanted.get("user_data"),
         zone=wanted.get("availability_zone") or ZONE,
-    )  # fmt: skip
+    )
     check_nova_items(server.metadata)
     if server.key_name is not None and (who.user.id, server.key_name) not in world.keys:
         raise ApiError(400, "Invalid key_name provided.")
@@ -50,7 +60,9 @@ def new_server(world: World, wanted: dict[str, Any], who: Caller, request_id: st
         _check_network(world, one)
     quotas.check_metadata(world, who.project, wanted.get("metadata") or {})
     _check_ports(world, who, [one for one in listed if "port" not in one])
-    quotas.check_compute(world, who.project, {"instances": 1, "cores": flavor.vcpus, "ram": flavor.ram})
+    quotas.check_compute(
+        world, who.project, {"instances": 1, "cores": flavor.vcpus, "ram": flavor.ram}
+    )
     world.servers[server.id] = server
     server.actions.append(Action("create", request_id, who.user.id, now))
     if not _can_be_written(server):
@@ -98,10 +110,15 @@ def attach_port(world: World, server: Server, network_id: str) -> dict[str, Any]
 
 
 def attach_volume(world: World, server: Server, volume: Volume) -> None:
-    """Give a server one more volume, which stays when it goes; `ApiError` where another has it for itself."""
+    """Give a server one more volume, which stays when it goes; `ApiError` where another has it for
+    itself.
+    """
     if volume.server_id is not None:
         if not volume.shared:
-            raise ApiError(400, f"Invalid volume: volume {volume.id} is already attached to instances: {server.id}")
+            raise ApiError(
+                400,
+                f"Invalid volume: volume {volume.id} is already attached to instances: {server.id}",
+            )
         volume.others.append(server.id)
         server.volumes.append(volume)
         return
@@ -144,7 +161,9 @@ def _check_volume(world: World, who: Caller, wish: dict[str, Any]) -> None:
         return
     volume = world.volumes.get(wish["uuid"])
     if volume is None or volume.project is not who.project:
-        raise ApiError(400, f"Block Device Mapping is Invalid: failed to get volume {wish['uuid']}.")
+        raise ApiError(
+            400, f"Block Device Mapping is Invalid: failed to get volume {wish['uuid']}."
+        )
     if volume.status != "available":
         raise ApiError(
             400,
@@ -160,17 +179,30 @@ def _new_volume(world: World, server: Server, wish: dict[str, Any], device: str)
         snapshot = world.snapshots[wish["snapshot_id"]]
         origin = snapshot.volume
         volume = Volume(
-            new_id(), "", server.project, wish["volume_size"], origin.type, datetime.now(UTC),
-            bootable=origin.bootable, image=origin.image, snapshot_id=snapshot.id,
-        )  # fmt: skip
+            new_id(),
+            "",
+            server.project,
+            wish["volume_size"],
+            origin.type,
+            datetime.now(UTC),
+            bootable=origin.bootable,
+            image=origin.image,
+            snapshot_id=snapshot.id,
+        )
         world.volumes[volume.id] = volume
     else:
         image = world.images.get(wish.get("uuid", ""))
         name = "" if image is not None else f"{server.id}-blank-vol"
         volume = Volume(
-            new_id(), name, server.project, wish["volume_size"], wish.get("volume_type") or "__DEFAULT__",
-            datetime.now(UTC), bootable=image is not None, image=image,
-        )  # fmt: skip
+            new_id(),
+            name,
+            server.project,
+            wish["volume_size"],
+            wish.get("volume_type") or "__DEFAULT__",
+            datetime.now(UTC),
+            bootable=image is not None,
+            image=image,
+        )
         world.volumes[volume.id] = volume
     volume.device, volume.goes_with_server = device, bool(wish.get("delete_on_termination"))
     volume.become("reserved")
@@ -200,12 +232,18 @@ async def fail(world: World, server: Server, fault: str | None) -> None:
     server.fault = fault
 
 
-async def _build_on_host(world: World, server: Server, networks: list[dict[str, Any]]) -> str | None:
-    """Why it could not be built; then what it had taken is given back, and only its volumes are still named."""
+async def _build_on_host(
+    world: World, server: Server, networks: list[dict[str, Any]]
+) -> str | None:
+    """Why it could not be built; then what it had taken is given back, and only its volumes are
+    still named.
+    """
     server.become(task_state="spawning")
     for one in networks:
         if "port" in one:
-            world.nets.ports[one["port"]].update(device_id=server.id, device_owner="compute:nova", status="ACTIVE")
+            world.nets.ports[one["port"]].update(
+                device_id=server.id, device_owner="compute:nova", status="ACTIVE"
+            )
         else:
             attach_port(world, server, one["uuid"])
     for volume in server.volumes:

@@ -55,15 +55,21 @@ class Cinder:
     async def versions(self, request: Request) -> Response:
         base = root_of(request)
         version = {
-            "id": "v3.0", "status": "CURRENT", "version": newest(self._world, "cinder"),
-            "min_version": "3.0", "media-types": [],
-            "updated": "2023-08-31T00:00:00Z", "links": [{"rel": "self", "href": f"{base}/v3/"}],
-        }  # fmt: skip
+            "id": "v3.0",
+            "status": "CURRENT",
+            "version": newest(self._world, "cinder"),
+            "min_version": "3.0",
+            "media-types": [],
+            "updated": "2023-08-31T00:00:00Z",
+            "links": [{"rel": "self", "href": f"{base}/v3/"}],
+        }
         return JSONResponse({"versions": [version]}, 300)
 
     async def list_volumes(self, request: Request) -> Response:
         project = caller(request).project
-        newest_first = sorted(self._world.volumes.values(), key=lambda one: one.created, reverse=True)
+        newest_first = sorted(
+            self._world.volumes.values(), key=lambda one: one.created, reverse=True
+        )
         found = [
             shown(one)
             for one in newest_first
@@ -146,7 +152,9 @@ class Cinder:
 
     async def list_snapshots(self, request: Request) -> Response:
         project, of = caller(request).project, request.query_params.get("volume_id")
-        newest_first = sorted(self._world.snapshots.values(), key=lambda one: one.created, reverse=True)
+        newest_first = sorted(
+            self._world.snapshots.values(), key=lambda one: one.created, reverse=True
+        )
         found = [
             snapshots.shown(one)
             for one in newest_first
@@ -182,7 +190,9 @@ class Cinder:
     def _snapshot(self, request: Request) -> Snapshot:
         found, who = self._world.snapshots.get(request.path_params["snapshot_id"]), caller(request)
         if found is None or not (found.volume.project is who.project or who.is_admin):
-            raise ApiError(404, f"Snapshot {request.path_params['snapshot_id']} could not be found.")
+            raise ApiError(
+                404, f"Snapshot {request.path_params['snapshot_id']} could not be found."
+            )
         return found
 
     async def change_group(self, request: Request) -> Response:
@@ -197,30 +207,39 @@ class Cinder:
         project = caller(request).project
         used = quotas.volume_usage(self._world, project)
         absolute = {
-            "maxTotalVolumes": quotas.limit_of(self._world, project, "volumes"), "totalVolumesUsed": used["volumes"],
+            "maxTotalVolumes": quotas.limit_of(self._world, project, "volumes"),
+            "totalVolumesUsed": used["volumes"],
             "maxTotalVolumeGigabytes": quotas.limit_of(self._world, project, "gigabytes"),
             "totalGigabytesUsed": used["gigabytes"],
-        }  # fmt: skip
+        }
         return JSONResponse({"limits": {"rate": [], "absolute": absolute}})
 
     async def types(self, request: Request) -> Response:
         caller(request)
-        listed = [{"id": one, "name": name, "is_public": True} for name, one in self._world.types.items()]
+        listed = [
+            {"id": one, "name": name, "is_public": True} for name, one in self._world.types.items()
+        ]
         return JSONResponse({"volume_types": listed})
 
     async def add_type(self, request: Request) -> Response:
         if not caller(request).is_admin:
-            raise ApiError(403, "Policy doesn't allow volume_extension:type_create to be performed.")
+            raise ApiError(
+                403, "Policy doesn't allow volume_extension:type_create to be performed."
+            )
         wanted = (await body_of(request))["volume_type"]
         name, specs = wanted["name"], wanted.get("extra_specs") or {}
         self._world.types[name] = new_id()
         if specs.get("multiattach") == "<is> True":
             self._world.shared_types.add(name)
-        return JSONResponse({"volume_type": {"id": self._world.types[name], "name": name, "extra_specs": specs}})
+        return JSONResponse(
+            {"volume_type": {"id": self._world.types[name], "name": name, "extra_specs": specs}}
+        )
 
     async def remove_type(self, request: Request) -> Response:
         if not caller(request).is_admin:
-            raise ApiError(403, "Policy doesn't allow volume_extension:type_delete to be performed.")
+            raise ApiError(
+                403, "Policy doesn't allow volume_extension:type_delete to be performed."
+            )
         type_id = request.path_params["type_id"]
         self._world.types = {name: one for name, one in self._world.types.items() if one != type_id}
         self._world.shared_types &= self._world.types.keys()
@@ -229,12 +248,18 @@ class Cinder:
     async def quotas(self, request: Request) -> Response:
         project = self._world.projects[request.path_params["project_id"]]
         if caller(request).project is not project and not caller(request).is_admin:
-            raise ApiError(403, "Policy doesn't allow volume_extension:quotas:show to be performed.")
-        return JSONResponse({"quota_set": {"id": project.id, **quotas.volume_quotas(self._world, project)}})
+            raise ApiError(
+                403, "Policy doesn't allow volume_extension:quotas:show to be performed."
+            )
+        return JSONResponse(
+            {"quota_set": {"id": project.id, **quotas.volume_quotas(self._world, project)}}
+        )
 
     async def set_quotas(self, request: Request) -> Response:
         refusal = "Policy doesn't allow volume_extension:quotas:update to be performed."
-        return JSONResponse({"quota_set": await quotas.change(self._world, request, "quota_set", refusal)})
+        return JSONResponse(
+            {"quota_set": await quotas.change(self._world, request, "quota_set", refusal)}
+        )
 
 
 def shown(volume: Volume) -> dict[str, Any]:
@@ -245,13 +270,24 @@ def shown(volume: Volume) -> dict[str, Any]:
         if one is not None
     ]
     body: dict[str, Any] = {
-        "id": volume.id, "name": volume.name, "status": volume.status, "size": volume.size,
-        "volume_type": volume.type, "bootable": "true" if volume.bootable else "false", "attachments": attachments,
-        "created_at": stamp(volume.created, "micro"), "metadata": volume.metadata, "multiattach": volume.shared,
-        "encrypted": False, "snapshot_id": volume.snapshot_id, "availability_zone": volume.zone,
-        "group_id": volume.group_id, "consistencygroup_id": None,
-        "updated_at": stamp(volume.changed, "micro") if volume.changed else None, "description": None,
-    }  # fmt: skip
+        "id": volume.id,
+        "name": volume.name,
+        "status": volume.status,
+        "size": volume.size,
+        "volume_type": volume.type,
+        "bootable": "true" if volume.bootable else "false",
+        "attachments": attachments,
+        "created_at": stamp(volume.created, "micro"),
+        "metadata": volume.metadata,
+        "multiattach": volume.shared,
+        "encrypted": False,
+        "snapshot_id": volume.snapshot_id,
+        "availability_zone": volume.zone,
+        "group_id": volume.group_id,
+        "consistencygroup_id": None,
+        "updated_at": stamp(volume.changed, "micro") if volume.changed else None,
+        "description": None,
+    }
     if volume.image is not None:
         body["volume_image_metadata"] = {
             **volume.image.properties,
@@ -335,7 +371,10 @@ async def _delete(world: World, volume: Volume) -> None:
 
 def _reset(volume: Volume, wanted: dict[str, str], who: Caller) -> None:
     if not who.is_admin:
-        raise ApiError(403, "Policy doesn't allow volume_extension:volume_admin_actions:reset_status to be performed.")
+        raise ApiError(
+            403,
+            "Policy doesn't allow volume_extension:volume_admin_actions:reset_status to be performed.",
+        )
     volume.become(wanted["status"])
 
 
@@ -356,6 +395,8 @@ def _changed_since(volume: Volume, request: Request) -> bool:
 
 
 def _is_marked(volume: Volume, request: Request) -> bool:
-    """Whether it has all the items of metadata that are asked for, as JSON or as Python would write it."""
+    """Whether it has all the items of metadata that are asked for, as JSON or as Python would write
+    it.
+    """
     wanted = request.query_params.get("metadata")
     return wanted is None or ast.literal_eval(wanted).items() <= volume.metadata.items()

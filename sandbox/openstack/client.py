@@ -16,16 +16,19 @@ from sandbox.processes import Server, free_ports, listens
 
 #: The entries of clouds.yaml: who logs in, and to which project at first.
 _CLOUDS = {
-    "ecs-worker": ("ecs-worker", "tenant-a"), "admin": ("admin", "admin"), "tenant-a": ("user-a", "tenant-a"),
-    "tenant-b": ("user-b", "tenant-b"), "almighty": ("almighty", "tenant-a"),
-}  # fmt: skip
+    "ecs-worker": ("ecs-worker", "tenant-a"),
+    "admin": ("admin", "admin"),
+    "tenant-a": ("user-a", "tenant-a"),
+    "tenant-b": ("user-b", "tenant-b"),
+    "almighty": ("almighty", "tenant-a"),
+}
 
 
 class SimulatedOpenStack:
     """A cloud in a process of its own, from `start` to `stop`; a context manager.
 
-    `pace` stretches (above 1) or shortens what takes time; `region` is what its catalogue calls it, and
-    clouds.yaml; of several, separated by commas, clouds.yaml has the first.
+    `pace` stretches (above 1) or shortens what takes time; `region` is what its catalogue calls it,
+    and clouds.yaml; of several, separated by commas, clouds.yaml has the first.
     """
 
     def __init__(self, pace: float = 1.0, region: str = "RegionOne") -> None:
@@ -42,14 +45,25 @@ class SimulatedOpenStack:
 
     @property
     def clouds_yaml(self) -> Path:
-        """The clouds: `ecs-worker` (the service account), `admin`, `tenant-a`, `tenant-b`, `almighty`."""
+        """The clouds: `ecs-worker` (the service account), `admin`, `tenant-a`, `tenant-b`,
+        `almighty`.
+        """
         return self._home / "clouds.yaml"
 
     def start(self) -> "SimulatedOpenStack":
         """Start it and wait until it answers; a second."""
-        self.clouds_yaml.write_text(json.dumps({"clouds": {name: self._cloud(*who) for name, who in _CLOUDS.items()}}))
+        self.clouds_yaml.write_text(
+            json.dumps({"clouds": {name: self._cloud(*who) for name, who in _CLOUDS.items()}})
+        )
         self.clouds_yaml.chmod(0o600)
-        command = [sys.executable, "-m", "sandbox.openstack", str(self.port), str(self._pace), self._region]
+        command = [
+            sys.executable,
+            "-m",
+            "sandbox.openstack",
+            str(self.port),
+            str(self._pace),
+            self._region,
+        ]
         self._server = Server(command, self._home / "openstack.log")
         self._server.wait_until(lambda: listens(self.port), 20, "the simulated OpenStack")
         return self
@@ -69,7 +83,8 @@ class SimulatedOpenStack:
         self._control("POST", "faults", {"point": point, **rule})
 
     def be_without(self, *extensions: str, **newest: str) -> None:
-        """Have no such extensions of Neutron, and no newer microversions than these of `nova` and `cinder`.
+        """Have no such extensions of Neutron, and no newer microversions than these of `nova` and
+        `cinder`.
 
         It is over with `clear_faults`.
         """
@@ -81,7 +96,9 @@ class SimulatedOpenStack:
 
     @contextmanager
     def keeping_deleted_servers(self, seconds: int = 3600) -> Iterator[None]:
-        """Inside it a server that is deleted is kept for so long (Nova's `reclaim_instance_interval`)."""
+        """Inside it a server that is deleted is kept for so long (Nova's
+        `reclaim_instance_interval`).
+        """
         self._control("POST", "reclaim-interval", {"seconds": seconds})
         try:
             yield
@@ -94,13 +111,17 @@ class SimulatedOpenStack:
         return listed
 
     def executed(self) -> list[str]:
-        """Every call that changed something: `SERVICE METHOD PATH`, and the word that the body begins with."""
+        """Every call that changed something: `SERVICE METHOD PATH`, and the word that the body
+        begins with.
+        """
         listed: list[str] = json.loads(self._control("GET", "executed"))
         return listed
 
     def _control(self, method: str, what: str, body: Any = None) -> bytes:
         request = urllib.request.Request(
-            f"{self.url}/_sandbox/{what}", method=method, data=json.dumps(body).encode() if body else None
+            f"{self.url}/_sandbox/{what}",
+            method=method,
+            data=json.dumps(body).encode() if body else None,
         )
         with urllib.request.urlopen(request, timeout=10) as response:
             answer: bytes = response.read()
@@ -108,15 +129,22 @@ class SimulatedOpenStack:
 
     def _cloud(self, user: str, project: str) -> dict[str, Any]:
         auth = {
-            "auth_url": f"{self.url}/identity/v3", "username": user, "password": PASSWORD, "project_name": project,
-            "user_domain_id": "default", "project_domain_id": "default",
-        }  # fmt: skip
+            "auth_url": f"{self.url}/identity/v3",
+            "username": user,
+            "password": PASSWORD,
+            "project_name": project,
+            "user_domain_id": "default",
+            "project_domain_id": "default",
+        }
         return {"auth": auth, "region_name": self._region.partition(",")[0]}
 
     def __enter__(self) -> "SimulatedOpenStack":
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()

@@ -1,4 +1,6 @@
-"""Faults on request, in the words of the real control plane's: a point, what it must match, and what then happens."""
+"""Faults on request, in the words of the real control plane's: a point, what it must match, and
+what then happens.
+"""
 
 import asyncio
 import re
@@ -14,13 +16,13 @@ _DRIP = 0.2
 
 @dataclass(slots=True)
 class Rule:
-    """Strikes at a point: `api.SERVICE` (matched in `METHOD PATH`), `virt.METHOD`, `volume.METHOD` or
-    `nova.write_fault` (in `UUID NAME`).
+    """Strikes at a point: `api.SERVICE` (matched in `METHOD PATH`), `virt.METHOD`, `volume.METHOD`
+    or `nova.write_fault` (in `UUID NAME`).
 
-    It waits `delay` seconds; then it fails with `error` (an API with `status` and `retry_after`), answers in an odd way
-    (an API: `answer` is html, cut, endless, drip or hangup, or another: JSON of no known shape), or
-    lets the call go on. With `after`, an API carries the call out first; with `user`, it does so to
-    the calls of that user alone.
+    It waits `delay` seconds; then it fails with `error` (an API with `status` and `retry_after`),
+    answers in an odd way (an API: `answer` is html, cut, endless, drip or hangup, or another: JSON
+    of no known shape), or lets the call go on. With `after`, an API carries the call out first;
+    with `user`, it does so to the calls of that user alone.
     """
 
     point: str
@@ -83,7 +85,9 @@ async def spoil(rule: Rule) -> Response | None:
     if rule.error is None:
         return None
     headers = {"Retry-After": rule.retry_after} if rule.retry_after is not None else {}
-    return JSONResponse({"error": {"code": rule.status, "message": rule.error}}, rule.status, headers)
+    return JSONResponse(
+        {"error": {"code": rule.status, "message": rule.error}}, rule.status, headers
+    )
 
 
 def _html() -> Response:
@@ -100,7 +104,9 @@ def _hangup() -> Response:
     async def body() -> AsyncIterator[bytes]:
         yield b'{"server": {"id": "'
 
-    return StreamingResponse(body(), headers={"Content-Type": "application/json", "Content-Length": "4000"})
+    return StreamingResponse(
+        body(), headers={"Content-Type": "application/json", "Content-Length": "4000"}
+    )
 
 
 def _endless() -> Response:
@@ -127,7 +133,14 @@ def _another() -> Response:
     return JSONResponse({"result": None})
 
 
-_ODD = {"another": _another, "html": _html, "cut": _cut, "hangup": _hangup, "endless": _endless, "drip": _drip}
+_ODD = {
+    "another": _another,
+    "html": _html,
+    "cut": _cut,
+    "hangup": _hangup,
+    "endless": _endless,
+    "drip": _drip,
+}
 
 
 def _matching(rules: Iterable[Rule], point: str, subject: str) -> list[Rule]:

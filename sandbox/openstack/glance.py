@@ -16,7 +16,9 @@ from sandbox.openstack.texts import check_glance_texts
 from sandbox.openstack.wire import ApiError, Caller, body_of, caller, page_of, root_of
 
 _PAGING = frozenset({"limit", "marker"})
-_ATTRIBUTES = frozenset({"name", "visibility", "tags", "disk_format", "container_format", "min_disk", "min_ram"})
+_ATTRIBUTES = frozenset(
+    {"name", "visibility", "tags", "disk_format", "container_format", "min_disk", "min_ram"}
+)
 _CHANGEABLE = frozenset({"name", "tags", "protected", "visibility", "min_disk", "min_ram"})
 
 
@@ -41,15 +43,29 @@ class Glance:
 
     async def versions(self, request: Request) -> Response:
         base = root_of(request)
-        version = {"id": "v2.15", "status": "CURRENT", "links": [{"rel": "self", "href": f"{base}/v2/"}]}
+        version = {
+            "id": "v2.15",
+            "status": "CURRENT",
+            "links": [{"rel": "self", "href": f"{base}/v2/"}],
+        }
         return JSONResponse({"versions": [version]}, 300)
 
     async def list_images(self, request: Request) -> Response:
         who = caller(request)
-        newest_first = sorted(self._world.images.values(), key=lambda one: one.created, reverse=True)
-        found = [shown for one in newest_first if _may_see(one, who) and _is_wanted(shown := _shown(one), request)]
+        newest_first = sorted(
+            self._world.images.values(), key=lambda one: one.created, reverse=True
+        )
+        found = [
+            shown
+            for one in newest_first
+            if _may_see(one, who) and _is_wanted(shown := _shown(one), request)
+        ]
         page, marker = page_of(found, request)
-        body: dict[str, Any] = {"images": page, "first": "/v2/images", "schema": "/v2/schemas/images"}
+        body: dict[str, Any] = {
+            "images": page,
+            "first": "/v2/images",
+            "schema": "/v2/schemas/images",
+        }
         return JSONResponse(body | ({"next": f"/v2/images?marker={marker}"} if marker else {}))
 
     async def create(self, request: Request) -> Response:
@@ -100,7 +116,9 @@ class Glance:
     async def fill(self, request: Request) -> Response:
         image = self._own(request, "upload_image")
         if image.status != "queued":
-            raise ApiError(409, f"Image status transition from {image.status} to saving is not allowed")
+            raise ApiError(
+                409, f"Image status transition from {image.status} to saving is not allowed"
+            )
         image.status, image.size = "active", len(await request.body())
         image.updated = datetime.now(UTC)
         return Response(status_code=204)
@@ -125,11 +143,16 @@ class Glance:
         return image
 
 
-def _apply(operation: dict[str, Any], image: Image, properties: dict[str, str], own: dict[str, Any]) -> None:
+def _apply(
+    operation: dict[str, Any], image: Image, properties: dict[str, str], own: dict[str, Any]
+) -> None:
     name, value = operation["path"].removeprefix("/"), operation.get("value")
     if name in _CHANGEABLE and operation["op"] != "remove":
         if name == "name" and not isinstance(value, str):
-            raise ApiError(400, f"Provided object does not match schema 'image': {value} is not of type 'string'")
+            raise ApiError(
+                400,
+                f"Provided object does not match schema 'image': {value} is not of type 'string'",
+            )
         own[name] = value
     elif hasattr(image, name):
         raise ApiError(403, f"Attribute '{name}' is read-only.")
@@ -146,7 +169,9 @@ def _may_see(image: Image, who: Caller) -> bool:
 
 
 def _is_wanted(shown: dict[str, Any], request: Request) -> bool:
-    """An attribute or a property must have the value; `id=in:` names several, `updated_at=gte:` a time."""
+    """An attribute or a property must have the value; `id=in:` names several, `updated_at=gte:` a
+    time.
+    """
     for name, value in request.query_params.items():
         if name in _PAGING:
             continue
@@ -166,11 +191,24 @@ def _is_wanted(shown: dict[str, Any], request: Request) -> bool:
 def _shown(image: Image) -> dict[str, Any]:
     there = image.status not in ("queued", "saving")
     return {
-        **image.properties, "id": image.id, "name": image.name, "owner": image.owner, "status": image.status,
-        "visibility": image.visibility, "disk_format": "raw" if there else None,
-        "container_format": "bare" if there else None, "size": image.size if there else None,
+        **image.properties,
+        "id": image.id,
+        "name": image.name,
+        "owner": image.owner,
+        "status": image.status,
+        "visibility": image.visibility,
+        "disk_format": "raw" if there else None,
+        "container_format": "bare" if there else None,
+        "size": image.size if there else None,
         "checksum": hashlib.sha256(image.id.encode()).hexdigest()[:32] if there else None,
-        "min_disk": image.min_disk, "min_ram": image.min_ram, "protected": image.protected, "tags": image.tags,
-        "created_at": stamp(image.created), "updated_at": stamp(image.updated or image.created), "os_hidden": False,
-        "self": f"/v2/images/{image.id}", "file": f"/v2/images/{image.id}/file", "schema": "/v2/schemas/image",
-    }  # fmt: skip
+        "min_disk": image.min_disk,
+        "min_ram": image.min_ram,
+        "protected": image.protected,
+        "tags": image.tags,
+        "created_at": stamp(image.created),
+        "updated_at": stamp(image.updated or image.created),
+        "os_hidden": False,
+        "self": f"/v2/images/{image.id}",
+        "file": f"/v2/images/{image.id}/file",
+        "schema": "/v2/schemas/image",
+    }

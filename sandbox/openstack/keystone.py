@@ -13,9 +13,12 @@ from sandbox.openstack.wire import ApiError, Caller, body_of, caller, root_of
 
 _DOMAIN = {"id": "default", "name": "Default"}
 _SERVICES = (
-    ("identity", "keystone", "/identity/v3"), ("compute", "nova", "/compute/v2.1"),
-    ("volumev3", "cinder", "/volume/v3"), ("image", "glance", "/image"), ("network", "neutron", "/network"),
-)  # fmt: skip
+    ("identity", "keystone", "/identity/v3"),
+    ("compute", "nova", "/compute/v2.1"),
+    ("volumev3", "cinder", "/volume/v3"),
+    ("image", "glance", "/image"),
+    ("network", "neutron", "/network"),
+)
 #: What a token that was not scoped is for.
 _NO_PROJECT = Project("", "")
 _UNAUTHORIZED = "The request you have made requires authentication."
@@ -26,8 +29,8 @@ class Keystone:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        #: Answers to `/auth/projects` by user. Keystone caches them for ten minutes unless a role is given
-        #: or taken: a project's new name does not show there.
+        #: Answers to `/auth/projects` by user. Keystone caches them for ten minutes unless a role
+        #: is given or taken: a project's new name does not show there.
         self._listed: dict[str, list[dict[str, Any]]] = {}
 
     def routes(self) -> list[Route]:
@@ -40,11 +43,19 @@ class Keystone:
             Route("/v3/auth/projects", self.projects),
             Route("/v3/projects", self.create_project, methods=["POST"]),
             Route("/v3/projects/{project_id}", self.rename_project, methods=["PATCH"]),
-            Route("/v3/projects/{project_id}/users/{user_id}/roles/{role_id}", self.grant, methods=["PUT"]),
+            Route(
+                "/v3/projects/{project_id}/users/{user_id}/roles/{role_id}",
+                self.grant,
+                methods=["PUT"],
+            ),
             Route("/v3/users", self.users),
             Route("/v3/users", self.create_user, methods=["POST"]),
             Route("/v3/users/{user_id}", self.delete_user, methods=["DELETE"]),
-            Route("/v3/users/{user_id}/application_credentials", self.create_credential, methods=["POST"]),
+            Route(
+                "/v3/users/{user_id}/application_credentials",
+                self.create_credential,
+                methods=["POST"],
+            ),
             Route("/v3/roles", self.roles),
         ]
 
@@ -58,14 +69,21 @@ class Keystone:
         token = _token_for(self._world, (await body_of(request)).get("auth", {}))
         key = uuid.uuid4().hex
         self._world.tokens[key] = token
-        return JSONResponse(_described(token, request, self._world.region), 201, {"X-Subject-Token": key})
+        return JSONResponse(
+            _described(token, request, self._world.region), 201, {"X-Subject-Token": key}
+        )
 
     async def projects(self, request: Request) -> Response:
         user = caller(request).user
         if user.id not in self._listed:
             self._listed[user.id] = [_project(self._world.projects[one]) for one in user.projects]
         listed = self._listed[user.id]
-        return JSONResponse({"projects": listed, "links": {"next": None, "self": str(request.url), "previous": None}})
+        return JSONResponse(
+            {
+                "projects": listed,
+                "links": {"next": None, "self": str(request.url), "previous": None},
+            }
+        )
 
     async def create_project(self, request: Request) -> Response:
         _check_admin(request)
@@ -86,7 +104,9 @@ class Keystone:
     async def grant(self, request: Request) -> Response:
         _check_admin(request)
         project = self._found(request.path_params["project_id"])
-        user = next(one for one in self._world.users.values() if one.id == request.path_params["user_id"])
+        user = next(
+            one for one in self._world.users.values() if one.id == request.path_params["user_id"]
+        )
         self._listed.clear()
         if project.id not in user.projects:
             user.projects = (*user.projects, project.id)
@@ -95,10 +115,18 @@ class Keystone:
     async def users(self, request: Request) -> Response:
         _check_admin(request)
         name = request.query_params.get("name")
-        return JSONResponse({"users": [_user(one) for one in self._world.users.values() if name in (None, one.name)]})
+        return JSONResponse(
+            {
+                "users": [
+                    _user(one) for one in self._world.users.values() if name in (None, one.name)
+                ]
+            }
+        )
 
     async def create_user(self, request: Request) -> Response:
-        """As everybody here it has the sandbox's password, and as everybody in Keystone no role at first."""
+        """As everybody here it has the sandbox's password, and as everybody in Keystone no role at
+        first.
+        """
         _check_admin(request)
         name = (await body_of(request))["user"]["name"]
         self._world.users[name] = User(uuid.uuid4().hex, name, ())
@@ -106,7 +134,11 @@ class Keystone:
 
     async def delete_user(self, request: Request) -> Response:
         _check_admin(request)
-        name = next(name for name, one in self._world.users.items() if one.id == request.path_params["user_id"])
+        name = next(
+            name
+            for name, one in self._world.users.items()
+            if one.id == request.path_params["user_id"]
+        )
         del self._world.users[name]
         return Response(status_code=204)
 
@@ -118,12 +150,20 @@ class Keystone:
         name = (await body_of(request))["application_credential"]["name"]
         key, secret = uuid.uuid4().hex, uuid.uuid4().hex
         self._world.credentials[key] = (secret, found.user, found.project)
-        shown = {"id": key, "name": name, "secret": secret, "project_id": found.project.id, "unrestricted": False}
+        shown = {
+            "id": key,
+            "name": name,
+            "secret": secret,
+            "project_id": found.project.id,
+            "unrestricted": False,
+        }
         return JSONResponse({"application_credential": shown}, 201)
 
     async def roles(self, request: Request) -> Response:
         _check_admin(request)
-        names = [name for name in ("member", "admin") if request.query_params.get("name") in (None, name)]
+        names = [
+            name for name in ("member", "admin") if request.query_params.get("name") in (None, name)
+        ]
         return JSONResponse({"roles": [{"id": name, "name": name} for name in names]})
 
     def _found(self, project_id: str) -> Project:
@@ -172,7 +212,9 @@ def _token_for(world: World, auth: dict[str, Any]) -> Token:
 
 
 def _token_by_credential(world: World, auth: dict[str, Any]) -> Token:
-    """It is of one project, and cannot ask for another: Keystone says no more of that than of a wrong password."""
+    """It is of one project, and cannot ask for another: Keystone says no more of that than of a
+    wrong password.
+    """
     given = auth["identity"]["application_credential"]
     secret, user, project = world.credentials.get(given.get("id"), (None, None, None))
     if "scope" in auth or user is None or project is None or given.get("secret") != secret:
@@ -183,21 +225,32 @@ def _token_by_credential(world: World, auth: dict[str, Any]) -> Token:
 def _described(token: Token, request: Request, region: str) -> dict[str, Any]:
     base = root_of(request).removesuffix("/identity")
     described: dict[str, Any] = {
-        "methods": ["password"], "user": _user(token.user),
-        "issued_at": _time(token.issued), "expires_at": _time(token.expires),
-    }  # fmt: skip
+        "methods": ["password"],
+        "user": _user(token.user),
+        "issued_at": _time(token.issued),
+        "expires_at": _time(token.expires),
+    }
     if token.project is not _NO_PROJECT:
         described |= {
-            "is_domain": False, "project": {"id": token.project.id, "name": token.project.name, "domain": _DOMAIN},
+            "is_domain": False,
+            "project": {"id": token.project.id, "name": token.project.name, "domain": _DOMAIN},
             "roles": [{"id": uuid.uuid4().hex, "name": "admin" if token.user.admin else "member"}],
-            "catalog": [_service(kind, name, base + path, region) for kind, name, path in _SERVICES],
-        }  # fmt: skip
+            "catalog": [
+                _service(kind, name, base + path, region) for kind, name, path in _SERVICES
+            ],
+        }
     return {"token": described}
 
 
 def _service(kind: str, name: str, url: str, region: str) -> dict[str, Any]:
     endpoints = [
-        {"id": uuid.uuid4().hex, "interface": interface, "region": one, "region_id": one, "url": url}
+        {
+            "id": uuid.uuid4().hex,
+            "interface": interface,
+            "region": one,
+            "region_id": one,
+            "url": url,
+        }
         for one in region.split(",")
         for interface in ("public", "internal", "admin")
     ]
@@ -209,16 +262,26 @@ def _user(user: User) -> dict[str, Any]:
 
 
 def _project(project: Project) -> dict[str, Any]:
-    return {"id": project.id, "name": project.name, "domain_id": "default", "enabled": True, "is_domain": False}
+    return {
+        "id": project.id,
+        "name": project.name,
+        "domain_id": "default",
+        "enabled": True,
+        "is_domain": False,
+    }
 
 
 def _version(request: Request) -> dict[str, Any]:
     base = root_of(request)
     return {
-        "id": "v3.14", "status": "stable", "updated": "2020-04-07T00:00:00Z",
+        "id": "v3.14",
+        "status": "stable",
+        "updated": "2020-04-07T00:00:00Z",
         "links": [{"rel": "self", "href": f"{base}/v3/"}],
-        "media-types": [{"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"}],
-    }  # fmt: skip
+        "media-types": [
+            {"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"}
+        ],
+    }
 
 
 def _time(time: datetime) -> str:

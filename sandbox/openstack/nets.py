@@ -26,17 +26,29 @@ class Nets:
     def add_network(self, project_id: str, name: str, *, external: bool = False) -> Thing:
         """A network."""
         return _kept(
-            self.networks, project_id, name=name, status="ACTIVE", subnets=[], shared=False, admin_state_up=True,
+            self.networks,
+            project_id,
+            name=name,
+            status="ACTIVE",
+            subnets=[],
+            shared=False,
+            admin_state_up=True,
             **{"router:external": external},
-        )  # fmt: skip
+        )
 
     def add_subnet(self, project_id: str, network_id: str, name: str, cidr: str) -> Thing:
         """A subnet of IPv4; its first address is the gateway's."""
         hosts = (host for host in ipaddress.IPv4Network(cidr).hosts())
         made = _kept(
-            self.subnets, project_id, name=name, network_id=network_id, cidr=cidr, ip_version=4,
-            gateway_ip=str(next(hosts)), enable_dhcp=True,
-        )  # fmt: skip
+            self.subnets,
+            project_id,
+            name=name,
+            network_id=network_id,
+            cidr=cidr,
+            ip_version=4,
+            gateway_ip=str(next(hosts)),
+            enable_dhcp=True,
+        )
         self._addresses[made["id"]] = hosts
         network = self.networks[network_id]
         network["subnets"].append(made["id"])
@@ -44,23 +56,44 @@ class Nets:
         return made
 
     def add_port(
-        self, project_id: str, network_id: str, device_id: str, owner: str, address: str | None = None, **fields: Any
+        self,
+        project_id: str,
+        network_id: str,
+        device_id: str,
+        owner: str,
+        address: str | None = None,
+        **fields: Any,
     ) -> Thing:
         """A port with an address of each subnet of the network, or of the one that is named."""
         wanted = fields.pop("fixed_ips", None)
-        subnets = [one["subnet_id"] for one in wanted] if wanted else self.networks[network_id]["subnets"]
-        fixed = [{"subnet_id": one, "ip_address": address or str(next(self._addresses[one]))} for one in subnets]
+        subnets = (
+            [one["subnet_id"] for one in wanted] if wanted else self.networks[network_id]["subnets"]
+        )
+        fixed = [
+            {"subnet_id": one, "ip_address": address or str(next(self._addresses[one]))}
+            for one in subnets
+        ]
         high, low = divmod(next(self._macs), 256)
         usual = {
-            "name": "", "network_id": network_id, "device_id": device_id, "device_owner": owner, "status": "ACTIVE",
-            "security_groups": [one["id"] for one in self.groups_of(project_id) if one["name"] == "default"],
-        }  # fmt: skip
+            "name": "",
+            "network_id": network_id,
+            "device_id": device_id,
+            "device_owner": owner,
+            "status": "ACTIVE",
+            "security_groups": [
+                one["id"] for one in self.groups_of(project_id) if one["name"] == "default"
+            ],
+        }
         mac = f"fa:16:3e:00:{high:02x}:{low:02x}"
-        return _kept(self.ports, project_id, **{**usual, **fields, "mac_address": mac, "fixed_ips": fixed})
+        return _kept(
+            self.ports, project_id, **{**usual, **fields, "mac_address": mac, "fixed_ips": fixed}
+        )
 
     def add_group(self, project_id: str, name: str) -> Thing:
         """A security group."""
-        return _kept(self.security_groups, project_id, name=name, stateful=True, security_group_rules=[])
+        return _kept(
+            self.security_groups, project_id, name=name, stateful=True, security_group_rules=[]
+        )
 
     def groups_of(self, project_id: str) -> list[Thing]:
         """A project's security groups, among them its default one."""
@@ -71,25 +104,42 @@ class Nets:
         """A router that joins a subnet."""
         made = _kept(self.routers, project_id, name=name, status="ACTIVE", admin_state_up=True)
         self.add_port(
-            project_id, subnet["network_id"], made["id"], "network:router_interface", address=subnet["gateway_ip"]
+            project_id,
+            subnet["network_id"],
+            made["id"],
+            "network:router_interface",
+            address=subnet["gateway_ip"],
         )
         return made
 
-    def add_floating_ip(self, project_id: str, network_id: str, port_id: str | None, description: str) -> Thing:
+    def add_floating_ip(
+        self, project_id: str, network_id: str, port_id: str | None, description: str
+    ) -> Thing:
         """A floating IP, of a port's first address where one is named."""
         (subnet_id,) = self.networks[network_id]["subnets"]
         port = self.ports.get(port_id or "")
         return _kept(
-            self.floating_ips, project_id, floating_network_id=network_id, port_id=port_id, description=description,
-            floating_ip_address=str(next(self._addresses[subnet_id])), status="ACTIVE", qos_policy_id=None,
+            self.floating_ips,
+            project_id,
+            floating_network_id=network_id,
+            port_id=port_id,
+            description=description,
+            floating_ip_address=str(next(self._addresses[subnet_id])),
+            status="ACTIVE",
+            qos_policy_id=None,
             fixed_ip_address=port["fixed_ips"][0]["ip_address"] if port else None,
-        )  # fmt: skip
+        )
 
     def remove(self, thing_id: str) -> None:
         """Take something away, and what cannot be without it."""
         for things in (
-            self.networks, self.subnets, self.ports, self.routers, self.floating_ips, self.security_groups,
-        ):  # fmt: skip
+            self.networks,
+            self.subnets,
+            self.ports,
+            self.routers,
+            self.floating_ips,
+            self.security_groups,
+        ):
             things.pop(thing_id, None)
         for subnet in [one for one in self.subnets.values() if one["network_id"] == thing_id]:
             del self.subnets[subnet["id"]]
@@ -107,19 +157,27 @@ class Nets:
             kinds += [("floating", one["floating_ip_address"]) for one in mine]
             listed += [
                 {
-                    "version": 4, "addr": address, "OS-EXT-IPS:type": kind,
+                    "version": 4,
+                    "addr": address,
+                    "OS-EXT-IPS:type": kind,
                     "OS-EXT-IPS-MAC:mac_addr": port["mac_address"],
                 }
                 for kind, address in kinds
-            ]  # fmt: skip
+            ]
         return found
 
 
 def _kept(things: dict[str, Thing], project_id: str, **fields: Any) -> Thing:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     made = {
-        "id": str(uuid.uuid4()), "project_id": project_id, "tenant_id": project_id, "description": "", "tags": [],
-        "created_at": now, "updated_at": now, **fields,
-    }  # fmt: skip
+        "id": str(uuid.uuid4()),
+        "project_id": project_id,
+        "tenant_id": project_id,
+        "description": "",
+        "tags": [],
+        "created_at": now,
+        "updated_at": now,
+        **fields,
+    }
     things[made["id"]] = made
     return made

@@ -1,4 +1,6 @@
-"""Neutron: networks, subnets, ports, routers and floating IPs, as far as they are looked at and made."""
+"""Neutron: networks, subnets, ports, routers and floating IPs, as far as they are looked at and
+made.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,8 +17,16 @@ from sandbox.openstack.wire import ApiError, Caller, body_of, caller, page_of, r
 
 #: Filters that a list understands; all else of a query is paging.
 _FILTERS = (
-    "id", "name", "description", "device_id", "device_owner", "network_id", "project_id", "port_id", "router:external",
-)  # fmt: skip
+    "id",
+    "name",
+    "description",
+    "device_id",
+    "device_owner",
+    "network_id",
+    "project_id",
+    "port_id",
+    "router:external",
+)
 
 
 class Neutron:
@@ -45,7 +55,11 @@ class Neutron:
 
     async def versions(self, request: Request) -> Response:
         base = root_of(request)
-        version = {"id": "v2.0", "status": "CURRENT", "links": [{"rel": "self", "href": f"{base}/v2.0/"}]}
+        version = {
+            "id": "v2.0",
+            "status": "CURRENT",
+            "links": [{"rel": "self", "href": f"{base}/v2.0/"}],
+        }
         return JSONResponse({"versions": [version]})
 
     async def extensions(self, request: Request) -> Response:
@@ -60,7 +74,9 @@ class Neutron:
         wanted = (await body_of(request))["floatingip"]
         found = self._world.nets.floating_ips.get(request.path_params["floating_ip_id"])
         if found is None or not _may_see(found, caller(request)):
-            raise ApiError(404, f"Floating IP {request.path_params['floating_ip_id']} could not be found")
+            raise ApiError(
+                404, f"Floating IP {request.path_params['floating_ip_id']} could not be found"
+            )
         port = self._world.nets.ports.get(wanted["port_id"] or "")
         found["port_id"] = wanted["port_id"]
         found["fixed_ip_address"] = port["fixed_ips"][0]["ip_address"] if port else None
@@ -92,11 +108,17 @@ class Neutron:
     def _collection(self, name: str, things: dict[str, Thing]) -> list[Route]:
         return [
             Route(f"/v2.0/{name}", self._lister(name, things)),
-            Route(f"/v2.0/{name}", self._maker(name.removesuffix("s").replace("-", "_")), methods=["POST"]),
+            Route(
+                f"/v2.0/{name}",
+                self._maker(name.removesuffix("s").replace("-", "_")),
+                methods=["POST"],
+            ),
             Route(f"/v2.0/{name}/{{thing_id}}", self._remover(things), methods=["DELETE"]),
         ]
 
-    def _lister(self, name: str, things: dict[str, Thing]) -> Callable[[Request], Awaitable[Response]]:
+    def _lister(
+        self, name: str, things: dict[str, Thing]
+    ) -> Callable[[Request], Awaitable[Response]]:
         nets = self._world.nets
 
         async def listed(request: Request) -> Response:
@@ -104,12 +126,20 @@ class Neutron:
             nets.groups_of(who.project.id)
             if wrong := sorted(extensions.missing_fields(self._world) & set(request.query_params)):
                 raise ApiError(400, f"{wrong} is invalid attribute for filtering")
-            found = [one for one in things.values() if _may_see(one, who) and _is_wanted(one, request)]
+            found = [
+                one for one in things.values() if _may_see(one, who) and _is_wanted(one, request)
+            ]
             page, marker = page_of(found, request)
             back = request.url.include_query_params(page_reverse="True")
-            links = [{"rel": "previous", "href": str(back)}] if page and "limit" in request.query_params else []
+            links = (
+                [{"rel": "previous", "href": str(back)}]
+                if page and "limit" in request.query_params
+                else []
+            )
             if marker:
-                links.insert(0, {"rel": "next", "href": str(request.url.include_query_params(marker=marker))})
+                links.insert(
+                    0, {"rel": "next", "href": str(request.url.include_query_params(marker=marker))}
+                )
             called = name.replace("-", "_")
             shown = [extensions.shown_fields(self._world, one) for one in page]
             return JSONResponse({called: shown} | ({f"{called}_links": links} if links else {}))
@@ -128,7 +158,10 @@ class Neutron:
                 "port": lambda: self._make_port(caller(request).project, fields),
                 "security_group": lambda: nets.add_group(project.id, fields["name"]),
                 "floatingip": lambda: nets.add_floating_ip(
-                    project.id, fields["floating_network_id"], fields.get("port_id"), fields.get("description", "")
+                    project.id,
+                    fields["floating_network_id"],
+                    fields.get("port_id"),
+                    fields.get("description", ""),
                 ),
             }
             if kind not in makers:
@@ -161,11 +194,17 @@ def _check_unused(nets: Nets, network_id: str) -> None:
 
 
 def _may_see(thing: Thing, who: Caller) -> bool:
-    return who.is_admin or thing["project_id"] == who.project.id or bool(thing.get("router:external"))
+    return (
+        who.is_admin or thing["project_id"] == who.project.id or bool(thing.get("router:external"))
+    )
 
 
 def _is_wanted(thing: Thing, request: Request) -> bool:
-    wanted = {name: request.query_params.getlist(name) for name in _FILTERS if name in request.query_params}
+    wanted = {
+        name: request.query_params.getlist(name)
+        for name in _FILTERS
+        if name in request.query_params
+    }
     return all(_written(thing.get(name)) in values for name, values in wanted.items())
 
 

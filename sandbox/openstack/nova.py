@@ -16,24 +16,51 @@ from sandbox.openstack.extensions import newest
 from sandbox.openstack.nova_actions import ServerActions
 from sandbox.openstack.server_images import begin_image
 from sandbox.openstack.state import ZONE, Action, Flavor, Server, World, new_id, stamp
-from sandbox.openstack.texts import check_nova_items, check_nova_name, check_nova_rows, check_nova_tags
-from sandbox.openstack.wire import ApiError, Caller, body_of, caller, links, page_of, request_id, root_of
+from sandbox.openstack.texts import (
+    check_nova_items,
+    check_nova_name,
+    check_nova_rows,
+    check_nova_tags,
+)
+from sandbox.openstack.wire import (
+    ApiError,
+    Caller,
+    body_of,
+    caller,
+    links,
+    page_of,
+    request_id,
+    root_of,
+)
 
 #: Status by vm_state, and by vm_state and task_state; as in Nova.
 _STATUS = {
-    "active": "ACTIVE", "building": "BUILD", "stopped": "SHUTOFF", "resized": "VERIFY_RESIZE", "error": "ERROR",
-    "paused": "PAUSED", "suspended": "SUSPENDED", "deleted": "DELETED",
+    "active": "ACTIVE",
+    "building": "BUILD",
+    "stopped": "SHUTOFF",
+    "resized": "VERIFY_RESIZE",
+    "error": "ERROR",
+    "paused": "PAUSED",
+    "suspended": "SUSPENDED",
+    "deleted": "DELETED",
     "soft-delete": "SOFT_DELETED",
-}  # fmt: skip
-_RESIZE = dict.fromkeys(("resize_prep", "resize_migrating", "resize_migrated", "resize_finish"), "RESIZE")
+}
+_RESIZE = dict.fromkeys(
+    ("resize_prep", "resize_migrating", "resize_migrated", "resize_finish"), "RESIZE"
+)
 _TASK_STATUS = {
     "active": _RESIZE
     | dict.fromkeys(("rebooting", "reboot_pending", "reboot_started"), "REBOOT")
-    | dict.fromkeys(("rebooting_hard", "reboot_pending_hard", "reboot_started_hard"), "HARD_REBOOT"),
+    | dict.fromkeys(
+        ("rebooting_hard", "reboot_pending_hard", "reboot_started_hard"), "HARD_REBOOT"
+    ),
     "stopped": _RESIZE,
     "resized": {"resize_reverting": "REVERT_RESIZE"},
 }
-_STATUSES = {*_STATUS.values(), *(status for tasks in _TASK_STATUS.values() for status in tasks.values())}
+_STATUSES = {
+    *_STATUS.values(),
+    *(status for tasks in _TASK_STATUS.values() for status in tasks.values()),
+}
 _POWER = {"active": 1, "stopped": 4, "resized": 1, "paused": 3}
 _TAGGED_IN = ("active", "paused", "suspended", "stopped")
 _NO_METADATA_IN = ("resized", "error", "building", "soft-delete")
@@ -64,7 +91,11 @@ class Nova:
             Route("/v2.1/servers/{server_id}/action", self.act, methods=["POST"]),
             Route("/v2.1/servers/{server_id}/remote-consoles", self.open_console, methods=["POST"]),
             Route("/v2.1/servers/{server_id}/metadata", self.set_metadata, methods=["POST"]),
-            Route("/v2.1/servers/{server_id}/metadata/{item}", self.remove_metadata, methods=["DELETE"]),
+            Route(
+                "/v2.1/servers/{server_id}/metadata/{item}",
+                self.remove_metadata,
+                methods=["DELETE"],
+            ),
             Route("/v2.1/servers/{server_id}/os-instance-actions", self.list_actions),
             Route("/v2.1/servers/{server_id}/os-instance-actions/{request_id}", self.show_action),
             Route("/v2.1/servers/{server_id}/tags", self.tags),
@@ -74,7 +105,11 @@ class Nova:
             Route("/v2.1/os-keypairs/{name}", self.remove_key, methods=["DELETE"]),
             Route("/v2.1/os-availability-zone", self.zones),
             Route("/v2.1/os-quota-sets/{project_id}", self.set_quotas, methods=["PUT"]),
-            Route("/v2.1/servers/{server_id}/os-volume_attachments", self.attach_volume, methods=["POST"]),
+            Route(
+                "/v2.1/servers/{server_id}/os-volume_attachments",
+                self.attach_volume,
+                methods=["POST"],
+            ),
             Route("/v2.1/servers/{server_id}/os-interface", self.attach_port, methods=["POST"]),
             Route("/v2.1/flavors/detail", self.flavors),
             Route("/v2.1/flavors", self.flavors),
@@ -87,10 +122,14 @@ class Nova:
     async def version(self, request: Request) -> Response:
         base = root_of(request)
         shown = {
-            "id": "v2.1", "status": "CURRENT", "version": newest(self._world, "nova"),
-            "min_version": "2.1", "media-types": [],
-            "updated": "2013-07-23T11:33:21Z", "links": [{"rel": "self", "href": f"{base}/v2.1/"}],
-        }  # fmt: skip
+            "id": "v2.1",
+            "status": "CURRENT",
+            "version": newest(self._world, "nova"),
+            "min_version": "2.1",
+            "media-types": [],
+            "updated": "2013-07-23T11:33:21Z",
+            "links": [{"rel": "self", "href": f"{base}/v2.1/"}],
+        }
         return JSONResponse({"version": shown})
 
     async def list_servers(self, request: Request) -> Response:
@@ -123,18 +162,29 @@ class Nova:
 
     async def services(self, request: Request) -> Response:
         if not caller(request).is_admin:
-            raise ApiError(403, "Policy doesn't allow os_compute_api:os-services:list to be performed.")
+            raise ApiError(
+                403, "Policy doesn't allow os_compute_api:os-services:list to be performed."
+            )
         return _answer({"services": [self._service()]})
 
     async def change_service(self, request: Request) -> Response:
         if not caller(request).is_admin:
-            raise ApiError(403, "Policy doesn't allow os_compute_api:os-services:update to be performed.")
+            raise ApiError(
+                403, "Policy doesn't allow os_compute_api:os-services:update to be performed."
+            )
         self._world.zones[ZONE] = (await body_of(request))["status"] == "enabled"
         return _answer({"service": self._service()})
 
     def _service(self) -> dict[str, Any]:
         status = "enabled" if self._world.zones[ZONE] else "disabled"
-        return {"id": 1, "binary": "nova-compute", "host": _HOST, "zone": ZONE, "status": status, "state": "up"}
+        return {
+            "id": 1,
+            "binary": "nova-compute",
+            "host": _HOST,
+            "zone": ZONE,
+            "status": status,
+            "state": "up",
+        }
 
     async def show(self, request: Request) -> Response:
         return _answer({"server": _shown(self._world, _server(self._world, request), request)})
@@ -142,9 +192,15 @@ class Nova:
     async def create(self, request: Request) -> Response:
         wanted = (await body_of(request)).get("server", {})
         for number in range(int(wanted.get("min_count", 1))):
-            name = f"{wanted.get('name')}-{number + 1}" if "min_count" in wanted else wanted.get("name", "")
+            name = (
+                f"{wanted.get('name')}-{number + 1}"
+                if "min_count" in wanted
+                else wanted.get("name", "")
+            )
             check_nova_name(name)
-            server = new_server(self._world, wanted | {"name": name}, caller(request), request_id(request))
+            server = new_server(
+                self._world, wanted | {"name": name}, caller(request), request_id(request)
+            )
         password = wanted.get("adminPass") or "not-a-real-one"
         return _answer({"server": {"id": server.id, "links": [], "adminPass": password}}, 202)
 
@@ -156,12 +212,19 @@ class Nova:
     async def act(self, request: Request) -> Response:
         body, server = await body_of(request), _server(self._world, request)
         if "createImage" in body:
-            image_id = begin_image(self._world, server, body["createImage"], caller(request), request_id(request))
+            image_id = begin_image(
+                self._world, server, body["createImage"], caller(request), request_id(request)
+            )
             return _answer({"image_id": image_id}, 202)
-        return Response(status_code=self._actions.act(server, body, caller(request), request_id(request)))
+        return Response(
+            status_code=self._actions.act(server, body, caller(request), request_id(request))
+        )
 
     async def open_console(self, request: Request) -> Response:
-        server, wanted = _server(self._world, request), (await body_of(request)).get("remote_console", {})
+        server, wanted = (
+            _server(self._world, request),
+            (await body_of(request)).get("remote_console", {}),
+        )
         page = _CONSOLES.get(wanted.get("type", ""))
         if page is None:
             raise ApiError(400, f"Invalid console type {wanted.get('type')}")
@@ -194,10 +257,15 @@ class Nova:
 
     async def replace_tags(self, request: Request) -> Response:
         server, wanted = _server(self._world, request), (await body_of(request)).get("tags")
-        if not isinstance(wanted, list) or not all(re.fullmatch("[^,/]{1,60}", str(one)) for one in wanted):
+        if not isinstance(wanted, list) or not all(
+            re.fullmatch("[^,/]{1,60}", str(one)) for one in wanted
+        ):
             raise ApiError(400, f"Invalid input for field/attribute tags. Value: {wanted}.")
         if server.vm_state not in _TAGGED_IN:
-            raise ApiError(409, f"Cannot 'update tags' instance {server.id} while it is in vm_state {server.vm_state}")
+            raise ApiError(
+                409,
+                f"Cannot 'update tags' instance {server.id} while it is in vm_state {server.vm_state}",
+            )
         check_nova_tags(wanted)
         server.tags = list(dict.fromkeys(wanted))
         return _answer({"tags": server.tags})
@@ -227,7 +295,9 @@ class Nova:
 
     async def set_quotas(self, request: Request) -> Response:
         refusal = "Policy doesn't allow os_compute_api:os-quota-sets:update to be performed."
-        return _answer({"quota_set": await quotas.change(self._world, request, "quota_set", refusal)})
+        return _answer(
+            {"quota_set": await quotas.change(self._world, request, "quota_set", refusal)}
+        )
 
     async def attach_volume(self, request: Request) -> Response:
         server, wanted = _server(self._world, request), (await body_of(request))["volumeAttachment"]
@@ -235,10 +305,15 @@ class Nova:
         if volume is None or volume.project is not server.project:
             raise ApiError(404, f"Volume {wanted['volumeId']} could not be found.")
         attach_volume(self._world, server, volume)
-        return _answer({"volumeAttachment": {"id": volume.id, "volumeId": volume.id, "device": volume.device}})
+        return _answer(
+            {"volumeAttachment": {"id": volume.id, "volumeId": volume.id, "device": volume.device}}
+        )
 
     async def attach_port(self, request: Request) -> Response:
-        server, wanted = _server(self._world, request), (await body_of(request))["interfaceAttachment"]
+        server, wanted = (
+            _server(self._world, request),
+            (await body_of(request))["interfaceAttachment"],
+        )
         port = attach_port(self._world, server, wanted["net_id"])
         return _answer({"interfaceAttachment": {"net_id": wanted["net_id"], "port_id": port["id"]}})
 
@@ -250,7 +325,9 @@ class Nova:
         server, wanted = _server(self._world, request), request.path_params["request_id"]
         for action in server.actions:
             if action.request_id == wanted:
-                return _answer({"instanceAction": _action(action, server) | {"events": _events(action)}})
+                return _answer(
+                    {"instanceAction": _action(action, server) | {"events": _events(action)}}
+                )
         raise ApiError(404, f"Action for request_id {wanted} on instance {server.id} not found")
 
     async def flavors(self, request: Request) -> Response:
@@ -260,18 +337,24 @@ class Nova:
 
     async def add_flavor(self, request: Request) -> Response:
         if not caller(request).is_admin:
-            raise ApiError(403, "Policy doesn't allow os_compute_api:os-flavor-manage:create to be performed.")
+            raise ApiError(
+                403, "Policy doesn't allow os_compute_api:os-flavor-manage:create to be performed."
+            )
         wanted = (await body_of(request))["flavor"]
         if any(one.name == wanted["name"] for one in self._world.flavors.values()):
             raise ApiError(409, f"Flavor with name {wanted['name']} already exists.")
         access = None if wanted.get("os-flavor-access:is_public", True) else set[str]()
-        flavor = Flavor(new_id(), wanted["name"], wanted["vcpus"], wanted["ram"], wanted["disk"], access)
+        flavor = Flavor(
+            new_id(), wanted["name"], wanted["vcpus"], wanted["ram"], wanted["disk"], access
+        )
         self._world.flavors[flavor.id] = flavor
         return _answer({"flavor": _flavor(flavor)})
 
     async def give_flavor(self, request: Request) -> Response:
         if not caller(request).is_admin:
-            raise ApiError(403, "Policy doesn't allow os_compute_api:os-flavor-access:add_tenant_access.")
+            raise ApiError(
+                403, "Policy doesn't allow os_compute_api:os-flavor-access:add_tenant_access."
+            )
         flavor = self._world.flavors[request.path_params["flavor_id"]]
         if flavor.projects is None:
             raise ApiError(409, f"Can not add access to a public flavor: {flavor.id}.")
@@ -281,7 +364,9 @@ class Nova:
 
     async def remove_flavor(self, request: Request) -> Response:
         if not caller(request).is_admin:
-            raise ApiError(403, "Policy doesn't allow os_compute_api:os-flavor-manage:delete to be performed.")
+            raise ApiError(
+                403, "Policy doesn't allow os_compute_api:os-flavor-manage:delete to be performed."
+            )
         # Servers keep what they have of it.
         flavor_id = request.path_params["flavor_id"]
         if self._world.flavors.pop(flavor_id, None) is None:
@@ -293,11 +378,14 @@ class Nova:
         used = quotas.compute_usage(self._world, project)
         most = {name: quotas.limit_of(self._world, project, name) for name in used}
         absolute = {
-            "maxTotalCores": most["cores"], "totalCoresUsed": used["cores"],
-            "maxTotalRAMSize": most["ram"], "totalRAMUsed": used["ram"],
-            "maxTotalInstances": most["instances"], "totalInstancesUsed": used["instances"],
+            "maxTotalCores": most["cores"],
+            "totalCoresUsed": used["cores"],
+            "maxTotalRAMSize": most["ram"],
+            "totalRAMUsed": used["ram"],
+            "maxTotalInstances": most["instances"],
+            "totalInstancesUsed": used["instances"],
             "maxServerMeta": quotas.limit_of(self._world, project, "metadata_items"),
-        }  # fmt: skip
+        }
         return _answer({"limits": {"rate": [], "absolute": absolute}})
 
 
@@ -318,11 +406,14 @@ def _check_metadata(server: Server, what: str, who: Caller) -> None:
 
 
 def _in_order(servers: list[Server], query: QueryParams) -> list[Server]:
-    """By the columns that are asked for, the last one first: sorting keeps what is in order already."""
+    """By the columns that are asked for, the last one first: sorting keeps what is in order
+    already.
+    """
     columns = {
-        "created_at": lambda one: stamp(one.created), "display_name": lambda one: one.name.lower(),
+        "created_at": lambda one: stamp(one.created),
+        "display_name": lambda one: one.name.lower(),
         "uuid": lambda one: one.id,
-    }  # fmt: skip
+    }
     asked = list(zip(query.getlist("sort_key"), query.getlist("sort_dir"), strict=True))
     if any(column not in columns for column, _ in asked):
         raise ApiError(400, f"Invalid input for query parameters sort_key. Value: {asked}")
@@ -364,24 +455,44 @@ def _shown(world: World, server: Server, request: Request) -> dict[str, Any]:
     addresses = world.nets.addresses_of(server.id)
     base = root_of(request)
     body: dict[str, Any] = {
-        "id": server.id, "name": server.name, "status": status_of(server), "tenant_id": server.project.id,
-        "user_id": server.user.id, "created": stamp(server.created), "updated": stamp(server.updated),
+        "id": server.id,
+        "name": server.name,
+        "status": status_of(server),
+        "tenant_id": server.project.id,
+        "user_id": server.user.id,
+        "created": stamp(server.created),
+        "updated": stamp(server.updated),
         "flavor": {
-            "vcpus": flavor.vcpus, "ram": flavor.ram, "disk": flavor.disk, "ephemeral": 0, "swap": 0,
-            "original_name": flavor.name, "extra_specs": {},
+            "vcpus": flavor.vcpus,
+            "ram": flavor.ram,
+            "disk": flavor.disk,
+            "ephemeral": 0,
+            "swap": 0,
+            "original_name": flavor.name,
+            "extra_specs": {},
         },
         "image": {"id": server.image.id, "links": []} if server.image else "",
-        "metadata": server.metadata, "addresses": addresses, "key_name": server.key_name, "locked": server.locked,
-        "tags": server.tags, "hostId": _host_id(server), "description": None,
-        "config_drive": "", "OS-EXT-AZ:availability_zone": server.zone,
-        "OS-EXT-STS:task_state": server.task_state, "OS-EXT-STS:vm_state": server.vm_state,
+        "metadata": server.metadata,
+        "addresses": addresses,
+        "key_name": server.key_name,
+        "locked": server.locked,
+        "tags": server.tags,
+        "hostId": _host_id(server),
+        "description": None,
+        "config_drive": "",
+        "OS-EXT-AZ:availability_zone": server.zone,
+        "OS-EXT-STS:task_state": server.task_state,
+        "OS-EXT-STS:vm_state": server.vm_state,
         "OS-EXT-STS:power_state": _POWER.get(server.vm_state, 0),
         "os-extended-volumes:volumes_attached": [
-            {"id": one.id, "delete_on_termination": one.goes_with_server and one.server_id == server.id}
+            {
+                "id": one.id,
+                "delete_on_termination": one.goes_with_server and one.server_id == server.id,
+            }
             for one in server.volumes
         ],
         "links": [{"rel": "self", "href": f"{base}/v2.1/servers/{server.id}"}],
-    }  # fmt: skip
+    }
     if addresses:
         body["security_groups"] = [{"name": "default"}]
     if caller(request).is_admin:
@@ -398,30 +509,46 @@ def _host_id(server: Server) -> str:
 
 def _flavor(flavor: Flavor) -> dict[str, Any]:
     return {
-        "id": flavor.id, "name": flavor.name, "ram": flavor.ram, "disk": flavor.disk, "vcpus": flavor.vcpus, "swap": "",
-        "OS-FLV-EXT-DATA:ephemeral": 0, "OS-FLV-DISABLED:disabled": False,
+        "id": flavor.id,
+        "name": flavor.name,
+        "ram": flavor.ram,
+        "disk": flavor.disk,
+        "vcpus": flavor.vcpus,
+        "swap": "",
+        "OS-FLV-EXT-DATA:ephemeral": 0,
+        "OS-FLV-DISABLED:disabled": False,
         "os-flavor-access:is_public": flavor.projects is None,
-        "rxtx_factor": 1.0, "links": [], "description": None, "extra_specs": {},
-    }  # fmt: skip
+        "rxtx_factor": 1.0,
+        "links": [],
+        "description": None,
+        "extra_specs": {},
+    }
 
 
 def _action(action: Action, server: Server) -> dict[str, Any]:
     return {
-        "action": action.name, "instance_uuid": server.id, "request_id": action.request_id,
-        "user_id": action.user_id, "project_id": server.project.id, "start_time": stamp(action.start, "micro"),
-        "message": "Error" if action.failed else None, "updated_at": stamp(server.updated, "micro"),
-    }  # fmt: skip
+        "action": action.name,
+        "instance_uuid": server.id,
+        "request_id": action.request_id,
+        "user_id": action.user_id,
+        "project_id": server.project.id,
+        "start_time": stamp(action.start, "micro"),
+        "message": "Error" if action.failed else None,
+        "updated_at": stamp(server.updated, "micro"),
+    }
 
 
 def _events(action: Action) -> list[dict[str, Any]]:
     return [
         {
-            "event": one.name, "start_time": stamp(one.start, "micro"),
+            "event": one.name,
+            "start_time": stamp(one.start, "micro"),
             "finish_time": stamp(one.finish, "micro") if one.finish else None,
-            "result": ("Error" if one.failed else "Success") if one.finish else None, "hostId": "",
+            "result": ("Error" if one.failed else "Success") if one.finish else None,
+            "hostId": "",
         }
         for one in action.events
-    ]  # fmt: skip
+    ]
 
 
 def _answer(body: dict[str, Any], status: int = 200) -> Response:

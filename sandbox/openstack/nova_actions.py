@@ -1,4 +1,6 @@
-"""What Nova does to a server: what it needs beforehand, what it answers, and the course that then takes its time."""
+"""What Nova does to a server: what it needs beforehand, what it answers, and the course that then
+takes its time.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -8,13 +10,20 @@ from sandbox.openstack.building import begin_forced_deletion, fail, too_big
 from sandbox.openstack.state import Action, Event, Flavor, Server, World
 from sandbox.openstack.wire import ApiError, Caller
 
-#: Statuses of a volume in which Cinder lets its own server attach it a second time, as a resize does.
+#: Statuses of a volume in which Cinder lets its own server attach it a second time, as a resize
+#: does.
 _ATTACHABLE = ("available", "downloading", "in-use", "reserved")
 #: The tasks in the middle of which Nova takes a hard reboot.
 _HARD_REBOOT_TASKS = (
-    "rebooting", "reboot_pending", "reboot_started", "resuming", "rebooting_hard", "unpausing", "pausing",
+    "rebooting",
+    "reboot_pending",
+    "reboot_started",
+    "resuming",
+    "rebooting_hard",
+    "unpausing",
+    "pausing",
     "suspending",
-)  # fmt: skip
+)
 
 
 class ServerActions:
@@ -75,11 +84,16 @@ class ServerActions:
     def _reboot(self, server: Server, argument: Any, who: Caller, request_id: str) -> int:
         kind = str((argument or {}).get("type", "")).upper()
         if kind not in ("SOFT", "HARD"):
-            raise ApiError(400, f"Invalid input for field/attribute type. Value: {kind}. it is not one of the enum")
+            raise ApiError(
+                400,
+                f"Invalid input for field/attribute type. Value: {kind}. it is not one of the enum",
+            )
         hard = kind == "HARD"
         states = ("active", *(("stopped", "paused", "suspended", "error") if hard else ()))
         self._check(server, who, "reboot", states, _HARD_REBOOT_TASKS if hard else ())
-        action = self._log(server, "reboot", who, request_id, task="rebooting_hard" if hard else "rebooting")
+        action = self._log(
+            server, "reboot", who, request_id, task="rebooting_hard" if hard else "rebooting"
+        )
         course = self._rebooted_hard if hard else self._rebooted_softly
         self._world.run(self._in_event(action, "compute_reboot_instance", server, course))
         return 202
@@ -92,9 +106,13 @@ class ServerActions:
 
     async def _rebooted(self, server: Server, event: Event, end: str) -> None:
         await self._world.lasts(0.4)
-        # Nova's host reboots a server once at a time; what was overtaken meanwhile touches nothing any more.
+        # Nova's host reboots a server once at a time; what was overtaken meanwhile touches nothing
+        # any more.
         async with server.on_its_host:
-            for before, task in (("rebooting", "reboot_pending"), ("reboot_pending", "reboot_started")):
+            for before, task in (
+                ("rebooting", "reboot_pending"),
+                ("reboot_pending", "reboot_started"),
+            ):
                 if server.task_state != before + end:
                     event.failed = True
                     return
@@ -117,7 +135,10 @@ class ServerActions:
         return 202
 
     async def _resized(self, server: Server, flavor: Flavor, action: Action) -> None:
-        with action.event("cold_migrate") as asking, action.event("conductor_migrate_server") as scheduling:
+        with (
+            action.event("cold_migrate") as asking,
+            action.event("conductor_migrate_server") as scheduling,
+        ):
             await self._world.lasts(0.3)
             asking.failed = scheduling.failed = too_big(flavor)
         if too_big(flavor):
@@ -138,7 +159,11 @@ class ServerActions:
         with action.event("compute_finish_resize") as finishing:
             server.become(task_state="resize_finish")
             await self._world.lasts(0.4)
-            server.old_flavor, server.old_vm_state, server.flavor = server.flavor, server.vm_state, flavor
+            server.old_flavor, server.old_vm_state, server.flavor = (
+                server.flavor,
+                server.vm_state,
+                flavor,
+            )
             fault = await self._error("virt.finish_migration", server)
             finishing.failed = fault is not None
         if fault is None:
@@ -181,7 +206,8 @@ class ServerActions:
     def _unlock(self, server: Server, _argument: Any, who: Caller, _request_id: str) -> int:
         if server.locked and server.locked_by_admin and not who.is_admin:
             raise ApiError(
-                403, "Policy doesn't allow os_compute_api:os-lock-server:unlock:unlock_override to be performed."
+                403,
+                "Policy doesn't allow os_compute_api:os-lock-server:unlock:unlock_override to be performed.",
             )
         server.locked = False
         return 202
@@ -192,13 +218,21 @@ class ServerActions:
 
     def _reset(self, server: Server, argument: Any, who: Caller, _: str) -> int:
         if not who.is_admin:
-            raise ApiError(403, "Policy doesn't allow os_compute_api:os-admin-actions:reset_state to be performed.")
+            raise ApiError(
+                403,
+                "Policy doesn't allow os_compute_api:os-admin-actions:reset_state to be performed.",
+            )
         server.fault = None
         server.become(argument["state"])
         return 202
 
     def _check(
-        self, server: Server, who: Caller, what: str, states: tuple[str, ...], tasks: tuple[str, ...] = ()
+        self,
+        server: Server,
+        who: Caller,
+        what: str,
+        states: tuple[str, ...],
+        tasks: tuple[str, ...] = (),
     ) -> None:
         if server.locked and not who.is_admin:
             raise ApiError(409, f"Instance {server.id} is locked")
@@ -214,13 +248,19 @@ class ServerActions:
         more = {"cores": flavor.vcpus - server.flavor.vcpus, "ram": flavor.ram - server.flavor.ram}
         quotas.check_compute(self._world, server.project, more)
 
-    def _log(self, server: Server, name: str, who: Caller, request_id: str, task: str | None) -> Action:
+    def _log(
+        self, server: Server, name: str, who: Caller, request_id: str, task: str | None
+    ) -> Action:
         action = server.log(name, request_id, who.user.id)
         server.become(task_state=task)
         return action
 
     async def _in_event(
-        self, action: Action, name: str, server: Server, course: Callable[[Server, Event], Awaitable[None]]
+        self,
+        action: Action,
+        name: str,
+        server: Server,
+        course: Callable[[Server, Event], Awaitable[None]],
     ) -> None:
         with action.event(name) as event:
             await course(server, event)

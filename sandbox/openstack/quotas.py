@@ -25,9 +25,10 @@ def compute_usage(world: World, project: Project) -> dict[str, int]:
     """What a project has of Nova's."""
     mine = [one for one in world.servers.values() if one.project is project and not one.deleted]
     return {
-        "instances": len(mine), "cores": sum(one.flavor.vcpus for one in mine),
+        "instances": len(mine),
+        "cores": sum(one.flavor.vcpus for one in mine),
         "ram": sum(one.flavor.ram for one in mine),
-    }  # fmt: skip
+    }
 
 
 def check_compute(world: World, project: Project, more: Mapping[str, int]) -> None:
@@ -37,7 +38,8 @@ def check_compute(world: World, project: Project, more: Mapping[str, int]) -> No
         most = limit_of(world, project, what)
         if asked > 0 and 0 <= most < used[what] + asked:
             raise ApiError(
-                403, f"Quota exceeded for {what}: Requested {asked}, but already used {used[what]} of {most} {what}"
+                403,
+                f"Quota exceeded for {what}: Requested {asked}, but already used {used[what]} of {most} {what}",
             )
 
 
@@ -74,8 +76,11 @@ def volume_usage(world: World, project: Project) -> dict[str, int]:
     return used
 
 
-def check_volumes(world: World, project: Project, kind: str, gigabytes: int, size: int, *, new: bool) -> None:
-    """`ApiError` where a volume of this type may not become so large; in Cinder's words, which never say to wait.
+def check_volumes(
+    world: World, project: Project, kind: str, gigabytes: int, size: int, *, new: bool
+) -> None:
+    """`ApiError` where a volume of this type may not become so large; in Cinder's words, which
+    never say to wait.
 
     Of an extension it always names the total, also where the type's is exceeded.
     """
@@ -142,10 +147,14 @@ def check_port(world: World, project: Project) -> None:
 
 
 async def change(world: World, request: Request, name: str, refusal: str) -> dict[str, int]:
-    """What an admin sets: the quotas in the body's object of this name. Others get the service's refusal."""
+    """What an admin sets: the quotas in the body's object of this name. Others get the service's
+    refusal.
+    """
     if not caller(request).is_admin:
         raise ApiError(403, refusal, kind="PolicyNotAuthorized")
     wanted: dict[str, int] = (await body_of(request))[name]
     wanted.pop("force", None)
-    world.quotas |= {(request.path_params["project_id"], what): most for what, most in wanted.items()}
+    world.quotas |= {
+        (request.path_params["project_id"], what): most for what, most in wanted.items()
+    }
     return wanted

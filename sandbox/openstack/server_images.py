@@ -12,13 +12,19 @@ from sandbox.openstack.wire import ApiError, Caller
 _STATES = ("active", "stopped", "paused", "suspended")
 
 
-def begin_image(world: World, server: Server, wanted: dict[str, Any], who: Caller, request_id: str) -> str:
+def begin_image(
+    world: World, server: Server, wanted: dict[str, Any], who: Caller, request_id: str
+) -> str:
     """The id of the image, which Glance knows of from now on."""
     given = wanted.get("metadata") or {}
     check_nova_name(wanted.get("name"))
     check_nova_items(given)
     if server.vm_state not in _STATES or server.task_state is not None:
-        state = f"task_state {server.task_state}" if server.task_state else f"vm_state {server.vm_state}"
+        state = (
+            f"task_state {server.task_state}"
+            if server.task_state
+            else f"vm_state {server.vm_state}"
+        )
         raise ApiError(409, f"Cannot 'createImage' instance {server.id} while it is in {state}")
     image = Image(
         new_id(),

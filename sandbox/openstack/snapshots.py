@@ -12,9 +12,10 @@ def take(world: World, volume: Volume, name: str) -> Snapshot:
     """A snapshot of a volume, in use or not; `ApiError` where Cinder would take none."""
     if len(name) > 255:
         raise ApiError(
-            400, f"Invalid input received: Invalid input for field/attribute name. Value: {name}. "
+            400,
+            f"Invalid input received: Invalid input for field/attribute name. Value: {name}. "
             f"'{name}' is too long",
-        )  # fmt: skip
+        )
     if volume.status not in ("available", "in-use"):
         raise ApiError(
             400,
@@ -32,11 +33,15 @@ def of_volume(world: World, volume: Volume) -> list[Snapshot]:
 
 
 def source_of(world: World, wanted: dict[str, Any], image: Image | None) -> Snapshot | None:
-    """The snapshot that a volume is to be made from: named by itself, or by an image of a server's volumes."""
+    """The snapshot that a volume is to be made from: named by itself, or by an image of a server's
+    volumes.
+    """
     snapshot_id = wanted.get("snapshot_id")
     if snapshot_id is None and image is not None:
         mapping = json.loads(image.properties.get("block_device_mapping", "[]"))
-        boot = (one for one in mapping if one["source_type"] == "snapshot" and one["boot_index"] == 0)
+        boot = (
+            one for one in mapping if one["source_type"] == "snapshot" and one["boot_index"] == 0
+        )
         snapshot_id = next((one["snapshot_id"] for one in boot), None)
         if snapshot_id is not None and snapshot_id not in world.snapshots:
             told = f"Nova specific image is found, but boot volume snapshot id:{snapshot_id} not found."
@@ -50,7 +55,9 @@ def source_of(world: World, wanted: dict[str, Any], image: Image | None) -> Snap
 
 def wishes_of(image: Image | None) -> list[dict[str, Any]]:
     """The disks that Nova makes of an image of a server's volumes; none of any other."""
-    found: list[dict[str, Any]] = json.loads(image.properties.get("block_device_mapping", "[]")) if image else []
+    found: list[dict[str, Any]] = (
+        json.loads(image.properties.get("block_device_mapping", "[]")) if image else []
+    )
     return found
 
 

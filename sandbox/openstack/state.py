@@ -1,4 +1,6 @@
-"""What the simulated cloud consists of. One event loop changes it, so nothing is locked; gone with the process."""
+"""What the simulated cloud consists of. One event loop changes it, so nothing is locked; gone with
+the process.
+"""
 
 import asyncio
 import uuid
@@ -24,7 +26,9 @@ def new_id() -> str:
 
 
 def stamp(time: datetime, form: str = "Z") -> str:
-    """A time as the services write it: whole seconds, with Z (Nova, Glance) or six zeros (Cinder, action logs)."""
+    """A time as the services write it: whole seconds, with Z (Nova, Glance) or six zeros (Cinder,
+    action logs).
+    """
     text = time.strftime("%Y-%m-%dT%H:%M:%S")
     return f"{text}Z" if form == "Z" else f"{text}.000000"
 
@@ -120,7 +124,8 @@ class Volume:
     snapshot_id: str | None = None
     #: The volume group that it is in.
     group_id: str | None = None
-    #: Whether several servers may have it (`multiattach`), and those that have it besides the first.
+    #: Whether several servers may have it (`multiattach`), and those that have it besides the
+    #: first.
     shared: bool = False
     others: list[str] = field(default_factory=list)
     zone: str = ZONE
@@ -220,14 +225,17 @@ class Server:
 
 
 class World:
-    """All there is, and the clock by which it changes. `pace` stretches or shortens what takes time."""
+    """All there is, and the clock by which it changes. `pace` stretches or shortens what takes
+    time.
+    """
 
     def __init__(self, pace: float = 1.0, region: str = "RegionOne") -> None:
         self.pace = pace
         self.region = region
         self.faults = Faults()
         self.calls: list[str] = []
-        #: Extensions of Neutron that there are not, and the newest microversions of Nova and Cinder where they are old.
+        #: Extensions of Neutron that there are not, and the newest microversions of Nova and Cinder
+        #: where they are old.
         self.without: set[str] = set()
         self.newest: dict[str, str] = {}
         #: The calls that changed something.
@@ -252,7 +260,8 @@ class World:
         self.servers: dict[str, Server] = {}
         #: What an admin has set, by project and name.
         self.quotas: dict[tuple[str, str], int] = {}
-        #: Seconds for which a deleted server is kept (`reclaim_instance_interval`); 0: it goes at once.
+        #: Seconds for which a deleted server is kept (`reclaim_instance_interval`); 0: it goes at
+        #: once.
         self.reclaim_interval = 0.0
         self._running: set[asyncio.Task[None]] = set()
         _furnish(self)
@@ -281,16 +290,21 @@ def _furnish(world: World) -> None:
         world.projects[project.id] = project
     ids = {project.name: project.id for project in world.projects.values()}
     for name, projects, admin in (
-        ("admin", ("admin",), True), ("user-a", ("tenant-a",), False), ("user-b", ("tenant-b",), False),
+        ("admin", ("admin",), True),
+        ("user-a", ("tenant-a",), False),
+        ("user-b", ("tenant-b",), False),
         ("ecs-worker", ("tenant-a", "tenant-b"), False),
         # A service account with more rights than it should have: it sees what is another project's.
         ("almighty", ("tenant-a", "tenant-b"), True),
-    ):  # fmt: skip
+    ):
         world.users[name] = User(uuid.uuid4().hex, name, tuple(ids[one] for one in projects), admin)
     for name, vcpus, ram, disk in (
-        ("S1.small.1", 1, 1024, 10), ("S1.medium.2", 2, 4096, 20), ("S1.large.2", 4, 8192, 40),
-        ("S1.xlarge.2", 8, 16384, 80), ("too-big-for-any-host", 2000, 1024, 10),
-    ):  # fmt: skip
+        ("S1.small.1", 1, 1024, 10),
+        ("S1.medium.2", 2, 4096, 20),
+        ("S1.large.2", 4, 8192, 40),
+        ("S1.xlarge.2", 8, 16384, 80),
+        ("too-big-for-any-host", 2000, 1024, 10),
+    ):
         flavor = Flavor(new_id(), name, vcpus, ram, disk)
         world.flavors[flavor.id] = flavor
     properties = {"os_distro": "cirros", "os_version": "0.6", "architecture": "x86_64"}
@@ -301,5 +315,7 @@ def _furnish(world: World) -> None:
     world.nets.add_subnet(ids["admin"], public["id"], "public", "172.24.0.0/16")
     for number, tenant in enumerate(("tenant-a", "tenant-b"), start=1):
         network = world.nets.add_network(ids[tenant], f"{tenant}-net")
-        subnet = world.nets.add_subnet(ids[tenant], network["id"], f"{tenant}-subnet", f"10.{number}.0.0/16")
+        subnet = world.nets.add_subnet(
+            ids[tenant], network["id"], f"{tenant}-subnet", f"10.{number}.0.0/16"
+        )
         world.nets.add_router(ids[tenant], f"{tenant}-router", subnet)

@@ -40,7 +40,9 @@ def check_nova_items(metadata: dict[str, Any]) -> None:
     """`ApiError` where Nova takes no such item of metadata."""
     for name, value in metadata.items():
         if not isinstance(value, str) or len(value) > _LONGEST:
-            told = f"Invalid input for field/attribute {name}. Value: {value}. {value!r} is too long"
+            told = (
+                f"Invalid input for field/attribute {name}. Value: {value}. {value!r} is too long"
+            )
             raise ApiError(400, told)
 
 
@@ -79,7 +81,9 @@ def check_glance_texts(fields: dict[str, Any]) -> None:
 def _is_printable(text: str) -> bool:
     """Nova's own regular expression, as a rule: it ends before U+FFFF."""
     at_ends = all(category(one) != "Zs" for one in (text[0], text[-1]))
-    return at_ends and all(one < "\uffff" and (category(one) == "Zs" or category(one)[0] not in "CZ") for one in text)
+    return at_ends and all(
+        one < "\uffff" and (category(one) == "Zs" or category(one)[0] not in "CZ") for one in text
+    )
 
 
 def _is_short(text: str) -> bool:

@@ -1,4 +1,6 @@
-"""What every service's API has in common: who calls, errors in the service's own shape, request ids."""
+"""What every service's API has in common: who calls, errors in the service's own shape, request
+ids.
+"""
 
 import uuid
 from collections.abc import Mapping
@@ -14,9 +16,15 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from sandbox.openstack.state import Project, User
 
 _NOVA_KEYS = {
-    400: "badRequest", 401: "unauthorized", 403: "forbidden", 404: "itemNotFound", 409: "conflictingRequest",
-    413: "overLimit", 500: "computeFault", 503: "serviceUnavailable",
-}  # fmt: skip
+    400: "badRequest",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "itemNotFound",
+    409: "conflictingRequest",
+    413: "overLimit",
+    500: "computeFault",
+    503: "serviceUnavailable",
+}
 
 #: WebOb's page, and its names of statuses where they are older than Python's.
 _PAGE = (
@@ -29,10 +37,13 @@ _PHRASES = {413: "Request Entity Too Large"}
 class ApiError(Exception):
     """An answer of 400 and above, in OpenStack's own words.
 
-    `kind` is the name of Neutron's exception; `retry_after` goes into the header, and into Cinder's body.
+    `kind` is the name of Neutron's exception; `retry_after` goes into the header, and into Cinder's
+    body.
     """
 
-    def __init__(self, status: int, message: str, *, kind: str = "Error", retry_after: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, *, kind: str = "Error", retry_after: str | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
@@ -84,7 +95,9 @@ async def body_of(request: Request) -> dict[str, Any]:
 
 
 def first_word(body: bytes) -> str:
-    """The name of the first field of a JSON object, by which Nova and Cinder tell one action from another."""
+    """The name of the first field of a JSON object, by which Nova and Cinder tell one action from
+    another.
+    """
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -100,8 +113,12 @@ def new_request_id() -> str:
 def render(service: str, error: ApiError) -> Response:
     """An error as that service puts it."""
     if error.status == 401 or service == "keystone":
-        title = {401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}.get(error.status, "Bad Request")
-        content: Mapping[str, Any] = {"error": {"code": error.status, "message": error.message, "title": title}}
+        title = {401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}.get(
+            error.status, "Bad Request"
+        )
+        content: Mapping[str, Any] = {
+            "error": {"code": error.status, "message": error.message, "title": title}
+        }
         return JSONResponse(content, error.status)
     if service == "neutron":
         told = {"type": error.kind, "message": error.message, "detail": ""}
@@ -119,7 +136,9 @@ def render(service: str, error: ApiError) -> Response:
     return JSONResponse({key: fault}, error.status, headers, media_type=kind)
 
 
-def page_of(items: list[dict[str, Any]], request: Request) -> tuple[list[dict[str, Any]], str | None]:
+def page_of(
+    items: list[dict[str, Any]], request: Request
+) -> tuple[list[dict[str, Any]], str | None]:
     """The part that `limit` and `marker` ask for, and the next page's marker."""
     marker = request.query_params.get("marker")
     if marker is not None:

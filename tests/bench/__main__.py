@@ -48,12 +48,21 @@ class Bench:
         declare(url, topology())
         # Seconds for what the journal keeps: a file of its own for each run.
         env = {
-            "ECS_BROKER_URL": url, "ECS_JOURNAL_URL": f"sqlite:///{self.folder}/{uuid.uuid4().hex}.db",
-            "OS_CLOUD": "ecs-worker", "OS_CLIENT_CONFIG_FILE": str(self.clouds_yaml), "ECS_TRUST_PUBLISHERS": "true",
-            "ECS_HTTP_PORT": "0", **settings,
-        }  # fmt: skip
+            "ECS_BROKER_URL": url,
+            "ECS_JOURNAL_URL": f"sqlite:///{self.folder}/{uuid.uuid4().hex}.db",
+            "OS_CLOUD": "ecs-worker",
+            "OS_CLIENT_CONFIG_FILE": str(self.clouds_yaml),
+            "ECS_TRUST_PUBLISHERS": "true",
+            "ECS_HTTP_PORT": "0",
+            **settings,
+        }
         messages = [
-            {"operation": "server.action", "tenant_id": "tenant-a", "server_id": str(uuid.uuid4()), "body": body}
+            {
+                "operation": "server.action",
+                "tenant_id": "tenant-a",
+                "server_id": str(uuid.uuid4()),
+                "body": body,
+            }
             for _ in range(number)
         ]
         with replies(url) as (name, count):
@@ -64,13 +73,28 @@ class Bench:
         """Celery, with the same jobs waiting."""
         url = self._vhost()
         command = [
-            PYTHON, "-m", "celery", "-A", "tests.bench.celery_app", "worker", "-P", "threads", "-c", str(threads),
-            "-l", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat",
-        ]  # fmt: skip
+            PYTHON,
+            "-m",
+            "celery",
+            "-A",
+            "tests.bench.celery_app",
+            "worker",
+            "-P",
+            "threads",
+            "-c",
+            str(threads),
+            "-l",
+            "INFO",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+        ]
         env |= {
-            "BENCH_BROKER": url, "OS_CLOUD": "ecs-worker", "OS_CLIENT_CONFIG_FILE": str(self.clouds_yaml),
+            "BENCH_BROKER": url,
+            "OS_CLOUD": "ecs-worker",
+            "OS_CLIENT_CONFIG_FILE": str(self.clouds_yaml),
             "BENCH_SECONDS": env.get("BENCH_SECONDS", "0"),
-        }  # fmt: skip
+        }
         with replies(url) as (name, count):
             self._send(url, task, number, name)
             return run(command, self.folder, env, count, number)
@@ -82,16 +106,28 @@ class Bench:
 
         app = Celery("producer", broker=url)
         with Connection(url) as connection:
-            queue = Queue("bench", Exchange("bench", "direct"), "bench", queue_arguments={"x-queue-type": "quorum"})
+            queue = Queue(
+                "bench",
+                Exchange("bench", "direct"),
+                "bench",
+                queue_arguments={"x-queue-type": "quorum"},
+            )
             queue(connection.channel()).declare()
             producer = connection.Producer()
             for _ in range(number):
                 message = {
-                    "operation": "server.action", "tenant_id": "tenant-a", "server_id": str(uuid.uuid4()),
+                    "operation": "server.action",
+                    "tenant_id": "tenant-a",
+                    "server_id": str(uuid.uuid4()),
                     "body": REBOOT,
-                }  # fmt: skip
+                }
                 app.send_task(
-                    task, args=[message], exchange="bench", routing_key="bench", reply_to=reply_to, producer=producer
+                    task,
+                    args=[message],
+                    exchange="bench",
+                    routing_key="bench",
+                    reply_to=reply_to,
+                    producer=producer,
                 )
         app.close()
 
@@ -102,9 +138,15 @@ class Bench:
 def main() -> None:
     """The table."""
     parser = argparse.ArgumentParser(prog="make bench")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the messages: shows that it runs")
-    parser.add_argument("--replays", action="store_true", help="only how fast parked messages are put in again")
-    parser.add_argument("--rubbish", action="store_true", help="only what lists wait beside rubbish")
+    parser.add_argument(
+        "--quick", action="store_true", help="a tenth of the messages: shows that it runs"
+    )
+    parser.add_argument(
+        "--replays", action="store_true", help="only how fast parked messages are put in again"
+    )
+    parser.add_argument(
+        "--rubbish", action="store_true", help="only what lists wait beside rubbish"
+    )
     wanted = parser.parse_args()
     configure_logs("console", "warning")
     with ExitStack() as stack:
@@ -114,7 +156,9 @@ def main() -> None:
             return
         leave_core()
         broker = stack.enter_context(PrivateBroker())
-        bench = Bench(broker, folder, 0.1 if wanted.quick else 1.0, stack.enter_context(stub_nova(folder)))
+        bench = Bench(
+            broker, folder, 0.1 if wanted.quick else 1.0, stack.enter_context(stub_nova(folder))
+        )
         if not wanted.replays:
             show(bench)
         show_replays(bench)
@@ -125,8 +169,12 @@ def show_replays(bench: Bench) -> None:
     number = bench.number(10000)
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
     rates = replayed(bench.broker, bench.folder, number, env)
-    print(f"\n{number:,} parked messages put in again: {rates.again:,.0f}/s, {rates.again / rates.plain:.0%} of the")
-    print(f"{rates.plain:,.0f}/s of the same publisher alone; with the command's start {rates.command:,.0f}/s")
+    print(
+        f"\n{number:,} parked messages put in again: {rates.again:,.0f}/s, {rates.again / rates.plain:.0%} of the"
+    )
+    print(
+        f"{rates.plain:,.0f}/s of the same publisher alone; with the command's start {rates.command:,.0f}/s"
+    )
 
 
 def show(bench: Bench) -> None:
@@ -143,16 +191,35 @@ def show(bench: Bench) -> None:
     line("server.action, Celery (32 threads, SDK helpers)", sdk)
     action = bench.ours("workers run", bench.number(3000), REBOOT)
     line("server.action, ecs-worker, journal and updates", action, sdk, "aim 2,500 µs")
-    slow = bench.ours("tests.bench.echo_worker", bench.number(40000), CONSOLE, BENCH_SECONDS="0.1", ECS_PREFETCH="400")
-    line("400 in flight, 100 ms each, ecs-worker", slow, note=f"{slow.rate / 4000:.0%} of 4,000/s; aim 90 %")
-    print(f"\nmemory of a worker before openstacksdk is imported: {memory(bench, '0'):.1f} MB (aim 45), "
-          f"{memory(bench, '1'):.1f} MB with the HTTP port")  # fmt: skip
+    slow = bench.ours(
+        "tests.bench.echo_worker",
+        bench.number(40000),
+        CONSOLE,
+        BENCH_SECONDS="0.1",
+        ECS_PREFETCH="400",
+    )
+    line(
+        "400 in flight, 100 ms each, ecs-worker",
+        slow,
+        note=f"{slow.rate / 4000:.0%} of 4,000/s; aim 90 %",
+    )
+    print(
+        f"\nmemory of a worker before openstacksdk is imported: {memory(bench, '0'):.1f} MB (aim 45), "
+        f"{memory(bench, '1'):.1f} MB with the HTTP port"
+    )
 
 
 def line(what: str, cost: Cost, beside: Cost | None = None, note: str = "") -> None:
     """A row of the table."""
-    ratio = f"{cost.rate / beside.rate:5.1f} x rate, {beside.cpu / cost.cpu:5.1f} x less CPU" if beside else ""
-    print(f"{what:<50} {cost.rate:8,.0f}/s {cost.cpu:8,.0f} µs {cost.memory:6.0f} MiB  {ratio}  {note}", flush=True)
+    ratio = (
+        f"{cost.rate / beside.rate:5.1f} x rate, {beside.cpu / cost.cpu:5.1f} x less CPU"
+        if beside
+        else ""
+    )
+    print(
+        f"{what:<50} {cost.rate:8,.0f}/s {cost.cpu:8,.0f} µs {cost.memory:6.0f} MiB  {ratio}  {note}",
+        flush=True,
+    )
 
 
 def memory(bench: Bench, http_port: str) -> float:
@@ -161,11 +228,15 @@ def memory(bench: Bench, http_port: str) -> float:
     declare(url, topology())
     (port,) = free_ports(1)
     env = {
-        "ECS_BROKER_URL": url, "ECS_JOURNAL_URL": f"sqlite:///{bench.folder}/{uuid.uuid4().hex}.db",
-        "OS_CLOUD": "ecs-worker", "OS_CLIENT_CONFIG_FILE": str(bench.clouds_yaml), "ECS_TRUST_PUBLISHERS": "true",
+        "ECS_BROKER_URL": url,
+        "ECS_JOURNAL_URL": f"sqlite:///{bench.folder}/{uuid.uuid4().hex}.db",
+        "OS_CLOUD": "ecs-worker",
+        "OS_CLIENT_CONFIG_FILE": str(bench.clouds_yaml),
+        "ECS_TRUST_PUBLISHERS": "true",
         "ECS_HTTP_PORT": str(port) if http_port == "1" else "0",
-    }  # fmt: skip
-    # The first start migrates the journal, which takes memory once in a version's life; the second is everyday.
+    }
+    # The first start migrates the journal, which takes memory once in a version's life; the second
+    # is everyday.
     _idle(bench, env)
     return _idle(bench, env)
 
@@ -174,7 +245,9 @@ def _idle(bench: Bench, env: dict[str, str]) -> float:
     log = bench.folder / f"{uuid.uuid4().hex}.log"
     server = Server([PYTHON, "-m", "workers", "run"], log, env=env, cwd=bench.folder)
     try:
-        server.wait_until(lambda: log.exists() and "worker.started" in log.read_text(), 30, "the worker")
+        server.wait_until(
+            lambda: log.exists() and "worker.started" in log.read_text(), 30, "the worker"
+        )
         time.sleep(2)
         return psutil.Process(server.pid).memory_info().rss / 1e6
     finally:
@@ -188,11 +261,17 @@ def stub_nova(folder: Path) -> Iterator[Path]:
     server = Server([PYTHON, "-m", "tests.bench.stub_nova", str(port)], folder / "nova.log")
     server.wait_until(lambda: listens(port), 20, "the stub of Nova")
     auth = {
-        "auth_url": f"http://127.0.0.1:{port}/identity/v3", "username": "ecs-worker", "password": "none",
-        "project_name": "tenant-a", "user_domain_id": "default", "project_domain_id": "default",
-    }  # fmt: skip
+        "auth_url": f"http://127.0.0.1:{port}/identity/v3",
+        "username": "ecs-worker",
+        "password": "none",
+        "project_name": "tenant-a",
+        "user_domain_id": "default",
+        "project_domain_id": "default",
+    }
     path = folder / "clouds.yaml"
-    path.write_text(json.dumps({"clouds": {"ecs-worker": {"auth": auth, "region_name": "RegionOne"}}}))
+    path.write_text(
+        json.dumps({"clouds": {"ecs-worker": {"auth": auth, "region_name": "RegionOne"}}})
+    )
     yield path
     server.stop()
 

@@ -12,7 +12,9 @@ QUEUE = "bench"
 
 app = Celery("bench", broker=os.environ["BENCH_BROKER"], backend="rpc://")
 app.conf.update(
-    task_queues=[Queue(QUEUE, Exchange(QUEUE, "direct"), QUEUE, queue_arguments={"x-queue-type": "quorum"})],
+    task_queues=[
+        Queue(QUEUE, Exchange(QUEUE, "direct"), QUEUE, queue_arguments={"x-queue-type": "quorum"})
+    ],
     task_default_queue=QUEUE,
     task_acks_late=True,
     broker_transport_options={"confirm_publish": True},

@@ -1,4 +1,6 @@
-"""How a run is measured: messages wait in the queue, a process is let loose on them, replies are counted."""
+"""How a run is measured: messages wait in the queue, a process is let loose on them, replies are
+counted.
+"""
 
 import asyncio
 import json
@@ -23,21 +25,31 @@ CORE = "0"
 
 @dataclass(frozen=True)
 class Cost:
-    """Messages a second, CPU microseconds a message (all threads, the kernel's part included), MiB of memory."""
+    """Messages a second, CPU microseconds a message (all threads, the kernel's part included), MiB
+    of memory.
+    """
 
     rate: float
     cpu: float
     memory: float
 
 
-def preload(url: str, exchange: str, routing_key: str, messages: list[dict[str, object]], **fixed: object) -> None:
+def preload(
+    url: str, exchange: str, routing_key: str, messages: list[dict[str, object]], **fixed: object
+) -> None:
     """Publish them all, confirmed."""
 
     async def publish() -> None:
         publisher = Publisher(url)
         publisher.open()
         publications = [
-            Publication(exchange, routing_key, json.dumps(one).encode(), message_id=uuid.uuid4().hex, **fixed)  # type: ignore[arg-type]
+            Publication(
+                exchange,
+                routing_key,
+                json.dumps(one).encode(),
+                message_id=uuid.uuid4().hex,
+                **fixed,
+            )  # type: ignore[arg-type]
             for one in messages
         ]
         await asyncio.gather(*(publisher.publish(one) for one in publications))
@@ -57,8 +69,12 @@ def replies(url: str) -> Iterator[tuple[str, Callable[[], int]]]:
         channel.queue_delete(name)
 
 
-def run(command: list[str], folder: Path, env: dict[str, str], count: Callable[[], int], number: int) -> Cost:
-    """Start the process, wait until it has answered `number` messages; the first fifth is for warming up."""
+def run(
+    command: list[str], folder: Path, env: dict[str, str], count: Callable[[], int], number: int
+) -> Cost:
+    """Start the process, wait until it has answered `number` messages; the first fifth is for
+    warming up.
+    """
     log = folder / f"{uuid.uuid4().hex}.log"
     server = Server(["taskset", "-c", CORE, *command], log, env=env, cwd=folder)
     try:
@@ -83,7 +99,9 @@ class _Mark:
     cpu: float
 
 
-def _reached(server: Server, process: psutil.Process, count: Callable[[], int], number: int) -> tuple[float, _Mark]:
+def _reached(
+    server: Server, process: psutil.Process, count: Callable[[], int], number: int
+) -> tuple[float, _Mark]:
     limit = time.monotonic() + 300
     while True:
         answered = count()
@@ -91,7 +109,9 @@ def _reached(server: Server, process: psutil.Process, count: Callable[[], int], 
             times = process.cpu_times()
             return time.monotonic(), _Mark(answered, times.user + times.system)
         if not server.alive or time.monotonic() > limit:
-            raise RuntimeError(f"only {answered} of {number} were answered: {server.log.read_text()[-2000:]}")
+            raise RuntimeError(
+                f"only {answered} of {number} were answered: {server.log.read_text()[-2000:]}"
+            )
         time.sleep(0.02)
 
 

@@ -1,4 +1,6 @@
-"""How fast parked messages are put in again, beside publishing the same messages with the same publisher."""
+"""How fast parked messages are put in again, beside publishing the same messages with the same
+publisher.
+"""
 
 import asyncio
 import json
@@ -21,7 +23,9 @@ from workers.pipeline.replies import Replies, again
 
 @dataclass(frozen=True)
 class Replayed:
-    """Messages a second: published and confirmed; put in again; and by the whole command, its start included."""
+    """Messages a second: published and confirmed; put in again; and by the whole command, its start
+    included.
+    """
 
     plain: float
     again: float
@@ -39,14 +43,19 @@ def replayed(broker: PrivateBroker, folder: Path, number: int, env: dict[str, st
     declare(beside, topology())
     plain = asyncio.run(_publish(beside, commands))
     settings = env | {
-        "ECS_BROKER_URL": url, "ECS_JOURNAL_URL": f"sqlite:///{folder}/{uuid.uuid4().hex}.db",
+        "ECS_BROKER_URL": url,
+        "ECS_JOURNAL_URL": f"sqlite:///{folder}/{uuid.uuid4().hex}.db",
         "ECS_TRUST_PUBLISHERS": "true",
-    }  # fmt: skip
+    }
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "workers", "dead", "replay", "--yes", "-o", "json"], env=settings, cwd=folder,
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "workers", "dead", "replay", "--yes", "-o", "json"],
+        env=settings,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     seconds = time.monotonic() - started
     (row,) = json.loads(done.stdout)
     if row["done"] != number:
@@ -56,13 +65,29 @@ def replayed(broker: PrivateBroker, folder: Path, number: int, env: dict[str, st
 
 def _command() -> Envelope:
     body = {
-        "operation": "server.action", "tenant_id": "tenant-a", "server_id": str(uuid.uuid4()), "token": "***",
+        "operation": "server.action",
+        "tenant_id": "tenant-a",
+        "server_id": str(uuid.uuid4()),
+        "token": "***",
         "body": {"reboot": {"type": "HARD"}},
-    }  # fmt: skip
+    }
     return Envelope(
-        SERVERS_QUEUE, "ecs.commands", "server.action", False, json.dumps(body).encode(), uuid.uuid4().hex, None,
-        "somebody", None, int(time.time()), "application/json", None, None, {}, names=NAMES,
-    )  # fmt: skip
+        SERVERS_QUEUE,
+        "ecs.commands",
+        "server.action",
+        False,
+        json.dumps(body).encode(),
+        uuid.uuid4().hex,
+        None,
+        "somebody",
+        None,
+        int(time.time()),
+        "application/json",
+        None,
+        None,
+        {},
+        names=NAMES,
+    )
 
 
 async def _park(url: str, commands: list[Envelope]) -> None:

@@ -1,7 +1,8 @@
 """Rubbish at full speed beside lists of servers, four a second: their waits, as a ratio in one run.
 
-The broker and the machine have work with rubbish, too, whoever takes it. So the same rubbish is sent a
-second time to a queue that is not the worker's: what the lists wait then is not the worker's doing.
+The broker and the machine have work with rubbish, too, whoever takes it. So the same rubbish is
+sent a second time to a queue that is not the worker's: what the lists wait then is not the worker's
+doing.
 """
 
 import json
@@ -89,7 +90,9 @@ def _lists(requester: Requester, more: Callable[[int], bool]) -> Waits:
 def _beside(
     requester: Requester, url: str, exchange: str, key: str, body: bytes, number: int, pid: int
 ) -> tuple[Waits, float]:
-    """The waits while so many bodies are published as fast as the broker takes them, and are worked through."""
+    """The waits while so many bodies are published as fast as the broker takes them, and are worked
+    through.
+    """
     sending = threading.Thread(target=_send, args=(url, exchange, key, body, number))
     sending.start()
     most = 0.0

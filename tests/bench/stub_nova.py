@@ -17,7 +17,9 @@ _SERVER = re.compile(r"/compute/v2\.1/servers/([0-9a-f-]{36})")
 
 
 class StubNova:
-    """An ASGI application. A server exists as soon as somebody asks for it; it is ACTIVE and never busy."""
+    """An ASGI application. A server exists as soon as somebody asks for it; it is ACTIVE and never
+    busy.
+    """
 
     def __init__(self, url: str) -> None:
         self._acted: dict[str, float] = {}
@@ -34,7 +36,10 @@ class StubNova:
         while (await receive()).get("more_body"):
             pass
         status, body, headers = self._answer(scope["method"], scope["path"].rstrip("/"))
-        headers += [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
+        headers += [
+            (b"content-length", str(len(body)).encode()),
+            (b"content-type", b"application/json"),
+        ]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -63,32 +68,78 @@ _PROJECT = {"id": PROJECT, "name": "tenant-a", "domain_id": "default"}
 
 def _server(server_id: str) -> dict[str, Any]:
     return {
-        "id": server_id, "name": "stub", "status": "ACTIVE", "tenant_id": PROJECT, "user_id": PROJECT,
-        "created": "2026-11-23T10:00:00Z", "updated": "2026-11-23T10:00:00Z", "hostId": "", "image": "",
-        "flavor": {"vcpus": 1, "ram": 1024, "disk": 10, "ephemeral": 0, "swap": 0, "original_name": "S1.small.1",
-                   "extra_specs": {}},
-        "metadata": {"charge_type": "monthly"}, "addresses": {}, "key_name": None, "locked": False, "tags": [],
-        "links": [{"rel": "self", "href": "http://127.0.0.1/"}], "description": None, "config_drive": "",
-        "OS-EXT-STS:task_state": None, "OS-EXT-STS:vm_state": "active", "OS-EXT-STS:power_state": 1,
-        "OS-DCF:diskConfig": "MANUAL", "OS-EXT-AZ:availability_zone": "nova", "accessIPv4": "", "accessIPv6": "",
+        "id": server_id,
+        "name": "stub",
+        "status": "ACTIVE",
+        "tenant_id": PROJECT,
+        "user_id": PROJECT,
+        "created": "2026-11-23T10:00:00Z",
+        "updated": "2026-11-23T10:00:00Z",
+        "hostId": "",
+        "image": "",
+        "flavor": {
+            "vcpus": 1,
+            "ram": 1024,
+            "disk": 10,
+            "ephemeral": 0,
+            "swap": 0,
+            "original_name": "S1.small.1",
+            "extra_specs": {},
+        },
+        "metadata": {"charge_type": "monthly"},
+        "addresses": {},
+        "key_name": None,
+        "locked": False,
+        "tags": [],
+        "links": [{"rel": "self", "href": "http://127.0.0.1/"}],
+        "description": None,
+        "config_drive": "",
+        "OS-EXT-STS:task_state": None,
+        "OS-EXT-STS:vm_state": "active",
+        "OS-EXT-STS:power_state": 1,
+        "OS-DCF:diskConfig": "MANUAL",
+        "OS-EXT-AZ:availability_zone": "nova",
+        "accessIPv4": "",
+        "accessIPv6": "",
         "os-extended-volumes:volumes_attached": [],
-    }  # fmt: skip
+    }
 
 
 def _token(url: str) -> dict[str, Any]:
     def service(kind: str, path: str) -> dict[str, Any]:
-        endpoint = {"id": kind, "interface": "public", "region": "RegionOne", "region_id": "RegionOne"}
-        return {"id": kind, "type": kind, "name": kind, "endpoints": [endpoint | {"url": url + path}]}
+        endpoint = {
+            "id": kind,
+            "interface": "public",
+            "region": "RegionOne",
+            "region_id": "RegionOne",
+        }
+        return {
+            "id": kind,
+            "type": kind,
+            "name": kind,
+            "endpoints": [endpoint | {"url": url + path}],
+        }
 
     return {
         "token": {
-            "methods": ["password"], "is_domain": False, "roles": [{"id": "m", "name": "member"}],
-            "issued_at": "2026-01-01T00:00:00.000000Z", "expires_at": "2099-01-01T00:00:00.000000Z",
-            "user": {"id": "u", "name": "ecs-worker", "domain": {"id": "default", "name": "Default"}},
-            "project": {"id": PROJECT, "name": "tenant-a", "domain": {"id": "default", "name": "Default"}},
+            "methods": ["password"],
+            "is_domain": False,
+            "roles": [{"id": "m", "name": "member"}],
+            "issued_at": "2026-01-01T00:00:00.000000Z",
+            "expires_at": "2099-01-01T00:00:00.000000Z",
+            "user": {
+                "id": "u",
+                "name": "ecs-worker",
+                "domain": {"id": "default", "name": "Default"},
+            },
+            "project": {
+                "id": PROJECT,
+                "name": "tenant-a",
+                "domain": {"id": "default", "name": "Default"},
+            },
             "catalog": [service("identity", "/identity/v3"), service("compute", "/compute/v2.1")],
         }
-    }  # fmt: skip
+    }
 
 
 def _keystone(url: str) -> dict[str, Any]:
@@ -98,12 +149,24 @@ def _keystone(url: str) -> dict[str, Any]:
 
 def _nova(url: str) -> dict[str, Any]:
     links = [{"rel": "self", "href": f"{url}/compute/v2.1/"}]
-    return {"version": {"id": "v2.1", "status": "CURRENT", "version": "2.104", "min_version": "2.1", "links": links}}
+    return {
+        "version": {
+            "id": "v2.1",
+            "status": "CURRENT",
+            "version": "2.104",
+            "min_version": "2.1",
+            "links": links,
+        }
+    }
 
 
 if __name__ == "__main__":
     port = int(sys.argv[1])
     uvicorn.run(
-        StubNova(f"http://127.0.0.1:{port}"), host="127.0.0.1", port=port, log_level="warning", access_log=False,
+        StubNova(f"http://127.0.0.1:{port}"),
+        host="127.0.0.1",
+        port=port,
+        log_level="warning",
+        access_log=False,
         lifespan="off",
-    )  # fmt: skip
+    )

@@ -1,4 +1,6 @@
-"""Runs the long form and prints its table: `python -m tests.faults --minutes 5`; fails where something is broken."""
+"""Runs the long form and prints its table: `python -m tests.faults --minutes 5`; fails where
+something is broken.
+"""
 
 import argparse
 import json
@@ -18,8 +20,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0, help="of faults, in all")
     names = [one.name for one in PHASES]
-    parser.add_argument("--phase", action="append", choices=names, help="only this; may be repeated")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="which requests and when it strikes")
+    parser.add_argument(
+        "--phase", action="append", choices=names, help="only this; may be repeated"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=secrets.randbelow(10**6),
+        help="which requests and when it strikes",
+    )
     parser.add_argument("-o", "--output", choices=["table", "json", "markdown"], default="table")
     options = parser.parse_args()
     print(f"seed {options.seed}", file=sys.stderr)
@@ -60,7 +69,11 @@ def show_table(rows: list[Row], _: list[str]) -> None:
 
 def show_json(rows: list[Row], broken: list[str]) -> None:
     """For programs."""
-    print(json.dumps({"rows": [asdict(row) for row in rows], "broken": broken}, ensure_ascii=False, indent=2))
+    print(
+        json.dumps(
+            {"rows": [asdict(row) for row in rows], "broken": broken}, ensure_ascii=False, indent=2
+        )
+    )
 
 
 def show_markdown(rows: list[Row], _: list[str]) -> None:

@@ -1,4 +1,6 @@
-"""AMQP as a hostile publisher writes it: any bytes as properties and headers, where a client library would refuse."""
+"""AMQP as a hostile publisher writes it: any bytes as properties and headers, where a client
+library would refuse.
+"""
 
 import struct
 from collections.abc import Mapping
@@ -14,25 +16,36 @@ from workers.amqp.envelope import Envelope
 from workers.amqp.frames import read_frame
 
 _SHORT_STRINGS = {
-    "content_type": BasicProperties.FLAG_CONTENT_TYPE, "content_encoding": BasicProperties.FLAG_CONTENT_ENCODING,
-    "correlation_id": BasicProperties.FLAG_CORRELATION_ID, "reply_to": BasicProperties.FLAG_REPLY_TO,
-    "expiration": BasicProperties.FLAG_EXPIRATION, "message_id": BasicProperties.FLAG_MESSAGE_ID,
-    "type": BasicProperties.FLAG_TYPE, "user_id": BasicProperties.FLAG_USER_ID, "app_id": BasicProperties.FLAG_APP_ID,
-}  # fmt: skip
+    "content_type": BasicProperties.FLAG_CONTENT_TYPE,
+    "content_encoding": BasicProperties.FLAG_CONTENT_ENCODING,
+    "correlation_id": BasicProperties.FLAG_CORRELATION_ID,
+    "reply_to": BasicProperties.FLAG_REPLY_TO,
+    "expiration": BasicProperties.FLAG_EXPIRATION,
+    "message_id": BasicProperties.FLAG_MESSAGE_ID,
+    "type": BasicProperties.FLAG_TYPE,
+    "user_id": BasicProperties.FLAG_USER_ID,
+    "app_id": BasicProperties.FLAG_APP_ID,
+}
 _FLAGS = _SHORT_STRINGS | {
-    "headers": BasicProperties.FLAG_HEADERS, "delivery_mode": BasicProperties.FLAG_DELIVERY_MODE,
-    "priority": BasicProperties.FLAG_PRIORITY, "timestamp": BasicProperties.FLAG_TIMESTAMP,
-}  # fmt: skip
+    "headers": BasicProperties.FLAG_HEADERS,
+    "delivery_mode": BasicProperties.FLAG_DELIVERY_MODE,
+    "priority": BasicProperties.FLAG_PRIORITY,
+    "timestamp": BasicProperties.FLAG_TIMESTAMP,
+}
 
 
 class RawProperties(BasicProperties):  # type: ignore[misc]  # pika is half typed
-    """Properties by name; short strings and names of headers may be any bytes, values of headers are made by the
-    functions below, or bytes of a whole table; None is missing.
+    """Properties by name; short strings and names of headers may be any bytes, values of headers
+    are made by the functions below, or bytes of a whole table; None is missing.
     """
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         super().__init__()
-        self._given = {name: value for name, value in {"delivery_mode": 2, **given}.items() if value is not None}
+        self._given = {
+            name: value
+            for name, value in {"delivery_mode": 2, **given}.items()
+            if value is not None
+        }
 
     def encode(self) -> list[bytes]:
         """What goes over the wire."""
@@ -137,7 +150,9 @@ class Hostile:
         self.channel = self._connection.channel()
         self.channel.confirm_delivery()
 
-    def publish(self, exchange: str, routing_key: str, body: bytes, properties: Mapping[str, Any]) -> None:
+    def publish(
+        self, exchange: str, routing_key: str, body: bytes, properties: Mapping[str, Any]
+    ) -> None:
         """Publish; ends when the broker has it, raises where it refuses it."""
         self.channel.basic_publish(exchange, routing_key, body, RawProperties(properties))
 

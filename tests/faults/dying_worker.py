@@ -1,12 +1,15 @@
-"""`ecs-worker run`, made to be killed at an instant that a test names: `python -m tests.faults.dying_worker run`.
+"""`ecs-worker run`, made to be killed at an instant that a test names: `python -m
+tests.faults.dying_worker run`.
 
-Nothing in the worker knows of it: the seams between its parts are wrapped from here, and each request that is named in
-`DYING_HOLDS` (JSON, a list of `Hold`s) is held when it comes to its instant. When all are held the process kills
-itself, so that one death is the death of many requests, each at its own instant. With `DYING_STAY` it stays instead,
-until it is killed from outside, or SIGUSR1 lets everything go on. Either way it says so by a file named `held`; who is
-not held yet stands in the file `missing`.
+Nothing in the worker knows of it: the seams between its parts are wrapped from here, and each
+request that is named in `DYING_HOLDS` (JSON, a list of `Hold`s) is held when it comes to its
+instant. When all are held the process kills itself, so that one death is the death of many
+requests, each at its own instant. With `DYING_STAY` it stays instead, until it is killed from
+outside, or SIGUSR1 lets everything go on. Either way it says so by a file named `held`; who is not
+held yet stands in the file `missing`.
 
-`DYING_CONSTANTS` (JSON, "module.NAME" to a value) shortens what is long in the worker; `DYING_STDERR` is where it logs.
+`DYING_CONSTANTS` (JSON, "module.NAME" to a value) shortens what is long in the worker;
+`DYING_STDERR` is where it logs.
 """
 
 import asyncio
@@ -60,7 +63,9 @@ class Instant(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Hold a request at an instant; where that is one of an effect, `effect` is a regular expression of its name."""
+    """Hold a request at an instant; where that is one of an effect, `effect` is a regular
+    expression of its name.
+    """
 
     message_id: str
     instant: Instant
@@ -71,7 +76,9 @@ _request: ContextVar[str | None] = ContextVar("request", default=None)
 _effect: ContextVar[str] = ContextVar("effect", default="")
 
 
-def settings_for(holds: list[Hold], *, stay: bool = False, constants: dict[str, Any] | None = None) -> dict[str, str]:
+def settings_for(
+    holds: list[Hold], *, stay: bool = False, constants: dict[str, Any] | None = None
+) -> dict[str, str]:
     """The environment of a worker that is to be held so."""
     return {
         "DYING_HOLDS": json.dumps([asdict(hold) for hold in holds]),
@@ -110,7 +117,9 @@ class Holder:
         with self._lock:
             if hold in self._missing:
                 self._missing.remove(hold)
-            Path("missing").write_text("\n".join(f"{one.instant} {one.effect}" for one in self._missing))
+            Path("missing").write_text(
+                "\n".join(f"{one.instant} {one.effect}" for one in self._missing)
+            )
             done = not self._missing
         if done:
             assert self._loop is not None
@@ -148,9 +157,16 @@ class Holder:
 
 
 def _around(
-    owner: type, name: str, holder: Holder, before: Instant | None, after: Instant | None, effect_at: int | None = None
+    owner: type,
+    name: str,
+    holder: Holder,
+    before: Instant | None,
+    after: Instant | None,
+    effect_at: int | None = None,
 ) -> None:
-    """Hold before and after a method that is awaited; `effect_at`: where the effect's name is among its arguments."""
+    """Hold before and after a method that is awaited; `effect_at`: where the effect's name is among
+    its arguments.
+    """
     real = getattr(owner, name)
 
     def wrapped(self: Any, *arguments: Any) -> Coroutine[Any, Any, Any]:
@@ -175,7 +191,9 @@ def _around(
 def instrument(holder: Holder) -> None:
     """Wrap every seam."""
     _around(Journal, "begin", holder, Instant.NOTHING_WRITTEN, Instant.REQUEST_WRITTEN)
-    _around(Journal, "intend", holder, Instant.EFFECT_NOT_BEGUN, Instant.INTENT_WRITTEN, effect_at=1)
+    _around(
+        Journal, "intend", holder, Instant.EFFECT_NOT_BEGUN, Instant.INTENT_WRITTEN, effect_at=1
+    )
     _around(Journal, "record", holder, Instant.ANSWER_READ, None, effect_at=1)
     _around(Journal, "finish", holder, None, Instant.RESULT_WRITTEN)
     _around(Progress, "publish_end", holder, None, Instant.CONFIRMED)
@@ -196,7 +214,9 @@ def _know_the_request(holder: Holder) -> None:
         accept(self, delivery)
         _request.reset(token)
 
-    def in_thread_knowing(self: Cloud, function: Callable[[], Any], *arguments: Any) -> Awaitable[Any]:
+    def in_thread_knowing(
+        self: Cloud, function: Callable[[], Any], *arguments: Any
+    ) -> Awaitable[Any]:
         context = copy_context()
         return in_thread(self, lambda: context.run(function), *arguments)
 
@@ -210,7 +230,9 @@ def _hold_at_the_wire(holder: Holder) -> None:
 
     def send_and_hold(self: HTTPAdapter, request: Any, *arguments: Any, **options: Any) -> Any:
         response = send(self, request, *arguments, **options)
-        changes = request.method != "GET" and "/auth/" not in request.url and response.status_code < 400
+        changes = (
+            request.method != "GET" and "/auth/" not in request.url and response.status_code < 400
+        )
         if changes and (hold := holder.wants(Instant.CALL_EXECUTED, _effect.get())):
             holder.hold_thread(hold)
         return response
@@ -224,7 +246,11 @@ def _hold_the_waiting(holder: Holder) -> None:
 
     def begin_knowing(self: Progress, request: Any, *arguments: Any) -> None:
         begin(self, request, *arguments)
-        holder.recorded |= {(request.envelope.message_id, name) for name, one in self.effects().items() if one.outcome}
+        holder.recorded |= {
+            (request.envelope.message_id, name)
+            for name, one in self.effects().items()
+            if one.outcome
+        }
 
     async def next_or_hold(self: Poller[Any], *arguments: Any) -> Any:
         for request, effect in list(holder.recorded):

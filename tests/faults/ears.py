@@ -54,7 +54,10 @@ class Ears(amqp.Hostile):
         self.outcomes: dict[str, Outcome] = defaultdict(Outcome)
         name = f"ears-{uuid.uuid4().hex[:8]}"
         self.reply_to = f"{name}-replies"
-        for queue, hear in ((self.reply_to, self._hear_reply), (f"{name}-results", self._hear_result)):
+        for queue, hear in (
+            (self.reply_to, self._hear_reply),
+            (f"{name}-results", self._hear_result),
+        ):
             self.channel.queue_declare(queue, exclusive=True)
             self.channel.basic_consume(queue, hear, auto_ack=True)
         self.channel.queue_bind(f"{name}-results", "ecs.results", "#")
@@ -66,7 +69,12 @@ class Ears(amqp.Hostile):
 
     def _hear_result(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         found = json.loads(body)
-        heard = found["code"], found["message"], properties.headers["x-ecs-http-status"], method.routing_key
+        heard = (
+            found["code"],
+            found["message"],
+            properties.headers["x-ecs-http-status"],
+            method.routing_key,
+        )
         self.on_result(properties, body)
         self.outcomes[properties.correlation_id].results.append(heard)
 
@@ -91,8 +99,12 @@ class Ears(amqp.Hostile):
             method, properties, body = self.channel.basic_get("ecs.dead", auto_ack=True)
             if method is None:
                 return found
-            found.append(DeadLetter(properties.correlation_id, dict(properties.headers), bytes(body)))
-            self.outcomes[properties.correlation_id].parked.append(properties.headers["x-ecs-error-code"])
+            found.append(
+                DeadLetter(properties.correlation_id, dict(properties.headers), bytes(body))
+            )
+            self.outcomes[properties.correlation_id].parked.append(
+                properties.headers["x-ecs-error-code"]
+            )
 
     def depth(self, queue: str) -> int:
         """How many messages wait in a queue."""

@@ -1,6 +1,8 @@
-"""`ecs-worker run` with handlers that have faults of their own, chosen by the message: a test's worker module.
+"""`ecs-worker run` with handlers that have faults of their own, chosen by the message: a test's
+worker module.
 
-What a handler does wrong stands in the tags of `server.tags.update`, and in the `billType` of an order to renew.
+What a handler does wrong stands in the tags of `server.tags.update`, and in the `billType` of an
+order to renew.
 """
 
 import asyncio

@@ -1,4 +1,6 @@
-"""Whole messages, mutated: right ones of every kind, with odd things put into JSON, bytes and properties."""
+"""Whole messages, mutated: right ones of every kind, with odd things put into JSON, bytes and
+properties.
+"""
 
 import copy
 import json
@@ -9,7 +11,17 @@ from typing import Any
 
 from sandbox.documents import change_configure
 from tests.faults import amqp
-from tests.faults.corpus.case import ID, IMAGE, action, command, ids, order, product, show, soft_down
+from tests.faults.corpus.case import (
+    ID,
+    IMAGE,
+    action,
+    command,
+    ids,
+    order,
+    product,
+    show,
+    soft_down,
+)
 from tests.faults.corpus.commands import TEXTS
 
 _KEYS = ("os-start", "os-stop", "reboot", "os-getVNCConsole", "createImage")
@@ -27,69 +39,218 @@ class Message:
     @property
     def queue(self) -> str:
         """Where the broker puts it."""
-        return "ecs.orders" if self.exchange == "ecs.orders" else f"ecs.{self.routing_key.partition('.')[0]}s"
+        return (
+            "ecs.orders"
+            if self.exchange == "ecs.orders"
+            else f"ecs.{self.routing_key.partition('.')[0]}s"
+        )
 
 
 def samples(server_id: str = ID) -> list[tuple[str, str, dict[str, Any]]]:
     """A right message of every kind: exchange, routing key, body."""
     options: dict[str, Any] = {
-        "os-start": None, "os-stop": {"type": "SOFT"}, "reboot": {"type": "HARD"},
+        "os-start": None,
+        "os-stop": {"type": "SOFT"},
+        "reboot": {"type": "HARD"},
         "os-getVNCConsole": {"type": "novnc"},
         "createImage": {"name": "image", "description": "", "metadata": {"a": "b"}},
-    }  # fmt: skip
+    }
     found = [action({name: options[name]}) | {"server_id": server_id} for name in _KEYS] + [
-        command("server.batch_action", body={name: {"servers": [{"id": server_id}, *ids(3)]}}) for name in _KEYS[:3]
+        command("server.batch_action", body={name: {"servers": [{"id": server_id}, *ids(3)]}})
+        for name in _KEYS[:3]
     ]
     found += [
-        show(server_id=server_id), command("server.tags.list", server_id=server_id),
+        show(server_id=server_id),
+        command("server.tags.list", server_id=server_id),
         command("server.tags.update", server_id=server_id, tags="a, b,c"),
-        command("server.list", pageNo=1, pageSize="10", searchField="name", searchValue="x", sortField="name",
-            sortOrder="ascend"),
-        command("image.list", page="1", pageSize=100, searchValue="", sortField="createTime", sortOrder="descend",
-            visibility="public"),
-        command("image.list_private", tag="ECS"), command("image.show", image_id=IMAGE), command("image.delete",
-            image_id=IMAGE),
+        command(
+            "server.list",
+            pageNo=1,
+            pageSize="10",
+            searchField="name",
+            searchValue="x",
+            sortField="name",
+            sortOrder="ascend",
+        ),
+        command(
+            "image.list",
+            page="1",
+            pageSize=100,
+            searchValue="",
+            sortField="createTime",
+            sortOrder="descend",
+            visibility="public",
+        ),
+        command("image.list_private", tag="ECS"),
+        command("image.show", image_id=IMAGE),
+        command("image.delete", image_id=IMAGE),
         command("image.batch_delete", body={"images": ids(4)}),
-        command("image.update", image_id=IMAGE, body=[{"op": "replace", "path": "/name", "value": "x"},
-            {"op": "remove", "path": "/system"}]),
-    ]  # fmt: skip
+        command(
+            "image.update",
+            image_id=IMAGE,
+            body=[
+                {"op": "replace", "path": "/name", "value": "x"},
+                {"op": "remove", "path": "/system"},
+            ],
+        ),
+    ]
     found.append(command("order.plan", order=order()))
     commands = [("ecs.commands", str(one["operation"]), one) for one in found]
-    orders = [json.loads(change_configure(server_id, IMAGE)) | {"tenant_id": "tenant-a", "orderType": kind}
-              for kind in ("changeConfigure ", "renew", "unsubscribe", "new")]  # fmt: skip
-    orders[-1]["consoleCustomization"] = {"instanceName": "web", "adminPass": "Secret-1",
-    "userData": "#cloud-config\n", "tags": "a,b",
-                                          "networkId": ID, "securityGroups": ["default"],
-                                          "keyName": "key"}  # fmt: skip
-    orders += [soft_down(), product(itemList=[{"code": "data_EBS_SSD", "value": "20", "instanceId": ID}])]
+    orders = [
+        json.loads(change_configure(server_id, IMAGE))
+        | {"tenant_id": "tenant-a", "orderType": kind}
+        for kind in ("changeConfigure ", "renew", "unsubscribe", "new")
+    ]
+    orders[-1]["consoleCustomization"] = {
+        "instanceName": "web",
+        "adminPass": "Secret-1",
+        "userData": "#cloud-config\n",
+        "tags": "a,b",
+        "networkId": ID,
+        "securityGroups": ["default"],
+        "keyName": "key",
+    }
+    orders += [
+        soft_down(),
+        product(itemList=[{"code": "data_EBS_SSD", "value": "20", "instanceId": ID}]),
+    ]
     return commands + [("ecs.orders", "order.x", one) for one in orders]
 
 
 _ODD: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2, 1.0, -0.0, 1e308, 101, 10**12, 10**30, -(2**63), "", " ", "0", "1", "-1", "1.0",
-    "yes", "null", "***",
-    [], {}, [[]], [None], [{}], {"": ""}, {"a": None}, {"id": ID}, [ID], ID, ID.upper(), f" {ID} ", f"{ID}\n",
-    "x" * 255, "x" * 256,
-    "x" * 70_000, "9" * 300, "paySuccess", "ECS", "SOFT", "novnc", "H", "Y", "2099-01-01 00:00:00", "__class__",
-    "\x1b[2J", "a\r\nb", "\x7f",
-    "{}{0}%s", "eyJhbGciOiJub25lIn0.eyJzdWIiOiIxIn0.", *TEXTS,
-)  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    2,
+    1.0,
+    -0.0,
+    1e308,
+    101,
+    10**12,
+    10**30,
+    -(2**63),
+    "",
+    " ",
+    "0",
+    "1",
+    "-1",
+    "1.0",
+    "yes",
+    "null",
+    "***",
+    [],
+    {},
+    [[]],
+    [None],
+    [{}],
+    {"": ""},
+    {"a": None},
+    {"id": ID},
+    [ID],
+    ID,
+    ID.upper(),
+    f" {ID} ",
+    f"{ID}\n",
+    "x" * 255,
+    "x" * 256,
+    "x" * 70_000,
+    "9" * 300,
+    "paySuccess",
+    "ECS",
+    "SOFT",
+    "novnc",
+    "H",
+    "Y",
+    "2099-01-01 00:00:00",
+    "__class__",
+    "\x1b[2J",
+    "a\r\nb",
+    "\x7f",
+    "{}{0}%s",
+    "eyJhbGciOiJub25lIn0.eyJzdWIiOiIxIn0.",
+    *TEXTS,
+)
 _NAMES = (
-    "operation", "tenant_id", "user_id", "userId", "token", "server_id", "image_id", "body", "servers", "images",
-    "id", "type", "name",
-    "metadata", "tags", "pageNo", "page", "pageSize", "searchField", "searchValue", "sortField", "sortOrder",
-    "visibility", "tag", "order",
-    "orderId", "orderStatus", "orderType", "orderRoute", "setCount", "productList", "itemList", "code", "value",
-    "instanceId", "instanceCount",
-    "instanceList", "flowId", "duration", "durationUnit", "consoleCustomization", "adminPass", "userData", *_KEYS,
-    "__proto__", "",
-)  # fmt: skip
+    "operation",
+    "tenant_id",
+    "user_id",
+    "userId",
+    "token",
+    "server_id",
+    "image_id",
+    "body",
+    "servers",
+    "images",
+    "id",
+    "type",
+    "name",
+    "metadata",
+    "tags",
+    "pageNo",
+    "page",
+    "pageSize",
+    "searchField",
+    "searchValue",
+    "sortField",
+    "sortOrder",
+    "visibility",
+    "tag",
+    "order",
+    "orderId",
+    "orderStatus",
+    "orderType",
+    "orderRoute",
+    "setCount",
+    "productList",
+    "itemList",
+    "code",
+    "value",
+    "instanceId",
+    "instanceCount",
+    "instanceList",
+    "flowId",
+    "duration",
+    "durationUnit",
+    "consoleCustomization",
+    "adminPass",
+    "userData",
+    *_KEYS,
+    "__proto__",
+    "",
+)
 _BYTES = (
-    b"{", b"}", b"[", b"]", b'"', b",", b":", b"\\", b"\\u", b"\\ud800", b"\\u0000", b"\x00", b"\xff", b"\xc3",
-    b"\xef\xbb\xbf", b"NaN",
-    b"-", b"e9", b"0", b"\n", b"\x1b", b"true", b"null", b"/*", "😀".encode(), "\u202e".encode(), b"[" * 500,
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b'"',
+    b",",
+    b":",
+    b"\\",
+    b"\\u",
+    b"\\ud800",
+    b"\\u0000",
+    b"\x00",
+    b"\xff",
+    b"\xc3",
+    b"\xef\xbb\xbf",
+    b"NaN",
+    b"-",
+    b"e9",
+    b"0",
+    b"\n",
+    b"\x1b",
+    b"true",
+    b"null",
+    b"/*",
+    "😀".encode(),
+    "\u202e".encode(),
+    b"[" * 500,
     b'{"a":' * 40,
-)  # fmt: skip
+)
 
 
 def mutated(random: Random, right: list[tuple[str, str, dict[str, Any]]]) -> Message:
@@ -117,9 +278,13 @@ def stream(seed: int, number: int, server_id: str = ID) -> Iterator[Message]:
 def _nodes(value: Any) -> list[tuple[Any, Any]]:
     """Every place in a document: the object or list that it is in, and its key or index."""
     places = (
-        list(value.items() if isinstance(value, dict) else enumerate(value)) if isinstance(value, dict | list) else []
+        list(value.items() if isinstance(value, dict) else enumerate(value))
+        if isinstance(value, dict | list)
+        else []
     )
-    return [(value, key) for key, _ in places] + [place for _, inner in places for place in _nodes(inner)]
+    return [(value, key) for key, _ in places] + [
+        place for _, inner in places for place in _nodes(inner)
+    ]
 
 
 def _mutate_json(random: Random, body: dict[str, Any]) -> None:
@@ -127,9 +292,9 @@ def _mutate_json(random: Random, body: dict[str, Any]) -> None:
     if not nodes:
         return
     inside, key = random.choice(nodes)
-    random.choice((_replace, _replace, _delete, _insert, _rename, _repeat, _nest, _twist, _exchange))(
-        random, inside, key, nodes
-    )
+    random.choice(
+        (_replace, _replace, _delete, _insert, _rename, _repeat, _nest, _twist, _exchange)
+    )(random, inside, key, nodes)
 
 
 def _replace(random: Random, inside: Any, key: Any, _: Any) -> None:
@@ -192,39 +357,75 @@ def _mutate_bytes(random: Random, raw: bytes) -> bytes:
     for _ in range(random.choice((1, 1, 2, 4))):
         at = random.randrange(len(raw) + 1)
         end = min(len(raw), at + random.choice((0, 1, 1, 2, 20)))
-        put = random.choice((b"", random.choice(_BYTES), bytes([random.randrange(256)]), raw[at:end] * 2))
+        put = random.choice(
+            (b"", random.choice(_BYTES), bytes([random.randrange(256)]), raw[at:end] * 2)
+        )
         raw = raw[:at] + put + raw[end:]
     return raw[: random.randrange(len(raw) + 1)] if random.random() < 0.1 else raw
 
 
 _VALUES: tuple[Callable[[Random], bytes], ...] = (
-    lambda random: amqp.text(random.choice(TEXTS)), lambda random: amqp.text(random.randbytes(30)),
+    lambda random: amqp.text(random.choice(TEXTS)),
+    lambda random: amqp.text(random.randbytes(30)),
     lambda random: amqp.octets(random.randbytes(9)),
-    lambda random: amqp.integer(random.choice((0, -1, 7, 2**62, 1_700_000_000))), lambda _: amqp.boolean(True),
+    lambda random: amqp.integer(random.choice((0, -1, 7, 2**62, 1_700_000_000))),
+    lambda _: amqp.boolean(True),
     lambda _: amqp.nothing(),
-    lambda random: amqp.double(random.choice((0.0, -1.5, 1e300))), lambda _: amqp.decimal(-1, 200),
+    lambda random: amqp.double(random.choice((0.0, -1.5, 1e300))),
+    lambda _: amqp.decimal(-1, 200),
     lambda _: amqp.moment(2**60),
-    lambda _: amqp.moment(0), lambda random: amqp.deep(random.choice((1, 7, 9, 300, 5000))),
+    lambda _: amqp.moment(0),
+    lambda random: amqp.deep(random.choice((1, 7, 9, 300, 5000))),
     lambda _: amqp.text("x" * 40_000),
     lambda random: amqp.array(amqp.nested({random.randbytes(3): amqp.integer(1)}), amqp.text("x")),
-)  # fmt: skip
+)
 _HEADERS = (
-    "x-ecs-deadline", "x-ecs-attempts", "x-ecs-first-seen", "x-ecs-routing-key", "x-ecs-pass", "x-ecs-origin-queue",
-    "x-death", "x-first-death-queue",
-    "x-delivery-count", "traceparent", "tracestate", "CC", "BCC", "ecs-retry-delay", "authorization", "compression",
-    b"\xff\xfe", "",
-)  # fmt: skip
+    "x-ecs-deadline",
+    "x-ecs-attempts",
+    "x-ecs-first-seen",
+    "x-ecs-routing-key",
+    "x-ecs-pass",
+    "x-ecs-origin-queue",
+    "x-death",
+    "x-first-death-queue",
+    "x-delivery-count",
+    "traceparent",
+    "tracestate",
+    "CC",
+    "BCC",
+    "ecs-retry-delay",
+    "authorization",
+    "compression",
+    b"\xff\xfe",
+    "",
+)
 _PROPERTIES: dict[str, tuple[Any, ...]] = {
-    "content_type": (None, "", "text/plain", "application/x-python-serialize", "application/json; charset=utf-8",
-        b"\xff"),
-    "content_encoding": ("utf-8", "gzip", "", b"\xff"), "message_id": (None, "", " ", "x" * 255, b"\xff" * 255,
-        "\x1b", "😀", "a.b"),
-    "reply_to": ("", "ecs.orders", "ecs.retry.9", "nobody", "ECS.ORDERS", "x" * 255, b"\xff",
-        "amq.rabbitmq.reply-to.x"),
-    "timestamp": (0, 1, 1_700_000_000, 2**63, 2**64 - 1), "type": ("x" * 255, b"\xff", "order.new"), "priority": (0,
-        255),
-    "app_id": (b"\xff", "x" * 255, "\u202e"), "expiration": ("100000",),
-}  # fmt: skip
+    "content_type": (
+        None,
+        "",
+        "text/plain",
+        "application/x-python-serialize",
+        "application/json; charset=utf-8",
+        b"\xff",
+    ),
+    "content_encoding": ("utf-8", "gzip", "", b"\xff"),
+    "message_id": (None, "", " ", "x" * 255, b"\xff" * 255, "\x1b", "😀", "a.b"),
+    "reply_to": (
+        "",
+        "ecs.orders",
+        "ecs.retry.9",
+        "nobody",
+        "ECS.ORDERS",
+        "x" * 255,
+        b"\xff",
+        "amq.rabbitmq.reply-to.x",
+    ),
+    "timestamp": (0, 1, 1_700_000_000, 2**63, 2**64 - 1),
+    "type": ("x" * 255, b"\xff", "order.new"),
+    "priority": (0, 255),
+    "app_id": (b"\xff", "x" * 255, "\u202e"),
+    "expiration": ("100000",),
+}
 
 
 def _mutate_properties(random: Random, message: Message) -> None:
@@ -233,7 +434,11 @@ def _mutate_properties(random: Random, message: Message) -> None:
             headers = message.properties.setdefault("headers", {})
             name = random.choice(_HEADERS)
             # The broker itself refuses any other kind of these.
-            headers[name] = amqp.array(amqp.text("x")) if name in ("CC", "BCC") else random.choice(_VALUES)(random)
+            headers[name] = (
+                amqp.array(amqp.text("x"))
+                if name in ("CC", "BCC")
+                else random.choice(_VALUES)(random)
+            )
         else:
             name = random.choice(tuple(_PROPERTIES))
             message.properties[name] = random.choice(_PROPERTIES[name])

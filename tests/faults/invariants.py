@@ -41,16 +41,27 @@ def await_ends(requester: Requester, asked: Iterable[Asked], seconds: float = 90
             requester.last_update_of(kind, one.message_id, seconds, resource_id=known)
 
 
-def check(heard: Iterable[Heard], asked: Iterable[Asked], tenant: Tenant, executed: Iterable[str] | None) -> None:
-    """Fail with a line for everything that does not hold. `executed`: None where the cloud cannot tell."""
+def check(
+    heard: Iterable[Heard], asked: Iterable[Asked], tenant: Tenant, executed: Iterable[str] | None
+) -> None:
+    """Fail with a line for everything that does not hold. `executed`: None where the cloud cannot
+    tell.
+    """
     found = report(list(heard), list(asked), tenant, None if executed is None else list(executed))
     assert not found.broken, "\n".join(found.broken)
 
 
 def report(
-    heard: list[Heard], asked: list[Asked], tenant: Tenant, executed: list[str] | None, *, lenient: bool = False
+    heard: list[Heard],
+    asked: list[Asked],
+    tenant: Tenant,
+    executed: list[str] | None,
+    *,
+    lenient: bool = False,
 ) -> Report:
-    """All of the requests looked at. `lenient`: a command's time may have run out; then it has one effect, or none."""
+    """All of the requests looked at. `lenient`: a command's time may have run out; then it has one
+    effect, or none.
+    """
     found = Report(inputs=len(asked))
     for one in asked:
         if lenient and not one.is_order and _failed(one, heard):
@@ -70,13 +81,20 @@ def _failed(one: Asked, heard: list[Heard]) -> bool:
 
 def _results(one: Asked, heard: list[Heard]) -> list[Heard]:
     source = Source.ORDER_RESULT if one.is_order else Source.REPLY
-    return [each for each in heard if each.source is source and each.correlation_id == one.message_id]
+    return [
+        each for each in heard if each.source is source and each.correlation_id == one.message_id
+    ]
 
 
-def _check_at_most_once(one: Asked, heard: list[Heard], tenant: Tenant, executed: list[str], found: Report) -> None:
+def _check_at_most_once(
+    one: Asked, heard: list[Heard], tenant: Tenant, executed: list[str], found: Report
+) -> None:
     """One result still, and of whatever was done of it, nothing twice."""
     found.results += 1
-    if len({(str(each.properties.get("message_id")), each.raw) for each in _results(one, heard)}) > 1:
+    if (
+        len({(str(each.properties.get("message_id")), each.raw) for each in _results(one, heard)})
+        > 1
+    ):
         found.broken.append(f"{one.kind}: results that differ")
     for pattern in one.calls:
         times = sum(re.search(pattern, call) is not None for call in executed)
@@ -106,12 +124,18 @@ def _check_result(one: Asked, heard: list[Heard], found: Report) -> None:
 
 def _check_finals(one: Asked, heard: list[Heard], found: Report) -> None:
     """Just one final update for each resource, and no other that is new after it."""
-    updates = [each for each in heard if each.source is Source.STATUS and each.body["message_id"] == one.message_id]
+    updates = [
+        each
+        for each in heard
+        if each.source is Source.STATUS and each.body["message_id"] == one.message_id
+    ]
     finals: dict[Resource, set[tuple[str, bytes]]] = {}
     for each in updates:
         if each.body["final"]:
             resource = (each.body["resource"], each.body["id"])
-            finals.setdefault(resource, set()).add((str(each.properties.get("message_id")), each.raw))
+            finals.setdefault(resource, set()).add(
+                (str(each.properties.get("message_id")), each.raw)
+            )
     told = {resource: _status(copies) for resource, copies in finals.items()}
     if _anonymous(told, one.finals) != Counter(_keyed(one.finals)):
         found.broken.append(f"{one.kind}: ended as {told}, not as {dict(one.finals)}")
@@ -127,10 +151,15 @@ def _status(copies: set[tuple[str, bytes]]) -> str:
 
 
 def _keyed(finals: Mapping[Resource, str]) -> list[tuple[str, str, str]]:
-    return [(kind, "*" if name.startswith("*") else name, status) for (kind, name), status in finals.items()]
+    return [
+        (kind, "*" if name.startswith("*") else name, status)
+        for (kind, name), status in finals.items()
+    ]
 
 
-def _anonymous(told: Mapping[Resource, str], wanted: Mapping[Resource, str]) -> "Counter[tuple[str, str, str]]":
+def _anonymous(
+    told: Mapping[Resource, str], wanted: Mapping[Resource, str]
+) -> "Counter[tuple[str, str, str]]":
     """An id that cannot be known beforehand is wanted as `*`, several as `*1`, `*2` ..."""
     unknown = {kind for kind, name in wanted if name.startswith("*")}
     return Counter(

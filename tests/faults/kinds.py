@@ -1,4 +1,6 @@
-"""The kinds of effects that are killed in the middle: for each a function that asks for it, and a line of `KINDS`."""
+"""The kinds of effects that are killed in the middle: for each a function that asks for it, and a
+line of `KINDS`.
+"""
 
 import json
 import uuid
@@ -21,9 +23,10 @@ Resource = tuple[str, str]
 class Asked:
     """One request, and what there must be of it in the end.
 
-    `effect` is the regular expression of the name of the effect that is meant; `calls` are regular expressions of the
-    calls that must have been executed just once, of all that changes anything (`SimulatedOpenStack.executed`);
-    `actions` is what Nova's own log must say of a server; `holds` looks at whatever else there is to see.
+    `effect` is the regular expression of the name of the effect that is meant; `calls` are regular
+    expressions of the calls that must have been executed just once, of all that changes anything
+    (`SimulatedOpenStack.executed`); `actions` is what Nova's own log must say of a server; `holds`
+    looks at whatever else there is to see.
     """
 
     kind: str
@@ -66,11 +69,19 @@ def order(kind: str, order_id: str, body: Mapping[str, Any], *, effect: str, **t
     """An order."""
     message_id, text = uuid.uuid4().hex, json.dumps({"tenant_id": "tenant-a", **body})
     key = f"order.{body.get('orderType', 'softDown')}".strip()
-    finals = {("order", order_id): "succeeded" if told["code"] == 200 else "failed", **told.pop("finals")}
+    finals = {
+        ("order", order_id): "succeeded" if told["code"] == 200 else "failed",
+        **told.pop("finals"),
+    }
     return Asked(
-        kind, message_id, lambda requester: requester.order(text, key, message_id=message_id), effect, finals=finals,
-        is_order=True, **told,
-    )  # fmt: skip
+        kind,
+        message_id,
+        lambda requester: requester.order(text, key, message_id=message_id),
+        effect,
+        finals=finals,
+        is_order=True,
+        **told,
+    )
 
 
 # Servers.
@@ -85,10 +96,15 @@ def power(kind: str, body: Mapping[str, Any], end: str, *, stopped: bool = False
             before.append("stop")
         action = next(iter(body))
         return command(
-            kind, "server.action", fields={"server_id": server_id, "body": body}, effect=f"^{action}:{server_id}",
-            code=200, finals={("server", server_id): end}, calls=(f"nova POST .*/{server_id}/action {action}$",),
+            kind,
+            "server.action",
+            fields={"server_id": server_id, "body": body},
+            effect=f"^{action}:{server_id}",
+            code=200,
+            finals={("server", server_id): end},
+            calls=(f"nova POST .*/{server_id}/action {action}$",),
             actions={server_id: [*before, action.removeprefix("os-")]},
-        )  # fmt: skip
+        )
 
     return ask
 
@@ -98,20 +114,29 @@ def batch(tenant: Tenant, _: Any) -> Asked:
     ids = [tenant.make_server(name=f"batch-{number}", disk=None) for number in range(4)]
     body = {"reboot": {"type": "HARD", "servers": [{"id": one} for one in ids]}}
     return command(
-        "batch", "server.batch_action", fields={"body": body}, effect=f"^reboot:{ids[2]}", code=200,
+        "batch",
+        "server.batch_action",
+        fields={"body": body},
+        effect=f"^reboot:{ids[2]}",
+        code=200,
         finals={("server", one): "ACTIVE" for one in ids},
         calls=tuple(f"nova POST .*/{one}/action reboot$" for one in ids),
         actions={one: ["create", "reboot"] for one in ids},
-    )  # fmt: skip
+    )
 
 
 def tags(tenant: Tenant, _: Any) -> Asked:
     server_id = tenant.make_server(name="tags", disk=None)
     return command(
-        "tags", "server.tags.update", fields={"server_id": server_id, "tags": "web,prod"}, effect="^tags:", code=200,
-        finals={}, calls=(f"nova PUT .*/{server_id}/tags tags$",),
+        "tags",
+        "server.tags.update",
+        fields={"server_id": server_id, "tags": "web,prod"},
+        effect="^tags:",
+        code=200,
+        finals={},
+        calls=(f"nova PUT .*/{server_id}/tags tags$",),
         holds=lambda: tenant.server(server_id)["tags"] in (["web", "prod"], ["prod", "web"]),
-    )  # fmt: skip
+    )
 
 
 # Images.
@@ -127,39 +152,65 @@ def create_image(tenant: Tenant, _: Any) -> Asked:
         return [one["status"] for one in found] == ["active"]
 
     return command(
-        "createImage", "server.action", effect="^createImage:", code=201, finals={("image", "*"): "active"},
-        fields={"server_id": server_id, "body": {"createImage": {"name": name, "description": "x"}}},
+        "createImage",
+        "server.action",
+        effect="^createImage:",
+        code=201,
+        finals={("image", "*"): "active"},
+        fields={
+            "server_id": server_id,
+            "body": {"createImage": {"name": name, "description": "x"}},
+        },
         calls=(f"nova POST .*/{server_id}/action createImage$",),
-        actions={server_id: ["create", "createImage"]}, holds=is_one,
-    )  # fmt: skip
+        actions={server_id: ["create", "createImage"]},
+        holds=is_one,
+    )
 
 
 def delete_image(tenant: Tenant, _: Any) -> Asked:
     image_id = tenant.make_image("to-be-deleted")
     return command(
-        "image.delete", "image.delete", fields={"image_id": image_id}, effect="^delete:", code=200,
-        finals={("image", image_id): "deleted"}, calls=(f"glance DELETE .*/images/{image_id}$",),
+        "image.delete",
+        "image.delete",
+        fields={"image_id": image_id},
+        effect="^delete:",
+        code=200,
+        finals={("image", image_id): "deleted"},
+        calls=(f"glance DELETE .*/images/{image_id}$",),
         holds=lambda: tenant.images("to-be-deleted", image_id) == [],
-    )  # fmt: skip
+    )
 
 
 def delete_images(tenant: Tenant, _: Any) -> Asked:
     ids = [tenant.make_image(f"batch-deleted-{number}") for number in range(3)]
     return command(
-        "image.batch_delete", "image.batch_delete", fields={"body": {"images": [{"id": one} for one in ids]}},
-        effect=f"^delete:{ids[1]}", code=200, finals={("image", one): "deleted" for one in ids},
+        "image.batch_delete",
+        "image.batch_delete",
+        fields={"body": {"images": [{"id": one} for one in ids]}},
+        effect=f"^delete:{ids[1]}",
+        code=200,
+        finals={("image", one): "deleted" for one in ids},
         calls=tuple(f"glance DELETE .*/images/{one}$" for one in ids),
-    )  # fmt: skip
+    )
 
 
 def update_image(tenant: Tenant, _: Any) -> Asked:
     image_id, name = tenant.make_image("to-be-changed"), f"changed-{uuid.uuid4().hex}"
     tenant.later("image", f"/images/{image_id}")
-    patch = [{"op": "replace", "path": "/name", "value": name}, {"op": "add", "path": "/system", "value": "centos7.1"}]
+    patch = [
+        {"op": "replace", "path": "/name", "value": name},
+        {"op": "add", "path": "/system", "value": "centos7.1"},
+    ]
     return command(
-        "image.update", "image.update", fields={"image_id": image_id, "body": patch}, effect="^update:", code=200,
-        finals={}, calls=(f"glance PATCH .*/images/{image_id}$",), holds=lambda: len(tenant.images(name)) == 1,
-    )  # fmt: skip
+        "image.update",
+        "image.update",
+        fields={"image_id": image_id, "body": patch},
+        effect="^update:",
+        code=200,
+        finals={},
+        calls=(f"glance PATCH .*/images/{image_id}$",),
+        holds=lambda: len(tenant.images(name)) == 1,
+    )
 
 
 # Orders.
@@ -173,15 +224,22 @@ def change(kind: str, effect: str) -> Ask:
         (volume,) = tenant.volumes(server_id)
         body = json.loads(change_configure(server_id, tenant.image, order_id=order_id))
         return order(
-            kind, order_id, body, effect=f"^{effect}:", code=200, finals={("server", server_id): "ACTIVE"},
+            kind,
+            order_id,
+            body,
+            effect=f"^{effect}:",
+            code=200,
+            finals={("server", server_id): "ACTIVE"},
             calls=(
                 *(f"nova POST .*/{server_id}/action {one}$" for one in ("resize", "confirmResize")),
                 f"cinder POST .*/{volume['id']}/action os-extend$",
             ),
             actions={server_id: ["create", "resize", "confirmResize"]},
-            holds=lambda: [one["size"] for one in tenant.volumes(server_id)] == [60]
-            and tenant.server(server_id)["metadata"].get("order_id") == order_id,
-        )  # fmt: skip
+            holds=lambda: (
+                [one["size"] for one in tenant.volumes(server_id)] == [60]
+                and tenant.server(server_id)["metadata"].get("order_id") == order_id
+            ),
+        )
 
     return ask
 
@@ -193,15 +251,22 @@ def revert(tenant: Tenant, cloud: Any) -> Asked:
     cloud.fault("volume.extend_volume", match=volume["id"], error="no space")
     body = json.loads(change_configure(server_id, tenant.image, order_id=order_id))
     return order(
-        "revert", order_id, body, effect="^revert:", code="101.001040", finals={("server", server_id): "ACTIVE"},
+        "revert",
+        order_id,
+        body,
+        effect="^revert:",
+        code="101.001040",
+        finals={("server", server_id): "ACTIVE"},
         calls=(
             *(f"nova POST .*/{server_id}/action {one}$" for one in ("resize", "revertResize")),
             f"cinder POST .*/{volume['id']}/action os-extend$",
         ),
         actions={server_id: ["create", "resize", "revertResize"]},
-        holds=lambda: [(one["size"], one["status"]) for one in tenant.volumes(server_id)] == [(10, "in-use")]
-        and tenant.server(server_id)["flavor"]["original_name"] == "S1.small.1",
-    )  # fmt: skip
+        holds=lambda: (
+            [(one["size"], one["status"]) for one in tenant.volumes(server_id)] == [(10, "in-use")]
+            and tenant.server(server_id)["flavor"]["original_name"] == "S1.small.1"
+        ),
+    )
 
 
 def renewal(kind: str, effect: str) -> Ask:
@@ -215,17 +280,25 @@ def renewal(kind: str, effect: str) -> Ask:
 
         def is_paid() -> bool:
             metadata = tenant.server(server_id)["metadata"]
-            return metadata["next_fee_time"] == "2099-02-28 00:00:00" and "soft_down" not in metadata
+            return (
+                metadata["next_fee_time"] == "2099-02-28 00:00:00" and "soft_down" not in metadata
+            )
 
         return order(
-            kind, body["orderId"], body, effect=f"^{effect}:", code=200, finals={("server", server_id): "ACTIVE"},
+            kind,
+            body["orderId"],
+            body,
+            effect=f"^{effect}:",
+            code=200,
+            finals={("server", server_id): "ACTIVE"},
             calls=(
                 f"nova POST .*/{server_id}/metadata metadata$",
                 f"nova POST .*/{server_id}/action os-start$",
                 f"nova DELETE .*/{server_id}/metadata/soft_down$",
             ),
-            actions={server_id: ["create", "stop", "start"]}, holds=is_paid,
-        )  # fmt: skip
+            actions={server_id: ["create", "stop", "start"]},
+            holds=is_paid,
+        )
 
     return ask
 
@@ -245,9 +318,15 @@ def renewal_in_error(effect: str) -> Ask:
             return server["status"] == "ERROR" and "next_fee_time" in server["metadata"]
 
         return order(
-            f"renew: {effect}", body["orderId"], body, effect=f"^{effect}:", code=200, finals={},
-            calls=(f"nova POST .*/{server_id}/metadata metadata$",), holds=is_paid_and_in_error,
-        )  # fmt: skip
+            f"renew: {effect}",
+            body["orderId"],
+            body,
+            effect=f"^{effect}:",
+            code=200,
+            finals={},
+            calls=(f"nova POST .*/{server_id}/metadata metadata$",),
+            holds=is_paid_and_in_error,
+        )
 
     return ask
 
@@ -263,13 +342,26 @@ def taken_down(kind: str, operate: str, effect: str) -> Ask:
             tenant.stop(server_id)
         body = soft_down((server_id, operate), (str(uuid.uuid4()), operate))
         power, end = ("os-stop", "SHUTOFF") if stops else ("os-start", "ACTIVE")
-        metadata_call = "POST .*/{}/metadata metadata$" if stops else "DELETE .*/{}/metadata/soft_down$"
+        metadata_call = (
+            "POST .*/{}/metadata metadata$" if stops else "DELETE .*/{}/metadata/soft_down$"
+        )
         return order(
-            kind, body["flowId"], body, effect=f"^{effect}:", code=200, finals={("server", server_id): end},
-            calls=(f"nova POST .*/{server_id}/action {power}$", f"nova {metadata_call.format(server_id)}"),
+            kind,
+            body["flowId"],
+            body,
+            effect=f"^{effect}:",
+            code=200,
+            finals={("server", server_id): end},
+            calls=(
+                f"nova POST .*/{server_id}/action {power}$",
+                f"nova {metadata_call.format(server_id)}",
+            ),
             actions={server_id: ["create", "stop"] if stops else ["create", "stop", "start"]},
-            holds=lambda: tenant.server(server_id)["metadata"].get("soft_down") == ("stopped" if stops else None),
-        )  # fmt: skip
+            holds=lambda: (
+                tenant.server(server_id)["metadata"].get("soft_down")
+                == ("stopped" if stops else None)
+            ),
+        )
 
     return ask
 
@@ -292,17 +384,26 @@ def new_servers(kind: str, effect: str, count: int, *, in_subnet: bool = False) 
             return (
                 sorted(one["name"] for one in servers.values()) == sorted(names)
                 and {one["status"] for one in servers.values()} == {"ACTIVE"}
-                and parts == sorted(f"{number}.{disk}" for number in range(1, count + 1) for disk in range(2))
+                and parts
+                == sorted(f"{number}.{disk}" for number in range(1, count + 1) for disk in range(2))
                 and {one["status"] for one in disks} == {"in-use"}
                 and paid_for
                 and len([one for one in tenant.ports() if one["device_id"] in servers]) == count
-                and not [one for one in tenant.ports() if one["name"] in names and not one["device_id"]]
+                and not [
+                    one for one in tenant.ports() if one["name"] in names and not one["device_id"]
+                ]
             )
 
         return order(
-            kind, body["orderId"], body, effect=f"^{effect}", code=200, calls=(), holds=are_all,
+            kind,
+            body["orderId"],
+            body,
+            effect=f"^{effect}",
+            code=200,
+            calls=(),
+            holds=are_all,
             finals={("server", f"*{number}"): "ACTIVE" for number in range(count)},
-        )  # fmt: skip
+        )
 
     return ask
 
@@ -321,16 +422,24 @@ def taken_away(tenant: Tenant, cloud: Any) -> Asked:
         return {one["status"] for one in ever} == {"DELETED"} and not disks and not ports
 
     return order(
-        "taken away", body["orderId"], body, effect="^delete:", code="101.001040", calls=(), holds=is_none,
+        "taken away",
+        body["orderId"],
+        body,
+        effect="^delete:",
+        code="101.001040",
+        calls=(),
+        holds=is_none,
         finals={("server", "*1"): "DELETED", ("server", "*2"): "DELETED"},
-    )  # fmt: skip
+    )
 
 
 def unsubscribe(kind: str, effect: str, *, unpaid: bool = False, locked: bool = True) -> Ask:
     """A server with two disks and a floating IP goes: by an order, or because nobody pays."""
 
     def ask(tenant: Tenant, _: Any) -> Asked:
-        server_id, floating_ip = tenant.make_server_with_floating_ip(name=kind.replace(" ", "-"), disk=2)
+        server_id, floating_ip = tenant.make_server_with_floating_ip(
+            name=kind.replace(" ", "-"), disk=2
+        )
         disks = [one["id"] for one in tenant.volumes(server_id)]
         if locked:
             tenant.act(server_id, {"lock": None})
@@ -345,7 +454,12 @@ def unsubscribe(kind: str, effect: str, *, unpaid: bool = False, locked: bool = 
             )
 
         return order(
-            kind, name, body, effect=f"^{effect}", code=200, finals={("server", server_id): "DELETED"},
+            kind,
+            name,
+            body,
+            effect=f"^{effect}",
+            code=200,
+            finals={("server", server_id): "DELETED"},
             calls=(
                 # Refused while it is locked, carried out once.
                 f"nova DELETE .*/servers/{server_id}$",
@@ -353,15 +467,21 @@ def unsubscribe(kind: str, effect: str, *, unpaid: bool = False, locked: bool = 
                 f"neutron PUT .*/floatingips/{floating_ip} floatingip$",
             ),
             holds=is_gone,
-        )  # fmt: skip
+        )
 
     return ask
 
 
 def made_for(tenant: Tenant, order_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The servers that were ever made for an order, by id, and the volumes that there are of it."""
-    servers = {one["id"]: one for one in tenant.servers_ever() if one["metadata"].get("order_id") == order_id}
-    return servers, [one for one in tenant.all_volumes() if one["metadata"].get("order_id") == order_id]
+    servers = {
+        one["id"]: one
+        for one in tenant.servers_ever()
+        if one["metadata"].get("order_id") == order_id
+    }
+    return servers, [
+        one for one in tenant.all_volumes() if one["metadata"].get("order_id") == order_id
+    ]
 
 
 KINDS = (
@@ -404,9 +524,20 @@ FEW = tuple(
     kind
     for kind in KINDS
     if kind.name
-    in ("start", "batch", "tags", "createImage", "image.delete", "image.update", "extend", "revert", "renew: start",
-        "new server", "unsubscribe")
-)  # fmt: skip
+    in (
+        "start",
+        "batch",
+        "tags",
+        "createImage",
+        "image.delete",
+        "image.update",
+        "extend",
+        "revert",
+        "renew: start",
+        "new server",
+        "unsubscribe",
+    )
+)
 
 
 def ask_all(kinds: Iterable[Kind], tenant: Tenant, cloud: Any) -> list[Asked]:

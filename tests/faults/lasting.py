@@ -1,4 +1,6 @@
-"""A requester that outlives its broker's failures: lasting queues, confirmed publications, both tried again."""
+"""A requester that outlives its broker's failures: lasting queues, confirmed publications, both
+tried again.
+"""
 
 import json
 import time
@@ -18,7 +20,9 @@ _PATIENCE = 60.0
 
 
 class LastingRequester(Requester):
-    """As `Requester`, by a connection that is made anew whenever it is gone. It takes no order results from others."""
+    """As `Requester`, by a connection that is made anew whenever it is gone. It takes no order
+    results from others.
+    """
 
     #: The exchanges that it must be bound to before something is published there.
     BOUND_TO = ("ecs.status", "ecs.results")
@@ -32,9 +36,10 @@ class LastingRequester(Requester):
         self._on_heard = lambda _: None
         self._name = f"lasting-{uuid.uuid4().hex[:8]}"
         self._queues = {
-            f"{self._name}-replies": Source.REPLY, f"{self._name}-status": Source.STATUS,
+            f"{self._name}-replies": Source.REPLY,
+            f"{self._name}-status": Source.STATUS,
             f"{self._name}-results": Source.ORDER_RESULT,
-        }  # fmt: skip
+        }
         self.heard: list[Heard] = []
         self._until_done(self.declare)
 
@@ -52,13 +57,19 @@ class LastingRequester(Requester):
             channel.queue_bind(f"{self._name}-results", "ecs.results", "order.#")
 
     def publish(self, exchange: str, routing_key: str, body: Any, **options: Any) -> str:
-        """As `Requester.publish`, until the broker has confirmed it; a confirm that was lost makes two of it."""
+        """As `Requester.publish`, until the broker has confirmed it; a confirm that was lost makes
+        two of it.
+        """
         message_id: str = options.pop("message_id", None) or uuid.uuid4().hex
         payload = body if isinstance(body, str | bytes) else json.dumps(body)
         properties = pika.BasicProperties(
-            message_id=message_id, content_type="application/json", content_encoding="utf-8", delivery_mode=2,
-            timestamp=int(time.time()), **options,
-        )  # fmt: skip
+            message_id=message_id,
+            content_type="application/json",
+            content_encoding="utf-8",
+            delivery_mode=2,
+            timestamp=int(time.time()),
+            **options,
+        )
 
         def once() -> None:
             with self._channel() as channel:
@@ -108,7 +119,15 @@ class LastingRequester(Requester):
     def _take(self, source: Source, method: Any, properties: Any, body: bytes) -> None:
         told = {"message_id": properties.message_id, "correlation_id": properties.correlation_id}
         self.heard.append(
-            Heard(source, json.loads(body), body, told, properties.headers, method.routing_key, time.monotonic())
+            Heard(
+                source,
+                json.loads(body),
+                body,
+                told,
+                properties.headers,
+                method.routing_key,
+                time.monotonic(),
+            )
         )
 
     @contextmanager

@@ -17,7 +17,8 @@ from tests.names import DEAD_QUEUE, INPUT_QUEUES
 from tests.tenant import Tenant
 from tests.workshop import eventually
 
-#: What a load is mixed of: an order of several effects, what takes its time, and what is done at once.
+#: What a load is mixed of: an order of several effects, what takes its time, and what is done at
+#: once.
 _MIX = ("resize", "reboot", "stop", "tags", "image.delete", "image.update")
 
 
@@ -62,7 +63,9 @@ class Load:
     def recovered(self, seconds: float = RECOVERY) -> float:
         """Seconds until a request is answered: it must be within so many (I5)."""
         began = time.monotonic()
-        probe = self.requester.command("server.action", server_id=str(uuid.uuid4()), body={"os-start": None})
+        probe = self.requester.command(
+            "server.action", server_id=str(uuid.uuid4()), body={"os-start": None}
+        )
         assert self.requester.result_of(probe, seconds).body["code"] == "101.001033"
         return time.monotonic() - began
 
@@ -70,7 +73,10 @@ class Load:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.requester.close()
 

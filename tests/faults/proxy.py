@@ -1,4 +1,6 @@
-"""A bad network between a client and a server of this machine: a TCP proxy that does to their bytes what it is told."""
+"""A bad network between a client and a server of this machine: a TCP proxy that does to their bytes
+what it is told.
+"""
 
 import asyncio
 import re
@@ -47,7 +49,9 @@ class Drip:
 
 
 class Proxy:
-    """Listens on `port` of 127.0.0.1 for a server on another; a context manager. Any thread may tell it what to do."""
+    """Listens on `port` of 127.0.0.1 for a server on another; a context manager. Any thread may
+    tell it what to do.
+    """
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -77,12 +81,16 @@ class Proxy:
         self.swallows = frozenset(ways or Way)
 
     def hang(self) -> None:
-        """The connections of now hang, and their servers never hear of their end; new ones are well."""
+        """The connections of now hang, and their servers never hear of their end; new ones are
+        well.
+        """
         for pipe in list(self._pipes):
             pipe.hangs = True
 
     def clear(self) -> None:
-        """Be a good network again. Connections that missed something are reset: nothing of theirs can be trusted."""
+        """Be a good network again. Connections that missed something are reset: nothing of theirs
+        can be trusted.
+        """
         missed, self.swallows = self.swallows, frozenset()
         self.drips, self.tamper = {}, None
         if missed:
@@ -109,7 +117,8 @@ class Proxy:
         try:
             await pipe.run(reader, writer, self._target)
         except asyncio.CancelledError:
-            return  # the proxy ends; asyncio's streams would complain of a handler that was cancelled
+            # the proxy ends; asyncio's streams would complain of a handler that was cancelled
+            return
         finally:
             self._pipes.discard(pipe)
 
@@ -120,7 +129,10 @@ class Proxy:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         async def end_all() -> None:
             self._server.close()
@@ -145,7 +157,9 @@ class _Pipe:
         self.hangs = False
         self._ends: list[asyncio.StreamWriter] = []
 
-    async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: int) -> None:
+    async def run(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: int
+    ) -> None:
         self._ends.append(writer)
         try:
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", target)
@@ -176,7 +190,9 @@ class _Pipe:
                     found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             end.transport.abort()
 
-    async def _pump(self, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
                 try:

@@ -30,11 +30,15 @@ def await_held(workshop: Workshop, worker: WorkerProcess | None = None) -> None:
         if worker is not None:
             eventually(lambda: not worker.alive)
     except AssertionError:
-        raise AssertionError(f"not held: {missing.read_text() if missing.exists() else 'anybody'}") from None
+        raise AssertionError(
+            f"not held: {missing.read_text() if missing.exists() else 'anybody'}"
+        ) from None
 
 
 def settled(workshop: Workshop, requester: Requester) -> None:
     """Drain the worker that runs: what it leaves in a queue was not acked."""
     assert workshop.running.terminate() == 0
     requester.listen(0.5)
-    assert {queue: requester.depth(queue) for queue in INPUT_QUEUES} == dict.fromkeys(INPUT_QUEUES, 0)
+    assert {queue: requester.depth(queue) for queue in INPUT_QUEUES} == dict.fromkeys(
+        INPUT_QUEUES, 0
+    )

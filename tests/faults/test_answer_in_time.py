@@ -1,4 +1,6 @@
-"""A command is answered in time, whatever the cloud does; what is found out behind that, its last update tells."""
+"""A command is answered in time, whatever the cloud does; what is found out behind that, its last
+update tells.
+"""
 
 import time
 from collections.abc import Iterator
@@ -34,26 +36,40 @@ SOFT = {"reboot": {"type": "SOFT"}}
 UNKNOWN = ("101.001040", "outcome_unknown")
 #: Every command that changes something.
 ASKS: tuple[Ask, ...] = (
-    power("stop", STOP, "SHUTOFF"), power("start", START, "ACTIVE", stopped=True), power("reboot", SOFT, "ACTIVE"),
-    batch, tags, create_image, delete_image, delete_images, update_image,
-)  # fmt: skip
+    power("stop", STOP, "SHUTOFF"),
+    power("start", START, "ACTIVE", stopped=True),
+    power("reboot", SOFT, "ACTIVE"),
+    batch,
+    tags,
+    create_image,
+    delete_image,
+    delete_images,
+    update_image,
+)
 
 
 def answers(requester: Requester, one: Asked) -> list[Any]:
     """The results of a request, without copies."""
     heard = [each for each in requester.heard if each.source is Source.REPLY]
-    return list({each.raw: each.body for each in heard if each.correlation_id == one.message_id}.values())
+    return list(
+        {each.raw: each.body for each in heard if each.correlation_id == one.message_id}.values()
+    )
 
 
 def told(body: Any) -> list[tuple[Any, Any]]:
     """Code and reason of a result, and of each target that it lists."""
     data = body["data"] if isinstance(body["data"], dict) else {}
     listed = (*data.get("servers", ()), *data.get("images", ()))
-    return [(body["code"], data.get("reason")), *((each["code"], each["reason"]) for each in listed)]
+    return [
+        (body["code"], data.get("reason")),
+        *((each["code"], each["reason"]) for each in listed),
+    ]
 
 
 def warm_up(requester: Requester) -> None:
-    """Have the worker logged in: on a busy machine the first time takes longer than a request may here."""
+    """Have the worker logged in: on a busy machine the first time takes longer than a request may
+    here.
+    """
     for operation in ("server.list", "image.list"):
         while requester.result_of(requester.command(operation)).body["code"] != 200:
             pass
@@ -111,7 +127,9 @@ def test_what_the_cloud_does_too_late_is_unknown_in_time_and_told_at_last(
         for one in asked:
             assert len(answers(requester, one)) == 1, one.kind
             finals = {
-                (each.body["id"], each.raw) for each in requester.updates_of(one.message_id) if each.body["final"]
+                (each.body["id"], each.raw)
+                for each in requester.updates_of(one.message_id)
+                if each.body["final"]
             }
             assert len(finals) == len(one.finals), one.kind
             for pattern in one.calls:
@@ -130,8 +148,12 @@ def matches(pattern: str, call: str) -> bool:
     return re.search(pattern, call) is not None
 
 
-def test_what_never_happens_is_told_as_it_is(workshop: Workshop, simulated: SimulatedOpenStack) -> None:
-    """Nova is told to come later, or gives no sign of a stop: its last update is the state that the server has."""
+def test_what_never_happens_is_told_as_it_is(
+    workshop: Workshop, simulated: SimulatedOpenStack
+) -> None:
+    """Nova is told to come later, or gives no sign of a stop: its last update is the state that the
+    server has.
+    """
     tenant = workshop.tenant()
     overloaded, lost = (power("stop", STOP, "ACTIVE")(tenant, simulated) for _ in range(2))
     spoil(simulated, overloaded, status=503, error="overloaded", retry_after="3600")
@@ -160,7 +182,12 @@ def test_reads_and_consoles_are_answered_in_time_though_a_service_hangs(
     console = {"os-getVNCConsole": {"type": "novnc"}}
     with Requester(workshop.broker_url) as requester:
         warm_up(requester)
-        for service, answer in (("nova", None), ("cinder", None), ("neutron", None), ("glance", "drip")):
+        for service, answer in (
+            ("nova", None),
+            ("cinder", None),
+            ("neutron", None),
+            ("glance", "drip"),
+        ):
             simulated.fault(f"api.{service}", delay=0 if answer else 20, answer=answer)
         began = time.monotonic()
         sent = [
@@ -170,7 +197,9 @@ def test_reads_and_consoles_are_answered_in_time_though_a_service_hangs(
             requester.command("server.action", server_id=server_id, body=console),
             requester.command("image.list"),
             requester.command("server.action", server_id=server_id, body=STOP),
-            requester.command("server.batch_action", body={"os-stop": {"servers": [{"id": server_id}]}}),
+            requester.command(
+                "server.batch_action", body={"os-stop": {"servers": [{"id": server_id}]}}
+            ),
             requester.command("image.batch_delete", body={"images": [{"id": server_id}]}),
         ]
         results = [requester.result_of(one) for one in sent]
@@ -182,7 +211,9 @@ def test_reads_and_consoles_are_answered_in_time_though_a_service_hangs(
     assert tenant.actions(server_id) == ["create"]
 
 
-def test_a_log_in_that_hangs_holds_up_no_answer(workshop: Workshop, simulated: SimulatedOpenStack) -> None:
+def test_a_log_in_that_hangs_holds_up_no_answer(
+    workshop: Workshop, simulated: SimulatedOpenStack
+) -> None:
     tenant = workshop.tenant()
     server_id = tenant.make_server()
     workshop.worker(**SETTINGS)
@@ -193,7 +224,9 @@ def test_a_log_in_that_hangs_holds_up_no_answer(workshop: Workshop, simulated: S
         began = time.monotonic()
         sent = [
             requester.command("server.action", server_id=server_id, body=STOP),
-            requester.command("server.batch_action", body={"os-stop": {"servers": [{"id": server_id}]}}),
+            requester.command(
+                "server.batch_action", body={"os-stop": {"servers": [{"id": server_id}]}}
+            ),
             requester.command("server.show", server_id=server_id),
         ]
         results = [requester.result_of(one) for one in sent]
@@ -207,7 +240,9 @@ def test_a_log_in_that_hangs_holds_up_no_answer(workshop: Workshop, simulated: S
 def test_who_waits_for_a_thread_is_answered_in_time_and_nothing_is_sent_later(
     workshop: Workshop, simulated: SimulatedOpenStack
 ) -> None:
-    """Calls that hang have taken all threads: the next one's was not sent, and so its outcome is known."""
+    """Calls that hang have taken all threads: the next one's was not sent, and so its outcome is
+    known.
+    """
     tenant = workshop.tenant()
     hanging = [power("stop", STOP, "SHUTOFF")(tenant, simulated) for _ in range(2)]
     late = power("stop", STOP, "ACTIVE")(tenant, simulated)
@@ -233,7 +268,9 @@ def test_who_waits_for_a_thread_is_answered_in_time_and_nothing_is_sent_later(
     assert tenant.actions(server_id) == ["create"]
 
 
-def test_each_server_of_a_batch_ends_by_itself(workshop: Workshop, simulated: SimulatedOpenStack) -> None:
+def test_each_server_of_a_batch_ends_by_itself(
+    workshop: Workshop, simulated: SimulatedOpenStack
+) -> None:
     tenant = workshop.tenant()
     quick, slow = tenant.make_server(disk=None), tenant.make_server(disk=None)
     simulated.fault("virt.power_off", match=slow, delay=6)
@@ -251,7 +288,9 @@ def test_each_server_of_a_batch_ends_by_itself(workshop: Workshop, simulated: Si
 def test_a_final_update_that_was_told_is_told_the_same_by_the_next_worker(
     workshop: Workshop, simulated: SimulatedOpenStack
 ) -> None:
-    """A batch whose worker dies when one of its servers has ended; that one does something else meanwhile."""
+    """A batch whose worker dies when one of its servers has ended; that one does something else
+    meanwhile.
+    """
     tenant = workshop.tenant()
     quick, slow = tenant.make_server(disk=None), tenant.make_server(disk=None)
     simulated.fault("virt.power_off", match=slow, delay=8)
@@ -266,9 +305,17 @@ def test_a_final_update_that_was_told_is_told_the_same_by_the_next_worker(
         workshop.worker()
         requester.last_update_of("server", message_id, resource_id=slow)
         settled(workshop, requester)
-        finals = [one for one in requester.updates_of(message_id) if one.body["final"] and one.body["id"] == quick]
+        finals = [
+            one
+            for one in requester.updates_of(message_id)
+            if one.body["final"] and one.body["id"] == quick
+        ]
         assert {one.raw for one in finals} == {first.raw}
-        after = [one.body for one in requester.updates_of(message_id) if one.at > first.at and one.body["id"] == quick]
+        after = [
+            one.body
+            for one in requester.updates_of(message_id)
+            if one.at > first.at and one.body["id"] == quick
+        ]
         assert all(one["final"] for one in after)
         assert requester.result_of(message_id).body["code"] == 200
 
@@ -294,7 +341,10 @@ def test_a_worker_that_dies_behind_its_answer_leaves_it_to_be_found_out_by_the_n
         assert answers(requester, asked) == before
         for (kind, name), status in asked.finals.items():
             known = None if name == "*" else name
-            assert requester.last_update_of(kind, asked.message_id, resource_id=known).body["status"] == status
+            assert (
+                requester.last_update_of(kind, asked.message_id, resource_id=known).body["status"]
+                == status
+            )
         for pattern in asked.calls:
             assert sum(matches(pattern, call) for call in simulated.executed()) == 1, pattern
 
@@ -323,7 +373,12 @@ def test_what_never_happened_has_its_last_update_of_the_next_worker_too(
             pass
         assert told(answers(requester, asked)[0]) == [UNKNOWN]
         worker.kill()
-        dying(workshop, [], constants=constants | {"handlers.effects.once.LATE_COMMAND": 2.0}, **SETTINGS)
+        dying(
+            workshop,
+            [],
+            constants=constants | {"handlers.effects.once.LATE_COMMAND": 2.0},
+            **SETTINGS,
+        )
         last = requester.last_update_of(kind, asked.message_id)
         assert (last.body["status"], last.body["final"]) == (status, True)
         settled(workshop, requester)
@@ -342,7 +397,11 @@ def test_what_is_looked_for_behind_an_answer_waits_for_no_other_request(
     with Requester(workshop.broker_url) as requester:
         warm_up(requester)
         asked.publish(requester)
-        eventually(lambda: any(matches(f"nova POST .*{server_id}/action$", call) for call in simulated.calls()))
+        eventually(
+            lambda: any(
+                matches(f"nova POST .*{server_id}/action$", call) for call in simulated.calls()
+            )
+        )
         simulated.fault("api.nova", match=f"GET .*/servers/{server_id}$", status=503, error="down")
         assert told(requester.result_of(asked.message_id).body) == [UNKNOWN]
         eventually(lambda: requester.depth("ecs.retry.5") == 1, 60)
@@ -353,7 +412,9 @@ def test_what_is_looked_for_behind_an_answer_waits_for_no_other_request(
         assert requester.last_update_of("server", asked.message_id, 90).body["status"] == "ACTIVE"
 
 
-@pytest.mark.parametrize("ask", [power("stop", STOP, "SHUTOFF"), create_image], ids=["stop", "createImage"])
+@pytest.mark.parametrize(
+    "ask", [power("stop", STOP, "SHUTOFF"), create_image], ids=["stop", "createImage"]
+)
 @pytest.mark.parametrize("service", ["nova", "keystone"])
 def test_what_a_dead_worker_may_have_done_is_not_said_to_have_failed(
     workshop: Workshop, simulated: SimulatedOpenStack, ask: Ask, service: str
@@ -361,7 +422,9 @@ def test_what_a_dead_worker_may_have_done_is_not_said_to_have_failed(
     """The cloud is down when the next worker comes, which cannot tell whether it was done; it was."""
     tenant = workshop.tenant()
     asked = ask(tenant, simulated)
-    worker = dying(workshop, [Hold(asked.message_id, Instant.CALL_EXECUTED, asked.effect)], **SETTINGS)
+    worker = dying(
+        workshop, [Hold(asked.message_id, Instant.CALL_EXECUTED, asked.effect)], **SETTINGS
+    )
     with Requester(workshop.broker_url) as requester:
         warm_up(requester)
         asked.publish(requester)
@@ -394,7 +457,9 @@ def test_a_worker_that_dies_as_the_time_is_up_leaves_one_answer(
     """The intent is written, and nothing sent: the next worker comes too late, and does nothing."""
     tenant = workshop.tenant()
     asked = power("stop", STOP, "ACTIVE")(tenant, simulated)
-    worker = dying(workshop, [Hold(asked.message_id, Instant.INTENT_WRITTEN, asked.effect)], **SETTINGS)
+    worker = dying(
+        workshop, [Hold(asked.message_id, Instant.INTENT_WRITTEN, asked.effect)], **SETTINGS
+    )
     with Requester(workshop.broker_url) as requester:
         asked.publish(requester)
         await_held(workshop, worker)
@@ -417,7 +482,9 @@ def test_a_hard_reboot_that_was_lost_does_not_take_the_soft_one_that_hangs_for_i
     with Requester(workshop.broker_url) as requester:
         warm_up(requester)
         tenant.act(server_id, SOFT)
-        simulated.fault("api.nova", match=f"^POST .*{server_id}/action", status=504, error="gateway time-out")
+        simulated.fault(
+            "api.nova", match=f"^POST .*{server_id}/action", status=504, error="gateway time-out"
+        )
         body = {"reboot": {"type": "HARD"}}
         hard = requester.command("server.action", server_id=server_id, body=body)
         assert told(requester.result_of(hard).body) == [UNKNOWN]

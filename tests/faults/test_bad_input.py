@@ -1,4 +1,6 @@
-"""Bad input on a real broker with a real worker: each is answered or parked, and the next is handled as ever."""
+"""Bad input on a real broker with a real worker: each is answered or parked, and the next is
+handled as ever.
+"""
 
 import hashlib
 import json
@@ -27,7 +29,11 @@ JWT = re.compile(r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]+")
 
 def send(ears: Ears, case: Case, tag: str, *, replies: bool) -> str:
     """Publish it; the correlation id that it goes by."""
-    given: dict[str, Any] = {"content_type": "application/json", "message_id": tag, "correlation_id": tag}
+    given: dict[str, Any] = {
+        "content_type": "application/json",
+        "message_id": tag,
+        "correlation_id": tag,
+    }
     if replies:
         given["reply_to"] = ears.reply_to
     given |= case.properties
@@ -78,7 +84,9 @@ def bench(
     vhosts.give_back(url)
 
 
-def test_every_bad_message_is_answered_or_parked_and_the_next_is_handled_as_ever(bench: Workshop) -> None:
+def test_every_bad_message_is_answered_or_parked_and_the_next_is_handled_as_ever(
+    bench: Workshop,
+) -> None:
     worker, broken = bench.running, list[str]()
     with Ears(bench.broker_url) as ears:
         ask_something_good(ears, "server.show", "warm")
@@ -87,7 +95,9 @@ def test_every_bad_message_is_answered_or_parked_and_the_next_is_handled_as_ever
         for number, case in enumerate(cases()):
             for replies in (True, False):
                 sent[send(ears, case, f"{number}-{replies}", replies=replies)] = case, replies
-            ask_something_good(ears, "order.x" if case.is_order else case.routing_key, f"good-{number}")
+            ask_something_good(
+                ears, "order.x" if case.is_order else case.routing_key, f"good-{number}"
+            )
             assert ears.await_reply(f"good-{number}") in ("101.001033", "101.003033"), case.name
         eventually(lambda: not any(ears.depth(queue) for queue in CONSUMED))
         ears.listen(2.0)
@@ -100,8 +110,11 @@ def test_every_bad_message_is_answered_or_parked_and_the_next_is_handled_as_ever
         assert memory(worker) - before < GROWTH
     # A publisher must not be able to invent labels: each would be kept for good.
     assert set(re.findall('operation="([^"]*)"', worker.metrics())) <= {
-        *Operation, *(f"order.{kind}" for kind in OrderType), "order.unknown", "unknown",
-    }  # fmt: skip
+        *Operation,
+        *(f"order.{kind}" for kind in OrderType),
+        "order.unknown",
+        "unknown",
+    }
     logs = bench.logs()
     assert not re.search("Traceback|unforeseen|connection.down|channel_closed", logs)
     assert not JWT.search(logs)
@@ -112,11 +125,16 @@ def test_a_refusal_that_is_sent_again_is_the_same_byte_for_byte(bench: Workshop)
     """Nothing remembers it: it is made anew when its message comes again."""
     raw = dict[str, set[tuple[str, bytes]]]()
     with Ears(bench.broker_url) as ears:
-        ears.on_result = lambda properties, body: raw.setdefault(properties.correlation_id, set()).add(
-            (properties.message_id, body)
-        )
+        ears.on_result = lambda properties, body: raw.setdefault(
+            properties.correlation_id, set()
+        ).add((properties.message_id, body))
         for tag, exchange, key, body in (
-            ("order", "ecs.orders", "order.x", order(orderRoute="RDS", consoleOrderFlowId=ODD, billType=ODD)),
+            (
+                "order",
+                "ecs.orders",
+                "order.x",
+                order(orderRoute="RDS", consoleOrderFlowId=ODD, billType=ODD),
+            ),
             ("command", "ecs.commands", "server.show", show(server_id="x")),
             ("lost", "ecs.commands", "volume.create", show(operation="server.show")),
         ):
@@ -131,20 +149,31 @@ def test_a_refusal_that_is_sent_again_is_the_same_byte_for_byte(bench: Workshop)
                 ears.listen(1.2)  # the clock's second is another one
         eventually(lambda: ears.depth("ecs.dead") == 6, PATIENCE)
         ears.take_parked()
-    assert {tag: len(copies) for tag, copies in raw.items()} == {"order": 1, "command": 1, "lost": 1}
+    assert {tag: len(copies) for tag, copies in raw.items()} == {
+        "order": 1,
+        "command": 1,
+        "lost": 1,
+    }
     ((_, told),) = raw["order"]
     data = json.loads(told)["data"]
     assert (data["consoleOrderFlowId"], data["productSetList"][0]["billType"]) == (ODD, ODD)
 
 
-def test_of_bodies_that_are_too_large_size_and_digest_are_kept_and_no_memory(bench: Workshop) -> None:
-    """16 and 17 MB: valid JSON, JSON with a token, and bytes; more at once than the growth that is allowed."""
+def test_of_bodies_that_are_too_large_size_and_digest_are_kept_and_no_memory(
+    bench: Workshop,
+) -> None:
+    """16 and 17 MB: valid JSON, JSON with a token, and bytes; more at once than the growth that is
+    allowed.
+    """
     worker = bench.running
     huge = json.dumps({"pad": ["y" * 60_000] * 280}).encode()
     bodies = {
-        "json": huge, "secret": json.dumps({"token": "s3cret", "pad": ["y" * 60_000] * 280}).encode(),
-        "lists": b'{"a":[' + b"[]," * 5_000_000 + b"[]]}", "bytes": b"\xfe" * 17_000_000, "deep": b"[" * 16_000_000,
-    }  # fmt: skip
+        "json": huge,
+        "secret": json.dumps({"token": "s3cret", "pad": ["y" * 60_000] * 280}).encode(),
+        "lists": b'{"a":[' + b"[]," * 5_000_000 + b"[]]}",
+        "bytes": b"\xfe" * 17_000_000,
+        "deep": b"[" * 16_000_000,
+    }
     with Ears(bench.broker_url) as ears:
         ask_something_good(ears, "server.show", "warm-2")
         ears.await_reply("warm-2")
@@ -159,11 +188,12 @@ def test_of_bodies_that_are_too_large_size_and_digest_are_kept_and_no_memory(ben
         eventually(lambda: ears.depth("ecs.dead") == len(bodies), PATIENCE)
         parked = {one.tag: json.loads(one.body) for one in ears.take_parked()}
         assert parked == {
-            name: {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()} for name, body in bodies.items()
+            name: {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+            for name, body in bodies.items()
         }
-        assert [ears.outcomes[name].results[0][:2] for name in bodies] == [(PARAMETER, "参数body不符合规范")] * len(
-            bodies
-        )
+        assert [ears.outcomes[name].results[0][:2] for name in bodies] == [
+            (PARAMETER, "参数body不符合规范")
+        ] * len(bodies)
         # What is free goes back to the system as the worker goes on.
         for number in range(100):
             ask_something_good(ears, "server.show", f"on-{number}")
@@ -178,12 +208,21 @@ def test_a_direct_reply_to_gets_its_answer(bench: Workshop) -> None:
     with Ears(bench.broker_url) as ears:
         direct = "amq.rabbitmq.reply-to"
         ears.channel.basic_consume(direct, ears._hear_reply, auto_ack=True)
-        properties = {"content_type": "application/json", "correlation_id": "direct", "reply_to": direct}
+        properties = {
+            "content_type": "application/json",
+            "correlation_id": "direct",
+            "reply_to": direct,
+        }
         ears.publish("ecs.commands", "server.show", json.dumps(show()).encode(), properties)
         assert ears.await_reply("direct") == "101.001033"
-        ears.publish("ecs.commands", "server.show", b"{", properties | {"correlation_id": "direct-2"})
+        ears.publish(
+            "ecs.commands", "server.show", b"{", properties | {"correlation_id": "direct-2"}
+        )
         assert ears.await_reply("direct-2") == PARAMETER
-        forged = properties | {"correlation_id": "forged", "reply_to": "amq.rabbitmq.reply-to.forged"}
+        forged = properties | {
+            "correlation_id": "forged",
+            "reply_to": "amq.rabbitmq.reply-to.forged",
+        }
         ears.publish("ecs.commands", "server.show", b"{", forged)
         ask_something_good(ears, "server.show", "after-direct")
         assert ears.await_reply("after-direct") == "101.001033"
@@ -194,12 +233,22 @@ def test_a_message_that_expired_is_answered_as_past_its_deadline(
     declared: str, simulated: SimulatedOpenStack, tmp_path: Path
 ) -> None:
     with Workshop(declared, simulated, tmp_path) as workshop, Ears(declared) as ears:
-        properties = {"content_type": "application/json", "correlation_id": "late", "expiration": "1"}
+        properties = {
+            "content_type": "application/json",
+            "correlation_id": "late",
+            "expiration": "1",
+        }
         ears.publish(
-            "ecs.commands", "server.show", json.dumps(show()).encode(), properties | {"reply_to": ears.reply_to}
+            "ecs.commands",
+            "server.show",
+            json.dumps(show()).encode(),
+            properties | {"reply_to": ears.reply_to},
         )
         ears.publish(
-            "ecs.orders", "order.x", json.dumps(order()).encode(), properties | {"correlation_id": "late-order"}
+            "ecs.orders",
+            "order.x",
+            json.dumps(order()).encode(),
+            properties | {"correlation_id": "late-order"},
         )
         eventually(lambda: ears.depth("ecs.undelivered") == 2)
         workshop.worker()
@@ -214,24 +263,42 @@ def test_a_message_that_expired_is_answered_as_past_its_deadline(
 def test_further_routing_keys_do_not_take_a_retried_order_into_other_queues(
     declared: str, broker: PrivateBroker, tmp_path: Path
 ) -> None:
-    """RabbitMQ dead-letters by CC, too: from a retry queue to the default exchange, into any queue there is."""
-    with SimulatedOpenStack(pace=0.3) as cloud, Workshop(declared, cloud, tmp_path) as workshop, Ears(declared) as ears:
+    """RabbitMQ dead-letters by CC, too: from a retry queue to the default exchange, into any queue
+    there is.
+    """
+    with (
+        SimulatedOpenStack(pace=0.3) as cloud,
+        Workshop(declared, cloud, tmp_path) as workshop,
+        Ears(declared) as ears,
+    ):
         server_id = workshop.tenant().make_server(disk=None)
         cloud.fault("api.nova", match=f"^POST .*{server_id}/action", error="overloaded", status=503)
         workshop.worker(ECS_RETRY_DELAYS="1,2")
         message = order()
-        message["productList"][0].update(instanceId=server_id, itemList=message["productList"][0]["itemList"][:1])
-        further = amqp.array(amqp.text("ecs.order-results"), amqp.text("ecs.dead"), amqp.text("ecs.servers"))
-        properties = {"content_type": "application/json", "correlation_id": "cc", "headers": {"CC": further}}
-        ears.publish("ecs.orders", "order.changeConfigure", json.dumps(message).encode(), properties)
+        message["productList"][0].update(
+            instanceId=server_id, itemList=message["productList"][0]["itemList"][:1]
+        )
+        further = amqp.array(
+            amqp.text("ecs.order-results"), amqp.text("ecs.dead"), amqp.text("ecs.servers")
+        )
+        properties = {
+            "content_type": "application/json",
+            "correlation_id": "cc",
+            "headers": {"CC": further},
+        }
+        ears.publish(
+            "ecs.orders", "order.changeConfigure", json.dumps(message).encode(), properties
+        )
         eventually(lambda: "request.put_off" in workshop.logs(), PATIENCE)
         cloud.clear_faults()
-        eventually(lambda: len(ears.outcomes["cc"].results) > 0 or ears.listen(0.1) is not None, PATIENCE)
+        eventually(
+            lambda: len(ears.outcomes["cc"].results) > 0 or ears.listen(0.1) is not None, PATIENCE
+        )
         assert [one[0] for one in ears.outcomes["cc"].results] == [200]
         ears.listen(1.0)
-        assert {name: ears.depth(name) for name in ("ecs.dead", "ecs.servers", "ecs.order-results")} == {
-            "ecs.dead": 0, "ecs.servers": 0, "ecs.order-results": 1,
-        }  # fmt: skip
+        assert {
+            name: ears.depth(name) for name in ("ecs.dead", "ecs.servers", "ecs.order-results")
+        } == {"ecs.dead": 0, "ecs.servers": 0, "ecs.order-results": 1}
 
 
 def test_a_reply_queue_that_is_full_holds_up_nobody_for_long(
@@ -245,12 +312,18 @@ def test_a_reply_queue_that_is_full_holds_up_nobody_for_long(
         given = {"content_type": "application/json", "reply_to": "full"}
         for number in range(20):
             ears.publish(
-                "ecs.commands", "server.show", json.dumps(show()).encode(), {**given, "correlation_id": f"f-{number}"}
+                "ecs.commands",
+                "server.show",
+                json.dumps(show()).encode(),
+                {**given, "correlation_id": f"f-{number}"},
             )
         ask_something_good(ears, "server.show", "behind them")
         assert ears.await_reply("behind them", 120) == "101.001033"
         # What the requester's queue refuses goes where it had gone without one.
-        refused, limit = [ears.outcomes[f"f-{number}"] for number in range(20)], time.monotonic() + 60
+        refused, limit = (
+            [ears.outcomes[f"f-{number}"] for number in range(20)],
+            time.monotonic() + 60,
+        )
         while not all(one.results for one in refused) and time.monotonic() < limit:
             ears.listen(0.2)
         assert {len(one.results) for one in refused} == {1}

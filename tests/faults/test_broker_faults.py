@@ -1,4 +1,6 @@
-"""Broker faults 13 to 27, on a node of our own: what happens to it while requests of every kind are under way."""
+"""Broker faults 13 to 27, on a node of our own: what happens to it while requests of every kind are
+under way.
+"""
 
 import asyncio
 import json
@@ -26,7 +28,9 @@ from workers.amqp.topology import compare, declare, topology
 HEARTBEAT = 3
 DELAYS = (1, 5)
 #: Erlang.
-CLOSE_ALL = '[rabbit_networking:close_connection(P, "test") || P <- rabbit_networking:connections()]'
+CLOSE_ALL = (
+    '[rabbit_networking:close_connection(P, "test") || P <- rabbit_networking:connections()]'
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +49,13 @@ def shop(
     declared_at = time.monotonic()
     with Workshop(node.url, simulated, tmp_path_factory.mktemp("broker")) as found:
         found.settings |= {
-            "ECS_BROKER_URL": f"{node.url}?heartbeat={HEARTBEAT}&stack_timeout=5", "ECS_COMMAND_TIMEOUT": "120",
+            "ECS_BROKER_URL": f"{node.url}?heartbeat={HEARTBEAT}&stack_timeout=5",
+            "ECS_COMMAND_TIMEOUT": "120",
             "ECS_RETRY_DELAYS": "1,5",
-        }  # fmt: skip
+        }
         found.worker()
-        # RabbitMQ 3.10 does not bring back a quorum queue that was declared a moment before the node was killed.
+        # RabbitMQ 3.10 does not bring back a quorum queue that was declared a moment before the
+        # node was killed.
         time.sleep(max(0.0, declared_at + 6 - time.monotonic()))
         yield found
 
@@ -70,7 +76,11 @@ def under_way(load: Load) -> None:
 
 def logged(shop: Workshop, event: str) -> list[dict[str, Any]]:
     """The lines of that event in the worker's log."""
-    lines = (json.loads(line) for line in shop.running.log.read_text().splitlines() if line.startswith("{"))
+    lines = (
+        json.loads(line)
+        for line in shop.running.log.read_text().splitlines()
+        if line.startswith("{")
+    )
     return [line for line in lines if line["event"] == event]
 
 
@@ -110,7 +120,8 @@ def frozen(node: PrivateBroker) -> None:
 def test_13_to_16_a_broker_that_goes_away_and_comes_back_loses_nothing(
     node: PrivateBroker, load: Load, fault: Callable[[PrivateBroker], None]
 ) -> None:
-    # What the node is told of bindings reaches its disk later: killed a moment after, it would know the load's no more.
+    # What the node is told of bindings reaches its disk later: killed a moment after, it would know
+    # the load's no more.
     node.rabbitmqctl("eval", "mnesia:sync_log().")
     under_way(load)
     fault(node)
@@ -137,8 +148,9 @@ def test_17_connections_that_are_closed_again_and_again_come_back_at_different_t
 @contextmanager
 def alarm(node: PrivateBroker, what: str) -> Iterator[None]:
     command, bad, good = {
-        "memory": ("set_vm_memory_high_watermark", "0", "0.6"), "disk": ("set_disk_free_limit", "1000GB", "50MB"),
-    }[what]  # fmt: skip
+        "memory": ("set_vm_memory_high_watermark", "0", "0.6"),
+        "disk": ("set_disk_free_limit", "1000GB", "50MB"),
+    }[what]
     node.rabbitmqctl(command, bad)
     try:
         yield
@@ -160,12 +172,19 @@ def test_18_19_a_broker_in_alarm_is_waited_for(
     assert not logged(shop, "publisher.confirm_overdue")
 
 
-async def test_18_19_what_an_alarm_held_up_is_not_overdue_when_it_ends(node: PrivateBroker, shop: Workshop) -> None:
+async def test_18_19_what_an_alarm_held_up_is_not_overdue_when_it_ends(
+    node: PrivateBroker, shop: Workshop
+) -> None:
     publisher = Publisher(node.url, deadline=1.0)
     publisher.open()
-    assert await publisher.publish(Publication("ecs.results", "order.x", b"{}")) is Published.CONFIRMED
+    assert (
+        await publisher.publish(Publication("ecs.results", "order.x", b"{}")) is Published.CONFIRMED
+    )
     with alarm(node, "disk"):
-        futures = [publisher.publish(Publication("ecs.results", "order.x", b"{}" * 10_000)) for _ in range(500)]
+        futures = [
+            publisher.publish(Publication("ecs.results", "order.x", b"{}" * 10_000))
+            for _ in range(500)
+        ]
         await asyncio.sleep(3)
         assert not any(one.done() for one in futures)
         assert publisher.link.is_blocked
@@ -192,9 +211,12 @@ def test_20_a_consumer_that_the_broker_finds_too_slow_gets_its_messages_again_an
     node: PrivateBroker, shop: Workshop, load: Load, simulated: SimulatedOpenStack
 ) -> None:
     limits = (
-        "[application:set_env(rabbit, K, V) || {{K, V}} <- [{{consumer_timeout, {}}}, {{channel_tick_interval, {}}}]]"
+        "[application:set_env(rabbit, K, V) || "
+        "{{K, V}} <- [{{consumer_timeout, {}}}, {{channel_tick_interval, {}}}]]"
     )
-    close = '[rabbit_networking:close_connection(P, "test") || P <- rabbit_networking:connections()]'
+    close = (
+        '[rabbit_networking:close_connection(P, "test") || P <- rabbit_networking:connections()]'
+    )
     node.rabbitmqctl("eval", f"{limits.format(1500, 500)}, {close}.")
     shop.running.wait_ready()
     slow = [by_name("reboot", load, shop, simulated) for _ in range(2)]
@@ -211,7 +233,9 @@ def test_20_a_consumer_that_the_broker_finds_too_slow_gets_its_messages_again_an
 # Something of ours is gone.
 
 
-def test_21_whatever_is_deleted_is_declared_and_consumed_again(node: PrivateBroker, shop: Workshop, load: Load) -> None:
+def test_21_whatever_is_deleted_is_declared_and_consumed_again(
+    node: PrivateBroker, shop: Workshop, load: Load
+) -> None:
     under_way(load)
     eventually(lambda: all(load.requester.depth(queue) == 0 for queue in INPUT_QUEUES))
     with Connection(node.url) as connection:
@@ -221,7 +245,8 @@ def test_21_whatever_is_deleted_is_declared_and_consumed_again(node: PrivateBrok
         for exchange in topology(DELAYS).exchanges:
             channel.exchange_delete(exchange.name)
             if exchange.name in load.requester.BOUND_TO:
-                # Else the worker would declare it, and tell its updates to nobody before the load is bound to it again.
+                # Else the worker would declare it, and tell its updates to nobody before the load
+                # is bound to it again.
                 exchange(channel).declare()
                 load.requester.declare()
     eventually(lambda: compare(node.url, topology(DELAYS))[1] == [], 30)
@@ -230,7 +255,9 @@ def test_21_whatever_is_deleted_is_declared_and_consumed_again(node: PrivateBrok
     load.account()
 
 
-def test_21_commands_whose_binding_is_gone_are_sent_again(node: PrivateBroker, shop: Workshop, load: Load) -> None:
+def test_21_commands_whose_binding_is_gone_are_sent_again(
+    node: PrivateBroker, shop: Workshop, load: Load
+) -> None:
     """What the broker could not route for want of our own binding is sent again, not refused."""
     asked = load.mix(6)
     with Connection(node.url) as connection:
@@ -242,7 +269,9 @@ def test_21_commands_whose_binding_is_gone_are_sent_again(node: PrivateBroker, s
     assert '"event":"message.unbound"' in shop.logs()
 
 
-def test_21_what_is_to_be_parked_waits_for_the_queue_of_the_dead(node: PrivateBroker, load: Load) -> None:
+def test_21_what_is_to_be_parked_waits_for_the_queue_of_the_dead(
+    node: PrivateBroker, load: Load
+) -> None:
     with Connection(node.url) as connection:
         connection.channel().queue_delete("ecs.dead")
     load.requester.publish("ecs.commands", "server.action", b"{")
@@ -261,19 +290,30 @@ def test_22_a_reply_queue_that_is_gone_costs_nothing(
         channel.queue_declare("gone-soon", durable=True, auto_delete=False)
         simulated.fault("api.nova", match="^POST .*/action", delay=1.5, times=1)
         message_id = load.requester.command(
-            "server.action", server_id=next(iter(asked.actions)), body={"reboot": {"type": "HARD"}},
-            message_id=asked.message_id, reply_to="gone-soon",
-        )  # fmt: skip
+            "server.action",
+            server_id=next(iter(asked.actions)),
+            body={"reboot": {"type": "HARD"}},
+            message_id=asked.message_id,
+            reply_to="gone-soon",
+        )
         channel.queue_delete("gone-soon")
-    eventually(lambda: any(one["correlation_id"] == message_id for one in logged(shop, "reply.nobody_waits")))
+    eventually(
+        lambda: any(
+            one["correlation_id"] == message_id for one in logged(shop, "reply.nobody_waits")
+        )
+    )
     load.send(asked)  # the same request, by somebody who waits
     assert message_id == asked.message_id
     load.account()
 
 
-def test_23_queues_that_are_full_are_waited_for(node: PrivateBroker, shop: Workshop, load: Load) -> None:
+def test_23_queues_that_are_full_are_waited_for(
+    node: PrivateBroker, shop: Workshop, load: Load
+) -> None:
     limits = json.dumps({"max-length": 1, "overflow": "reject-publish"})
-    node.rabbitmqctl("set_policy", "full", "^lasting-.*-(replies|status)$", limits, "--apply-to", "queues")
+    node.rabbitmqctl(
+        "set_policy", "full", "^lasting-.*-(replies|status)$", limits, "--apply-to", "queues"
+    )
     try:
         load.send(*load.mix(12))
         eventually(lambda: bool(logged(shop, "publisher.nacked")))
@@ -283,7 +323,9 @@ def test_23_queues_that_are_full_are_waited_for(node: PrivateBroker, shop: Works
     load.recovered()
 
 
-def test_24_a_queue_that_is_made_otherwise_while_it_runs_ends_the_worker_with_one_line(workshop: Workshop) -> None:
+def test_24_a_queue_that_is_made_otherwise_while_it_runs_ends_the_worker_with_one_line(
+    workshop: Workshop,
+) -> None:
     worker = workshop.worker()
     with Connection(workshop.broker_url) as connection:
         channel = connection.channel()
@@ -317,11 +359,15 @@ class Account:
         self.node.rabbitmqctl("change_password", self.user, password)
 
     def permit(self, writing: str = ".*") -> None:
-        self.node.rabbitmqctl("set_permissions", "--vhost", self.vhost, self.user, ".*", writing, ".*")
+        self.node.rabbitmqctl(
+            "set_permissions", "--vhost", self.vhost, self.user, ".*", writing, ".*"
+        )
 
     def close_connections(self) -> None:
         """Who is in stays in, whatever was changed."""
-        self.node.rabbitmqctl("close_all_connections", "--vhost", self.vhost, "something was changed")
+        self.node.rabbitmqctl(
+            "close_all_connections", "--vhost", self.vhost, "something was changed"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -334,7 +380,11 @@ def account(
     with Workshop(node.url_of(vhost), simulated, tmp_path_factory.mktemp("restricted")) as shop:
         found = Account(node, shop, vhost, user, password)
         found.permit()
-        shop.settings |= {"ECS_BROKER_URL": found.url, "ECS_COMMAND_TIMEOUT": "120", "ECS_RETRY_DELAYS": "1,5"}
+        shop.settings |= {
+            "ECS_BROKER_URL": found.url,
+            "ECS_COMMAND_TIMEOUT": "120",
+            "ECS_RETRY_DELAYS": "1,5",
+        }
         yield found
 
 
@@ -355,7 +405,11 @@ def test_25_a_worker_whose_password_is_changed_backs_off_and_comes_back_by_itsel
     before = len(logged(shop, "connection.down"))
     time.sleep(5)
     # That they were closed may be told late on a busy machine.
-    refused = [line for line in logged(shop, "connection.down")[before:] if "was changed" not in line["why"]]
+    refused = [
+        line
+        for line in logged(shop, "connection.down")[before:]
+        if "was changed" not in line["why"]
+    ]
     assert all("ACCESS_REFUSED" in line["why"] for line in refused)
     assert 4 <= len(refused) <= 20, "two connections, each later and later"
     assert max(line["again_in"] for line in refused) > 1
@@ -366,17 +420,25 @@ def test_25_a_worker_whose_password_is_changed_backs_off_and_comes_back_by_itsel
     shop.running.terminate()
 
 
-def test_25_a_worker_that_may_write_no_more_acks_nothing_until_it_may(account: Account, restricted: Load) -> None:
+def test_25_a_worker_that_may_write_no_more_acks_nothing_until_it_may(
+    account: Account, restricted: Load
+) -> None:
     shop = account.shop
     shop.worker()
     account.permit(writing="^$")
     account.close_connections()
     asked = restricted.mix()
     restricted.send(*asked)
-    eventually(lambda: any("ACCESS_REFUSED" in line["why"] for line in logged(shop, "publisher.channel_closed")))
+    eventually(
+        lambda: any(
+            "ACCESS_REFUSED" in line["why"] for line in logged(shop, "publisher.channel_closed")
+        )
+    )
     assert not restricted.has_begun()
     shop.running.kill()
-    eventually(lambda: sum(restricted.requester.depth(queue) for queue in INPUT_QUEUES) == len(asked))
+    eventually(
+        lambda: sum(restricted.requester.depth(queue) for queue in INPUT_QUEUES) == len(asked)
+    )
     shop.worker(wait=False)
     account.permit()
     account.close_connections()
@@ -385,31 +447,48 @@ def test_25_a_worker_that_may_write_no_more_acks_nothing_until_it_may(account: A
     shop.running.terminate()
 
 
-def test_25_a_worker_that_is_not_let_in_at_its_start_waits_until_it_is(account: Account, restricted: Load) -> None:
+def test_25_a_worker_that_is_not_let_in_at_its_start_waits_until_it_is(
+    account: Account, restricted: Load
+) -> None:
     account.change_password("another")
     worker = account.shop.worker(wait=False)
-    eventually(lambda: any("ACCESS_REFUSED" in line["why"] for line in logged(account.shop, "broker.not_reached")))
+    eventually(
+        lambda: any(
+            "ACCESS_REFUSED" in line["why"] for line in logged(account.shop, "broker.not_reached")
+        )
+    )
     assert worker.problems()
     account.change_password(account.password)
     restricted.recovered()
     worker.terminate()
 
 
-def test_27_what_comes_back_from_a_retry_queue_is_kept_while_its_queue_is_missing(node: PrivateBroker) -> None:
-    # What cannot leave a retry queue is tried again every second, not every three minutes. A node that was restarted
-    # meanwhile has forgotten it.
-    node.rabbitmqctl("eval", "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 1000).")
+def test_27_what_comes_back_from_a_retry_queue_is_kept_while_its_queue_is_missing(
+    node: PrivateBroker,
+) -> None:
+    # What cannot leave a retry queue is tried again every second, not every three minutes. A node
+    # that was restarted meanwhile has forgotten it.
+    node.rabbitmqctl(
+        "eval", "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 1000)."
+    )
     url = node.add_vhost("kept")
     declare(url, topology(DELAYS))
     with Connection(url) as connection:
         channel = connection.channel()
         connection.Producer(channel).publish(
-            b"{}", exchange="ecs.retry", routing_key="ecs.orders", headers={"ecs-retry-delay": "1"}, message_id="kept"
+            b"{}",
+            exchange="ecs.retry",
+            routing_key="ecs.orders",
+            headers={"ecs-retry-delay": "1"},
+            message_id="kept",
         )
         channel.queue_delete("ecs.orders")
         time.sleep(3)
         declare(url, topology(DELAYS))
         orders = Queue("ecs.orders", no_declare=True)(channel)
         eventually(
-            lambda: (message := orders.get(no_ack=True)) is not None and message.properties["message_id"] == "kept"
+            lambda: (
+                (message := orders.get(no_ack=True)) is not None
+                and message.properties["message_id"] == "kept"
+            )
         )

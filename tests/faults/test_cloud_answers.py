@@ -1,4 +1,6 @@
-"""What OpenStack may answer, and what it is taken for (faults 43..49): the SDK's own calls, spoiled at the wire."""
+"""What OpenStack may answer, and what it is taken for (faults 43..49): the SDK's own calls, spoiled
+at the wire.
+"""
 
 import asyncio
 import socket
@@ -20,7 +22,9 @@ from sandbox.openstack import SimulatedOpenStack
 
 
 @pytest.fixture
-async def project(simulated: SimulatedOpenStack, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Project]:
+async def project(
+    simulated: SimulatedOpenStack, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Project]:
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(simulated.clouds_yaml))
     cloud = Cloud(CloudSettings("ecs-worker"))
     name = await cloud.find_project("tenant-a")
@@ -38,7 +42,9 @@ def impatient(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     return project
 
 
-async def answered(project: Project, simulated: SimulatedOpenStack, method: str, **fault: Any) -> Exception | None:
+async def answered(
+    project: Project, simulated: SimulatedOpenStack, method: str, **fault: Any
+) -> Exception | None:
     """What a call ends with whose answer is spoiled."""
     name = uuid4().hex
     simulated.fault("api.nova", match=name, **fault)
@@ -67,7 +73,12 @@ async def answered(project: Project, simulated: SimulatedOpenStack, method: str,
     ],
 )
 async def test_a_refusal_is_known_for_what_it_is(
-    project: Project, simulated: SimulatedOpenStack, method: str, status: int, text: str, kind: type[CloudRefusal]
+    project: Project,
+    simulated: SimulatedOpenStack,
+    method: str,
+    status: int,
+    text: str,
+    kind: type[CloudRefusal],
 ) -> None:
     error = await answered(project, simulated, method, status=status, error=text)
     assert type(error) is kind
@@ -75,7 +86,9 @@ async def test_a_refusal_is_known_for_what_it_is(
     assert str(error.request_id).startswith("req-")
 
 
-@pytest.mark.parametrize("segment", ["..", ".", "../os-services", "a/../b", "a?b", "a#b", "a b", "\n", "", "a\\b"])
+@pytest.mark.parametrize(
+    "segment", ["..", ".", "../os-services", "a/../b", "a?b", "a#b", "a b", "\n", "", "a\\b"]
+)
 async def test_no_path_leaves_the_resource_that_it_was_made_for(
     project: Project, simulated: SimulatedOpenStack, segment: str
 ) -> None:
@@ -92,7 +105,9 @@ async def test_the_time_that_the_cloud_asks_for_is_known(
     project: Project, simulated: SimulatedOpenStack, method: str, status: int, wait: str
 ) -> None:
     retry_after = formatdate(time.time() + 7, usegmt=True) if wait == "date" else wait
-    error = await answered(project, simulated, method, status=status, error="slow down", retry_after=retry_after)
+    error = await answered(
+        project, simulated, method, status=status, error="slow down", retry_after=retry_after
+    )
     assert isinstance(error, Transient)
     assert error.retry_after == pytest.approx(7, abs=1.5)
     # Whoever is told to come later was not served.
@@ -150,19 +165,28 @@ async def test_an_endless_answer_takes_no_more_memory_than_the_longest_that_is_r
     assert peak < 3 * http.MAX_ANSWER
 
 
-async def test_a_token_that_is_no_longer_taken_is_replaced(project: Project, simulated: SimulatedOpenStack) -> None:
+async def test_a_token_that_is_no_longer_taken_is_replaced(
+    project: Project, simulated: SimulatedOpenStack
+) -> None:
     assert await answered(project, simulated, "GET", status=401, error="expired", times=1) is None
     assert await answered(project, simulated, "POST", status=401, error="expired", times=1) is None
     for method in ("GET", "POST"):
         error = await answered(project, simulated, method, status=401, error="expired")
-        # It was not carried out, and is no refusal of the tenant's either: the service account is at fault.
+        # It was not carried out, and is no refusal of the tenant's either: the service account is
+        # at fault.
         assert type(error) is Transient
         assert error.reason == "http_401"
 
 
-@pytest.mark.parametrize(("service", "name"), [(Service.IMAGE, "glance"), (Service.COMPUTE, "nova")])
-async def test_a_service_that_is_down_when_it_is_first_met_is_no_riddle(service: Service, name: str) -> None:
-    """The SDK then asks for versions before it calls, and takes their absence for a fault of the configuration."""
+@pytest.mark.parametrize(
+    ("service", "name"), [(Service.IMAGE, "glance"), (Service.COMPUTE, "nova")]
+)
+async def test_a_service_that_is_down_when_it_is_first_met_is_no_riddle(
+    service: Service, name: str
+) -> None:
+    """The SDK then asks for versions before it calls, and takes their absence for a fault of the
+    configuration.
+    """
     with SimulatedOpenStack() as cloud, pytest.MonkeyPatch.context() as environment:
         environment.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.clouds_yaml))
         ours = Cloud(CloudSettings("ecs-worker"))
@@ -180,7 +204,9 @@ async def test_a_service_that_is_down_when_it_is_first_met_is_no_riddle(service:
 async def test_a_log_in_that_is_refused_to_everybody_ends(
     simulated: SimulatedOpenStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even Keystone's versions are answered with 401, as by a gateway before it: the SDK would wait for itself."""
+    """Even Keystone's versions are answered with 401, as by a gateway before it: the SDK would wait
+    for itself.
+    """
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(simulated.clouds_yaml))
     cloud = Cloud(CloudSettings("ecs-worker"))
     simulated.fault("api.keystone", status=401, error="who are you?")
@@ -194,7 +220,9 @@ async def test_a_log_in_that_is_refused_to_everybody_ends(
     await cloud.close()
 
 
-async def test_a_thread_is_free_again_when_its_call_has_ended_not_when_nobody_waits_any_more() -> None:
+async def test_a_thread_is_free_again_when_its_call_has_ended_not_when_nobody_waits_any_more() -> (
+    None
+):
     cloud = Cloud(CloudSettings("ecs-worker", threads=1))
     ending, begun = threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -214,7 +242,9 @@ async def test_a_thread_is_free_again_when_its_call_has_ended_not_when_nobody_wa
     await cloud.close()
 
 
-async def test_a_call_that_may_no_longer_be_sent_is_not(project: Project, simulated: SimulatedOpenStack) -> None:
+async def test_a_call_that_may_no_longer_be_sent_is_not(
+    project: Project, simulated: SimulatedOpenStack
+) -> None:
     from handlers.effects.deadlines import Deadline  # noqa: PLC0415
     from handlers.openstack.cloud import fence  # noqa: PLC0415
 
@@ -235,7 +265,9 @@ async def test_a_call_that_may_no_longer_be_sent_is_not(project: Project, simula
 
 @pytest.fixture
 def rude_server() -> Iterator[Any]:
-    """Answers each connection with the chunks of bytes that it is told, and so many seconds between them."""
+    """Answers each connection with the chunks of bytes that it is told, and so many seconds between
+    them.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(20)
 
@@ -270,7 +302,12 @@ def trickle(text: bytes) -> list[bytes]:
 @pytest.mark.parametrize(
     ("chunks", "pause"),
     [
-        (trickle(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"), 0.2),
+        (
+            trickle(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+            ),
+            0.2,
+        ),
         (trickle(b"HTTP/1.1 200 OK\r\n" + b"X-Pad: y\r\n" * 50), 0.2),
         ([b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n", *trickle(b" " * 100)], 0.2),
         ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *[b"1\r\n \r\n"] * 100], 0.2),
@@ -289,7 +326,10 @@ def test_an_answer_that_trickles_in_ends_at_the_limit(
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
 def test_a_packed_answer_is_not_unpacked(rude_server: Any, encoding: str) -> None:
-    url = rude_server([f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: 9\r\n\r\n".encode()], 1.0)
+    url = rude_server(
+        [f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: 9\r\n\r\n".encode()],
+        1.0,
+    )
     with ours() as session, pytest.raises(http.OddAnswer, match="packed"):
         session.get(url, timeout=5.0)
 

@@ -21,9 +21,12 @@ def test_every_kind_of_effect_is_done_once_though_the_worker_is_killed(
 ) -> None:
     tenant = workshop.tenant()
     asked = ask_all(kinds_for(instant), tenant, simulated)
-    # They wait for each other at their instants, and on a busy machine long: no command is to be answered for that.
+    # They wait for each other at their instants, and on a busy machine long: no command is to be
+    # answered for that.
     patient = {"ECS_COMMAND_TIMEOUT": "150"}
-    worker = dying(workshop, [Hold(one.message_id, instant, one.effect) for one in asked], **patient)
+    worker = dying(
+        workshop, [Hold(one.message_id, instant, one.effect) for one in asked], **patient
+    )
     with Requester(workshop.broker_url) as requester:
         for one in asked:
             one.publish(requester)

@@ -1,4 +1,6 @@
-"""A worker that is told to end ends in time though its cloud hangs, and the next goes on where it was."""
+"""A worker that is told to end ends in time though its cloud hangs, and the next goes on where it
+was.
+"""
 
 import signal
 import time
@@ -9,15 +11,18 @@ from tests.orders import paid
 from tests.workshop import Workshop, eventually
 from workers.bootstrap import DRAIN_LIMIT
 
-#: Seconds for which an answer does not come; and for which that of a read does not, so that the call
-#: after it is begun while the worker drains, and still hangs when that has to end.
+#: Seconds for which an answer does not come; and for which that of a read does not, so that the
+#: call after it is begun while the worker drains, and still hangs when that has to end.
 HANGS, READS = 55.0, 14.0
 #: Seconds of the grace period of docker-compose.yml.
 GRACE = 40.0
 
 
-def test_a_worker_ends_in_time_though_the_cloud_hangs(workshop: Workshop, simulated: SimulatedOpenStack) -> None:
-    """The calls are carried out, and their answers do not come: the next worker finds it, and does nothing again.
+def test_a_worker_ends_in_time_though_the_cloud_hangs(
+    workshop: Workshop, simulated: SimulatedOpenStack
+) -> None:
+    """The calls are carried out, and their answers do not come: the next worker finds it, and does
+    nothing again.
 
     One was begun before the worker was told to end, one is while it drains.
     """

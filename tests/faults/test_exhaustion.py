@@ -1,4 +1,6 @@
-"""What a machine runs out of: file descriptors (63), room for the log (64); and clocks that jump (59)."""
+"""What a machine runs out of: file descriptors (63), room for the log (64); and clocks that jump
+(59).
+"""
 
 import json
 import resource
@@ -80,14 +82,20 @@ def test_a_clock_that_jumps_ends_nothing_and_stretches_nothing(
 ) -> None:
     """The wall clock of the worker jumps in the middle of every kind of request."""
     tenant = workshop.tenant()
-    asked = ask_all([kind for kind in FEW if kind.waits or instant is not Instant.WAITING], tenant, simulated)
+    asked = ask_all(
+        [kind for kind in FEW if kind.waits or instant is not Instant.WAITING], tenant, simulated
+    )
     clock = workshop.folder / "clock"
     clock.write_text("+0\n")
     worker = dying(
-        workshop, [Hold(one.message_id, instant, one.effect) for one in asked], stay=True,
-        DYING_CLOCK=faketime(), FAKETIME_TIMESTAMP_FILE=str(clock), FAKETIME_CACHE_DURATION="1",
+        workshop,
+        [Hold(one.message_id, instant, one.effect) for one in asked],
+        stay=True,
+        DYING_CLOCK=faketime(),
+        FAKETIME_TIMESTAMP_FILE=str(clock),
+        FAKETIME_CACHE_DURATION="1",
         FAKETIME_DONT_FAKE_MONOTONIC="1",
-    )  # fmt: skip
+    )
     with Requester(workshop.broker_url) as requester:
         for one in asked:
             one.publish(requester)
@@ -99,7 +107,11 @@ def test_a_clock_that_jumps_ends_nothing_and_stretches_nothing(
         settled(workshop, requester)
         check(requester.heard, asked, tenant, simulated.executed())
         # It did jump.
-        told = [json.loads(line)["timestamp"] for line in workshop.logs().splitlines() if line.startswith("{")]
+        told = [
+            json.loads(line)["timestamp"]
+            for line in workshop.logs().splitlines()
+            if line.startswith("{")
+        ]
         assert abs(hours(told[-1]) - hours(told[0])) > 1.5
 
 

@@ -1,4 +1,5 @@
-"""Mutated messages: through intake each is a request, nothing, or unfit, in time; through a worker none is lost.
+"""Mutated messages: through intake each is a request, nothing, or unfit, in time; through a worker
+none is lost.
 
 `pytest tests/faults/test_fuzz.py --fuzz 1000000` sends more of them, `--fuzz-seed 7` others.
 """
@@ -63,7 +64,9 @@ def check(message: Message) -> str:
 
 
 def _check_refusal(envelope: Envelope, unfit: parsing.Rejected) -> None:
-    """It is answered with a body that is within the limits itself, under a key that is one; it can be parked."""
+    """It is answered with a body that is within the limits itself, under a key that is one; it can
+    be parked.
+    """
     assert unfit.refused.subject
     result = Result.refusal(unfit.refused)
     if unfit.is_order:
@@ -71,7 +74,9 @@ def _check_refusal(envelope: Envelope, unfit: parsing.Rejected) -> None:
     body = encode(result.envelope())
     assert decode(body, "application/json", None)["code"] == "101.001002"
     assert len((unfit.operation or "").encode()) < 255
-    parked = again(envelope, "ecs.dead", envelope.queue, masked_body(envelope.body), kept(envelope.headers))
+    parked = again(
+        envelope, "ecs.dead", envelope.queue, masked_body(envelope.body), kept(envelope.headers)
+    )
     assert len(Header(1, len(parked.body), properties_of(parked)).marshal()) < FRAME
 
 
@@ -80,9 +85,15 @@ def _check_request(request: Request) -> None:
     assert json.loads(encode(dict(request.message))) == request.message
     assert len(request.key("p" * 32) or "") <= 400
     assert (
-        request.name is None or request.operation.startswith(("server.", "image.")) or len(request.name.encode()) <= 240
+        request.name is None
+        or request.operation.startswith(("server.", "image."))
+        or len(request.name.encode()) <= 240
     )
-    assert "***" in json.dumps(request.message) or "token" not in request.message or request.message["token"] is None
+    assert (
+        "***" in json.dumps(request.message)
+        or "token" not in request.message
+        or request.message["token"] is None
+    )
 
 
 @pytest.mark.parametrize("index", range(len(RIGHT)))
@@ -91,7 +102,9 @@ def test_what_the_mutations_begin_with_is_right(index: int) -> None:
     assert check(Message(exchange, routing_key, json.dumps(body).encode(), {})) == "request"
 
 
-def test_mutated_messages_are_requests_or_refused_and_nothing_else(fuzz: int, fuzz_seed: int) -> None:
+def test_mutated_messages_are_requests_or_refused_and_nothing_else(
+    fuzz: int, fuzz_seed: int
+) -> None:
     counts = {"ignored": 0, "request": 0, "unfit": 0}
     for number, message in enumerate(stream(fuzz_seed, fuzz)):
         try:
@@ -110,11 +123,17 @@ def test_mutations_that_hypothesis_chooses_are_requests_or_refused(random: Rando
 
 
 TREES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20), lambda inner: st.lists(inner,
-    max_size=3)
-    | st.dictionaries(st.sampled_from(("id", "servers", "type", "os-start", "name", "value", "code", "")), inner,
-    max_size=3), max_leaves=10,
-)  # fmt: skip
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(("id", "servers", "type", "os-start", "name", "value", "code", "")),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=10,
+)
 
 
 @settings(max_examples=300, derandomize=True)
@@ -156,10 +175,18 @@ def test_mutated_messages_through_a_worker_are_each_answered_or_parked(
         assert memory(worker) - before < GROWTH
         assert worker.terminate() == 0
         assert {queue: ears.depth(queue) for queue in CONSUMED} == dict.fromkeys(CONSUMED, 0)
-    assert not re.search("Traceback|unforeseen|connection.down|channel_closed|internal", workshop.logs())
+    assert not re.search(
+        "Traceback|unforeseen|connection.down|channel_closed|internal", workshop.logs()
+    )
 
 
 def _is_heard(message: Message, reply_to: str) -> bool:
-    """Whether anybody hears of it: a reply queue that is gone costs nothing, and a command is answered there alone."""
+    """Whether anybody hears of it: a reply queue that is gone costs nothing, and a command is
+    answered there alone.
+    """
     named = message.properties.get("reply_to")
-    return message.exchange == "ecs.orders" or named in (None, "", b"\xff", reply_to) or str(named).startswith("ecs.")
+    return (
+        message.exchange == "ecs.orders"
+        or named in (None, "", b"\xff", reply_to)
+        or str(named).startswith("ecs.")
+    )

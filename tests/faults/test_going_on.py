@@ -1,4 +1,6 @@
-"""What the next worker meets: a cloud that is down, a server that is gone, a call that is still under way."""
+"""What the next worker meets: a cloud that is down, a server that is gone, a call that is still
+under way.
+"""
 
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
@@ -16,7 +18,11 @@ def test_what_was_answered_is_followed_to_its_end_though_the_cloud_was_down_mean
 ) -> None:
     """No run may tell another answer than the first, and each course has its end."""
     tenant = workshop.tenant()
-    asked = [kind.ask(tenant, simulated) for kind in KINDS if kind.name in ("start", "reboot", "batch", "createImage")]
+    asked = [
+        kind.ask(tenant, simulated)
+        for kind in KINDS
+        if kind.name in ("start", "reboot", "batch", "createImage")
+    ]
     worker = dying(workshop, [Hold(one.message_id, Instant.WAITING, one.effect) for one in asked])
     with Requester(workshop.broker_url) as requester:
         for one in asked:
@@ -39,7 +45,9 @@ def test_what_was_answered_stays_the_answer_though_the_server_is_gone(
 ) -> None:
     tenant = workshop.tenant()
     one, many = power("reboot", REBOOT, "DELETED")(tenant, simulated), batch(tenant, simulated)
-    worker = dying(workshop, [Hold(each.message_id, Instant.WAITING, each.effect) for each in (one, many)])
+    worker = dying(
+        workshop, [Hold(each.message_id, Instant.WAITING, each.effect) for each in (one, many)]
+    )
     with Requester(workshop.broker_url) as requester:
         for each in (one, many):
             each.publish(requester)
@@ -53,7 +61,10 @@ def test_what_was_answered_stays_the_answer_though_the_server_is_gone(
         assert [each["code"] for each in result.body["data"]["servers"]] == [200] * 4
         assert requester.result_of(one.message_id).body["code"] == 200
         assert requester.last_update_of("server", one.message_id).body["status"] == "DELETED"
-        ends = [requester.last_update_of("server", many.message_id, resource_id=each) for each in many.actions]
+        ends = [
+            requester.last_update_of("server", many.message_id, resource_id=each)
+            for each in many.actions
+        ]
         assert [each.body["status"] for each in ends] == ["ACTIVE", "ACTIVE", "DELETED", "ACTIVE"]
 
 
@@ -67,7 +78,9 @@ def test_what_was_begun_and_cannot_be_looked_for_in_time_is_unknown(
         asked.publish(requester)
         await_held(workshop, worker)
         (server_id,) = asked.actions
-        simulated.fault("api.nova", match=f"{server_id}/os-instance-actions", error="down", status=503)
+        simulated.fault(
+            "api.nova", match=f"{server_id}/os-instance-actions", error="down", status=503
+        )
         workshop.worker(ECS_COMMAND_TIMEOUT="10")
         result = requester.result_of(asked.message_id).body
         assert (result["code"], result["data"]["reason"]) == ("101.001040", "outcome_unknown")
@@ -83,9 +96,14 @@ def test_what_was_begun_and_cannot_be_looked_for_in_time_is_unknown(
 def test_a_call_that_was_under_way_when_the_worker_died_is_not_made_again(
     workshop: Workshop, simulated: SimulatedOpenStack
 ) -> None:
-    """The cloud takes its time with a call, whoever waits for it: not to find it at once proves nothing."""
+    """The cloud takes its time with a call, whoever waits for it: not to find it at once proves
+    nothing.
+    """
     tenant = workshop.tenant()
-    asked = [ask(tenant, simulated) for ask in (power("reboot", REBOOT, "ACTIVE"), tags, create_image, delete_image)]
+    asked = [
+        ask(tenant, simulated)
+        for ask in (power("reboot", REBOOT, "ACTIVE"), tags, create_image, delete_image)
+    ]
     for service, method in (("nova", "POST"), ("nova", "PUT"), ("glance", "DELETE")):
         simulated.fault(f"api.{service}", match=f"^{method} ", delay=6)
     worker = workshop.worker()

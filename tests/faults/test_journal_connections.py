@@ -1,4 +1,6 @@
-"""Journal faults 39, 40 and 42 as the journal meets them: PostgreSQL cut off, hanging, locked, in a deadlock."""
+"""Journal faults 39, 40 and 42 as the journal meets them: PostgreSQL cut off, hanging, locked, in a
+deadlock.
+"""
 
 import asyncio
 import time
@@ -14,7 +16,18 @@ from sqlalchemy.exc import OperationalError
 
 from sandbox.postgres import PrivatePostgres
 from tests.faults.proxy import Proxy, Reset, Way
-from workers.journal import Begun, Claim, Elsewhere, Journal, Kind, Known, NewRequest, Outcome, Resumed, writer
+from workers.journal import (
+    Begun,
+    Claim,
+    Elsewhere,
+    Journal,
+    Kind,
+    Known,
+    NewRequest,
+    Outcome,
+    Resumed,
+    writer,
+)
 from workers.journal import postgres as limits
 
 REQUEST = NewRequest("order:p:17", "17", Kind.ORDER, "order.changeConfigure", "p", "digest", 1000.0)
@@ -57,7 +70,9 @@ FAILING_TWICE = (
 
 
 class CutAtCommit:
-    """Resets a connection beside its next COMMIT: before it arrives, or after, so that only its answer is lost."""
+    """Resets a connection beside its next COMMIT: before it arrives, or after, so that only its
+    answer is lost.
+    """
 
     def __init__(self, arrives: bool) -> None:
         self._arrives = arrives
@@ -95,7 +110,9 @@ async def test_40_each_write_has_been_made_once_though_its_commit_was_not_answer
     async with journal_at(proxy.url_of(database)) as journal:
         proxy.tamper = cut
 
-        async def cut_off(write: "asyncio.Future[Outcome] | asyncio.Future[None]") -> Outcome | None:
+        async def cut_off(
+            write: "asyncio.Future[Outcome] | asyncio.Future[None]",
+        ) -> Outcome | None:
             cut.armed = True
             done = await asyncio.wait_for(write, 20)
             assert not cut.armed
@@ -140,7 +157,9 @@ async def until_well(journal: Journal) -> None:
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_a_database_that_swallows_everything_is_told_and_gone_on_with(database: str, proxy: Proxy) -> None:
+async def test_a_database_that_swallows_everything_is_told_and_gone_on_with(
+    database: str, proxy: Proxy
+) -> None:
     async with journal_at(proxy.url_of(database)) as journal:
         begun = await journal.begin(REQUEST)
         assert isinstance(begun, Begun)
@@ -192,7 +211,8 @@ async def test_42_a_deadlock_costs_a_try(database: str) -> None:
             lock_effect(client, claims[1])
             written = [journal.record(claim, "resize:1", {"status": 202}, None) for claim in claims]
             await asyncio.sleep(0.3)
-            # The journal has the first, and waits for ours; we ask for its. One of us is the victim.
+            # The journal has the first, and waits for ours; we ask for its. One of us is the
+            # victim.
             with suppress(OperationalError):
                 await asyncio.to_thread(lock_effect, client, claims[0])
             client.rollback()
@@ -215,7 +235,9 @@ async def test_42_a_serialization_failure_costs_a_try(database: str) -> None:
         assert effects_of(await journal.begin(request(1))) == {"resize:1": {"status": 202}}
 
 
-async def test_a_lock_that_another_client_keeps_is_told(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lock_that_another_client_keeps_is_told(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(limits._SESSION, "lock_timeout", "500ms")
     async with journal_at(database) as journal:
         claim = await begun_with_effect(journal, 1)
@@ -228,7 +250,9 @@ async def test_a_lock_that_another_client_keeps_is_told(database: str, monkeypat
         await until_well(journal)
 
 
-async def test_40_backends_that_are_terminated_again_and_again_cost_nothing_but_time(database: str) -> None:
+async def test_40_backends_that_are_terminated_again_and_again_cost_nothing_but_time(
+    database: str,
+) -> None:
     async with journal_at(database) as journal:
 
         async def one(number: int) -> None:
@@ -240,11 +264,15 @@ async def test_40_backends_that_are_terminated_again_and_again_cost_nothing_but_
             assert isinstance(resumed, Resumed)
             assert resumed.attempts == 1
             await journal.finish(resumed.claim, {"code": number}, [])
-            assert await journal.begin(request(number)) == Known({"code": number}, [], settled=False)
+            assert await journal.begin(request(number)) == Known(
+                {"code": number}, [], settled=False
+            )
 
         killing = asyncio.create_task(terminate_again_and_again(database))
         for group in range(0, 2000, 100):
-            await asyncio.wait_for(asyncio.gather(*(one(number) for number in range(group, group + 100))), 60)
+            await asyncio.wait_for(
+                asyncio.gather(*(one(number) for number in range(group, group + 100))), 60
+            )
             if killing.done():
                 break
         assert await killing >= 5
@@ -286,7 +314,9 @@ def a_second_client(database: str) -> Iterator[Connection]:
 
 def lock_effect(client: Connection, claim: Claim) -> None:
     """Change it, without another value: in a transaction that stays open."""
-    client.execute(text("UPDATE effects SET marker = marker WHERE request_key = :key"), {"key": claim.key})
+    client.execute(
+        text("UPDATE effects SET marker = marker WHERE request_key = :key"), {"key": claim.key}
+    )
 
 
 def deadlocks(database: str) -> int:

@@ -1,4 +1,6 @@
-"""Journal faults 36 to 42: what a worker does while its SQLite file or its PostgreSQL is locked, full, or gone."""
+"""Journal faults 36 to 42: what a worker does while its SQLite file or its PostgreSQL is locked,
+full, or gone.
+"""
 
 import os
 import sqlite3
@@ -66,8 +68,12 @@ def paused(shop: Workshop, why: str) -> Callable[[], bool]:
     return lambda: any("journal is down" in one and why in one for one in shop.running.problems())
 
 
-def nothing_is_acked(shop: Workshop, load: Load, why: str, worsen: Callable[[], None] = lambda: None) -> None:
-    """While the journal is in trouble: what came is held, what comes is left in its queue, and readiness says why."""
+def nothing_is_acked(
+    shop: Workshop, load: Load, why: str, worsen: Callable[[], None] = lambda: None
+) -> None:
+    """While the journal is in trouble: what came is held, what comes is left in its queue, and
+    readiness says why.
+    """
     is_paused = paused(shop, why)
     load.send(*load.mix())
     eventually(lambda: worsen() or is_paused(), 30)
@@ -97,11 +103,18 @@ def test_a_command_is_not_held_for_ever_by_a_journal_that_does_not_take_its_answ
     tenant = workshop.tenant()
     server_id = tenant.make_server(disk=None)
     simulated.fault("api.nova", match=f"^POST .*{server_id}/action", delay=4, times=1, after=True)
-    dying(workshop, [], constants={"workers.pipeline.process.HOLD_LIMIT": 16.0}, ECS_COMMAND_TIMEOUT="6")
+    dying(
+        workshop,
+        [],
+        constants={"workers.pipeline.process.HOLD_LIMIT": 16.0},
+        ECS_COMMAND_TIMEOUT="6",
+    )
     with Requester(workshop.broker_url) as requester:
         message_id = requester.command("server.action", server_id=server_id, body={"os-stop": None})
         eventually(lambda: any(f"{server_id}/action" in one for one in simulated.calls()), 30)
-        with closing(sqlite3.connect(workshop.folder / "journal.db", isolation_level=None)) as other:
+        with closing(
+            sqlite3.connect(workshop.folder / "journal.db", isolation_level=None)
+        ) as other:
             other.execute("BEGIN IMMEDIATE")
             eventually(lambda: "request.held_too_long" in workshop.logs(), 60)
             other.execute("ROLLBACK")
@@ -131,7 +144,9 @@ def fill(disk: Path) -> None:
             pass
 
 
-def test_38_a_journal_that_may_only_be_read_is_waited_for(shop: Workshop, load: Load, database: str) -> None:
+def test_38_a_journal_that_may_only_be_read_is_waited_for(
+    shop: Workshop, load: Load, database: str
+) -> None:
     shop.worker()
     with closing_engine(database) as execute:
         execute("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
@@ -139,9 +154,10 @@ def test_38_a_journal_that_may_only_be_read_is_waited_for(shop: Workshop, load: 
             nothing_is_acked(shop, load, "read-only transaction")
         finally:
             execute(
-                "SET default_transaction_read_only = off", "ALTER SYSTEM RESET default_transaction_read_only",
+                "SET default_transaction_read_only = off",
+                "ALTER SYSTEM RESET default_transaction_read_only",
                 "SELECT pg_reload_conf()",
-            )  # fmt: skip
+            )
     load.recovered()
     load.account()
 
@@ -234,7 +250,9 @@ def test_a_journal_that_is_no_journal_ends_the_worker_with_one_line(shop: Worksh
         is_one_line(done.stderr)
 
 
-def test_a_journal_that_is_cut_off_ends_the_worker_with_one_line(shop: Workshop, load: Load) -> None:
+def test_a_journal_that_is_cut_off_ends_the_worker_with_one_line(
+    shop: Workshop, load: Load
+) -> None:
     shop.worker()
     load.send(*load.mix())
     load.account()

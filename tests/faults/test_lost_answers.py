@@ -1,4 +1,6 @@
-"""Every kind of effect with every answer lost on its way (faults 46..48, 52): done once, and told as it is."""
+"""Every kind of effect with every answer lost on its way (faults 46..48, 52): done once, and told
+as it is.
+"""
 
 import re
 from typing import Any
@@ -40,7 +42,9 @@ def spoil(cloud: SimulatedOpenStack, asked: Asked, **fault: Any) -> None:
         {"delay": 4, "after": True},
         {"delay": 4},
     ],
-    ids=lambda fault: "-".join(str(fault.get(name)) for name in ("status", "answer", "delay", "after")),
+    ids=lambda fault: "-".join(
+        str(fault.get(name)) for name in ("status", "answer", "delay", "after")
+    ),
 )
 def test_an_effect_whose_answer_is_lost_is_done_once(
     workshop: Workshop, simulated: SimulatedOpenStack, fault: Any

@@ -1,4 +1,6 @@
-"""What a `new` order makes, with the answer to it lost: made once, or the order is undone and says so (46, 47, 52)."""
+"""What a `new` order makes, with the answer to it lost: made once, or the order is undone and says
+so (46, 47, 52).
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,15 +43,21 @@ def shop(declared: str, tmp_path: Path) -> Iterator[Workshop]:
         {"delay": 3, "after": True},
         {"delay": 3},
     ],
-    ids=lambda fault: "-".join(str(fault.get(name)) for name in ("status", "answer", "delay", "after")),
+    ids=lambda fault: "-".join(
+        str(fault.get(name)) for name in ("status", "answer", "delay", "after")
+    ),
 )
-def test_what_is_made_though_its_answer_is_lost_is_made_once(shop: Workshop, made: str, fault: dict[str, Any]) -> None:
+def test_what_is_made_though_its_answer_is_lost_is_made_once(
+    shop: Workshop, made: str, fault: dict[str, Any]
+) -> None:
     tenant = shop.tenant()
     before = records(tenant)
     point, match = CALLS[made]
     shop.cloud.fault(point, match=match, times=2, **fault)
     with Requester(shop.broker_url) as requester:
-        result, _ = carried_out(requester, new(tenant, count=3, chosen={"subnetId": tenant.subnet()}))
+        result, _ = carried_out(
+            requester, new(tenant, count=3, chosen={"subnetId": tenant.subnet()})
+        )
         assert reported(result) == (200, "success", True)
         (product_set,) = result.body["data"]["productSetList"]
         ids = {product["instanceId"] for product in product_set["productList"]}
@@ -62,13 +70,17 @@ def test_what_is_made_though_its_answer_is_lost_is_made_once(shop: Workshop, mad
 
 
 @pytest.mark.parametrize("made", CALLS)
-def test_what_may_never_have_been_made_ends_the_order_and_leaves_nothing(shop: Workshop, made: str) -> None:
+def test_what_may_never_have_been_made_ends_the_order_and_leaves_nothing(
+    shop: Workshop, made: str
+) -> None:
     tenant = shop.tenant()
     before = records(tenant)
     point, match = CALLS[made]
     shop.cloud.fault(point, match=match, times=1, status=504, error="gateway time-out")
     with Requester(shop.broker_url) as requester:
-        result, statuses = carried_out(requester, new(tenant, count=3, chosen={"subnetId": tenant.subnet()}))
+        result, statuses = carried_out(
+            requester, new(tenant, count=3, chosen={"subnetId": tenant.subnet()})
+        )
     assert (result.body["code"], result.body["data"]["reason"]) == ("101.001040", "outcome_unknown")
     assert reported(result)[1:] == ("fail", False)
     assert statuses[-2:] == ["reverting", "failed"]

@@ -35,7 +35,10 @@ def proxy(broker: PrivateBroker) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def shop(
-    broker: PrivateBroker, proxy: Proxy, simulated: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
+    broker: PrivateBroker,
+    proxy: Proxy,
+    simulated: SimulatedOpenStack,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Workshop]:
     """A workshop whose one worker reaches the broker through the proxy; every test leaves it well."""
     folder = tmp_path_factory.mktemp("network")
@@ -43,7 +46,10 @@ def shop(
     declare_topology(url, topology())
     with Workshop(url, simulated, folder) as found:
         options = f"heartbeat={HEARTBEAT}&stack_timeout=2"
-        found.settings |= {"ECS_BROKER_URL": f"{proxy.url_of(url)}?{options}", "ECS_COMMAND_TIMEOUT": "120"}
+        found.settings |= {
+            "ECS_BROKER_URL": f"{proxy.url_of(url)}?{options}",
+            "ECS_COMMAND_TIMEOUT": "120",
+        }
         found.worker()
         yield found
 
@@ -100,7 +106,9 @@ def test_29_30_a_network_that_swallows_is_noticed_within_two_heartbeats(
     load.account()
 
 
-async def test_31_a_late_confirm_is_never_credited_to_another_message(vhost: str, broker: PrivateBroker) -> None:
+async def test_31_a_late_confirm_is_never_credited_to_another_message(
+    vhost: str, broker: PrivateBroker
+) -> None:
     declare(vhost, "taker")
     swallowed: list[bytes] = []
     is_late, is_deaf = True, False
@@ -120,17 +128,24 @@ async def test_31_a_late_confirm_is_never_credited_to_another_message(vhost: str
         first = publisher.publish(Publication("", "taker", b"{}", message_id="first"))
         await until(lambda: publisher.link.is_up)
         await until(lambda: depth(vhost, "taker") == 1)
-        is_late, is_deaf = True, True  # from now on nothing arrives, and the first one's confirm is on its way
+        is_late, is_deaf = (
+            True,
+            True,
+        )  # from now on nothing arrives, and the first one's confirm is on its way
         second = publisher.publish(Publication("", "taker", b"{}", message_id="second"))
         await until(lambda: publisher.link.reconnects >= 2 and bool(swallowed))
         assert not second.done(), "credited with another message's confirm"
         is_late = is_deaf = False
-        assert await asyncio.wait_for(asyncio.gather(first, second), 30) == [Published.CONFIRMED] * 2
+        assert (
+            await asyncio.wait_for(asyncio.gather(first, second), 30) == [Published.CONFIRMED] * 2
+        )
         await publisher.close()
     assert set(fetch_all(vhost, "taker")) == {"first", "second"}
 
 
-@pytest.mark.parametrize(("way", "frame"), [(Way.UP, PUBLISH), (Way.DOWN, DELIVER)], ids=["publish", "deliver"])
+@pytest.mark.parametrize(
+    ("way", "frame"), [(Way.UP, PUBLISH), (Way.DOWN, DELIVER)], ids=["publish", "deliver"]
+)
 def test_32_a_connection_that_is_cut_in_a_frame_costs_nothing(
     proxy: Proxy, load: Load, way: Way, frame: re.Pattern[bytes]
 ) -> None:
@@ -185,7 +200,9 @@ def test_34_a_handshake_at_a_byte_a_second_is_given_up_and_tried_again(
     load.account()
 
 
-def test_34_a_worker_that_gets_no_further_at_its_start_can_be_ended(workshop: Workshop, broker: PrivateBroker) -> None:
+def test_34_a_worker_that_gets_no_further_at_its_start_can_be_ended(
+    workshop: Workshop, broker: PrivateBroker
+) -> None:
     with Proxy(broker.port) as network:
         network.drips = {Way.DOWN: Drip(1, 1.0)}
         worker = workshop.worker(wait=False, ECS_BROKER_URL=network.url_of(workshop.broker_url))
@@ -196,7 +213,9 @@ def test_34_a_worker_that_gets_no_further_at_its_start_can_be_ended(workshop: Wo
 
 def declare(url: str, name: str) -> None:
     with Connection(url) as connection:
-        connection.channel().queue_declare(name, durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"})
+        connection.channel().queue_declare(
+            name, durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"}
+        )
 
 
 def depth(url: str, name: str) -> int:

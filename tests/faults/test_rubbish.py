@@ -1,4 +1,6 @@
-"""Rubbish beside good messages (85), and large messages that wait (86): the worker stays quick, its memory bounded."""
+"""Rubbish beside good messages (85), and large messages that wait (86): the worker stays quick, its
+memory bounded.
+"""
 
 import json
 import statistics
@@ -47,7 +49,9 @@ def test_rubbish_does_not_hold_up_a_good_message(workshop: Workshop, queue: str)
     with Ears(workshop.broker_url) as ears, Ears(workshop.broker_url) as rubbish:
         waits(ears, "warm", 3)
         before, well = memory(worker), waits(ears, "well", 20)
-        exchange, key = ("ecs.commands", "server.show") if queue == "same" else ("ecs.orders", "order.x")
+        exchange, key = (
+            ("ecs.commands", "server.show") if queue == "same" else ("ecs.orders", "order.x")
+        )
         for name, body in RUBBISH.items():
             for number in range(5):
                 given = {"content_type": "application/json", "correlation_id": f"{name}-{number}"}
@@ -55,13 +59,16 @@ def test_rubbish_does_not_hold_up_a_good_message(workshop: Workshop, queue: str)
         beside = waits(ears, "beside", 20)
         assert memory(worker) - before < GROWTH
         eventually(lambda: ears.depth("ecs.dead") == 5 * len(RUBBISH), 120)
-    # Generous, for a machine that does other work besides: without slices and thread it is tens of seconds.
+    # Generous, for a machine that does other work besides: without slices and thread it is tens of
+    # seconds.
     assert statistics.median(beside) < 5 * statistics.median(well) + 1.0
     assert max(beside) < 10.0
 
 
 def test_large_orders_with_keys_that_nobody_has_take_no_memory(own: Guarded) -> None:  # noqa: F811
-    """A hundred of half a MiB, each of which would be decoded to ten times as much; a good one behind them."""
+    """A hundred of half a MiB, each of which would be decoded to ten times as much; a good one
+    behind them.
+    """
     workshop = own.workshop
     worker = workshop.worker()
     issuer, pad = Issuer(), ["x"] * 100_000
@@ -86,11 +93,15 @@ def test_large_orders_with_keys_that_nobody_has_take_no_memory(own: Guarded) -> 
         given = {"content_type": "application/json", "correlation_id": "good"}
         ears.publish("ecs.orders", "order.changeConfigure", json.dumps(small).encode(), given)
         limit = time.monotonic() + 240
-        while (ears.depth("ecs.dead") < 100 or not ears.outcomes["good"].results) and time.monotonic() < limit:
+        while (
+            ears.depth("ecs.dead") < 100 or not ears.outcomes["good"].results
+        ) and time.monotonic() < limit:
             most = max(most, memory(worker) - before)
             ears.listen(0.5)
         assert ears.depth("ecs.dead") == 100
         assert most < GROWTH
-        codes = {code for tag, one in ears.outcomes.items() if tag != "good" for code, *_ in one.results}
+        codes = {
+            code for tag, one in ears.outcomes.items() if tag != "good" for code, *_ in one.results
+        }
         assert codes == {"101.001401"}
         assert ears.outcomes["good"].results[0][0] == "101.001033"

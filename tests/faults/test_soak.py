@@ -15,7 +15,9 @@ ROUNDS, ROUND = 6, 400
 
 
 def requests(tenant: Tenant, servers: list[str]) -> Iterator[tuple[str, bytes]]:
-    """Endlessly: reads, refusals, rubbish, duplicates, and actions on a few servers; each with its routing key."""
+    """Endlessly: reads, refusals, rubbish, duplicates, and actions on a few servers; each with its
+    routing key.
+    """
     own = {"tenant_id": "tenant-a"}
     missing = {"operation": "server.action", "body": {"os-start": None}} | own
     kinds = cycle(range(8))
@@ -25,10 +27,16 @@ def requests(tenant: Tenant, servers: list[str]) -> Iterator[tuple[str, bytes]]:
             1: ("image.list", {"operation": "image.list"} | own),
             2: ("server.show", {"operation": "server.show", "server_id": server_id} | own),
             3: ("server.action", missing | {"server_id": str(uuid.uuid4())}),
-            4: ("server.tags.update", {"operation": "server.tags.update", "server_id": server_id, "tags": "a,b"} | own),
+            4: (
+                "server.tags.update",
+                {"operation": "server.tags.update", "server_id": server_id, "tags": "a,b"} | own,
+            ),
             5: ("server.action", {"operation": "server.action", "server_id": "x" * 60_000} | own),
             6: ("server.list", {"operation": "server.list", "tenant_id": uuid.uuid4().hex}),
-            7: ("image.update", {"operation": "image.update", "image_id": tenant.image, "body": []} | own),
+            7: (
+                "image.update",
+                {"operation": "image.update", "image_id": tenant.image, "body": []} | own,
+            ),
         }[kind]
         yield operation, json.dumps(body).encode()
 
@@ -43,10 +51,16 @@ def test_memory_is_flat(workshop: Workshop, simulated: SimulatedOpenStack) -> No
         for _ in range(ROUNDS):
             before, sent = len(requester.heard), 0
             for operation, body in islice(endless, ROUND):
-                message_id = requester.publish("ecs.commands", operation, body, reply_to=requester.reply_to)
+                message_id = requester.publish(
+                    "ecs.commands", operation, body, reply_to=requester.reply_to
+                )
                 if sent % 10 == 0:  # twice: a duplicate
                     requester.publish(
-                        "ecs.commands", operation, body, reply_to=requester.reply_to, message_id=message_id
+                        "ecs.commands",
+                        operation,
+                        body,
+                        reply_to=requester.reply_to,
+                        message_id=message_id,
                     )
                     sent += 1
                 sent += 1

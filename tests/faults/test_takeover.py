@@ -1,4 +1,6 @@
-"""One worker takes over from another: in the middle of a batch (11), where the other stands still, or drains."""
+"""One worker takes over from another: in the middle of a batch (11), where the other stands still,
+or drains.
+"""
 
 import signal
 import time
@@ -42,13 +44,21 @@ def test_a_batch_is_gone_on_with_though_each_server_was_at_another_instant(
         check(requester.heard, [asked], tenant, simulated.executed())
 
 
-@pytest.mark.parametrize("instant", [Instant.CALL_EXECUTED, Instant.WAITING, Instant.RESULT_WRITTEN])
+@pytest.mark.parametrize(
+    "instant", [Instant.CALL_EXECUTED, Instant.WAITING, Instant.RESULT_WRITTEN]
+)
 def test_a_worker_that_is_there_already_takes_over_at_once(
     workshop: Workshop, simulated: SimulatedOpenStack, instant: Instant
 ) -> None:
     tenant = workshop.tenant()
-    asked = [kind.ask(tenant, simulated) for kind in KINDS if kind.name in ("stop", "batch", "createImage", "extend")]
-    worker = dying(workshop, [Hold(one.message_id, instant, one.effect) for one in asked], stay=True)
+    asked = [
+        kind.ask(tenant, simulated)
+        for kind in KINDS
+        if kind.name in ("stop", "batch", "createImage", "extend")
+    ]
+    worker = dying(
+        workshop, [Hold(one.message_id, instant, one.effect) for one in asked], stay=True
+    )
     with Requester(workshop.broker_url) as requester:
         for one in asked:
             one.publish(requester)
@@ -65,7 +75,9 @@ def test_a_worker_that_is_there_already_takes_over_at_once(
 # A worker that stands still, as a paused machine does, and goes on when another has taken over.
 
 
-def stand_still(workshop: Workshop, asked: list[Asked], instant: Instant, requester: Requester, **settings: str) -> Any:
+def stand_still(
+    workshop: Workshop, asked: list[Asked], instant: Instant, requester: Requester, **settings: str
+) -> Any:
     """A worker that was stopped at that instant, and given up by the broker."""
     holds = [Hold(one.message_id, instant, one.effect) for one in asked]
     heartbeat = f"{workshop.broker_url}?heartbeat=2"
@@ -80,9 +92,15 @@ def stand_still(workshop: Workshop, asked: list[Asked], instant: Instant, reques
 def test_a_worker_that_stands_still_keeps_what_it_is_at_as_long_as_its_lock_is_its_own(
     workshop: Workshop, simulated: SimulatedOpenStack
 ) -> None:
-    """A SQLite journal's lock is the process's: nobody takes over, and both workers give the one result."""
+    """A SQLite journal's lock is the process's: nobody takes over, and both workers give the one
+    result.
+    """
     tenant = workshop.tenant()
-    asked = [kind.ask(tenant, simulated) for kind in KINDS if kind.name in ("reboot", "batch", "createImage", "resize")]
+    asked = [
+        kind.ask(tenant, simulated)
+        for kind in KINDS
+        if kind.name in ("reboot", "batch", "createImage", "resize")
+    ]
     with Requester(workshop.broker_url) as requester:
         stopped = stand_still(workshop, asked, Instant.INTENT_WRITTEN, requester)
         workshop.worker()
@@ -104,7 +122,9 @@ def test_a_worker_that_was_taken_for_dead_does_nothing_when_it_goes_on(
     """With PostgreSQL the lock is a session's, which may be ended while the process stands still."""
     tenant = workshop.tenant()
     journal = postgres.add_database(f"takeover_{uuid4().hex[:8]}")
-    asked = ask_all([kind for kind in FEW if kind.waits or instant is not Instant.WAITING], tenant, simulated)
+    asked = ask_all(
+        [kind for kind in FEW if kind.waits or instant is not Instant.WAITING], tenant, simulated
+    )
     with Requester(workshop.broker_url) as requester:
         stopped = stand_still(workshop, asked, instant, requester, ECS_JOURNAL_URL=journal)
         end_sessions(journal)

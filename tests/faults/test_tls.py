@@ -1,7 +1,8 @@
-"""TLS to the broker (fault 83): no password is sent to a peer that was not verified, and the advice names the cause.
+"""TLS to the broker (fault 83): no password is sent to a peer that was not verified, and the advice
+names the cause.
 
-A listener of the test's own passes on to the real broker and keeps what it gets inside TLS; a second real broker asks
-for client certificates.
+A listener of the test's own passes on to the real broker and keeps what it gets inside TLS; a
+second real broker asks for client certificates.
 """
 
 import asyncio
@@ -29,8 +30,12 @@ from workers.amqp.topology import compare, declare, depth, topology
 PASSWORD = "secret-word"
 #: Every command that talks to the broker.
 COMMANDS = (
-    ("check",), ("topology", "apply"), ("dead", "list"), ("dead", "replay", "--yes"), ("dead", "discard", "--yes"),
-)  # fmt: skip
+    ("check",),
+    ("topology", "apply"),
+    ("dead", "list"),
+    ("dead", "replay", "--yes"),
+    ("dead", "discard", "--yes"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,11 @@ def asking(authority: Authority, good: Pair) -> Iterator[PrivateBroker]:
     """A broker that asks for client certificates, on IPv6 too where the machine has it."""
     addresses = ["::1"] if has_ipv6() else []
     listener = TlsListener(
-        good.certificate, good.key, authority.certificate, asks_for_certificate=True, addresses=addresses
+        good.certificate,
+        good.key,
+        authority.certificate,
+        asks_for_certificate=True,
+        addresses=addresses,
     )
     with PrivateBroker(listener) as node:
         yield node
@@ -153,7 +162,12 @@ def test_no_command_and_no_worker_sends_the_password_to_a_peer_that_is_not_the_b
     ids=["only addresses", "no name", "below the name", "expired", "not yet valid"],
 )
 def test_no_connection_sends_the_password_to_a_peer_that_is_not_the_broker(
-    vhost: str, authority: Authority, hosts: list[str], days: tuple[int, int], advice: str, broker: PrivateBroker
+    vhost: str,
+    authority: Authority,
+    hosts: list[str],
+    days: tuple[int, int],
+    advice: str,
+    broker: PrivateBroker,
 ) -> None:
     with TlsProxy(authority.issue("odd", hosts, days=days), broker.port) as proxy:
         there = Broker(url_by(proxy, vhost, PASSWORD), str(authority.certificate))
@@ -184,12 +198,17 @@ def test_every_connection_sends_the_name_and_works_where_the_peer_is_the_broker(
 
 
 def test_a_worker_lives_on_a_broker_that_asks_for_certificates_of_a_private_ca(
-    asking: PrivateBroker, simulated: SimulatedOpenStack, authority: Authority, client: Pair, tmp_path: Path
+    asking: PrivateBroker,
+    simulated: SimulatedOpenStack,
+    authority: Authority,
+    client: Pair,
+    tmp_path: Path,
 ) -> None:
     plain = asking.add_vhost("shop")
     with Workshop(plain, simulated, tmp_path) as shop:
         shop.settings |= {
-            "ECS_BROKER_URL": asking.tls_url_of("shop") + "?heartbeat=30&connection_attempts=2&retry_delay=1",
+            "ECS_BROKER_URL": asking.tls_url_of("shop")
+            + "?heartbeat=30&connection_attempts=2&retry_delay=1",
             "ECS_BROKER_CA_FILE": str(authority.certificate),
             "ECS_BROKER_CERT_FILE": str(client.certificate),
             "ECS_BROKER_KEY_FILE": str(client.key),
@@ -200,7 +219,8 @@ def test_a_worker_lives_on_a_broker_that_asks_for_certificates_of_a_private_ca(
         shop.worker()
         with Requester(plain) as requester:
             assert requester.result_of(requester.command("server.list")).body["code"] == 200
-            # One that nobody may answer is parked, and put in again: publishing, reading and acking over TLS.
+            # One that nobody may answer is parked, and put in again: publishing, reading and acking
+            # over TLS.
             requester.command("server.list", reply_to="ecs.orders")
             eventually(lambda: requester.depth("ecs.dead") == 1)
         assert len(json.loads(shop.command("dead", "list", "-o", "json").stdout)) == 1
@@ -232,14 +252,22 @@ def test_a_command_names_a_missing_client_certificate_as_the_cause(
     workshop: Workshop, asking: PrivateBroker, authority: Authority, stranger: Authority
 ) -> None:
     foreign = stranger.issue("unknown-client")
-    settings = {"ECS_BROKER_URL": asking.tls_url_of("/"), "ECS_BROKER_CA_FILE": str(authority.certificate)}
-    own = {"ECS_BROKER_CERT_FILE": str(foreign.certificate), "ECS_BROKER_KEY_FILE": str(foreign.key)}
+    settings = {
+        "ECS_BROKER_URL": asking.tls_url_of("/"),
+        "ECS_BROKER_CA_FILE": str(authority.certificate),
+    }
+    own = {
+        "ECS_BROKER_CERT_FILE": str(foreign.certificate),
+        "ECS_BROKER_KEY_FILE": str(foreign.key),
+    }
     for words in (("topology", "apply"), ("dead", "list"), ("check",)):
         done = workshop.command(*words, **settings)
         assert "for a client certificate" in " ".join((done.stdout + done.stderr).split())
         done = workshop.command(*words, **settings, **own)
         # Sometimes the broker is gone before it has said why.
-        assert re.search("accept our certificate|accept ours", " ".join((done.stdout + done.stderr).split()))
+        assert re.search(
+            "accept our certificate|accept ours", " ".join((done.stdout + done.stderr).split())
+        )
 
 
 def test_tls_against_a_plain_port_and_the_other_way_round_are_told_apart(
@@ -259,7 +287,9 @@ def test_tls_against_a_plain_port_and_the_other_way_round_are_told_apart(
         assert advice in first_word(Broker(url, files.get("ECS_BROKER_CA_FILE")))
 
 
-def test_addresses_are_checked_as_names_are(asking: PrivateBroker, authority: Authority, client: Pair) -> None:
+def test_addresses_are_checked_as_names_are(
+    asking: PrivateBroker, authority: Authority, client: Pair
+) -> None:
     files = str(authority.certificate), str(client.certificate), str(client.key)
     for host in ("127.0.0.1", *(["[::1]"] if has_ipv6() else [])):
         there = Broker(asking.tls_url_of("/", host), *files)
@@ -270,12 +300,23 @@ def test_addresses_are_checked_as_names_are(asking: PrivateBroker, authority: Au
 
 
 def test_a_certificate_that_is_renewed_counts_from_the_next_connection_on(
-    vhost: str, broker: PrivateBroker, authority: Authority, good: Pair, client: Pair, stranger: Authority, folder: Path
+    vhost: str,
+    broker: PrivateBroker,
+    authority: Authority,
+    good: Pair,
+    client: Pair,
+    stranger: Authority,
+    folder: Path,
 ) -> None:
     foreign = stranger.issue("former")
     mine = Pair(folder / "mine.pem", folder / "mine.key")
     with TlsProxy(good, broker.port, clients=authority.certificate) as proxy:
-        there = Broker(url_by(proxy, vhost, "guest"), str(authority.certificate), str(mine.certificate), str(mine.key))
+        there = Broker(
+            url_by(proxy, vhost, "guest"),
+            str(authority.certificate),
+            str(mine.certificate),
+            str(mine.key),
+        )
         up: list[bool] = []
 
         async def connect() -> None:

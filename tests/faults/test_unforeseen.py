@@ -1,4 +1,5 @@
-"""Errors that nobody foresaw, in handlers, on the way to them and in what the cloud answers: each has its one result.
+"""Errors that nobody foresaw, in handlers, on the way to them and in what the cloud answers: each
+has its one result.
 
 Each message is parked as well, and the next is handled as ever.
 """
@@ -57,14 +58,18 @@ def test_a_command_has_one_result_and_is_parked(failing: Workshop, how: str) -> 
         assert results(requester, message_id) == [INTERNAL]
         # The same when it comes again, and nobody is asked twice.
         requester.command("server.tags.update", message_id=message_id, **fields)
-        eventually(lambda: len(results(requester, message_id)) == 2 or bool(requester.listen(0.2)), 60)
+        eventually(
+            lambda: len(results(requester, message_id)) == 2 or bool(requester.listen(0.2)), 60
+        )
         assert set(map(str, results(requester, message_id))) == {str(INTERNAL)}
         assert requester.depth("ecs.dead") == 0
 
 
 def test_a_read_has_one_result_and_is_parked(failing: Workshop) -> None:
     with Requester(failing.broker_url) as requester:
-        sent = [requester.command("server.list", searchValue=how) for how in ("raises", "half a pair")]
+        sent = [
+            requester.command("server.list", searchValue=how) for how in ("raises", "half a pair")
+        ]
         for message_id in sent:
             requester.result_of(message_id, 60)
         parked(requester, 2)
@@ -99,7 +104,9 @@ def test_what_was_answered_stays_the_answer(failing: Workshop) -> None:
         # It is run again for its course, and may tell the same again: as a copy, known by its id.
         assert set(map(str, results(requester, message_id))) == {str((200, {"first": True}))}
         heard = [one for one in requester.heard if one.correlation_id == message_id]
-        assert len({one.properties["message_id"] for one in heard if one.source is Source.REPLY}) == 1
+        assert (
+            len({one.properties["message_id"] for one in heard if one.source is Source.REPLY}) == 1
+        )
 
 
 @pytest.mark.parametrize("how", ["raises", "unwritable"])
@@ -123,11 +130,19 @@ def test_an_order_has_one_result_and_its_final_update(failing: Workshop, how: st
         ("server.show", "GET .*/servers/", {"server_id": str(uuid.uuid4())}),
         ("image.list", "GET .*/images", {}),
         ("image.delete", "GET .*/images/", {"image_id": str(uuid.uuid4())}),
-        ("server.action", "GET .*/servers", {"server_id": str(uuid.uuid4()), "body": {"os-stop": None}}),
+        (
+            "server.action",
+            "GET .*/servers",
+            {"server_id": str(uuid.uuid4()), "body": {"os-stop": None}},
+        ),
     ],
 )
 def test_a_cloud_that_answers_in_another_shape_has_one_result(
-    failing: Workshop, simulated: SimulatedOpenStack, operation: str, match: str, fields: dict[str, object]
+    failing: Workshop,
+    simulated: SimulatedOpenStack,
+    operation: str,
+    match: str,
+    fields: dict[str, object],
 ) -> None:
     for api in ("api.nova", "api.glance"):
         simulated.fault(api, match=match, answer="another")

@@ -1,4 +1,6 @@
-"""A TLS listener before a broker's plain port, with whatever certificate: it keeps what it gets after the handshake."""
+"""A TLS listener before a broker's plain port, with whatever certificate: it keeps what it gets
+after the handshake.
+"""
 
 import socket
 import ssl
@@ -15,9 +17,16 @@ class TlsProxy:
     """Takes connections on a port of 127.0.0.1, from the beginning to the end of a `with`."""
 
     def __init__(
-        self, pair: Pair, target: int, *, clients: Path | None = None, newest: ssl.TLSVersion | None = None
+        self,
+        pair: Pair,
+        target: int,
+        *,
+        clients: Path | None = None,
+        newest: ssl.TLSVersion | None = None,
     ) -> None:
-        """`target` is the broker's plain port; `clients` the CA of the certificates that clients must have."""
+        """`target` is the broker's plain port; `clients` the CA of the certificates that clients
+        must have.
+        """
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(pair.certificate, pair.key)
         self._context.sni_callback = lambda _socket, name, _context: self.names.append(name)
@@ -41,7 +50,10 @@ class TlsProxy:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

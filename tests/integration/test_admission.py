@@ -1,4 +1,6 @@
-"""Who is let in, and what becomes of what cannot be told just now: with a real journal and the simulated cloud."""
+"""Who is let in, and what becomes of what cannot be told just now: with a real journal and the
+simulated cloud.
+"""
 
 import time
 import uuid
@@ -55,14 +57,24 @@ class Door:
         key = request.key(project_id)
         assert key is not None
         assert request.name is not None
-        new = NewRequest(key, request.name, request.kind, request.operation, project_id, request.digest, time.time())
+        new = NewRequest(
+            key,
+            request.name,
+            request.kind,
+            request.operation,
+            project_id,
+            request.digest,
+            time.time(),
+        )
         begun = await self.journal.begin(new)
         assert isinstance(begun, Begun)
         return begun
 
 
 @pytest.fixture
-async def door(simulated: SimulatedOpenStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Door]:
+async def door(
+    simulated: SimulatedOpenStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Door]:
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(simulated.clouds_yaml))
     cloud = Cloud(CloudSettings("ecs-worker", "admin"))
     journal = Journal(f"sqlite:///{tmp_path}/journal.db")
@@ -80,30 +92,51 @@ def tenant(simulated: SimulatedOpenStack) -> Any:
 
 
 def ordered(body: dict[str, Any], **properties: Any) -> Envelope:
-    return envelope(body, queue="ecs.orders", exchange="ecs.orders", routing_key="order.changeConfigure", **properties)
+    return envelope(
+        body,
+        queue="ecs.orders",
+        exchange="ecs.orders",
+        routing_key="order.changeConfigure",
+        **properties,
+    )
 
 
 def order(token: str | None, server_id: str | None = None, **fields: Any) -> dict[str, Any]:
     item = {"code": "std_2C4G", "value": "S1.medium.2"}
     product = {
-        "productLineCode": "ECS", "instanceCount": "1", "instanceId": server_id or str(uuid.uuid4()),
+        "productLineCode": "ECS",
+        "instanceCount": "1",
+        "instanceId": server_id or str(uuid.uuid4()),
         "itemList": [item],
-    }  # fmt: skip
+    }
     return {
-        "orderId": uuid.uuid4().hex, "orderStatus": "paySuccess", "orderType": "changeConfigure", "orderRoute": "ECS",
-        "setCount": "1", "userId": USER, "token": token, "productList": [product],
-    } | fields  # fmt: skip
+        "orderId": uuid.uuid4().hex,
+        "orderStatus": "paySuccess",
+        "orderType": "changeConfigure",
+        "orderRoute": "ECS",
+        "setCount": "1",
+        "userId": USER,
+        "token": token,
+        "productList": [product],
+    } | fields
 
 
 def soft_down(server_id: str, **fields: Any) -> dict[str, Any]:
-    instance = {"subFlowId": "s", "operateType": "stopServer", "productLineCode": "ECS", "instanceId": server_id}
+    instance = {
+        "subFlowId": "s",
+        "operateType": "stopServer",
+        "productLineCode": "ECS",
+        "instanceId": server_id,
+    }
     return {"region": REGION, "flowId": uuid.uuid4().hex, "instanceList": [instance]} | fields
 
 
 # softDown.
 
 
-async def test_soft_down_is_taken_from_the_publishers_that_need_no_token(door: Door, tenant: Tenant) -> None:
+async def test_soft_down_is_taken_from_the_publishers_that_need_no_token(
+    door: Door, tenant: Tenant
+) -> None:
     server_id = tenant.make_server(disk=None)
     for more in ({}, {"tenant_id": "tenant-a"}):
         request = parsing.read(ordered(soft_down(server_id, **more), user_id="billing"), REGION)
@@ -115,20 +148,35 @@ async def test_soft_down_of_anybody_else_is_refused_whatever_it_carries(
     door: Door, tenant: Tenant, user: str | None
 ) -> None:
     door.issuer.write(door.key_set)
-    for more in ({}, {"token": door.issuer.token(project="tenant-a"), "userId": USER}, {"token": "***"}):
+    for more in (
+        {},
+        {"token": door.issuer.token(project="tenant-a"), "userId": USER},
+        {"token": "***"},
+    ):
         body = soft_down(str(uuid.uuid4()), tenant_id="tenant-a", **more)
         for headers in ({}, {RESUME_TOKEN_HEADER: new_resume_token()}, {"user_id": "billing"}):
             with pytest.raises(NotProven):
-                await door.project_of(parsing.read(ordered(body, user_id=user, headers=headers), REGION))
+                await door.project_of(
+                    parsing.read(ordered(body, user_id=user, headers=headers), REGION)
+                )
 
 
-async def test_a_publisher_that_needs_no_token_for_soft_down_needs_one_for_all_else(door: Door) -> None:
+async def test_a_publisher_that_needs_no_token_for_soft_down_needs_one_for_all_else(
+    door: Door,
+) -> None:
     for body in (order(None, tenant_id="tenant-a"), order("***", tenant_id="tenant-a")):
         with pytest.raises(NotProven):
             await door.project_of(parsing.read(ordered(body, user_id="billing"), REGION))
-    body = {"operation": "server.show", "server_id": str(uuid.uuid4()), "tenant_id": "tenant-a", "user_id": USER}
+    body = {
+        "operation": "server.show",
+        "server_id": str(uuid.uuid4()),
+        "tenant_id": "tenant-a",
+        "user_id": USER,
+    }
     with pytest.raises(NotProven):
-        await door.project_of(parsing.read(envelope(body, routing_key="server.show", user_id="billing"), REGION))
+        await door.project_of(
+            parsing.read(envelope(body, routing_key="server.show", user_id="billing"), REGION)
+        )
 
 
 async def test_a_soft_down_that_was_put_off_is_known_by_its_pass(door: Door) -> None:
@@ -151,15 +199,22 @@ def late(seconds: float, **properties: Any) -> dict[str, Any]:
     return {"timestamp": int(time.time() - seconds), **properties}
 
 
-async def test_an_order_is_given_back_and_a_command_is_told_while_there_is_no_key_set(door: Door) -> None:
+async def test_an_order_is_given_back_and_a_command_is_told_while_there_is_no_key_set(
+    door: Door,
+) -> None:
     request = parsing.read(ordered(order(door.issuer.token(project="tenant-a"))), REGION)
     with pytest.raises(Requeue):
         await door.admission.admit(request, Deadline.after(0.5))
     body = {
-        "operation": "server.show", "server_id": str(uuid.uuid4()), "user_id": USER, "token": door.issuer.token(),
-    }  # fmt: skip
+        "operation": "server.show",
+        "server_id": str(uuid.uuid4()),
+        "user_id": USER,
+        "token": door.issuer.token(),
+    }
     with pytest.raises(Transient) as caught:
-        await door.admission.admit(parsing.read(envelope(body, routing_key="server.show"), REGION), Deadline.after(0.5))
+        await door.admission.admit(
+            parsing.read(envelope(body, routing_key="server.show"), REGION), Deadline.after(0.5)
+        )
     assert caught.value.reason == "keys"
 
 
@@ -190,7 +245,9 @@ async def test_what_was_given_back_is_not_too_old_for_having_waited(door: Door) 
     assert door.admission.stale(ancient) is not None
 
 
-async def test_an_old_copy_of_what_is_known_waits_for_its_result(door: Door, tenant: Tenant) -> None:
+async def test_an_old_copy_of_what_is_known_waits_for_its_result(
+    door: Door, tenant: Tenant
+) -> None:
     old = parsing.read(ordered(order(door.issuer.token()), **late(DAY + 100)), REGION)
     await door.begin(old, tenant.project_id)
     with pytest.raises(Requeue):
@@ -203,9 +260,13 @@ def spoil(folder: Path) -> None:
             path.write_bytes(b"no database " * 1000)
 
 
-async def test_while_the_journal_cannot_be_read_nobody_with_a_pass_is_refused(door: Door, tmp_path: Path) -> None:
+async def test_while_the_journal_cannot_be_read_nobody_with_a_pass_is_refused(
+    door: Door, tmp_path: Path
+) -> None:
     door.issuer.write(door.key_set)
-    body = ordered(order("***", tenant_id="tenant-a"), headers={RESUME_TOKEN_HEADER: new_resume_token()})
+    body = ordered(
+        order("***", tenant_id="tenant-a"), headers={RESUME_TOKEN_HEADER: new_resume_token()}
+    )
     with pytest.raises(NotProven):
         await door.admission.admit(parsing.read(body, REGION), Deadline.after(0.5))
     await door.journal.close()
@@ -224,18 +285,33 @@ async def test_the_tokens_tenant_and_the_messages_may_be_told_by_name_or_id(
     door.issuer.write(door.key_set)
     claim = "tenant-a" if by == "name" else tenant.project_id
     for said in (None, "tenant-a", tenant.project_id):
-        request = parsing.read(ordered(order(door.issuer.token(project=claim), tenant_id=said)), REGION)
+        request = parsing.read(
+            ordered(order(door.issuer.token(project=claim), tenant_id=said)), REGION
+        )
         assert await door.project_of(request) == tenant.project_id
 
 
-@pytest.mark.parametrize(("claim", "said"), [
-    ("tenant-a", "tenant-b"), ("tenant-a", "nobody"), ("nobody", None), ("nobody", "tenant-a"), ("nobody", "nobody"),
-    ("gaoss", None), ("TENANT-A", None), ("tenant-a ", None),
-])  # fmt: skip
-async def test_another_tenant_than_the_tokens_is_refused(door: Door, claim: str, said: str | None) -> None:
+@pytest.mark.parametrize(
+    ("claim", "said"),
+    [
+        ("tenant-a", "tenant-b"),
+        ("tenant-a", "nobody"),
+        ("nobody", None),
+        ("nobody", "tenant-a"),
+        ("nobody", "nobody"),
+        ("gaoss", None),
+        ("TENANT-A", None),
+        ("tenant-a ", None),
+    ],
+)
+async def test_another_tenant_than_the_tokens_is_refused(
+    door: Door, claim: str, said: str | None
+) -> None:
     door.issuer.write(door.key_set)
     with pytest.raises(NotProven):
-        await door.project_of(parsing.read(ordered(order(door.issuer.token(project=claim), tenant_id=said)), REGION))
+        await door.project_of(
+            parsing.read(ordered(order(door.issuer.token(project=claim), tenant_id=said)), REGION)
+        )
 
 
 async def test_a_pass_counts_in_place_of_a_masked_token_only(door: Door, tenant: Tenant) -> None:
@@ -245,14 +321,30 @@ async def test_a_pass_counts_in_place_of_a_masked_token_only(door: Door, tenant:
     begun = await door.begin(request, tenant.project_id)
     await door.journal.release(begun.claim, 1, hash_of(word))
     with_pass = {"headers": {RESUME_TOKEN_HEADER: word}}
-    assert await door.project_of(parsing.read(ordered(body, **with_pass), REGION)) == tenant.project_id
+    assert (
+        await door.project_of(parsing.read(ordered(body, **with_pass), REGION)) == tenant.project_id
+    )
     without = {name: value for name, value in body.items() if name != "token"}
-    assert await door.project_of(parsing.read(ordered(without, **with_pass), REGION)) == tenant.project_id
-    # The key that nobody has comes first: once the set has been fetched, such an order waits for the next set.
-    for token in (Issuer().token(project="tenant-a"), "", "Bearer ***", "****", door.issuer.token(typ="Refresh")):
+    assert (
+        await door.project_of(parsing.read(ordered(without, **with_pass), REGION))
+        == tenant.project_id
+    )
+    # The key that nobody has comes first: once the set has been fetched, such an order waits for
+    # the next set.
+    for token in (
+        Issuer().token(project="tenant-a"),
+        "",
+        "Bearer ***",
+        "****",
+        door.issuer.token(typ="Refresh"),
+    ):
         with pytest.raises(NotProven):
-            await door.project_of(parsing.read(ordered(body | {"token": token}, **with_pass), REGION))
+            await door.project_of(
+                parsing.read(ordered(body | {"token": token}, **with_pass), REGION)
+            )
     with pytest.raises(NotProven):
         await door.project_of(
-            replace(request, envelope=ordered(body, headers={RESUME_TOKEN_HEADER: new_resume_token()}))
+            replace(
+                request, envelope=ordered(body, headers={RESUME_TOKEN_HEADER: new_resume_token()})
+            )
         )

@@ -1,4 +1,6 @@
-"""`make audit` against an advisory database of our own: it succeeds only where every pinned version was looked up."""
+"""`make audit` against an advisory database of our own: it succeeds only where every pinned version
+was looked up.
+"""
 
 import importlib.util
 import json
@@ -22,7 +24,9 @@ from tests.workshop import REPOSITORY
 _SPEC = importlib.util.find_spec("pip_audit")
 assert _SPEC is not None
 assert _SPEC.origin is not None
-HOST = re.findall(r"https://([\w.]+)/pypi/", (Path(_SPEC.origin).parent / "_service" / "pypi.py").read_text())[0]
+HOST = re.findall(
+    r"https://([\w.]+)/pypi/", (Path(_SPEC.origin).parent / "_service" / "pypi.py").read_text()
+)[0]
 
 
 class Database(BaseHTTPRequestHandler):
@@ -51,9 +55,21 @@ class Database(BaseHTTPRequestHandler):
         self.asked.append(name)
         found: list[dict[str, Any]] = []
         if name in self.vulnerable:
-            found = [{"id": "PYSEC-2026-1", "details": "bad", "fixed_in": [], "aliases": [], "withdrawn": None}]
+            found = [
+                {
+                    "id": "PYSEC-2026-1",
+                    "details": "bad",
+                    "fixed_in": [],
+                    "aliases": [],
+                    "withdrawn": None,
+                }
+            ]
         missing = "*" in self.unknown or name in self.unknown
-        body = b"{}" if missing else json.dumps({"info": {}, "releases": {}, "vulnerabilities": found}).encode()
+        body = (
+            b"{}"
+            if missing
+            else json.dumps({"info": {}, "releases": {}, "vulnerabilities": found}).encode()
+        )
         status = "404 Not Found" if missing else "200 OK"
         head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         return head.encode() + body
@@ -72,17 +88,28 @@ def database(tmp_path: Path) -> Iterator[dict[str, str]]:
     Database.unknown, Database.vulnerable, Database.asked = set(), set(), []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Database)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield {"HTTPS_PROXY": f"http://127.0.0.1:{server.server_port}", "REQUESTS_CA_BUNDLE": str(authority.certificate)}
+    yield {
+        "HTTPS_PROXY": f"http://127.0.0.1:{server.server_port}",
+        "REQUESTS_CA_BUNDLE": str(authority.certificate),
+    }
     server.shutdown()
     server.server_close()
 
 
 def audit(cache: Path, settings: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    inherited = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
+    }
     # The environment is there: nothing is to be installed for this.
     command = ["make", "-o", "install", "audit", f"ARGS=--cache-dir {cache} --progress-spinner off"]
     return subprocess.run(
-        command, cwd=REPOSITORY, env=inherited | settings, capture_output=True, text=True, timeout=200, check=False
+        command,
+        cwd=REPOSITORY,
+        env=inherited | settings,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
 
 
@@ -119,5 +146,7 @@ def test_a_version_that_the_database_does_not_know_fails_it(
 def test_a_database_that_cannot_be_reached_fails_it(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
-        done = audit(tmp_path / "cache", {"HTTPS_PROXY": f"http://127.0.0.1:{taken.getsockname()[1]}"})
+        done = audit(
+            tmp_path / "cache", {"HTTPS_PROXY": f"http://127.0.0.1:{taken.getsockname()[1]}"}
+        )
     assert done.returncode != 0

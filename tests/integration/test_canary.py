@@ -1,4 +1,6 @@
-"""Secrets with names of their own, sent by every way that a message can take, are afterwards found nowhere."""
+"""Secrets with names of their own, sent by every way that a message can take, are afterwards found
+nowhere.
+"""
 
 import base64
 import gzip
@@ -45,7 +47,9 @@ class Canaries:
 
 @dataclass(frozen=True, slots=True)
 class Cage:
-    """A worker that asks for tokens and logs all that it can, and whose retries wait long enough to be looked at."""
+    """A worker that asks for tokens and logs all that it can, and whose retries wait long enough to
+    be looked at.
+    """
 
     guarded: Guarded
     canaries: Canaries
@@ -58,53 +62,95 @@ class Cage:
     def order(self, **fields: Any) -> dict[str, Any]:
         """An order with every secret that an order has a place for."""
         server_id = self.workshop.tenant().make_server(disk=None)
-        return self.guarded.order(
-            server_id,
-            token=self.canaries.token(),
-            consoleCustomization={
-                "adminPass": self.canaries.word(), "userData": self.canaries.word(),
-                "note": f"log in with Bearer {self.canaries.token()}, or Bearer {self.canaries.word()}",
-                "inner": json.dumps({"password": self.canaries.word(), "deep": [{"token": self.canaries.token()}]}),
-                "list": [{"rootPassword": self.canaries.word()}, [self.canaries.token()], {self.canaries.token(): 1}],
-            },
-        ) | fields  # fmt: skip
+        return (
+            self.guarded.order(
+                server_id,
+                token=self.canaries.token(),
+                consoleCustomization={
+                    "adminPass": self.canaries.word(),
+                    "userData": self.canaries.word(),
+                    "note": f"log in with Bearer {self.canaries.token()}, or Bearer {self.canaries.word()}",
+                    "inner": json.dumps(
+                        {
+                            "password": self.canaries.word(),
+                            "deep": [{"token": self.canaries.token()}],
+                        }
+                    ),
+                    "list": [
+                        {"rootPassword": self.canaries.word()},
+                        [self.canaries.token()],
+                        {self.canaries.token(): 1},
+                    ],
+                },
+            )
+            | fields
+        )
 
     def command(self, about: str, **fields: Any) -> dict[str, Any]:
         """A command that says more than it has to."""
         return {
-            "operation": "server.action", "server_id": about, "body": {"reboot": {"type": "HARD"}}, "user_id": USER,
-            "token": f"Bearer {self.canaries.token()}", "password": self.canaries.word(),
-            "extra": {"client_secret": self.canaries.word(), "text": f"x {self.canaries.token()} y"},
-        } | fields  # fmt: skip
+            "operation": "server.action",
+            "server_id": about,
+            "body": {"reboot": {"type": "HARD"}},
+            "user_id": USER,
+            "token": f"Bearer {self.canaries.token()}",
+            "password": self.canaries.word(),
+            "extra": {
+                "client_secret": self.canaries.word(),
+                "text": f"x {self.canaries.token()} y",
+            },
+        } | fields
 
     def headers(self) -> dict[str, Any]:
         """Headers with secrets in them."""
         return {
-            "authorization": f"Bearer {self.canaries.token()}", "X-Auth-Token": self.canaries.word(),
-            "note": self.canaries.token(), "table": {"password": self.canaries.word(), "in": [self.canaries.token()]},
-            "tracestate": f"v={self.canaries.token()}", "traceparent": f"00-{'1' * 32}-{'2' * 16}-01",
-        }  # fmt: skip
+            "authorization": f"Bearer {self.canaries.token()}",
+            "X-Auth-Token": self.canaries.word(),
+            "note": self.canaries.token(),
+            "table": {"password": self.canaries.word(), "in": [self.canaries.token()]},
+            "tracestate": f"v={self.canaries.token()}",
+            "traceparent": f"00-{'1' * 32}-{'2' * 16}-01",
+        }
 
     def publish(self, body: Any, **options: Any) -> str:
         options = {"headers": self.headers(), "reply_to": self.requester.reply_to} | options
-        return self.requester.publish("ecs.commands", options.pop("routing_key", "server.action"), body, **options)
+        return self.requester.publish(
+            "ecs.commands", options.pop("routing_key", "server.action"), body, **options
+        )
 
     def settle(self) -> None:
         """Wait until nothing is under way any more."""
-        eventually(lambda: all(self.requester.depth(queue) == 0 for queue in
-                               ("ecs.servers", "ecs.images", "ecs.orders", "ecs.undelivered")), 60)  # fmt: skip
+        eventually(
+            lambda: all(
+                self.requester.depth(queue) == 0
+                for queue in ("ecs.servers", "ecs.images", "ecs.orders", "ecs.undelivered")
+            ),
+            60,
+        )
         eventually(lambda: "ecs_in_flight 0.0" in self.workshop.running.metrics(), 60)
         self.requester.listen(0.5)
 
     def written(self) -> dict[str, bytes]:
         """Everything that was written anywhere."""
         url, folder = self.workshop.broker_url, self.workshop.folder
-        found = {"logs": self.workshop.logs().encode(), "journal": self.workshop.journal_dump().encode()}
-        found |= {path.name: path.read_bytes() for path in folder.glob("journal.db*") if path.is_file()}
+        found = {
+            "logs": self.workshop.logs().encode(),
+            "journal": self.workshop.journal_dump().encode(),
+        }
+        found |= {
+            path.name: path.read_bytes() for path in folder.glob("journal.db*") if path.is_file()
+        }
         found["metrics"] = self.workshop.running.metrics().encode()
-        for queue in ("ecs.dead", f"ecs.retry.{RETRY}", "ecs.undelivered", "ecs.orders", "ecs.servers"):
+        for queue in (
+            "ecs.dead",
+            f"ecs.retry.{RETRY}",
+            "ecs.undelivered",
+            "ecs.orders",
+            "ecs.servers",
+        ):
             found[queue] = b"".join(
-                (one.body.encode() if isinstance(one.body, str) else bytes(one.body)) + repr(one.headers).encode()
+                (one.body.encode() if isinstance(one.body, str) else bytes(one.body))
+                + repr(one.headers).encode()
                 for one in in_queue(url, queue)
             )
         for source in Source:
@@ -142,22 +188,38 @@ def test_what_is_carried_out_and_repeated_leaves_no_secret(cage: Cage) -> None:
     server_id = cage.workshop.tenant().make_server(disk=None)
     command = cage.command(server_id)
     for _ in range(2):
-        assert cage.requester.result_of(cage.publish(command, message_id="m-canary")).body["code"] == 200
+        assert (
+            cage.requester.result_of(cage.publish(command, message_id="m-canary")).body["code"]
+            == 200
+        )
     for operation, more in (
-        ("server.show", {}), ("server.list", {}), ("image.list", {}),
+        ("server.show", {}),
+        ("server.list", {}),
+        ("image.list", {}),
         ("server.action", {"body": {"os-getVNCConsole": {"type": "novnc"}}}),
         ("server.tags.update", {"tags": "a,b"}),
         (
             "server.action",
-            {"body": {"createImage": {"name": "i", "description": "d",
-            "metadata": {"db_password": cage.canaries.word()}}}},
+            {
+                "body": {
+                    "createImage": {
+                        "name": "i",
+                        "description": "d",
+                        "metadata": {"db_password": cage.canaries.word()},
+                    }
+                }
+            },
         ),
-    ):  # fmt: skip
-        message_id = cage.publish(cage.command(server_id, operation=operation, **more), routing_key=operation)
+    ):
+        message_id = cage.publish(
+            cage.command(server_id, operation=operation, **more), routing_key=operation
+        )
         assert cage.requester.result_of(message_id).body["code"] in (200, 201), operation
     order = cage.order()
     for _ in range(2):
-        message_id = cage.requester.order(json.dumps(order), headers=cage.headers(), reply_to=cage.requester.reply_to)
+        message_id = cage.requester.order(
+            json.dumps(order), headers=cage.headers(), reply_to=cage.requester.reply_to
+        )
         assert cage.requester.order_result_of(message_id).body["code"] == 200
     cage.check("journal.db", "reply", "order result", "status", "journal show m-canary")
 
@@ -165,11 +227,18 @@ def test_what_is_carried_out_and_repeated_leaves_no_secret(cage: Cage) -> None:
 def test_what_is_refused_and_parked_leaves_no_secret(cage: Cage) -> None:
     server_id = cage.workshop.tenant().make_server(disk=None)
     order = cage.order()
-    assert cage.requester.result_of(cage.publish(cage.command(server_id), message_id="m-canary")).body["code"] == 200
+    assert (
+        cage.requester.result_of(cage.publish(cage.command(server_id), message_id="m-canary")).body[
+            "code"
+        ]
+        == 200
+    )
     conflict = cage.command(server_id) | {"body": {"os-stop": None}}
     refused = [
         cage.publish(cage.command(server_id, token=f"Bearer {cage.canaries.token(Issuer())}")),
-        cage.publish(cage.command(server_id, token=cage.canaries.token(exp=int(time.time()) - 3600))),
+        cage.publish(
+            cage.command(server_id, token=cage.canaries.token(exp=int(time.time()) - 3600))
+        ),
         cage.publish(cage.command(server_id, token=cage.canaries.token(sub="another"))),
         cage.publish(cage.command(server_id, user_id=cage.canaries.token())),
         cage.publish(cage.command(server_id, tenant_id=cage.canaries.token())),
@@ -180,9 +249,13 @@ def test_what_is_refused_and_parked_leaves_no_secret(cage: Cage) -> None:
     ]
     for message_id in [*refused[:-1], "conflict"]:
         assert cage.requester.result_of(message_id).body["code"] != 200
-    for body in (order | {"orderRoute": cage.canaries.token()}, order | {"userId": cage.canaries.token()},
-                 order | {"orderType": cage.canaries.token()}, order | {"token": cage.canaries.token(typ="Refresh")},
-                 order | {"orderId": new_order_id(), "setCount": "many"}):  # fmt: skip
+    for body in (
+        order | {"orderRoute": cage.canaries.token()},
+        order | {"userId": cage.canaries.token()},
+        order | {"orderType": cage.canaries.token()},
+        order | {"token": cage.canaries.token(typ="Refresh")},
+        order | {"orderId": new_order_id(), "setCount": "many"},
+    ):
         message_id = cage.requester.order(json.dumps(body), headers=cage.headers())
         assert cage.requester.order_result_of(message_id).body["code"] != 200
     cage.check("ecs.dead", "reply", "order result")
@@ -191,19 +264,34 @@ def test_what_is_refused_and_parked_leaves_no_secret(cage: Cage) -> None:
 def test_rubbish_leaves_no_secret(cage: Cage) -> None:
     def text() -> str:
         return json.dumps(
-            {"token": cage.canaries.token(), "adminPass": cage.canaries.word(), "a": cage.canaries.token()}
+            {
+                "token": cage.canaries.token(),
+                "adminPass": cage.canaries.word(),
+                "a": cage.canaries.token(),
+            }
         )
 
     bodies: list[tuple[Any, dict[str, Any]]] = [
-        (text()[:-1], {}), (text() + text(), {}), (f"[{text()}]", {}), (f"rubbish {cage.canaries.token()} rubbish", {}),
-        (json.dumps(cage.canaries.token()), {}), (f'{{"token": NaN, "password": "{cage.canaries.word()}"}}', {}),
+        (text()[:-1], {}),
+        (text() + text(), {}),
+        (f"[{text()}]", {}),
+        (f"rubbish {cage.canaries.token()} rubbish", {}),
+        (json.dumps(cage.canaries.token()), {}),
+        (f'{{"token": NaN, "password": "{cage.canaries.word()}"}}', {}),
         (f'{{"password": "{cage.canaries.word()}", "password": "{cage.canaries.word()}"}}', {}),
-        (text().encode("utf-16"), {}), (b"\xff" + text().encode(), {}), (b"\xef\xbb\xbf" + text().encode(), {}),
-        (gzip.compress(text().encode()), {"content_encoding": "gzip"}), (text(), {"content_type": "text/plain"}),
-        (f"token: {cage.canaries.token()}\npassword: {cage.canaries.word()}\n", {"content_type": "application/yaml"}),
+        (text().encode("utf-16"), {}),
+        (b"\xff" + text().encode(), {}),
+        (b"\xef\xbb\xbf" + text().encode(), {}),
+        (gzip.compress(text().encode()), {"content_encoding": "gzip"}),
+        (text(), {"content_type": "text/plain"}),
+        (
+            f"token: {cage.canaries.token()}\npassword: {cage.canaries.word()}\n",
+            {"content_type": "application/yaml"},
+        ),
         (f"<order><token>{cage.canaries.word()}</token></order>", {"content_type": "text/xml"}),
-        ('{"a":' * 100 + text() + "}" * 100, {}), (text().replace("token", "\\u0074oken")[:-1], {}),
-    ]  # fmt: skip
+        ('{"a":' * 100 + text() + "}" * 100, {}),
+        (text().replace("token", "\\u0074oken")[:-1], {}),
+    ]
     for body, options in bodies:
         cage.publish(body, **{"reply_to": None} | options)
         cage.requester.order(body, headers=cage.headers(), **options)
@@ -212,8 +300,12 @@ def test_rubbish_leaves_no_secret(cage: Cage) -> None:
     cage.check("ecs.dead", "order result")
 
 
-def test_what_a_new_server_is_made_with_is_told_to_nova_alone(cage: Cage, simulated: SimulatedOpenStack) -> None:
-    """While Nova is down the order waits with its secrets, which it needs, and so in no queue of ours."""
+def test_what_a_new_server_is_made_with_is_told_to_nova_alone(
+    cage: Cage, simulated: SimulatedOpenStack
+) -> None:
+    """While Nova is down the order waits with its secrets, which it needs, and so in no queue of
+    ours.
+    """
     tenant = cage.workshop.tenant()
     before = records(tenant)
     chosen = {"adminPass": cage.canaries.word(), "instanceName": "x"}
@@ -225,7 +317,9 @@ def test_what_a_new_server_is_made_with_is_told_to_nova_alone(cage: Cage, simula
     message_id = cage.requester.order(json.dumps(order), "order.new", headers=cage.headers())
     try:
         assert cage.requester.order_result_of(message_id, 120).body["code"] == 200
-        again = cage.requester.order(json.dumps(order | {"token": cage.canaries.token()}), "order.new")
+        again = cage.requester.order(
+            json.dumps(order | {"token": cage.canaries.token()}), "order.new"
+        )
         assert cage.requester.order_result_of(again).body["code"] == 200
         cage.check("journal.db", "order result", "status")
     finally:
@@ -233,9 +327,13 @@ def test_what_a_new_server_is_made_with_is_told_to_nova_alone(cage: Cage, simula
         delete_all(tenant, records(tenant) - before)
 
 
-def test_what_waits_in_a_retry_queue_holds_no_secret(cage: Cage, simulated: SimulatedOpenStack) -> None:
+def test_what_waits_in_a_retry_queue_holds_no_secret(
+    cage: Cage, simulated: SimulatedOpenStack
+) -> None:
     order = cage.order()
-    simulated.fault("api.nova", match=order["productList"][0]["instanceId"], error="down", status=503)
+    simulated.fault(
+        "api.nova", match=order["productList"][0]["instanceId"], error="down", status=503
+    )
     cage.requester.order(json.dumps(order), headers=cage.headers())
     eventually(lambda: cage.requester.depth(f"ecs.retry.{RETRY}") == 1, 60)
     simulated.clear_faults()

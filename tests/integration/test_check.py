@@ -1,4 +1,6 @@
-"""What `ecs-worker check` says of a journal and of clouds.yaml, and that a worker is not ready where it says no."""
+"""What `ecs-worker check` says of a journal and of clouds.yaml, and that a worker is not ready
+where it says no.
+"""
 
 import json
 import os
@@ -27,7 +29,11 @@ def test_a_database_that_does_not_hold_every_text_is_refused(
 ) -> None:
     url = postgres.add_database(f"odd-{uuid.uuid4().hex[:8]}", encoding)
     found = checked(workshop, 5, ECS_JOURNAL_URL=url)["journal"]
-    assert (found["result"], encoding in found["found"], "UTF8" in found["found"]) == ("failed", True, True)
+    assert (found["result"], encoding in found["found"], "UTF8" in found["found"]) == (
+        "failed",
+        True,
+        True,
+    )
     done = workshop.command("run", ECS_JOURNAL_URL=url)
     assert done.returncode == 7
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("{")]
@@ -35,12 +41,17 @@ def test_a_database_that_does_not_hold_every_text_is_refused(
     assert encoding in line
 
 
-def test_texts_are_utf8_whatever_the_url_and_the_environment_say(workshop: Workshop, postgres: PrivatePostgres) -> None:
+def test_texts_are_utf8_whatever_the_url_and_the_environment_say(
+    workshop: Workshop, postgres: PrivatePostgres
+) -> None:
     url = postgres.add_database(f"utf8-{uuid.uuid4().hex[:8]}") + "?client_encoding=latin1"
     with open_engine(url).connect() as connection:
         assert connection.exec_driver_sql("SELECT '云服务器'").scalar() == "云服务器"
         assert connection.exec_driver_sql("SHOW client_encoding").scalar() == "UTF8"
-    assert checked(workshop, 0, ECS_JOURNAL_URL=url, PGCLIENTENCODING="LATIN1")["journal"]["result"] != "failed"
+    assert (
+        checked(workshop, 0, ECS_JOURNAL_URL=url, PGCLIENTENCODING="LATIN1")["journal"]["result"]
+        != "failed"
+    )
 
 
 def test_a_password_among_the_journals_options_is_not_shown(workshop: Workshop) -> None:
@@ -73,8 +84,13 @@ def test_a_journal_that_others_may_read_is_told(workshop: Workshop) -> None:
     (workshop.folder / "journal.db").chmod(0o640)
     workshop.folder.chmod(0o755)
     rows = json.loads(workshop.command("check", "-o", "json").stdout)
-    told = [row["found"] for row in rows if row["check"] == "journal" and row["result"] == "warning"]
-    assert {one.partition(" ")[0].rpartition("/")[2] for one in told} >= {workshop.folder.name, "journal.db"}
+    told = [
+        row["found"] for row in rows if row["check"] == "journal" and row["result"] == "warning"
+    ]
+    assert {one.partition(" ")[0].rpartition("/")[2] for one in told} >= {
+        workshop.folder.name,
+        "journal.db",
+    }
     assert any("drwxr-xr-x" in one for one in told)
     assert any("-rw-r-----" in one for one in told)
 
@@ -87,7 +103,10 @@ def _written(path: Path, text: str) -> str:
 BROKEN: dict[str, tuple[Callable[[Path], str], str]] = {
     "missing": (lambda folder: str(folder / "nowhere.yaml"), "cannot be read: No such file"),
     "a folder": (str, "cannot be read: Is a directory"),
-    "no YAML": (lambda folder: _written(folder / "bad.yaml", "clouds: [geheim\n  - {"), "is no YAML"),
+    "no YAML": (
+        lambda folder: _written(folder / "bad.yaml", "clouds: [geheim\n  - {"),
+        "is no YAML",
+    ),
     "empty": (lambda folder: _written(folder / "empty.yaml", ""), "has no clouds"),
     "no text": (lambda folder: _written(folder / "bytes.yaml", "\x00\x01geheim"), "is no YAML"),
     "another's": (

@@ -1,4 +1,6 @@
-"""`ecs-worker dead`, the real command on a real broker: looked at, rehearsed, put in again, thrown away."""
+"""`ecs-worker dead`, the real command on a real broker: looked at, rehearsed, put in again, thrown
+away.
+"""
 
 import contextlib
 import json
@@ -58,7 +60,9 @@ def ids(rows: list[dict[str, Any]]) -> set[str]:
 
 def start_of_nothing(requester: Requester, **properties: Any) -> str:
     """A command on a server that does not exist: it is answered, known, and changes nothing."""
-    return requester.command("server.action", server_id=str(uuid.uuid4()), body={"os-start": None}, **properties)
+    return requester.command(
+        "server.action", server_id=str(uuid.uuid4()), body={"os-start": None}, **properties
+    )
 
 
 def park_unread(workshop: Workshop, requester: Requester, number: int) -> list[str]:
@@ -73,7 +77,11 @@ def park_unread(workshop: Workshop, requester: Requester, number: int) -> list[s
 
 
 def results(requester: Requester, message_id: str) -> list[Heard]:
-    return [one for one in requester.heard if one.source is Source.REPLY and one.correlation_id == message_id]
+    return [
+        one
+        for one in requester.heard
+        if one.source is Source.REPLY and one.correlation_id == message_id
+    ]
 
 
 def deliveries(workshop: Workshop, message_id: str) -> int:
@@ -84,11 +92,18 @@ def deliveries(workshop: Workshop, message_id: str) -> int:
 # Looking.
 
 
-def test_what_is_parked_is_listed_grouped_filtered_and_shown(workshop: Workshop, requester: Requester) -> None:
+def test_what_is_parked_is_listed_grouped_filtered_and_shown(
+    workshop: Workshop, requester: Requester
+) -> None:
     workshop.worker()
     wrong = requester.publish("ecs.commands", "server.action", b'{"operation": "server.action"}')
     order_id = new_order_id()
-    order = {"orderStatus": "paySuccess", "orderType": "renew", "orderId": order_id, "tenant_id": "tenant-a"}
+    order = {
+        "orderStatus": "paySuccess",
+        "orderType": "renew",
+        "orderId": order_id,
+        "tenant_id": "tenant-a",
+    }
     bad_order = requester.order(json.dumps(order), "order.renew")
     requester.publish("ecs.commands", "volume.create", {"operation": "volume.create\x1b[2J"})
     broken = requester.order("{broken")
@@ -98,16 +113,27 @@ def test_what_is_parked_is_listed_grouped_filtered_and_shown(workshop: Workshop,
     assert [row["failed_at"] for row in rows] == sorted(row["failed_at"] for row in rows)
     found, oldest = {row["id"]: row for row in rows}, rows[0]["id"]
     assert found[wrong] | {"failed_at": 0} == {
-        "id": wrong, "key": wrong, "operation": "server.action", "tenant": None, "code": PARAMETER,
-        "error": found[wrong]["error"], "origin": "ecs.servers", "attempts": 0, "failed_at": 0,
-    }  # fmt: skip
+        "id": wrong,
+        "key": wrong,
+        "operation": "server.action",
+        "tenant": None,
+        "code": PARAMETER,
+        "error": found[wrong]["error"],
+        "origin": "ecs.servers",
+        "attempts": 0,
+        "failed_at": 0,
+    }
     assert (found[bad_order]["key"], found[bad_order]["tenant"]) == (order_id, "tenant-a")
     assert found[broken]["operation"] == "order.unknown"
     for words, expected in (
-        (["--id", wrong, "--id", order_id], {wrong, bad_order}), (["--code", PARAMETER, "--limit", "1"], {oldest}),
-        (["--origin", "ecs.orders"], {bad_order, broken}), (["--operation", "order.unknown"], {broken}),
-        (["--since", "1h"], ids(rows)), (["--before", "1h"], set()), (["--code", FAILED], set()),
-    ):  # fmt: skip
+        (["--id", wrong, "--id", order_id], {wrong, bad_order}),
+        (["--code", PARAMETER, "--limit", "1"], {oldest}),
+        (["--origin", "ecs.orders"], {bad_order, broken}),
+        (["--operation", "order.unknown"], {broken}),
+        (["--since", "1h"], ids(rows)),
+        (["--before", "1h"], set()),
+        (["--code", FAILED], set()),
+    ):
         assert ids(dead(workshop, "list", *words)) == expected, words
     groups = dead(workshop, "list", "--summary")
     assert sum(group["count"] for group in groups) == 4
@@ -127,14 +153,20 @@ def test_what_is_parked_is_listed_grouped_filtered_and_shown(workshop: Workshop,
     assert requester.depth("ecs.dead") == 4
 
 
-def test_nothing_is_lost_by_being_looked_at(workshop: Workshop, requester: Requester, broker: PrivateBroker) -> None:
+def test_nothing_is_lost_by_being_looked_at(
+    workshop: Workshop, requester: Requester, broker: PrivateBroker
+) -> None:
     """A delivery limit, which RabbitMQ 4 has by itself, throws away what was given back too often."""
     workshop.worker()
     for number in range(20):
-        requester.publish("ecs.commands", "server.action", {"operation": "server.action", "number": number})
+        requester.publish(
+            "ecs.commands", "server.action", {"operation": "server.action", "number": number}
+        )
     eventually(lambda: requester.depth("ecs.dead") == 20)
     vhost = workshop.broker_url.rpartition("/")[2]
-    broker.rabbitmqctl("set_policy", "--vhost", vhost, "limit", "^ecs.dead$", '{"delivery-limit": 3}')
+    broker.rabbitmqctl(
+        "set_policy", "--vhost", vhost, "limit", "^ecs.dead$", '{"delivery-limit": 3}'
+    )
     first = dead(workshop, "list")
     assert len(first) == 20
     for _ in range(7):
@@ -172,22 +204,36 @@ def test_a_dry_run_says_what_would_become_of_each_and_touches_nothing(
 ) -> None:
     tenant = workshop.tenant()
     active, order_id = tenant.make_server(disk=10), new_order_id()
-    order = json.dumps(json.loads(change_configure(active, tenant.image)) | {"tenant_id": "tenant-a"})
-    # Nobody has read these: they ran out in the queue.
-    runs = requester.command("server.action", server_id=active, body={"reboot": {"type": "HARD"}}, expiration=0.001)
-    alike = requester.command(
-        "server.action", server_id=active, body={"reboot": {"type": "HARD"}}, message_id=runs, expiration=0.001
+    order = json.dumps(
+        json.loads(change_configure(active, tenant.image)) | {"tenant_id": "tenant-a"}
     )
-    state = requester.command("server.action", server_id=active, body={"os-start": None}, expiration=0.001)
+    # Nobody has read these: they ran out in the queue.
+    runs = requester.command(
+        "server.action", server_id=active, body={"reboot": {"type": "HARD"}}, expiration=0.001
+    )
+    alike = requester.command(
+        "server.action",
+        server_id=active,
+        body={"reboot": {"type": "HARD"}},
+        message_id=runs,
+        expiration=0.001,
+    )
+    state = requester.command(
+        "server.action", server_id=active, body={"os-start": None}, expiration=0.001
+    )
     gone = start_of_nothing(requester, expiration=0.001)
-    late = start_of_nothing(requester, expiration=0.001, headers={"x-ecs-deadline": str(int(time.time()) - 5)})
+    late = start_of_nothing(
+        requester, expiration=0.001, headers={"x-ecs-deadline": str(int(time.time()) - 5)}
+    )
     listing = requester.command("server.list", expiration=0.001)
     ordered = requester.order(order, expiration=0.001)
     worker = workshop.worker()
     eventually(lambda: requester.depth("ecs.dead") == 7)
     # An error that nobody foresaw is answered, and parked.
     simulated.fault("api.nova", match=f"^GET .*/servers/{active}", error="odd", status=200, times=1)
-    internal = requester.command("server.action", server_id=active, body={"reboot": {"type": "HARD"}})
+    internal = requester.command(
+        "server.action", server_id=active, body={"reboot": {"type": "HARD"}}
+    )
     assert requester.result_of(internal).body["data"] == {"reason": "internal"}
     first = json.loads(order) | {"orderId": order_id, "productList": []}
     requester.order(json.dumps(first))
@@ -211,8 +257,10 @@ def test_a_dry_run_says_what_would_become_of_each_and_touches_nothing(
     assert (of_order["would"], of_order["detail"]) == ("run", f"first step: resize:{active}")
     assert of_order["plan"]["plan"][0]["server_id"] == active
     assert sorted(row["would"] for row in told if row["operation"].startswith("order.")) == [
-        "impossible", "parked", "run",
-    ]  # fmt: skip
+        "impossible",
+        "parked",
+        "run",
+    ]
     assert (tenant.actions(active), workshop.journal_dump(), ids(dead(workshop, "list"))) == before
     words = workshop.command("dead", "replay", "--dry-run").stdout
     assert "would return the known result" in words
@@ -224,15 +272,21 @@ def test_a_dry_run_says_what_would_become_of_each_and_touches_nothing(
 # Putting in again.
 
 
-def test_what_never_ran_runs_and_what_is_known_is_only_answered(place: Workshop, simulated: SimulatedOpenStack) -> None:
+def test_what_never_ran_runs_and_what_is_known_is_only_answered(
+    place: Workshop, simulated: SimulatedOpenStack
+) -> None:
     tenant = place.tenant()
     server_id = tenant.make_server(disk=None)
     reboot = {"reboot": {"type": "HARD"}}
     with Requester(place.broker_url) as requester:
-        unread = requester.command("server.action", server_id=server_id, body=reboot, expiration=0.001)
+        unread = requester.command(
+            "server.action", server_id=server_id, body=reboot, expiration=0.001
+        )
         place.worker()
         assert requester.result_of(unread).body["data"] == {"reason": "deadline"}
-        simulated.fault("api.nova", match=f"^GET .*/servers/{server_id}", error="odd", status=200, times=1)
+        simulated.fault(
+            "api.nova", match=f"^GET .*/servers/{server_id}", error="odd", status=200, times=1
+        )
         internal = requester.command("server.action", server_id=server_id, body=reboot)
         first = requester.result_of(internal)
         eventually(lambda: requester.depth("ecs.dead") == 2)
@@ -242,13 +296,21 @@ def test_what_never_ran_runs_and_what_is_known_is_only_answered(place: Workshop,
         assert requester.result_of(unread).body == {"code": 200, "message": "OK", "data": None}
         requester.last_update_of("server", unread)
         again = requester.result_of(internal)
-        assert (again.raw, again.properties["message_id"]) == (first.raw, first.properties["message_id"])
+        assert (again.raw, again.properties["message_id"]) == (
+            first.raw,
+            first.properties["message_id"],
+        )
         eventually(lambda: requester.depth("ecs.servers") == 0)
     assert tenant.actions(server_id) == ["create", "reboot"]
     assert dead(place, "list") == []
     # What was put in again, by whom and when, and what became of it, stays readable.
     (batch,) = dead(place, "replays")
-    assert (batch["batch"], batch["operator"], batch["messages"], batch["done"]) == (row["batch"], "night@shift", 2, 2)
+    assert (batch["batch"], batch["operator"], batch["messages"], batch["done"]) == (
+        row["batch"],
+        "night@shift",
+        2,
+        2,
+    )
     members = {one["id"]: one for one in dead(place, "replays", row["batch"])}
     assert members[unread]["result"] == "200 OK"
     assert members[internal]["reason"] == "internal"
@@ -257,15 +319,24 @@ def test_what_never_ran_runs_and_what_is_known_is_only_answered(place: Workshop,
     assert history[0]["replays"][0]["operator"] == "night@shift"
 
 
-def test_the_record_holds_the_user_that_the_command_ran_as_whatever_he_calls_himself(place: Workshop) -> None:
+def test_the_record_holds_the_user_that_the_command_ran_as_whatever_he_calls_himself(
+    place: Workshop,
+) -> None:
     user, host = pwd.getpwuid(os.getuid()).pw_name, socket.gethostname()
     with Requester(place.broker_url) as requester:
         place.worker()
         for _ in range(2):
             start_of_nothing(requester, reply_to="ecs.orders")
         eventually(lambda: requester.depth("ecs.dead") == 2)
-    claims = {"USER": "claimed", "LOGNAME": "claimed", "USERNAME": "claimed", "SUDO_USER": "claimed"}
-    named = place.command("dead", "discard", "--limit", "1", "--yes", "--operator", "boss@office", **claims)
+    claims = {
+        "USER": "claimed",
+        "LOGNAME": "claimed",
+        "USERNAME": "claimed",
+        "SUDO_USER": "claimed",
+    }
+    named = place.command(
+        "dead", "discard", "--limit", "1", "--yes", "--operator", "boss@office", **claims
+    )
     unnamed = place.command("dead", "discard", "--limit", "1", "--yes", **claims)
     assert (named.returncode, unnamed.returncode) == (0, 0), named.stderr + unnamed.stderr
     sets = dead(place, "replays")
@@ -276,7 +347,9 @@ def test_the_record_holds_the_user_that_the_command_ran_as_whatever_he_calls_him
         assert "claimed" not in one["real_user"]
 
 
-def test_a_replay_that_is_submitted_twice_has_no_second_effect(workshop: Workshop, requester: Requester) -> None:
+def test_a_replay_that_is_submitted_twice_has_no_second_effect(
+    workshop: Workshop, requester: Requester
+) -> None:
     """Fault 58: the command was killed between the publishing and the ack, and is run again."""
     tenant = workshop.tenant()
     server_id = tenant.make_server(disk=None)
@@ -295,11 +368,16 @@ def test_a_replay_that_is_submitted_twice_has_no_second_effect(workshop: Worksho
     assert dead(workshop, "replay", "--yes")[0]["done"] == 2
     requester.wait(lambda _: len(results(requester, message_id)) == 2)
     requester.last_update_of("server", message_id)
-    assert len({(one.raw, one.properties["message_id"]) for one in results(requester, message_id)}) == 1
+    assert (
+        len({(one.raw, one.properties["message_id"]) for one in results(requester, message_id)})
+        == 1
+    )
     assert tenant.actions(server_id) == ["create", "reboot"]
 
 
-def test_an_old_message_is_not_refused_for_having_lain_there(workshop: Workshop, requester: Requester) -> None:
+def test_an_old_message_is_not_refused_for_having_lain_there(
+    workshop: Workshop, requester: Requester
+) -> None:
     message_id = park_unread(workshop, requester, 1)[0]
     start = {
         "operation": "server.action",
@@ -307,7 +385,9 @@ def test_an_old_message_is_not_refused_for_having_lain_there(workshop: Workshop,
         "server_id": str(uuid.uuid4()),
         "body": {"os-start": None},
     }
-    unanswered_for = requester.publish("ecs.commands", "server.action", start, reply_to=requester.reply_to)
+    unanswered_for = requester.publish(
+        "ecs.commands", "server.action", start, reply_to=requester.reply_to
+    )
     time.sleep(2.5)
     workshop.worker(ECS_MAX_AGE="1")
     # As old, and nobody's word for it.
@@ -330,11 +410,16 @@ def test_what_came_meanwhile_is_not_touched(workshop: Workshop, requester: Reque
     assert dead(workshop, "discard", "--set", str(kept), "--yes") == []
     kept.write_text('{"a": 1}')
     assert workshop.command("dead", "replay", "--set", str(kept), "--yes").returncode == 2
-    assert workshop.command("dead", "replay", "--set", str(kept), "--batch", "x", "--yes").returncode == 2
+    assert (
+        workshop.command("dead", "replay", "--set", str(kept), "--batch", "x", "--yes").returncode
+        == 2
+    )
     assert workshop.command("dead", "replay", "--batch", "no-such", "--yes").returncode == 5
 
 
-def test_what_is_thrown_away_is_gone_and_on_record(workshop: Workshop, requester: Requester) -> None:
+def test_what_is_thrown_away_is_gone_and_on_record(
+    workshop: Workshop, requester: Requester
+) -> None:
     workshop.worker()
     first = requester.publish("ecs.commands", "server.action", b"{")
     other = requester.publish("ecs.commands", "image.show", b"{")
@@ -343,7 +428,10 @@ def test_what_is_thrown_away_is_gone_and_on_record(workshop: Workshop, requester
     assert dead(workshop, "discard", first, "--yes")[0]["done"] == 1
     assert ids(dead(workshop, "list")) == {other}
     (batch,) = dead(workshop, "replays")
-    assert (batch["action"], dead(workshop, "replays", batch["batch"])[0]["id"]) == ("discard", first)
+    assert (batch["action"], dead(workshop, "replays", batch["batch"])[0]["id"]) == (
+        "discard",
+        first,
+    )
 
 
 def test_what_cannot_be_put_in_again_stays(workshop: Workshop, requester: Requester) -> None:
@@ -365,7 +453,9 @@ def test_what_cannot_be_put_in_again_stays(workshop: Workshop, requester: Reques
 # Whoever sits there.
 
 
-def test_without_yes_and_a_terminal_nothing_is_done(workshop: Workshop, requester: Requester) -> None:
+def test_without_yes_and_a_terminal_nothing_is_done(
+    workshop: Workshop, requester: Requester
+) -> None:
     workshop.worker()
     requester.publish("ecs.commands", "server.action", b"{")
     eventually(lambda: requester.depth("ecs.dead") == 1)
@@ -413,19 +503,29 @@ def at_terminal(workshop: Workshop, answer: str, *words: str) -> tuple[str, int]
 
 
 def spawn(workshop: Workshop, *words: str, **streams: Any) -> "subprocess.Popen[bytes]":
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), "HOME": str(workshop.folder)}
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(REPOSITORY),
+        "HOME": str(workshop.folder),
+    }
     command = [sys.executable, "-m", "workers", *words]
     environment |= {"TERM": "xterm", "COLUMNS": "200"}
-    return subprocess.Popen(command, env=environment | workshop.settings, cwd=workshop.folder, **streams)
+    return subprocess.Popen(
+        command, env=environment | workshop.settings, cwd=workshop.folder, **streams
+    )
 
 
 # Cut off.
 
 
-def replaying(workshop: Workshop, requester: Requester, total: int, *words: str) -> "subprocess.Popen[bytes]":
+def replaying(
+    workshop: Workshop, requester: Requester, total: int, *words: str
+) -> "subprocess.Popen[bytes]":
     """A replay that is well under way, and far from its end."""
     out = (workshop.folder / "replay.out").open("wb")
-    process = spawn(workshop, "dead", "replay", "--yes", *words, stdout=out, stderr=subprocess.STDOUT)
+    process = spawn(
+        workshop, "dead", "replay", "--yes", *words, stdout=out, stderr=subprocess.STDOUT
+    )
     eventually(lambda: 0 < heard_of(requester) < total or process.poll() is not None, 60)
     assert process.poll() is None, (workshop.folder / "replay.out").read_text()
     return process
@@ -469,7 +569,9 @@ def test_it_is_killed_again_and_again_and_loses_and_doubles_nothing(place: Works
         place.worker()
         for _ in range(3):
             had = heard_of(requester)
-            process = spawn(place, "dead", "replay", "--yes", "--rate", "40", stderr=subprocess.DEVNULL)
+            process = spawn(
+                place, "dead", "replay", "--yes", "--rate", "40", stderr=subprocess.DEVNULL
+            )
             eventually(lambda: heard_of(requester) > had + 5 or process.poll() is not None, 60)  # noqa: B023
             process.kill()
             process.wait(10)
@@ -481,28 +583,47 @@ def test_it_is_killed_again_and_again_and_loses_and_doubles_nothing(place: Works
             copies = results(requester, one)
             assert len({(copy.raw, copy.properties["message_id"]) for copy in copies}) == 1
         assert dead(place, "list") == []
-        rows = [row for batch in dead(place, "replays") for row in dead(place, "replays", batch["batch"])]
+        rows = [
+            row
+            for batch in dead(place, "replays")
+            for row in dead(place, "replays", batch["batch"])
+        ]
         assert ids(rows) == set(sent)
 
 
 # Secrets.
 
 
-def test_no_secret_is_seen_anywhere(workshop: Workshop, requester: Requester, tmp_path: Path) -> None:
+def test_no_secret_is_seen_anywhere(
+    workshop: Workshop, requester: Requester, tmp_path: Path
+) -> None:
     token, password = new_token(), f"canary-{uuid.uuid4().hex}"
     order = {
-        "orderStatus": "paySuccess", "orderType": "new", "orderId": new_order_id(), "token": token, "orderRoute": "x",
+        "orderStatus": "paySuccess",
+        "orderType": "new",
+        "orderId": new_order_id(),
+        "token": token,
+        "orderRoute": "x",
         "consoleCustomization": {"adminPass": password, "userData": password},
-    }  # fmt: skip
+    }
     workshop.worker()
     requester.order(json.dumps(order), "order.new", headers={"authorization": f"Bearer {token}"})
-    requester.publish("ecs.commands", "server.action", f'{{"token": "{token}", "password": "{password}"')
+    requester.publish(
+        "ecs.commands", "server.action", f'{{"token": "{token}", "password": "{password}"'
+    )
     eventually(lambda: requester.depth("ecs.dead") == 2)
     said = ""
     for words in (
-        ["list"], ["list", "-o", "json"], ["show"], ["show", "-o", "json"], ["replay", "--dry-run"],
-        ["replay", "--dry-run", "-o", "json"], ["replay", "--yes"], ["discard", "--yes"], ["replays", "-o", "json"],
-    ):  # fmt: skip
+        ["list"],
+        ["list", "-o", "json"],
+        ["show"],
+        ["show", "-o", "json"],
+        ["replay", "--dry-run"],
+        ["replay", "--dry-run", "-o", "json"],
+        ["replay", "--yes"],
+        ["discard", "--yes"],
+        ["replays", "-o", "json"],
+    ):
         done = workshop.command("dead", *words)
         said += done.stdout + done.stderr
     assert "***" in said

@@ -1,4 +1,6 @@
-"""The worker's HTTP port: what it answers, who reaches it, and that it cannot be used to take the work's means (87)."""
+"""The worker's HTTP port: what it answers, who reaches it, and that it cannot be used to take the
+work's means (87).
+"""
 
 import contextlib
 import http.client
@@ -26,7 +28,9 @@ def port_of(worker: WorkerProcess) -> int:
     return int(worker.url.rpartition(":")[2])
 
 
-def asked(worker: WorkerProcess, path: str, method: str = "GET") -> tuple[int, bytes, dict[str, str]]:
+def asked(
+    worker: WorkerProcess, path: str, method: str = "GET"
+) -> tuple[int, bytes, dict[str, str]]:
     connection = http.client.HTTPConnection("127.0.0.1", port_of(worker), timeout=5)
     with contextlib.closing(connection):
         connection.request(method, path)
@@ -57,27 +61,49 @@ def test_the_port_answers_three_paths_and_nothing_else(workshop: Workshop) -> No
     assert (status, json.loads(body)) == (200, {"status": "ok", "problems": []})
     assert headers["Content-Type"] == "application/json"
     status, body, headers = asked(worker, "/metrics")
-    assert (status, b"ecs_in_flight" in body, headers["Content-Type"].partition(";")[0]) == (200, True, "text/plain")
+    assert (status, b"ecs_in_flight" in body, headers["Content-Type"].partition(";")[0]) == (
+        200,
+        True,
+        "text/plain",
+    )
     assert asked(worker, "/livez", "HEAD")[:2] == (200, b"")
     assert asked(worker, "/docs")[0] == 404
     assert asked(worker, "/livez", "POST")[0] == 405
-    for odd in (b"\r\n\r\n", b"GET\r\n\r\n", b"\xff\xfe \x00 HTTP/2\r\n\r\n", b"GET /livez HTTP/9\r\n\r\n"):
+    for odd in (
+        b"\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"\xff\xfe \x00 HTTP/2\r\n\r\n",
+        b"GET /livez HTTP/9\r\n\r\n",
+    ):
         assert sent(worker, odd).startswith(b"HTTP/1.1 400 ")
     assert sent(worker, b"GET /" + b"x" * 9000).startswith(b"HTTP/1.1 431 ")
     assert sent(worker, b"GET /livez HTTP/1.1\r\n\r\n" * 3).count(b"HTTP/1.1") == 1
-    listening = [one.laddr.ip for one in psutil.Process(worker.pid).net_connections() if one.status == "LISTEN"]
+    listening = [
+        one.laddr.ip
+        for one in psutil.Process(worker.pid).net_connections()
+        if one.status == "LISTEN"
+    ]
     assert listening == ["127.0.0.1"]
 
 
 def test_the_address_is_configured(workshop: Workshop) -> None:
     worker = workshop.worker(ECS_HTTP_HOST="0.0.0.0")
-    listening = [one.laddr.ip for one in psutil.Process(worker.pid).net_connections() if one.status == "LISTEN"]
+    listening = [
+        one.laddr.ip
+        for one in psutil.Process(worker.pid).net_connections()
+        if one.status == "LISTEN"
+    ]
     assert listening == ["0.0.0.0"]
 
 
 @pytest.mark.parametrize("variable", ["ECS_HTTP_PORT", "ECS_HTTP_HOST"])
-def test_a_port_that_cannot_be_had_is_one_line_and_nothing_is_consumed(workshop: Workshop, variable: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, Requester(workshop.broker_url) as requester:
+def test_a_port_that_cannot_be_had_is_one_line_and_nothing_is_consumed(
+    workshop: Workshop, variable: str
+) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        Requester(workshop.broker_url) as requester,
+    ):
         requester.command("server.list")
         settings = {"ECS_HTTP_PORT": str(taken.getsockname()[1])}
         if variable == "ECS_HTTP_HOST":
@@ -90,7 +116,9 @@ def test_a_port_that_cannot_be_had_is_one_line_and_nothing_is_consumed(workshop:
         assert requester.depth("ecs.servers") == 1
 
 
-def test_readiness_names_what_is_down_and_no_url(declared: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_readiness_names_what_is_down_and_no_url(
+    declared: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     with (
         SimulatedOpenStack(pace=0.2) as cloud,
         Workshop(declared, cloud, tmp_path_factory.mktemp("down")) as shop,
@@ -128,7 +156,9 @@ def test_a_request_has_five_seconds_to_come_in(workshop: Workshop) -> None:
     assert asked(worker, "/livez")[0] == 200
 
 
-def test_a_thousand_idle_connections_do_not_touch_the_work(workshop: Workshop, many_files: None) -> None:
+def test_a_thousand_idle_connections_do_not_touch_the_work(
+    workshop: Workshop, many_files: None
+) -> None:
     """Fault 87: each second they are as many again, and each second a page is asked for."""
     worker = workshop.worker()
     process = psutil.Process(worker.pid)
@@ -150,7 +180,10 @@ def test_a_thousand_idle_connections_do_not_touch_the_work(workshop: Workshop, m
                     assert process.num_fds() <= before + MOST_CONNECTIONS + 64 + 20
                 time.sleep(max(0.0, begun + 1 - time.monotonic()))
         print({flooded: [round(one, 3) for one in seconds] for flooded, seconds in took.items()})
-        assert sorted(took[True])[len(took[True]) // 2] < sorted(took[False])[len(took[False]) // 2] * 3 + 0.5
+        assert (
+            sorted(took[True])[len(took[True]) // 2]
+            < sorted(took[False])[len(took[False]) // 2] * 3 + 0.5
+        )
     assert "Traceback" not in workshop.logs()
     assert "out of system resource" not in workshop.logs()
     eventually(lambda: process.num_fds() <= before + 5, REQUEST_SECONDS + 10)

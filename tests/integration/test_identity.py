@@ -1,4 +1,6 @@
-"""Who asks, on a real broker: tokens of an issuer of our own, its key set over HTTP and as a file; passes; attacks."""
+"""Who asks, on a real broker: tokens of an issuer of our own, its key set over HTTP and as a file;
+passes; attacks.
+"""
 
 import json
 import time
@@ -73,18 +75,29 @@ def own(workshop: Workshop) -> Iterator[Guarded]:
         yield Guarded(workshop, issuer, server)
 
 
-def start(requester: Requester, token: str | None, server_id: str | None = None, **fields: Any) -> str:
+def start(
+    requester: Requester, token: str | None, server_id: str | None = None, **fields: Any
+) -> str:
     """Publish a command that would start a server."""
-    body = {"server_id": server_id or str(uuid.uuid4()), "body": {"os-start": None}, "user_id": USER, "token": token}
+    body = {
+        "server_id": server_id or str(uuid.uuid4()),
+        "body": {"os-start": None},
+        "user_id": USER,
+        "token": token,
+    }
     body = {name: value for name, value in (body | fields).items() if value is not None}
     return requester.command("server.action", **{"tenant": None} | body)
 
 
 def publish_bare(url: str, exchange: str, routing_key: str, body: Any, **properties: Any) -> None:
-    """Publish with these properties and no others: without a timestamp, or as what kombu would not write."""
+    """Publish with these properties and no others: without a timestamp, or as what kombu would not
+    write.
+    """
     with Connection(url) as connection:
         connection.channel().basic_publish(
-            Message(json.dumps(body), content_type="application/json", **properties), exchange, routing_key
+            Message(json.dumps(body), content_type="application/json", **properties),
+            exchange,
+            routing_key,
         )
 
 
@@ -146,7 +159,9 @@ def test_the_key_set_may_be_a_file(own: Guarded, tmp_path: Path) -> None:
 def unsigned(issuer: Issuer) -> str:
     import base64  # noqa: PLC0415
 
-    header = base64.urlsafe_b64encode(json.dumps({"alg": "none", "typ": "JWT", "kid": issuer.kid}).encode())
+    header = base64.urlsafe_b64encode(
+        json.dumps({"alg": "none", "typ": "JWT", "kid": issuer.kid}).encode()
+    )
     return f"{header.rstrip(b'=').decode()}.{issuer.token(project='tenant-a').split('.')[1]}."
 
 
@@ -162,9 +177,13 @@ ATTACKS: dict[str, Any] = {
     "alg none": unsigned,
     "altered payload": altered,
     "unknown kid": lambda _: Issuer().token(project="tenant-a"),
-    "another's key of the same kid": lambda one: Issuer(one.name).token(project="tenant-a", header={"kid": one.kid}),
+    "another's key of the same kid": lambda one: Issuer(one.name).token(
+        project="tenant-a", header={"kid": one.kid}
+    ),
     "jku": lambda one: one.token(project="tenant-a", header={"jku": "http://127.0.0.1:1/"}),
-    "other issuer": lambda one: one.token(project="tenant-a", iss="https://iam.example/auth/realms/other"),
+    "other issuer": lambda one: one.token(
+        project="tenant-a", iss="https://iam.example/auth/realms/other"
+    ),
     "other audience": lambda one: one.token(project="tenant-a", aud=["account"]),
     "expired": lambda one: one.token(project="tenant-a", exp=int(time.time()) - 61),
     "nbf in the future": lambda one: one.token(project="tenant-a", nbf=int(time.time()) + 120),
@@ -189,7 +208,9 @@ def test_who_is_not_proven_is_refused(guarded: Guarded, attack: str) -> None:
         message_id = requester.order(json.dumps(order))
         order_refused(requester.order_result_of(message_id, 60))
         eventually(lambda: requester.depth("ecs.dead") == 1)
-        assert requester.updates_of(message_id) == [], "nobody ends an order who has not proven that it is his"
+        assert requester.updates_of(message_id) == [], (
+            "nobody ends an order who has not proven that it is his"
+        )
         (parked,) = in_queue(workshop.broker_url, "ecs.dead")
         assert json.loads(parked.body) == order | {"token": None if token is None else "***"}
         assert parked.headers["x-ecs-error-code"] == IDENTITY
@@ -197,7 +218,9 @@ def test_who_is_not_proven_is_refused(guarded: Guarded, attack: str) -> None:
     assert workshop.tenant().actions(server_id) == ["create", "stop", "start"]
 
 
-@pytest.mark.parametrize("kid", ["../../../../dev/null", "/etc/passwd", "http://127.0.0.1:1/", "' OR 1=1 --"])
+@pytest.mark.parametrize(
+    "kid", ["../../../../dev/null", "/etc/passwd", "http://127.0.0.1:1/", "' OR 1=1 --"]
+)
 def test_a_key_id_is_compared_and_nothing_else(guarded: Guarded, kid: str) -> None:
     with Requester(guarded.workshop.broker_url) as requester:
         refused(requester.result_of(start(requester, guarded.token(header={"kid": kid}))))
@@ -240,7 +263,12 @@ def test_a_tenant_id_that_says_another_project_is_refused(guarded: Guarded, tena
 def test_a_refused_command_that_nobody_waits_for_is_parked_masked(guarded: Guarded) -> None:
     token = Issuer().token()
     with Requester(guarded.workshop.broker_url) as requester:
-        body = {"operation": "server.show", "server_id": str(uuid.uuid4()), "token": f"Bearer {token}", "user_id": USER}
+        body = {
+            "operation": "server.show",
+            "server_id": str(uuid.uuid4()),
+            "token": f"Bearer {token}",
+            "user_id": USER,
+        }
         requester.publish("ecs.commands", "server.show", body)
         eventually(lambda: requester.depth("ecs.dead") == 1)
     (parked,) = in_queue(guarded.workshop.broker_url, "ecs.dead")
@@ -255,21 +283,37 @@ def test_a_token_counts_when_it_was_valid_at_the_instant_of_publishing(guarded: 
     url, now = guarded.workshop.broker_url, int(time.time())
     over = guarded.token(iat=now - 7200, exp=now - 3600)
     with Requester(url) as requester:
-        for timestamp, code in ((now - 3700, UNKNOWN), (now, IDENTITY), (None, IDENTITY), (now - 8000, IDENTITY)):
+        for timestamp, code in (
+            (now - 3700, UNKNOWN),
+            (now, IDENTITY),
+            (None, IDENTITY),
+            (now - 8000, IDENTITY),
+        ):
             correlation_id = uuid.uuid4().hex
             body = {
-                "operation": "server.action", "server_id": str(uuid.uuid4()), "body": {"os-start": None},
-                "user_id": USER, "token": over,
-            }  # fmt: skip
+                "operation": "server.action",
+                "server_id": str(uuid.uuid4()),
+                "body": {"os-start": None},
+                "user_id": USER,
+                "token": over,
+            }
             given = {} if timestamp is None else {"timestamp": timestamp}
             publish_bare(
-                url, "ecs.commands", "server.action", body, message_id=uuid.uuid4().hex,
-                correlation_id=correlation_id, reply_to=requester.reply_to, **given,
-            )  # fmt: skip
+                url,
+                "ecs.commands",
+                "server.action",
+                body,
+                message_id=uuid.uuid4().hex,
+                correlation_id=correlation_id,
+                reply_to=requester.reply_to,
+                **given,
+            )
             assert requester.result_of(correlation_id).body["code"] == code, timestamp
 
 
-def test_a_token_counts_for_a_message_that_waited_only_as_long_after_its_exp_as_the_grace_says(own: Guarded) -> None:
+def test_a_token_counts_for_a_message_that_waited_only_as_long_after_its_exp_as_the_grace_says(
+    own: Guarded,
+) -> None:
     """Its publisher says when a message was published, truly or not."""
     url, now = own.workshop.broker_url, int(time.time())
     own.workshop.worker(ECS_TOKEN_GRACE="600")
@@ -299,19 +343,30 @@ def test_a_token_counts_for_a_message_that_waited_only_as_long_after_its_exp_as_
 
 
 @pytest.mark.parametrize("operation", ["server.action", "server.show"])
-def test_a_message_that_is_too_old_when_it_first_comes_is_refused(guarded: Guarded, operation: str) -> None:
+def test_a_message_that_is_too_old_when_it_first_comes_is_refused(
+    guarded: Guarded, operation: str
+) -> None:
     """A read as well: an old token opens nothing for good."""
     url, then = guarded.workshop.broker_url, int(time.time()) - 86400 - 60
     body = {
-        "operation": operation, "server_id": str(uuid.uuid4()), "body": {"os-start": None}, "user_id": USER,
+        "operation": operation,
+        "server_id": str(uuid.uuid4()),
+        "body": {"os-start": None},
+        "user_id": USER,
         "token": guarded.token(iat=then - 10, exp=then + 100),
-    }  # fmt: skip
+    }
     with Requester(url) as requester:
         correlation_id = uuid.uuid4().hex
         publish_bare(
-            url, "ecs.commands", operation, body, message_id=uuid.uuid4().hex, correlation_id=correlation_id,
-            reply_to=requester.reply_to, timestamp=then,
-        )  # fmt: skip
+            url,
+            "ecs.commands",
+            operation,
+            body,
+            message_id=uuid.uuid4().hex,
+            correlation_id=correlation_id,
+            reply_to=requester.reply_to,
+            timestamp=then,
+        )
         result = requester.result_of(correlation_id).body
         assert (result["code"], result["data"]) == (PARAMETER, {"reason": "too_old"})
 
@@ -325,14 +380,18 @@ def test_a_redelivery_counts_though_its_token_has_expired_meanwhile(own: Guarded
         now = int(time.time())
         # With the leeway it counts for twelve seconds more.
         order = own.order(server_id, token=own.token(iat=now - 600, exp=now - 48))
-        publish_bare(url, "ecs.orders", "order.changeConfigure", order, message_id="m", delivery_mode=2)
+        publish_bare(
+            url, "ecs.orders", "order.changeConfigure", order, message_id="m", delivery_mode=2
+        )
         requester.wait(lambda one: one.body.get("status") == "resizing")
         worker.kill()
         time.sleep(max(0.0, now + 13 - time.time()))
         workshop.worker()
         assert requester.order_result_of("m").body["code"] == 200
         # Somebody else's order with that token is refused.
-        publish_bare(url, "ecs.orders", "order.changeConfigure", order | {"orderId": "1"}, message_id="n")
+        publish_bare(
+            url, "ecs.orders", "order.changeConfigure", order | {"orderId": "1"}, message_id="n"
+        )
         order_refused(requester.order_result_of("n"))
     assert workshop.tenant().actions(server_id).count("resize") == 1
 
@@ -347,14 +406,19 @@ def test_a_new_key_counts_as_soon_as_it_is_in_the_set(own: Guarded) -> None:
         assert requester.result_of(start(requester, old)).body["code"] == UNKNOWN
         own.issuer.rotate()
         order = own.order(own.workshop.tenant().make_server(disk=None))
-        # The set was fetched a moment ago: an order waits until it may be fetched again, and is not refused.
+        # The set was fetched a moment ago: an order waits until it may be fetched again, and is not
+        # refused.
         message_id = requester.order(json.dumps(order))
         assert requester.order_result_of(message_id, 60).body["code"] == 200
-        assert requester.result_of(start(requester, old)).body["code"] == UNKNOWN, "the old key is still in the set"
+        assert requester.result_of(start(requester, old)).body["code"] == UNKNOWN, (
+            "the old key is still in the set"
+        )
     assert len(own.server.asked) == 2
 
 
-def test_a_thousand_key_ids_that_are_made_up_fetch_the_set_once_in_thirty_seconds(own: Guarded) -> None:
+def test_a_thousand_key_ids_that_are_made_up_fetch_the_set_once_in_thirty_seconds(
+    own: Guarded,
+) -> None:
     own.workshop.worker()
     began = time.monotonic()
     with Requester(own.workshop.broker_url) as requester:
@@ -376,7 +440,9 @@ def test_old_keys_count_while_the_set_cannot_be_reached(own: Guarded) -> None:
         own.server.start()
 
 
-def test_while_there_is_no_key_set_orders_wait_and_commands_are_answered_in_time(own: Guarded) -> None:
+def test_while_there_is_no_key_set_orders_wait_and_commands_are_answered_in_time(
+    own: Guarded,
+) -> None:
     own.server.stop()
     worker = own.workshop.worker(wait=False, ECS_COMMAND_TIMEOUT="3")
     eventually(lambda: any("key set" in one for one in worker.problems()), 60)
@@ -385,7 +451,8 @@ def test_while_there_is_no_key_set_orders_wait_and_commands_are_answered_in_time
         waiting = requester.order(json.dumps(own.order(server_id)))
         result = requester.result_of(start(requester, own.token())).body
         assert (result["code"], result["data"]) == (FAILED, {"reason": "keys"})
-        # It is in no retry queue: there its token would be lost. A worker that ends leaves it to the next.
+        # It is in no retry queue: there its token would be lost. A worker that ends leaves it to
+        # the next.
         assert [requester.depth(f"ecs.retry.{seconds}") for seconds in (5, 30, 120)] == [0, 0, 0]
         worker.kill()
         eventually(lambda: requester.depth("ecs.orders") == 1)
@@ -417,7 +484,9 @@ def test_what_waited_for_the_key_set_is_not_too_old(own: Guarded) -> None:
 # Passes.
 
 
-def put_off(own: Guarded, requester: Requester, cloud: SimulatedOpenStack) -> tuple[dict[str, Any], str]:
+def put_off(
+    own: Guarded, requester: Requester, cloud: SimulatedOpenStack
+) -> tuple[dict[str, Any], str]:
     """An order that waits in a retry queue, and its message's id."""
     server_id = own.workshop.tenant().make_server(disk=None)
     cloud.fault("api.nova", match=server_id, error="down", status=503)
@@ -428,7 +497,9 @@ def put_off(own: Guarded, requester: Requester, cloud: SimulatedOpenStack) -> tu
     return order, message_id
 
 
-def test_what_comes_back_from_a_retry_queue_is_known_by_its_pass(own: Guarded, simulated: SimulatedOpenStack) -> None:
+def test_what_comes_back_from_a_retry_queue_is_known_by_its_pass(
+    own: Guarded, simulated: SimulatedOpenStack
+) -> None:
     workshop = own.workshop
     declare(workshop.broker_url, topology((2,)))
     workshop.worker(ECS_RETRY_DELAYS="2")
@@ -439,8 +510,12 @@ def test_what_comes_back_from_a_retry_queue_is_known_by_its_pass(own: Guarded, s
     assert workshop.tenant().actions(order["productList"][0]["instanceId"]).count("resize") == 1
 
 
-def test_a_retry_queue_holds_a_pass_and_no_token(own: Guarded, simulated: SimulatedOpenStack) -> None:
-    """The journal knows the word by its hash alone. Whoever has the word may bring that message back, and no other."""
+def test_a_retry_queue_holds_a_pass_and_no_token(
+    own: Guarded, simulated: SimulatedOpenStack
+) -> None:
+    """The journal knows the word by its hash alone. Whoever has the word may bring that message
+    back, and no other.
+    """
     workshop, url = own.workshop, own.workshop.broker_url
     declare(url, topology((600,)))
     workshop.worker(ECS_RETRY_DELAYS="600")
@@ -460,22 +535,31 @@ def test_a_retry_queue_holds_a_pass_and_no_token(own: Guarded, simulated: Simula
             (masked, {RESUME_TOKEN_HEADER: word[:-1]}),
             (masked, {RESUME_TOKEN_HEADER: 7}),
             (masked, {"x-death": [{"queue": "ecs.retry.600", "reason": "expired", "count": 1}]}),
-            (masked, {"x-ecs-attempts": 1, "x-ecs-routing-key": "ecs.orders order.changeConfigure"}),
+            (
+                masked,
+                {"x-ecs-attempts": 1, "x-ecs-routing-key": "ecs.orders order.changeConfigure"},
+            ),
             (masked | {"orderId": new_order_id()}, {RESUME_TOKEN_HEADER: word}),
             (masked | {"billType": "monthly"}, {RESUME_TOKEN_HEADER: word}),
             (masked | {"tenant_id": "tenant-b"}, {RESUME_TOKEN_HEADER: word}),
             (masked | {"token": "Bearer ***"}, {RESUME_TOKEN_HEADER: word}),
             (masked | {"token": altered(own.issuer)}, {RESUME_TOKEN_HEADER: word}),
-        ]  # fmt: skip
+        ]
         for body, headers in wrong:
             forged = requester.order(json.dumps(body), headers=headers)
-            if body["orderId"] != order["orderId"]:  # nobody can answer another's order: that one is parked only
+            if (
+                body["orderId"] != order["orderId"]
+            ):  # nobody can answer another's order: that one is parked only
                 order_refused(requester.order_result_of(forged, 60))
         eventually(lambda: requester.depth("ecs.dead") == len(wrong), 60)
         assert len([one for one in requester.heard if one.source is Source.ORDER_RESULT]) == 1
-        assert RESUME_TOKEN_HEADER not in {name for one in in_queue(url, "ecs.dead") for name in one.headers}
+        assert RESUME_TOKEN_HEADER not in {
+            name for one in in_queue(url, "ecs.dead") for name in one.headers
+        }
         assert workshop.tenant().actions(order["productList"][0]["instanceId"]) == ["create"]
-        again = requester.order(json.dumps(masked), headers={RESUME_TOKEN_HEADER: word}, correlation_id=message_id)
+        again = requester.order(
+            json.dumps(masked), headers={RESUME_TOKEN_HEADER: word}, correlation_id=message_id
+        )
         assert again != message_id
         assert requester.order_result_of(message_id).body["code"] == 200
     assert workshop.tenant().actions(order["productList"][0]["instanceId"]).count("resize") == 1
@@ -499,12 +583,18 @@ def test_a_parked_order_is_authorised_by_the_operator_who_replays_it(own: Guarde
         assert [(one["would"], one["detail"].partition(";")[0]) for one in rehearsed] == [
             ("run", "not proven who sent it")
         ]
-        done = workshop.command("dead", "replay", "--yes", "--vouch", "--operator", "night-shift", "-o", "json")
+        done = workshop.command(
+            "dead", "replay", "--yes", "--vouch", "--operator", "night-shift", "-o", "json"
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         (batch,) = json.loads(workshop.command("dead", "replays", "-o", "json").stdout)
-        (member,) = json.loads(workshop.command("dead", "replays", batch["batch"], "-o", "json").stdout)
+        (member,) = json.loads(
+            workshop.command("dead", "replays", batch["batch"], "-o", "json").stdout
+        )
         assert (member["operator"], member["vouched"]) == ("night-shift", True)
-        replayed = requester.wait(lambda one: one.correlation_id == message_id and one.body.get("code") == 200, 60)
+        replayed = requester.wait(
+            lambda one: one.correlation_id == message_id and one.body.get("code") == 200, 60
+        )
         assert replayed.body["data"]["orderId"] == order["orderId"]
         # A copy of it without the operator is a forgery still, and nobody can answer what is known.
         copy = requester.order(json.dumps(order | {"token": "***"}))
@@ -515,8 +605,11 @@ def test_a_parked_order_is_authorised_by_the_operator_who_replays_it(own: Guarde
     assert "night-shift" in workshop.journal_dump()
 
 
-def test_what_was_parked_before_anybody_looked_who_sent_it_needs_somebody_who_vouches(own: Guarded) -> None:
-    """Its form was wrong: a forger would choose that way rather than to be refused for his identity.
+def test_what_was_parked_before_anybody_looked_who_sent_it_needs_somebody_who_vouches(
+    own: Guarded,
+) -> None:
+    """Its form was wrong: a forger would choose that way rather than to be refused for his
+    identity.
 
     What the worker had proven before it gave the request up needs nobody.
     """
@@ -527,7 +620,8 @@ def test_what_was_parked_before_anybody_looked_who_sent_it_needs_somebody_who_vo
     conflicting = right | {"consoleOrderFlowId": "another"}
     with Requester(workshop.broker_url) as requester:
         unread = requester.order(
-            json.dumps(right | {"orderId": "1", "productList": []}), headers={"x-ecs-identity": "proven"}
+            json.dumps(right | {"orderId": "1", "productList": []}),
+            headers={"x-ecs-identity": "proven"},
         )
         assert requester.order_result_of(unread).body["code"] == PARAMETER
         assert requester.order_result_of(requester.order(json.dumps(right))).body["code"] == 200
@@ -540,12 +634,18 @@ def test_what_was_parked_before_anybody_looked_who_sent_it_needs_somebody_who_vo
             (known, False),
         ]
         done = workshop.command("dead", "replay", "--yes", "-o", "json")
-        assert (done.returncode, json.loads(done.stdout)[0]["done"]) == (6, 1), done.stdout + done.stderr
+        assert (done.returncode, json.loads(done.stdout)[0]["done"]) == (6, 1), (
+            done.stdout + done.stderr
+        )
         assert "not proven" in done.stderr
 
 
-def test_an_order_that_is_put_in_again_acts_in_the_tenant_that_its_token_had_proven(own: Guarded) -> None:
-    """Not in the project that owns the server it names: whoever has a token would have others' servers changed."""
+def test_an_order_that_is_put_in_again_acts_in_the_tenant_that_its_token_had_proven(
+    own: Guarded,
+) -> None:
+    """Not in the project that owns the server it names: whoever has a token would have others'
+    servers changed.
+    """
     workshop = own.workshop
     workshop.worker()
     others = workshop.tenant("tenant-b").make_server(disk=None)
@@ -554,9 +654,13 @@ def test_an_order_that_is_put_in_again_acts_in_the_tenant_that_its_token_had_pro
     with Requester(workshop.broker_url) as requester:
         assert requester.order_result_of(requester.order(json.dumps(first))).body["code"] == UNKNOWN
         message_id = requester.order(json.dumps(forged), headers={"x-ecs-project": "tenant-b"})
-        assert requester.order_result_of(message_id).body["data"]["reason"] == "conflicting_duplicate"
+        assert (
+            requester.order_result_of(message_id).body["data"]["reason"] == "conflicting_duplicate"
+        )
         eventually(lambda: requester.depth("ecs.dead") == 1)
-        (rehearsed,) = json.loads(workshop.command("dead", "replay", "--dry-run", "-o", "json").stdout)
+        (rehearsed,) = json.loads(
+            workshop.command("dead", "replay", "--dry-run", "-o", "json").stdout
+        )
         assert rehearsed["would"] == "parked"
         for words in ([], ["--tenant", "tenant-b"]):
             done = workshop.command("dead", "replay", "--yes", *words, "-o", "json")

@@ -133,7 +133,9 @@ async def test_a_thousand_requests_at_once_are_each_begun_once(journal: Journal)
 
 async def test_settled_commands_are_forgotten_and_orders_kept(journal: Journal) -> None:
     for kind in Kind:
-        outcome = await journal.begin(replace(REQUEST, key=kind.value, name=kind.value, kind=kind, received_at=1.0))
+        outcome = await journal.begin(
+            replace(REQUEST, key=kind.value, name=kind.value, kind=kind, received_at=1.0)
+        )
         assert isinstance(outcome, Begun)
         await journal.finish(outcome.claim, {}, [])
         await journal.settle(kind.value)
@@ -152,13 +154,18 @@ async def test_migrating_twice_is_migrating_once(journal: Journal, url: str) -> 
 
 
 async def test_a_database_that_cannot_be_had_is_told(tmp_path: Path) -> None:
-    for url in (f"sqlite:///{tmp_path}/no/such/folder/j.db", "postgresql+psycopg://nobody@127.0.0.1:1/none"):
+    for url in (
+        f"sqlite:///{tmp_path}/no/such/folder/j.db",
+        "postgresql+psycopg://nobody@127.0.0.1:1/none",
+    ):
         with pytest.raises(JournalError) as caught:
             await Journal(url).open()
         assert "\n" not in str(caught.value)
 
 
-async def test_what_cannot_be_written_does_not_keep_the_rest_from_the_disk(journal: Journal) -> None:
+async def test_what_cannot_be_written_does_not_keep_the_rest_from_the_disk(
+    journal: Journal,
+) -> None:
     half_a_pair = replace(REQUEST, key="order:p:18", name="\ud800")
     bad, good = journal.begin(half_a_pair), journal.begin(REQUEST)
     with pytest.raises(JournalError, match="cannot be written"):
@@ -175,7 +182,9 @@ async def _admitted(journal: Journal, pass_hash: str, **changed: str) -> str | N
     return await journal.admitted(Kind.ORDER, asked["name"], asked["digest"], pass_hash)
 
 
-async def test_a_request_is_known_again_by_the_pass_that_its_release_wrote(journal: Journal) -> None:
+async def test_a_request_is_known_again_by_the_pass_that_its_release_wrote(
+    journal: Journal,
+) -> None:
     claim = (await begun(journal)).claim
     assert await _admitted(journal, hash_of("word")) is None
     await journal.release(claim, 1, hash_of("word"))
@@ -185,16 +194,23 @@ async def test_a_request_is_known_again_by_the_pass_that_its_release_wrote(journ
     assert await _admitted(journal, "") is None
     assert await _admitted(journal, hash_of("word"), digest="another content") is None
     assert await _admitted(journal, hash_of("word"), name="18") is None
-    assert await journal.admitted(Kind.COMMAND, REQUEST.name, REQUEST.digest, hash_of("word")) is None
+    assert (
+        await journal.admitted(Kind.COMMAND, REQUEST.name, REQUEST.digest, hash_of("word")) is None
+    )
 
 
 async def test_earlier_passes_count_until_there_are_too_many(journal: Journal) -> None:
-    """The first copy may still lie in a retry queue when a redelivery of the message is put off anew."""
+    """The first copy may still lie in a retry queue when a redelivery of the message is put off
+    anew.
+    """
     for number in range(9):
         outcome = await journal.begin(REQUEST)
         assert isinstance(outcome, (Begun, Resumed))
         await journal.release(outcome.claim, 1, hash_of(str(number)))
-    assert [await _admitted(journal, hash_of(str(number))) for number in range(9)] == [None, *["p"] * 8]
+    assert [await _admitted(journal, hash_of(str(number))) for number in range(9)] == [
+        None,
+        *["p"] * 8,
+    ]
     outcome = await journal.begin(REQUEST)
     assert isinstance(outcome, Resumed)
     # Said again, it is the newest, and no other is forgotten for it.
@@ -202,7 +218,9 @@ async def test_earlier_passes_count_until_there_are_too_many(journal: Journal) -
     assert [await _admitted(journal, hash_of(str(number))) for number in range(1, 9)] == ["p"] * 8
 
 
-async def test_a_copy_of_what_another_worker_is_at_may_go_away_and_come_back(journal: Journal) -> None:
+async def test_a_copy_of_what_another_worker_is_at_may_go_away_and_come_back(
+    journal: Journal,
+) -> None:
     claim = (await begun(journal)).claim
     await journal.give_pass(REQUEST.key, hash_of("word"))
     assert await _admitted(journal, hash_of("word")) == "p"
@@ -244,7 +262,9 @@ async def _lined_up(journal: Journal, number: int, *servers: str) -> tuple[Begun
     return outcome, await journal.acquire_locks(outcome.claim, servers)
 
 
-async def test_requests_for_a_server_line_up_in_the_order_in_which_they_come(journal: Journal, url: str) -> None:
+async def test_requests_for_a_server_line_up_in_the_order_in_which_they_come(
+    journal: Journal, url: str
+) -> None:
     other = Journal(url)
     await other.open()
     first, ahead = await _lined_up(journal, 1, "a")

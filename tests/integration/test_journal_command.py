@@ -1,4 +1,6 @@
-"""`ecs-worker journal`, the real command beside a worker that runs: what a person is told of a request."""
+"""`ecs-worker journal`, the real command beside a worker that runs: what a person is told of a
+request.
+"""
 
 import json
 import uuid
@@ -18,9 +20,11 @@ from workers.amqp.topology import declare, topology
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def asked(
-    request: pytest.FixtureRequest, broker: PrivateBroker, simulated: SimulatedOpenStack,
+    request: pytest.FixtureRequest,
+    broker: PrivateBroker,
+    simulated: SimulatedOpenStack,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[Workshop, dict[str, str]]]:  # fmt: skip
+) -> Iterator[tuple[Workshop, dict[str, str]]]:
     """A worker that has answered an order, a command and a refused command, and goes on running."""
     folder = tmp_path_factory.mktemp(f"asked-{request.param}")
     url = broker.add_vhost(folder.name)
@@ -36,13 +40,19 @@ def asked(
 def carried_out(workshop: Workshop) -> dict[str, str]:
     tenant = workshop.tenant()
     server_id, order_id = tenant.make_server(disk=10), new_order_id()
-    order = json.loads(change_configure(server_id, tenant.image, order_id=order_id)) | {"tenant_id": "tenant-a"}
+    order = json.loads(change_configure(server_id, tenant.image, order_id=order_id)) | {
+        "tenant_id": "tenant-a"
+    }
     with Requester(workshop.broker_url) as requester:
         assert requester.order_result_of(requester.order(json.dumps(order))).body["code"] == 200
-        reboot = requester.command("server.action", server_id=server_id, body={"reboot": {"type": "HARD"}})
+        reboot = requester.command(
+            "server.action", server_id=server_id, body={"reboot": {"type": "HARD"}}
+        )
         requester.result_of(reboot)
         requester.last_update_of("server", reboot)
-        unknown = requester.command("server.action", server_id=str(uuid.uuid4()), body={"os-start": None})
+        unknown = requester.command(
+            "server.action", server_id=str(uuid.uuid4()), body={"os-start": None}
+        )
         requester.result_of(unknown)
     return {"order": order_id, "reboot": reboot, "unknown": unknown, "server": server_id}
 
@@ -59,7 +69,11 @@ def test_an_orders_history_is_told_whole(asked: tuple[Workshop, dict[str, str]])
     (found,) = shown(workshop, "show", ids["order"])
     assert found["key"].startswith("order:")
     assert found["key"].endswith(f":{ids['order']}")
-    assert (found["operation"], found["state"], found["deliveries"]) == ("order.changeConfigure", "settled", 1)
+    assert (found["operation"], found["state"], found["deliveries"]) == (
+        "order.changeConfigure",
+        "settled",
+        1,
+    )
     assert (found["result"]["code"], found["replays"]) == (200, [])
     effects = {one["name"]: one for one in found["effects"]}
     resize = effects[f"resize:{ids['server']}"]
@@ -77,7 +91,14 @@ def test_a_tired_person_can_read_it(asked: tuple[Workshop, dict[str, str]]) -> N
     workshop, ids = asked
     done = workshop.command("journal", "show", ids["order"])
     assert done.returncode == 0
-    for words in ("settled: answered", "200 OK", f"resize:{ids['server']}", "done (202)", "what was told", "succeeded"):
+    for words in (
+        "settled: answered",
+        "200 OK",
+        f"resize:{ids['server']}",
+        "done (202)",
+        "what was told",
+        "succeeded",
+    ):
         assert words in done.stdout
     assert "eyJ" not in done.stdout
     refused = workshop.command("journal", "show", ids["unknown"]).stdout
@@ -85,23 +106,30 @@ def test_a_tired_person_can_read_it(asked: tuple[Workshop, dict[str, str]]) -> N
     assert "101.001033" in refused
 
 
-def test_a_key_that_is_not_known_is_one_line_and_exit_5(asked: tuple[Workshop, dict[str, str]]) -> None:
+def test_a_key_that_is_not_known_is_one_line_and_exit_5(
+    asked: tuple[Workshop, dict[str, str]],
+) -> None:
     done = asked[0].command("journal", "show", "no-such-key")
     assert (done.returncode, done.stdout) == (5, "")
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_requests_are_listed_newest_first_and_filtered(asked: tuple[Workshop, dict[str, str]]) -> None:
+def test_requests_are_listed_newest_first_and_filtered(
+    asked: tuple[Workshop, dict[str, str]],
+) -> None:
     workshop, ids = asked
     names = [row["key"].rpartition(":")[2] for row in shown(workshop, "list")]
     assert names == [ids["unknown"], ids["reboot"], ids["order"]]
     tenant = shown(workshop, "list")[0]["tenant"]
     for words, expected in (
-        (["--operation", "server.action"], ["unknown", "reboot"]), (["--limit", "1"], ["unknown"]),
-        (["--state", "running"], []), (["--tenant", tenant], ["unknown", "reboot", "order"]),
-        (["--tenant", "another"], []), (["--since", "1h"], ["unknown", "reboot", "order"]),
+        (["--operation", "server.action"], ["unknown", "reboot"]),
+        (["--limit", "1"], ["unknown"]),
+        (["--state", "running"], []),
+        (["--tenant", tenant], ["unknown", "reboot", "order"]),
+        (["--tenant", "another"], []),
+        (["--since", "1h"], ["unknown", "reboot", "order"]),
         (["--since", "2100-01-01"], []),
-    ):  # fmt: skip
+    ):
         found = [row["key"].rpartition(":")[2] for row in shown(workshop, "list", *words)]
         assert found == [ids[one] for one in expected], words
     table = workshop.command("journal", "list").stdout
@@ -113,16 +141,28 @@ def test_wrong_words_are_usage(asked: tuple[Workshop, dict[str, str]]) -> None:
     for words in (["--state", "asleep"], ["--since", "yesterday"], ["--limit", "0"]):
         done = asked[0].command("journal", "list", *words)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
-        assert done.stderr.rstrip().endswith("see ecs-worker journal list --help") or "--state" in done.stderr
-    for line in (["nonsense"], ["journal", "show"], ["dead", "replay", "--rate", "fast"], ["check", "--nonsense"]):
+        assert (
+            done.stderr.rstrip().endswith("see ecs-worker journal list --help")
+            or "--state" in done.stderr
+        )
+    for line in (
+        ["nonsense"],
+        ["journal", "show"],
+        ["dead", "replay", "--rate", "fast"],
+        ["check", "--nonsense"],
+    ):
         done = asked[0].command(*line)
-        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), (
+            done.stderr
+        )
 
 
 def test_a_journal_that_is_not_there_is_told(workshop: Workshop) -> None:
     done = workshop.command("journal", "list")
     assert done.returncode == 4
     assert len(done.stderr.splitlines()) == 1
-    down = workshop.command("journal", "list", ECS_JOURNAL_URL="postgresql+psycopg://x:secret-word@127.0.0.1:1/none")
+    down = workshop.command(
+        "journal", "list", ECS_JOURNAL_URL="postgresql+psycopg://x:secret-word@127.0.0.1:1/none"
+    )
     assert down.returncode == 4
     assert "secret-word" not in down.stderr + down.stdout

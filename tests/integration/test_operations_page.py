@@ -1,6 +1,8 @@
-"""docs/reference/operations.md: each operation with a request and its answer as they went over the wire.
+"""docs/reference/operations.md: each operation with a request and its answer as they went over the
+wire.
 
-The page is made here and compared with the one in the repository, so that it cannot rot; `make docs` writes it anew.
+The page is made here and compared with the one in the repository, so that it cannot rot; `make
+docs` writes it anew.
 """
 
 import json
@@ -31,7 +33,10 @@ docs` writes it anew); ids, times and addresses are replaced by others of their 
 """
 #: What differs from run to run, and what stands for the Nth of its kind.
 _VARYING: tuple[tuple[str, Callable[[int], str]], ...] = (
-    (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", lambda n: f"{n:08x}-0000-4000-8000-{n:012x}"),
+    (
+        r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+        lambda n: f"{n:08x}-0000-4000-8000-{n:012x}",
+    ),
     (r"\b[0-9a-f]{56}\b", lambda n: f"{n:056x}"),
     (r"\b[0-9a-f]{32}\b", lambda n: f"{n:032x}"),
     (r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d", lambda _: "2026-11-23T10:00:00"),
@@ -67,7 +72,9 @@ class Talk:
         request = {"operation": operation, "tenant_id": "tenant-a", **fields}
         told = [one.body for one in self._requester.updates_of(message_id)][-1:] if final else []
         parts = [f"## {title}", _block(request), "is answered", _block(answer.body)]
-        parts += ["and at last, on `ecs.status`,", _block(told[0] | {"message_id": "…"})] if told else []
+        parts += (
+            ["and at last, on `ecs.status`,", _block(told[0] | {"message_id": "…"})] if told else []
+        )
         self.sections.append("\n\n".join(parts))
         self.operations.add(operation)
         return answer.body["data"]
@@ -79,24 +86,45 @@ def test_the_page_shows_what_goes_over_the_wire(shop: Workshop) -> None:
     server_id = made.server_id
     with Requester(shop.broker_url) as requester:
         talk = Talk(requester)
-        talk.say("A page of servers", "server.list", pageNo=1, pageSize=10, searchField="name", searchValue="furn")
+        talk.say(
+            "A page of servers",
+            "server.list",
+            pageNo=1,
+            pageSize=10,
+            searchField="name",
+            searchValue="furn",
+        )
         talk.say("One server", "server.show", server_id=server_id)
-        talk.say("Stop", "server.action", server_id=server_id, body={"os-stop": None}, final="server")
-        talk.say("Start", "server.action", server_id=server_id, body={"os-start": None}, final="server")
+        talk.say(
+            "Stop", "server.action", server_id=server_id, body={"os-stop": None}, final="server"
+        )
+        talk.say(
+            "Start", "server.action", server_id=server_id, body={"os-start": None}, final="server"
+        )
         reboot = {"reboot": {"type": "SOFT"}}
         talk.say("Reboot", "server.action", server_id=server_id, body=reboot, final="server")
         batch = {"reboot": {"type": "HARD", "servers": [{"id": server_id}]}}
         talk.say("Reboot several", "server.batch_action", body=batch, final="server")
         console = {"os-getVNCConsole": {"type": "novnc"}}
         talk.say("A console", "server.action", server_id=server_id, body=console)
-        talk.say("Tags, the whole new set", "server.tags.update", server_id=server_id, tags="web,frontend")
+        talk.say(
+            "Tags, the whole new set",
+            "server.tags.update",
+            server_id=server_id,
+            tags="web,frontend",
+        )
         talk.say("A server's tags", "server.tags.list", server_id=server_id)
         body = {"createImage": {"name": "my-image", "description": "before the update"}}
-        image = talk.say("Make an image", "server.action", server_id=server_id, body=body, final="image")["image_id"]
+        image = talk.say(
+            "Make an image", "server.action", server_id=server_id, body=body, final="image"
+        )["image_id"]
         talk.say("A page of images", "image.list", page=1, pageSize=10, visibility="private")
         talk.say("All private images with a tag", "image.list_private", tag="ECS")
         talk.say("One image", "image.show", image_id=image)
-        patch = [{"op": "add", "path": "/name", "value": "renamed"}, {"op": "remove", "path": "/description"}]
+        patch = [
+            {"op": "add", "path": "/name", "value": "renamed"},
+            {"op": "remove", "path": "/description"},
+        ]
         talk.say("Change an image", "image.update", image_id=image, body=patch)
         ids = [{"id": image}, {"id": tenant.image}]
         talk.say("Delete several images", "image.batch_delete", body={"images": ids}, final="image")
@@ -105,10 +133,18 @@ def test_the_page_shows_what_goes_over_the_wire(shop: Workshop) -> None:
         other = requester.result_of(again).body["data"]["image_id"]
         requester.last_update_of("image", again)
         talk.say("Delete an image", "image.delete", image_id=other, final="image")
-        order = paid("renew", server_id, orderId="178549870045495296", duration="1", durationUnit="M")
+        order = paid(
+            "renew", server_id, orderId="178549870045495296", duration="1", durationUnit="M"
+        )
         tenant.set_metadata(server_id, next_fee_time="2099-01-31 08:30:00")
-        talk.say("What an order would do", "order.plan", order={key: order[key] for key in order if key != "token"})
-        talk.say("What is not there", "server.show", server_id="616fb98f-46ca-475e-917e-2563e5a8cd19")
+        talk.say(
+            "What an order would do",
+            "order.plan",
+            order={key: order[key] for key in order if key != "token"},
+        )
+        talk.say(
+            "What is not there", "server.show", server_id="616fb98f-46ca-475e-917e-2563e5a8cd19"
+        )
     assert talk.operations == {one.value for one in Operation}
     page = HEAD + "\n" + _settled("\n\n".join(talk.sections)) + "\n"
     if os.environ.get("ECS_WRITE_DOCS"):

@@ -8,12 +8,15 @@ from tests.workshop import Workshop
 
 
 def put_off(workshop: Workshop, requester: Requester, order: dict[str, Any]) -> str:
-    """Send an order that meets a cloud which does not answer its first question: it waits for a later try.
+    """Send an order that meets a cloud which does not answer its first question: it waits for a
+    later try.
 
     It has begun nothing, and so keeps no place at its server.
     """
     workshop.worker(ECS_RETRY_DELAYS="15")
-    workshop.cloud.fault("api.nova", match="^GET", user="ecs-worker", error="overloaded", status=503)
+    workshop.cloud.fault(
+        "api.nova", match="^GET", user="ecs-worker", error="overloaded", status=503
+    )
     message_id = publish(requester, order)
     requester.wait(lambda one: one.body.get("status") == "waiting_retry")
     workshop.cloud.clear_faults()
@@ -32,7 +35,9 @@ def test_an_older_order_that_comes_back_does_not_undo_the_newer_one(workshop: Wo
     with Requester(workshop.broker_url) as requester:
         older = resize("S1.large.2", "2026-01-01 10:00:00")
         waiting = put_off(workshop, requester, older)
-        newer, _ = ended(requester, publish(requester, resize("S1.medium.2", "2026-01-01 10:00:01")))
+        newer, _ = ended(
+            requester, publish(requester, resize("S1.medium.2", "2026-01-01 10:00:01"))
+        )
         assert reported(newer) == (200, "success", True)
         result, _ = ended(requester, waiting)
     assert reported(result) == ("101.001040", "fail", False)

@@ -1,4 +1,6 @@
-"""What is delivered: the wheel works where it is installed, and the repository holds nothing that it must not."""
+"""What is delivered: the wheel works where it is installed, and the repository holds nothing that
+it must not.
+"""
 
 import re
 import subprocess
@@ -19,10 +21,23 @@ FORBIDDEN = {
 def repository() -> list[str]:
     """The files that git knows; of an unpacked archive, all that no tool has made."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
-    names = [name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
-    made = {".venv", "__pycache__", ".git", "build", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
+    names = [
+        name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()
+    ]
+    made = {
+        ".venv",
+        "__pycache__",
+        ".git",
+        "build",
+        ".mypy_cache",
+        ".ruff_cache",
+        ".pytest_cache",
+        ".hypothesis",
+    }
     return names or [
-        str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file() and not made & set(path.parts)
+        str(path.relative_to(ROOT))
+        for path in ROOT.rglob("*")
+        if path.is_file() and not made & set(path.parts)
     ]
 
 
@@ -35,18 +50,28 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in repository():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_bytes((ROOT / name).read_bytes())
-    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(tree)], check=True)
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(tree)],
+        check=True,
+    )
     (wheel,) = folder.glob("*.whl")
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(folder / "site"), str(wheel)], check=True)
+    subprocess.run(
+        [*pip, "install", "--no-deps", "--target", str(folder / "site"), str(wheel)], check=True
+    )
     return folder / "site"
 
 
 def run(site: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     # -P: not the folder that we are in; only what is installed.
     return subprocess.run(
-        [sys.executable, "-P", *words], cwd=site.parent, env={"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin"},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        [sys.executable, "-P", *words],
+        cwd=site.parent,
+        env={"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_the_installed_command_runs(installed: Path) -> None:
@@ -71,7 +96,9 @@ def test_the_installed_package_has_its_migrations_and_documents(installed: Path)
 
 def test_the_worker_is_light_until_the_cloud_is_called(installed: Path) -> None:
     heavy = "('openstack', 'typer', 'alembic')"
-    script = f"import sys, workers.bootstrap\nprint([name for name in {heavy} if name in sys.modules])"
+    script = (
+        f"import sys, workers.bootstrap\nprint([name for name in {heavy} if name in sys.modules])"
+    )
     assert run(installed, "-c", script).stdout.strip() == "[]"
 
 
@@ -80,5 +107,7 @@ def test_the_repository_holds_nothing_that_it_must_not() -> None:
     for name in repository():
         if ROOT / name != Path(__file__):
             text = (ROOT / name).read_text(encoding="utf-8", errors="replace")
-            found += [f"{name}: {what}" for what, pattern in FORBIDDEN.items() if pattern.search(text)]
+            found += [
+                f"{name}: {what}" for what, pattern in FORBIDDEN.items() if pattern.search(text)
+            ]
     assert found == []

@@ -1,4 +1,6 @@
-"""A cloud that is down for everybody: consuming pauses, readiness says why, and nothing is drained into retries."""
+"""A cloud that is down for everybody: consuming pauses, readiness says why, and nothing is drained
+into retries.
+"""
 
 from collections.abc import Iterator
 
@@ -44,7 +46,10 @@ def test_ten_thousand_requests_wait_while_nova_is_down_and_none_is_parked(
 ) -> None:
     """Fault 53."""
     number = 10_000
-    with Workshop(declared, own_cloud, tmp_path_factory.mktemp("many")) as shop, Requester(declared) as requester:
+    with (
+        Workshop(declared, own_cloud, tmp_path_factory.mktemp("many")) as shop,
+        Requester(declared) as requester,
+    ):
         server_id = shop.tenant().make_server()
         own_cloud.fault("api.nova", error="overloaded", status=503)
         sent = {requester.command("server.tags.list", server_id=server_id) for _ in range(number)}
@@ -52,7 +57,9 @@ def test_ten_thousand_requests_wait_while_nova_is_down_and_none_is_parked(
         eventually(lambda: any("compute is down" in one for one in worker.problems()), 30)
         called = len(own_cloud.calls())
         requester.listen(10.0)
-        assert len(own_cloud.calls()) - called < 200, "those that were taken, and a look now and then"
+        assert len(own_cloud.calls()) - called < 200, (
+            "those that were taken, and a look now and then"
+        )
         assert requester.heard == []
         own_cloud.clear_faults()
         requester.wait(lambda _: len(requester.heard) >= number, 240)
@@ -64,7 +71,10 @@ def test_ten_thousand_requests_wait_while_nova_is_down_and_none_is_parked(
 def test_a_command_is_answered_in_its_time_though_nova_says_nothing(
     declared: str, own_cloud: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    with Workshop(declared, own_cloud, tmp_path_factory.mktemp("slow")) as shop, Requester(declared) as requester:
+    with (
+        Workshop(declared, own_cloud, tmp_path_factory.mktemp("slow")) as shop,
+        Requester(declared) as requester,
+    ):
         shop.worker(ECS_COMMAND_TIMEOUT="3")
         server_id = shop.tenant().make_server()
         own_cloud.fault("api.nova", match="^GET", user="ecs-worker", delay=8)
@@ -73,7 +83,9 @@ def test_a_command_is_answered_in_its_time_though_nova_says_nothing(
             for operation in ("server.show", "server.tags.list", "server.action")
         }
         answers = [requester.result_of(one, 10).body for one in asked]
-        assert [(one["code"], one["data"]) for one in answers] == [("101.001040", {"reason": "timeout"})] * 3
+        assert [(one["code"], one["data"]) for one in answers] == [
+            ("101.001040", {"reason": "timeout"})
+        ] * 3
     assert not [one for one in own_cloud.executed() if one.endswith("/action reboot")]
 
 
@@ -81,18 +93,27 @@ def test_an_account_that_is_locked_out_stops_the_consuming_and_no_order_is_lost(
     declared: str, own_cloud: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Fault 43: 401 from everybody, until somebody puts the account right."""
-    with Workshop(declared, own_cloud, tmp_path_factory.mktemp("locked")) as shop, Requester(declared) as requester:
+    with (
+        Workshop(declared, own_cloud, tmp_path_factory.mktemp("locked")) as shop,
+        Requester(declared) as requester,
+    ):
         worker = shop.worker(ECS_COMMAND_TIMEOUT="5")
         tenant = shop.tenant()
         servers = [tenant.make_server(metadata={}) for _ in range(4)]
         own_cloud.fault("api.keystone", error="not authorised", status=401)
         for service in ("nova", "cinder", "glance", "neutron"):
             own_cloud.fault(f"api.{service}", user="ecs-worker", error="not authorised", status=401)
-        first = [publish(requester, paid("renew", one, duration="1", durationUnit="M")) for one in servers[:2]]
+        first = [
+            publish(requester, paid("renew", one, duration="1", durationUnit="M"))
+            for one in servers[:2]
+        ]
         told = requester.command("server.tags.list", server_id=servers[0])
         eventually(lambda: any("identity is down" in one for one in worker.problems()), 60)
         assert requester.result_of(told).body["code"] == "101.001040"
-        later = [publish(requester, paid("renew", one, duration="1", durationUnit="M")) for one in servers[2:]]
+        later = [
+            publish(requester, paid("renew", one, duration="1", durationUnit="M"))
+            for one in servers[2:]
+        ]
         requester.listen(5.0)
         assert requester.depth("ecs.orders") == len(later), "nothing is taken that cannot be done"
         assert [one for one in requester.heard if one.source is Source.ORDER_RESULT] == []

@@ -1,4 +1,6 @@
-"""`ecs-worker plan`: what an order would do, asked of the cloud alone; no broker, no journal, no worker."""
+"""`ecs-worker plan`: what an order would do, asked of the cloud alone; no broker, no journal, no
+worker.
+"""
 
 import json
 from pathlib import Path
@@ -9,7 +11,10 @@ from tests.orders import paid, soft_down
 from tests.workshop import Workshop
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
-NO_BROKER = {"ECS_BROKER_URL": "amqp://guest:guest@127.0.0.1:1//", "ECS_JOURNAL_URL": "sqlite:////nowhere/journal.db"}
+NO_BROKER = {
+    "ECS_BROKER_URL": "amqp://guest:guest@127.0.0.1:1//",
+    "ECS_JOURNAL_URL": "sqlite:////nowhere/journal.db",
+}
 
 
 def written(workshop: Workshop, order: Any) -> str:
@@ -22,21 +27,27 @@ def test_a_plan_is_printed_and_nothing_is_touched(workshop: Workshop) -> None:
     tenant = workshop.tenant()
     server_id = tenant.make_server(disk=None)
     order = paid("changeConfigure", server_id, tenant=None)
-    order["productList"][0]["itemList"] = [{"code": "std_2C4G", "value": "S1.medium.2", "name": "S1.medium.2"}]
+    order["productList"][0]["itemList"] = [
+        {"code": "std_2C4G", "value": "S1.medium.2", "name": "S1.medium.2"}
+    ]
     executed = workshop.cloud.executed()
     path = written(workshop, order)
     told = workshop.command("plan", path, **NO_BROKER)
     assert (told.returncode, told.stderr) == (0, "")
     assert f"order.changeConfigure {order['orderId']}: would be carried out" in told.stdout
     assert [line.split()[1] for line in told.stdout.splitlines() if line[:1].isdigit()] == [
-        "resize", "confirm", "feeData",
-    ]  # fmt: skip
+        "resize",
+        "confirm",
+        "feeData",
+    ]
     (plan,) = json.loads(workshop.command("plan", path, "-o", "json", **NO_BROKER).stdout)
     assert (plan["verdict"], plan["cannotBeUndone"]) == ("carried_out", [2])
     line = workshop.command("plan", path, "-o", "jsonl", **NO_BROKER).stdout
     assert json.loads(line) == plan
     assert tenant.actions(server_id) == ["create"]
-    assert [one for one in workshop.cloud.executed()[len(executed) :] if not one.startswith("keystone")] == []
+    assert [
+        one for one in workshop.cloud.executed()[len(executed) :] if not one.startswith("keystone")
+    ] == []
 
 
 def test_an_order_that_would_be_refused_is_five(workshop: Workshop) -> None:
@@ -51,25 +62,37 @@ def test_an_order_that_would_be_refused_is_five(workshop: Workshop) -> None:
 
 
 def test_servers_of_several_tenants_and_orders_without_a_tenant(workshop: Workshop) -> None:
-    mine, theirs = (workshop.tenant(name).make_server(disk=None) for name in ("tenant-a", "tenant-b"))
-    both = workshop.command("plan", written(workshop, soft_down((mine, "stopServer"), (theirs, "stopServer"))))
+    mine, theirs = (
+        workshop.tenant(name).make_server(disk=None) for name in ("tenant-a", "tenant-b")
+    )
+    both = workshop.command(
+        "plan", written(workshop, soft_down((mine, "stopServer"), (theirs, "stopServer")))
+    )
     assert both.returncode == 0
     assert both.stdout.count(" stop ") == 2
     order = new(workshop.tenant(), tenant_id=None)
     assert workshop.command("plan", written(workshop, order)).returncode == 5
-    assert workshop.command("plan", written(workshop, order), "--tenant", "tenant-a").returncode == 0
+    assert (
+        workshop.command("plan", written(workshop, order), "--tenant", "tenant-a").returncode == 0
+    )
     assert workshop.command("plan", written(workshop, order), "--tenant", "nobody").returncode == 2
 
 
 def test_secrets_are_not_shown(workshop: Workshop) -> None:
-    order = new(workshop.tenant(), chosen={"adminPass": "Tr0ub4dor", "userData": "#cloud-config"}, token="eyJhbGci.x.y")
+    order = new(
+        workshop.tenant(),
+        chosen={"adminPass": "Tr0ub4dor", "userData": "#cloud-config"},
+        token="eyJhbGci.x.y",
+    )
     told = workshop.command("plan", written(workshop, order), "-o", "json")
     assert told.returncode == 0
     for secret in ("Tr0ub4dor", "cloud-config", "eyJhbGci"):
         assert secret not in told.stdout + told.stderr
 
 
-def test_what_is_no_order_and_what_cannot_be_reached_is_told_in_one_line(workshop: Workshop) -> None:
+def test_what_is_no_order_and_what_cannot_be_reached_is_told_in_one_line(
+    workshop: Workshop,
+) -> None:
     for text, code in (("{", 5), ('{"a": 1}', 5)):
         told = workshop.command("plan", written(workshop, text))
         assert told.returncode == code

@@ -14,7 +14,9 @@ from workers.amqp.publisher import Publisher
 
 def declare(url: str, name: str) -> None:
     with Connection(url) as connection:
-        connection.channel().queue_declare(name, durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"})
+        connection.channel().queue_declare(
+            name, durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"}
+        )
 
 
 def fetch_all(url: str, name: str) -> list[str]:
@@ -35,15 +37,24 @@ async def publisher(vhost: str) -> AsyncIterator[Publisher]:
 
 async def test_many_at_once_are_all_confirmed_and_there(publisher: Publisher, vhost: str) -> None:
     declare(vhost, "taker")
-    futures = [publisher.publish(Publication("", "taker", b"{}", message_id=str(one))) for one in range(3000)]
+    futures = [
+        publisher.publish(Publication("", "taker", b"{}", message_id=str(one)))
+        for one in range(3000)
+    ]
     assert set(await asyncio.gather(*futures)) == {Published.CONFIRMED}
     assert fetch_all(vhost, "taker") == [str(one) for one in range(3000)]
 
 
-async def test_what_nobody_takes_is_returned_and_what_stands_beside_it_is_not(publisher: Publisher, vhost: str) -> None:
+async def test_what_nobody_takes_is_returned_and_what_stands_beside_it_is_not(
+    publisher: Publisher, vhost: str
+) -> None:
     declare(vhost, "taker")
     futures = [
-        publisher.publish(Publication("", "taker" if one % 3 else "nobody", b"{}", message_id=str(one), mandatory=True))
+        publisher.publish(
+            Publication(
+                "", "taker" if one % 3 else "nobody", b"{}", message_id=str(one), mandatory=True
+            )
+        )
         for one in range(300)
     ]
     outcomes = await asyncio.gather(*futures)
@@ -70,7 +81,9 @@ async def test_one_that_the_broker_closes_the_channel_for_does_not_hold_up_the_o
 ) -> None:
     declare(vhost, "taker")
     futures = [
-        publisher.publish(Publication("nowhere" if one == 250 else "", "taker", b"{}", message_id=str(one)))
+        publisher.publish(
+            Publication("nowhere" if one == 250 else "", "taker", b"{}", message_id=str(one))
+        )
         for one in range(500)
     ]
     culprit = futures.pop(250)
@@ -84,13 +97,21 @@ async def test_one_that_the_broker_closes_the_channel_for_does_not_hold_up_the_o
     assert set(fetch_all(vhost, "taker")) == {str(one) for one in range(500)}
 
 
-async def test_a_queue_that_is_full_holds_up_no_other_and_keeps_its_order(publisher: Publisher, vhost: str) -> None:
+async def test_a_queue_that_is_full_holds_up_no_other_and_keeps_its_order(
+    publisher: Publisher, vhost: str
+) -> None:
     with Connection(vhost) as connection:
         limited = {"x-max-length": 5, "x-overflow": "reject-publish"}
-        connection.channel().queue_declare("full", durable=True, auto_delete=False, arguments=limited)
+        connection.channel().queue_declare(
+            "full", durable=True, auto_delete=False, arguments=limited
+        )
     declare(vhost, "taker")
-    full = [publisher.publish(Publication("", "full", b"{}", message_id=str(one))) for one in range(20)]
-    others = [publisher.publish(Publication("", "taker", b"{}", message_id=str(one))) for one in range(20)]
+    full = [
+        publisher.publish(Publication("", "full", b"{}", message_id=str(one))) for one in range(20)
+    ]
+    others = [
+        publisher.publish(Publication("", "taker", b"{}", message_id=str(one))) for one in range(20)
+    ]
     assert set(await asyncio.wait_for(asyncio.gather(*others), 10)) == {Published.CONFIRMED}
     await asyncio.wait_for(asyncio.gather(*full[:5]), 10)
     await asyncio.sleep(1)
@@ -104,13 +125,19 @@ async def test_a_queue_that_is_full_holds_up_no_other_and_keeps_its_order(publis
     assert found == [str(one) for one in range(20)]
 
 
-async def test_what_may_wait_only_so_long_for_a_full_queue_is_given_up(publisher: Publisher, vhost: str) -> None:
+async def test_what_may_wait_only_so_long_for_a_full_queue_is_given_up(
+    publisher: Publisher, vhost: str
+) -> None:
     with Connection(vhost) as connection:
         limited = {"x-max-length": 1, "x-overflow": "reject-publish"}
-        connection.channel().queue_declare("full", durable=True, auto_delete=False, arguments=limited)
+        connection.channel().queue_declare(
+            "full", durable=True, auto_delete=False, arguments=limited
+        )
 
     def publish(patience: float | None) -> "asyncio.Future[Published]":
-        return publisher.publish(Publication("", "full", b"{}", message_id="one", patience=patience))
+        return publisher.publish(
+            Publication("", "full", b"{}", message_id="one", patience=patience)
+        )
 
     assert await asyncio.wait_for(publish(1.0), 10) is Published.CONFIRMED
     patient, some = publish(None), [publish(1.0) for _ in range(20)]
@@ -132,10 +159,13 @@ def own_broker() -> Iterator[PrivateBroker]:
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])
-async def test_nothing_is_lost_when_the_broker_goes_away_in_the_middle(own_broker: PrivateBroker, how: str) -> None:
+async def test_nothing_is_lost_when_the_broker_goes_away_in_the_middle(
+    own_broker: PrivateBroker, how: str
+) -> None:
     name = f"taker-{uuid.uuid4().hex[:6]}"
     declare(own_broker.url, name)
-    # RabbitMQ 3.10 does not bring back a quorum queue that was declared a moment before the node was killed.
+    # RabbitMQ 3.10 does not bring back a quorum queue that was declared a moment before the node
+    # was killed.
     await asyncio.sleep(6)
     publisher = Publisher(own_broker.url)
     publisher.open()

@@ -1,4 +1,6 @@
-"""Refused orders on a real broker: nobody can answer another's, and what came too late may come again."""
+"""Refused orders on a real broker: nobody can answer another's, and what came too late may come
+again.
+"""
 
 import json
 import time
@@ -58,7 +60,11 @@ def known(guarded: Guarded, requester: Requester) -> dict[str, Any]:
 
 def heard_of(requester: Requester, message_id: str) -> list[Heard]:
     """Results of a message, and status updates, so far."""
-    return [one for one in requester.heard if message_id in (one.correlation_id, one.body.get("message_id"))]
+    return [
+        one
+        for one in requester.heard
+        if message_id in (one.correlation_id, one.body.get("message_id"))
+    ]
 
 
 def parked(requester: Requester, guarded: Guarded, *message_ids: str) -> dict[str, str]:
@@ -69,7 +75,9 @@ def parked(requester: Requester, guarded: Guarded, *message_ids: str) -> dict[st
     return {one.properties["message_id"]: one.headers["x-ecs-error-code"] for one in taken}
 
 
-def test_an_order_without_proof_is_answered_and_has_no_updates(guarded: Guarded, requester: Requester) -> None:
+def test_an_order_without_proof_is_answered_and_has_no_updates(
+    guarded: Guarded, requester: Requester
+) -> None:
     order = guarded.order(str(uuid.uuid4()), token=Issuer().token(project="tenant-a"))
     message_id = requester.order(json.dumps(order))
     assert requester.order_result_of(message_id).body["code"] == IDENTITY
@@ -77,8 +85,12 @@ def test_an_order_without_proof_is_answered_and_has_no_updates(guarded: Guarded,
     assert [one.source for one in heard_of(requester, message_id)] == [Source.ORDER_RESULT]
 
 
-def test_nobody_can_answer_anothers_order(guarded: Guarded, requester: Requester, known: dict[str, Any]) -> None:
-    """By a bad token, in a wrong form, as a softDown, by an id that is a number, by a message that expires."""
+def test_nobody_can_answer_anothers_order(
+    guarded: Guarded, requester: Requester, known: dict[str, Any]
+) -> None:
+    """By a bad token, in a wrong form, as a softDown, by an id that is a number, by a message that
+    expires.
+    """
     forged = Issuer().token(project="tenant-a")
     number = int(known["orderId"])
     messages = [
@@ -120,7 +132,9 @@ def test_a_wrong_order_of_a_proven_sender_is_answered_and_ends_no_other(
     assert requester.updates_of(again) == []
 
 
-def test_a_request_that_came_too_late_may_be_put_in_again(guarded: Guarded, requester: Requester) -> None:
+def test_a_request_that_came_too_late_may_be_put_in_again(
+    guarded: Guarded, requester: Requester
+) -> None:
     """An order by its sender and by an operator, a command by its sender; each leaves no key."""
     workshop, url = guarded.workshop, guarded.workshop.broker_url
     then = int(time.time()) - DAY - 60
@@ -129,7 +143,9 @@ def test_a_request_that_came_too_late_may_be_put_in_again(guarded: Guarded, requ
     orders = [guarded.order(one, token=old) for one in servers]
     ids = [uuid.uuid4().hex for _ in range(3)]
     for order, message_id in zip(orders, ids, strict=False):
-        publish_bare(url, "ecs.orders", "order.changeConfigure", order, message_id=message_id, timestamp=then)
+        publish_bare(
+            url, "ecs.orders", "order.changeConfigure", order, message_id=message_id, timestamp=then
+        )
         result = requester.order_result_of(message_id).body
         assert (result["code"], result["data"]["reason"]) == (PARAMETER, "too_old")
         assert requester.last_update_of("order", message_id).body["status"] == "failed"
@@ -158,15 +174,21 @@ def test_a_request_that_came_too_late_may_be_put_in_again(guarded: Guarded, requ
     done = workshop.command("dead", "replay", "--id", ids[1], "--yes", "-o", "json")
     assert done.returncode == 0, done.stdout + done.stderr
     requester.wait(lambda one: one.correlation_id == ids[1] and one.body.get("code") == 200, 60)
-    requester.command(**(command | {"token": guarded.token()}), tenant="tenant-a", message_id=ids[2])
-    requester.wait(lambda one: one.correlation_id == ids[2] and one.body["code"] in (200, "101.001014"), 60)
+    requester.command(
+        **(command | {"token": guarded.token()}), tenant="tenant-a", message_id=ids[2]
+    )
+    requester.wait(
+        lambda one: one.correlation_id == ids[2] and one.body["code"] in (200, "101.001014"), 60
+    )
     in_queue(url, "ecs.dead")
 
 
 def test_a_deadline_counts_until_the_first_effect(
     guarded: Guarded, requester: Requester, simulated: SimulatedOpenStack
 ) -> None:
-    """Of an order that waits for a cloud, named in the header and by `expiration`: nothing is begun."""
+    """Of an order that waits for a cloud, named in the header and by `expiration`: nothing is
+    begun.
+    """
     workshop = guarded.workshop
     servers = [workshop.tenant().make_server(disk=None) for _ in range(2)]
     orders = [guarded.order(one) for one in servers]
@@ -186,12 +208,16 @@ def test_a_deadline_counts_until_the_first_effect(
         assert workshop.tenant().actions(server_id) == ["create"]
 
 
-def test_what_was_begun_goes_on_whatever_its_deadline(guarded: Guarded, requester: Requester) -> None:
+def test_what_was_begun_goes_on_whatever_its_deadline(
+    guarded: Guarded, requester: Requester
+) -> None:
     """The worker dies in the middle of the resize; the next has it when its deadline has passed."""
     workshop = guarded.workshop
     server_id = workshop.tenant().make_server(disk=None)
     deadline = int(time.time()) + 8
-    message_id = requester.order(json.dumps(guarded.order(server_id)), headers={"x-ecs-deadline": deadline})
+    message_id = requester.order(
+        json.dumps(guarded.order(server_id)), headers={"x-ecs-deadline": deadline}
+    )
     requester.wait(lambda one: one.body.get("status") == "resizing", 60)
     workshop.running.kill()
     time.sleep(max(0.0, deadline + 1 - time.time()))

@@ -49,10 +49,15 @@ def clouds() -> Iterator[tuple[SimulatedOpenStack, SimulatedOpenStack]]:
 
 @pytest.fixture
 def regions(
-    vhost: str, clouds: tuple[SimulatedOpenStack, SimulatedOpenStack], tmp_path_factory: pytest.TempPathFactory
+    vhost: str,
+    clouds: tuple[SimulatedOpenStack, SimulatedOpenStack],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Region, Region]]:
     north_folder, south_folder = (tmp_path_factory.mktemp(one) for one in ("north", "south"))
-    with Workshop(vhost, clouds[0], north_folder) as north, Workshop(vhost, clouds[1], south_folder) as south:
+    with (
+        Workshop(vhost, clouds[0], north_folder) as north,
+        Workshop(vhost, clouds[1], south_folder) as south,
+    ):
         yield Region(north, "north"), Region(south, "south_2")
 
 
@@ -73,7 +78,9 @@ def test_two_regions_share_a_virtual_host_and_each_carries_out_its_own(
         for requester, server_id, region in ((norths, here, "CN-North-3"), (souths, there, SOUTH)):
             result, _ = ended(requester, publish(requester, renewal(server_id, region)))
             assert reported(result) == (200, "success", True)
-            shown = requester.result_of(requester.command("server.show", server_id=server_id)).body["data"]["server"]
+            shown = requester.result_of(requester.command("server.show", server_id=server_id)).body[
+                "data"
+            ]["server"]
             assert shown["regionId"] == region.lower()
         assert (len(norths.heard), len(souths.heard)) == (len(norths.heard), len(norths.heard))
 
@@ -82,16 +89,28 @@ def test_two_regions_share_a_virtual_host_and_each_carries_out_its_own(
         for order in (renewal(there, SOUTH), soft_down((there, "delete"), region=SOUTH)):
             result, statuses = ended(norths, publish(norths, order))
             assert (result.body["code"], result.body["data"]["reason"], statuses) == (
-                "101.001002", "region", ["failed"],
-            )  # fmt: skip
+                "101.001002",
+                "region",
+                ["failed"],
+            )
         souths.listen(0.5)
         assert len(souths.heard) == heard, "the other region's users hear nothing of it"
-        assert [one for one in north.shop.cloud.executed()[len(executed) :] if not one.startswith("keystone")] == []
+        assert [
+            one
+            for one in north.shop.cloud.executed()[len(executed) :]
+            if not one.startswith("keystone")
+        ] == []
         assert (norths.depth(north.dead), norths.depth(south.dead)) == (2, 0)
         assert south.tenant().actions(there) == ["create"]
 
         # The worker's own queues are those of its namespace, with retry queues of whatever delay.
-        for queue in ("north.orders", "north.order-results", "north.retry.2", "north.retry.77", "north.dead"):
+        for queue in (
+            "north.orders",
+            "north.order-results",
+            "north.retry.2",
+            "north.retry.77",
+            "north.dead",
+        ):
             message_id = norths.command("server.show", server_id=here, reply_to=queue)
             eventually(lambda one=message_id: one in parked_ids(north), 10)
         # An unknown command is undelivered in its own namespace.
@@ -111,7 +130,9 @@ def parked_ids(region: Region) -> dict[str, str]:
     return {one["id"]: one["origin"] for one in json.loads(done.stdout)}
 
 
-def test_an_operator_puts_what_is_anothers_in_again_and_it_is_refused_again(regions: tuple[Region, Region]) -> None:
+def test_an_operator_puts_what_is_anothers_in_again_and_it_is_refused_again(
+    regions: tuple[Region, Region],
+) -> None:
     north, _ = regions
     north.shop.worker()
     server_id = north.tenant().make_server(disk=None)
@@ -129,7 +150,9 @@ def test_an_operator_puts_what_is_anothers_in_again_and_it_is_refused_again(regi
     assert "order_id" not in north.tenant().server(server_id)["metadata"]
 
 
-def test_an_order_that_was_begun_is_not_denied_by_a_worker_of_another_region(regions: tuple[Region, Region]) -> None:
+def test_an_order_that_was_begun_is_not_denied_by_a_worker_of_another_region(
+    regions: tuple[Region, Region],
+) -> None:
     """ECS_REGION was changed between two tries: what was done must not be told as never begun."""
     north, _ = regions
     tenant = north.tenant()
@@ -138,8 +161,9 @@ def test_an_order_that_was_begun_is_not_denied_by_a_worker_of_another_region(reg
     with north.requester() as requester:
         order = paid("changeConfigure", server_id)
         order["productList"][0] |= {
-            "region": REGION, "itemList": [{"code": "std", "value": "S1.medium.2", "name": "S1.medium.2"}],
-        }  # fmt: skip
+            "region": REGION,
+            "itemList": [{"code": "std", "value": "S1.medium.2", "name": "S1.medium.2"}],
+        }
         north.shop.cloud.fault("api.nova", match="^POST .*action", error="overloaded", status=503)
         message_id = publish(requester, order)
         requester.wait(lambda one: one.body.get("status") == "waiting_retry")
@@ -148,7 +172,9 @@ def test_an_order_that_was_begun_is_not_denied_by_a_worker_of_another_region(reg
         wrong = north.shop.worker(ECS_REGION="cn-west-9")
         eventually(lambda: requester.depth(north.dead) == 1, 30)
         requester.listen(1)
-        assert not any(one.is_final or "code" in one.body for one in requester.heard), "no result denies it"
+        assert not any(one.is_final or "code" in one.body for one in requester.heard), (
+            "no result denies it"
+        )
         wrong.terminate()
         north.shop.worker()
         assert north.shop.command("dead", "replay", "--yes").returncode == 0
@@ -163,7 +189,9 @@ def lines_of(shop: Workshop, *words: str, **settings: str) -> tuple[int, list[st
     return done.returncode, done.stderr.splitlines()
 
 
-def test_a_worker_that_does_not_know_its_region_does_not_start(regions: tuple[Region, Region]) -> None:
+def test_a_worker_that_does_not_know_its_region_does_not_start(
+    regions: tuple[Region, Region],
+) -> None:
     shop = regions[0].shop
     clouds = json.loads(shop.cloud.clouds_yaml.read_text())
     path = shop.folder / "clouds.yaml"
@@ -200,7 +228,10 @@ def test_a_cloud_of_several_regions_needs_one_to_be_chosen(
     declared: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("several")
-    with SimulatedOpenStack(0.2, f"{NORTH},{SOUTH}") as cloud, Workshop(declared, cloud, folder) as shop:
+    with (
+        SimulatedOpenStack(0.2, f"{NORTH},{SOUTH}") as cloud,
+        Workshop(declared, cloud, folder) as shop,
+    ):
         assert shop.worker().problems() == []
         clouds = json.loads(cloud.clouds_yaml.read_text())
         for entry in clouds["clouds"].values():

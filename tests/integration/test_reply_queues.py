@@ -1,4 +1,6 @@
-"""Where results may go: the reply queues that the operator allows, and a console's URL nowhere else."""
+"""Where results may go: the reply queues that the operator allows, and a console's URL nowhere
+else.
+"""
 
 import uuid
 from collections.abc import Iterator
@@ -17,7 +19,10 @@ def listened(workshop: Workshop) -> Iterator[Queue]:
     """A queue bound to all of `ecs.results`, as anybody's who may read there."""
     with Connection(workshop.broker_url) as connection:
         queue = Queue(
-            f"listens-{uuid.uuid4().hex}", Exchange("ecs.results", "topic", no_declare=True), "#", durable=True
+            f"listens-{uuid.uuid4().hex}",
+            Exchange("ecs.results", "topic", no_declare=True),
+            "#",
+            durable=True,
         )(connection.channel())
         queue.declare()
         yield queue
@@ -45,7 +50,12 @@ def test_a_reply_queue_that_the_pattern_does_not_allow_is_refused_and_the_messag
         absent = str(uuid.uuid4())
         allowed = requester.command("server.show", server_id=absent)
         assert requester.result_of(allowed).body["code"] == UNKNOWN
-        for name in ("billing-replies", requester.reply_to + "x", "x" + requester.reply_to, "amq.rabbitmq.reply-to"):
+        for name in (
+            "billing-replies",
+            requester.reply_to + "x",
+            "x" + requester.reply_to,
+            "amq.rabbitmq.reply-to",
+        ):
             if name.startswith("amq."):
                 continue  # the broker takes it from whoever consumes from it alone
             requester.command("server.show", server_id=absent, reply_to=name)
@@ -65,7 +75,9 @@ def test_the_workers_own_queues_take_no_results_though_the_pattern_allows_them(
         eventually(lambda: requester.depth("ecs.dead") == 3)
 
 
-def test_a_consoles_url_goes_to_its_reply_queue_or_nowhere(workshop: Workshop, listened: Queue) -> None:
+def test_a_consoles_url_goes_to_its_reply_queue_or_nowhere(
+    workshop: Workshop, listened: Queue
+) -> None:
     """Whoever may read `ecs.results` would get into the server."""
     server_id = workshop.tenant().make_server(disk=None)
     workshop.worker()

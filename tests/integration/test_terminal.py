@@ -18,10 +18,11 @@ from sandbox.requester import Requester
 from tests.workshop import REPOSITORY, Workshop, eventually
 from workers.cli.output import Format, Page, json_text, show
 
-#: Escape, C1's own way to say it, a bell, a title, delete, bidirectional overrides and isolates, what joins, line ends
-#: of all kinds, a byte order mark, rich's own markup.
+#: Escape, C1's own way to say it, a bell, a title, delete, bidirectional overrides and isolates,
+#: what joins, line ends of all kinds, a byte order mark, rich's own markup.
 NASTY = (
-    "a\x1b[31mb\x9b2Jc\x07d\x1b]0;title\x07e\x7ff\u202eg\u2066h\u200di\r\nj\u2028k\x85l\ufeffm [bold]n[/bold] :smile:"
+    "a\x1b[31mb\x9b2Jc\x07d\x1b]0;title\x07e\x7ff\u202eg\u2066h\u200di"
+    "\r\nj\u2028k\x85l\ufeffm [bold]n[/bold] :smile:"
 )
 #: The same as far as AMQP's own texts and RabbitMQ take it.
 SHORT = "a\x1b[31mb\x9b2J\x07\x7f\u202eg\u2066\u2028\x85[bold]n[/bold]"
@@ -32,16 +33,29 @@ def odd_characters(text: str) -> set[str]:
 
 
 def park(requester: Requester) -> tuple[str, str]:
-    """A command with such texts everywhere, and an order whose texts reach the journal; both are parked."""
+    """A command with such texts everywhere, and an order whose texts reach the journal; both are
+    parked.
+    """
     message_id = f"{SHORT}-{uuid.uuid4().hex}"
     requester.command(
-        "server.action", tenant=NASTY, server_id=NASTY, message_id=message_id, reply_to="ecs.orders",
-        correlation_id=SHORT, headers={SHORT: NASTY, f"x-{SHORT}": {SHORT: [NASTY]}}, type=SHORT, body={NASTY: NASTY},
-    )  # fmt: skip
-    order = json.loads(change_configure(str(uuid.uuid4()), str(uuid.uuid4()), order_id=new_order_id()))
+        "server.action",
+        tenant=NASTY,
+        server_id=NASTY,
+        message_id=message_id,
+        reply_to="ecs.orders",
+        correlation_id=SHORT,
+        headers={SHORT: NASTY, f"x-{SHORT}": {SHORT: [NASTY]}},
+        type=SHORT,
+        body={NASTY: NASTY},
+    )
+    order = json.loads(
+        change_configure(str(uuid.uuid4()), str(uuid.uuid4()), order_id=new_order_id())
+    )
     order |= {"tenant_id": "tenant-a", "orderType": NASTY, NASTY: NASTY}
     order["productList"][0]["productName"] = NASTY
-    requester.order(json.dumps(order), "order.odd", message_id=f"{SHORT}-order", headers={SHORT: NASTY})
+    requester.order(
+        json.dumps(order), "order.odd", message_id=f"{SHORT}-order", headers={SHORT: NASTY}
+    )
     # No JSON, so its text is shown as it came; and a known request.
     requester.publish("ecs.commands", "server.action", NASTY.encode(), message_id=f"{SHORT}-text")
     return message_id, order["orderId"]
@@ -51,8 +65,13 @@ def test_no_command_and_no_log_passes_on_what_commands_a_terminal(workshop: Work
     workshop.worker(ECS_LOG_FORMAT="console", ECS_LOG_LEVEL="debug")
     with Requester(workshop.broker_url) as requester:
         park(requester)
-        known = requester.command("server.action", server_id=str(uuid.uuid4()), body={"os-start": None},
-                                  message_id=f"{SHORT}-known", headers={SHORT: NASTY})  # fmt: skip
+        known = requester.command(
+            "server.action",
+            server_id=str(uuid.uuid4()),
+            body={"os-start": None},
+            message_id=f"{SHORT}-known",
+            headers={SHORT: NASTY},
+        )
         requester.result_of(known)
         eventually(lambda: requester.depth("ecs.dead") == 3)
         workshop.running.terminate()
@@ -64,9 +83,14 @@ def test_no_command_and_no_log_passes_on_what_commands_a_terminal(workshop: Work
     assert "server.action" in logs
     assert odd_characters(logs) == set()
     for words in (
-        ("dead", "list"), ("dead", "show"), ("dead", "replay", "--dry-run"), ("journal", "list"),
-        ("journal", "show", known), ("journal", "show", NASTY), ("dead", "show", "--id", NASTY),
-    ):  # fmt: skip
+        ("dead", "list"),
+        ("dead", "show"),
+        ("dead", "replay", "--dry-run"),
+        ("journal", "list"),
+        ("journal", "show", known),
+        ("journal", "show", NASTY),
+        ("dead", "show", "--id", NASTY),
+    ):
         for output in ("table", "json"):
             done = workshop.command(*words, "-o", output)
             assert odd_characters(done.stdout + done.stderr) == set(), words
@@ -83,11 +107,19 @@ def test_no_command_and_no_log_passes_on_what_commands_a_terminal(workshop: Work
 def shown_at_terminal(workshop: Workshop, *words: str) -> str:
     """What a terminal that knows no colours gets."""
     ours, theirs = pty.openpty()
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), "HOME": str(workshop.folder)}
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(REPOSITORY),
+        "HOME": str(workshop.folder),
+    }
     process = subprocess.Popen(
-        [sys.executable, "-m", "workers", *words], stdin=theirs, stdout=theirs, stderr=theirs, cwd=workshop.folder,
+        [sys.executable, "-m", "workers", *words],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=workshop.folder,
         env=environment | workshop.settings | {"TERM": "dumb", "COLUMNS": "400", "NO_COLOR": "1"},
-    )  # fmt: skip
+    )
     os.close(theirs)
     seen = bytearray()
 
@@ -109,7 +141,10 @@ def test_the_brokers_own_words_are_made_plain_too(workshop: Workshop) -> None:
     odd = f"{workshop.folder}/\x1b[31m\u202e\x9b"
     for words, settings in (
         (("check",), {"ECS_JOURNAL_URL": f"sqlite:///{odd}/x/journal.db"}),
-        (("topology", "apply"), {"ECS_BROKER_URL": workshop.broker_url + "%1B%5B31m%E2%80%AE%C2%9B"}),
+        (
+            ("topology", "apply"),
+            {"ECS_BROKER_URL": workshop.broker_url + "%1B%5B31m%E2%80%AE%C2%9B"},
+        ),
         (("check",), {"ECS_BROKER_URL": workshop.broker_url + "%1B%5B31m%E2%80%AE%C2%9B"}),
         (("plan", odd), {}),
         (("journal", "list"), {"ECS_JOURNAL_URL": f"sqlite:///{odd}/x/journal.db"}),
@@ -135,7 +170,9 @@ def test_a_page_is_plain_in_every_part(terminal: bool) -> None:
     page.table([{"name": NASTY, "value": {NASTY: [NASTY]}}])
     page.document({NASTY: NASTY}, 10_000)
     page.document(NASTY, 10_000)
-    without_colours = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue()) if terminal else file.getvalue()
+    without_colours = (
+        re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue()) if terminal else file.getvalue()
+    )
     assert odd_characters(without_colours) == set()
     assert without_colours.count("[bold]n[/bold]") >= 1
 

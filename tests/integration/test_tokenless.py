@@ -1,4 +1,6 @@
-"""softDown has no token: it is believed from some publishers, by the user that the broker has seen to."""
+"""softDown has no token: it is believed from some publishers, by the user that the broker has seen
+to.
+"""
 
 import json
 from collections.abc import Iterator
@@ -19,8 +21,10 @@ def guarded(workshop: Workshop) -> Iterator[Workshop]:
     issuer = Issuer()
     with KeySetServer(issuer) as server:
         workshop.settings |= {
-            "ECS_TRUST_PUBLISHERS": "false", "ECS_JWT_JWKS": server.url, "ECS_TOKENLESS_PUBLISHERS": f"billing,{user}",
-        }  # fmt: skip
+            "ECS_TRUST_PUBLISHERS": "false",
+            "ECS_JWT_JWKS": server.url,
+            "ECS_TOKENLESS_PUBLISHERS": f"billing,{user}",
+        }
         yield workshop
 
 
@@ -32,7 +36,9 @@ def test_it_is_taken_from_the_publishers_that_are_named(guarded: Workshop) -> No
     guarded.worker()
     server_id = guarded.tenant().make_server(disk=None)
     with Requester(guarded.broker_url) as requester:
-        result, _ = carried_out(requester, soft_down((server_id, "stopServer")), user_id=user_of(guarded))
+        result, _ = carried_out(
+            requester, soft_down((server_id, "stopServer")), user_id=user_of(guarded)
+        )
     assert result.body["code"] == 200
     assert guarded.tenant().server(server_id)["status"] == "SHUTOFF"
 
@@ -57,14 +63,28 @@ def test_no_other_order_is_believed_of_them(guarded: Workshop) -> None:
     guarded.worker()
     server_id = guarded.tenant().make_server(disk=None)
     order = soft_down((server_id, "stopServer"))
-    command = {"operation": "server.action", "tenant_id": "tenant-a", "server_id": server_id, "body": {"os-stop": None}}
+    command = {
+        "operation": "server.action",
+        "tenant_id": "tenant-a",
+        "server_id": server_id,
+        "body": {"os-stop": None},
+    }
     with Requester(guarded.broker_url) as requester:
         message_id = requester.publish(
-            "ecs.commands", "server.action", command, reply_to=requester.reply_to, user_id=user_of(guarded)
+            "ecs.commands",
+            "server.action",
+            command,
+            reply_to=requester.reply_to,
+            user_id=user_of(guarded),
         )
         assert requester.result_of(message_id).body["code"] == "101.001401"
         # An order's own type counts, not its routing key.
-        paid = {"orderType": "renew", "orderStatus": "paySuccess", "orderRoute": "ECS", "orderId": order["flowId"]}
+        paid = {
+            "orderType": "renew",
+            "orderStatus": "paySuccess",
+            "orderRoute": "ECS",
+            "orderId": order["flowId"],
+        }
         message_id = requester.order(json.dumps(paid), "order.softDown", user_id=user_of(guarded))
         assert requester.order_result_of(message_id).body["code"] != 200
     assert guarded.tenant().actions(server_id) == ["create"]
@@ -73,9 +93,13 @@ def test_no_other_order_is_believed_of_them(guarded: Workshop) -> None:
 def test_what_waits_for_the_cloud_is_known_again_when_it_comes_back(guarded: Workshop) -> None:
     guarded.worker(ECS_RETRY_DELAYS="1")
     server_id = guarded.tenant().make_server(disk=None)
-    guarded.cloud.fault("api.nova", match=f"/servers/{server_id}/action", error="down", status=503, times=30)
+    guarded.cloud.fault(
+        "api.nova", match=f"/servers/{server_id}/action", error="down", status=503, times=30
+    )
     with Requester(guarded.broker_url) as requester:
-        message_id = publish(requester, soft_down((server_id, "stopServer")), user_id=user_of(guarded))
+        message_id = publish(
+            requester, soft_down((server_id, "stopServer")), user_id=user_of(guarded)
+        )
         requester.wait(lambda one: one.body.get("status") == "waiting_retry")
         guarded.cloud.clear_faults()
         assert requester.order_result_of(message_id).body["code"] == 200
@@ -86,12 +110,16 @@ def test_one_that_was_refused_is_carried_out_when_an_operator_replays_it(guarded
     guarded.worker(ECS_TOKENLESS_PUBLISHERS="somebody-else")
     server_id = guarded.tenant().make_server(disk=None)
     with Requester(guarded.broker_url) as requester:
-        message_id = publish(requester, soft_down((server_id, "stopServer")), user_id=user_of(guarded))
+        message_id = publish(
+            requester, soft_down((server_id, "stopServer")), user_id=user_of(guarded)
+        )
         assert requester.order_result_of(message_id).body["code"] == "101.001401"
         eventually(lambda: requester.depth("ecs.dead") == 1)
         done = guarded.command("dead", "replay", "--yes", "--vouch", "--operator", "night@shift")
         assert done.returncode == 0, done.stderr
-        requester.wait(lambda one: one.correlation_id == message_id and one.body.get("code") == 200, 60)
+        requester.wait(
+            lambda one: one.correlation_id == message_id and one.body.get("code") == 200, 60
+        )
         eventually(lambda: requester.depth("ecs.dead") == 0)
     assert guarded.tenant().actions(server_id) == ["create", "stop"]
 

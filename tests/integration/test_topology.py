@@ -24,18 +24,33 @@ def test_what_is_declared_is_the_contracts(vhost: str) -> None:
     with Connection(vhost) as connection:
         channel = connection.channel()
         for name in (
-            "ecs.servers", "ecs.images", "ecs.orders", "ecs.order-results", "ecs.undelivered", "ecs.dead",
-            "ecs.retry.5", "ecs.retry.30", "ecs.retry.120", "ecs.retry.600", "ecs.retry.1800",
-        ):  # fmt: skip
+            "ecs.servers",
+            "ecs.images",
+            "ecs.orders",
+            "ecs.order-results",
+            "ecs.undelivered",
+            "ecs.dead",
+            "ecs.retry.5",
+            "ecs.retry.30",
+            "ecs.retry.120",
+            "ecs.retry.600",
+            "ecs.retry.1800",
+        ):
             channel.queue_declare(name, passive=True)
         producer = connection.Producer(channel)
         for exchange, key, queue in (
-            ("ecs.commands", "server.action", "ecs.servers"), ("ecs.commands", "image.update", "ecs.images"),
-            ("ecs.orders", "order.new", "ecs.orders"), ("ecs.orders", "anything", "ecs.orders"),
-            ("ecs.commands", "order.plan", "ecs.orders"), ("ecs.results", "order.new", "ecs.order-results"),
-            ("ecs.commands", "volume.create", "ecs.undelivered"), ("ecs.dead", "ecs.servers", "ecs.dead"),
-        ):  # fmt: skip
-            producer.publish(b"{}", exchange=exchange, routing_key=key, message_id=f"{exchange} {key}")
+            ("ecs.commands", "server.action", "ecs.servers"),
+            ("ecs.commands", "image.update", "ecs.images"),
+            ("ecs.orders", "order.new", "ecs.orders"),
+            ("ecs.orders", "anything", "ecs.orders"),
+            ("ecs.commands", "order.plan", "ecs.orders"),
+            ("ecs.results", "order.new", "ecs.order-results"),
+            ("ecs.commands", "volume.create", "ecs.undelivered"),
+            ("ecs.dead", "ecs.servers", "ecs.dead"),
+        ):
+            producer.publish(
+                b"{}", exchange=exchange, routing_key=key, message_id=f"{exchange} {key}"
+            )
             got = wait_for_message(channel, queue)
             assert got.properties["message_id"] == f"{exchange} {key}"
 
@@ -57,7 +72,9 @@ def test_a_queue_with_other_arguments_is_told_in_one_line(vhost: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-async def test_what_nobody_misses_is_declared_again_now_and_then(vhost: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_nobody_misses_is_declared_again_now_and_then(
+    vhost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(redeclare, "EVERY", 0.2)
     declare(vhost, topology((5,)))
     with Connection(vhost) as connection:
@@ -89,6 +106,8 @@ def test_the_command_line_shows_and_applies_it(workshop: Workshop) -> None:
     names = {row["name"] for row in json.loads(shown.stdout)}
     assert {"ecs.commands", "ecs.orders", "ecs.retry.5"} <= names
     assert workshop.command("topology", "apply").returncode == 0
-    down = workshop.command("topology", "apply", ECS_BROKER_URL="amqp://guest:secret-word@127.0.0.1:1//")
+    down = workshop.command(
+        "topology", "apply", ECS_BROKER_URL="amqp://guest:secret-word@127.0.0.1:1//"
+    )
     assert down.returncode == 4
     assert "secret-word" not in down.stderr + down.stdout

@@ -33,13 +33,16 @@ def test_what_comes_at_once_is_done_in_the_order_in_which_it_came(workshop: Work
     assert tenant.actions(server_id)[1:] == ["stop", "start", "reboot", "stop", "start"]
 
 
-def test_two_workers_keep_the_order_in_which_they_wrote_the_requests_down(workshop: Workshop) -> None:
+def test_two_workers_keep_the_order_in_which_they_wrote_the_requests_down(
+    workshop: Workshop,
+) -> None:
     workshop.worker()
     workshop.worker()
     tenant = workshop.tenant()
     server_id = tenant.make_server(metadata={"charge_type": "monthly"})
     with Requester(workshop.broker_url) as requester:
-        # Both have logged in to the cloud: from then on a request is written down as soon as it comes.
+        # Both have logged in to the cloud: from then on a request is written down as soon as it
+        # comes.
         for one in [requester.command("server.tags.list", server_id=server_id) for _ in range(8)]:
             requester.result_of(one)
         assert _in_this_order(requester, server_id, 1.0) == [200] * 5
@@ -66,7 +69,9 @@ def test_a_batch_and_single_requests_and_an_order_take_turns(workshop: Workshop)
         order_text = resize_order(first, tenant.image)
         order = requester.order(order_text)
         requester.wait(lambda one: one.body.get("id") == json.loads(order_text)["orderId"])
-        batch = requester.command("server.batch_action", body={"os-stop": {"servers": [{"id": second}, {"id": first}]}})
+        batch = requester.command(
+            "server.batch_action", body={"os-stop": {"servers": [{"id": second}, {"id": first}]}}
+        )
         start = _act(requester, first, START)
         assert requester.result_of(start).body["code"] == 200
         assert requester.result_of(batch).body["code"] == 200
@@ -77,7 +82,9 @@ def test_a_batch_and_single_requests_and_an_order_take_turns(workshop: Workshop)
 def test_what_comes_after_an_order_that_was_put_off_in_the_middle_waits_for_it(
     workshop: Workshop, simulated: SimulatedOpenStack
 ) -> None:
-    """Cinder is away when the server has its new flavor: the order is tried again later, and then the next one."""
+    """Cinder is away when the server has its new flavor: the order is tried again later, and then
+    the next one.
+    """
     workshop.worker(ECS_RETRY_DELAYS="1,20")
     tenant = workshop.tenant()
     server_id = tenant.make_server(disk=10, metadata={"charge_type": "monthly"})
@@ -86,7 +93,9 @@ def test_what_comes_after_an_order_that_was_put_off_in_the_middle_waits_for_it(
     with Requester(workshop.broker_url) as requester:
         older = requester.order(resize_order(server_id, tenant.image, disk=60))
         eventually(lambda: requester.depth("ecs.retry.20") == 1, 60)
-        newer = requester.order(resize_order(server_id, tenant.image, disk=70, statusTime="2099-01-01 00:00:00"))
+        newer = requester.order(
+            resize_order(server_id, tenant.image, disk=70, statusTime="2099-01-01 00:00:00")
+        )
         requester.listen(12.0)  # longer than a place is kept by whom nobody is at
         simulated.clear_faults("api.cinder")
         assert requester.order_result_of(older, 60).body["code"] == 200
@@ -111,7 +120,9 @@ def test_a_request_whose_turn_does_not_come_in_time_is_answered_in_time(
     assert tenant.actions(server_id)[1:] == ["stop"]
 
 
-def test_the_next_worker_keeps_the_order_of_the_dead_one(workshop: Workshop, simulated: SimulatedOpenStack) -> None:
+def test_the_next_worker_keeps_the_order_of_the_dead_one(
+    workshop: Workshop, simulated: SimulatedOpenStack
+) -> None:
     worker = workshop.worker()
     tenant = workshop.tenant()
     server_id = tenant.make_server(name="stops-slowly", metadata={"charge_type": "monthly"})

@@ -22,9 +22,13 @@ def control_plane() -> Iterator[ControlPlane]:
         yield cloud
 
 
-@pytest.fixture(scope="session", params=["simulated", pytest.param("real", marks=pytest.mark.openstack)])
+@pytest.fixture(
+    scope="session", params=["simulated", pytest.param("real", marks=pytest.mark.openstack)]
+)
 def cloud(request: pytest.FixtureRequest) -> Cloud:
-    found: Cloud = request.getfixturevalue("simulated" if request.param == "simulated" else "control_plane")
+    found: Cloud = request.getfixturevalue(
+        "simulated" if request.param == "simulated" else "control_plane"
+    )
     return found
 
 
@@ -35,7 +39,9 @@ def _no_faults(cloud: Cloud) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shop(broker: PrivateBroker, cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+def shop(
+    broker: PrivateBroker, cloud: Cloud, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Workshop]:
     """One worker for the whole suite, with broker and journal of its own for each cloud."""
     folder = tmp_path_factory.mktemp("shop")
     url = broker.add_vhost(folder.name)

@@ -1,4 +1,6 @@
-"""A service account that cannot do its work: `check` says so, and a worker that has it is not ready."""
+"""A service account that cannot do its work: `check` says so, and a worker that has it is not
+ready.
+"""
 
 import json
 import uuid
@@ -54,15 +56,17 @@ def test_an_application_credential_cannot_act_for_the_tenants_and_is_told(
     account = connection(cloud.clouds_yaml, "ecs-worker")
     user = account.current_user_id
     made = account.session.post(
-        f"/users/{user}/application_credentials", endpoint_filter={"service_type": "identity", "interface": "public"},
+        f"/users/{user}/application_credentials",
+        endpoint_filter={"service_type": "identity", "interface": "public"},
         json={"application_credential": {"name": uuid.uuid4().hex}},
-    ).json()["application_credential"]  # fmt: skip
+    ).json()["application_credential"]
     account.close()
     entry = clouds["ecs-worker"]
     auth = {
-        "auth_url": entry["auth"]["auth_url"], "application_credential_id": made["id"],
+        "auth_url": entry["auth"]["auth_url"],
+        "application_credential_id": made["id"],
         "application_credential_secret": made["secret"],
-    }  # fmt: skip
+    }
     found = told(shop, {**entry, "auth_type": "v3applicationcredential", "auth": auth}, tmp_path)
     assert "application credential" in found
     assert made["secret"] not in found
@@ -75,14 +79,20 @@ def test_an_account_without_a_role_in_any_project_is_told(
     name, password = f"outsider-{uuid.uuid4().hex[:8]}", entry["auth"]["password"]
     identity = {"service_type": "identity", "interface": "public"}
     user = admin.session.post(
-        "/users", endpoint_filter=identity,
+        "/users",
+        endpoint_filter=identity,
         json={"user": {"name": name, "password": password, "domain_id": "default"}},
-    ).json()["user"]  # fmt: skip
+    ).json()["user"]
     try:
         auth = {
-            "auth_url": entry["auth"]["auth_url"], "username": name, "password": password,
+            "auth_url": entry["auth"]["auth_url"],
+            "username": name,
+            "password": password,
             "user_domain_id": "default",
-        }  # fmt: skip
-        assert told(shop, {**entry, "auth": auth}, tmp_path) == "the service account has a role in no project"
+        }
+        assert (
+            told(shop, {**entry, "auth": auth}, tmp_path)
+            == "the service account has a role in no project"
+        )
     finally:
         admin.session.delete(f"/users/{user['id']}", endpoint_filter=identity)

@@ -1,4 +1,6 @@
-"""Many servers at once: a batch takes about as long as its slowest server, its check a constant number of calls."""
+"""Many servers at once: a batch takes about as long as its slowest server, its check a constant
+number of calls.
+"""
 
 import re
 import time
@@ -13,7 +15,8 @@ from sandbox.worker import WorkerProcess
 from tests.tenant import Tenant
 from tests.workshop import Workshop
 
-#: Servers of the batch. Fifty would keep the real control plane busy for minutes, and show nothing else.
+#: Servers of the batch. Fifty would keep the real control plane busy for minutes, and show nothing
+#: else.
 NUMBER, REAL_NUMBER = 50, 15
 
 
@@ -31,7 +34,8 @@ class Course:
 def nova_reads(worker: WorkerProcess) -> int:
     """GETs of Nova by the worker so far."""
     found = re.findall(
-        r'ecs_openstack_calls_total{method="GET",[^}]*service="compute"[^}]*} ([\d.]+)', worker.metrics()
+        r'ecs_openstack_calls_total{method="GET",[^}]*service="compute"[^}]*} ([\d.]+)',
+        worker.metrics(),
     )
     return int(sum(float(number) for number in found))
 
@@ -39,12 +43,17 @@ def nova_reads(worker: WorkerProcess) -> int:
 def run(shop: Workshop, requester: Requester, ids: list[str], action: str, end: str) -> Course:
     worker = shop.running
     reads, begun = nova_reads(worker), time.monotonic()
-    message_id = requester.command("server.batch_action", body={action: {"servers": [{"id": one} for one in ids]}})
+    message_id = requester.command(
+        "server.batch_action", body={action: {"servers": [{"id": one} for one in ids]}}
+    )
     result = requester.result_of(message_id, 120)
     answered, reads_before = time.monotonic() - begun, nova_reads(worker) - reads
     assert (result.body["code"], len(result.body["data"]["servers"])) == (200, len(ids))
     for one in ids:
-        assert requester.last_update_of("server", message_id, 240, resource_id=one).body["status"] == end
+        assert (
+            requester.last_update_of("server", message_id, 240, resource_id=one).body["status"]
+            == end
+        )
     ended = time.monotonic() - begun
     cost = shop.calls_of(message_id)
     course = Course(answered, ended, reads_before, cost["GET"], cost["POST"])
@@ -65,7 +74,8 @@ def test_many_servers_are_stopped_and_started_together(
         run(shop, requester, ids[:1], back, "ACTIVE" if back == "os-start" else "SHUTOFF")
         many = run(shop, requester, ids, action, end)
         assert many.writes == number
-        # One list checks them all, and one a tick follows them all. Whoever is not heard of for long is looked at, but
-        # not singly: for each tick of half a second there may be one more list.
+        # One list checks them all, and one a tick follows them all. Whoever is not heard of for
+        # long is looked at, but not singly: for each tick of half a second there may be one more
+        # list.
         assert many.reads_before_answer <= 3 + 2 * many.answered / 0.5
         assert many.reads <= 4 + 2 * many.ended / 0.5

@@ -26,7 +26,9 @@ def server_id(own: Tenant) -> str:
 
 
 def act(own: Tenant, server_id: str, body: Any) -> Any:
-    return own.connection.compute.post(f"/servers/{server_id}/action", json=body, microversion=COMPUTE)
+    return own.connection.compute.post(
+        f"/servers/{server_id}/action", json=body, microversion=COMPUTE
+    )
 
 
 def error_of(answer: Any) -> tuple[int, str, str]:
@@ -62,7 +64,10 @@ def test_changes_since_lists_what_changed_and_what_is_gone(own: Tenant) -> None:
     server_id = own.make_server(disk=None)
     updated = own.server(server_id)["updated"]
     path = f"/servers/detail?changes-since={updated}"
-    assert server_id in [one["id"] for one in own.connection.compute.get(path, microversion=COMPUTE).json()["servers"]]
+    assert server_id in [
+        one["id"]
+        for one in own.connection.compute.get(path, microversion=COMPUTE).json()["servers"]
+    ]
     own.connection.compute.delete(f"/servers/{server_id}")
     for _ in range(200):
         listed = own.connection.compute.get(path, microversion=COMPUTE).json()["servers"]
@@ -71,7 +76,10 @@ def test_changes_since_lists_what_changed_and_what_is_gone(own: Tenant) -> None:
     else:
         pytest.fail("the deletion is not listed")
     for _ in range(200):
-        if own.connection.compute.get(f"/servers/{server_id}", microversion=COMPUTE).status_code == 404:
+        if (
+            own.connection.compute.get(f"/servers/{server_id}", microversion=COMPUTE).status_code
+            == 404
+        ):
             return
     pytest.fail("the server can still be seen")
 
@@ -102,10 +110,17 @@ def test_plain_and_detailed_lists_have_the_same_order(own: Tenant) -> None:
     assert all(one.keys() == {"id", "name", "links"} for one in plain)
     part = listed(own, f"/detail?{order}&limit=1&marker={plain[0]['id']}")
     assert [one["id"] for one in part] == [plain[1]["id"]]
-    newest = [one["id"] for one in listed(own, "?sort_key=created_at&sort_dir=desc&sort_key=uuid&sort_dir=asc")]
+    newest = [
+        one["id"]
+        for one in listed(own, "?sort_key=created_at&sort_dir=desc&sort_key=uuid&sort_dir=asc")
+    ]
     created = {one: str(own.server(one)["created"]) for one in made}
-    assert [one for one in newest if one in made] == sorted(sorted(made), key=lambda one: created[one], reverse=True)
-    gone = own.connection.compute.get(f"/servers/detail?limit=1&marker={UNKNOWN}", microversion=COMPUTE)
+    assert [one for one in newest if one in made] == sorted(
+        sorted(made), key=lambda one: created[one], reverse=True
+    )
+    gone = own.connection.compute.get(
+        f"/servers/detail?limit=1&marker={UNKNOWN}", microversion=COMPUTE
+    )
     assert error_of(gone) == (400, "badRequest", f"marker [{UNKNOWN}] not found")
 
 
@@ -122,12 +137,19 @@ def test_servers_are_filtered_by_name_status_and_image(own: Tenant, server_id: s
     assert found(f"?image={own.image}") == {other}
 
 
-def test_an_admin_is_told_the_hosts_of_which_a_tenant_sees_the_ids(own: Tenant, server_id: str, cloud: Any) -> None:
+def test_an_admin_is_told_the_hosts_of_which_a_tenant_sees_the_ids(
+    own: Tenant, server_id: str, cloud: Any
+) -> None:
     path = "/os-services?binary=nova-compute"
     assert own.connection.compute.get(path, microversion=COMPUTE).status_code == 403
     admin = Tenant(cloud.clouds_yaml, "admin")
-    hosts = [one["host"] for one in admin.connection.compute.get(path, microversion=COMPUTE).json()["services"]]
-    (host,) = [one for one in hosts if host_id(own.project_id, one) == own.server(server_id)["hostId"]]
+    hosts = [
+        one["host"]
+        for one in admin.connection.compute.get(path, microversion=COMPUTE).json()["services"]
+    ]
+    (host,) = [
+        one for one in hosts if host_id(own.project_id, one) == own.server(server_id)["hostId"]
+    ]
     assert admin.server(server_id)["OS-EXT-SRV-ATTR:host"] == host
     admin.close()
 
@@ -135,16 +157,29 @@ def test_an_admin_is_told_the_hosts_of_which_a_tenant_sees_the_ids(own: Tenant, 
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ({"os-start": None}, (409, "conflictingRequest", "Cannot 'start' instance {} while it is in vm_state active")),
+        (
+            {"os-start": None},
+            (
+                409,
+                "conflictingRequest",
+                "Cannot 'start' instance {} while it is in vm_state active",
+            ),
+        ),
         (
             {"confirmResize": None},
-            (409, "conflictingRequest", "Cannot 'confirmResize' instance {} while it is in vm_state active"),
+            (
+                409,
+                "conflictingRequest",
+                "Cannot 'confirmResize' instance {} while it is in vm_state active",
+            ),
         ),
         ({"resize": {"flavorRef": "nope"}}, (400, "badRequest", "Flavor nope could not be found.")),
         ({"os-start": None, "os-stop": None}, (400, "badRequest", "Malformed request body")),
     ],
 )
-def test_actions_are_refused_in_the_same_words(own: Tenant, server_id: str, body: Any, expected: Any) -> None:
+def test_actions_are_refused_in_the_same_words(
+    own: Tenant, server_id: str, body: Any, expected: Any
+) -> None:
     status, key, message = expected
     assert error_of(act(own, server_id, body)) == (status, key, message.format(server_id))
 
@@ -157,12 +192,18 @@ def test_the_same_flavor_is_refused(own: Tenant, server_id: str) -> None:
 def test_what_does_not_exist_is_404(own: Tenant, server_id: str) -> None:
     compute, volume = own.connection.compute, own.connection.block_storage
     assert error_of(compute.get(f"/servers/{UNKNOWN}", microversion=COMPUTE)) == (
-        404, "itemNotFound", f"Instance {UNKNOWN} could not be found.",
-    )  # fmt: skip
+        404,
+        "itemNotFound",
+        f"Instance {UNKNOWN} could not be found.",
+    )
     assert error_of(volume.get(f"/volumes/{UNKNOWN}", microversion=VOLUME)) == (
-        404, "itemNotFound", f"Volume {UNKNOWN} could not be found.",
-    )  # fmt: skip
-    action = compute.get(f"/servers/{server_id}/os-instance-actions/req-{UNKNOWN}", microversion=COMPUTE)
+        404,
+        "itemNotFound",
+        f"Volume {UNKNOWN} could not be found.",
+    )
+    action = compute.get(
+        f"/servers/{server_id}/os-instance-actions/req-{UNKNOWN}", microversion=COMPUTE
+    )
     assert error_of(action)[:2] == (404, "itemNotFound")
 
 
@@ -188,12 +229,17 @@ def test_metadata_are_set_and_taken_away_one_by_one(own: Tenant) -> None:
     answer = compute.post(path, json={"metadata": {"soft_down": "stopped"}}, microversion=COMPUTE)
     assert (answer.status_code, answer.json()["metadata"]["charge_type"]) == (200, "monthly")
     removed = compute.delete(f"{path}/soft_down", microversion=COMPUTE)
-    assert (removed.status_code, own.server(server_id)["metadata"]) == (204, {"charge_type": "monthly"})
+    assert (removed.status_code, own.server(server_id)["metadata"]) == (
+        204,
+        {"charge_type": "monthly"},
+    )
     again = error_of(compute.delete(f"{path}/soft_down", microversion=COMPUTE))
     assert again == (404, "itemNotFound", "Metadata item was not found")
 
 
-def test_metadata_of_a_server_that_is_locked_or_in_error_stay_as_they_are(own: Tenant, cloud: Any) -> None:
+def test_metadata_of_a_server_that_is_locked_or_in_error_stay_as_they_are(
+    own: Tenant, cloud: Any
+) -> None:
     server_id, admin = own.make_server(disk=None), Tenant(cloud.clouds_yaml, "admin")
 
     def refused() -> tuple[int, str, str]:
@@ -206,8 +252,10 @@ def test_metadata_of_a_server_that_is_locked_or_in_error_stay_as_they_are(own: T
     admin.act(server_id, {"os-resetState": {"state": "error"}})
     assert own.server(server_id)["status"] == "ERROR"
     assert refused() == (
-        409, "conflictingRequest", f"Cannot 'update metadata' instance {server_id} while it is in vm_state error",
-    )  # fmt: skip
+        409,
+        "conflictingRequest",
+        f"Cannot 'update metadata' instance {server_id} while it is in vm_state error",
+    )
     admin.act(server_id, {"os-resetState": {"state": "active"}})
     assert own.server(server_id)["status"] == "ACTIVE"
     admin.close()
@@ -220,10 +268,17 @@ def test_an_action_is_found_by_the_request_id_of_its_call(own: Tenant, server_id
     path = f"/servers/{server_id}/os-instance-actions/{request_id}"
     action = own.connection.compute.get(path, microversion=COMPUTE).json()["instanceAction"]
     assert (action["action"], action["request_id"]) == ("reboot", request_id)
-    own.wait(server_id, lambda server: server["status"] == "ACTIVE" and not server["OS-EXT-STS:task_state"])
+    own.wait(
+        server_id,
+        lambda server: server["status"] == "ACTIVE" and not server["OS-EXT-STS:task_state"],
+    )
     action = own.connection.compute.get(path, microversion=COMPUTE).json()["instanceAction"]
     (event,) = action["events"]
-    assert (event["event"], event["result"], action["message"]) == ("compute_reboot_instance", "Success", None)
+    assert (event["event"], event["result"], action["message"]) == (
+        "compute_reboot_instance",
+        "Success",
+        None,
+    )
     assert event["finish_time"] is not None
 
 
@@ -271,13 +326,18 @@ def test_a_resize_without_a_host_leaves_only_its_action_log(own: Tenant, server_
     assert failed == {"cold_migrate", "conductor_migrate_server"}
 
 
-def test_a_resize_that_fails_on_the_host_ends_in_error_and_the_admin_resets_it(own: Tenant, cloud: Any) -> None:
+def test_a_resize_that_fails_on_the_host_ends_in_error_and_the_admin_resets_it(
+    own: Tenant, cloud: Any
+) -> None:
     server_id = own.make_server(name="unlucky", disk=None)
     cloud.fault("virt.finish_migration", match=server_id, error="disk is full", times=1)
     own.act(server_id, {"resize": {"flavorRef": own.flavors["S1.medium.2"]}})
     server = own.wait(server_id, lambda server: server["status"] == "ERROR" and "fault" in server)
     assert "disk is full" in server["fault"]["message"]
-    assert error_of(act(own, server_id, {"os-resetState": {"state": "active"}}))[:2] == (403, "forbidden")
+    assert error_of(act(own, server_id, {"os-resetState": {"state": "active"}}))[:2] == (
+        403,
+        "forbidden",
+    )
     admin = Tenant(cloud.clouds_yaml, "admin")
     admin.act(server_id, {"os-resetState": {"state": "active"}})
     assert own.server(server_id)["status"] == "ACTIVE"
@@ -289,7 +349,10 @@ def test_a_volume_that_fails_to_grow_says_so(own: Tenant, server_id: str, cloud:
     cloud.fault("volume.extend_volume", match=data["id"], error="no space", times=1)
     path = f"/volumes/{data['id']}/action"
     volumes = own.connection.block_storage
-    assert volumes.post(path, json={"os-extend": {"new_size": 2}}, microversion=VOLUME).status_code == 202
+    assert (
+        volumes.post(path, json={"os-extend": {"new_size": 2}}, microversion=VOLUME).status_code
+        == 202
+    )
     for _ in range(300):
         _, data = own.volumes(server_id)
         if data["status"] != "extending":
@@ -298,7 +361,10 @@ def test_a_volume_that_fails_to_grow_says_so(own: Tenant, server_id: str, cloud:
     reset = {"os-reset_status": {"status": "in-use"}}
     assert volumes.post(path, json=reset, microversion=VOLUME).status_code == 403
     admin = Tenant(cloud.clouds_yaml, "admin")
-    assert admin.connection.block_storage.post(path, json=reset, microversion=VOLUME).status_code == 202
+    assert (
+        admin.connection.block_storage.post(path, json=reset, microversion=VOLUME).status_code
+        == 202
+    )
     admin.close()
     assert own.volumes(server_id)[1]["status"] == "in-use"
     smaller = volumes.post(path, json={"os-extend": {"new_size": 1}}, microversion=VOLUME)
@@ -324,7 +390,9 @@ def test_flavors_and_limits_have_what_is_read(own: Tenant) -> None:
     assert sizes["S1.medium.2"] == (2, 4096, 20)
     nova = own.connection.compute.get("/limits", microversion=COMPUTE).json()["limits"]["absolute"]
     assert nova.keys() >= {"maxTotalCores", "totalCoresUsed", "maxTotalRAMSize", "totalRAMUsed"}
-    cinder = own.connection.block_storage.get("/limits", microversion=VOLUME).json()["limits"]["absolute"]
+    cinder = own.connection.block_storage.get("/limits", microversion=VOLUME).json()["limits"][
+        "absolute"
+    ]
     assert cinder.keys() >= {"maxTotalVolumeGigabytes", "totalGigabytesUsed"}
 
 
@@ -333,7 +401,9 @@ def test_changed_volumes_are_listed(own: Tenant, server_id: str) -> None:
     path = f"/volumes/detail?updated_at=gte:{data['updated_at'][:19]}"
     listed = own.connection.block_storage.get(path, microversion=VOLUME).json()["volumes"]
     assert data["id"] in [one["id"] for one in listed]
-    later = own.connection.block_storage.get("/volumes/detail?updated_at=gte:2100-01-01T00:00:00", microversion=VOLUME)
+    later = own.connection.block_storage.get(
+        "/volumes/detail?updated_at=gte:2100-01-01T00:00:00", microversion=VOLUME
+    )
     assert later.json()["volumes"] == []
 
 
@@ -355,6 +425,8 @@ async def test_lists_are_read_to_their_last_page(
     project = await found.project(own.project_id)
     assert servers <= {server.id for server in await list_servers(project)}
     assert len(calls) >= 3
-    assert {volume.id for volume in await list_volumes(project)} >= {one["id"] for one in own.volumes(server_id)}
+    assert {volume.id for volume in await list_volumes(project)} >= {
+        one["id"] for one in own.volumes(server_id)
+    }
     assert len(await list_flavors(project)) >= 2
     await found.close()

@@ -63,16 +63,21 @@ def settled(tenant: Tenant, volume_id: str) -> str:
 
 def post_server(tenant: Tenant, *disks: str, networks: Any = "none", **fields: Any) -> Any:
     body = {
-        "name": f"calls-{uuid.uuid4().hex[:6]}", "flavorRef": tenant.flavors["S1.small.1"], "networks": networks,
+        "name": f"calls-{uuid.uuid4().hex[:6]}",
+        "flavorRef": tenant.flavors["S1.small.1"],
+        "networks": networks,
         "block_device_mapping_v2": [
             {
-                "boot_index": -1 if index else 0, "uuid": one, "source_type": "volume", "destination_type": "volume",
+                "boot_index": -1 if index else 0,
+                "uuid": one,
+                "source_type": "volume",
+                "destination_type": "volume",
                 "delete_on_termination": True,
             }
             for index, one in enumerate(disks)
         ],
         **fields,
-    }  # fmt: skip
+    }
     return tenant.connection.compute.post("/servers", json={"server": body}, microversion=COMPUTE)
 
 
@@ -81,7 +86,9 @@ def make_server(tenant: Tenant, *disks: str, **fields: Any) -> str:
     assert answer.status_code == 202, answer.text
     server_id: str = answer.json()["server"]["id"]
     tenant.adopt(server_id)
-    tenant.wait(server_id, lambda one: one["status"] != "BUILD" and not one["OS-EXT-STS:task_state"], 120)
+    tenant.wait(
+        server_id, lambda one: one["status"] != "BUILD" and not one["OS-EXT-STS:task_state"], 120
+    )
     return server_id
 
 
@@ -89,7 +96,10 @@ def gone(tenant: Tenant, server_id: str) -> None:
     answer = tenant.connection.compute.delete(f"/servers/{server_id}", microversion=COMPUTE)
     assert answer.status_code == 204, answer.text
     limit = time.monotonic() + 60
-    while tenant.connection.compute.get(f"/servers/{server_id}", microversion=COMPUTE).status_code != 404:
+    while (
+        tenant.connection.compute.get(f"/servers/{server_id}", microversion=COMPUTE).status_code
+        != 404
+    ):
         assert time.monotonic() < limit, "the server does not go"
         time.sleep(0.1)
 
@@ -100,14 +110,19 @@ def gone(tenant: Tenant, server_id: str) -> None:
 def test_a_volume_is_found_by_its_metadata(tenant: Tenant) -> None:
     mark = uuid.uuid4().hex
     answer = post_volume(
-        tenant, name="marked", imageRef=tenant.image, metadata={"ecs_request": mark, "ecs_part": "1.0"}
+        tenant,
+        name="marked",
+        imageRef=tenant.image,
+        metadata={"ecs_request": mark, "ecs_part": "1.0"},
     )
     made = answer.json()["volume"]
     tenant.later("block_storage", f"/volumes/{made['id']}")
     assert (answer.status_code, made["status"], made["bootable"]) == (202, "creating", "false")
     for wanted, found in (({"ecs_request": mark}, [made["id"]]), ({"ecs_request": "nobody's"}, [])):
         query = {"metadata": json.dumps(wanted)}
-        listed = tenant.connection.block_storage.get("/volumes/detail", params=query, microversion=VOLUME)
+        listed = tenant.connection.block_storage.get(
+            "/volumes/detail", params=query, microversion=VOLUME
+        )
         assert [one["id"] for one in listed.json()["volumes"]] == found
     assert settled(tenant, made["id"]) == "available"
     ready = volume(tenant, made["id"])
@@ -119,14 +134,21 @@ def test_a_volume_is_found_by_its_metadata(tenant: Tenant) -> None:
     ("fields", "error"),
     [
         ({"volume_type": "GOLD"}, (404, "Volume type with name GOLD could not be found.")),
-        ({"imageRef": UNKNOWN}, (400, "Invalid image identifier or unable to access requested image.")),
+        (
+            {"imageRef": UNKNOWN},
+            (400, "Invalid image identifier or unable to access requested image."),
+        ),
     ],
 )
-def test_a_volume_that_cannot_be_made_is_refused(tenant: Tenant, fields: dict[str, Any], error: Any) -> None:
+def test_a_volume_that_cannot_be_made_is_refused(
+    tenant: Tenant, fields: dict[str, Any], error: Any
+) -> None:
     assert error_of(post_volume(tenant, **fields)) == error
 
 
-@pytest.mark.parametrize(("point", "image"), [("volume.create_volume", False), ("volume.clone_image", True)])
+@pytest.mark.parametrize(
+    ("point", "image"), [("volume.create_volume", False), ("volume.clone_image", True)]
+)
 def test_a_volume_that_fails_is_in_error_and_can_be_deleted(
     tenant: Tenant, cloud: Any, point: str, image: bool
 ) -> None:
@@ -134,7 +156,12 @@ def test_a_volume_that_fails_is_in_error_and_can_be_deleted(
     cloud.fault(point, match=name, error="full", times=20)
     volume_id = make_volume(tenant, name=name, **({"imageRef": tenant.image} if image else {}))
     assert settled(tenant, volume_id) == "error"
-    assert tenant.connection.block_storage.delete(f"/volumes/{volume_id}", microversion=VOLUME).status_code == 202
+    assert (
+        tenant.connection.block_storage.delete(
+            f"/volumes/{volume_id}", microversion=VOLUME
+        ).status_code
+        == 202
+    )
     assert settled(tenant, volume_id) == ""
 
 
@@ -161,7 +188,10 @@ def test_volume_types_and_quotas_are_shown(tenant: Tenant) -> None:
     make_volume(tenant)
     after = storage.get(path, microversion=VOLUME).json()["quota_set"]
     for name in ("volumes", "gigabytes", "volumes_SATA", "gigabytes_SATA"):
-        assert after[name]["in_use"] + after[name]["reserved"] == 1 + before[name]["in_use"] + before[name]["reserved"]
+        assert (
+            after[name]["in_use"] + after[name]["reserved"]
+            == 1 + before[name]["in_use"] + before[name]["reserved"]
+        )
     assert {"limit", "in_use", "reserved"} <= after["per_volume_gigabytes"].keys()
 
 
@@ -184,7 +214,10 @@ def test_what_goes_beyond_a_quota_of_novas_is_refused(tenant: Tenant, admin: Ten
     disk = make_volume(tenant, imageRef=tenant.image, size=2)
     with quota(tenant, admin, "compute", instances=0):
         status, message = error_of(post_server(tenant, disk))
-    assert (status, message.startswith("Quota exceeded for instances: Requested 1, but already used")) == (403, True)
+    assert (
+        status,
+        message.startswith("Quota exceeded for instances: Requested 1, but already used"),
+    ) == (403, True)
     assert volume(tenant, disk)["status"] == "available"
 
 
@@ -194,20 +227,37 @@ def test_what_goes_beyond_a_quota_of_novas_is_refused(tenant: Tenant, admin: Ten
 def test_a_server_is_listed_with_its_metadata_as_soon_as_it_is_accepted(
     tenant: Tenant, admin: Tenant, network: dict[str, Any]
 ) -> None:
-    mark, disk, data = uuid.uuid4().hex, make_volume(tenant, imageRef=tenant.image, size=2), make_volume(tenant)
+    mark, disk, data = (
+        uuid.uuid4().hex,
+        make_volume(tenant, imageRef=tenant.image, size=2),
+        make_volume(tenant),
+    )
     answer = post_server(
-        tenant, disk, data, networks=[{"uuid": network["id"]}], metadata={"ecs_request": mark}, adminPass="sEcret-1",
-        user_data="IyBhCg==", security_groups=[{"name": "default"}], tags=["a", "b"], availability_zone="nova",
-    )  # fmt: skip
+        tenant,
+        disk,
+        data,
+        networks=[{"uuid": network["id"]}],
+        metadata={"ecs_request": mark},
+        adminPass="sEcret-1",
+        user_data="IyBhCg==",
+        security_groups=[{"name": "default"}],
+        tags=["a", "b"],
+        availability_zone="nova",
+    )
     assert (answer.status_code, answer.json()["server"]["adminPass"]) == (202, "sEcret-1")
     server_id = answer.json()["server"]["id"]
     tenant.adopt(server_id)
-    listed = tenant.connection.compute.get("/servers/detail", microversion=COMPUTE).json()["servers"]
+    listed = tenant.connection.compute.get("/servers/detail", microversion=COMPUTE).json()[
+        "servers"
+    ]
     assert [one["id"] for one in listed if one["metadata"] == {"ecs_request": mark}] == [server_id]
     assert volume(tenant, disk)["status"] in ("reserved", "attaching", "in-use")
     server = tenant.wait(server_id, lambda one: one["status"] != "BUILD", 120)
     assert (server["status"], sorted(server["tags"])) == ("ACTIVE", ["a", "b"])
-    flags = {one["id"]: one["delete_on_termination"] for one in server["os-extended-volumes:volumes_attached"]}
+    flags = {
+        one["id"]: one["delete_on_termination"]
+        for one in server["os-extended-volumes:volumes_attached"]
+    }
     assert flags == {disk: True, data: True}
     assert server["created"] <= server["updated"]
     assert admin.server(server_id)["OS-EXT-SRV-ATTR:user_data"] == "IyBhCg=="
@@ -218,7 +268,11 @@ def test_a_server_is_listed_with_its_metadata_as_soon_as_it_is_accepted(
     # An admin still finds whose it was.
     path = f"/servers/detail?all_tenants=1&deleted=true&uuid={server_id}"
     (former,) = admin.connection.compute.get(path, microversion=COMPUTE).json()["servers"]
-    assert (former["id"], former["status"], former["tenant_id"]) == (server_id, "DELETED", tenant.project_id)
+    assert (former["id"], former["status"], former["tenant_id"]) == (
+        server_id,
+        "DELETED",
+        tenant.project_id,
+    )
 
 
 @pytest.mark.parametrize(
@@ -226,11 +280,13 @@ def test_a_server_is_listed_with_its_metadata_as_soon_as_it_is_accepted(
     [
         ({"availability_zone": "mars"}, "The requested availability zone is not available"),
         ({"key_name": "nobody's"}, "Invalid key_name provided."),
-        ({"security_groups": [{"name": "nobody"}], "networks": "net"},
-         "Unable to find security_group with name or id 'nobody'"),
+        (
+            {"security_groups": [{"name": "nobody"}], "networks": "net"},
+            "Unable to find security_group with name or id 'nobody'",
+        ),
         ({"networks": [{"uuid": UNKNOWN}]}, f"Network {UNKNOWN} could not be found."),
     ],
-)  # fmt: skip
+)
 def test_a_server_that_cannot_be_made_is_refused(
     tenant: Tenant, network: dict[str, Any], fields: dict[str, Any], message: str
 ) -> None:
@@ -248,7 +304,12 @@ def test_a_volume_that_is_not_there_or_is_used_boots_nothing(tenant: Tenant) -> 
     (system,) = tenant.volumes(server_id)
     status, message = error_of(post_server(tenant, system["id"]))
     assert (status, "but the current status is in-use" in message) == (400, True)
-    assert error_of(tenant.connection.block_storage.delete(f"/volumes/{system['id']}", microversion=VOLUME))[0] == 400
+    assert (
+        error_of(
+            tenant.connection.block_storage.delete(f"/volumes/{system['id']}", microversion=VOLUME)
+        )[0]
+        == 400
+    )
 
 
 def test_a_server_that_fails_on_its_host_gives_back_what_it_had(
@@ -259,7 +320,10 @@ def test_a_server_that_fails_on_its_host_gives_back_what_it_had(
     disk = make_volume(tenant, imageRef=tenant.image, size=2)
     server_id = make_server(tenant, disk, name=name, networks=[{"uuid": network["id"]}])
     server = tenant.wait(server_id, lambda one: "fault" in one)
-    assert (server["status"], server["fault"]["message"][:34]) == ("ERROR", "Exceeded maximum number of retries")
+    assert (server["status"], server["fault"]["message"][:34]) == (
+        "ERROR",
+        "Exceeded maximum number of retries",
+    )
     assert settled(tenant, disk) == "available"
     assert ports_of(tenant, server_id) == []
     gone(tenant, server_id)
@@ -280,16 +344,23 @@ def test_a_server_that_finds_no_host_holds_its_volume(tenant: Tenant) -> None:
 def test_a_server_that_does_not_go_ends_in_error(tenant: Tenant, cloud: Any) -> None:
     server_id = tenant.make_server(disk=2)
     cloud.fault("virt.destroy", match=server_id, error="stuck", times=9)
-    assert tenant.connection.compute.delete(f"/servers/{server_id}", microversion=COMPUTE).status_code == 204
+    assert (
+        tenant.connection.compute.delete(f"/servers/{server_id}", microversion=COMPUTE).status_code
+        == 204
+    )
     # The real Nova says so for a moment before it has given the task up.
-    server = tenant.wait(server_id, lambda one: "fault" in one and one["OS-EXT-STS:task_state"] is None)
+    server = tenant.wait(
+        server_id, lambda one: "fault" in one and one["OS-EXT-STS:task_state"] is None
+    )
     assert server["status"] == "ERROR"
     assert server["fault"]["message"] == "stuck"
     cloud.clear_faults()
     gone(tenant, server_id)
 
 
-def test_a_locked_server_does_not_go_and_an_admins_lock_is_an_admins(tenant: Tenant, admin: Tenant) -> None:
+def test_a_locked_server_does_not_go_and_an_admins_lock_is_an_admins(
+    tenant: Tenant, admin: Tenant
+) -> None:
     server_id = tenant.make_server(disk=None)
 
     def act(who: Tenant, action: str) -> Any:
@@ -308,7 +379,9 @@ def test_a_locked_server_does_not_go_and_an_admins_lock_is_an_admins(tenant: Ten
 
 def test_zones_and_key_pairs_are_shown(tenant: Tenant) -> None:
     compute = tenant.connection.compute
-    zones = compute.get("/os-availability-zone", microversion=COMPUTE).json()["availabilityZoneInfo"]
+    zones = compute.get("/os-availability-zone", microversion=COMPUTE).json()[
+        "availabilityZoneInfo"
+    ]
     assert ("nova", True) in [(one["zoneName"], one["zoneState"]["available"]) for one in zones]
     found = tenant.connection.block_storage.get("/os-availability-zone", microversion=VOLUME).json()
     assert found["availabilityZoneInfo"] == [{"zoneName": "nova", "zoneState": {"available": True}}]
@@ -322,7 +395,12 @@ def test_a_port_in_a_subnet_is_found_by_its_description_and_outlives_its_server(
     tenant: Tenant, network: dict[str, Any]
 ) -> None:
     described, subnet = f"ecs_request={uuid.uuid4().hex}", network["subnets"][0]
-    body = {"network_id": network["id"], "fixed_ips": [{"subnet_id": subnet}], "name": "one", "description": described}
+    body = {
+        "network_id": network["id"],
+        "fixed_ips": [{"subnet_id": subnet}],
+        "name": "one",
+        "description": described,
+    }
     made = tenant.connection.network.post("/ports", json={"port": body})
     assert made.status_code == 201, made.text
     port = made.json()["port"]
@@ -331,8 +409,12 @@ def test_a_port_in_a_subnet_is_found_by_its_description_and_outlives_its_server(
     query = {"description": described, "project_id": tenant.project_id}
     listed = tenant.connection.network.get("/ports", params=query).json()["ports"]
     assert [one["id"] for one in listed] == [port["id"]]
-    server_id = make_server(tenant, make_volume(tenant, imageRef=tenant.image, size=2), networks=[{"port": port["id"]}])
-    assert [(one["id"], one["device_owner"]) for one in ports_of(tenant, server_id)] == [(port["id"], "compute:nova")]
+    server_id = make_server(
+        tenant, make_volume(tenant, imageRef=tenant.image, size=2), networks=[{"port": port["id"]}]
+    )
+    assert [(one["id"], one["device_owner"]) for one in ports_of(tenant, server_id)] == [
+        (port["id"], "compute:nova")
+    ]
     gone(tenant, server_id)
     (kept,) = tenant.connection.network.get(f"/ports?id={port['id']}").json()["ports"]
     assert (kept["device_id"], kept["device_owner"]) == ("", "")
@@ -342,7 +424,11 @@ def test_a_port_in_a_subnet_is_found_by_its_description_and_outlives_its_server(
 
 @pytest.mark.parametrize(
     "fields",
-    [{"network_id": UNKNOWN}, {"fixed_ips": [{"subnet_id": UNKNOWN}]}, {"security_groups": [UNKNOWN]}],
+    [
+        {"network_id": UNKNOWN},
+        {"fixed_ips": [{"subnet_id": UNKNOWN}]},
+        {"security_groups": [UNKNOWN]},
+    ],
 )
 def test_a_port_of_what_is_not_there_is_refused(
     tenant: Tenant, network: dict[str, Any], fields: dict[str, Any]
@@ -352,19 +438,34 @@ def test_a_port_of_what_is_not_there_is_refused(
     assert (status, UNKNOWN in message) == (404, True)
 
 
-def test_a_floating_ip_is_released_as_often_as_one_likes(tenant: Tenant, network: dict[str, Any]) -> None:
+def test_a_floating_ip_is_released_as_often_as_one_likes(
+    tenant: Tenant, network: dict[str, Any]
+) -> None:
     connection = tenant.connection.network
-    public = next(one["id"] for one in connection.get("/networks").json()["networks"] if one["router:external"])
-    port = connection.post("/ports", json={"port": {"network_id": network["id"]}}).json()["port"]["id"]
+    public = next(
+        one["id"]
+        for one in connection.get("/networks").json()["networks"]
+        if one["router:external"]
+    )
+    port = connection.post("/ports", json={"port": {"network_id": network["id"]}}).json()["port"][
+        "id"
+    ]
     tenant.later("network", f"/ports/{port}")
     body = {"floatingip": {"floating_network_id": public, "port_id": port}}
     floating_ip = connection.post("/floatingips", json=body).json()["floatingip"]
     tenant.later("network", f"/floatingips/{floating_ip['id']}")
     assert floating_ip["port_id"] == port
     for _ in range(2):
-        released = connection.put(f"/floatingips/{floating_ip['id']}", json={"floatingip": {"port_id": None}})
+        released = connection.put(
+            f"/floatingips/{floating_ip['id']}", json={"floatingip": {"port_id": None}}
+        )
         assert (released.status_code, released.json()["floatingip"]["port_id"]) == (200, None)
-    assert error_of(connection.put(f"/floatingips/{UNKNOWN}", json={"floatingip": {"port_id": None}}))[0] == 404
+    assert (
+        error_of(connection.put(f"/floatingips/{UNKNOWN}", json={"floatingip": {"port_id": None}}))[
+            0
+        ]
+        == 404
+    )
 
 
 def test_the_quota_of_ports_and_the_security_groups_are_shown(tenant: Tenant) -> None:

@@ -18,7 +18,12 @@ def change(server_id: str, *items: Item, **fields: Any) -> dict[str, Any]:
     """The order with these items: code, value, and the volume that is meant."""
     order = paid("changeConfigure", server_id, **fields)
     order["productList"][0]["itemList"] = [
-        {"code": item[0], "value": item[1], "name": item[0], **({"instanceId": item[2]} if len(item) > 2 else {})}
+        {
+            "code": item[0],
+            "value": item[1],
+            "name": item[0],
+            **({"instanceId": item[2]} if len(item) > 2 else {}),
+        }
         for item in items
     ]
     return order
@@ -36,7 +41,9 @@ def sizes(tenant: Tenant, server_id: str) -> list[tuple[str, int]]:
     return [(one["volume_type"], one["size"]) for one in tenant.volumes(server_id)]
 
 
-def test_of_several_data_disks_those_grow_that_are_named(requester: Requester, tenant: Tenant) -> None:
+def test_of_several_data_disks_those_grow_that_are_named(
+    requester: Requester, tenant: Tenant
+) -> None:
     server_id = tenant.make_server(disk=10, data=(("SSD", 1), ("SSD", 2), ("SATA", 3)))
     system, first, second, third = tenant.volumes(server_id)
     order = change(
@@ -51,13 +58,18 @@ def test_of_several_data_disks_those_grow_that_are_named(requester: Requester, t
     assert statuses == ["accepted", "validating", "extending", "succeeded"]
     disks = product_of(result)["after"]["disks"]
     assert [(one["id"], one["size"]) for one in disks] == [
-        (system["id"], 10), (first["id"], 1), (second["id"], 4), (third["id"], 3),
-    ]  # fmt: skip
+        (system["id"], 10),
+        (first["id"], 1),
+        (second["id"], 4),
+        (third["id"], 3),
+    ]
     metadata = tenant.server(server_id)["metadata"]
     assert (metadata["order_id"], metadata["charge_type"]) == (order["orderId"], "hourlySettlement")
 
 
-def test_flavor_system_disk_and_data_disk_change_together(requester: Requester, tenant: Tenant) -> None:
+def test_flavor_system_disk_and_data_disk_change_together(
+    requester: Requester, tenant: Tenant
+) -> None:
     server_id = tenant.make_server(disk=10, data=(("SSD", 1),))
     items = (("std_2C4G", "S1.medium.2"), ("sys_EBS_SATA", "20"), ("data_EBS_SSD", "5"))
     result, _ = carried_out(requester, change(server_id, *items))
@@ -72,11 +84,16 @@ def test_a_flavor_may_be_smaller(requester: Requester, tenant: Tenant) -> None:
     result, _ = carried_out(requester, order)
     assert reported(result) == (200, "success", True)
     product = product_of(result)
-    assert (product["before"]["flavor"], product["after"]["flavor"]) == ("S1.medium.2", "S1.small.1")
+    assert (product["before"]["flavor"], product["after"]["flavor"]) == (
+        "S1.medium.2",
+        "S1.small.1",
+    )
     assert tenant.server(server_id)["flavor"]["original_name"] == "S1.small.1"
 
 
-def test_an_order_that_comes_late_does_not_undo_a_newer_one(requester: Requester, tenant: Tenant) -> None:
+def test_an_order_that_comes_late_does_not_undo_a_newer_one(
+    requester: Requester, tenant: Tenant
+) -> None:
     server_id = tenant.make_server(disk=10)
     newer = change(server_id, ("std_2C4G", "S1.medium.2"), statusTime="2019-05-08 17:00:00")
     older = change(server_id, ("std_1C1G", "S1.small.1"), statusTime="2019-05-08 16:59:59")
@@ -95,7 +112,13 @@ def test_an_order_that_comes_late_does_not_undo_a_newer_one(requester: Requester
 
 
 @pytest.mark.parametrize(
-    "older", ["2019-05-08 16:59:59.0", "2019-05-08T08:59:59Z", "2019-05-08 16:59", "2019-05-08T16:59:59.999+0800"]
+    "older",
+    [
+        "2019-05-08 16:59:59.0",
+        "2019-05-08T08:59:59Z",
+        "2019-05-08 16:59",
+        "2019-05-08T16:59:59.999+0800",
+    ],
 )
 def test_an_order_that_comes_late_is_known_however_its_time_is_written(
     requester: Requester, lasting: tuple[Tenant, str], older: str
@@ -127,7 +150,9 @@ def test_an_order_is_refused_where_it_cannot_be_read_when_the_last_was_paid(
 def test_a_status_time_in_the_future_shuts_nobody_out(requester: Requester, tenant: Tenant) -> None:
     server_id = tenant.make_server(disk=10)
     for time in ("2099-01-01 00:00:00", "2098-01-01 00:00:00"):
-        result, _ = carried_out(requester, change(server_id, ("sys_EBS_SATA", "10"), statusTime=time))
+        result, _ = carried_out(
+            requester, change(server_id, ("sys_EBS_SATA", "10"), statusTime=time)
+        )
         assert reported(result) == (200, "success", False)
     assert tenant.server(server_id)["metadata"]["status_time"] < "2098"
 
@@ -159,15 +184,20 @@ def test_what_cannot_be_done_is_refused_naming_the_item(
 
 def test_a_local_disk_is_as_large_as_the_flavor_says(requester: Requester, tenant: Tenant) -> None:
     server_id = tenant.make_server(disk=None)
-    refused, _ = carried_out(requester, change(server_id, ("std_2C4G", "S1.medium.2"), ("sys_EBS_SATA", "21")))
+    refused, _ = carried_out(
+        requester, change(server_id, ("std_2C4G", "S1.medium.2"), ("sys_EBS_SATA", "21"))
+    )
     assert reported(refused) == ("101.001002", "fail", False)
     assert refused.body["message"] == "参数sys_EBS_SATA不符合规范"
-    result, _ = carried_out(requester, change(server_id, ("std_2C4G", "S1.medium.2"), ("sys_EBS_SATA", "20")))
+    result, _ = carried_out(
+        requester, change(server_id, ("std_2C4G", "S1.medium.2"), ("sys_EBS_SATA", "20"))
+    )
     assert reported(result) == (200, "success", True)
     product = product_of(result)
     assert [product[when]["disks"] for when in ("before", "after")] == [
-        [{"id": None, "size": 10, "type": None}], [{"id": None, "size": 20, "type": None}],
-    ]  # fmt: skip
+        [{"id": None, "size": 10, "type": None}],
+        [{"id": None, "size": 20, "type": None}],
+    ]
 
 
 def test_a_server_in_error_is_refused(requester: Requester, tenant: Tenant, cloud: Any) -> None:
@@ -200,4 +230,7 @@ def test_what_exceeds_the_quota_is_refused(
     admin.close()
     assert reported(result) == ("101.001040", "fail", False)
     assert result.body["data"]["reason"] == "quota"
-    assert ("resize" in tenant.actions(server_id), sizes(tenant, server_id)) == (False, [("SATA", 10)])
+    assert ("resize" in tenant.actions(server_id), sizes(tenant, server_id)) == (
+        False,
+        [("SATA", 10)],
+    )

@@ -1,6 +1,7 @@
 """The error bodies by which quotas, policies and conflicts are told apart, provoked on both clouds.
 
-Each must be the one of `tests/fixtures/openstack_errors`, by which the classification is tested; ids and numbers apart.
+Each must be the one of `tests/fixtures/openstack_errors`, by which the classification is tested;
+ids and numbers apart.
 """
 
 import json
@@ -29,7 +30,9 @@ class Scene:
         self.tenant, self.admin = Tenant(clouds_yaml, "tenant-a"), Tenant(clouds_yaml, "admin")
         self.server = self.tenant.make_server(disk=2, paid=False)
         (self.volume,) = self.tenant.volumes(self.server)
-        self.network = next(one["id"] for one in self._listed("networks") if one["name"].startswith("tenant-a"))
+        self.network = next(
+            one["id"] for one in self._listed("networks") if one["name"].startswith("tenant-a")
+        )
         self.image = self.tenant.make_image("error-responses")
         self.tenant.later("image", f"/images/{self.image}")
 
@@ -45,9 +48,15 @@ class Scene:
     def send(self, service: str, method: str, path: str, body: Any) -> Any:
         """The tenant's own call."""
         version = {"compute": COMPUTE, "block_storage": VOLUME}.get(service)
-        kind = {"Content-Type": "application/openstack-images-v2.1-json-patch"} if method == "PATCH" else {}
+        kind = (
+            {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+            if method == "PATCH"
+            else {}
+        )
         proxy = getattr(self.tenant.connection, service)
-        return proxy.request(path, method, json=body, headers=kind, microversion=version, raise_exc=False)
+        return proxy.request(
+            path, method, json=body, headers=kind, microversion=version, raise_exc=False
+        )
 
     def close(self) -> None:
         """Take away what there is of it."""
@@ -113,7 +122,9 @@ def locked(scene: Scene) -> Iterator[None]:
     scene.tenant.act(scene.server, {"unlock": None})
 
 
-QUOTA: dict[str, tuple[Callable[[Scene], AbstractContextManager[None]], Callable[[Scene], Call]]] = {
+QUOTA: dict[
+    str, tuple[Callable[[Scene], AbstractContextManager[None]], Callable[[Scene], Call]]
+] = {
     "cinder-create-per-volume": (
         lambda scene: quota(scene.tenant, scene.admin, "block_storage", per_volume_gigabytes=3),
         lambda scene: new_volume(4),
@@ -184,11 +195,18 @@ QUOTA: dict[str, tuple[Callable[[Scene], AbstractContextManager[None]], Callable
         ),
     ),
 }
-OTHER: dict[str, tuple[str, Callable[[Scene], AbstractContextManager[None]], Callable[[Scene], Call]]] = {
+OTHER: dict[
+    str, tuple[str, Callable[[Scene], AbstractContextManager[None]], Callable[[Scene], Call]]
+] = {
     "cinder-policy-of-quota-sets": (
         "forbidden",
         lambda scene: nullcontext(),
-        lambda scene: ("block_storage", "PUT", f"/os-quota-sets/{scene.tenant.project_id}", _VOLUMES),
+        lambda scene: (
+            "block_storage",
+            "PUT",
+            f"/os-quota-sets/{scene.tenant.project_id}",
+            _VOLUMES,
+        ),
     ),
     "cinder-extend-backing-up": (
         "refused_by_cloud",
@@ -234,7 +252,11 @@ def provoked(scene: Scene, context: Any, call: Any) -> dict[str, Any]:
     with context(scene):
         wanted = call(scene)
         answer = scene.send(*wanted)
-    told = {name: answer.headers[name] for name in ("content-type", "retry-after") if name in answer.headers}
+    told = {
+        name: answer.headers[name]
+        for name in ("content-type", "retry-after")
+        if name in answer.headers
+    }
     return {
         "service": wanted[0],
         "status": answer.status_code,
@@ -245,7 +267,9 @@ def provoked(scene: Scene, context: Any, call: Any) -> dict[str, Any]:
 
 def alike(text: str) -> str:
     """Without ids, how many, and numbers, and the order in which JSON has its fields."""
-    text = re.sub(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}|\d+", "#", text)
+    text = re.sub(
+        r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}|\d+", "#", text
+    )
     text = re.sub(r"#(,#)+", "#", text)
     try:
         return json.dumps(json.loads(text.replace("#", "0")), sort_keys=True)
@@ -266,7 +290,9 @@ def reason(answer: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", [*QUOTA, *OTHER])
-def test_an_error_is_told_in_the_services_own_words_and_taken_for_what_it_is(scene: Scene, name: str) -> None:
+def test_an_error_is_told_in_the_services_own_words_and_taken_for_what_it_is(
+    scene: Scene, name: str
+) -> None:
     expected, context, call = OTHER[name] if name in OTHER else ("quota", *QUOTA[name])
     answer, fixture = provoked(scene, context, call), told(name)
     assert reason(answer) == fixture["reason"] == expected

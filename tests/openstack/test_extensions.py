@@ -84,7 +84,9 @@ def error_of(answer: Any) -> tuple[int, str, str]:
     return answer.status_code, error["type"], error["message"]
 
 
-def test_neutron_has_words_of_its_own_for_a_collection_that_it_does_not_have(tenant: Tenant, cloud: Cloud) -> None:
+def test_neutron_has_words_of_its_own_for_a_collection_that_it_does_not_have(
+    tenant: Tenant, cloud: Cloud
+) -> None:
     """QoS is missing on the real control plane, too."""
     missing = (404, "HTTPNotFound", "The resource could not be found.")
     network = tenant.connection.network
@@ -95,10 +97,14 @@ def test_neutron_has_words_of_its_own_for_a_collection_that_it_does_not_have(ten
 
 
 @pytest.mark.timeout(600)
-def test_every_order_goes_on_and_views_have_nulls_without_extensions(own: Workshop, cloud: Cloud) -> None:
+def test_every_order_goes_on_and_views_have_nulls_without_extensions(
+    own: Workshop, cloud: Cloud
+) -> None:
     tenant = own.tenant()
     shown, floating_ip = tenant.make_server_with_floating_ip(disk=2)
-    gone, changed, renewed, stopped, deleted = (tenant.make_server(disk=disk) for disk in (2, 10, None, None, 2))
+    gone, changed, renewed, stopped, deleted = (
+        tenant.make_server(disk=disk) for disk in (2, 10, None, None, 2)
+    )
     before = records(tenant)
     networks = tenant.connection.network.get("/networks").json()["networks"]
     network = next(one["id"] for one in networks if one["name"] == "tenant-a-net")
@@ -153,7 +159,9 @@ def test_what_is_missing_is_not_asked_for_by_every_list(workshop: Workshop, simu
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("rule", [{"status": 503, "times": 2}, {"status": 502, "times": 2}])
-def test_a_neutron_that_is_down_is_not_without_its_extensions(own: Workshop, cloud: Any, rule: dict[str, Any]) -> None:
+def test_a_neutron_that_is_down_is_not_without_its_extensions(
+    own: Workshop, cloud: Any, rule: dict[str, Any]
+) -> None:
     tenant = own.tenant()
     server_id, floating_ip = tenant.make_server_with_floating_ip(disk=None)
     cloud.fault("api.neutron", match="/(routers|floatingips)", error="overloaded", **rule)
@@ -165,7 +173,9 @@ def test_a_neutron_that_is_down_is_not_without_its_extensions(own: Workshop, clo
 
 
 @pytest.mark.timeout(120)
-def test_a_proxy_that_knows_no_way_is_not_a_cloud_without_extensions(own: Workshop, cloud: Any) -> None:
+def test_a_proxy_that_knows_no_way_is_not_a_cloud_without_extensions(
+    own: Workshop, cloud: Any
+) -> None:
     """Its 404 has other words: it is no answer of Neutron's."""
     tenant = own.tenant()
     server_id, floating_ip = tenant.make_server_with_floating_ip(disk=None)
@@ -183,7 +193,9 @@ def test_a_proxy_that_knows_no_way_is_not_a_cloud_without_extensions(own: Worksh
 
 
 @pytest.mark.timeout(120)
-def test_security_groups_cannot_be_chosen_where_there_are_none(workshop: Workshop, simulated: Any) -> None:
+def test_security_groups_cannot_be_chosen_where_there_are_none(
+    workshop: Workshop, simulated: Any
+) -> None:
     tenant = workshop.tenant()
     before = records(tenant)
     order = new(tenant, chosen={"securityGroups": [uuid.uuid4().hex]})
@@ -196,8 +208,12 @@ def test_security_groups_cannot_be_chosen_where_there_are_none(workshop: Worksho
 
 
 @pytest.mark.timeout(120)
-def test_disks_are_found_by_their_mark_though_cinder_takes_no_such_filter(workshop: Workshop, simulated: Any) -> None:
-    """One that is killed in the middle goes on with the disks that it has made, and with nobody else's."""
+def test_disks_are_found_by_their_mark_though_cinder_takes_no_such_filter(
+    workshop: Workshop, simulated: Any
+) -> None:
+    """One that is killed in the middle goes on with the disks that it has made, and with nobody
+    else's.
+    """
     tenant = workshop.tenant()
     simulated.fault(
         "api.cinder",
@@ -216,7 +232,9 @@ def test_disks_are_found_by_their_mark_though_cinder_takes_no_such_filter(worksh
         check(requester.heard, [asked], tenant, simulated.executed())
 
 
-def test_check_tells_of_old_services_and_missing_extensions(workshop: Workshop, simulated: Any) -> None:
+def test_check_tells_of_old_services_and_missing_extensions(
+    workshop: Workshop, simulated: Any
+) -> None:
     simulated.be_without("router", nova="2.60", cinder="3.50")
     done = workshop.command("check", "-o", "json")
     simulated.clear_faults()

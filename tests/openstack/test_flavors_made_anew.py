@@ -1,4 +1,6 @@
-"""Flavors that were deleted and made anew under their old names, on the simulated cloud and on the real one."""
+"""Flavors that were deleted and made anew under their old names, on the simulated cloud and on the
+real one.
+"""
 
 import uuid
 from collections.abc import Iterator
@@ -25,14 +27,24 @@ class OwnFlavor:
 
     def make(self, size: Size, *, public: bool = True) -> None:
         vcpus, ram, disk = size
-        wanted = {"name": self.name, "vcpus": vcpus, "ram": ram, "disk": disk, "os-flavor-access:is_public": public}
-        answer = self._admin.connection.compute.post("/flavors", json={"flavor": wanted}, microversion=COMPUTE)
+        wanted = {
+            "name": self.name,
+            "vcpus": vcpus,
+            "ram": ram,
+            "disk": disk,
+            "os-flavor-access:is_public": public,
+        }
+        answer = self._admin.connection.compute.post(
+            "/flavors", json={"flavor": wanted}, microversion=COMPUTE
+        )
         assert answer.status_code == 200, answer.text
         self.id = answer.json()["flavor"]["id"]
 
     def give_to(self, tenant: Tenant) -> None:
         body = {"addTenantAccess": {"tenant": tenant.project_id}}
-        answer = self._admin.connection.compute.post(f"/flavors/{self.id}/action", json=body, microversion=COMPUTE)
+        answer = self._admin.connection.compute.post(
+            f"/flavors/{self.id}/action", json=body, microversion=COMPUTE
+        )
         assert answer.status_code == 200, answer.text
 
     def remove(self) -> None:
@@ -65,7 +77,9 @@ def size_of(tenant: Tenant, server_id: str) -> Size:
 
 def change(server_id: str, *items: tuple[str, str]) -> dict[str, Any]:
     order = paid("changeConfigure", server_id)
-    order["productList"][0]["itemList"] = [{"code": code, "value": value, "name": code} for code, value in items]
+    order["productList"][0]["itemList"] = [
+        {"code": code, "value": value, "name": code} for code, value in items
+    ]
     return order
 
 
@@ -86,7 +100,9 @@ def test_a_flavor_made_anew_under_its_old_name_is_a_resize(
     assert tenant.actions(server_id) == ["create", "resize", "confirmResize"]
 
 
-def test_a_flavor_made_anew_just_as_it_was_is_the_same(requester: Requester, tenant: Tenant, flavor: OwnFlavor) -> None:
+def test_a_flavor_made_anew_just_as_it_was_is_the_same(
+    requester: Requester, tenant: Tenant, flavor: OwnFlavor
+) -> None:
     server_id = make_server(tenant, flavor, disk=None)
     flavor.make_anew(OLD)
     result, _ = carried_out(requester, change(server_id, ("std", flavor.name)))
@@ -126,7 +142,9 @@ def test_a_resize_to_the_old_name_that_finds_no_host_changes_nothing(
 ) -> None:
     server_id = make_server(tenant, flavor)
     flavor.make_anew((2000, 512, 10))
-    result, statuses = carried_out(requester, change(server_id, ("std", flavor.name), ("sys_EBS_SATA", "20")))
+    result, statuses = carried_out(
+        requester, change(server_id, ("std", flavor.name), ("sys_EBS_SATA", "20"))
+    )
     assert (result.body["code"], result.body["data"]["reason"]) == ("101.001040", "no_host")
     assert reported(result)[1:] == ("fail", False)
     assert statuses[-2:] == ["reverting", "failed"]
@@ -141,7 +159,9 @@ def test_a_resize_to_the_old_name_is_reverted_where_a_disk_does_not_grow(
     flavor.make_anew((2, 1024, 10))
     (volume,) = tenant.volumes(server_id)
     cloud.fault("volume.extend_volume", match=volume["id"], error="no space", times=1)
-    result, _ = carried_out(requester, change(server_id, ("std", flavor.name), ("sys_EBS_SATA", "20")))
+    result, _ = carried_out(
+        requester, change(server_id, ("std", flavor.name), ("sys_EBS_SATA", "20"))
+    )
     assert (result.body["code"], result.body["data"]["reason"]) == ("101.001040", "extend_failed")
     assert reported(result)[1:] == ("fail", False)
     assert product_of(result)["instanceStatus"] == "ACTIVE"

@@ -1,4 +1,5 @@
-"""Servers whose disks were made of an image of a server's volumes: Cinder names the image where the line began.
+"""Servers whose disks were made of an image of a server's volumes: Cinder names the image where the
+line began.
 
 On the simulated cloud and on the real one.
 """
@@ -21,7 +22,9 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 @dataclass(frozen=True)
 class Line:
-    """A server of the base image, the image of its volumes, and the disks from which that was taken."""
+    """A server of the base image, the image of its volumes, and the disks from which that was
+    taken.
+    """
 
     tenant: Tenant
     first: str
@@ -34,7 +37,9 @@ def line(cloud: Any) -> Iterator[Line]:
     tenant = Tenant(cloud.clouds_yaml, "tenant-a")
     first = tenant.make_server(disk=10, name="first")
     body = {"createImage": {"name": "mine", "metadata": {}}}
-    made = tenant.connection.compute.post(f"/servers/{first}/action", json=body, microversion=COMPUTE)
+    made = tenant.connection.compute.post(
+        f"/servers/{first}/action", json=body, microversion=COMPUTE
+    )
     assert made.status_code == 202, made.text
     mine = made.json()["image_id"]
     _wait(lambda: [one["status"] for one in tenant.images("mine", mine)] == ["active"])
@@ -64,8 +69,12 @@ def _wait(holds: Any) -> None:
 @pytest.fixture
 def second(line: Line, requester: Requester, tenant: Tenant) -> str:
     """A server that a `new` order has made of that image."""
-    order = new(tenant, ("std", "S1.small.1"), ("sys_EBS_SATA", "10"), chosen={"instanceName": "second"})
-    item = next(one for one in order["productList"][0]["itemList"] if one["code"].startswith("image_"))
+    order = new(
+        tenant, ("std", "S1.small.1"), ("sys_EBS_SATA", "10"), chosen={"instanceName": "second"}
+    )
+    item = next(
+        one for one in order["productList"][0]["itemList"] if one["code"].startswith("image_")
+    )
     item["value"] = line.mine
     made, _ = carried_out(requester, order)
     assert reported(made) == (200, "success", True)
@@ -79,22 +88,30 @@ def second(line: Line, requester: Requester, tenant: Tenant) -> str:
 
 @pytest.fixture
 def third(line: Line, tenant: Tenant) -> str:
-    """A server that Nova itself has booted of that image: it names the image, and made the disks of its snapshots."""
+    """A server that Nova itself has booted of that image: it names the image, and made the disks of
+    its snapshots.
+    """
     return tenant.make_server(disk=None, image=line.mine, name="third")
 
 
 def change(server_id: str, *items: tuple[str, str]) -> dict[str, Any]:
     order = paid("changeConfigure", server_id)
-    order["productList"][0]["itemList"] = [{"code": code, "value": value, "name": code} for code, value in items]
+    order["productList"][0]["itemList"] = [
+        {"code": code, "value": value, "name": code} for code, value in items
+    ]
     return order
 
 
-def test_snapshots_are_found_by_their_volume_and_images_by_consisting_of_some(line: Line, tenant: Tenant) -> None:
+def test_snapshots_are_found_by_their_volume_and_images_by_consisting_of_some(
+    line: Line, tenant: Tenant
+) -> None:
     storage = tenant.connection.block_storage
     for volume_id, number in ((line.disks[0], 1), (UNKNOWN, 0)):
         path = f"/snapshots?volume_id={volume_id}&limit=1"
         assert len(storage.get(path, microversion=VOLUME).json()["snapshots"]) == number
-    listed = [one["id"] for one in tenant.connection.image.get("/images?bdm_v2=True").json()["images"]]
+    listed = [
+        one["id"] for one in tenant.connection.image.get("/images?bdm_v2=True").json()["images"]
+    ]
     assert line.mine in listed
     assert tenant.image not in listed
 
@@ -106,8 +123,13 @@ def test_the_servers_own_image_is_the_one_that_it_was_ordered_with(
         order = change(second, ("image_Linux", other), ("sys_EBS_SATA", "11"))
         assert planned(requester, order)["message"] == "参数image_Linux不符合规范"
         result, _ = carried_out(requester, order)
-        assert (result.body["code"], result.body["message"]) == ("101.001002", "参数image_Linux不符合规范")
-    result, _ = carried_out(requester, change(second, ("image_Linux", line.mine), ("sys_EBS_SATA", "11")))
+        assert (result.body["code"], result.body["message"]) == (
+            "101.001002",
+            "参数image_Linux不符合规范",
+        )
+    result, _ = carried_out(
+        requester, change(second, ("image_Linux", line.mine), ("sys_EBS_SATA", "11"))
+    )
     assert reported(result) == (200, "success", True)
     assert [one["size"] for one in tenant.volumes(second)] == [11]
 
@@ -117,8 +139,13 @@ def test_a_server_is_shown_with_the_image_that_it_was_ordered_with(
 ) -> None:
     shown = ask(requester, "server.show", server_id=second)["data"]["server"]
     assert (shown["image"]["id"], shown["image"]["name"]) == (line.mine, "mine")
-    assert (shown["image"]["system"], shown["root_volume"]) == ("cirros", {"volumetype": "SATA", "size": 10})
-    (listed,) = ask(requester, "server.list", searchField="uuid", searchValue=second)["data"]["servers"]
+    assert (shown["image"]["system"], shown["root_volume"]) == (
+        "cirros",
+        {"volumetype": "SATA", "size": 10},
+    )
+    (listed,) = ask(requester, "server.list", searchField="uuid", searchValue=second)["data"][
+        "servers"
+    ]
     assert listed["image"] == shown["image"]
     # And the first one with its own.
     first = ask(requester, "server.show", server_id=line.first)["data"]["server"]
@@ -129,7 +156,10 @@ def test_the_image_that_a_server_was_ordered_with_cannot_be_deleted(
     requester: Requester, line: Line, tenant: Tenant, second: str
 ) -> None:
     refused = ask(requester, "image.delete", image_id=line.mine)
-    assert (refused["code"], refused["message"]) == ("101.003015", '当前镜像无法删除，已关联云服务器"second"')
+    assert (refused["code"], refused["message"]) == (
+        "101.003015",
+        '当前镜像无法删除，已关联云服务器"second"',
+    )
     others = [tenant.make_image(f"other-{number}") for number in range(5)]
     for one in others:
         tenant.later("image", f"/images/{one}")
@@ -147,11 +177,16 @@ def test_a_server_that_nova_booted_of_the_image_has_its_system_disk(
     shown = ask(requester, "server.show", server_id=third)["data"]["server"]
     assert shown["image"]["id"] == line.mine
     assert (shown["root_volume"], shown["data_volumes"]) == ({"volumetype": "SATA", "size": 10}, [])
-    result, _ = carried_out(requester, change(third, ("image_Linux", line.mine), ("sys_EBS_SATA", "12")))
+    result, _ = carried_out(
+        requester, change(third, ("image_Linux", line.mine), ("sys_EBS_SATA", "12"))
+    )
     assert reported(result) == (200, "success", True)
     assert [one["size"] for one in tenant.volumes(third)] == [12]
     refused = ask(requester, "image.delete", image_id=line.mine)
-    assert (refused["code"], refused["message"]) == ("101.003015", '当前镜像无法删除，已关联云服务器"third"')
+    assert (refused["code"], refused["message"]) == (
+        "101.003015",
+        '当前镜像无法删除，已关联云服务器"third"',
+    )
 
 
 def test_an_image_of_a_server_that_nova_booted_of_the_image_is_one_of_its_disks(
@@ -169,7 +204,9 @@ def test_an_image_of_a_server_that_nova_booted_of_the_image_is_one_of_its_disks(
     _delete_snapshot(tenant, snapshot["id"])
 
 
-def test_an_image_that_cannot_be_told_is_ignored(requester: Requester, line: Line, tenant: Tenant) -> None:
+def test_an_image_that_cannot_be_told_is_ignored(
+    requester: Requester, line: Line, tenant: Tenant
+) -> None:
     """A disk of a snapshot that belongs to no image."""
     storage = tenant.connection.block_storage
     body = {"snapshot": {"volume_id": line.disks[0], "name": "own", "force": True}}
@@ -177,18 +214,28 @@ def test_an_image_that_cannot_be_told_is_ignored(requester: Requester, line: Lin
     assert made.status_code == 202, made.text
     snapshot = made.json()["snapshot"]["id"]
     path = f"/snapshots/{snapshot}"
-    _wait(lambda: storage.get(path, microversion=VOLUME).json()["snapshot"]["status"] == "available")
+    _wait(
+        lambda: storage.get(path, microversion=VOLUME).json()["snapshot"]["status"] == "available"
+    )
     wanted = {"volume": {"size": 10, "name": "own", "volume_type": "SATA", "snapshot_id": snapshot}}
     disk = storage.post("/volumes", json=wanted, microversion=VOLUME).json()["volume"]["id"]
-    _wait(lambda: storage.get(f"/volumes/{disk}", microversion=VOLUME).json()["volume"]["status"] == "available")
+    _wait(
+        lambda: (
+            storage.get(f"/volumes/{disk}", microversion=VOLUME).json()["volume"]["status"]
+            == "available"
+        )
+    )
     server_id = tenant.make_server(
         block_device_mapping_v2=[
             {
-                "boot_index": 0, "uuid": disk, "source_type": "volume", "destination_type": "volume",
+                "boot_index": 0,
+                "uuid": disk,
+                "source_type": "volume",
+                "destination_type": "volume",
                 "delete_on_termination": True,
             }
-        ],
-    )  # fmt: skip
+        ]
+    )
     for image in (line.mine, UNKNOWN):
         result, _ = carried_out(requester, change(server_id, ("image_Linux", image)))
         assert reported(result) == (200, "success", False)

@@ -1,4 +1,6 @@
-"""Images of servers that were booted from a volume: they hold no data, only the names of snapshots in Cinder."""
+"""Images of servers that were booted from a volume: they hold no data, only the names of snapshots
+in Cinder.
+"""
 
 import json
 import time
@@ -16,13 +18,16 @@ from tests.orders import carried_out, publish, reported
 from tests.tenant import COMPUTE, VOLUME, Tenant
 from tests.workshop import eventually
 
-#: GiB of the server's system disk, and of its data disk. Its flavor says 10, which is the image's `min_disk`.
+#: GiB of the server's system disk, and of its data disk. Its flavor says 10, which is the image's
+#: `min_disk`.
 SYSTEM, DATA = 3, 2
 
 
 @pytest.fixture
 def before(tenant: Tenant) -> Iterator[Records]:
-    """What the tenant had; what comes is taken away after the test, snapshots first: they keep their volumes."""
+    """What the tenant had; what comes is taken away after the test, snapshots first: they keep
+    their volumes.
+    """
     found = records(tenant)
     yield found
     cinder = tenant.connection.block_storage
@@ -56,7 +61,11 @@ def admin(cloud: Any) -> Iterator[Tenant]:
 
 def snapshot_of(tenant: Tenant, image_id: str) -> str:
     body = tenant.connection.image.get(f"/images/{image_id}").json()
-    return next(one["snapshot_id"] for one in json.loads(body["block_device_mapping"]) if one["boot_index"] == 0)
+    return next(
+        one["snapshot_id"]
+        for one in json.loads(body["block_device_mapping"])
+        if one["boot_index"] == 0
+    )
 
 
 def items(size: int, kind: str = "SATA") -> tuple[tuple[str, str], ...]:
@@ -64,7 +73,9 @@ def items(size: int, kind: str = "SATA") -> tuple[tuple[str, str], ...]:
 
 
 def is_refused(requester: Requester, tenant: Tenant, order: dict[str, Any], subject: str) -> bool:
-    """Whether the order is refused naming this, with nothing made; and the plan of it says the same."""
+    """Whether the order is refused naming this, with nothing made; and the plan of it says the
+    same.
+    """
     before = records(tenant)
     planned = ask(requester, "order.plan", order=order, tenant_id=tenant.project_id)
     result, statuses = carried_out(requester, order)
@@ -79,7 +90,9 @@ def is_refused(requester: Requester, tenant: Tenant, order: dict[str, Any], subj
 def test_a_disk_smaller_than_the_images_own_volume_is_refused_and_one_as_large_is_made_from_its_snapshot(
     requester: Requester, tenant: Tenant, image: str
 ) -> None:
-    assert is_refused(requester, tenant, new(tenant, *items(SYSTEM - 1), image=image), "sys_EBS_SATA")
+    assert is_refused(
+        requester, tenant, new(tenant, *items(SYSTEM - 1), image=image), "sys_EBS_SATA"
+    )
     result, _ = carried_out(requester, new(tenant, *items(SYSTEM), image=image))
     assert result.body["code"] == 200, result.body
     (product,) = result.body["data"]["productSetList"][0]["productList"]
@@ -107,7 +120,9 @@ def test_an_image_whose_snapshot_is_gone_or_broken_is_refused_and_one_that_is_be
 
     def become(status: str) -> None:
         body = {"os-reset_status": {"status": status}}
-        answer = admin.connection.block_storage.post(f"{snapshot}/action", json=body, microversion=VOLUME)
+        answer = admin.connection.block_storage.post(
+            f"{snapshot}/action", json=body, microversion=VOLUME
+        )
         assert answer.status_code == 202, answer.text
 
     become("error")
@@ -123,16 +138,27 @@ def test_an_image_whose_snapshot_is_gone_or_broken_is_refused_and_one_that_is_be
     become("available")
     assert requester.order_result_of(message_id, 120).body["code"] == 200
     tenant.connection.block_storage.delete(snapshot, microversion=VOLUME)
-    eventually(lambda: tenant.connection.block_storage.get(snapshot, microversion=VOLUME).status_code == 404)
+    eventually(
+        lambda: (
+            tenant.connection.block_storage.get(snapshot, microversion=VOLUME).status_code == 404
+        )
+    )
     assert is_refused(requester, tenant, new(tenant, *items(SYSTEM), image=image), "image_Linux")
 
 
 @pytest.mark.parametrize(
     ("fields", "subject"),
     [
-        ({"block_device_mapping": '[{"source_type": "volume", "boot_index": 0, "volume_id": "x"}]'}, "image_Linux"),
         (
-            {"block_device_mapping": '[{"source_type": "snapshot", "boot_index": 0, "snapshot_id": "../x"}]'},
+            {
+                "block_device_mapping": '[{"source_type": "volume", "boot_index": 0, "volume_id": "x"}]'
+            },
+            "image_Linux",
+        ),
+        (
+            {
+                "block_device_mapping": '[{"source_type": "snapshot", "boot_index": 0, "snapshot_id": "../x"}]'
+            },
             "image_Linux",
         ),
         ({"min_ram": 2048}, "image_Linux"),
@@ -150,7 +176,9 @@ def test_what_an_image_asks_for_is_known_before_anything_is_made(
 @contextmanager
 def host_taken_out(admin: Tenant) -> Iterator[None]:
     """Without its only host, Nova's zone is there, and not available."""
-    listed = admin.connection.compute.get("/os-services?binary=nova-compute", microversion=COMPUTE).json()
+    listed = admin.connection.compute.get(
+        "/os-services?binary=nova-compute", microversion=COMPUTE
+    ).json()
     ids = [one["id"] for one in listed["services"]]
 
     def change(status: str) -> None:
@@ -166,7 +194,9 @@ def host_taken_out(admin: Tenant) -> Iterator[None]:
         change("enabled")
 
 
-def test_a_zone_that_is_not_available_is_refused(requester: Requester, tenant: Tenant, admin: Tenant) -> None:
+def test_a_zone_that_is_not_available_is_refused(
+    requester: Requester, tenant: Tenant, admin: Tenant
+) -> None:
     order = new(tenant, chosen={"availableZone": "nova"})
     with host_taken_out(admin):
         assert is_refused(requester, tenant, order, "availableZone")

@@ -1,4 +1,6 @@
-"""Servers that go while the cloud keeps something of them, on the simulated cloud and on the real one."""
+"""Servers that go while the cloud keeps something of them, on the simulated cloud and on the real
+one.
+"""
 
 import time
 import uuid
@@ -47,7 +49,9 @@ class Images:
     def snapshot(self, volume_id: str) -> None:
         """Take a snapshot of a disk in use."""
         body = {"snapshot": {"volume_id": volume_id, "name": "own", "force": True}}
-        made = self._tenant.connection.block_storage.post("/snapshots", json=body, microversion=VOLUME)
+        made = self._tenant.connection.block_storage.post(
+            "/snapshots", json=body, microversion=VOLUME
+        )
         assert made.status_code == 202, made.text
         self._disks.append(volume_id)
 
@@ -60,7 +64,9 @@ class Images:
         for one in mine:
             storage.delete(f"/snapshots/{one}", microversion=VOLUME)
         limit = time.monotonic() + 30
-        while any(storage.get(f"/snapshots/{one}", microversion=VOLUME).status_code == 200 for one in mine):
+        while any(
+            storage.get(f"/snapshots/{one}", microversion=VOLUME).status_code == 200 for one in mine
+        ):
             assert time.monotonic() < limit
             time.sleep(0.1)
         for one in self._disks:
@@ -76,7 +82,11 @@ def kept_of(result: Heard) -> dict[str, list[str]]:
 
 
 def end_of(order_type: str, server_id: str) -> dict[str, Any]:
-    return soft_down((server_id, "delete")) if order_type == "softDown" else paid(order_type, server_id)
+    return (
+        soft_down((server_id, "delete"))
+        if order_type == "softDown"
+        else paid(order_type, server_id)
+    )
 
 
 def ends_soon(requester: Requester, order: dict[str, Any]) -> Heard:
@@ -100,21 +110,28 @@ def test_disks_with_snapshots_are_kept_and_named(
     assert sorted(steps[0]["after"]["kept"]["volumes"]) == sorted(disks)
 
     result = ends_soon(requester, order)
-    assert {name: sorted(ids) for name, ids in kept_of(result).items()} == {"volumes": sorted(disks)}
+    assert {name: sorted(ids) for name, ids in kept_of(result).items()} == {
+        "volumes": sorted(disks)
+    }
     assert tenant.is_gone(server_id)
     assert [volume(tenant, one)["status"] for one in disks] == ["available", "available"]
     # And the same where it is gone already.
     assert kept_of(ends_soon(requester, end_of(order_type, server_id))) == {}
 
 
-def test_only_the_disk_with_a_snapshot_is_kept(requester: Requester, tenant: Tenant, images: Images) -> None:
+def test_only_the_disk_with_a_snapshot_is_kept(
+    requester: Requester, tenant: Tenant, images: Images
+) -> None:
     server_id = tenant.make_server(disk=10)
     system = tenant.volumes(server_id)[0]["id"]
     images.snapshot(system)
     other = tenant.make_server(disk=10)
     result = ends_soon(requester, paid("unsubscribe", server_id, other))
     assert reported(result) == (200, "success", True)
-    assert [product_of(result, number).get("kept") for number in range(2)] == [{"volumes": [system]}, None]
+    assert [product_of(result, number).get("kept") for number in range(2)] == [
+        {"volumes": [system]},
+        None,
+    ]
 
 
 def test_a_disk_of_a_volume_group_is_kept_and_named(
@@ -126,7 +143,9 @@ def test_a_disk_of_a_volume_group_is_kept_and_named(
     (disk,) = [one["id"] for one in tenant.volumes(server_id)]
     path, storage = f"/groups/{new_order_id()}", tenant.connection.block_storage
     assert storage.put(path, json={"group": {"add_volumes": disk}}).status_code == 202
-    assert planned(requester, paid("unsubscribe", server_id))["steps"][0]["after"] == {"kept": {"volumes": [disk]}}
+    assert planned(requester, paid("unsubscribe", server_id))["steps"][0]["after"] == {
+        "kept": {"volumes": [disk]}
+    }
     assert kept_of(ends_soon(requester, paid("unsubscribe", server_id))) == {"volumes": [disk]}
     assert storage.put(path, json={"group": {"remove_volumes": disk}}).status_code == 202
     storage.delete(f"/volumes/{disk}")
@@ -157,12 +176,20 @@ def test_a_disk_that_another_server_has_too_is_kept_and_named(
     tenant.later("block_storage", f"/volumes/{disk}")
     eventually(lambda: volume(tenant, disk)["status"] == "available")
     source, volumes = tenant.image, {"destination_type": "volume", "delete_on_termination": True}
-    system = {"boot_index": 0, "uuid": source, "source_type": "image", "volume_size": 10, "volume_type": "SATA"}
+    system = {
+        "boot_index": 0,
+        "uuid": source,
+        "source_type": "image",
+        "volume_size": 10,
+        "volume_type": "SATA",
+    }
     data = {"boot_index": -1, "uuid": disk, "source_type": "volume"}
     first = tenant.make_server(block_device_mapping_v2=[system | volumes, data | volumes])
     second = tenant.make_server(disk=None)
     attached = tenant.connection.compute.post(
-        f"/servers/{second}/os-volume_attachments", json={"volumeAttachment": {"volumeId": disk}}, microversion=COMPUTE
+        f"/servers/{second}/os-volume_attachments",
+        json={"volumeAttachment": {"volumeId": disk}},
+        microversion=COMPUTE,
     )
     assert attached.status_code == 200, attached.text
     eventually(lambda: len(volume(tenant, disk)["attachments"]) == 2)
@@ -188,7 +215,9 @@ def test_a_snapshot_that_comes_in_between_keeps_its_disk(
 
 @pytest.fixture(scope="module")
 def soft_deletion(cloud: Any) -> Iterator[None]:
-    """From here to the end of the file a deleted server is kept for an hour; for all of it Nova is restarted once."""
+    """From here to the end of the file a deleted server is kept for an hour; for all of it Nova is
+    restarted once.
+    """
     with cloud.keeping_deleted_servers():
         yield
 
@@ -207,13 +236,18 @@ def test_a_server_that_the_cloud_keeps_for_a_while_is_gone(
         tenant.later("network", f"/ports/{one}")
 
     result = ends_soon(requester, end_of(order_type, server_id))
-    # Nova shows it to whoever knows it, and lists it no more; its disks and ports are its own still.
+    # Nova shows it to whoever knows it, and lists it no more; its disks and ports are its own
+    # still.
     assert tenant.server(server_id)["status"] == "SOFT_DELETED"
     assert server_id not in records(tenant).servers
     assert {volume(tenant, one)["status"] for one in disks} == {"in-use"}
     held = {"volumes": disks, "ports": ports}
     assert {name: sorted(ids) for name, ids in kept_of(result).items()} == held
-    finals = [one.body["status"] for one in requester.heard if one.is_final and one.body["id"] == server_id]
+    finals = [
+        one.body["status"]
+        for one in requester.heard
+        if one.is_final and one.body["id"] == server_id
+    ]
     assert finals[-1] == "DELETED"
     if order_type == "unsubscribe":
         assert reported(result) == (200, "success", True)

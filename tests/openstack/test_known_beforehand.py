@@ -1,4 +1,6 @@
-"""What the cloud would refuse is refused before anything is touched, and a plan says the same; on both clouds."""
+"""What the cloud would refuse is refused before anything is touched, and a plan says the same; on
+both clouds.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +28,9 @@ def admin(cloud: Any) -> Iterator[Tenant]:
 
 @pytest.fixture(scope="module")
 def lasting(cloud: Any) -> Iterator[tuple[Tenant, str]]:
-    """A tenant with a server, two metadata items and two disks, of which no refused order changes anything."""
+    """A tenant with a server, two metadata items and two disks, of which no refused order changes
+    anything.
+    """
     tenant = Tenant(cloud.clouds_yaml, "tenant-a")
     metadata = {"charge_type": "monthly", "theirs": "x"}
     yield tenant, tenant.make_server(disk=10, data=(("SSD", 1),), metadata=metadata)
@@ -35,10 +39,14 @@ def lasting(cloud: Any) -> Iterator[tuple[Tenant, str]]:
 
 def as_it_is(tenant: Tenant, *server_ids: str) -> list[Any]:
     """All that an order could have touched of servers."""
-    return [(tenant.server(one), tenant.all_actions(one), tenant.volumes(one)) for one in server_ids]
+    return [
+        (tenant.server(one), tenant.all_actions(one), tenant.volumes(one)) for one in server_ids
+    ]
 
 
-def refusal(requester: Requester, tenant: Tenant, order: dict[str, Any], *server_ids: str) -> tuple[Heard, str, str]:
+def refusal(
+    requester: Requester, tenant: Tenant, order: dict[str, Any], *server_ids: str
+) -> tuple[Heard, str, str]:
     """The result of an order that touched nothing, its code and its reason; the plan said the same."""
     before, made = as_it_is(tenant, *server_ids), records(tenant)
     told = plan(requester, order)
@@ -99,7 +107,9 @@ def test_a_disk_that_its_quota_does_not_allow_is_refused_before_the_server_is_re
     assert reported(result)[1:] == ("fail", False)
 
 
-@pytest.mark.parametrize("items", [[LARGER, ("sys_EBS_SATA", "60")], [LARGER, ("data_EBS_SSD", "51")]])
+@pytest.mark.parametrize(
+    "items", [[LARGER, ("sys_EBS_SATA", "60")], [LARGER, ("data_EBS_SSD", "51")]]
+)
 def test_a_disk_that_is_larger_than_one_may_be_is_refused_before_the_server_is_resized(
     requester: Requester, lasting: tuple[Tenant, str], admin: Tenant, items: Any
 ) -> None:
@@ -110,7 +120,9 @@ def test_a_disk_that_is_larger_than_one_may_be_is_refused_before_the_server_is_r
     assert (code, reason) == ("101.001040", "quota")
 
 
-def test_a_disk_as_large_as_its_quotas_allow_is_grown(requester: Requester, tenant: Tenant, admin: Tenant) -> None:
+def test_a_disk_as_large_as_its_quotas_allow_is_grown(
+    requester: Requester, tenant: Tenant, admin: Tenant
+) -> None:
     server_id = tenant.make_server(disk=2)
     with (
         room(tenant, admin, "block_storage", gigabytes_SATA=1, gigabytes=1),
@@ -171,7 +183,9 @@ def test_a_new_order_beyond_a_quota_is_refused_before_anything_is_made(
     assert (code, reason) == ("101.001040", "quota")
 
 
-def test_what_is_reserved_counts_as_used(requester: Requester, tenant: Tenant, admin: Tenant, cloud: Any) -> None:
+def test_what_is_reserved_counts_as_used(
+    requester: Requester, tenant: Tenant, admin: Tenant, cloud: Any
+) -> None:
     """Three of five gigabytes are reserved for a disk that is growing."""
     server_id, growing = tenant.make_server(disk=2), tenant.make_server(disk=2, data=(("SSD", 1),))
     _, data = tenant.volumes(growing)
@@ -181,7 +195,9 @@ def test_what_is_reserved_counts_as_used(requester: Requester, tenant: Tenant, a
         path = f"/volumes/{data['id']}/action"
         storage = tenant.connection.block_storage
         assert storage.post(path, json=body, microversion=VOLUME).status_code == 202
-        _, code, reason = refusal(requester, tenant, change(server_id, LARGER, ("sys_EBS_SATA", "5")), server_id)
+        _, code, reason = refusal(
+            requester, tenant, change(server_id, LARGER, ("sys_EBS_SATA", "5")), server_id
+        )
         assert tenant.volumes(growing)[1]["status"] == "extending"
     assert (code, reason) == ("101.001040", "quota")
     _until(lambda: tenant.volumes(growing)[1]["status"] == "in-use")
@@ -224,7 +240,9 @@ def test_a_disk_in_a_state_that_does_not_pass_is_refused_before_the_server_is_re
 def test_a_resize_needs_the_servers_other_disks_too(
     requester: Requester, lasting: tuple[Tenant, str], admin: Tenant
 ) -> None:
-    """Nova would leave the server in ERROR: Cinder does not let such a disk be attached on the other side."""
+    """Nova would leave the server in ERROR: Cinder does not let such a disk be attached on the
+    other side.
+    """
     tenant, server_id = lasting
     _, data = tenant.volumes(server_id)
     with volume_in(admin, data, "error_extending"):
@@ -232,7 +250,9 @@ def test_a_resize_needs_the_servers_other_disks_too(
     assert (code, reason) == ("101.001040", "volume_state")
 
 
-def test_a_disk_that_is_not_ordered_may_be_in_any_state(requester: Requester, tenant: Tenant, admin: Tenant) -> None:
+def test_a_disk_that_is_not_ordered_may_be_in_any_state(
+    requester: Requester, tenant: Tenant, admin: Tenant
+) -> None:
     server_id = tenant.make_server(disk=2, data=(("SSD", 1),))
     _, data = tenant.volumes(server_id)
     with volume_in(admin, data, "error_extending"):
@@ -305,7 +325,9 @@ def test_what_has_changed_while_a_disk_was_waited_for_is_seen(
     assert tenant.actions(server_id).count("resize") == 0
 
 
-def test_a_plan_says_what_a_disk_is_busy_with(requester: Requester, lasting: tuple[Tenant, str], admin: Tenant) -> None:
+def test_a_plan_says_what_a_disk_is_busy_with(
+    requester: Requester, lasting: tuple[Tenant, str], admin: Tenant
+) -> None:
     tenant, server_id = lasting
     system, _ = tenant.volumes(server_id)
     with volume_in(admin, system, "uploading"):
@@ -338,7 +360,9 @@ def _until(holds: Callable[[], bool]) -> None:
 def test_a_change_that_could_not_be_noted_is_refused_before_the_server_is_resized(
     requester: Requester, lasting: tuple[Tenant, str], admin: Tenant, most: int
 ) -> None:
-    """Two items are there, one of which is replaced, and two are added. One too many takes no replacement either."""
+    """Two items are there, one of which is replaced, and two are added. One too many takes no
+    replacement either.
+    """
     tenant, server_id = lasting
     with quota(tenant, admin, "compute", metadata_items=most):
         _, code, reason = refusal(requester, tenant, change(server_id, LARGER), server_id)
@@ -359,7 +383,9 @@ def test_a_renewal_and_a_stop_that_could_not_be_noted_are_refused(
     assert tenant.server(server_id)["status"] == "ACTIVE"
 
 
-def test_items_that_are_replaced_take_no_room(requester: Requester, tenant: Tenant, admin: Tenant) -> None:
+def test_items_that_are_replaced_take_no_room(
+    requester: Requester, tenant: Tenant, admin: Tenant
+) -> None:
     """One is there, the change adds two and the first renewal two; the second renewal adds none."""
     server_id = tenant.make_server(disk=2)
     with quota(tenant, admin, "compute", metadata_items=5):
@@ -371,7 +397,9 @@ def test_items_that_are_replaced_take_no_room(requester: Requester, tenant: Tena
             result, _ = carried_out(requester, order)
             assert reported(result) == (200, "success", True)
         assert len(tenant.server(server_id)["metadata"]) == 5
-        _, code, reason = refusal(requester, tenant, soft_down((server_id, "stopServer"), tenant="tenant-a"), server_id)
+        _, code, reason = refusal(
+            requester, tenant, soft_down((server_id, "stopServer"), tenant="tenant-a"), server_id
+        )
         assert (code, reason) == ("101.001040", "quota")
     with quota(tenant, admin, "compute", metadata_items=-1):
         order = soft_down((server_id, "stopServer"), tenant="tenant-a")

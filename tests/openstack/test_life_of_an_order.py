@@ -1,4 +1,6 @@
-"""A customer's server from purchase to deletion by messages alone, beside the cloud's own records at every step."""
+"""A customer's server from purchase to deletion by messages alone, beside the cloud's own records
+at every step.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +24,9 @@ class Seen:
 
 
 class Customer:
-    """Somebody whose orders a billing system sends; every result is compared with the cloud's own records."""
+    """Somebody whose orders a billing system sends; every result is compared with the cloud's own
+    records.
+    """
 
     def __init__(self, requester: Requester, tenant: Tenant) -> None:
         self._requester = requester
@@ -63,15 +67,21 @@ def agree(picture: dict[str, Any] | None, seen: Seen) -> None:
     """What a result shows is what the cloud has."""
     assert picture is not None
     assert (picture["status"], picture["flavor"]) == (seen.status, seen.flavor)
-    assert [(one["type"], one["size"]) for one in picture["disks"]] == [one[:2] for one in seen.disks]
+    assert [(one["type"], one["size"]) for one in picture["disks"]] == [
+        one[:2] for one in seen.disks
+    ]
     assert picture["feeData"] == {item: seen.metadata.get(item) for item in picture["feeData"]}
 
 
-def test_a_server_lives_from_purchase_to_deletion_by_messages_alone(requester: Requester, tenant: Tenant) -> None:
+def test_a_server_lives_from_purchase_to_deletion_by_messages_alone(
+    requester: Requester, tenant: Tenant
+) -> None:
     before = records(tenant)
     customer = Customer(requester, tenant)
 
-    order = new(tenant, chosen={"instanceName": "life", "subnetId": tenant.subnet()}, userName="gaoss")
+    order = new(
+        tenant, chosen={"instanceName": "life", "subnetId": tenant.subnet()}, userName="gaoss"
+    )
     assert customer.foresees(order) == ["createVolume", "createVolume", "createPort", "create"]
     assert records(tenant) == before
     product = customer.sends(order)
@@ -82,7 +92,10 @@ def test_a_server_lives_from_purchase_to_deletion_by_messages_alone(requester: R
     assert (made.servers, len(made.volumes), len(made.ports)) == ({customer.server_id}, 2, 1)
     assert (bought.status, bought.flavor, bought.ports) == ("ACTIVE", "S1.small.1", 1)
     assert bought.disks == (("SATA", 2, "in-use"), ("SSD", 1, "in-use"))
-    assert (bought.metadata["order_id"], bought.metadata["charge_type"]) == (order["orderId"], "hourlySettlement")
+    assert (bought.metadata["order_id"], bought.metadata["charge_type"]) == (
+        order["orderId"],
+        "hourlySettlement",
+    )
     assert product["before"] is None
     agree(product["after"], bought)
 
@@ -96,7 +109,9 @@ def test_a_server_lives_from_purchase_to_deletion_by_messages_alone(requester: R
     assert larger.metadata["order_id"] == order["orderId"]
     agree(product["before"], bought)
     agree(product["after"], larger)
-    assert set(product["requestIds"]) >= set(tenant.request_ids(customer.server_id, "resize", "confirmResize"))
+    assert set(product["requestIds"]) >= set(
+        tenant.request_ids(customer.server_id, "resize", "confirmResize")
+    )
 
     tenant.set_metadata(customer.server_id, next_fee_time="2099-01-31 08:00:00")
     due = customer.seen()
@@ -127,13 +142,21 @@ def test_a_server_lives_from_purchase_to_deletion_by_messages_alone(requester: R
     instance = customer.sends(soft_down((customer.server_id, "resumeServer")))
     resumed = customer.seen()
     # Two more orders were carried out on it: nothing else tells.
-    assert len(resumed.metadata["orders"].split(",")) == len(again.metadata["orders"].split(",")) + 2
+    assert (
+        len(resumed.metadata["orders"].split(",")) == len(again.metadata["orders"].split(",")) + 2
+    )
     named = {**again.metadata, "orders": resumed.metadata["orders"]}
     assert resumed == replace(again, metadata=named)
     agree(instance["after"], resumed)
     assert tenant.actions(customer.server_id) == [
-        "create", "resize", "confirmResize", "stop", "start", "stop", "start",
-    ]  # fmt: skip
+        "create",
+        "resize",
+        "confirmResize",
+        "stop",
+        "start",
+        "stop",
+        "start",
+    ]
 
     product = customer.sends(paid("unsubscribe", customer.server_id))
     assert product["instanceStatus"] == "DELETE"

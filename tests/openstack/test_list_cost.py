@@ -13,9 +13,11 @@ from tests.furnished import furnish
 from tests.tenant import Tenant
 from tests.workshop import Workshop
 
-#: Servers, the ids of all, volumes, floating IPs, routers, subnets; then ports, images; QoS policies where one is used.
+#: Servers, the ids of all, volumes, floating IPs, routers, subnets; then ports, images; QoS
+#: policies where one is used.
 MOST = 9
-#: Servers in all. A page of a hundred would keep the real control plane busy for minutes, and shows nothing else.
+#: Servers in all. A page of a hundred would keep the real control plane busy for minutes, and shows
+#: nothing else.
 NUMBER, REAL_NUMBER = 100, 25
 
 
@@ -25,7 +27,9 @@ def test_a_long_page_of_servers_costs_no_more_calls_than_one_of_one(
 ) -> None:
     number = NUMBER if isinstance(cloud, SimulatedOpenStack) else REAL_NUMBER
     furnish(tenant)
-    network = next(one.id for one in tenant.connection.network.networks() if one.name == "tenant-a-net")
+    network = next(
+        one.id for one in tenant.connection.network.networks() if one.name == "tenant-a-net"
+    )
     tenant.make_servers(number - 1, networks=[{"uuid": network}])
     requester.result_of(requester.command("image.list"))  # who the tenant is has been found out
     for size in (1, 10, number):
@@ -41,7 +45,9 @@ def test_a_long_page_of_servers_costs_no_more_calls_than_one_of_one(
     assert _have_volumes(servers) == 1
 
 
-def _listed(shop: Workshop, requester: Requester, shown: int, least: int, **asked: Any) -> list[dict[str, Any]]:
+def _listed(
+    shop: Workshop, requester: Requester, shown: int, least: int, **asked: Any
+) -> list[dict[str, Any]]:
     """The servers of a page, of so many in all at least; what it cost is printed."""
     begun, message_id = time.monotonic(), requester.command("server.list", **asked)
     data = requester.result_of(message_id).body["data"]
@@ -53,4 +59,7 @@ def _listed(shop: Workshop, requester: Requester, shown: int, least: int, **aske
 
 
 def _have_volumes(servers: list[dict[str, Any]]) -> int:
-    return sum(bool(one["data_volumes"]) and bool(re.fullmatch("[0-9.]+", one["eip"]["ip_addr"])) for one in servers)
+    return sum(
+        bool(one["data_volumes"]) and bool(re.fullmatch("[0-9.]+", one["eip"]["ip_addr"]))
+        for one in servers
+    )

@@ -1,4 +1,6 @@
-"""Orders that come again to a worker whose journal was lost, or restored from a backup that is older than they are."""
+"""Orders that come again to a worker whose journal was lost, or restored from a backup that is
+older than they are.
+"""
 
 import json
 import signal
@@ -61,7 +63,8 @@ DEATHS: dict[str, Ask] = {
 }
 
 
-#: Where orders are when the backup is made: before this effect, and after those that come before it.
+#: Where orders are when the backup is made: before this effect, and after those that come before
+#: it.
 MIDDLES: dict[str, Ask] = {
     "extend": change("mid-extend", "extend"),
     "confirm": change("mid-confirm", "confirm"),
@@ -147,7 +150,9 @@ def gist(result: Heard) -> Any:
         ]
     if "instanceList" in body["data"]:
         fields = ("instanceId", "instanceStatus", "result")
-        return body["code"], [[one[name] for name in fields] for one in body["data"]["instanceList"]]
+        return body["code"], [
+            [one[name] for name in fields] for one in body["data"]["instanceList"]
+        ]
     return body
 
 
@@ -200,7 +205,9 @@ def test_every_kind_of_order_has_its_result_again_and_nothing_is_done_twice(
 
 
 @pytest.mark.timeout(600)
-def test_what_a_dead_worker_had_done_is_not_done_again_by_one_without_its_journal(own: Workshop, cloud: Cloud) -> None:
+def test_what_a_dead_worker_had_done_is_not_done_again_by_one_without_its_journal(
+    own: Workshop, cloud: Cloud
+) -> None:
     """Each order is cut off as the cloud has carried out another of its calls."""
     tenant = own.tenant()
     asked = {name: ask(tenant, cloud) for name, ask in DEATHS.items()}
@@ -219,7 +226,9 @@ def test_what_a_dead_worker_had_done_is_not_done_again_by_one_without_its_journa
 
 
 @pytest.mark.timeout(600)
-def test_a_backup_from_the_middle_of_an_order_has_nothing_done_twice(own: Workshop, cloud: Cloud) -> None:
+def test_a_backup_from_the_middle_of_an_order_has_nothing_done_twice(
+    own: Workshop, cloud: Cloud
+) -> None:
     """Its plan and its first steps are known, and not that all of it was done since."""
     tenant = own.tenant()
     asked = {name: ask(tenant, cloud) for name, ask in MIDDLES.items()}
@@ -240,7 +249,9 @@ def test_a_backup_from_the_middle_of_an_order_has_nothing_done_twice(own: Worksh
             one.publish(requester)
         second = {name: answered(requester, one) for name, one in asked.items()}
     check_cloud(list(asked.values()), tenant, cloud)
-    assert {name: gist(one) for name, one in first.items()} == {name: gist(one) for name, one in second.items()}
+    assert {name: gist(one) for name, one in first.items()} == {
+        name: gist(one) for name, one in second.items()
+    }
     assert dates == [one["metadata"].get("next_fee_time") for one in tenant.servers_ever()]
 
 
@@ -290,7 +301,9 @@ def sized(server_id: str, flavor: str, cpu: int, memory: int) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(300)
-def test_servers_that_were_made_count_though_one_is_gone_and_the_quota_is_used_up(own: Workshop, cloud: Cloud) -> None:
+def test_servers_that_were_made_count_though_one_is_gone_and_the_quota_is_used_up(
+    own: Workshop, cloud: Cloud
+) -> None:
     """Made are two, one is unsubscribed; the order comes again to a worker that knows of neither."""
     tenant, admin = own.tenant(), own.tenant("admin")
     order = new(tenant, count=2, chosen={"instanceName": f"pair-{uuid.uuid4().hex[:6]}"})
@@ -344,8 +357,12 @@ def test_a_part_that_cannot_become_whole_is_taken_away(own: Workshop, cloud: Clo
 
 
 @pytest.mark.timeout(300)
-def test_a_server_that_an_earlier_softdown_has_marked_is_not_stopped_twice(own: Workshop, cloud: Cloud) -> None:
-    """Its owner had started it himself, and the mark stayed; what was stopped again has been paid for since."""
+def test_a_server_that_an_earlier_softdown_has_marked_is_not_stopped_twice(
+    own: Workshop, cloud: Cloud
+) -> None:
+    """Its owner had started it himself, and the mark stayed; what was stopped again has been paid
+    for since.
+    """
     tenant = own.tenant()
     server_id = tenant.make_server(disk=None)
     tenant.set_metadata(server_id, soft_down="stopped")

@@ -1,6 +1,8 @@
-"""Names, tags and descriptions: the worker takes what the services behind it take, and refuses the rest beforehand.
+"""Names, tags and descriptions: the worker takes what the services behind it take, and refuses the
+rest beforehand.
 
-Each rule of `messages/` is held against the services themselves, on the simulated cloud and on the real one.
+Each rule of `messages/` is held against the services themselves, on the simulated cloud and on the
+real one.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,9 +21,23 @@ from tests.tenant import COMPUTE, VOLUME, Tenant
 
 _PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 TEXTS = (
-    "web", "云服务器", "a\u3000b", "\ufffd", "heart\ufe0f", "'; DROP TABLE", "x" * 255,
-    "smile\U0001f600", "\U00020bb7", "a\u200bb", "a\u200db", "\u202eabc", "a\u00adb", "\ue000", "a\u0378b", "\uffff",
-)  # fmt: skip
+    "web",
+    "云服务器",
+    "a\u3000b",
+    "\ufffd",
+    "heart\ufe0f",
+    "'; DROP TABLE",
+    "x" * 255,
+    "smile\U0001f600",
+    "\U00020bb7",
+    "a\u200bb",
+    "a\u200db",
+    "\u202eabc",
+    "a\u00adb",
+    "\ue000",
+    "a\u0378b",
+    "\uffff",
+)
 
 
 @pytest.fixture
@@ -40,7 +56,9 @@ def takes(rule: Callable[[], Any]) -> bool:
 
 
 def answered(response: Any, *taken: int) -> bool:
-    """Whether the service took it; what it does not take is 400, or 500 where only its database knows."""
+    """Whether the service took it; what it does not take is 400, or 500 where only its database
+    knows.
+    """
     assert response.status_code in (*taken, 400, 500), response.text
     return response.status_code in taken
 
@@ -74,7 +92,9 @@ def test_glance_takes_the_names_and_descriptions_that_the_worker_takes(tenant: T
     for text in TEXTS:
         for path in ("/name", "/description"):
             operations = [{"op": "add", "path": path, "value": text}]
-            response = tenant.connection.image.patch(f"/images/{image_id}", json=operations, headers=_PATCH)
+            response = tenant.connection.image.patch(
+                f"/images/{image_id}", json=operations, headers=_PATCH
+            )
             if takes(lambda text=text: stored_line(text, "x")):
                 assert response.status_code == 200, ascii(text)
             else:
@@ -84,18 +104,31 @@ def test_glance_takes_the_names_and_descriptions_that_the_worker_takes(tenant: T
 def test_nova_takes_the_tags_that_the_worker_takes(tenant: Tenant) -> None:
     server_id = tenant.make_server(disk=None)
     for tags in (
-        ("web", "云服务器", "a\u200bb"), ("heart\ufe0f", "heart"), ("a\u0301", "a"), ("Straße", "Strasse"),
-        ("smile\U0001f600",), ("Web", "web"), ("café", "cafe"), ("ÀB", "ab"), ("x" * 61,),
-    ):  # fmt: skip
+        ("web", "云服务器", "a\u200bb"),
+        ("heart\ufe0f", "heart"),
+        ("a\u0301", "a"),
+        ("Straße", "Strasse"),
+        ("smile\U0001f600",),
+        ("Web", "web"),
+        ("café", "cafe"),
+        ("ÀB", "ab"),
+        ("x" * 61,),
+    ):
         path = f"/servers/{server_id}/tags"
         response = tenant.connection.compute.put(path, json={"tags": tags}, microversion=COMPUTE)
         assert takes(lambda tags=tags: check_tags(tags)) is answered(response, 200), tags
 
 
 def test_cinder_holds_neither_emoji_nor_names_of_more_than_255_characters(tenant: Tenant) -> None:
-    for fields in ({"name": "smile\U0001f600"}, {"metadata": {"order_id": "\U0001f600"}}, {"name": "x" * 256}):
+    for fields in (
+        {"name": "smile\U0001f600"},
+        {"metadata": {"order_id": "\U0001f600"}},
+        {"name": "x" * 256},
+    ):
         wanted = {"volume": {"size": 1, "volume_type": "SATA", **fields}}
-        response = tenant.connection.block_storage.post("/volumes", json=wanted, microversion=VOLUME)
+        response = tenant.connection.block_storage.post(
+            "/volumes", json=wanted, microversion=VOLUME
+        )
         assert not answered(response, 202), fields
 
 
@@ -113,7 +146,10 @@ def test_a_new_order_with_a_name_that_no_service_takes_is_refused_at_once(
     requester: Requester, tenant: Tenant, before: Records, chosen: dict[str, Any], subject: str
 ) -> None:
     result = requester.order_result_of(publish(requester, new(tenant, chosen=chosen)))
-    assert (result.body["code"], result.body["message"]) == ("101.001002", f"参数{subject}不符合规范")
+    assert (result.body["code"], result.body["message"]) == (
+        "101.001002",
+        f"参数{subject}不符合规范",
+    )
     assert reported(result)[1:] == ("fail", False)
     assert records(tenant) - before == NOTHING
 
@@ -136,7 +172,10 @@ def test_the_longest_name_is_that_of_the_server_and_of_its_disks(
         ({"createImage": {"name": "a\U0001f600", "description": ""}}, "name"),
         ({"createImage": {"name": "a\u200bb", "description": ""}}, "name"),
         ({"createImage": {"name": "a", "description": "\U0001f600"}}, "description"),
-        ({"createImage": {"name": "a", "description": "", "metadata": {"k": "\U0001f600"}}}, "metadata"),
+        (
+            {"createImage": {"name": "a", "description": "", "metadata": {"k": "\U0001f600"}}},
+            "metadata",
+        ),
     ],
 )
 def test_an_image_with_a_name_that_nova_does_not_take_is_refused_at_once(

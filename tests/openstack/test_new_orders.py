@@ -58,16 +58,25 @@ def test_a_server_is_made_as_ordered_with_its_disks_and_paid_for(
     assert product.items() >= order["productList"][0].items()
     assert (product["instanceStatus"], product["before"]) == ("ACTIVE", None)
     assert (product["after"]["status"], product["after"]["flavor"]) == ("ACTIVE", "S1.small.1")
-    assert [(one["size"], one["type"]) for one in product["after"]["disks"]] == [(2, "SATA"), (1, "SSD")]
+    assert [(one["size"], one["type"]) for one in product["after"]["disks"]] == [
+        (2, "SATA"),
+        (1, "SSD"),
+    ]
     # Two volumes, a server, its fee data.
     assert len(product["requestIds"]) == 4
 
     made = records(tenant) - before
     assert (made.servers, len(made.volumes), len(made.ports)) == (frozenset([server_id]), 2, 1)
     server = tenant.server(server_id)
-    assert (server["name"], server["status"], server["flavor"]["original_name"]) == ("web", "ACTIVE", "S1.small.1")
+    assert (server["name"], server["status"], server["flavor"]["original_name"]) == (
+        "web",
+        "ACTIVE",
+        "S1.small.1",
+    )
     assert sorted(server["tags"]) == ["blue", "green"]
-    assert all(one["delete_on_termination"] for one in server["os-extended-volumes:volumes_attached"])
+    assert all(
+        one["delete_on_termination"] for one in server["os-extended-volumes:volumes_attached"]
+    )
     system, data = tenant.volumes(server_id)
     assert (system["volume_type"], system["size"], system["bootable"]) == ("SATA", 2, "true")
     assert system["volume_image_metadata"]["image_id"] == tenant.image
@@ -76,11 +85,20 @@ def test_a_server_is_made_as_ordered_with_its_disks_and_paid_for(
 
     fees = server["metadata"]
     assert (fees["charge_type"], fees["order_id"]) == ("hourlySettlement", order["orderId"])
-    assert (fees["purchase_time"], fees["keycloak_user_id"]) == ("2026-11-01 09:30:00", order["userId"])
+    assert (fees["purchase_time"], fees["keycloak_user_id"]) == (
+        "2026-11-01 09:30:00",
+        order["userId"],
+    )
     assert fees["keycloak_user_name"] == "gaoss"
-    begin, end = (datetime.fromisoformat(fees[name]) for name in ("start_fee_time", "next_fee_time"))
+    begin, end = (
+        datetime.fromisoformat(fees[name]) for name in ("start_fee_time", "next_fee_time")
+    )
     assert 28 <= (end - begin).days <= 31
-    told = [one.body for one in requester.updates_of(result.correlation_id) if one.body["resource"] == "server"]
+    told = [
+        one.body
+        for one in requester.updates_of(result.correlation_id)
+        if one.body["resource"] == "server"
+    ]
     assert {one["id"] for one in told} == {server_id}
     assert [one["status"] for one in told if one["final"]] == ["ACTIVE"]
     last = requester.last_update_of("order", result.correlation_id)
@@ -99,24 +117,34 @@ def test_two_sets_of_two_servers_are_four_servers_by_name(
     names = [tenant.server(one)["name"] for one in made_by(result)]
     assert names == ["four-1", "four-2", "four-3", "four-4"]
     finals = [one for one in requester.updates_of(result.correlation_id) if one.is_final]
-    assert sorted(one.body["id"] for one in finals if one.body["resource"] == "server") == sorted(made.servers)
+    assert sorted(one.body["id"] for one in finals if one.body["resource"] == "server") == sorted(
+        made.servers
+    )
 
 
-def test_what_the_customer_chose_is_what_is_made(requester: Requester, tenant: Tenant, before: Records) -> None:
+def test_what_the_customer_chose_is_what_is_made(
+    requester: Requester, tenant: Tenant, before: Records
+) -> None:
     network, (_, chosen), group, key = furnished(tenant)
     order = new(
         tenant,
         chosen={
-            "subnetId": chosen["id"], "securityGroups": [group["name"]], "keyName": key, "adminPass": "canary-pass-1",
+            "subnetId": chosen["id"],
+            "securityGroups": [group["name"]],
+            "keyName": key,
+            "adminPass": "canary-pass-1",
             "userData": "#!/bin/sh\necho canary-data\n",
         },
-    )  # fmt: skip
+    )
     order["productList"][0]["availableZone"] = "nova"
     result, _ = carried_out(requester, order)
     assert result.body["code"] == 200, result.body
     (server_id,) = made_by(result)
     (port,) = ports_of(tenant, server_id)
-    assert (port["network_id"], [one["subnet_id"] for one in port["fixed_ips"]]) == (network["id"], [chosen["id"]])
+    assert (port["network_id"], [one["subnet_id"] for one in port["fixed_ips"]]) == (
+        network["id"],
+        [chosen["id"]],
+    )
     assert port["security_groups"] == [group["id"]]
     tenant.later("network", f"/ports/{port['id']}")
     assert tenant.server(server_id)["key_name"] == key
@@ -136,7 +164,13 @@ def furnished(tenant: Tenant) -> tuple[dict[str, Any], list[dict[str, Any]], dic
     network = post("network", name="chosen-net")
     tenant.later("network", f"/networks/{network['id']}")
     subnets = [
-        post("subnet", network_id=network["id"], name=f"chosen-{number}", ip_version=4, cidr=f"10.{number}.0.0/24")
+        post(
+            "subnet",
+            network_id=network["id"],
+            name=f"chosen-{number}",
+            ip_version=4,
+            cidr=f"10.{number}.0.0/24",
+        )
         for number in (71, 72)
     ]
     group = post("security_group", name=f"web-{uuid.uuid4().hex[:6]}")
@@ -149,7 +183,10 @@ def test_the_tenants_only_network_is_taken_and_of_several_one_must_be_named(
 ) -> None:
     network, *_ = furnished(tenant)
     result, statuses = carried_out(requester, new(tenant))
-    assert (result.body["code"], result.body["message"]) == ("101.001002", "参数networkId不符合规范")
+    assert (result.body["code"], result.body["message"]) == (
+        "101.001002",
+        "参数networkId不符合规范",
+    )
     assert reported(result)[1:] == ("fail", False)
     assert statuses == ["accepted", "validating", "failed"]
     assert (records(tenant) - before).servers == frozenset()
@@ -188,15 +225,25 @@ def changed(**fields: str | None) -> list[tuple[str, str]]:
     ],
 )
 def test_what_cannot_be_made_is_refused_before_anything_is(
-    requester: Requester, tenant: Tenant, before: Records, items: Any, chosen: dict[str, Any], refused: str
+    requester: Requester,
+    tenant: Tenant,
+    before: Records,
+    items: Any,
+    chosen: dict[str, Any],
+    refused: str,
 ) -> None:
     if chosen.get("networkId") == "external":
         listed = tenant.connection.network.get("/networks").json()["networks"]
         chosen = {"networkId": next(one["id"] for one in listed if one["router:external"])}
     result, statuses = carried_out(requester, new(tenant, *items, chosen=chosen))
-    assert (result.body["code"], result.body["message"]) == ("101.001002", f"参数{refused}不符合规范")
+    assert (result.body["code"], result.body["message"]) == (
+        "101.001002",
+        f"参数{refused}不符合规范",
+    )
     assert reported(result)[1:] == ("fail", False)
-    assert [(one["instanceId"], one["instanceStatus"]) for one in products(result)[0]] == [(None, None)]
+    assert [(one["instanceId"], one["instanceStatus"]) for one in products(result)[0]] == [
+        (None, None)
+    ]
     assert statuses == ["accepted", "validating", "failed"]
     assert records(tenant) - before == NOTHING
 
@@ -206,7 +253,10 @@ def test_whose_servers_they_are_to_be_must_be_said(requester: Requester, tenant:
     del order["tenant_id"]
     message_id = publish(requester, order)
     result = requester.order_result_of(message_id)
-    assert (result.body["code"], result.body["message"]) == ("101.001002", "参数tenant_id不符合规范")
+    assert (result.body["code"], result.body["message"]) == (
+        "101.001002",
+        "参数tenant_id不符合规范",
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,10 +271,20 @@ def test_whose_servers_they_are_to_be_must_be_said(requester: Requester, tenant:
     ],
 )
 def test_what_the_quota_does_not_allow_is_refused_before_anything_is_made(
-    requester: Requester, tenant: Tenant, before: Records, admin: Tenant, service: str, most: dict[str, int]
+    requester: Requester,
+    tenant: Tenant,
+    before: Records,
+    admin: Tenant,
+    service: str,
+    most: dict[str, int],
 ) -> None:
     """Room for one, two ordered."""
-    with quota(tenant, admin, service, **{name: used(tenant, service, name) + room for name, room in most.items()}):
+    with quota(
+        tenant,
+        admin,
+        service,
+        **{name: used(tenant, service, name) + room for name, room in most.items()},
+    ):
         result, _ = carried_out(requester, new(tenant, count=2))
     assert (result.body["code"], result.body["data"]["reason"]) == ("101.001040", "quota")
     assert reported(result)[1:] == ("fail", False)
@@ -240,7 +300,13 @@ def test_what_the_quota_does_not_allow_is_refused_before_anything_is_made(
     ],
 )
 def test_one_of_five_that_cannot_be_made_leaves_none(
-    requester: Requester, tenant: Tenant, before: Records, cloud: Any, point: str, match: str, reason: str
+    requester: Requester,
+    tenant: Tenant,
+    before: Records,
+    cloud: Any,
+    point: str,
+    match: str,
+    reason: str,
 ) -> None:
     cloud.fault(point, match=match, error="it is full", times=20)
     order = new(tenant, count=5, chosen={"instanceName": "five"})
@@ -292,7 +358,10 @@ def test_what_cannot_be_taken_away_again_is_told(
     left = records(tenant) - before
     assert left.servers == {first["instanceId"]}
     assert (first["instanceStatus"], second["instanceStatus"]) == ("ERROR", "DELETE")
-    assert (set(first["left"]["servers"]), set(first["left"]["volumes"])) == (left.servers, left.volumes)
+    assert (set(first["left"]["servers"]), set(first["left"]["volumes"])) == (
+        left.servers,
+        left.volumes,
+    )
     assert "left" not in second
 
 
@@ -300,13 +369,19 @@ def test_an_order_that_comes_often_makes_its_servers_once(
     requester: Requester, tenant: Tenant, before: Records
 ) -> None:
     order = new(tenant, count=2)
-    messages = [publish(requester, order | {"statusTime": f"2026-11-23 10:00:0{number}"}) for number in range(8)]
+    messages = [
+        publish(requester, order | {"statusTime": f"2026-11-23 10:00:0{number}"})
+        for number in range(8)
+    ]
     results = [requester.order_result_of(one, 120) for one in messages]
     assert {one.raw for one in results} == {results[0].raw}
     assert results[0].body["code"] == 200
     other = new(tenant, count=3, orderId=order["orderId"])
     refused, _ = requester.order_result_of(publish(requester, other)), None
-    assert (refused.body["code"], refused.body["data"]["reason"]) == ("101.001002", "conflicting_duplicate")
+    assert (refused.body["code"], refused.body["data"]["reason"]) == (
+        "101.001002",
+        "conflicting_duplicate",
+    )
     made = records(tenant) - before
     assert made.servers == frozenset(made_by(results[0]))
     assert len(made.volumes) == 4
@@ -318,11 +393,14 @@ def test_secrets_reach_the_server_and_nothing_else(
     password, data = f"pw-{uuid.uuid4().hex}", f"#cloud-config\n# {uuid.uuid4().hex}\n"
     encoded = base64.b64encode(data.encode()).decode()
     chosen = {"instanceName": "secret", "adminPass": password, "userData": data}
-    # Nova is away for longer than an order's call is tried again: the order is put off, and holds its secrets.
+    # Nova is away for longer than an order's call is tried again: the order is put off, and holds
+    # its secrets.
     cloud.fault("api.nova", match="POST .*/servers$", error="away", status=503)
     order = new(tenant, chosen=chosen)
     message_id = publish(requester, order)
-    requester.wait(lambda one: one.body.get("status") == "waiting_retry" and one.body["id"] == order["orderId"])
+    requester.wait(
+        lambda one: one.body.get("status") == "waiting_retry" and one.body["id"] == order["orderId"]
+    )
     assert all(requester.depth(f"ecs.retry.{seconds}") == 0 for seconds in (5, 30, 120))
     cloud.clear_faults()
     result, _ = ended(requester, message_id)
@@ -334,7 +412,10 @@ def test_secrets_reach_the_server_and_nothing_else(
     refusal = f"Invalid input for field/attribute user_data. Value: {encoded}, {password}"
     cloud.fault("api.nova", match="POST .*/servers$", error=refusal, status=400, times=1)
     result, _ = carried_out(requester, new(tenant, chosen=chosen))
-    assert (result.body["code"], result.body["data"]["reason"]) == ("101.001040", "refused_by_cloud")
+    assert (result.body["code"], result.body["data"]["reason"]) == (
+        "101.001040",
+        "refused_by_cloud",
+    )
 
     # What is parked is kept without them.
     requester.order_result_of(publish(requester, order | {"billType": "monthly"}))
@@ -343,6 +424,8 @@ def test_secrets_reach_the_server_and_nothing_else(
     assert {"adminPass": "***", "instanceName": "secret", "userData": "***"} in [
         one.get("consoleCustomization") for one in parked
     ]
-    everything = shop.logs() + shop.journal_dump() + "".join(one.raw.decode() for one in requester.heard)
+    everything = (
+        shop.logs() + shop.journal_dump() + "".join(one.raw.decode() for one in requester.heard)
+    )
     for secret in (password, data.split("# ")[1].strip(), encoded[:40]):
         assert secret not in everything + json.dumps(parked)

@@ -1,4 +1,6 @@
-"""Orders whose worker is killed, that come again, that are replayed: on the simulated cloud and on the real one."""
+"""Orders whose worker is killed, that come again, that are replayed: on the simulated cloud and on
+the real one.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,17 @@ from sandbox.broker import PrivateBroker
 from sandbox.requester import Requester, Source
 from tests.faults.dying_worker import Hold, Instant
 from tests.faults.invariants import await_ends, check
-from tests.faults.kinds import Ask, Asked, change, new_servers, renewal, revert, taken_away, taken_down, unsubscribe
+from tests.faults.kinds import (
+    Ask,
+    Asked,
+    change,
+    new_servers,
+    renewal,
+    revert,
+    taken_away,
+    taken_down,
+    unsubscribe,
+)
 from tests.faults.stage import dying, settled
 from tests.names import DEAD_QUEUE
 from tests.openstack.conftest import Cloud
@@ -28,9 +40,13 @@ def own(broker: PrivateBroker, cloud: Cloud, tmp_path: Path) -> Iterator[Worksho
 
 #: Where all can die at once: a worker that hears no confirms (8) comes no further with anything.
 TOGETHER = [one for one in Instant if one not in (Instant.EFFECT_NOT_BEGUN, Instant.PUBLISHED)]
-#: For each kind of order how it dies at every instant, and what else of it is cut off between call and answer.
+#: For each kind of order how it dies at every instant, and what else of it is cut off between call
+#: and answer.
 DEATHS: dict[str, tuple[Ask, list[Ask]]] = {
-    "changeConfigure": (change("resize", "resize"), [change("extend", "extend"), change("confirm", "confirm"), revert]),
+    "changeConfigure": (
+        change("resize", "resize"),
+        [change("extend", "extend"), change("confirm", "confirm"), revert],
+    ),
     "renew": (renewal("start", "os-start"), [renewal("renew", "renew"), renewal("mark", "unmark")]),
     "unsubscribe": (
         unsubscribe("unsubscribe", "delete:"),
@@ -39,21 +55,26 @@ DEATHS: dict[str, tuple[Ask, list[Ask]]] = {
     "softDown": (
         taken_down("stop", "stopServer", "os-stop"),
         [
-            taken_down("mark", "stopServer", "mark"), taken_down("resume", "resumeServer", "os-start"),
+            taken_down("mark", "stopServer", "mark"),
+            taken_down("resume", "resumeServer", "os-start"),
             unsubscribe("delete", "delete:", unpaid=True),
         ],
     ),
-}  # fmt: skip
+}
 
 
 def killed(own: Workshop, cloud: Cloud, dies: list[tuple[Ask, Instant]], copies: int = 0) -> None:
-    """Ask for all of these, kill the worker when each has come to its instant, send copies, start another worker.
+    """Ask for all of these, kill the worker when each has come to its instant, send copies, start
+    another worker.
 
     All must end as if nothing had been.
     """
     tenant = own.tenant()
     asked = [ask(tenant, cloud) for ask, _ in dies]
-    holds = [Hold(one.message_id, instant, one.effect) for one, (_, instant) in zip(asked, dies, strict=True)]
+    holds = [
+        Hold(one.message_id, instant, one.effect)
+        for one, (_, instant) in zip(asked, dies, strict=True)
+    ]
     worker = dying(own, holds)
     with Requester(own.broker_url) as requester:
         send(asked, requester)
@@ -78,7 +99,10 @@ def send(asked: list[Asked], requester: Requester) -> None:
 def results(requester: Requester, asked: list[Asked]) -> int:
     """How many there are, copies and all; what was cut off may have been answered twice."""
     wanted = {one.message_id for one in asked}
-    return sum(one.source is Source.ORDER_RESULT and one.correlation_id in wanted for one in requester.heard)
+    return sum(
+        one.source is Source.ORDER_RESULT and one.correlation_id in wanted
+        for one in requester.heard
+    )
 
 
 class InAHurry(Requester):
@@ -90,27 +114,40 @@ class InAHurry(Requester):
 
 @pytest.mark.timeout(600)
 def test_five_servers_are_five_wherever_the_worker_dies(own: Workshop, cloud: Cloud) -> None:
-    """An order of five dies as the third is made; beside it smaller ones, each at an instant of its own."""
+    """An order of five dies as the third is made; beside it smaller ones, each at an instant of its
+    own.
+    """
     dies: list[tuple[Ask, Instant]] = [(new_servers("five", "create:3", 5), Instant.CALL_EXECUTED)]
     dies += [(new_servers("two", "create:2", 2), instant) for instant in TOGETHER]
-    dies += [(new_servers("disk", "volume:2.1", 2), Instant.CALL_EXECUTED), (taken_away, Instant.CALL_EXECUTED)]
+    dies += [
+        (new_servers("disk", "volume:2.1", 2), Instant.CALL_EXECUTED),
+        (taken_away, Instant.CALL_EXECUTED),
+    ]
     killed(own, cloud, dies)
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", DEATHS)
-def test_an_order_is_carried_out_once_wherever_the_worker_dies(own: Workshop, cloud: Cloud, kind: str) -> None:
+def test_an_order_is_carried_out_once_wherever_the_worker_dies(
+    own: Workshop, cloud: Cloud, kind: str
+) -> None:
     """And though each comes five times."""
     everywhere, others = DEATHS[kind]
-    dies = [(everywhere, instant) for instant in TOGETHER] + [(one, Instant.CALL_EXECUTED) for one in others]
+    dies = [(everywhere, instant) for instant in TOGETHER] + [
+        (one, Instant.CALL_EXECUTED) for one in others
+    ]
     killed(own, cloud, dies, copies=2)
 
 
 @pytest.mark.timeout(300)
-def test_orders_that_were_parked_are_carried_out_once_when_they_are_replayed(own: Workshop, cloud: Cloud) -> None:
+def test_orders_that_were_parked_are_carried_out_once_when_they_are_replayed(
+    own: Workshop, cloud: Cloud
+) -> None:
     """They ran out in the queue; an operator puts them in again, twice, and they come once more."""
     tenant = own.tenant()
-    asked = [ask(tenant, cloud) for ask, _ in DEATHS.values()] + [new_servers("replayed", "create:1", 2)(tenant, cloud)]
+    asked = [ask(tenant, cloud) for ask, _ in DEATHS.values()] + [
+        new_servers("replayed", "create:1", 2)(tenant, cloud)
+    ]
     with InAHurry(own.broker_url, order_results=False) as hurried:
         send(asked, hurried)
     with Requester(own.broker_url) as requester:

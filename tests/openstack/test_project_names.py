@@ -1,4 +1,6 @@
-"""A tenant that is named: the name may move to another project, and may be another project's id; on both clouds."""
+"""A tenant that is named: the name may move to another project, and may be another project's id; on
+both clouds.
+"""
 
 import time
 import uuid
@@ -34,10 +36,14 @@ class Projects:
 
     def make(self, name: str) -> tuple[str, str]:
         """Make a project in which the service account has a role; its id, and its image's."""
-        answer = self._admin.identity.post("/projects", json={"project": {"name": name, "domain_id": "default"}})
+        answer = self._admin.identity.post(
+            "/projects", json={"project": {"name": name, "domain_id": "default"}}
+        )
         assert answer.status_code == 201, answer.text
         project_id: str = answer.json()["project"]["id"]
-        granted = self._admin.identity.put(f"/projects/{project_id}/users/{self._user_id}/roles/{self._role_id}")
+        granted = self._admin.identity.put(
+            f"/projects/{project_id}/users/{self._user_id}/roles/{self._role_id}"
+        )
         assert granted.status_code == 204, granted.text
         glance = self._account.connect_as(project_id=project_id).image
         made = glance.post("/images", json={"name": f"of-{name}", "visibility": "private"})
@@ -48,7 +54,9 @@ class Projects:
 
     def rename(self, project_id: str, name: str) -> None:
         """Give a project another name."""
-        answer = self._admin.identity.patch(f"/projects/{project_id}", json={"project": {"name": name}})
+        answer = self._admin.identity.patch(
+            f"/projects/{project_id}", json={"project": {"name": name}}
+        )
         assert answer.status_code == 200, answer.text
 
     def _get(self, path: str, what: str, **filters: str) -> list[dict[str, Any]]:
@@ -69,17 +77,28 @@ def bearers(
     url = broker.add_vhost(folder.name)
     declare(url, topology())
     with Workshop(url, cloud, folder) as found:
-        found.settings |= {"ECS_TRUST_PUBLISHERS": "false", "ECS_JWT_JWKS": str(issuer.write(folder / "keys.json"))}
+        found.settings |= {
+            "ECS_TRUST_PUBLISHERS": "false",
+            "ECS_JWT_JWKS": str(issuer.write(folder / "keys.json")),
+        }
         yield found, issuer
 
 
 def images_seen(requester: Requester, issuer: Issuer, claim: str) -> Any:
-    """Ask for the private images with a token whose tenant claim is this; the code, and the images' ids."""
+    """Ask for the private images with a token whose tenant claim is this; the code, and the images'
+    ids.
+    """
     message_id = requester.command(
-        "image.list_private", tenant=None, tag="told", user_id=USER, token=issuer.token(project=claim)
+        "image.list_private",
+        tenant=None,
+        tag="told",
+        user_id=USER,
+        token=issuer.token(project=claim),
     )
     body = requester.result_of(message_id).body
-    return body["code"], [one["id"] for one in body["data"]["images"]] if body["code"] == 200 else None
+    return body["code"], [one["id"] for one in body["data"]["images"]] if body[
+        "code"
+    ] == 200 else None
 
 
 def test_a_name_that_moved_to_another_project_is_learnt_before_anything_is_done_in_it(
@@ -87,7 +106,10 @@ def test_a_name_that_moved_to_another_project_is_learnt_before_anything_is_done_
 ) -> None:
     workshop, issuer = bearers
     name = f"moves-{uuid.uuid4().hex[:8]}"
-    (first, first_image), (second, second_image) = projects.make(name), projects.make(f"{name}-heir")
+    (first, first_image), (second, second_image) = (
+        projects.make(name),
+        projects.make(f"{name}-heir"),
+    )
     workshop.worker()
     with Requester(workshop.broker_url) as requester:
         assert images_seen(requester, issuer, name) == (200, [first_image])
@@ -96,7 +118,9 @@ def test_a_name_that_moved_to_another_project_is_learnt_before_anything_is_done_
         moved = time.monotonic()
         time.sleep(LEARNT + 1 - (time.monotonic() - moved))
         assert images_seen(requester, issuer, name) == (200, [second_image])
-        assert images_seen(requester, issuer, first) == (200, [first_image]), "an id means the same project for good"
+        assert images_seen(requester, issuer, first) == (200, [first_image]), (
+            "an id means the same project for good"
+        )
 
 
 def test_a_claim_that_is_one_projects_id_and_anothers_name_is_refused_unless_it_is_said_which(

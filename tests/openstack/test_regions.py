@@ -1,4 +1,6 @@
-"""Orders and commands for another region: refused and parked, whatever they ask for; nothing is said to be gone."""
+"""Orders and commands for another region: refused and parked, whatever they ask for; nothing is
+said to be gone.
+"""
 
 import json
 import subprocess
@@ -30,12 +32,17 @@ def of_product(order: dict[str, Any], region: Any) -> dict[str, Any]:
 
 
 def orders_for_elsewhere(tenant: Tenant, server_id: str) -> list[dict[str, Any]]:
-    """One of each kind; the servers of unsubscribe and softDown are unknown here, as another region's would be."""
+    """One of each kind; the servers of unsubscribe and softDown are unknown here, as another
+    region's would be.
+    """
     two = paid("renew", server_id, UNKNOWN, duration="1", durationUnit="M")
     instance = soft_down((server_id, "stopServer"))
     instance["instanceList"][0]["region"] = ELSEWHERE
     return [
-        of_product(json.loads(change_configure(server_id, tenant.image)) | {"tenant_id": "tenant-a"}, ELSEWHERE),
+        of_product(
+            json.loads(change_configure(server_id, tenant.image)) | {"tenant_id": "tenant-a"},
+            ELSEWHERE,
+        ),
         of_product(new(tenant), ELSEWHERE.upper()),
         of_product(two, ELSEWHERE),
         paid("renew", server_id, region=ELSEWHERE, duration="1", durationUnit="M"),
@@ -82,7 +89,10 @@ def test_a_plan_says_of_an_order_for_another_region_what_would_become_of_it(
     server_id = tenant.make_server(disk=10)
     for order in orders_for_elsewhere(tenant, server_id):
         plan = planned(requester, order)
-        assert (plan["verdict"], plan["code"], plan["message"], plan["reason"]) == ("refused", *REFUSED), order
+        assert (plan["verdict"], plan["code"], plan["message"], plan["reason"]) == (
+            "refused",
+            *REFUSED,
+        ), order
         assert plan["steps"] == []
     path = shop.folder / "elsewhere.json"
     path.write_text(json.dumps(order), encoding="utf-8")
@@ -92,11 +102,18 @@ def test_a_plan_says_of_an_order_for_another_region_what_would_become_of_it(
     assert (plan["verdict"], plan["code"], plan["reason"]) == ("refused", "101.001002", "region")
 
 
-def test_a_command_for_another_region_is_answered_and_parked(requester: Requester, tenant: Tenant) -> None:
+def test_a_command_for_another_region_is_answered_and_parked(
+    requester: Requester, tenant: Tenant
+) -> None:
     server_id = tenant.make_server(disk=None)
     requester.take_all("ecs.dead")
     sent = [
-        requester.command("server.action", server_id=server_id, region=ELSEWHERE, body={"reboot": {"type": "HARD"}}),
+        requester.command(
+            "server.action",
+            server_id=server_id,
+            region=ELSEWHERE,
+            body={"reboot": {"type": "HARD"}},
+        ),
         requester.command("server.show", server_id=server_id, region=ELSEWHERE),
         requester.command("image.list", region=ELSEWHERE),
         requester.command("order.plan", region=ELSEWHERE, order=paid("unsubscribe", server_id)),
@@ -104,7 +121,9 @@ def test_a_command_for_another_region_is_answered_and_parked(requester: Requeste
     ]
     for one in sent:
         assert told(requester.result_of(one)) == REFUSED
-    odd = requester.result_of(requester.command("server.show", server_id=server_id, region=["cn-north-3"]))
+    odd = requester.result_of(
+        requester.command("server.show", server_id=server_id, region=["cn-north-3"])
+    )
     assert odd.body["message"] == REFUSED[1]
     eventually(lambda: requester.depth("ecs.dead") == len(sent))
     assert {one["region"] for one in requester.take_all("ecs.dead")} == {ELSEWHERE}
@@ -116,11 +135,15 @@ def test_its_own_region_in_any_case_or_none_is_carried_out(
     requester: Requester, tenant: Tenant, region: str | None
 ) -> None:
     server_id = tenant.make_server(disk=None)
-    shown = requester.result_of(requester.command("server.show", server_id=server_id, region=region))
+    shown = requester.result_of(
+        requester.command("server.show", server_id=server_id, region=region)
+    )
     assert shown.body["code"] == 200
     # What a view calls the server's region can be sent back with an order for it.
     assert shown.body["data"]["server"]["regionId"] == REGION
-    order = of_product(paid("renew", server_id, duration="1", durationUnit="M", region=region), region)
+    order = of_product(
+        paid("renew", server_id, duration="1", durationUnit="M", region=region), region
+    )
     result, _ = carried_out(requester, order)
     assert reported(result) == (200, "success", True)
     result, _ = carried_out(requester, soft_down((server_id, "stopServer"), region=region))

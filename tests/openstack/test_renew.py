@@ -24,7 +24,9 @@ def until(tenant: Tenant, server_id: str) -> str | None:
     return found
 
 
-def test_the_date_moves_on_from_where_it_was_and_nothing_else_changes(requester: Requester, tenant: Tenant) -> None:
+def test_the_date_moves_on_from_where_it_was_and_nothing_else_changes(
+    requester: Requester, tenant: Tenant
+) -> None:
     server_id = tenant.make_server(disk=10)
     tenant.set_metadata(server_id, next_fee_time="2099-01-31 08:30:00", order_id="4711")
     before = tenant.server(server_id)
@@ -101,7 +103,9 @@ def lasting(cloud: Any) -> Iterator[tuple[Tenant, str]]:
 
 
 @pytest.mark.parametrize("old", [None, "2019-05-08 16:53:27", " "])
-def test_a_date_that_is_past_or_missing_counts_as_now(requester: Requester, tenant: Tenant, old: str | None) -> None:
+def test_a_date_that_is_past_or_missing_counts_as_now(
+    requester: Requester, tenant: Tenant, old: str | None
+) -> None:
     server_id = tenant.make_server(disk=None)
     if old is not None:
         tenant.set_metadata(server_id, next_fee_time=old)
@@ -125,7 +129,9 @@ def test_two_renewals_count_and_a_repeat_does_not(requester: Requester, tenant: 
     assert product_of(results[1])["before"] == product_of(results[0])["after"]
 
 
-def test_several_servers_are_renewed_together_or_not_at_all(requester: Requester, tenant: Tenant) -> None:
+def test_several_servers_are_renewed_together_or_not_at_all(
+    requester: Requester, tenant: Tenant
+) -> None:
     ids = [tenant.make_server(disk=None) for _ in range(2)]
     for one in ids:
         tenant.set_metadata(one, next_fee_time="2099-12-01 00:00:00")
@@ -136,7 +142,11 @@ def test_several_servers_are_renewed_together_or_not_at_all(requester: Requester
     result, _ = carried_out(requester, renewal(*ids, unknown))
     assert reported(result) == ("101.001033", "fail", False)
     assert result.body["message"] == f"云服务器{unknown}不存在"
-    assert [product_of(result, number)["instanceStatus"] for number in range(3)] == ["ACTIVE", "ACTIVE", None]
+    assert [product_of(result, number)["instanceStatus"] for number in range(3)] == [
+        "ACTIVE",
+        "ACTIVE",
+        None,
+    ]
     assert [until(tenant, one) for one in ids] == ["2100-02-01 00:00:00"] * 2
 
 
@@ -166,7 +176,9 @@ def test_what_its_owner_had_stopped_stays_stopped(requester: Requester, tenant: 
     assert tenant.actions(server_id) == ["create", "stop"]
 
 
-def test_a_start_that_fails_leaves_every_server_as_it_was(requester: Requester, tenant: Tenant, cloud: Any) -> None:
+def test_a_start_that_fails_leaves_every_server_as_it_was(
+    requester: Requester, tenant: Tenant, cloud: Any
+) -> None:
     ids = [tenant.make_server(disk=None) for _ in range(2)]
     for one in ids:
         tenant.stop(one)
@@ -182,7 +194,9 @@ def test_a_start_that_fails_leaves_every_server_as_it_was(requester: Requester, 
     assert {tenant.server(one)["metadata"]["soft_down"] for one in ids} == {"stopped"}
 
 
-def test_a_server_in_error_is_renewed_and_stays_in_error(requester: Requester, tenant: Tenant, cloud: Any) -> None:
+def test_a_server_in_error_is_renewed_and_stays_in_error(
+    requester: Requester, tenant: Tenant, cloud: Any
+) -> None:
     server_id = tenant.make_server(disk=None)
     admin = Tenant(cloud.clouds_yaml, "admin")
     admin.act(server_id, {"os-resetState": {"state": "error"}})
@@ -195,7 +209,9 @@ def test_a_server_in_error_is_renewed_and_stays_in_error(requester: Requester, t
     admin.close()
 
 
-def test_a_locked_server_is_refused_before_anything_is_touched(requester: Requester, tenant: Tenant) -> None:
+def test_a_locked_server_is_refused_before_anything_is_touched(
+    requester: Requester, tenant: Tenant
+) -> None:
     server_id, other = tenant.make_server(disk=None), tenant.make_server(disk=None)
     tenant.act(server_id, {"lock": None})
     result, _ = carried_out(requester, renewal(other, server_id))

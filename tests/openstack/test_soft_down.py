@@ -1,4 +1,6 @@
-"""Servers that are no longer paid for, from message to message, on the simulated cloud and on the real one."""
+"""Servers that are no longer paid for, from message to message, on the simulated cloud and on the
+real one.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,17 +31,26 @@ def state(tenant: Tenant, server_id: str) -> tuple[str, str | None]:
     return server["status"], server["metadata"].get("soft_down")
 
 
-def test_a_server_is_stopped_and_marked_resumed_and_unmarked(requester: Requester, tenant: Tenant) -> None:
+def test_a_server_is_stopped_and_marked_resumed_and_unmarked(
+    requester: Requester, tenant: Tenant
+) -> None:
     server_id = tenant.make_server(disk=10)
     message = soft_down((server_id, "stopServer"))
     result, statuses = carried_out(requester, message)
-    assert (result.routing_key, result.body["code"], result.body["message"]) == ("order.softDown", 200, "OK")
+    assert (result.routing_key, result.body["code"], result.body["message"]) == (
+        "order.softDown",
+        200,
+        "OK",
+    )
     assert statuses == ["accepted", "validating", "stopping", "succeeded"]
     assert state(tenant, server_id) == ("SHUTOFF", "stopped")
     data = result.body["data"]
     (instance,) = data.pop("instanceList")
     assert data == {"region": "cn-north-3", "flowId": message["flowId"]}
-    assert instance.items() >= (message["instanceList"][0] | {"result": "success", "instanceStatus": "STOP"}).items()
+    assert (
+        instance.items()
+        >= (message["instanceList"][0] | {"result": "success", "instanceStatus": "STOP"}).items()
+    )
     assert (instance["code"], instance["message"], len(instance["statusTime"])) == (200, "OK", 19)
     assert (instance["before"]["status"], instance["after"]["status"]) == ("ACTIVE", "SHUTOFF")
     assert instance["before"]["disks"] == instance["after"]["disks"] != []
@@ -47,7 +58,11 @@ def test_a_server_is_stopped_and_marked_resumed_and_unmarked(requester: Requeste
     assert set(instance["requestIds"]) > set(tenant.request_ids(server_id, "stop"))
     updates = [one for one in requester.heard if one.routing_key == f"order.{message['flowId']}"]
     assert updates[-1].body["instanceId"] == server_id
-    ends = [one.body["status"] for one in requester.heard if one.is_final and one.body["id"] == server_id]
+    ends = [
+        one.body["status"]
+        for one in requester.heard
+        if one.is_final and one.body["id"] == server_id
+    ]
     assert ends == ["SHUTOFF"]
 
     again = requester.order_result_of(publish(requester, message))
@@ -80,13 +95,21 @@ def test_servers_of_several_tenants_are_taken_down_each_in_its_own_project(
     assert outcomes(result) == [("success", "STOP"), ("success", "STOP")]
     assert state(tenant, mine) == state(other, theirs) == ("SHUTOFF", "stopped")
     # Updates of a server name the project that it belongs to; the order itself belongs to none.
-    owners = {one.body["id"]: one.body["tenant_id"] for one in requester.heard if one.source is Source.STATUS}
+    owners = {
+        one.body["id"]: one.body["tenant_id"]
+        for one in requester.heard
+        if one.source is Source.STATUS
+    }
     assert (owners[mine], owners[theirs]) == (tenant.project_id, other.project_id)
 
 
-def test_a_tenant_that_is_named_is_the_only_one(requester: Requester, tenant: Tenant, other: Tenant) -> None:
+def test_a_tenant_that_is_named_is_the_only_one(
+    requester: Requester, tenant: Tenant, other: Tenant
+) -> None:
     mine, theirs = tenant.make_server(disk=None), other.make_server(disk=None)
-    result, _ = carried_out(requester, soft_down((mine, "stopServer"), (theirs, "stopServer"), tenant="tenant-a"))
+    result, _ = carried_out(
+        requester, soft_down((mine, "stopServer"), (theirs, "stopServer"), tenant="tenant-a")
+    )
     assert result.body["code"] == "101.001033"
     assert outcomes(result) == [("success", "STOP"), ("fail", None)]
     assert result.body["data"]["instanceList"][1]["code"] == "101.001033"
@@ -97,12 +120,22 @@ def test_each_server_has_its_own_outcome(requester: Requester, tenant: Tenant, c
     good, locked, stuck, paused = (tenant.make_server(disk=None) for _ in range(4))
     tenant.act(locked, {"lock": None})
     cloud.fault("virt.power_off", match=stuck, error="no answer", times=1)
-    message = soft_down((locked, "stopServer"), (good, "stopServer"), (stuck, "stopServer"), (paused, "resumeServer"))
+    message = soft_down(
+        (locked, "stopServer"),
+        (good, "stopServer"),
+        (stuck, "stopServer"),
+        (paused, "resumeServer"),
+    )
     result, statuses = carried_out(requester, message)
     tenant.act(locked, {"unlock": None})
     assert (result.body["code"], result.body["data"]["reason"]) == ("101.001040", "locked")
     assert statuses[-1] == "failed"
-    assert outcomes(result) == [("fail", "ACTIVE"), ("success", "STOP"), ("fail", "ACTIVE"), ("success", "ACTIVE")]
+    assert outcomes(result) == [
+        ("fail", "ACTIVE"),
+        ("success", "STOP"),
+        ("fail", "ACTIVE"),
+        ("success", "ACTIVE"),
+    ]
     listed = result.body["data"]["instanceList"]
     assert [one["reason"] for one in listed] == ["locked", None, "stop_failed", None]
     assert state(tenant, good) == ("SHUTOFF", "stopped")
@@ -135,5 +168,9 @@ def test_a_server_is_deleted_with_what_came_with_it(requester: Requester, tenant
     assert (deleted["before"]["status"], deleted["after"]) == ("ACTIVE", None)
     assert len(set(deleted["requestIds"])) >= 2  # the server, and the port, which is not Nova's
     assert (gone["before"], gone["requestIds"]) == (None, [])
-    ends = [one.body["status"] for one in requester.heard if one.is_final and one.body["id"] == server_id]
+    ends = [
+        one.body["status"]
+        for one in requester.heard
+        if one.is_final and one.body["id"] == server_id
+    ]
     assert ends[-1] == "DELETED"

@@ -1,4 +1,6 @@
-"""Whoever names what is another tenant's is told that it does not exist, and nothing is done to it; on both clouds."""
+"""Whoever names what is another tenant's is told that it does not exist, and nothing is done to it;
+on both clouds.
+"""
 
 import json
 from collections.abc import Iterator
@@ -20,13 +22,20 @@ from tests.tenant import VOLUME, Tenant
 from tests.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
-NOT_OWNED, UNKNOWN, IMAGE_UNKNOWN, PARAMETER = "101.001013", "101.001033", "101.003033", "101.001002"
+NOT_OWNED, UNKNOWN, IMAGE_UNKNOWN, PARAMETER = (
+    "101.001013",
+    "101.001033",
+    "101.003033",
+    "101.001002",
+)
 Cloud = SimulatedOpenStack | ControlPlane
 
 
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """What tenant-b has: a paid server with a disk for its system and one for data, and an image of its own."""
+    """What tenant-b has: a paid server with a disk for its system and one for data, and an image of
+    its own.
+    """
 
     tenant: Tenant
     server_id: str
@@ -40,7 +49,10 @@ class Victim:
         return (
             {name: server.get(name) for name in kept},
             self.tenant.actions(self.server_id),
-            [(one["id"], one["size"], one["status"]) for one in self.tenant.volumes(self.server_id)],
+            [
+                (one["id"], one["size"], one["status"])
+                for one in self.tenant.volumes(self.server_id)
+            ],
             self.tenant.connection.image.get(f"/images/{self.image_id}").json(),
         )
 
@@ -97,7 +109,9 @@ def ask(asker: Requester, issuer: Issuer, operation: str, **fields: Any) -> Any:
 
 
 def changes(cloud: Cloud) -> list[str]:
-    """Every call to the simulated cloud that could have changed something; of the real one there is no such list."""
+    """Every call to the simulated cloud that could have changed something; of the real one there is
+    no such list.
+    """
     listed = cloud.calls() if isinstance(cloud, SimulatedOpenStack) else []
     return [one for one in listed if one.split()[1] != "GET" and not one.startswith("keystone")]
 
@@ -125,9 +139,17 @@ def test_no_action_reaches_anothers_server(
     assert changes(cloud) == called
 
 
-@pytest.mark.parametrize(("action", "code"), [("os-start", UNKNOWN), ("os-stop", NOT_OWNED), ("reboot", UNKNOWN)])
+@pytest.mark.parametrize(
+    ("action", "code"), [("os-start", UNKNOWN), ("os-stop", NOT_OWNED), ("reboot", UNKNOWN)]
+)
 def test_a_batch_with_anothers_server_touches_none(
-    cloud: Cloud, asker: Requester, issuer: Issuer, victim: Victim, own_server: str, action: str, code: str
+    cloud: Cloud,
+    asker: Requester,
+    issuer: Issuer,
+    victim: Victim,
+    own_server: str,
+    action: str,
+    code: str,
 ) -> None:
     before, called = victim.looks(), changes(cloud)
     servers = [{"id": own_server}, {"id": victim.server_id}]
@@ -139,10 +161,16 @@ def test_a_batch_with_anothers_server_touches_none(
 
 
 @pytest.mark.parametrize(
-    ("operation", "fields"), [("server.show", {}), ("server.tags.list", {}), ("server.tags.update", {"tags": "mine"})]
+    ("operation", "fields"),
+    [("server.show", {}), ("server.tags.list", {}), ("server.tags.update", {"tags": "mine"})],
 )
 def test_anothers_server_is_neither_shown_nor_tagged(
-    cloud: Cloud, asker: Requester, issuer: Issuer, victim: Victim, operation: str, fields: dict[str, Any]
+    cloud: Cloud,
+    asker: Requester,
+    issuer: Issuer,
+    victim: Victim,
+    operation: str,
+    fields: dict[str, Any],
 ) -> None:
     before, called = victim.looks(), changes(cloud)
     answer = ask(asker, issuer, operation, server_id=victim.server_id, **fields)
@@ -151,12 +179,18 @@ def test_anothers_server_is_neither_shown_nor_tagged(
     assert changes(cloud) == called
 
 
-def test_no_list_shows_what_is_anothers(asker: Requester, issuer: Issuer, victim: Victim, own_server: str) -> None:
+def test_no_list_shows_what_is_anothers(
+    asker: Requester, issuer: Issuer, victim: Victim, own_server: str
+) -> None:
     everything = ask(asker, issuer, "server.list", pageSize=100)["data"]
     assert own_server in json.dumps(everything)
     for text in (
         json.dumps(everything),
-        json.dumps(ask(asker, issuer, "server.list", searchField="uuid", searchValue=victim.server_id)["data"]),
+        json.dumps(
+            ask(asker, issuer, "server.list", searchField="uuid", searchValue=victim.server_id)[
+                "data"
+            ]
+        ),
         json.dumps(ask(asker, issuer, "image.list", pageSize=100)["data"]),
         json.dumps(ask(asker, issuer, "image.list", searchValue=victim.image_id)["data"]),
         json.dumps(ask(asker, issuer, "image.list", visibility="private")["data"]),
@@ -175,16 +209,27 @@ def test_no_list_shows_what_is_anothers(asker: Requester, issuer: Issuer, victim
     ],
 )
 def test_no_operation_reaches_anothers_image(
-    cloud: Cloud, asker: Requester, issuer: Issuer, victim: Victim, operation: str, fields: dict[str, Any]
+    cloud: Cloud,
+    asker: Requester,
+    issuer: Issuer,
+    victim: Victim,
+    operation: str,
+    fields: dict[str, Any],
 ) -> None:
     before, called = victim.looks(), changes(cloud)
     answer = ask(asker, issuer, operation, image_id=victim.image_id, **fields)
-    assert answer == {"code": IMAGE_UNKNOWN, "message": f"镜像{victim.image_id}不存在", "data": None}
+    assert answer == {
+        "code": IMAGE_UNKNOWN,
+        "message": f"镜像{victim.image_id}不存在",
+        "data": None,
+    }
     assert victim.looks() == before
     assert changes(cloud) == called
 
 
-def test_a_batch_deletes_no_image_of_anothers(cloud: Cloud, asker: Requester, issuer: Issuer, victim: Victim) -> None:
+def test_a_batch_deletes_no_image_of_anothers(
+    cloud: Cloud, asker: Requester, issuer: Issuer, victim: Victim
+) -> None:
     before, called = victim.looks(), changes(cloud)
     answer = ask(asker, issuer, "image.batch_delete", body={"images": [{"id": victim.image_id}]})
     assert [one["code"] for one in answer["data"]["images"]] == [IMAGE_UNKNOWN]
@@ -197,9 +242,13 @@ def order_result(asker: Requester, issuer: Issuer, order: dict[str, Any]) -> Any
     return asker.order_result_of(message_id, 120).body
 
 
-def test_no_order_changes_anothers_server(cloud: Cloud, asker: Requester, issuer: Issuer, victim: Victim) -> None:
+def test_no_order_changes_anothers_server(
+    cloud: Cloud, asker: Requester, issuer: Issuer, victim: Victim
+) -> None:
     before, called = victim.looks(), changes(cloud)
-    answer = order_result(asker, issuer, json.loads(change_configure(victim.server_id, victim.tenant.image)))
+    answer = order_result(
+        asker, issuer, json.loads(change_configure(victim.server_id, victim.tenant.image))
+    )
     assert answer["code"] == UNKNOWN
     (product_set,) = answer["data"]["productSetList"]
     assert (product_set["productSetStatus"], product_set["resourceChanged"]) == ("fail", False)
@@ -237,12 +286,21 @@ def test_no_plan_tells_of_anothers_server(
 
 @pytest.mark.parametrize("what", ["networkId", "subnetId", "image_Linux"])
 def test_no_new_server_is_made_with_what_is_anothers(
-    cloud: Cloud, asker: Requester, issuer: Issuer, victim: Victim, shop_of_bearers: Workshop, what: str
+    cloud: Cloud,
+    asker: Requester,
+    issuer: Issuer,
+    victim: Victim,
+    shop_of_bearers: Workshop,
+    what: str,
 ) -> None:
     """Nor of an image or into a network of his."""
     listed = victim.tenant.connection.network.get("/networks").json()["networks"]
     network = next(one for one in listed if one["name"] == "tenant-b-net")
-    named = {"networkId": network["id"], "subnetId": network["subnets"][0], "image_Linux": victim.image_id}[what]
+    named = {
+        "networkId": network["id"],
+        "subnetId": network["subnets"][0],
+        "image_Linux": victim.image_id,
+    }[what]
     order = new(shop_of_bearers.tenant(), chosen={} if what == "image_Linux" else {what: named})
     for item in order["productList"][0]["itemList"]:
         if item["code"] == what:
@@ -254,7 +312,12 @@ def test_no_new_server_is_made_with_what_is_anothers(
 
 
 def test_no_order_for_two_servers_changes_one_where_the_other_is_anothers(
-    cloud: Cloud, asker: Requester, issuer: Issuer, victim: Victim, own_server: str, shop_of_bearers: Workshop
+    cloud: Cloud,
+    asker: Requester,
+    issuer: Issuer,
+    victim: Victim,
+    own_server: str,
+    shop_of_bearers: Workshop,
 ) -> None:
     before, called = victim.looks(), changes(cloud)
     order = json.loads(change_configure(own_server, victim.tenant.image))
@@ -292,7 +355,9 @@ def free_volume(tenant: Tenant) -> str:
 
 
 def volume(tenant: Tenant, volume_id: str) -> dict[str, Any]:
-    found: dict[str, Any] = tenant.connection.block_storage.get(f"/volumes/{volume_id}").json()["volume"]
+    found: dict[str, Any] = tenant.connection.block_storage.get(f"/volumes/{volume_id}").json()[
+        "volume"
+    ]
     return found
 
 
@@ -301,7 +366,11 @@ def test_what_is_named_by_a_token_of_its_own_tenant_is_reached(
 ) -> None:
     """All of the above would hold where nothing worked."""
     token = issuer.token(project="tenant-b")
-    message_id = asker.command("server.show", tenant=None, user_id=USER, token=token, server_id=victim.server_id)
+    message_id = asker.command(
+        "server.show", tenant=None, user_id=USER, token=token, server_id=victim.server_id
+    )
     assert asker.result_of(message_id).body["code"] == 200
-    message_id = asker.command("image.show", tenant=None, user_id=USER, token=token, image_id=victim.image_id)
+    message_id = asker.command(
+        "image.show", tenant=None, user_id=USER, token=token, image_id=victim.image_id
+    )
     assert asker.result_of(message_id).body["code"] == 200

@@ -26,11 +26,15 @@ def listed(requester: Requester, **fields: Any) -> tuple[int, list[str]]:
     return body["data"]["totalCount"], [one["name"] for one in body["data"]["servers"]]
 
 
-def test_a_server_that_has_everything_is_shown_with_everything(requester: Requester, tenant: Tenant) -> None:
+def test_a_server_that_has_everything_is_shown_with_everything(
+    requester: Requester, tenant: Tenant
+) -> None:
     made = furnish(tenant)
 
     def show() -> dict[str, Any]:
-        server: dict[str, Any] = ask(requester, "server.show", server_id=made.server_id)["data"]["server"]
+        server: dict[str, Any] = ask(requester, "server.show", server_id=made.server_id)["data"][
+            "server"
+        ]
         return server
 
     # Another test may have asked for the subnets a moment ago: they may be ten seconds old.
@@ -39,17 +43,25 @@ def test_a_server_that_has_everything_is_shown_with_everything(requester: Reques
     volumes = tenant.volumes(made.server_id)
     assert shown["image"].pop("name") == "cirros-like"
     assert shown == expected(tenant, made, volumes, shown) | {
-        "keyCloakUserId": FEES["keycloak_user_id"], "keyCloakUserName": FEES["keycloak_user_name"],
-    }  # fmt: skip
-    (in_list,) = ask(requester, "server.list", searchField="uuid", searchValue=made.server_id)["data"]["servers"]
+        "keyCloakUserId": FEES["keycloak_user_id"],
+        "keyCloakUserName": FEES["keycloak_user_name"],
+    }
+    (in_list,) = ask(requester, "server.list", searchField="uuid", searchValue=made.server_id)[
+        "data"
+    ]["servers"]
     in_list["image"].pop("name")
     assert in_list == expected(tenant, made, volumes, shown)
 
 
-def expected(tenant: Tenant, made: Furnished, volumes: list[dict[str, Any]], shown: dict[str, Any]) -> dict[str, Any]:
+def expected(
+    tenant: Tenant, made: Furnished, volumes: list[dict[str, Any]], shown: dict[str, Any]
+) -> dict[str, Any]:
     """What the document calls all that was made; ports, addresses and hosts are the cloud's choice."""
     server = tenant.server(made.server_id)
-    chosen = {(one["subnet_id"]): (one["mac_address"], one["fixed_ip"], one["portid"]) for one in shown["nics"]}
+    chosen = {
+        (one["subnet_id"]): (one["mac_address"], one["fixed_ip"], one["portid"])
+        for one in shown["nics"]
+    }
     assert [one["fixed_ip"] for one in shown["nics"]] == [
         address["addr"]
         for name in ("tenant-a-net", "second-net")
@@ -58,51 +70,87 @@ def expected(tenant: Tenant, made: Furnished, volumes: list[dict[str, Any]], sho
     ]
     assert shown["host"]
     return {
-        "regionId": REGION, "regionID": REGION, "availability_zone": "nova", "name": "furnished",
-        "id": made.server_id, "status": "active", "translation": "运行中", "task_state": None,
+        "regionId": REGION,
+        "regionID": REGION,
+        "availability_zone": "nova",
+        "name": "furnished",
+        "id": made.server_id,
+        "status": "active",
+        "translation": "运行中",
+        "task_state": None,
         "image": {"id": tenant.image, "system": "cirros", "systemType": None, "tags": []},
         "root_volume": {"volumetype": "SATA", "size": 10},
         "data_volumes": [
-            {"volumetype": one["volume_type"], "volumeid": one["id"], "volumename": one["name"], "size": one["size"]}
+            {
+                "volumetype": one["volume_type"],
+                "volumeid": one["id"],
+                "volumename": one["name"],
+                "size": one["size"],
+            }
             for one in volumes[1:]
         ],
         "flavor": {
-            "disk": 10, "ephemeral": 0, "extra_specs": {}, "original_name": "S1.small.1", "ram": 1024, "swap": 0,
+            "disk": 10,
+            "ephemeral": 0,
+            "extra_specs": {},
+            "original_name": "S1.small.1",
+            "ram": 1024,
+            "swap": 0,
             "vcpus": 1,
         },
         "security_groups": [{"name": "default"}],
-        "vpcid": made.router["id"], "vpcname": made.router["name"],
+        "vpcid": made.router["id"],
+        "vpcname": made.router["name"],
         "nics": [
             {
-                "subnet_id": subnet["id"], "subnet_name": subnet["name"], "subnet_cidr": subnet["cidr"],
-                "network_id": subnet["network_id"], "mac_address": chosen[subnet["id"]][0],
-                "fixed_ip": chosen[subnet["id"]][1], "portid": chosen[subnet["id"]][2],
+                "subnet_id": subnet["id"],
+                "subnet_name": subnet["name"],
+                "subnet_cidr": subnet["cidr"],
+                "network_id": subnet["network_id"],
+                "mac_address": chosen[subnet["id"]][0],
+                "fixed_ip": chosen[subnet["id"]][1],
+                "portid": chosen[subnet["id"]][2],
             }
             for subnet in (made.first, made.second)
         ],
         "eip": {
-            "eipid": made.floating_ip["id"], "iptype": "5 _bgp", "bandwidth": 10, "chargemode": "Bandwidth",
+            "eipid": made.floating_ip["id"],
+            "iptype": "5 _bgp",
+            "bandwidth": 10,
+            "chargemode": "Bandwidth",
             "ip_addr": made.floating_ip["floating_ip_address"],
         },
         "key_name": "sshkey-123",
         "feeData": {
-            "chargetype": "monthly", "purchasetime": "1", "startFeeTime": "2026-11-01 08:00:00",
+            "chargetype": "monthly",
+            "purchasetime": "1",
+            "startFeeTime": "2026-11-01 08:00:00",
             "nextFeeTime": "2026-12-01 08:00:00",
         },
-        "created": server["created"], "hostId": server["hostId"], "host": shown["host"],
-    }  # fmt: skip
+        "created": server["created"],
+        "hostId": server["hostId"],
+        "host": shown["host"],
+    }
 
 
 def test_servers_are_searched_sorted_and_paged(requester: Requester, tenant: Tenant) -> None:
-    ids = {name: tenant.make_server(name=name, disk=None) for name in ("web-a.1", "web-b(2", "WEB-c")}
+    ids = {
+        name: tenant.make_server(name=name, disk=None) for name in ("web-a.1", "web-b(2", "WEB-c")
+    }
     tenant.act(ids["web-b(2"], {"os-stop": None})
     tenant.wait(ids["web-b(2"], lambda server: server["status"] == "SHUTOFF")
     by_name = {"searchField": "name", "sortField": "name", "sortOrder": "ascend"}
     assert listed(requester, searchValue="web-", **by_name) == (3, ["WEB-c", "web-a.1", "web-b(2"])
-    assert listed(requester, searchValue="web-", pageNo="2", pageSize=2, **by_name) == (3, ["web-b(2"])
+    assert listed(requester, searchValue="web-", pageNo="2", pageSize=2, **by_name) == (
+        3,
+        ["web-b(2"],
+    )
     assert listed(requester, searchValue="web-", pageNo=9, **by_name) == (3, [])
     # As the document's own table calls it.
-    assert listed(requester, searchValue="web-", page=2, pageSize="2", **by_name) == (3, ["web-b(2"])
+    assert listed(requester, searchValue="web-", page=2, pageSize="2", **by_name) == (
+        3,
+        ["web-b(2"],
+    )
     assert listed(requester, sortField="uuid", searchValue=ids["WEB-c"]) == (1, ["WEB-c"])
     # A name's characters are only characters.
     assert listed(requester, searchValue="a.1", **by_name) == (1, ["web-a.1"])
@@ -113,15 +161,20 @@ def test_servers_are_searched_sorted_and_paged(requester: Requester, tenant: Ten
     assert "web-b(2" in listed(requester, searchField="status", searchValue="ShutOff")[1]
     assert not set(listed(requester, searchField="status", searchValue="unusual")[1]) & set(ids)
     assert listed(requester, searchField="uuid", searchValue="../servers") == (0, [])
-    assert "web-a.1" in listed(requester, searchField="status", searchValue="active", pageSize=100)[1]
+    assert (
+        "web-a.1" in listed(requester, searchField="status", searchValue="active", pageSize=100)[1]
+    )
     newest = [name for name in listed(requester, pageSize=100)[1] if name in ids]
     # Nova's times are whole seconds: of those made in the same one, the lower id comes first.
     by_id = sorted(ids, key=lambda name: ids[name])
-    assert newest == sorted(by_id, key=lambda name: str(tenant.server(ids[name])["created"]), reverse=True)
+    assert newest == sorted(
+        by_id, key=lambda name: str(tenant.server(ids[name])["created"]), reverse=True
+    )
 
 
 def test_pages_make_up_the_whole_list_in_its_order(requester: Requester, tenant: Tenant) -> None:
-    # One name is there twice, one in capitals, one not of letters alone: databases compare them in ways of their own.
+    # One name is there twice, one in capitals, one not of letters alone: databases compare them in
+    # ways of their own.
     for name in ("page-b", "PAGE-C", "page-a", "page-b", "page_d"):
         tenant.make_server(name=name, disk=None)
     for field, shown in (("createTime", "created"), ("name", "name"), ("status", "status")):
@@ -133,9 +186,16 @@ def test_pages_make_up_the_whole_list_in_its_order(requester: Requester, tenant:
                 by_id, key=lambda one, shown=shown: one[shown], reverse=order == "descend"
             )
             last = len(whole["servers"]) // 2 + 2
-            pages = [ask(requester, "server.list", pageNo=n, pageSize=2, **asked)["data"] for n in range(1, last + 1)]
+            pages = [
+                ask(requester, "server.list", pageNo=n, pageSize=2, **asked)["data"]
+                for n in range(1, last + 1)
+            ]
             assert [one for page in pages for one in page["servers"]] == whole["servers"]
-            assert {page["totalCount"] for page in pages} == {whole["totalCount"]} == {len(whole["servers"])}
+            assert (
+                {page["totalCount"] for page in pages}
+                == {whole["totalCount"]}
+                == {len(whole["servers"])}
+            )
             assert pages[-1]["servers"] == []
 
 
@@ -144,7 +204,9 @@ def test_a_server_is_found_by_a_part_of_its_own_address(
     requester: Requester, tenant: Tenant, field: str | None
 ) -> None:
     made = furnish(tenant)
-    (found,) = ask(requester, "server.list", searchField="uuid", searchValue=made.server_id)["data"]["servers"]
+    (found,) = ask(requester, "server.list", searchField="uuid", searchValue=made.server_id)[
+        "data"
+    ]["servers"]
     address = found["nics"][1]["fixed_ip"]
     assert listed(requester, searchField=field, searchValue=address[1:]) == (1, ["furnished"])
     assert listed(requester, searchField=field, searchValue=address.replace(".", "x")) == (0, [])
@@ -163,7 +225,10 @@ def test_an_unusual_server_is_found(requester: Requester, tenant: Tenant, cloud:
     assert well in str(ask(requester, "server.list", sortField="status", pageSize=100)["data"])
     # Nova tags no server in ERROR.
     answer = ask(requester, "server.tags.update", server_id=server_id, tags="x")
-    assert (answer["code"], answer["message"]) == ("101.001012", "存在未知状态的云服务器，请重新选择云服务器")
+    assert (answer["code"], answer["message"]) == (
+        "101.001012",
+        "存在未知状态的云服务器，请重新选择云服务器",
+    )
     (shown,) = ask(requester, "server.list", searchValue=server_id)["data"]["servers"]
     assert (shown["status"], shown["translation"]) == ("error", "错误/创建失败")
 
@@ -171,12 +236,16 @@ def test_an_unusual_server_is_found(requester: Requester, tenant: Tenant, cloud:
 @pytest.mark.parametrize(
     ("fields", "parameter"),
     [
-        ({"pageNo": 0}, "pageNo"), ({"pageSize": "101"}, "pageSize"), ({"sortField": "host"}, "sortField"),
-        ({"sortOrder": "up"}, "sortOrder"), ({"searchField": "host", "searchValue": "x"}, "searchField"),
-        ({"searchValue": ["x"]}, "searchValue"), ({"pageNo": 1, "page": 2}, "page"),
+        ({"pageNo": 0}, "pageNo"),
+        ({"pageSize": "101"}, "pageSize"),
+        ({"sortField": "host"}, "sortField"),
+        ({"sortOrder": "up"}, "sortOrder"),
+        ({"searchField": "host", "searchValue": "x"}, "searchField"),
+        ({"searchValue": ["x"]}, "searchValue"),
+        ({"pageNo": 1, "page": 2}, "page"),
         ({"sortField": "ip", "searchField": "name"}, "sortField"),
     ],
-)  # fmt: skip
+)
 def test_a_list_that_is_wrongly_asked_for_is_refused(
     requester: Requester, fields: dict[str, Any], parameter: str
 ) -> None:
@@ -197,10 +266,18 @@ def test_tags_are_replaced_as_a_whole(requester: Requester, tenant: Tenant) -> N
     server_id = tenant.make_server(disk=None)
     assert ask(requester, "server.tags.list", server_id=server_id)["data"] == {"tags": []}
     assert ask(requester, "server.tags.update", server_id=server_id, tags=" web , 数据库,web") == {
-        "code": 200, "message": "OK", "data": None,
-    }  # fmt: skip
-    assert sorted(ask(requester, "server.tags.list", server_id=server_id)["data"]["tags"]) == ["web", "数据库"]
+        "code": 200,
+        "message": "OK",
+        "data": None,
+    }
+    assert sorted(ask(requester, "server.tags.list", server_id=server_id)["data"]["tags"]) == [
+        "web",
+        "数据库",
+    ]
     assert ask(requester, "server.tags.update", server_id=server_id, tags="")["code"] == 200
     assert tenant.server(server_id)["tags"] == []
     for wrong in ("a,,b", "a/b", "x" * 61, ",".join(f"t{n}" for n in range(51)), None):
-        assert ask(requester, "server.tags.update", server_id=server_id, tags=wrong)["code"] == "101.001002"
+        assert (
+            ask(requester, "server.tags.update", server_id=server_id, tags=wrong)["code"]
+            == "101.001002"
+        )

@@ -7,7 +7,10 @@ from workers.amqp.consumer import AckWindow
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["deliver", "settle", "give back", "take"]), st.integers(0, 30)), max_size=200)
+    st.lists(
+        st.tuples(st.sampled_from(["deliver", "settle", "give back", "take"]), st.integers(0, 30)),
+        max_size=200,
+    )
 )
 def test_each_settled_delivery_is_acked_just_once(steps: list[tuple[str, int]]) -> None:
     window, next_tag = AckWindow(), 1

@@ -94,7 +94,11 @@ async def test_what_came_later_overtakes_nothing_when_its_queue_takes_again() ->
     await asyncio.wait_for(tried.wait(), 5)
     trial = found.take()
     assert trial is not None
-    for number, queue in ((4, "full"), (5, "another"), (6, "full")):  # not taken yet: the window was full
+    for number, queue in (
+        (4, "full"),
+        (5, "another"),
+        (6, "full"),
+    ):  # not taken yet: the window was full
         found.add(entry(number, queue))
     found.taken(trial)
     numbers = taken(found)

@@ -1,4 +1,6 @@
-"""Every message of the corpus as intake reads it: what is wrong is named, what is right is a request."""
+"""Every message of the corpus as intake reads it: what is wrong is named, what is right is a
+request.
+"""
 
 import time
 from typing import Any
@@ -15,14 +17,19 @@ from workers.pipeline import parsing
 from workers.request import Request
 
 CASES = [case for case in cases() if case.fate is not Fate.UNROUTABLE]
-#: Seconds for one message, on a machine that does other work besides; quadratic time would take minutes.
+#: Seconds for one message, on a machine that does other work besides; quadratic time would take
+#: minutes.
 LIMIT = 5.0
 
 
 def envelope(case: Case, **more: Any) -> Envelope:
     queue = case.routing_key
     if case.exchange:
-        queue = "ecs.orders" if case.exchange == ORDERS else f"ecs.{case.routing_key.partition('.')[0]}s"
+        queue = (
+            "ecs.orders"
+            if case.exchange == ORDERS
+            else f"ecs.{case.routing_key.partition('.')[0]}s"
+        )
     given = {"content_type": "application/json", "message_id": "m-1", **case.properties, **more}
     return amqp.delivered(queue, case.exchange, case.routing_key, case.body, given)
 
@@ -59,7 +66,9 @@ def test_forged_counters_count_only_where_they_can_come_from() -> None:
     for exchange, counted in (("ecs.commands", 0), ("ecs.orders", 0), ("", 3)):
         found = amqp.delivered("ecs.orders", exchange, "ecs.orders", b"{}", {"headers": headers})
         assert parsing.attempts(found) == counted
-        assert parsing.first_seen(found, 1_800_000_000.0) == (1_700_000_000.0 if counted else 1_800_000_000.0)
+        assert parsing.first_seen(found, 1_800_000_000.0) == (
+            1_700_000_000.0 if counted else 1_800_000_000.0
+        )
 
 
 def test_a_refusal_is_one_of_the_contracts_own_words() -> None:

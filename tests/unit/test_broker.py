@@ -1,4 +1,6 @@
-"""The broker's URL and TLS files: what is wrong is told by its variable, and nothing of a password is shown."""
+"""The broker's URL and TLS files: what is wrong is told by its variable, and nothing of a password
+is shown.
+"""
 
 import os
 from collections.abc import Callable
@@ -36,11 +38,20 @@ def test_the_url_is_shown_without_password_and_options() -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "amqp://u:gehe/im@host:5672//", "amqp://u:12/geheim@host//", "amqp://u:12?geheim@host//",
-        "amqp://u:12#geheim@host//", "amqp://u:gehe#im@host//", "amqp://u:[geheim@host//", "amqp://u:geheim@",
-        "amqp://u:geheim@host:70000/", "amqp://u:geheim@host:x/", "http://u:geheim@host/", "amqp:geheim", "geheim",
+        "amqp://u:gehe/im@host:5672//",
+        "amqp://u:12/geheim@host//",
+        "amqp://u:12?geheim@host//",
+        "amqp://u:12#geheim@host//",
+        "amqp://u:gehe#im@host//",
+        "amqp://u:[geheim@host//",
+        "amqp://u:geheim@",
+        "amqp://u:geheim@host:70000/",
+        "amqp://u:geheim@host:x/",
+        "http://u:geheim@host/",
+        "amqp:geheim",
+        "geheim",
     ],
-)  # fmt: skip
+)
 def test_a_url_that_cannot_be_read_is_not_shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ECS_BROKER_URL", url)
     with pytest.raises(ConfigurationError) as caught:
@@ -54,13 +65,21 @@ def test_a_url_that_cannot_be_read_is_not_shown(url: str, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ("ssl_options={'cert_reqs': 0}", "always checked"), ("verify=verify_none", "always checked"),
-        ("cacertfile=/x", "ECS_BROKER_CA_FILE"), ("ssl_cert_reqs=CERT_NONE", "always checked"),
-        ("heartbeat=x", "must be a number"), ("heartbeat=-1", "from 0 to 65535"), ("heartbeat=nan", "a number"),
-        ("socket_timeout=nan", "from 0.1"), ("heartbeat=1&heartbeat=2", "twice"), ("hearbeat=1", "heartbeat"),
-        ("password=geheim", "not known"), ("frame_max=1", "from 4096"), ("connection_attempts=0", "from 1"),
+        ("ssl_options={'cert_reqs': 0}", "always checked"),
+        ("verify=verify_none", "always checked"),
+        ("cacertfile=/x", "ECS_BROKER_CA_FILE"),
+        ("ssl_cert_reqs=CERT_NONE", "always checked"),
+        ("heartbeat=x", "must be a number"),
+        ("heartbeat=-1", "from 0 to 65535"),
+        ("heartbeat=nan", "a number"),
+        ("socket_timeout=nan", "from 0.1"),
+        ("heartbeat=1&heartbeat=2", "twice"),
+        ("hearbeat=1", "heartbeat"),
+        ("password=geheim", "not known"),
+        ("frame_max=1", "from 4096"),
+        ("connection_attempts=0", "from 1"),
     ],
-)  # fmt: skip
+)
 def test_an_option_that_would_not_count_is_refused(options: str, word: str) -> None:
     with pytest.raises(BrokerUnusable, match=word) as caught:
         read_url(f"amqps://u:p@h/?{options}")
@@ -73,35 +92,58 @@ def test_every_known_option_is_taken() -> None:
         "&channel_max=100&frame_max=8192"
     )
     assert read_url(url).options == {
-        "heartbeat": 0, "connection_attempts": 3, "retry_delay": 0.5, "socket_timeout": 4.0, "stack_timeout": 9.0,
-        "channel_max": 100, "frame_max": 8192,
-    }  # fmt: skip
+        "heartbeat": 0,
+        "connection_attempts": 3,
+        "retry_delay": 0.5,
+        "socket_timeout": 4.0,
+        "stack_timeout": 9.0,
+        "channel_max": 100,
+        "frame_max": 8192,
+    }
 
 
 FILES: dict[str, tuple[Callable[[Authority, Path], dict[str, str]], dict[str, str]]] = {
     "missing": (
-        lambda _a, p: {"CA": str(p / "no-ca"), "CERT": str(p / "no-cert"), "KEY": str(p / "no-key")},
+        lambda _a, p: {
+            "CA": str(p / "no-ca"),
+            "CERT": str(p / "no-cert"),
+            "KEY": str(p / "no-key"),
+        },
         {"CA": "No such file", "CERT": "No such file"},
     ),
     "a folder": (lambda _a, p: {"CA": str(p)}, {"CA": "Is a directory"}),
-    "no certificate in the CA file": (lambda a, _p: {"CA": str(a.issue("x").key)}, {"CA": "no certificate"}),
-    "key alone": (lambda a, _p: {"KEY": str(a.issue("x").key)}, {"KEY": "of no use without ECS_BROKER_CERT_FILE"}),
-    "certificate alone": (lambda a, _p: {"CERT": str(a.issue("x").certificate)}, {"KEY": "must name the private key"}),
+    "no certificate in the CA file": (
+        lambda a, _p: {"CA": str(a.issue("x").key)},
+        {"CA": "no certificate"},
+    ),
+    "key alone": (
+        lambda a, _p: {"KEY": str(a.issue("x").key)},
+        {"KEY": "of no use without ECS_BROKER_CERT_FILE"},
+    ),
+    "certificate alone": (
+        lambda a, _p: {"CERT": str(a.issue("x").certificate)},
+        {"KEY": "must name the private key"},
+    ),
     "exchanged": (
-        lambda a, _p: {"CERT": str(a.issue("x").key), "KEY": str(a.issue("x").certificate)}, {"CERT": "no certificate"},
+        lambda a, _p: {"CERT": str(a.issue("x").key), "KEY": str(a.issue("x").certificate)},
+        {"CERT": "no certificate"},
     ),
     "no key in the key file": (
         lambda a, _p: {"CERT": str(a.issue("x").certificate), "KEY": str(a.issue("y").certificate)},
         {"KEY": "no private key"},
     ),
     "another's key": (
-        lambda a, _p: {"CERT": str(a.issue("x").certificate), "KEY": str(a.issue("y").key)}, {"KEY": "not that of"},
+        lambda a, _p: {"CERT": str(a.issue("x").certificate), "KEY": str(a.issue("y").key)},
+        {"KEY": "not that of"},
     ),
     "with a passphrase": (
-        lambda a, _p: {"CERT": str(a.issue("x", passphrase=b"geheim").certificate), "KEY": str(_p / "x.key")},
+        lambda a, _p: {
+            "CERT": str(a.issue("x", passphrase=b"geheim").certificate),
+            "KEY": str(_p / "x.key"),
+        },
         {"KEY": "has a passphrase"},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", FILES)
@@ -128,8 +170,10 @@ def test_files_for_tls_with_a_url_without_it_are_refused(authority: Authority) -
     pair = authority.issue("x")
     broker = Broker("amqp://h", str(authority.certificate), str(pair.certificate), str(pair.key))
     assert [one.variable for one in check_files(broker)] == [
-        "ECS_BROKER_CA_FILE", "ECS_BROKER_CERT_FILE", "ECS_BROKER_KEY_FILE"
-    ]  # fmt: skip
+        "ECS_BROKER_CA_FILE",
+        "ECS_BROKER_CERT_FILE",
+        "ECS_BROKER_KEY_FILE",
+    ]
     assert all("amqps://" in one.problem for one in check_files(broker))
 
 

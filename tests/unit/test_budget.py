@@ -14,7 +14,9 @@ async def test_who_waits_has_room_in_the_order_in_which_he_came() -> None:
 
     assert budget.take(8, again=False)
     assert not budget.take(3, again=False)
-    waiting = [asyncio.create_task(wait(name, size)) for name, size in (("a", 6), ("b", 2), ("c", 9))]
+    waiting = [
+        asyncio.create_task(wait(name, size)) for name, size in (("a", 6), ("b", 2), ("c", 9))
+    ]
     await asyncio.sleep(0)
     # There is room for it, but others came before; what has waited takes it.
     assert not budget.take(1, again=False)

@@ -1,4 +1,6 @@
-"""The console's questions and image requests: what is read, what is refused, and that nothing else can happen."""
+"""The console's questions and image requests: what is read, what is refused, and that nothing else
+can happen.
+"""
 
 from typing import Any
 
@@ -8,7 +10,14 @@ from hypothesis import strategies as st
 
 from messages.commands import Operation, parse_command
 from messages.errors import Refused
-from messages.images import CreateImage, DeleteImages, ListImages, ListPrivateImages, PatchedField, UpdateImage
+from messages.images import (
+    CreateImage,
+    DeleteImages,
+    ListImages,
+    ListPrivateImages,
+    PatchedField,
+    UpdateImage,
+)
 from messages.paging import Page, Sort
 from messages.servers import ListServers, Search, UpdateTags
 
@@ -29,11 +38,19 @@ def test_a_list_without_wishes_is_the_first_ten_newest_first() -> None:
     assert read(
         "server.list", pageNo=None, searchValue="  ", sortField="", sortOrder="", searchField=" "
     ) == ListServers(Page(1, 10), Sort("createTime", descending=True), None)
-    assert read("image.list") == ListImages(Page(1, 10), Sort("createTime", descending=True), None, None)
+    assert read("image.list") == ListImages(
+        Page(1, 10), Sort("createTime", descending=True), None, None
+    )
 
 
 def test_a_list_with_wishes() -> None:
-    asked = {"pageNo": "2", "pageSize": 100, "searchField": "ip", "searchValue": "10.1", "sortOrder": "ASCEND"}
+    asked = {
+        "pageNo": "2",
+        "pageSize": 100,
+        "searchField": "ip",
+        "searchValue": "10.1",
+        "sortOrder": "ASCEND",
+    }
     assert read("server.list", **asked) == ListServers(
         Page(2, 100), Sort("createTime", descending=False), Search("ip", "10.1")
     )
@@ -43,10 +60,13 @@ def test_a_list_with_wishes() -> None:
 @pytest.mark.parametrize(
     ("fields", "number"),
     [
-        ({"page": 2}, 2), ({"page": " 3 "}, 3), ({"page": "2", "pageNo": 2}, 2), ({"page": None, "pageNo": "4"}, 4),
+        ({"page": 2}, 2),
+        ({"page": " 3 "}, 3),
+        ({"page": "2", "pageNo": 2}, 2),
+        ({"page": None, "pageNo": "4"}, 4),
         ({"page": 5, "pageNo": None}, 5),
     ],
-)  # fmt: skip
+)
 def test_page_is_another_name_of_page_no(fields: dict[str, Any], number: int) -> None:
     assert read("server.list", **fields).page.number == number
 
@@ -77,10 +97,16 @@ NEWEST = Sort("createTime", descending=True)
             Search(None, "active"),
             Sort("status", descending=True),
         ),
-        ({"sortField": "name", "searchValue": "web"}, Search(None, "web"), Sort("name", descending=True)),
+        (
+            {"sortField": "name", "searchValue": "web"},
+            Search(None, "web"),
+            Sort("name", descending=True),
+        ),
     ],
 )
-def test_the_key_of_a_search_may_come_as_the_order(fields: dict[str, Any], search: Search | None, sort: Sort) -> None:
+def test_the_key_of_a_search_may_come_as_the_order(
+    fields: dict[str, Any], search: Search | None, sort: Sort
+) -> None:
     task = read("server.list", **fields)
     assert (task.search, task.sort) == (search, sort)
 
@@ -92,55 +118,90 @@ def test_a_page_is_a_part() -> None:
 @pytest.mark.parametrize(
     ("fields", "subject"),
     [
-        ({"pageNo": ""}, "pageNo"), ({"pageNo": " \t"}, "pageNo"), ({"pageSize": ""}, "pageSize"),
-        ({"pageNo": "0"}, "pageNo"), ({"pageNo": -1}, "pageNo"), ({"pageNo": True}, "pageNo"),
-        ({"page": 1, "pageNo": 2}, "page"), ({"page": "x"}, "page"), ({"page": 0, "pageNo": 1}, "page"),
-        ({"sortField": "ip", "searchField": "name"}, "sortField"), ({"sortField": 7}, "sortField"),
-        ({"pageNo": 1.5}, "pageNo"), ({"pageSize": 101}, "pageSize"), ({"pageSize": "ten"}, "pageSize"),
-        ({"searchField": "host"}, "searchField"), ({"searchValue": {"$ne": 1}}, "searchValue"),
-        ({"sortField": "id; DROP TABLE"}, "sortField"), ({"sortOrder": "down"}, "sortOrder"),
+        ({"pageNo": ""}, "pageNo"),
+        ({"pageNo": " \t"}, "pageNo"),
+        ({"pageSize": ""}, "pageSize"),
+        ({"pageNo": "0"}, "pageNo"),
+        ({"pageNo": -1}, "pageNo"),
+        ({"pageNo": True}, "pageNo"),
+        ({"page": 1, "pageNo": 2}, "page"),
+        ({"page": "x"}, "page"),
+        ({"page": 0, "pageNo": 1}, "page"),
+        ({"sortField": "ip", "searchField": "name"}, "sortField"),
+        ({"sortField": 7}, "sortField"),
+        ({"pageNo": 1.5}, "pageNo"),
+        ({"pageSize": 101}, "pageSize"),
+        ({"pageSize": "ten"}, "pageSize"),
+        ({"searchField": "host"}, "searchField"),
+        ({"searchValue": {"$ne": 1}}, "searchValue"),
+        ({"sortField": "id; DROP TABLE"}, "sortField"),
+        ({"sortOrder": "down"}, "sortOrder"),
     ],
-)  # fmt: skip
+)
 def test_wrong_wishes_are_named(fields: dict[str, Any], subject: str) -> None:
     assert refused("server.list", **fields) == subject
 
 
 def test_tags_are_trimmed_and_counted_once() -> None:
-    assert read("server.tags.update", server_id=SERVER, tags=" a ,b,a") == UpdateTags(SERVER, ("a", "b"))
+    assert read("server.tags.update", server_id=SERVER, tags=" a ,b,a") == UpdateTags(
+        SERVER, ("a", "b")
+    )
     assert read("server.tags.update", server_id=SERVER, tags=" ") == UpdateTags(SERVER, ())
-    for wrong in (None, ["a"], "a,,b", ",", "a/b", "x" * 61, ",".join(map(str, range(51))), "a\x07"):
+    for wrong in (
+        None,
+        ["a"],
+        "a,,b",
+        ",",
+        "a/b",
+        "x" * 61,
+        ",".join(map(str, range(51))),
+        "a\x07",
+    ):
         assert refused("server.tags.update", server_id=SERVER, tags=wrong) == "tags"
 
 
 def test_an_image_to_be_made() -> None:
     body = {"createImage": {"name": " n ", "description": "", "metadata": {"k": "v"}}}
-    assert read("server.action", server_id=SERVER, body=body) == CreateImage(SERVER, "n", {"k": "v", "description": ""})
+    assert read("server.action", server_id=SERVER, body=body) == CreateImage(
+        SERVER, "n", {"k": "v", "description": ""}
+    )
 
 
 @pytest.mark.parametrize(
     ("options", "subject"),
     [
-        ({"description": "x"}, "name"), ({"name": " ", "description": "x"}, "name"), ({"name": "x"}, "description"),
-        ({"name": "x" * 256, "description": "x"}, "name"), ({"name": "x", "description": "y" * 256}, "description"),
+        ({"description": "x"}, "name"),
+        ({"name": " ", "description": "x"}, "name"),
+        ({"name": "x"}, "description"),
+        ({"name": "x" * 256, "description": "x"}, "name"),
+        ({"name": "x", "description": "y" * 256}, "description"),
         *(
             ({"name": "x", "description": "y", "metadata": metadata}, "metadata")
             for metadata in (
-                {"Owner": "z"}, {"img_signature_hash": "z"}, {"ecs_request": "z"}, {"": "z"}, {"k": 1}, ["k"],
-                {"名": "z"}, {"a/b": "z"}, {"k" * 256: "z"},
+                {"Owner": "z"},
+                {"img_signature_hash": "z"},
+                {"ecs_request": "z"},
+                {"": "z"},
+                {"k": 1},
+                ["k"],
+                {"名": "z"},
+                {"a/b": "z"},
+                {"k" * 256: "z"},
                 {str(n): "v" for n in range(101)},
             )
         ),
     ],
-)  # fmt: skip
+)
 def test_an_image_that_cannot_be_made(options: dict[str, Any], subject: str) -> None:
     assert refused("server.action", server_id=SERVER, body={"createImage": options}) == subject
 
 
 def test_a_patch_is_read_and_its_last_word_counts() -> None:
     body = [
-        {"op": "add", "path": "/name", "value": "a"}, {"op": "replace", "path": "/name", "value": "b"},
+        {"op": "add", "path": "/name", "value": "a"},
+        {"op": "replace", "path": "/name", "value": "b"},
         {"op": "remove", "path": "/systemType"},
-    ]  # fmt: skip
+    ]
     assert read("image.update", image_id=SERVER, body=body) == UpdateImage(
         SERVER, {PatchedField.NAME: "b", PatchedField.SYSTEM_TYPE: None}
     )
@@ -149,13 +210,19 @@ def test_a_patch_is_read_and_its_last_word_counts() -> None:
 @pytest.mark.parametrize(
     ("body", "subject"),
     [
-        ([], "body"), ({}, "body"), ([{"op": "add", "path": "/owner", "value": "x"}], "path"),
-        ([{"op": "add", "path": "/description/x", "value": "x"}], "path"), ([{"path": "/name", "value": "x"}], "op"),
-        ([{"op": "remove", "path": "/name"}], "op"), ([{"op": "test", "path": "/name", "value": "x"}], "op"),
-        ([{"op": "add", "path": "/name", "value": 1}], "value"), ([{"op": "add", "path": "/name"}], "value"),
-        ([{"op": "add", "path": "/system", "value": "x" * 256}], "value"), (["add"], "body"),
+        ([], "body"),
+        ({}, "body"),
+        ([{"op": "add", "path": "/owner", "value": "x"}], "path"),
+        ([{"op": "add", "path": "/description/x", "value": "x"}], "path"),
+        ([{"path": "/name", "value": "x"}], "op"),
+        ([{"op": "remove", "path": "/name"}], "op"),
+        ([{"op": "test", "path": "/name", "value": "x"}], "op"),
+        ([{"op": "add", "path": "/name", "value": 1}], "value"),
+        ([{"op": "add", "path": "/name"}], "value"),
+        ([{"op": "add", "path": "/system", "value": "x" * 256}], "value"),
+        (["add"], "body"),
     ],
-)  # fmt: skip
+)
 def test_a_patch_that_is_refused(body: Any, subject: str) -> None:
     assert refused("image.update", image_id=SERVER, body=body) == subject
 
@@ -169,9 +236,29 @@ def test_several_images() -> None:
 
 
 _WORDS = st.sampled_from(
-    ["body", "name", "tags", "images", "servers", "pageNo", "pageSize", "id", "op", "path", "value", "metadata",
-     "createImage", "description", "searchField", "searchValue", "sortField", "server_id", "image_id", "tag"]
-)  # fmt: skip
+    [
+        "body",
+        "name",
+        "tags",
+        "images",
+        "servers",
+        "pageNo",
+        "pageSize",
+        "id",
+        "op",
+        "path",
+        "value",
+        "metadata",
+        "createImage",
+        "description",
+        "searchField",
+        "searchValue",
+        "sortField",
+        "server_id",
+        "image_id",
+        "tag",
+    ]
+)
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.just(SERVER) | _WORDS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_WORDS, inner, max_size=4),

@@ -15,9 +15,16 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-
 DATA = {"tzdata"}  # the time zones that zoneinfo reads where the machine has none
 #: Of the development tools: what is run, not imported.
 TOOLS = {
-    "import-linter", "mypy", "pip-audit", "pytest-xdist", "pytest-asyncio", "pytest-timeout", "ruff", "setuptools",
+    "import-linter",
+    "mypy",
+    "pip-audit",
+    "pytest-xdist",
+    "pytest-asyncio",
+    "pytest-timeout",
+    "ruff",
+    "setuptools",
     "types-pyyaml",
-}  # fmt: skip
+}
 
 
 def declared(requirements: Iterable[str]) -> set[str]:
@@ -29,8 +36,15 @@ def normal(name: str) -> str:
 
 
 def modules(folders: Iterable[str]) -> set[str]:
-    """The first names of all that is imported, of the standard library and of the repository itself apart."""
-    found = {name for folder in folders for path in (REPOSITORY / folder).rglob("*.py") for name in imported(path)}
+    """The first names of all that is imported, of the standard library and of the repository itself
+    apart.
+    """
+    found = {
+        name
+        for folder in folders
+        for path in (REPOSITORY / folder).rglob("*.py")
+        for name in imported(path)
+    }
     return found - set(sys.stdlib_module_names) - {*PRODUCT, "tests"}
 
 

@@ -43,7 +43,9 @@ class Book:
 
 
 class Cloud:
-    """Answers each call as its script says: an exception, or done. `shows` is whether it can be seen to be done."""
+    """Answers each call as its script says: an exception, or done. `shows` is whether it can be
+    seen to be done.
+    """
 
     def __init__(self, book: Book, *script: Exception | None, shows: bool = False) -> None:
         self.book, self.script, self.shows, self.done = book, list(script), shows, 0
@@ -67,8 +69,12 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, 0.02)
 
 
-async def once(book: Book, cloud: Cloud, *, patience: float = 5.0, expiry: float | None = None) -> None:
-    effects = Effects(book, Deadline.after(patience), None if expiry is None else Deadline.after(expiry))
+async def once(
+    book: Book, cloud: Cloud, *, patience: float = 5.0, expiry: float | None = None
+) -> None:
+    effects = Effects(
+        book, Deadline.after(patience), None if expiry is None else Deadline.after(expiry)
+    )
     await effects.once("stop", cloud.do, cloud.landed, "marker")
 
 
@@ -100,7 +106,9 @@ async def test_what_was_cut_off_and_cannot_be_found_is_done() -> None:
     assert book.lines[-2:] == ["do", "record"]
 
 
-async def test_an_answer_that_was_lost_is_looked_for_and_the_call_repeated_if_nothing_is_found() -> None:
+async def test_an_answer_that_was_lost_is_looked_for_and_the_call_repeated_if_nothing_is_found() -> (
+    None
+):
     book = Book()
     cloud = Cloud(book, Ambiguous("http_500"), None)
     await once(book, cloud)
@@ -119,15 +127,21 @@ async def test_a_call_that_may_still_land_is_never_repeated() -> None:
 
 async def test_what_surely_was_not_done_is_tried_again_within_patience() -> None:
     book = Book()
-    await once(book, Cloud(book, Transient("no_connection"), Transient("http_429", retry_after=0.01), None))
+    await once(
+        book, Cloud(book, Transient("no_connection"), Transient("http_429", retry_after=0.01), None)
+    )
     assert book.lines.count("do") == 3
     impatient = Book()
     with pytest.raises(Transient):
-        await once(impatient, Cloud(impatient, Transient("http_429", retry_after=60.0)), patience=0.5)
+        await once(
+            impatient, Cloud(impatient, Transient("http_429", retry_after=60.0)), patience=0.5
+        )
 
 
 async def test_what_surely_was_not_done_within_patience_is_known_not_to_have_been_done() -> None:
-    """A later run finds nothing begun: it may plan anew, and a deadline that has passed still counts."""
+    """A later run finds nothing begun: it may plan anew, and a deadline that has passed still
+    counts.
+    """
     book = Book()
     with pytest.raises(Transient):
         await once(book, Cloud(book, Transient("no_connection", retry_after=60.0)), patience=0.5)
@@ -141,7 +155,9 @@ async def test_what_surely_was_not_done_within_patience_is_known_not_to_have_bee
 
 
 @pytest.mark.parametrize("first", [Ambiguous("http_500"), None], ids=["answer lost", "cut off"])
-async def test_what_may_have_been_done_stays_unknown_though_its_repeat_was_not_sent(first: Exception | None) -> None:
+async def test_what_may_have_been_done_stays_unknown_though_its_repeat_was_not_sent(
+    first: Exception | None,
+) -> None:
     book = Book() if first is not None else Book(stop=Effect("marker", 1.0))
     script = [*([first] if first is not None else []), Transient("no_connection", retry_after=60.0)]
     with pytest.raises(Transient):
@@ -187,7 +203,9 @@ async def test_past_its_expiry_what_may_have_been_done_is_looked_for_and_not_don
 
 
 async def sent(book: Book, cloud: Cloud) -> Reply:
-    """A call as `handlers.openstack.cloud` makes it: just before it is sent it is asked whether it may be."""
+    """A call as `handlers.openstack.cloud` makes it: just before it is sent it is asked whether it
+    may be.
+    """
     guard = fence.get()
     assert guard is not None
     await guard()
@@ -203,7 +221,9 @@ async def test_what_was_answered_while_it_waited_to_be_sent_is_not_sent() -> Non
         return await sent(book, cloud)
 
     with pytest.raises(Refused) as caught:
-        await Effects(book, Deadline.after(5)).once("stop", waits_for_a_thread, cloud.landed, "marker")
+        await Effects(book, Deadline.after(5)).once(
+            "stop", waits_for_a_thread, cloud.landed, "marker"
+        )
     assert caught.value.reason == "timeout"
     assert "do" not in book.lines
     # It is known not to have been done: nobody looks for it.
@@ -226,7 +246,9 @@ async def test_a_call_whose_answer_was_lost_is_not_made_again_for_whom_has_been_
 async def test_what_may_have_been_done_is_found_out_behind_the_answer() -> None:
     book = Book(stop=Effect("marker", 1.0))
     book.closed = True
-    await Effects(book, Deadline(0.0), Deadline(0.0)).find_out("stop", Cloud(book, shows=True).landed)
+    await Effects(book, Deadline(0.0), Deadline(0.0)).find_out(
+        "stop", Cloud(book, shows=True).landed
+    )
     assert book.known["stop"].done
     assert "do" not in book.lines
 
@@ -290,6 +312,8 @@ async def test_a_mark_is_looked_for_again_where_the_call_was_refused_before() ->
         return "req-found"
 
     cloud = Cloud(book)
-    await Effects(book, Deadline.after(5)).once("stop", cloud.do, cloud.landed, "marker", marked=marked)
+    await Effects(book, Deadline.after(5)).once(
+        "stop", cloud.do, cloud.landed, "marker", marked=marked
+    )
     assert book.known["stop"].request_id == "req-found"
     assert "do" not in book.lines

@@ -74,7 +74,9 @@ def test_a_page_is_told_as_its_text() -> None:
     error = error_of(FIXTURES["glance-image-properties"])
     told = "The limit has been exceeded on the number of allowed image properties. Attempted: 129, Maximum: 128"
     assert str(error) == f"HTTP 413: 413 Request Entity Too Large {told}"
-    quoted = error_of(FIXTURES["glance-image-properties"], body="<p>schema &#x27;image&#x27; &lt;1&gt;</p>")
+    quoted = error_of(
+        FIXTURES["glance-image-properties"], body="<p>schema &#x27;image&#x27; &lt;1&gt;</p>"
+    )
     assert str(quoted) == "HTTP 413: schema 'image' <1>"
 
 

@@ -19,11 +19,26 @@ BERLIN, SHANGHAI = ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Shanghai")
 @pytest.mark.parametrize(
     "text",
     [
-        None, "", " ", "soon", 7, 1809795207000, ["2026-01-01 00:00:00"], "2026-01-01", "2026-02-30 00:00:00",
-        "2026-13-01 00:00:00", "2026-01-01 25:00:00", "2026-01-01 10", "0000-00-00 00:00:00", "10000-01-01 00:00:00",
-        "20261123101112", "1810111212345", "2026-01-01 00:00:00+99:00", "2026-01-01 00:00:00 CST",
+        None,
+        "",
+        " ",
+        "soon",
+        7,
+        1809795207000,
+        ["2026-01-01 00:00:00"],
+        "2026-01-01",
+        "2026-02-30 00:00:00",
+        "2026-13-01 00:00:00",
+        "2026-01-01 25:00:00",
+        "2026-01-01 10",
+        "0000-00-00 00:00:00",
+        "10000-01-01 00:00:00",
+        "20261123101112",
+        "1810111212345",
+        "2026-01-01 00:00:00+99:00",
+        "2026-01-01 00:00:00 CST",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_time_is_none(text: object) -> None:
     assert read_time(text) is None
 
@@ -49,7 +64,9 @@ def test_what_is_no_time_is_none(text: object) -> None:
         ("0001-01-01 00:00:00", "0001-01-01 00:00:00"),
     ],
 )
-def test_a_time_is_read_as_it_is_written_and_told_in_the_billing_time_zone(text: str, shown: str) -> None:
+def test_a_time_is_read_as_it_is_written_and_told_in_the_billing_time_zone(
+    text: str, shown: str
+) -> None:
     found = local_time(read_time(text), SHANGHAI)
     assert found is not None
     assert found.tzinfo is SHANGHAI
@@ -58,7 +75,9 @@ def test_a_time_is_read_as_it_is_written_and_told_in_the_billing_time_zone(text:
 
 @pytest.mark.parametrize("zone", [SHANGHAI, ZoneInfo("America/New_York")])
 def test_the_ends_of_the_calendar_are_times_as_any_other(zone: ZoneInfo) -> None:
-    first, last = (local_time(read_time(one), zone) for one in ("0001-01-01 00:00:00", "9999-12-31 23:59:59"))
+    first, last = (
+        local_time(read_time(one), zone) for one in ("0001-01-01 00:00:00", "9999-12-31 23:59:59")
+    )
     assert first is not None
     assert last is not None
     assert first.timestamp() < last.timestamp()
@@ -67,7 +86,12 @@ def test_the_ends_of_the_calendar_are_times_as_any_other(zone: ZoneInfo) -> None
 
 def test_an_item_of_fee_data_is_shown_as_a_time_where_it_is_one() -> None:
     assert shown("2027-05-08T08:53:27.5Z", SHANGHAI) == "2027-05-08 16:53:27"
-    assert [shown(one, SHANGHAI) for one in ("monthly", "1", "soon", None)] == ["monthly", "1", "soon", None]
+    assert [shown(one, SHANGHAI) for one in ("monthly", "1", "soon", None)] == [
+        "monthly",
+        "1",
+        "soon",
+        None,
+    ]
 
 
 def test_a_time_that_no_calendar_of_the_billing_time_zone_has_is_none() -> None:
@@ -79,12 +103,20 @@ def test_a_time_that_no_calendar_of_the_billing_time_zone_has_is_none() -> None:
 @pytest.mark.parametrize(
     ("text", "instant"),
     [
-        ("2026-03-29 02:30:00", datetime(2026, 3, 29, 1, 30, tzinfo=UTC)),  # skipped: 03:30 in summer
+        (
+            "2026-03-29 02:30:00",
+            datetime(2026, 3, 29, 1, 30, tzinfo=UTC),
+        ),  # skipped: 03:30 in summer
         ("2026-10-25 02:30:00", datetime(2026, 10, 25, 1, 30, tzinfo=UTC)),  # twice: the second
-        ("2026-10-25T02:30:00+02:00", datetime(2026, 10, 25, 0, 30, tzinfo=UTC)),  # told apart by its zone
+        (
+            "2026-10-25T02:30:00+02:00",
+            datetime(2026, 10, 25, 0, 30, tzinfo=UTC),
+        ),  # told apart by its zone
     ],
 )
-def test_an_hour_that_the_clocks_skip_or_repeat_is_read_as_the_later_one(text: str, instant: datetime) -> None:
+def test_an_hour_that_the_clocks_skip_or_repeat_is_read_as_the_later_one(
+    text: str, instant: datetime
+) -> None:
     found = local_time(read_time(text), BERLIN)
     assert found is not None
     assert found.astimezone(UTC) == instant
@@ -92,7 +124,14 @@ def test_an_hour_that_the_clocks_skip_or_repeat_is_read_as_the_later_one(text: s
 
 def server_with(**metadata: str) -> Server:
     flavor = {"original_name": "S1.small.1", "vcpus": 1, "ram": 1024, "disk": 10}
-    body = {"id": "s-1", "tenant_id": "p", "status": "ACTIVE", "updated": "", "flavor": flavor, "metadata": metadata}
+    body = {
+        "id": "s-1",
+        "tenant_id": "p",
+        "status": "ACTIVE",
+        "updated": "",
+        "flavor": flavor,
+        "metadata": metadata,
+    }
     return Server.from_api(body)
 
 
@@ -131,6 +170,8 @@ def test_checks_are_noted_with_why_they_failed() -> None:
             raise error
     # A cloud that could not be asked is no answer.
     assert [(one.name, one.failure is None, one.later) for one in checks.listed] == [
-        ("flavor", True, False), ("state", False, False), ("state", False, True),
-    ]  # fmt: skip
+        ("flavor", True, False),
+        ("state", False, False),
+        ("state", False, True),
+    ]
     assert checks.failed is checks.listed[1]

@@ -34,7 +34,11 @@ def server(issuer: Issuer) -> Iterator[KeySetServer]:
 
 def described(**parameters: Any) -> dict[str, Any]:
     key = RSAKey.generate_key(2048).as_dict(private=False)
-    return {name: value for name, value in ({**key, "kid": "k"} | parameters).items() if value != "absent"}
+    return {
+        name: value
+        for name, value in ({**key, "kid": "k"} | parameters).items()
+        if value != "absent"
+    }
 
 
 def document(*keys: Any) -> bytes:
@@ -64,8 +68,11 @@ def test_the_signing_keys_of_a_set_are_used_and_the_rest_is_passed_over() -> Non
         described(kid="bad n", n="%%%"),
         described(kid=7),
         described(kid=""),
-        "text", None, [], {},
-    ]  # fmt: skip
+        "text",
+        None,
+        [],
+        {},
+    ]
     found = {key.kid: sorted(key.algorithms) for key in usable_keys(document(*listed))}
     assert found == {"rsa": ["PS256", "RS256", "RS384", "RS512"], "one": ["RS512"], "ec": ["ES256"]}
 
@@ -79,12 +86,23 @@ def test_a_private_part_that_somebody_published_is_left_where_it_is() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"{", b"[]", b"null", b"{}", b'{"keys": null}', b'{"keys": {}}', b'{"keys": []}',
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"keys": null}',
+        b'{"keys": {}}',
+        b'{"keys": []}',
         b'{"keys": [], "keys": []}',
-        b"<html>not found</html>", b"\xff\xfe", b'{"keys": [' + b",".join([b"{}"] * (MAX_KEYS + 1)) + b"]}",
-        document(described(use="enc")), b'{"keys": ' + b"[" * 100_000, b'{"keys": "' + b"x" * MAX_BODY + b'"}',
+        b"<html>not found</html>",
+        b"\xff\xfe",
+        b'{"keys": [' + b",".join([b"{}"] * (MAX_KEYS + 1)) + b"]}",
+        document(described(use="enc")),
+        b'{"keys": ' + b"[" * 100_000,
+        b'{"keys": "' + b"x" * MAX_BODY + b'"}',
     ],
-)  # fmt: skip
+)
 def test_what_is_no_key_set_is_told_in_one_line(body: bytes) -> None:
     with pytest.raises(KeySetError) as caught:
         usable_keys(body)
@@ -163,7 +181,9 @@ def test_a_server_that_drips_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> N
 # When it is fetched.
 
 
-async def test_it_is_fetched_when_it_is_first_needed_and_once_for_all(server: KeySetServer, issuer: Issuer) -> None:
+async def test_it_is_fetched_when_it_is_first_needed_and_once_for_all(
+    server: KeySetServer, issuer: Issuer
+) -> None:
     server.delay = 0.2
     keys = Keys(UrlSource(server.url))
     assert keys.is_empty
@@ -200,7 +220,9 @@ async def test_the_same_set_again_is_no_change(server: KeySetServer, issuer: Iss
     assert (keys.generation, before is after, len(server.asked)) == (1, True, 2)
 
 
-async def test_a_set_that_was_never_had_is_no_proof_against_anybody(server: KeySetServer, issuer: Issuer) -> None:
+async def test_a_set_that_was_never_had_is_no_proof_against_anybody(
+    server: KeySetServer, issuer: Issuer
+) -> None:
     server.instead = (503, {}, b"")
     keys = Keys(UrlSource(server.url))
     for _ in range(100):

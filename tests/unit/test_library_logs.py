@@ -1,4 +1,6 @@
-"""Lines of libraries: so many in a while, masked like our own, and none on the terminal beside a command's data."""
+"""Lines of libraries: so many in a while, masked like our own, and none on the terminal beside a
+command's data.
+"""
 
 import json
 import logging
@@ -10,7 +12,9 @@ from workers import telemetry
 from workers.telemetry import LIBRARY_LINES, configure_logs
 
 
-@pytest.fixture(params=["kombu", "keystoneauth.identity", "urllib3.connectionpool", "alembic", "asyncio"])
+@pytest.fixture(
+    params=["kombu", "keystoneauth.identity", "urllib3.connectionpool", "alembic", "asyncio"]
+)
 def library(request: pytest.FixtureRequest) -> logging.Logger:
     structlog.reset_defaults()
     configure_logs("json", "info")

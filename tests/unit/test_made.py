@@ -1,4 +1,6 @@
-"""What an earlier run has made of a `new` order: when it counts as unfinished, and when not any more."""
+"""What an earlier run has made of a `new` order: when it counts as unfinished, and when not any
+more.
+"""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,10 +18,13 @@ def volume(age: timedelta) -> Volume:
 
 
 @pytest.mark.parametrize(
-    ("ages", "is_old"),
-    [((23,), False), ((25,), True), ((25, 1), False), ((1000, 30), True)],
+    ("ages", "is_old"), [((23,), False), ((25,), True), ((25, 1), False), ((1000, 30), True)]
 )
-def test_disks_older_than_an_order_can_be_are_no_unfinished_order(ages: tuple[int, ...], is_old: bool) -> None:
-    """They may be what a customer kept when the servers went: nobody goes on with them, or removes them."""
+def test_disks_older_than_an_order_can_be_are_no_unfinished_order(
+    ages: tuple[int, ...], is_old: bool
+) -> None:
+    """They may be what a customer kept when the servers went: nobody goes on with them, or removes
+    them.
+    """
     disks = tuple(volume(timedelta(hours=one)) for one in ages)
     assert Left((), disks, ()).is_old() is is_old

@@ -12,7 +12,14 @@ from messages.codes import Code
 from messages.commands import Force, OpenConsole, Power, PowerAction, PowerBatch, parse_command
 from messages.errors import Refused
 from messages.order_results import unread_order_result
-from messages.orders import ChangeConfigure, ItemKind, OrderType, is_paid, order_type_of, parse_order
+from messages.orders import (
+    ChangeConfigure,
+    ItemKind,
+    OrderType,
+    is_paid,
+    order_type_of,
+    parse_order,
+)
 from messages.results import Result
 from messages.secrets import could_hold_secret, mask, mask_text
 from messages.updates import server_update
@@ -43,7 +50,9 @@ def test_actions_are_read(body: Any, task: Any) -> None:
 
 
 def test_ids_are_read_in_any_case() -> None:
-    command = parse_command(ACTION | {"server_id": ID.upper(), "body": {"os-start": None}}, "server.action")
+    command = parse_command(
+        ACTION | {"server_id": ID.upper(), "body": {"os-start": None}}, "server.action"
+    )
     assert command.task == PowerAction(ID, Power.START, Force.SOFT)
 
 
@@ -85,11 +94,17 @@ def test_a_batch_is_read() -> None:
 @pytest.mark.parametrize(
     ("servers", "subject"),
     [
-        (None, "servers"), ([], "servers"), ({}, "servers"), ([ID], "servers"), ([{"id": ID}, {"id": ID}], "servers"),
-        ([{"id": ID}, {"id": ID.upper()}], "servers"), ([{"id": 1}], "id"), ([{}], "id"),
+        (None, "servers"),
+        ([], "servers"),
+        ({}, "servers"),
+        ([ID], "servers"),
+        ([{"id": ID}, {"id": ID}], "servers"),
+        ([{"id": ID}, {"id": ID.upper()}], "servers"),
+        ([{"id": 1}], "id"),
+        ([{}], "id"),
         ([{"id": f"{number:08x}{ID[8:]}"} for number in range(101)], "servers"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_batch_names_what_is_wrong(servers: Any, subject: str) -> None:
     with pytest.raises(Refused) as caught:
         parse_command(batch(servers), "server.batch_action")
@@ -109,7 +124,11 @@ def test_the_documents_order_is_read_with_its_quirks() -> None:
     assert isinstance(order, ChangeConfigure)
     assert order.order_type is OrderType.CHANGE_CONFIGURE
     heading = order.heading
-    assert (heading.name, heading.bill_type, heading.tenant) == ("178549870045495296", "hourlySettlement", None)
+    assert (heading.name, heading.bill_type, heading.tenant) == (
+        "178549870045495296",
+        "hourlySettlement",
+        None,
+    )
     (product,) = order.products
     assert product.instance_id == ID
     assert [(item.code, item.kind, item.value, item.volume_type) for item in product.items] == [
@@ -183,7 +202,9 @@ def test_a_wrong_order_names_what_is_wrong(order: dict[str, Any], subject: str) 
 
 def test_only_what_is_paid_asks_for_something() -> None:
     assert is_paid({"orderStatus": " paySuccess "})
-    assert not any(is_paid({"orderStatus": one}) for one in ("payFail", "PAYSUCCESS", "paySuccess2"))
+    assert not any(
+        is_paid({"orderStatus": one}) for one in ("payFail", "PAYSUCCESS", "paySuccess2")
+    )
     assert is_paid({"instanceList": None})
 
 
@@ -197,7 +218,9 @@ def test_an_order_that_does_not_say_whether_it_is_paid_is_wrong(status: Any) -> 
 def test_an_order_type_is_a_routing_key_or_unknown() -> None:
     assert order_type_of(document()) == "changeConfigure"
     assert order_type_of({"instanceList": []}) == "softDown"
-    assert [order_type_of({"orderType": one}) for one in ("a.b", "#", "", None, "x" * 65)] == ["unknown"] * 5
+    assert [order_type_of({"orderType": one}) for one in ("a.b", "#", "", None, "x" * 65)] == [
+        "unknown"
+    ] * 5
 
 
 # What must not be kept.
@@ -206,10 +229,17 @@ def test_an_order_type_is_a_routing_key_or_unknown() -> None:
 def test_secrets_are_masked_at_any_depth() -> None:
     token = new_token()
     masked = mask(
-        {"token": token, "a": [{"adminPass": "p", "note": f"see {token}."}], "b": {"PASSWORD": 1, "token": None}}
+        {
+            "token": token,
+            "a": [{"adminPass": "p", "note": f"see {token}."}],
+            "b": {"PASSWORD": 1, "token": None},
+        }
     )
-    assert masked == {"token": "***", "a": [{"adminPass": "***", "note": "see ***."}],
-                      "b": {"PASSWORD": "***", "token": None}}  # fmt: skip
+    assert masked == {
+        "token": "***",
+        "a": [{"adminPass": "***", "note": "see ***."}],
+        "b": {"PASSWORD": "***", "token": None},
+    }
     assert mask_text("nothing in here") == "nothing in here"
     assert could_hold_secret(b'{"Token": "')
     assert could_hold_secret(new_token().encode())
@@ -219,7 +249,9 @@ def test_secrets_are_masked_at_any_depth() -> None:
 def test_an_unread_order_is_echoed_without_its_secrets() -> None:
     order = document()
     order["productList"][0]["token"] = order["token"]
-    result = unread_order_result(order, Refused(Code.PARAMETER, "orderRoute"), datetime(2026, 11, 23, 10, tzinfo=UTC))
+    result = unread_order_result(
+        order, Refused(Code.PARAMETER, "orderRoute"), datetime(2026, 11, 23, 10, tzinfo=UTC)
+    )
     assert order["token"] not in json.dumps(result.data)
     product = result.data["productSetList"][0]["productList"][0]
     assert (product["instanceId"], product["instanceStatus"], product["statusTime"]) == (
@@ -244,11 +276,13 @@ def test_codes_have_the_documents_words() -> None:
 @pytest.mark.parametrize(
     ("status", "task", "word", "translation"),
     [
-        ("ACTIVE", None, "ACTIVE", "运行中"), ("SHUTOFF", "powering-on", "powering-on", "开机中"),
-        ("ACTIVE", "rebooting", "rebooting", "运行中"), ("VERIFY_RESIZE", None, "VERIFY_RESIZE", "变更规格待确认"),
+        ("ACTIVE", None, "ACTIVE", "运行中"),
+        ("SHUTOFF", "powering-on", "powering-on", "开机中"),
+        ("ACTIVE", "rebooting", "rebooting", "运行中"),
+        ("VERIFY_RESIZE", None, "VERIFY_RESIZE", "变更规格待确认"),
         ("SOMETHING_NEW", None, "SOMETHING_NEW", None),
     ],
-)  # fmt: skip
+)
 def test_a_server_is_told_in_openstacks_word_and_the_documents(
     status: str, task: str | None, word: str, translation: str | None
 ) -> None:
@@ -258,9 +292,10 @@ def test_a_server_is_told_in_openstacks_word_and_the_documents(
 
 
 @pytest.mark.parametrize(
-    "odd", ['{"a": 1, "a": 2}', "NaN", "1e999", "9" * 65, "1] x", "[" * 5000, '"\\x"'],
+    "odd",
+    ['{"a": 1, "a": 2}', "NaN", "1e999", "9" * 65, "1] x", "[" * 5000, '"\\x"'],
     ids=["twice", "nan", "range", "digits", "more", "deep", "escape"],
-)  # fmt: skip
+)
 def test_a_body_of_very_many_values_is_read_as_any_other(odd: str) -> None:
     """It is read value by value, so that the loop has its turn in between."""
     many = "[]," * 100_000
@@ -271,7 +306,9 @@ def test_a_body_of_very_many_values_is_read_as_any_other(odd: str) -> None:
 
 
 def test_no_body_is_read_in_one_call_that_lasts() -> None:
-    """Another thread has its turn at a function's entry: of a list of lists read by the one in C there is none."""
+    """Another thread has its turn at a function's entry: of a list of lists read by the one in C
+    there is none.
+    """
     text, calls = '{"a": [' + "[]," * 300_000 + "[]]}", 0
 
     def count(*_: object) -> None:

@@ -53,7 +53,10 @@ def paid(order_type: str, change: Change = lambda *_: None) -> dict[str, Any]:
 
 
 def new(change: Change = lambda *_: None, **customization: Any) -> dict[str, Any]:
-    return paid("new", lambda order, one: (order.update(consoleCustomization=customization), change(order, one)))
+    return paid(
+        "new",
+        lambda order, one: (order.update(consoleCustomization=customization), change(order, one)),
+    )
 
 
 def several(count: int, **customization: Any) -> dict[str, Any]:
@@ -69,9 +72,12 @@ def with_data_disks(count: int, **customization: Any) -> dict[str, Any]:
 
 def soft_down(**fields: Any) -> dict[str, Any]:
     entry = {
-        "subFlowId": "sub-1", "operateType": "stopServer", "productLineCode": "ECS", "productTypeCode": "ECS_std",
+        "subFlowId": "sub-1",
+        "operateType": "stopServer",
+        "productLineCode": "ECS",
+        "productTypeCode": "ECS_std",
         "instanceId": ID,
-    }  # fmt: skip
+    }
     return {"region": REGION, "flowId": "flow-1", "instanceList": [entry | fields]}
 
 
@@ -85,18 +91,38 @@ def refusal(message: dict[str, Any]) -> str | None:
 def test_a_new_order_is_read_with_what_the_customer_chose() -> None:
     order = parse_order(
         new(
-            lambda order, one: (order.update(setCount="2"), one.update(instanceCount="3", availableZone=" az-1 ")),
-            instanceName="web", networkId="", subnetId=ID.upper(), securityGroups=["web", "ssh", "web"], keyName="key",
-            tags="a, b", adminPass=" p w ", userData="#cloud-config\n",
+            lambda order, one: (
+                order.update(setCount="2"),
+                one.update(instanceCount="3", availableZone=" az-1 "),
+            ),
+            instanceName="web",
+            networkId="",
+            subnetId=ID.upper(),
+            securityGroups=["web", "ssh", "web"],
+            keyName="key",
+            tags="a, b",
+            adminPass=" p w ",
+            userData="#cloud-config\n",
         )
-    )  # fmt: skip
+    )
     assert isinstance(order, NewServers)
     assert (order.sets, order.count, order.term) == (2, 6, Term(1, Unit.HOUR))
     (product,) = order.products
     assert (product.count, product.zone) == (3, "az-1")
-    assert [item.code for item in product.items] == ["std_2C4G", "CPU", "memory", "image_Windows", "sys_EBS_SATA"]
+    assert [item.code for item in product.items] == [
+        "std_2C4G",
+        "CPU",
+        "memory",
+        "image_Windows",
+        "sys_EBS_SATA",
+    ]
     chosen = order.customization
-    assert (chosen.name, chosen.network_id, chosen.subnet_id, chosen.key_name) == ("web", None, ID, "key")
+    assert (chosen.name, chosen.network_id, chosen.subnet_id, chosen.key_name) == (
+        "web",
+        None,
+        ID,
+        "key",
+    )
     assert (chosen.security_groups, chosen.tags) == (("web", "ssh"), ("a", "b"))
     assert order.secrets.admin_pass is not None
     assert order.secrets.admin_pass.get_secret_value() == " p w "
@@ -112,12 +138,19 @@ def jwt(payload: Any) -> str:
 @pytest.mark.parametrize(
     ("token", "name"),
     [
-        (f"Bearer {jwt({'preferred_username': 'gaoss'})}", "gaoss"), (jwt({"preferred_username": 7}), None),
+        (f"Bearer {jwt({'preferred_username': 'gaoss'})}", "gaoss"),
+        (jwt({"preferred_username": 7}), None),
         (jwt({"preferred_username": "gaoss\U0001f600"}), None),
-        (jwt([1]), None), (jwt({}), None),
-        ("a.!!!.c", None), ("a.b", None), (MASK, None), (None, None), (7, None), ("a." + "x" * 70_000 + ".c", None),
+        (jwt([1]), None),
+        (jwt({}), None),
+        ("a.!!!.c", None),
+        ("a.b", None),
+        (MASK, None),
+        (None, None),
+        (7, None),
+        ("a." + "x" * 70_000 + ".c", None),
     ],
-)  # fmt: skip
+)
 def test_the_users_name_is_what_the_token_calls_him(token: Any, name: str | None) -> None:
     order = parse_order(new() | {"token": token})
     assert isinstance(order, NewServers)
@@ -145,7 +178,10 @@ def test_a_secret_that_was_masked_on_the_way_is_known_as_withheld() -> None:
         (new(lambda order, _: order.update(setCount=None)), "setCount"),
         (new(lambda _, one: one.update(instanceCount="0")), "instanceCount"),
         (new(lambda _, one: one.update(instanceCount="1.0")), "instanceCount"),
-        (new(lambda order, one: (order.update(setCount="51"), one.update(instanceCount="2"))), "instanceCount"),
+        (
+            new(lambda order, one: (order.update(setCount="51"), one.update(instanceCount="2"))),
+            "instanceCount",
+        ),
         (new(lambda order, _: order.update(duration="0")), "duration"),
         (new(lambda order, _: order.update(duration="-1")), "duration"),
         (new(lambda order, _: order.update(duration="876601")), "duration"),
@@ -156,7 +192,11 @@ def test_a_secret_that_was_masked_on_the_way_is_known_as_withheld() -> None:
         (new(lambda _, one: one.update(productLineCode="RDS")), "productLineCode"),
         (new(lambda _, one: one.update(itemList=None)), "itemList"),
         (
-            new(lambda _, one: one["itemList"].append({"code": "data_EBS_SSD", "value": "1", "instanceId": ID})),
+            new(
+                lambda _, one: one["itemList"].append(
+                    {"code": "data_EBS_SSD", "value": "1", "instanceId": ID}
+                )
+            ),
             "instanceId",
         ),
         (new(instanceName="web-\U0001f600"), "instanceName"),
@@ -209,7 +249,9 @@ def test_a_name_that_the_cloud_takes_with_what_is_appended_is_taken(order: dict[
 
 
 def test_renew_and_unsubscribe_are_read() -> None:
-    renewed = parse_order(paid("renew", lambda order, _: order.update(duration="3", durationUnit="m")))
+    renewed = parse_order(
+        paid("renew", lambda order, _: order.update(duration="3", durationUnit="m"))
+    )
     assert isinstance(renewed, Renew)
     assert (renewed.instance_ids, renewed.term) == ((ID,), Term(3, Unit.MONTH))
     # What an instance was made of is not looked at when it goes.
@@ -230,7 +272,9 @@ def test_renew_and_unsubscribe_are_read() -> None:
         (lambda order, _: order.update(orderId=" "), "orderId"),
     ],
 )
-def test_an_order_on_servers_names_what_is_wrong(order_type: str, change: Change, subject: str) -> None:
+def test_an_order_on_servers_names_what_is_wrong(
+    order_type: str, change: Change, subject: str
+) -> None:
     assert refusal(paid(order_type, change)) == subject
 
 
@@ -239,9 +283,17 @@ def test_soft_down_is_told_by_its_instances() -> None:
     assert is_paid(message)
     order = parse_order(message)
     assert isinstance(order, SoftDown)
-    assert (order.order_type, order.name, name_of(message)) == (OrderType.SOFT_DOWN, "flow-1", "flow-1")
+    assert (order.order_type, order.name, name_of(message)) == (
+        OrderType.SOFT_DOWN,
+        "flow-1",
+        "flow-1",
+    )
     (instance,) = order.instances
-    assert (instance.instance_id, instance.operate, instance.sub_flow_id) == (ID, Operate.STOP, "sub-1")
+    assert (instance.instance_id, instance.operate, instance.sub_flow_id) == (
+        ID,
+        Operate.STOP,
+        "sub-1",
+    )
 
 
 @pytest.mark.parametrize(
@@ -296,51 +348,88 @@ def test_an_hour_is_an_hour_when_the_clocks_are_put_back() -> None:
 
 
 def test_a_new_orders_result_has_a_set_for_each_set_and_a_product_for_each_server() -> None:
-    order = parse_order(new(lambda order, one: (order.update(setCount="2"), one.update(instanceCount="2"))))
+    order = parse_order(
+        new(lambda order, one: (order.update(setCount="2"), one.update(instanceCount="2")))
+    )
     assert isinstance(order, NewServers)
     ordered = order.products[0].ordered
     sets = [
-        [ProductOutcome(ordered, f"{number}-{one}", "ACTIVE", changed=True) for one in range(2)] for number in range(2)
+        [ProductOutcome(ordered, f"{number}-{one}", "ACTIVE", changed=True) for one in range(2)]
+        for number in range(2)
     ]
     data = order_result(order, sets, None, NOW).data
     assert [one["orderType"] for one in data["productSetList"]] == ["new", "new"]
-    ids = [[product["instanceId"] for product in one["productList"]] for one in data["productSetList"]]
+    ids = [
+        [product["instanceId"] for product in one["productList"]] for one in data["productSetList"]
+    ]
     assert ids == [["0-0", "0-1"], ["1-0", "1-1"]]
     assert {one["productSetStatus"] for one in data["productSetList"]} == {"success"}
 
 
 @pytest.mark.parametrize(
     ("status", "word"),
-    [("BUILD", "PENDING_CREATE"), ("DELETED", "DELETE"), ("SHUTOFF", "STOP"), ("ERROR", "ERROR"), (None, None)],
+    [
+        ("BUILD", "PENDING_CREATE"),
+        ("DELETED", "DELETE"),
+        ("SHUTOFF", "STOP"),
+        ("ERROR", "ERROR"),
+        (None, None),
+    ],
 )
-def test_instances_are_told_in_the_billing_systems_words(status: str | None, word: str | None) -> None:
+def test_instances_are_told_in_the_billing_systems_words(
+    status: str | None, word: str | None
+) -> None:
     order = parse_order(paid("unsubscribe"))
     outcome = ProductOutcome({}, ID, status, changed=True)
-    (product,) = order_result(order, [[outcome]], None, NOW).data["productSetList"][0]["productList"]
+    (product,) = order_result(order, [[outcome]], None, NOW).data["productSetList"][0][
+        "productList"
+    ]
     assert product == {
-        "instanceId": ID, "instanceStatus": word, "statusTime": "2026-11-23 10:00:00", **NOTHING_SHOWN,
-    }  # fmt: skip
+        "instanceId": ID,
+        "instanceStatus": word,
+        "statusTime": "2026-11-23 10:00:00",
+        **NOTHING_SHOWN,
+    }
 
 
 def test_a_soft_downs_result_is_its_message_with_what_became_of_each() -> None:
     message = soft_down()
-    message["instanceList"].append(message["instanceList"][0] | {"instanceId": OTHER, "operateType": "delete"})
+    message["instanceList"].append(
+        message["instanceList"][0] | {"instanceId": OTHER, "operateType": "delete"}
+    )
     order = parse_order(message)
     assert isinstance(order, SoftDown)
     unknown = Refused(Code.SERVER_UNKNOWN, OTHER)
-    result = soft_down_result(order, [InstanceOutcome("SHUTOFF"), InstanceOutcome(None, unknown)], NOW)
+    result = soft_down_result(
+        order, [InstanceOutcome("SHUTOFF"), InstanceOutcome(None, unknown)], NOW
+    )
     assert (result.code, result.message) == ("101.001033", f"云服务器{OTHER}不存在")
     first, second = result.data["instanceList"]
     assert first == message["instanceList"][0] | {
-        "result": "success", "code": 200, "message": "OK", "reason": None, "instanceStatus": "STOP",
-        "statusTime": "2026-11-23 10:00:00", **NOTHING_SHOWN,
-    }  # fmt: skip
-    assert (second["result"], second["code"], second["instanceStatus"]) == ("fail", "101.001033", None)
+        "result": "success",
+        "code": 200,
+        "message": "OK",
+        "reason": None,
+        "instanceStatus": "STOP",
+        "statusTime": "2026-11-23 10:00:00",
+        **NOTHING_SHOWN,
+    }
+    assert (second["result"], second["code"], second["instanceStatus"]) == (
+        "fail",
+        "101.001033",
+        None,
+    )
     assert (result.data["flowId"], result.data["region"]) == ("flow-1", "cn-north-3")
 
 
 def test_an_unread_soft_down_is_answered_in_its_own_shape() -> None:
-    result = unread_order_result(soft_down(operateType="paint"), Refused(Code.PARAMETER, "operateType"), NOW)
+    result = unread_order_result(
+        soft_down(operateType="paint"), Refused(Code.PARAMETER, "operateType"), NOW
+    )
     assert (result.code, result.data["flowId"]) == ("101.001002", "flow-1")
     (instance,) = result.data["instanceList"]
-    assert (instance["result"], instance["instanceStatus"], instance["instanceId"]) == ("fail", None, ID)
+    assert (instance["result"], instance["instanceStatus"], instance["instanceId"]) == (
+        "fail",
+        None,
+        ID,
+    )

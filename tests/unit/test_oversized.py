@@ -38,7 +38,13 @@ def test_a_body_that_is_too_large_is_an_empty_one_with_its_size_and_digest() -> 
 def test_channels_do_not_disturb_each_other() -> None:
     limit = BodyLimit(MOST)
     small = [header(2, MOST), frame.Body(2, b"x" * MOST)]
-    frames = [header(1, 1500), small[0], frame.Body(1, b"y" * 750), small[1], frame.Body(1, b"y" * 750)]
+    frames = [
+        header(1, 1500),
+        small[0],
+        frame.Body(1, b"y" * 750),
+        small[1],
+        frame.Body(1, b"y" * 750),
+    ]
     assert passed(limit, *frames)[:2] == small
     assert len(passed(limit, header(1, 1), frame.Body(1, b"z"))) == 2
 

@@ -42,15 +42,23 @@ def names(keystone: Keystone) -> ProjectNames:
 
 
 async def test_a_project_is_found_by_its_id_and_by_its_name_in_the_domain() -> None:
-    keystone = Keystone(A, ProjectName("id-x", "x", "other-domain"), ProjectName("id-y", "id-a", "other-domain"))
+    keystone = Keystone(
+        A, ProjectName("id-x", "x", "other-domain"), ProjectName("id-y", "id-a", "other-domain")
+    )
     found = names(keystone)
     assert [await found.find(name) for name in ("a", "id-a", "x", "id-x", "nobody")] == [
-        A, A, None, keystone.projects[1], None,
-    ]  # fmt: skip
+        A,
+        A,
+        None,
+        keystone.projects[1],
+        None,
+    ]
     assert keystone.asked == 1, "who makes names up does not have Keystone asked each time"
 
 
-async def test_what_is_one_projects_id_and_anothers_name_is_refused_unless_it_is_said_which() -> None:
+async def test_what_is_one_projects_id_and_anothers_name_is_refused_unless_it_is_said_which() -> (
+    None
+):
     other = ProjectName("id-evil", "id-a", "default")
     found = names(Keystone(A, other, ProjectName("same", "same", "default")))
     with pytest.raises(Refused, match="another's name") as caught:
@@ -70,7 +78,9 @@ async def test_all_who_wait_are_told_by_one_question() -> None:
     assert (keystone.asked, keystone.resolved) == (1, 1)
 
 
-async def test_a_name_that_means_another_project_now_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_that_means_another_project_now_is_learnt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(module, "FRESH", 0.05)
     keystone = Keystone(A, B)
     found = names(keystone)
@@ -78,7 +88,9 @@ async def test_a_name_that_means_another_project_now_is_learnt(monkeypatch: pyte
     moved = ProjectName("id-b", "a", "default")
     keystone.renamed = [ProjectName("id-a", "a-old", "default"), moved]
     await asyncio.sleep(0.05)
-    assert await found.find("a") == moved, "nothing is done in the name before it is known whose it is now"
+    assert await found.find("a") == moved, (
+        "nothing is done in the name before it is known whose it is now"
+    )
     assert (await found.find("a", TenantIs.NAME)) == moved
 
 
@@ -95,7 +107,9 @@ async def test_a_name_is_not_believed_when_keystone_cannot_tell_whose_it_is_now(
         await found.find("a")
 
 
-async def test_the_list_is_renewed_beside_the_work_before_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_list_is_renewed_beside_the_work_before_it_is_old(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(module, "RENEW", 0.2)
     monkeypatch.setattr(module, "MISSING_LASTS", 0.05)
     keystone = Keystone(A)
@@ -107,7 +121,9 @@ async def test_the_list_is_renewed_beside_the_work_before_it_is_old(monkeypatch:
     assert keystone.asked == 2
 
 
-async def test_an_id_is_known_while_keystone_is_away_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_id_is_known_while_keystone_is_away_but_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(module, "RENEW", 0.0)
     keystone = Keystone(A)
     found = names(keystone)

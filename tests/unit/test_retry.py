@@ -27,14 +27,18 @@ DAY = 86400.0
         (OSError(24, "Too many open files"), Kind.ORDER, 50, DAY - 1, Retry(120, counts=True)),
     ],
 )
-def test_what_may_pass_is_tried_again(error: Exception, kind: Kind, attempts: int, age: float, expected: Any) -> None:
+def test_what_may_pass_is_tried_again(
+    error: Exception, kind: Kind, attempts: int, age: float, expected: Any
+) -> None:
     assert decide(error, kind, attempts, age, DELAYS) == expected
 
 
 def test_a_command_that_was_answered_is_followed_as_long_as_an_order() -> None:
     for error in (Transient("http_503"), ZeroDivisionError()):
         assert decide(error, Kind.COMMAND, 1, 0.0, DELAYS, answered=True) == Retry(30, counts=True)
-    assert isinstance(decide(Transient("http_503"), Kind.COMMAND, 9, DAY, DELAYS, answered=True), Answer)
+    assert isinstance(
+        decide(Transient("http_503"), Kind.COMMAND, 9, DAY, DELAYS, answered=True), Answer
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,7 +57,11 @@ def test_what_will_not_pass_is_answered(
 ) -> None:
     decision = decide(error, kind, attempts, age, DELAYS)
     assert isinstance(decision, Answer)
-    assert (decision.refused.code, decision.refused.reason, decision.park) == (Code.FAILED, reason, park)
+    assert (decision.refused.code, decision.refused.reason, decision.park) == (
+        Code.FAILED,
+        reason,
+        park,
+    )
 
 
 def test_a_refusal_is_answered_as_it_is() -> None:

@@ -24,15 +24,58 @@ PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEAcanary\n-----END RSA PRI
 
 @pytest.mark.parametrize(
     "name",
-    ["token", "Token", "access_token", "refreshToken", "id-token", "X-Auth-Token", "authorization", "Authorization",
-     "password",
-     "PASSWORD", "rootPassword", "passwd", "pwd", "pass", "adminPass", "admin_pass", "adminpass", "user_data",
-     "userData",
-     "User-Data", "secret", "client_secret", "clientSecret", "api_key", "apikey", "private_key", "secretAccessKey",
-     "credentials", "Set-Cookie", "passwords", "tokens", "access_tokens", "secrets", "sshKey", "ssh_keys", "privateKey",
-     "privateKeyPem", "credentialValue", "credential_json", "passwordHash", "newPassword2", "tokenValue", "secret1",
-     "auth", "JSESSIONID", "encryptionKey", "pwds", "x" * 70_000 + "password", "pass\x00word"],
-)  # fmt: skip
+    [
+        "token",
+        "Token",
+        "access_token",
+        "refreshToken",
+        "id-token",
+        "X-Auth-Token",
+        "authorization",
+        "Authorization",
+        "password",
+        "PASSWORD",
+        "rootPassword",
+        "passwd",
+        "pwd",
+        "pass",
+        "adminPass",
+        "admin_pass",
+        "adminpass",
+        "user_data",
+        "userData",
+        "User-Data",
+        "secret",
+        "client_secret",
+        "clientSecret",
+        "api_key",
+        "apikey",
+        "private_key",
+        "secretAccessKey",
+        "credentials",
+        "Set-Cookie",
+        "passwords",
+        "tokens",
+        "access_tokens",
+        "secrets",
+        "sshKey",
+        "ssh_keys",
+        "privateKey",
+        "privateKeyPem",
+        "credentialValue",
+        "credential_json",
+        "passwordHash",
+        "newPassword2",
+        "tokenValue",
+        "secret1",
+        "auth",
+        "JSESSIONID",
+        "encryptionKey",
+        "pwds",
+        "x" * 70_000 + "password",
+        "pass\x00word",
+    ],
+)
 def test_what_stands_under_such_a_name_is_a_secret(name: str) -> None:
     assert is_secret_name(name)
     assert mask({name: "canary", "deep": [{name: {"a": ["canary"]}}], "kept": 1})["kept"] == 1
@@ -41,20 +84,54 @@ def test_what_stands_under_such_a_name_is_a_secret(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["orderId", "user_id", "userId", "keyName", "key_name", "tenant_id", "instanceId", "server_id", "tags",
-     "description",
-     "passage", "author", "keys", "sshPort", "sessions", "secretariats", "sort_key", "instanceStatus", "values",
-     "x-ecs-pass", "x-ecs-attempts", "tokens_used", "secretary", "", "public_key", "bypass"],
-)  # fmt: skip
+    [
+        "orderId",
+        "user_id",
+        "userId",
+        "keyName",
+        "key_name",
+        "tenant_id",
+        "instanceId",
+        "server_id",
+        "tags",
+        "description",
+        "passage",
+        "author",
+        "keys",
+        "sshPort",
+        "sessions",
+        "secretariats",
+        "sort_key",
+        "instanceStatus",
+        "values",
+        "x-ecs-pass",
+        "x-ecs-attempts",
+        "tokens_used",
+        "secretary",
+        "",
+        "public_key",
+        "bypass",
+    ],
+)
 def test_other_names_hold_none(name: str) -> None:
     assert not is_secret_name(name)
 
 
 @pytest.mark.parametrize(
     "text",
-    [TOKEN, f"Bearer {TOKEN}", f"see {TOKEN}.", f"https://iam/?t={TOKEN}&x=1", f'{{"a": "{TOKEN}"}}', f"{TOKEN}{TOKEN}",
-     f"x{TOKEN}", TOKEN.rpartition(".")[0], f"a\n{TOKEN}\nb", f"{TOKEN}.{TOKEN}.x"],
-)  # fmt: skip
+    [
+        TOKEN,
+        f"Bearer {TOKEN}",
+        f"see {TOKEN}.",
+        f"https://iam/?t={TOKEN}&x=1",
+        f'{{"a": "{TOKEN}"}}',
+        f"{TOKEN}{TOKEN}",
+        f"x{TOKEN}",
+        TOKEN.rpartition(".")[0],
+        f"a\n{TOKEN}\nb",
+        f"{TOKEN}.{TOKEN}.x",
+    ],
+)
 def test_a_token_is_masked_wherever_it_stands(text: str) -> None:
     for part in TOKEN.split("."):
         assert part not in mask_text(text)
@@ -93,26 +170,59 @@ def test_a_secret_that_is_told_in_a_text_is_masked(text: str, masked: str) -> No
 
 @pytest.mark.parametrize(
     "text",
-    ["", "nothing in here", "a web server: the first", "token: null", "the token is missing", "2026-11-23 10:00:00",
-     "http://10.0.0.1:8080/x", "https://a.example:443", "mail me at a@b.example: soon", "-----BEGIN PUBLIC KEY-----",
-     "bypass=1",
-     "参数token不符合规范", "S1.medium.2", "https://iam.example/certs?x=1", "eyJ", "key=value", "basic plan"],
-)  # fmt: skip
+    [
+        "",
+        "nothing in here",
+        "a web server: the first",
+        "token: null",
+        "the token is missing",
+        "2026-11-23 10:00:00",
+        "http://10.0.0.1:8080/x",
+        "https://a.example:443",
+        "mail me at a@b.example: soon",
+        "-----BEGIN PUBLIC KEY-----",
+        "bypass=1",
+        "参数token不符合规范",
+        "S1.medium.2",
+        "https://iam.example/certs?x=1",
+        "eyJ",
+        "key=value",
+        "basic plan",
+    ],
+)
 def test_what_is_none_is_left_as_it_is(text: str) -> None:
     assert mask_text(text) == text
 
 
 @given(
     st.recursive(
-        st.none() | st.integers() | st.text(max_size=40)
+        st.none()
+        | st.integers()
+        | st.text(max_size=40)
         | st.sampled_from(
-            [TOKEN, f"Bearer {TOKEN}", "password=x", "token: y", "Bearer abcdefgh", "***", "a://b:c@d", PEM, PEM[:50]]
+            [
+                TOKEN,
+                f"Bearer {TOKEN}",
+                "password=x",
+                "token: y",
+                "Bearer abcdefgh",
+                "***",
+                "a://b:c@d",
+                PEM,
+                PEM[:50],
+            ]
         ),
-        lambda inner: st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["token", "a", "adminPass", TOKEN]) | st.text(max_size=9), inner, max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["token", "a", "adminPass", TOKEN]) | st.text(max_size=9),
+                inner,
+                max_size=3,
+            )
+        ),
         max_leaves=10,
     )
-)  # fmt: skip
+)
 def test_masking_twice_is_masking_once(value: Any) -> None:
     once = mask(value)
     assert mask(once) == once
@@ -140,12 +250,16 @@ def field_names(schema: Any) -> set[str]:
         return set().union(*map(field_names, schema))
     if not isinstance(schema, dict):
         return set()
-    found = set(schema.get("properties", {})) if isinstance(schema.get("properties"), dict) else set()
+    found = (
+        set(schema.get("properties", {})) if isinstance(schema.get("properties"), dict) else set()
+    )
     return found.union(*map(field_names, schema.values()))
 
 
 def test_of_the_contracts_own_fields_only_its_secrets_are_masked() -> None:
-    names = field_names(document(Names())) | field_names({"properties": mask(json.loads(change_configure("", "")))})
+    names = field_names(document(Names())) | field_names(
+        {"properties": mask(json.loads(change_configure("", "")))}
+    )
     assert len(names) > 90
     assert {name for name in names if is_secret_name(name)} <= {"token", "adminPass", "userData"}
 
@@ -156,23 +270,41 @@ BODY = json.dumps({"token": TOKEN, "adminPass": "canary"})
 @pytest.mark.parametrize(
     "raw",
     [
-        BODY[:-1].encode(), BODY.encode("utf-16"), BODY.encode("utf-16-le"), BODY.encode("utf-32"),
+        BODY[:-1].encode(),
+        BODY.encode("utf-16"),
+        BODY.encode("utf-16-le"),
+        BODY.encode("utf-32"),
         gzip.compress(BODY.encode(), mtime=0),
-        base64.b64encode(BODY.encode()), pickle.dumps(json.loads(BODY)), BODY.encode("cp037"), b'{"Token": "',
+        base64.b64encode(BODY.encode()),
+        pickle.dumps(json.loads(BODY)),
+        BODY.encode("cp037"),
+        b'{"Token": "',
         TOKEN.encode(),
-        b"\xff" + BODY.encode(), b'{"\\u0074oken": "canary", ', b"<token>canary</token>", b"password=canary",
+        b"\xff" + BODY.encode(),
+        b'{"\\u0074oken": "canary", ',
+        b"<token>canary</token>",
+        b"password=canary",
         b"Bearer canary",
         f"--- !!python\ntoken: {TOKEN}\n".encode(),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_read_and_could_hold_a_secret_is_not_kept(raw: bytes) -> None:
     assert could_hold_secret(raw)
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"{", b'{"orderId": ', b"\xff\xfe", b"[1, 2", "{'a': '中文'".encode(), b"a,b,c\r\n1,2,3\r\n",
-    b"[" * 1000]
-)  # fmt: skip
+    "raw",
+    [
+        b"",
+        b"{",
+        b'{"orderId": ',
+        b"\xff\xfe",
+        b"[1, 2",
+        "{'a': '中文'".encode(),
+        b"a,b,c\r\n1,2,3\r\n",
+        b"[" * 1000,
+    ],
+)
 def test_what_could_hold_none_is_kept(raw: bytes) -> None:
     assert not could_hold_secret(raw)
 
@@ -182,10 +314,14 @@ def test_any_bytes_are_judged(raw: bytes) -> None:
     assert could_hold_secret(raw) in (True, False)
 
 
-@pytest.mark.parametrize("part", ["passpass=", 'tokens:    """"""', "key:", "a://b:c@d ", "@://", "bearer "])
+@pytest.mark.parametrize(
+    "part", ["passpass=", 'tokens:    """"""', "key:", "a://b:c@d ", "@://", "bearer "]
+)
 @pytest.mark.parametrize("form", ['{"a": "%s"}', '{"%s": 1}', '["%s"]'])
 def test_masking_a_body_never_keeps_the_interpreter_for_long(part: str, form: str) -> None:
-    """A text of nearly 1 MiB is in a body that is refused, and parked: it is masked before its length counts."""
+    """A text of nearly 1 MiB is in a body that is refused, and parked: it is masked before its
+    length counts.
+    """
     text = json.dumps(part * (1_000_000 // len(part)))[1:-1]
     began = time.thread_time()
     masked = masked_body((form % text).encode())

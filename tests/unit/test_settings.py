@@ -36,7 +36,9 @@ def test_the_defaults_are_the_contracts(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path(".env").write_text("ECS_TRUST_PUBLISHERS=true\nECS_PREFETCH=7\nECS_HTTP_PORT=9\nOS_CLOUD=filed\n")
+    Path(".env").write_text(
+        "ECS_TRUST_PUBLISHERS=true\nECS_PREFETCH=7\nECS_HTTP_PORT=9\nOS_CLOUD=filed\n"
+    )
     monkeypatch.setenv("ECS_PREFETCH", "8")
     settings = load_settings()
     assert (settings.prefetch, settings.http_port, settings.os_cloud) == (8, 9, "filed")
@@ -47,7 +49,9 @@ def variables(kind: type[Settings] = Settings) -> dict[str, str]:
     found = {}
     for name, field in kind.model_fields.items():
         alias = field.validation_alias
-        found[str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"ECS_{name.upper()}"] = name
+        found[
+            str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"ECS_{name.upper()}"
+        ] = name
     return found
 
 
@@ -56,7 +60,9 @@ def variables(kind: type[Settings] = Settings) -> dict[str, str]:
 def test_a_variable_that_is_set_but_empty_counts_as_not_set_and_hides_the_file(
     monkeypatch: pytest.MonkeyPatch, variable: str, empty: str
 ) -> None:
-    """`ECS_ADMIN_CLOUD=` was a cloud named ""; a wrong value in `.env` shows that it is not looked at."""
+    """`ECS_ADMIN_CLOUD=` was a cloud named ""; a wrong value in `.env` shows that it is not looked
+    at.
+    """
     monkeypatch.setenv("ECS_TRUST_PUBLISHERS", "true")
     expected = load_settings()
     Path(".env").write_text(f"{variable}=\x1bwrong[\n")
@@ -74,18 +80,27 @@ def test_a_variable_that_is_set_but_empty_counts_as_not_set_and_hides_the_file(
 
 def test_blanks_around_a_value_are_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {
-        "ECS_TRUST_PUBLISHERS": " true ", "ECS_REGION": " cn-north-3\t", "ECS_NAMESPACE": " north ", "OS_CLOUD": " x ",
-        "ECS_BROKER_URL": " amqp://h// ", "ECS_PREFETCH": " 7 ", "ECS_LOG_LEVEL": " Warning ",
-    }  # fmt: skip
+        "ECS_TRUST_PUBLISHERS": " true ",
+        "ECS_REGION": " cn-north-3\t",
+        "ECS_NAMESPACE": " north ",
+        "OS_CLOUD": " x ",
+        "ECS_BROKER_URL": " amqp://h// ",
+        "ECS_PREFETCH": " 7 ",
+        "ECS_LOG_LEVEL": " Warning ",
+    }
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     settings = load_settings()
     assert (settings.region, settings.names.commands_exchange, settings.os_cloud) == (
-        "cn-north-3", "north.commands", "x",
-    )  # fmt: skip
+        "cn-north-3",
+        "north.commands",
+        "x",
+    )
     assert (settings.broker_url.get_secret_value(), settings.prefetch, settings.log_level) == (
-        "amqp://h//", 7, "warning",
-    )  # fmt: skip
+        "amqp://h//",
+        7,
+        "warning",
+    )
 
 
 @pytest.mark.parametrize("namespace", ["a", "ecs", "Ecs_2", "north-3", "x" * 40])
@@ -93,13 +108,31 @@ def test_a_namespace_is_one_plain_word(monkeypatch: pytest.MonkeyPatch, namespac
     monkeypatch.setenv("ECS_NAMESPACE", namespace)
     names = load_topology_settings().names
     declared = topology(names=names)
-    assert {one.name.partition(".")[0] for one in (*declared.exchanges, *declared.queues)} == {namespace}
+    assert {one.name.partition(".")[0] for one in (*declared.exchanges, *declared.queues)} == {
+        namespace
+    }
     assert all(names.is_own_queue(queue.name) for queue in declared.queues)
     assert not names.is_own_queue(f"{namespace}2.orders")
 
 
 @pytest.mark.parametrize(
-    "namespace", ["ecs.retry", "ecs.", ".", "-x", "1a", "a b", "a\x01b", "*", "#", "é", "x" * 41, "amq", "AMQ", "a/b"]
+    "namespace",
+    [
+        "ecs.retry",
+        "ecs.",
+        ".",
+        "-x",
+        "1a",
+        "a b",
+        "a\x01b",
+        "*",
+        "#",
+        "é",
+        "x" * 41,
+        "amq",
+        "AMQ",
+        "a/b",
+    ],
 )
 def test_another_namespace_is_refused(monkeypatch: pytest.MonkeyPatch, namespace: str) -> None:
     monkeypatch.setenv("ECS_NAMESPACE", namespace)
@@ -118,8 +151,9 @@ def test_a_region_is_a_printable_word(monkeypatch: pytest.MonkeyPatch, region: s
 # Secrets in files.
 
 SECRETS = {
-    "ECS_BROKER_URL": "amqp://ecs:geheim@broker//", "ECS_JOURNAL_URL": "postgresql+psycopg://ecs:geheim@db/ecs",
-}  # fmt: skip
+    "ECS_BROKER_URL": "amqp://ecs:geheim@broker//",
+    "ECS_JOURNAL_URL": "postgresql+psycopg://ecs:geheim@db/ecs",
+}
 
 
 @pytest.mark.parametrize("variable", sorted(SECRETS))
@@ -153,16 +187,23 @@ def test_a_secret_that_is_given_twice_is_refused(
         monkeypatch.setenv(variable, SECRETS[variable])
     with pytest.raises(ConfigurationError) as caught:
         load_settings()
-    assert caught.value.problems == [f"{variable}: both {variable} and {variable}_FILE are set: give just one of them"]
+    assert caught.value.problems == [
+        f"{variable}: both {variable} and {variable}_FILE are set: give just one of them"
+    ]
 
 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (None, "No such file"), (b"", "empty"), (b"\n", "empty"), (b"amqp://u:geheim@h//\nmore\n", "one line"),
-        (b"geheim" * 10_000, "one line"), (b"amqp://u:geheim\xff@h//", "UTF-8"), ("folder", "Is a directory"),
+        (None, "No such file"),
+        (b"", "empty"),
+        (b"\n", "empty"),
+        (b"amqp://u:geheim@h//\nmore\n", "one line"),
+        (b"geheim" * 10_000, "one line"),
+        (b"amqp://u:geheim\xff@h//", "UTF-8"),
+        ("folder", "Is a directory"),
     ],
-)  # fmt: skip
+)
 def test_a_secret_that_cannot_be_read_from_its_file_is_one_line_that_names_the_variable(
     monkeypatch: pytest.MonkeyPatch, content: bytes | str | None, told: str
 ) -> None:
@@ -175,7 +216,9 @@ def test_a_secret_that_cannot_be_read_from_its_file_is_one_line_that_names_the_v
         monkeypatch.setenv(f"{variable}_FILE", "secret")
     with pytest.raises(ConfigurationError) as caught:
         load_settings()
-    assert [problem.partition(":")[0] for problem in caught.value.problems] == [f"{one}_FILE" for one in SECRETS]
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        f"{one}_FILE" for one in SECRETS
+    ]
     assert all(told in problem and "\n" not in problem for problem in caught.value.problems)
     assert "geheim" not in str(caught.value)
 
@@ -183,10 +226,13 @@ def test_a_secret_that_cannot_be_read_from_its_file_is_one_line_that_names_the_v
 @pytest.mark.parametrize(
     "url",
     [
-        "postgresql://u:geheim", "postgresql:geheim", "postgresql://u:a@geheim@h/db", "postgresql://u:p@h1:geheim/db",
+        "postgresql://u:geheim",
+        "postgresql:geheim",
+        "postgresql://u:a@geheim@h/db",
+        "postgresql://u:p@h1:geheim/db",
         "postgresql://u:geheim@[::1/db",
     ],
-)  # fmt: skip
+)
 def test_a_journal_url_that_cannot_be_told_apart_is_named_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
@@ -197,7 +243,9 @@ def test_a_journal_url_that_cannot_be_told_apart_is_named_and_not_shown(
     assert "geheim" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["postgresql://u:geheim@h/db?password=geheim", "sqlite:///x.db?password=geheim"])
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:geheim@h/db?password=geheim", "sqlite:///x.db?password=geheim"]
+)
 def test_a_journal_url_is_shown_without_its_passwords(url: str) -> None:
     assert "geheim" not in url_without_password(url)
 
@@ -206,42 +254,71 @@ def test_a_journal_url_is_shown_without_its_passwords(url: str) -> None:
 
 
 def test_a_variable_of_the_sdk_that_is_empty_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
-    clouds = {"clouds": {"one": {"region_name": "north", "auth": {}}, "two": {"region_name": "south", "auth": {}}}}
+    clouds = {
+        "clouds": {
+            "one": {"region_name": "north", "auth": {}},
+            "two": {"region_name": "south", "auth": {}},
+        }
+    }
     Path("clouds.yaml").write_text(json.dumps(clouds))
-    for name in ("OS_CLIENT_CONFIG_FILE", "OS_CLOUD", "OS_USERNAME", "OS_REGION_NAME", "OS_AUTH_URL"):
+    for name in (
+        "OS_CLIENT_CONFIG_FILE",
+        "OS_CLOUD",
+        "OS_USERNAME",
+        "OS_REGION_NAME",
+        "OS_AUTH_URL",
+    ):
         monkeypatch.setenv(name, " ")
     assert region_name(CloudSettings(None, config_file="clouds.yaml"), "two") == "south"
-    Path("other.json").write_text(json.dumps({"clouds": {"only": {"region_name": "east", "auth": {}}}}))
+    Path("other.json").write_text(
+        json.dumps({"clouds": {"only": {"region_name": "east", "auth": {}}}})
+    )
     assert region_name(CloudSettings(None, config_file="other.json"), None) == "east"
     with pytest.raises(Transient):
         region_name(CloudSettings(None, config_file="missing.yaml"), "two")
 
 
-def test_all_that_is_wrong_is_named_at_once_and_none_of_it_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_that_is_wrong_is_named_at_once_and_none_of_it_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name, value in {
-        "ECS_TRUST_PUBLISHERS": "true", "ECS_BROKER_URL": "http://u:geheim@h", "ECS_JOURNAL_URL": "mysql://u:geheim@h",
-        "ECS_PREFETCH": "geheim", "ECS_RETRY_DELAYS": "5,0", "ECS_BILLING_TIMEZONE": "Mars/Base",
-        "ECS_COMMAND_TIMEOUT": "-1", "ECS_LOG_FORMAT": "xml",
-    }.items():  # fmt: skip
+        "ECS_TRUST_PUBLISHERS": "true",
+        "ECS_BROKER_URL": "http://u:geheim@h",
+        "ECS_JOURNAL_URL": "mysql://u:geheim@h",
+        "ECS_PREFETCH": "geheim",
+        "ECS_RETRY_DELAYS": "5,0",
+        "ECS_BILLING_TIMEZONE": "Mars/Base",
+        "ECS_COMMAND_TIMEOUT": "-1",
+        "ECS_LOG_FORMAT": "xml",
+    }.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError) as caught:
         load_settings()
     named = {problem.partition(":")[0] for problem in caught.value.problems}
     assert named == {
-        "ECS_BROKER_URL", "ECS_JOURNAL_URL", "ECS_PREFETCH", "ECS_RETRY_DELAYS", "ECS_BILLING_TIMEZONE",
-        "ECS_COMMAND_TIMEOUT", "ECS_LOG_FORMAT",
-    }  # fmt: skip
+        "ECS_BROKER_URL",
+        "ECS_JOURNAL_URL",
+        "ECS_PREFETCH",
+        "ECS_RETRY_DELAYS",
+        "ECS_BILLING_TIMEZONE",
+        "ECS_COMMAND_TIMEOUT",
+        "ECS_LOG_FORMAT",
+    }
     assert "geheim" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "values",
     [
-        {}, {"ECS_JWT_JWKS": " "}, {"ECS_TRUST_PUBLISHERS": "true", "ECS_JWT_JWKS": "keys.json"},
+        {},
+        {"ECS_JWT_JWKS": " "},
+        {"ECS_TRUST_PUBLISHERS": "true", "ECS_JWT_JWKS": "keys.json"},
         {"ECS_TRUST_PUBLISHERS": "true", "ECS_JWT_JWKS": "https://iam/certs"},
     ],
-)  # fmt: skip
-def test_somebody_must_say_who_asks(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
+)
+def test_somebody_must_say_who_asks(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str]
+) -> None:
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match="ECS_TRUST_PUBLISHERS"):
@@ -250,28 +327,53 @@ def test_somebody_must_say_who_asks(monkeypatch: pytest.MonkeyPatch, values: dic
 
 @pytest.mark.parametrize(
     "source",
-    ["https://iam.example/realms/picp/certs", "http://127.0.0.1:8080/certs?x=1", "http://[::1]/certs", "here.json"],
+    [
+        "https://iam.example/realms/picp/certs",
+        "http://127.0.0.1:8080/certs?x=1",
+        "http://[::1]/certs",
+        "here.json",
+    ],
 )
-def test_tokens_are_verified_with_the_keys_of_a_url_or_a_file(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+def test_tokens_are_verified_with_the_keys_of_a_url_or_a_file(
+    monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
     Path("here.json").write_text("{}")
     for name, value in {
-        "ECS_JWT_JWKS": source, "ECS_JWT_ISSUER": "https://iam.example/realms/picp", "ECS_JWT_AUDIENCE": "",
+        "ECS_JWT_JWKS": source,
+        "ECS_JWT_ISSUER": "https://iam.example/realms/picp",
+        "ECS_JWT_AUDIENCE": "",
         "ECS_TOKENLESS_PUBLISHERS": "billing, dunning,",
-    }.items():  # fmt: skip
+    }.items():
         monkeypatch.setenv(name, value)
     settings = load_settings()
-    assert (settings.jwt_jwks, settings.jwt_audience, settings.jwt_tenant_claim) == (source, None, "project")
+    assert (settings.jwt_jwks, settings.jwt_audience, settings.jwt_tenant_claim) == (
+        source,
+        None,
+        "project",
+    )
     assert settings.tokenless_publishers == ("billing", "dunning")
 
 
 @pytest.mark.parametrize(
     "source",
     [
-        "missing.json", ".", "ftp://iam/certs", "file:///etc/keys.json", "https://", "https:///certs", "https://u:geheim@iam/certs",
-        "https://iam/certs#x", "https://iam/a b", "https://iam:port/certs", "https://iam:99999/certs", "http://[::1/certs",
+        "missing.json",
+        ".",
+        "ftp://iam/certs",
+        "file:///etc/keys.json",
+        "https://",
+        "https:///certs",
+        "https://u:geheim@iam/certs",
+        "https://iam/certs#x",
+        "https://iam/a b",
+        "https://iam:port/certs",
+        "https://iam:99999/certs",
+        "http://[::1/certs",
     ],
-)  # fmt: skip
-def test_what_no_key_set_can_be_read_from_is_named(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+)
+def test_what_no_key_set_can_be_read_from_is_named(
+    monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
     monkeypatch.setenv("ECS_JWT_JWKS", source)
     monkeypatch.setenv("ECS_PREFETCH", "0")
     with pytest.raises(ConfigurationError) as caught:
@@ -281,7 +383,9 @@ def test_what_no_key_set_can_be_read_from_is_named(monkeypatch: pytest.MonkeyPat
     assert "geheim" not in str(caught.value)
 
 
-def test_that_nobody_says_who_asks_is_said_with_all_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_that_nobody_says_who_asks_is_said_with_all_that_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("ECS_PREFETCH", "0")
     with pytest.raises(ConfigurationError) as caught:
         load_settings()

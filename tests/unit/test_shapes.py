@@ -1,4 +1,6 @@
-"""The schemas of what crosses the wire, held against the parsers, and the AsyncAPI document that is made of them."""
+"""The schemas of what crosses the wire, held against the parsers, and the AsyncAPI document that is
+made of them.
+"""
 
 import json
 import subprocess
@@ -38,7 +40,8 @@ def taken(queue: str, routing_key: str, body: bytes, exchange: str) -> Any:
     """The request, where the message is one."""
     try:
         return parsing.read(
-            envelope(body, queue=queue, exchange=exchange, routing_key=routing_key, reply_to="r"), REGION
+            envelope(body, queue=queue, exchange=exchange, routing_key=routing_key, reply_to="r"),
+            REGION,
         )
     except (parsing.Rejected, parsing.Ignored):
         return None
@@ -64,7 +67,9 @@ def test_right_messages_of_every_kind_are_right() -> None:
     operations = set()
     for exchange, routing_key, body in samples():
         raw = json.dumps(body).encode()
-        queue = "ecs.orders" if exchange == "ecs.orders" else f"ecs.{routing_key.partition('.')[0]}s"
+        queue = (
+            "ecs.orders" if exchange == "ecs.orders" else f"ecs.{routing_key.partition('.')[0]}s"
+        )
         request = taken(queue, routing_key, raw, exchange)
         operations.add(request.operation)
         assert wrong_in(request.operation, raw) == []
@@ -77,7 +82,10 @@ def test_what_must_be_there_is_missed(operation: Operation) -> None:
     schema = shapes.REQUESTS[operation]
     body = next(one for _, key, one in samples() if key == operation)
     for name in schema["required"]:
-        assert wrong_in(operation, json.dumps({key: value for key, value in body.items() if key != name}).encode())
+        assert wrong_in(
+            operation,
+            json.dumps({key: value for key, value in body.items() if key != name}).encode(),
+        )
 
 
 def references(value: Any) -> Iterator[str]:
@@ -101,13 +109,22 @@ def test_the_document_holds_together() -> None:
         Draft7Validator.check_schema(message["payload"])
         Draft7Validator.check_schema(message.get("headers", {}))
     told = {
-        channel["bindings"]["amqp"].get("exchange", channel["bindings"]["amqp"].get("queue"))["name"]
+        channel["bindings"]["amqp"].get("exchange", channel["bindings"]["amqp"].get("queue"))[
+            "name"
+        ]
         for channel in made["channels"].values()
         if "bindings" in channel
     }
     there = topology()
     assert told <= {one.name for one in (*there.exchanges, *there.queues)}
-    assert {"ecs.commands", "ecs.orders", "ecs.results", "ecs.status", "ecs.order-results", "ecs.dead"} == told
+    assert {
+        "ecs.commands",
+        "ecs.orders",
+        "ecs.results",
+        "ecs.status",
+        "ecs.order-results",
+        "ecs.dead",
+    } == told
 
 
 def test_the_command_prints_it_as_yaml_and_as_json() -> None:

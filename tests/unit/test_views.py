@@ -1,4 +1,6 @@
-"""Views beside golden files made from the API document's own examples; its slips of the pen are put right."""
+"""Views beside golden files made from the API document's own examples; its slips of the pen are put
+right.
+"""
 
 import json
 from dataclasses import replace
@@ -28,46 +30,81 @@ def server(**fields: Any) -> Server:
     """The document's server as Nova would say it."""
     expected = golden("server")
     body = {
-        "id": SERVER, "tenant_id": "p", "name": "newserver", "status": "ACTIVE", "OS-EXT-STS:task_state": "xxx",
-        "updated": "2012-08-20T21:11:09Z", "created": "2012-08-20T21:11:09Z", "flavor": expected["flavor"],
-        "image": "", "key_name": "sshkey-123", "hostId": "12efd5567jklu", "OS-EXT-AZ:availability_zone": "nova",
+        "id": SERVER,
+        "tenant_id": "p",
+        "name": "newserver",
+        "status": "ACTIVE",
+        "OS-EXT-STS:task_state": "xxx",
+        "updated": "2012-08-20T21:11:09Z",
+        "created": "2012-08-20T21:11:09Z",
+        "flavor": expected["flavor"],
+        "image": "",
+        "key_name": "sshkey-123",
+        "hostId": "12efd5567jklu",
+        "OS-EXT-AZ:availability_zone": "nova",
         "security_groups": [{"name": "sg_aa1"}, {"name": "sg_aa1"}],
         "metadata": {
-            "charge_type": "prePaid", "purchase_time": "1", "start_fee_time": "2012-08-20 21:11:09",
-            "next_fee_time": "2012-08-20 21:11:09", "keycloak_user_id": "u", "keycloak_user_name": "n",
+            "charge_type": "prePaid",
+            "purchase_time": "1",
+            "start_fee_time": "2012-08-20 21:11:09",
+            "next_fee_time": "2012-08-20 21:11:09",
+            "keycloak_user_id": "u",
+            "keycloak_user_name": "n",
         },
-        "addresses": {"net": [{"addr": "10.20.30.137", "OS-EXT-IPS-MAC:mac_addr": "fa:16:3e:dc:d1:aa"}]},
-        "os-extended-volumes:volumes_attached": [{"id": one} for one in ("bbb", "zzz", "root")], **fields,
-    }  # fmt: skip
+        "addresses": {
+            "net": [{"addr": "10.20.30.137", "OS-EXT-IPS-MAC:mac_addr": "fa:16:3e:dc:d1:aa"}]
+        },
+        "os-extended-volumes:volumes_attached": [{"id": one} for one in ("bbb", "zzz", "root")],
+        **fields,
+    }
     return Server.from_api(body)
 
 
 def volume(volume_id: str, name: str, size: int, device: str, **fields: Any) -> Volume:
     return Volume.from_api(
         {
-            "id": volume_id, "name": name, "status": "in-use", "size": size, "volume_type": "SATA",
-            "created_at": "2012-08-20T21:11:09", "attachments": [{"server_id": SERVER, "device": device}], **fields,
+            "id": volume_id,
+            "name": name,
+            "status": "in-use",
+            "size": size,
+            "volume_type": "SATA",
+            "created_at": "2012-08-20T21:11:09",
+            "attachments": [{"server_id": SERVER, "device": device}],
+            **fields,
         }
-    )  # fmt: skip
+    )
 
 
 def port(port_id: str, device_id: str, owner: str, address: str) -> dict[str, Any]:
     return {
-        "id": port_id, "device_id": device_id, "device_owner": owner, "mac_address": "fa:16:3e:dc:d1:aa",
+        "id": port_id,
+        "device_id": device_id,
+        "device_owner": owner,
+        "mac_address": "fa:16:3e:dc:d1:aa",
         "network_id": "5d0180c1-ddaa-4582-9111-6332e0b091e1",
-        "fixed_ips": [{"subnet_id": SUBNET, "ip_address": address}], "created_at": "2012-08-20T21:11:09Z",
-    }  # fmt: skip
+        "fixed_ips": [{"subnet_id": SUBNET, "ip_address": address}],
+        "created_at": "2012-08-20T21:11:09Z",
+    }
 
 
 AROUND = Surroundings(
     region="cn-north-3",
     volumes={
-        "root": volume("root", "", 50, "/dev/vda", bootable="true", volume_image_metadata={"image_id": IMAGE}),
-        "zzz": volume("zzz", "aaa", 100, "/dev/vdb"), "bbb": volume("bbb", "ccc", 100, "/dev/vdc"),
+        "root": volume(
+            "root", "", 50, "/dev/vda", bootable="true", volume_image_metadata={"image_id": IMAGE}
+        ),
+        "zzz": volume("zzz", "aaa", 100, "/dev/vdb"),
+        "bbb": volume("bbb", "ccc", 100, "/dev/vdc"),
     },
     images={
         IMAGE: Image(
-            IMAGE, "centos70X64", "active", "public", "x", False, "",
+            IMAGE,
+            "centos70X64",
+            "active",
+            "public",
+            "x",
+            False,
+            "",
             {"tags": ["xxx", "xxx"], "os_distro": "Centos", "systemType": "Linux"},
         )
     },
@@ -79,32 +116,50 @@ AROUND = Surroundings(
     ],
     floating_ips=[
         {
-            "id": "xxx", "port_id": "xxx", "floating_ip_address": "100.100.100.100", "qos_policy_id": "q",
-            "tags": ["chargemode=Bandwidth"], "description": "iptype: 5_bgp, chargemode: Traffic, bandwidth=5",
+            "id": "xxx",
+            "port_id": "xxx",
+            "floating_ip_address": "100.100.100.100",
+            "qos_policy_id": "q",
+            "tags": ["chargemode=Bandwidth"],
+            "description": "iptype: 5_bgp, chargemode: Traffic, bandwidth=5",
         }
     ],
     policies={
         "q": {
             "id": "q",
-            "rules": [{"max_kbps": 1000, "direction": "ingress"}, {"max_kbps": 10_000, "direction": "egress"}],
+            "rules": [
+                {"max_kbps": 1000, "direction": "ingress"},
+                {"max_kbps": 10_000, "direction": "egress"},
+            ],
         }
     },
     hosts={"12efd5567jklu": "compute-1"},
-)  # fmt: skip
+)
 
 
 def test_a_server_is_shown_as_in_the_document() -> None:
-    expected = golden("server") | {"regionId": "cn-north-3", "translation": "运行中", "host": "compute-1"}
+    expected = golden("server") | {
+        "regionId": "cn-north-3",
+        "translation": "运行中",
+        "host": "compute-1",
+    }
     assert server_view(server(), AROUND) == expected
-    assert server_details(server(), AROUND) == expected | {"keyCloakUserId": "u", "keyCloakUserName": "n"}
+    assert server_details(server(), AROUND) == expected | {
+        "keyCloakUserId": "u",
+        "keyCloakUserName": "n",
+    }
 
 
 def test_what_is_not_known_is_null_and_never_left_out() -> None:
     nothing = Surroundings("cn-north-3", {}, {}, {}, {}, (), (), {}, {})
     bare = server(
-        metadata={}, addresses={}, security_groups=[], hostId="", key_name=None,
+        metadata={},
+        addresses={},
+        security_groups=[],
+        hostId="",
+        key_name=None,
         **{"OS-EXT-AZ:availability_zone": "", "OS-EXT-STS:task_state": None},
-    )  # fmt: skip
+    )
     shown = server_view(bare, nothing)
     assert shown.keys() == server_view(server(), AROUND).keys()
     assert (shown["image"], shown["eip"], shown["vpcid"], shown["nics"]) == (None, None, None, [])
@@ -122,17 +177,27 @@ def test_an_image_that_is_gone_is_known_by_the_volume() -> None:
     remembered = {"image_id": IMAGE, "image_name": "old", "os_distro": "debian", "os_type": "linux"}
     root = volume("root", "", 50, "/dev/vda", bootable="true", volume_image_metadata=remembered)
     shown = server_view(server(), replace(AROUND, images={}, volumes={"root": root}))
-    assert shown["image"] == {"id": IMAGE, "name": "old", "system": "debian", "systemType": "linux", "tags": None}
+    assert shown["image"] == {
+        "id": IMAGE,
+        "name": "old",
+        "system": "debian",
+        "systemType": "linux",
+        "tags": None,
+    }
 
 
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        ("network:router_interface", "myvpc"), ("network:ha_router_replicated_interface", "myvpc"),
-        ("network:router_ha_interface", None), ("network:router_gateway", None),
+        ("network:router_interface", "myvpc"),
+        ("network:ha_router_replicated_interface", "myvpc"),
+        ("network:router_ha_interface", None),
+        ("network:router_gateway", None),
     ],
-)  # fmt: skip
-def test_the_vpc_is_the_router_that_joins_the_subnet_whatever_its_kind(owner: str, name: str | None) -> None:
+)
+def test_the_vpc_is_the_router_that_joins_the_subnet_whatever_its_kind(
+    owner: str, name: str | None
+) -> None:
     mine = port("xxx", SERVER, "compute:nova", "10.20.30.137")
     around = replace(AROUND, ports=[port("r", ROUTER, owner, "10.20.30.1"), mine])
     assert server_view(server(), around)["vpcname"] == name
@@ -160,7 +225,11 @@ def test_a_floating_ip_without_a_policy_of_its_own_is_under_its_networks() -> No
     ("description", "tags", "told"),
     [
         ("iptype=5 _bgp", [], ("5 _bgp", None, None)),
-        ("", ["iptype=5 _bgp", "bandwidth=10", "chargemode=Bandwidth"], ("5 _bgp", 10, "Bandwidth")),
+        (
+            "",
+            ["iptype=5 _bgp", "bandwidth=10", "chargemode=Bandwidth"],
+            ("5 _bgp", 10, "Bandwidth"),
+        ),
         ("iptype: 5 _bgp bandwidth=20  chargemode = by traffic", [], ("5 _bgp", 20, "by traffic")),
         ("bandwidth=20 Mbit/s, iptype=5 _bgp; chargemode=a=b", [], ("5 _bgp", 20, "a=b")),
         ("IPTYPE=5 _bgp\r\nbandwidth=30M\nowner=web", [], ("5 _bgp", 30, None)),
@@ -170,14 +239,25 @@ def test_a_floating_ip_without_a_policy_of_its_own_is_under_its_networks() -> No
         ("iptype= , bandwidth=ten", [], (None, None, None)),
     ],
 )
-def test_what_is_noted_on_a_floating_ip_comes_out_whole(description: str, tags: list[str], told: Any) -> None:
-    one = {"id": "e", "port_id": "xxx", "floating_ip_address": "1.2.3.4", "description": description, "tags": tags}
+def test_what_is_noted_on_a_floating_ip_comes_out_whole(
+    description: str, tags: list[str], told: Any
+) -> None:
+    one = {
+        "id": "e",
+        "port_id": "xxx",
+        "floating_ip_address": "1.2.3.4",
+        "description": description,
+        "tags": tags,
+    }
     eip = server_view(server(), replace(AROUND, floating_ips=[one]))["eip"]
     assert (eip["iptype"], eip["bandwidth"], eip["chargemode"]) == told
 
 
 def test_a_floating_address_is_no_inner_one() -> None:
-    kinds = [{"addr": "10.0.0.5", "OS-EXT-IPS:type": "fixed"}, {"addr": "1.2.3.4", "OS-EXT-IPS:type": "floating"}]
+    kinds = [
+        {"addr": "10.0.0.5", "OS-EXT-IPS:type": "fixed"},
+        {"addr": "1.2.3.4", "OS-EXT-IPS:type": "floating"},
+    ]
     assert inner_addresses(server(addresses={"net": kinds})) == ["10.0.0.5"]
 
 
@@ -185,8 +265,12 @@ def test_a_floating_address_is_no_inner_one() -> None:
 def test_a_bandwidth_that_nobody_tells_is_null(text: str) -> None:
     one = {"id": "e", "port_id": "xxx", "floating_ip_address": "1.2.3.4", "description": text}
     assert server_view(server(), replace(AROUND, floating_ips=[one]))["eip"] == {
-        "eipid": "e", "iptype": None, "bandwidth": None, "chargemode": None, "ip_addr": "1.2.3.4",
-    }  # fmt: skip
+        "eipid": "e",
+        "iptype": None,
+        "bandwidth": None,
+        "chargemode": None,
+        "ip_addr": "1.2.3.4",
+    }
 
 
 def test_an_image_is_shown_as_in_the_document() -> None:
@@ -200,14 +284,29 @@ def test_an_image_is_shown_as_in_the_document() -> None:
 @pytest.mark.parametrize(
     ("status", "task", "words"),
     [
-        ("ACTIVE", "Powering-OFF", "关机中"), ("shutoff", None, "已关机"), ("ACTIVE", "image_snapshot", "运行中"),
-        ("VERIFY_RESIZE", None, "变更规格待确认"), ("SHELVED_OFFLOADED", None, "已搁置"), ("NEW_IN_NOVA", None, None),
+        ("ACTIVE", "Powering-OFF", "关机中"),
+        ("shutoff", None, "已关机"),
+        ("ACTIVE", "image_snapshot", "运行中"),
+        ("VERIFY_RESIZE", None, "变更规格待确认"),
+        ("SHELVED_OFFLOADED", None, "已搁置"),
+        ("NEW_IN_NOVA", None, None),
     ],
-)  # fmt: skip
-def test_the_tables_of_the_document_in_any_case(status: str, task: str | None, words: str | None) -> None:
+)
+def test_the_tables_of_the_document_in_any_case(
+    status: str, task: str | None, words: str | None
+) -> None:
     assert server_words(status, task) == words
 
 
 def test_unusual_is_an_error_and_what_the_document_does_not_know() -> None:
-    assert [status for status in ("ACTIVE", "Shutoff", "BUILD", "RESIZE", "Password") if is_unusual(status)] == []
-    assert all(map(is_unusual, ("ERROR", "error", "UNKNOWN", "SUSPENDED", "RESCUE", "VERIFY_RESIZE", "NEW_IN_NOVA")))
+    assert [
+        status
+        for status in ("ACTIVE", "Shutoff", "BUILD", "RESIZE", "Password")
+        if is_unusual(status)
+    ] == []
+    assert all(
+        map(
+            is_unusual,
+            ("ERROR", "error", "UNKNOWN", "SUSPENDED", "RESCUE", "VERIFY_RESIZE", "NEW_IN_NOVA"),
+        )
+    )

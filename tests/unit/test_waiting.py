@@ -46,7 +46,12 @@ class Service:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {"TICK": 0.02, "LONGEST_TICK": 0.02, "SILENCE": 0.1, "LONGEST_SILENCE": 0.2}.items():
+    for name, seconds in {
+        "TICK": 0.02,
+        "LONGEST_TICK": 0.02,
+        "SILENCE": 0.1,
+        "LONGEST_SILENCE": 0.2,
+    }.items():
         monkeypatch.setattr(watch, name, seconds)
 
 
@@ -118,7 +123,9 @@ async def test_nothing_is_asked_when_nobody_waits() -> None:
     assert len(service.asked) == asked
 
 
-async def test_an_error_that_nobody_foresaw_reaches_all_who_wait_and_whoever_comes_next_waits_afresh() -> None:
+async def test_an_error_that_nobody_foresaw_reaches_all_who_wait_and_whoever_comes_next_waits_afresh() -> (
+    None
+):
     service = Service()
     broken = True
 

@@ -42,7 +42,12 @@ class Sky:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = {"SUSPICIOUS_SECONDS": 0.05, "JOURNAL_PATIENCE": 0.05, "LOOK_EVERY": 0.01, "PROBE_EVERY": 0.02}
+    quick = {
+        "SUSPICIOUS_SECONDS": 0.05,
+        "JOURNAL_PATIENCE": 0.05,
+        "LOOK_EVERY": 0.01,
+        "PROBE_EVERY": 0.02,
+    }
     for name, seconds in quick.items():
         monkeypatch.setattr(circuit_breaker, name, seconds)
 
@@ -63,7 +68,9 @@ async def _fail(sky: Sky, service: str, outcome: str) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_a_service_that_the_probe_finds_down_keeps_its_queues_from_being_consumed(sky: Sky) -> None:
+async def test_a_service_that_the_probe_finds_down_keeps_its_queues_from_being_consumed(
+    sky: Sky,
+) -> None:
     sky.error = Transient("http_503", detail="HTTP 503")
     await _fail(sky, "compute", "http_503")
     await sky.until(1)
@@ -78,7 +85,9 @@ async def test_a_service_that_the_probe_finds_down_keeps_its_queues_from_being_c
 
 
 @pytest.mark.parametrize("error", [None, Forbidden(403, "no role", None), Transient("http_429")])
-async def test_what_fails_for_one_tenant_alone_stops_nobody(sky: Sky, error: Exception | None) -> None:
+async def test_what_fails_for_one_tenant_alone_stops_nobody(
+    sky: Sky, error: Exception | None
+) -> None:
     sky.error = error
     await _fail(sky, "compute", "http_401")
     await asyncio.sleep(0.1)
@@ -111,8 +120,13 @@ async def test_a_journal_in_trouble_stops_everything_and_comes_back_at_once(sky:
 
 
 def test_what_counts_as_no_answer() -> None:
-    assert all(is_no_answer(one) for one in ("http_500", "http_503", "http_401", "no_connection", "keystone"))
-    assert not any(is_no_answer(one) for one in ("200", "404", "409", "403", "http_429", "http_413"))
+    assert all(
+        is_no_answer(one)
+        for one in ("http_500", "http_503", "http_401", "no_connection", "keystone")
+    )
+    assert not any(
+        is_no_answer(one) for one in ("200", "404", "409", "403", "http_429", "http_413")
+    )
 
 
 def test_a_streak_lasts_from_its_first_failure() -> None:

@@ -11,11 +11,17 @@ from messages.errors import Refused
 from messages.wire import MAX_BODY, MAX_TEXT, decode, digest, encode
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_characters="\x00", exclude_categories=("Cs",)), max_size=50),
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text("abc\u4e2d", max_size=5), inner, max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.dictionaries(st.text("abc\u4e2d", max_size=5), inner, max_size=5)
+    ),
     max_leaves=20,
-)  # fmt: skip
+)
 
 
 @given(st.dictionaries(st.text("xyz", min_size=1, max_size=4), JSON, max_size=5))
@@ -66,13 +72,18 @@ def test_what_is_beyond_the_limits_is_refused(body: bytes) -> None:
 def test_the_limits_themselves_are_within() -> None:
     deep = b'{"a": ' + b"[" * 31 + b"]" * 31 + b"}"
     assert decode(deep, None, None)
-    assert decode(json.dumps({"a": "x" * MAX_TEXT}).encode(), "application/json; charset=utf-8", "UTF-8")
+    assert decode(
+        json.dumps({"a": "x" * MAX_TEXT}).encode(), "application/json; charset=utf-8", "UTF-8"
+    )
 
 
-@pytest.mark.parametrize(("content_type", "encoding", "subject"), [
-    ("text/plain", None, "content_type"), ("application/json", "gzip", "content_encoding"),
-])  # fmt: skip
-def test_another_form_is_refused_undecoded(content_type: str, encoding: str | None, subject: str) -> None:
+@pytest.mark.parametrize(
+    ("content_type", "encoding", "subject"),
+    [("text/plain", None, "content_type"), ("application/json", "gzip", "content_encoding")],
+)
+def test_another_form_is_refused_undecoded(
+    content_type: str, encoding: str | None, subject: str
+) -> None:
     with pytest.raises(Refused) as caught:
         decode(b"\x00", content_type, encoding)
     assert caught.value.subject == subject

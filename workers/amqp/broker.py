@@ -1,7 +1,9 @@
-"""The broker's address and TLS files, read in one place: pika's and kombu's connections are made from what stands here.
+"""The broker's address and TLS files, read in one place: pika's and kombu's connections are made
+from what stands here.
 
-Every connection over TLS checks the broker's certificate chain and host name, sends SNI, and takes TLS 1.2 or newer.
-Nothing in a URL turns that off. Credentials are sent after the handshake, so never to a peer that was not verified.
+Every connection over TLS checks the broker's certificate chain and host name, sends SNI, and takes
+TLS 1.2 or newer. Nothing in a URL turns that off. Credentials are sent after the handshake, so
+never to a peer that was not verified.
 """
 
 import ssl
@@ -13,7 +15,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 #: Ports where the URL names none.
 _PORTS = {"amqp": 5672, "amqps": 5671}
-#: What a URL may say after `?`: the type, the least and the greatest value. The names are pika's; times in seconds.
+#: What a URL may say after `?`: the type, the least and the greatest value. The names are pika's;
+#: times in seconds.
 _OPTIONS: Mapping[str, tuple[type[int] | type[float], float, float]] = {
     "heartbeat": (int, 0, 65535),
     "connection_attempts": (int, 1, 1000),
@@ -32,7 +35,9 @@ _UNREADABLE = (
 
 
 class BrokerUnusable(ValueError):
-    """A URL or a file that no connection can be made with. `variable` names the setting; the text holds no secret."""
+    """A URL or a file that no connection can be made with. `variable` names the setting; the text
+    holds no secret.
+    """
 
     def __init__(self, variable: str, problem: str) -> None:
         self.variable = variable
@@ -42,7 +47,9 @@ class BrokerUnusable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the broker listens, and who we are there. `options` are those of the URL, by pika's names."""
+    """Where the broker listens, and who we are there. `options` are those of the URL, by pika's
+    names.
+    """
 
     host: str
     port: int
@@ -62,7 +69,9 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """What is configured of the broker; the files are those of `ECS_BROKER_CA_FILE`, `_CERT_FILE` and `_KEY_FILE`."""
+    """What is configured of the broker; the files are those of `ECS_BROKER_CA_FILE`, `_CERT_FILE`
+    and `_KEY_FILE`.
+    """
 
     url: str = field(repr=False)
     ca_file: str | None = None
@@ -75,7 +84,9 @@ class Broker:
         return read_url(self.url)
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """A context with the files as they are now; None where the URL asks for no TLS. `BrokerUnusable`."""
+        """A context with the files as they are now; None where the URL asks for no TLS.
+        `BrokerUnusable`.
+        """
         if not self.endpoint.is_tls:
             return None
         context = _context_with_ca(self.ca_file)
@@ -95,15 +106,20 @@ def broker_at(where: Where) -> Broker:
 
 
 def read_url(url: str) -> Endpoint:
-    """An AMQP URL. `BrokerUnusable` says what is wrong with it, and shows nothing of it but an option's name."""
+    """An AMQP URL. `BrokerUnusable` says what is wrong with it, and shows nothing of it but an
+    option's name.
+    """
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-    except ValueError:  # its text shows what stands where the port should be: perhaps half a password
+    except (
+        ValueError
+    ):  # its text shows what stands where the port should be: perhaps half a password
         raise BrokerUnusable("ECS_BROKER_URL", _UNREADABLE) from None
     if parts.scheme not in _PORTS:
         raise BrokerUnusable("ECS_BROKER_URL", "must begin with amqp:// or amqps://")
-    # One of / ? # in a password ends the host there: the rest of it, which must not be shown, follows up to an @.
+    # One of / ? # in a password ends the host there: the rest of it, which must not be shown,
+    # follows up to an @.
     if not host or parts.fragment or "@" in parts.path or "@" in parts.query:
         raise BrokerUnusable("ECS_BROKER_URL", _UNREADABLE)
     return Endpoint(
@@ -131,7 +147,9 @@ def _options(query: str) -> dict[str, Any]:
         except ValueError:
             raise BrokerUnusable("ECS_BROKER_URL", f"the option {name} must be a number") from None
         if not least <= found[name] <= most:
-            raise BrokerUnusable("ECS_BROKER_URL", f"the option {name} must be from {least:g} to {most:g}")
+            raise BrokerUnusable(
+                "ECS_BROKER_URL", f"the option {name} must be from {least:g} to {most:g}"
+            )
     return found
 
 
@@ -153,14 +171,20 @@ def check_files(broker: Broker) -> list[BrokerUnusable]:
     if not broker.endpoint.is_tls:
         named = ("CA", broker.ca_file), ("CERT", broker.cert_file), ("KEY", broker.key_file)
         useless = "is of no use with amqp://: ECS_BROKER_URL must begin with amqps:// for TLS"
-        return [BrokerUnusable(f"ECS_BROKER_{name}_FILE", useless) for name, file in named if file is not None]
+        return [
+            BrokerUnusable(f"ECS_BROKER_{name}_FILE", useless)
+            for name, file in named
+            if file is not None
+        ]
     found = []
     checks: list[Callable[[], object]] = [lambda: _context_with_ca(broker.ca_file)]
     if (certificate := broker.cert_file) is not None:
         context = ssl.create_default_context()
         checks.append(lambda: _load_own_certificate(context, certificate, broker.key_file))
     elif broker.key_file is not None:
-        found.append(BrokerUnusable("ECS_BROKER_KEY_FILE", "is of no use without ECS_BROKER_CERT_FILE"))
+        found.append(
+            BrokerUnusable("ECS_BROKER_KEY_FILE", "is of no use without ECS_BROKER_CERT_FILE")
+        )
     for check in checks:
         try:
             check()
@@ -185,14 +209,18 @@ def _load_own_certificate(context: ssl.SSLContext, cert_file: str, key_file: str
         problem = f"{cert_file} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"
         raise BrokerUnusable("ECS_BROKER_CERT_FILE", problem)
     if key_file is None and b"PRIVATE KEY-----" not in _read("ECS_BROKER_CERT_FILE", cert_file):
-        raise BrokerUnusable("ECS_BROKER_KEY_FILE", f"must name the private key of the certificate in {cert_file}")
+        raise BrokerUnusable(
+            "ECS_BROKER_KEY_FILE", f"must name the private key of the certificate in {cert_file}"
+        )
     if key_file is not None and b"PRIVATE KEY-----" not in _read("ECS_BROKER_KEY_FILE", key_file):
         raise BrokerUnusable("ECS_BROKER_KEY_FILE", f"{key_file} holds no private key in PEM form")
     key = key_file or cert_file
 
     def asked_for_passphrase() -> str:
         # Left to itself OpenSSL would ask at the terminal, and a service would hang.
-        raise BrokerUnusable("ECS_BROKER_KEY_FILE", f"the key in {key} has a passphrase; store it without one")
+        raise BrokerUnusable(
+            "ECS_BROKER_KEY_FILE", f"the key in {key} has a passphrase; store it without one"
+        )
 
     try:
         context.load_cert_chain(cert_file, key_file, asked_for_passphrase)

@@ -1,4 +1,6 @@
-"""Why a connection to the broker could not be made, and what to do about it, from pika's and kombu's errors alike."""
+"""Why a connection to the broker could not be made, and what to do about it, from pika's and
+kombu's errors alike.
+"""
 
 import re
 from dataclasses import dataclass
@@ -18,7 +20,10 @@ _ADVICE: tuple[tuple[str, str], ...] = (
         r"Hostname mismatch|IP address mismatch|doesn't match",
         "the certificate is another host's: ECS_BROKER_URL must name the broker as its certificate does",
     ),
-    (r"certificate has expired|not yet valid", "the broker needs another certificate, or a clock is wrong"),
+    (
+        r"certificate has expired|not yet valid",
+        "the broker needs another certificate, or a clock is wrong",
+    ),
     (
         r"CERTIFICATE_VERIFY_FAILED",
         "the certificate is not signed by a CA that is trusted: ECS_BROKER_CA_FILE must hold the one that signed it",
@@ -46,9 +51,7 @@ _CUT_OFF_TLS = (
     "the broker ended the connection: it may ask for a client certificate, or not accept ours "
     "(ECS_BROKER_CERT_FILE, ECS_BROKER_KEY_FILE); see its log"
 )
-_CUT_OFF_PLAIN = (
-    "it ended the connection before it said anything: for a port with TLS ECS_BROKER_URL must begin with amqps://"
-)
+_CUT_OFF_PLAIN = "it ended the connection before it said anything: for a port with TLS ECS_BROKER_URL must begin with amqps://"
 #: What a person has to mend: trying again alone does not help.
 _REFUSED = re.compile(r"ACCESS_REFUSED|NOT_ALLOWED|ProbableAuthentication|ProbableAccessDenied")
 _OF_TLS = re.compile(r"\[SSL|SSLError|SSLCertVerificationError")
@@ -56,7 +59,9 @@ _OF_TLS = re.compile(r"\[SSL|SSLError|SSLCertVerificationError")
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """An error in one line, without a password, and what to do. `is_refused`: the broker does not let us in."""
+    """An error in one line, without a password, and what to do. `is_refused`: the broker does not
+    let us in.
+    """
 
     reason: str
     advice: str
@@ -66,7 +71,9 @@ class Explained:
 def explain(error: BaseException | str, where: Where) -> Explained:
     """Whatever pika, kombu, amqp or the socket raise while a connection is made, or afterwards."""
     if isinstance(error, BrokerUnusable):
-        return Explained(str(error), "put it right; it is read again at each attempt", is_refused=True)
+        return Explained(
+            str(error), "put it right; it is read again at each attempt", is_refused=True
+        )
     causes = _causes(error)
     text = " ".join(f"{type(one).__name__}: {one}" for one in causes)
     cut_off = _CUT_OFF_TLS if broker_at(where).endpoint.is_tls else _CUT_OFF_PLAIN
@@ -80,15 +87,24 @@ def explain(error: BaseException | str, where: Where) -> Explained:
 
 
 def _causes(error: BaseException | str) -> list[Any]:
-    """The error and all that led to it, through chaining and through pika's own ways, outermost first."""
+    """The error and all that led to it, through chaining and through pika's own ways, outermost
+    first.
+    """
     found: list[Any] = []
     pending: list[Any] = [error]
     while pending:
         one = pending.pop(0)
-        if any(one is other for other in found) or not (isinstance(one, BaseException) or one is error):
+        if any(one is other for other in found) or not (
+            isinstance(one, BaseException) or one is error
+        ):
             continue
         found.append(one)
         if isinstance(one, BaseException):
-            pending += [one.__cause__, one.__context__, *(getattr(one, "exceptions", None) or ()), *one.args]
+            pending += [
+                one.__cause__,
+                one.__context__,
+                *(getattr(one, "exceptions", None) or ()),
+                *one.args,
+            ]
             pending.append(getattr(one, "exception", None))
     return found

@@ -19,9 +19,11 @@ from workers.amqp.oversized import BodyLimit
 
 log = structlog.get_logger()
 
-#: Where the URL does not say: seconds between two heartbeats, for reaching the broker, and until it is ready to talk.
+#: Where the URL does not say: seconds between two heartbeats, for reaching the broker, and until it
+#: is ready to talk.
 _SECONDS = {"heartbeat": 15, "socket_timeout": 10, "stack_timeout": 20}
-#: Seconds before the first and at most before any attempt to reconnect; each waits a random part (full jitter).
+#: Seconds before the first and at most before any attempt to reconnect; each waits a random part
+#: (full jitter).
 FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
 #: Seconds that the broker has to agree to the end of a connection.
 CLOSE_PATIENCE = 3.0
@@ -46,7 +48,9 @@ def parameters(where: Where, name: str) -> pika.ConnectionParameters:
 
 
 class _Heartbeats(HeartbeatChecker):  # type: ignore[misc]
-    """Notices silence within two heartbeats; pika's own looks every heartbeat and five seconds more."""
+    """Notices silence within two heartbeats; pika's own looks every heartbeat and five seconds
+    more.
+    """
 
     def _start_check_timer(self) -> None:
         # The broker sends two in this time.
@@ -55,7 +59,8 @@ class _Heartbeats(HeartbeatChecker):  # type: ignore[misc]
 
 
 class CoalescingConnection(AsyncioConnection):  # type: ignore[misc]  # pika is half typed
-    """Writes once per turn of the loop what pika would write frame by frame: a third of the CPU of a small message.
+    """Writes once per turn of the loop what pika would write frame by frame: a third of the CPU of
+    a small message.
 
     Reads messages whose headers pika cannot read.
     """
@@ -88,13 +93,17 @@ class CoalescingConnection(AsyncioConnection):  # type: ignore[misc]  # pika is 
             super()._adapter_emit_data(data)
 
     def abort(self) -> None:
-        """End it without the broker's consent, unless it has ended: one that hangs does not answer a close either."""
+        """End it without the broker's consent, unless it has ended: one that hangs does not answer
+        a close either.
+        """
         if not self.is_closed:
             self._terminate_stream(StreamLostError("the broker did not answer the close"))
 
 
 class Link:
-    """A connection that comes back. `on_up` gets each new connection, `on_down` is told when it is gone."""
+    """A connection that comes back. `on_up` gets each new connection, `on_down` is told when it is
+    gone.
+    """
 
     def __init__(
         self,
@@ -175,7 +184,9 @@ class Link:
         self.is_blocked = blocked
         if not blocked:
             self.unblocked_at = monotonic()
-        log.warning("connection.blocked" if blocked else "connection.unblocked", connection=self._name)
+        log.warning(
+            "connection.blocked" if blocked else "connection.unblocked", connection=self._name
+        )
 
     def _not_opened(self, _: Any, error: BaseException | str) -> None:
         self._again(error, explain(error, self._where).advice)
@@ -193,7 +204,10 @@ class Link:
         self._closed.clear()
         self.reconnects += 1
         told = explain(error, self._where)
-        most = min(FIRST_DELAY * 2**self._failures, LONGEST_REFUSED_DELAY if told.is_refused else LONGEST_DELAY)
+        most = min(
+            FIRST_DELAY * 2**self._failures,
+            LONGEST_REFUSED_DELAY if told.is_refused else LONGEST_DELAY,
+        )
         self._failures = min(self._failures + 1, 10)
         delay = random.uniform(most / 2 if told.is_refused else 0.0, most)  # noqa: S311 - jitter, no secret
         known = {"connection": self._name, "why": told.reason, "again_in": round(delay, 2)}

@@ -34,7 +34,9 @@ class Delivery:
 
     __slots__ = ("_lane", "_tag", "envelope")
 
-    def __init__(self, lane: "_Lane", method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+    def __init__(
+        self, lane: "_Lane", method: Basic.Deliver, properties: BasicProperties, body: bytes
+    ) -> None:
         self._lane = lane
         self._tag: int = method.delivery_tag
         self.envelope = envelope_of(lane.names, lane.queue, method, properties, body)
@@ -57,16 +59,35 @@ class Delivery:
         return not self._lane.channel.is_open
 
 
-def envelope_of(names: Names, queue: str, method: Basic.Deliver, given: BasicProperties, body: bytes) -> Envelope:
-    """The message as the broker delivers it; whatever its publisher put into it can be published again."""
+def envelope_of(
+    names: Names, queue: str, method: Basic.Deliver, given: BasicProperties, body: bytes
+) -> Envelope:
+    """The message as the broker delivers it; whatever its publisher put into it can be published
+    again.
+    """
     readable = given.headers is not UNREADABLE_HEADERS
     return Envelope(
-        queue, method.exchange, _text(method.routing_key), method.redelivered, body, _text(given.message_id),
-        _text(given.correlation_id), _text(given.reply_to), _text(given.type), _time(given.timestamp),
-        _text(given.content_type), _text(given.content_encoding), _text(given.user_id),
-        given.headers or {}, _text(given.app_id), given.priority, _text(given.expiration),
-        _odd(given) + (() if readable else ("headers",)), names=names, left_out=left_out_of(given),
-    )  # fmt: skip
+        queue,
+        method.exchange,
+        _text(method.routing_key),
+        method.redelivered,
+        body,
+        _text(given.message_id),
+        _text(given.correlation_id),
+        _text(given.reply_to),
+        _text(given.type),
+        _time(given.timestamp),
+        _text(given.content_type),
+        _text(given.content_encoding),
+        _text(given.user_id),
+        given.headers or {},
+        _text(given.app_id),
+        given.priority,
+        _text(given.expiration),
+        _odd(given) + (() if readable else ("headers",)),
+        names=names,
+        left_out=left_out_of(given),
+    )
 
 
 def _text(value: Any) -> Any:
@@ -75,8 +96,14 @@ def _text(value: Any) -> Any:
 
 
 def _odd(given: BasicProperties) -> tuple[str, ...]:
-    """The names of those that are no UTF-8. What decides by them (`content_type`) refuses whatever is not its word."""
-    named = ("message_id", given.message_id), ("correlation_id", given.correlation_id), ("reply_to", given.reply_to)
+    """The names of those that are no UTF-8. What decides by them (`content_type`) refuses whatever
+    is not its word.
+    """
+    named = (
+        ("message_id", given.message_id),
+        ("correlation_id", given.correlation_id),
+        ("reply_to", given.reply_to),
+    )
     return tuple(name for name, value in named if isinstance(value, bytes))
 
 
@@ -94,7 +121,9 @@ class Acks:
 
 
 class AckWindow:
-    """Which deliveries of a channel are settled: one `multiple` below the oldest that is not, single ones above it."""
+    """Which deliveries of a channel are settled: one `multiple` below the oldest that is not,
+    single ones above it.
+    """
 
     def __init__(self) -> None:
         self._open: deque[int] = deque()
@@ -123,7 +152,8 @@ class AckWindow:
         while self._open and self._open[0] in self._settled:
             tag = self._open.popleft()
             self._settled.discard(tag)
-            # One that was acked singly before must not be named again: the broker closes the channel for it.
+            # One that was acked singly before must not be named again: the broker closes the
+            # channel for it.
             if tag in self._acked:
                 self._acked.discard(tag)
             else:
@@ -169,7 +199,8 @@ class _Lane:
 
 
 class Consumer:
-    """The consuming connection. Calls `on_delivery` for each message, on the loop; it must not block.
+    """The consuming connection. Calls `on_delivery` for each message, on the loop; it must not
+    block.
 
     `on_cancelled` is called when a queue is gone, before it is consumed again.
     """
@@ -208,14 +239,18 @@ class Consumer:
     @property
     def consuming(self) -> frozenset[str]:
         """The queues that deliver now."""
-        return frozenset(queue for queue, lane in self._lanes.items() if lane.tag is not None and lane.delivers)
+        return frozenset(
+            queue for queue, lane in self._lanes.items() if lane.tag is not None and lane.delivers
+        )
 
     def open(self) -> None:
         """Begin to connect and to consume."""
         self._link.open()
 
     def want(self, queues: Iterable[str]) -> None:
-        """Take messages of these queues and of no others, from now on; those that came may still be settled."""
+        """Take messages of these queues and of no others, from now on; those that came may still be
+        settled.
+        """
         self._wanted = frozenset(queues)
         for lane in self._lanes.values():
             if lane.queue in self._wanted:
@@ -233,7 +268,9 @@ class Consumer:
         return self._wanted
 
     async def close(self) -> None:
-        """Flush what is settled, then close the connection: what is not settled goes back to its queue."""
+        """Flush what is settled, then close the connection: what is not settled goes back to its
+        queue.
+        """
         for lane in self._lanes.values():
             lane.flush()
         await asyncio.sleep(0)  # the grouped write goes out on the next turn
@@ -252,14 +289,20 @@ class Consumer:
         def opened(channel: Channel) -> None:
             lane = _Lane(self._names, queue, channel)
             self._lanes[queue] = lane
-            channel.add_on_close_callback(lambda _, error: self._lane_closed(connection, lane, error))
+            channel.add_on_close_callback(
+                lambda _, error: self._lane_closed(connection, lane, error)
+            )
             channel.add_on_cancel_callback(lambda _: self._cancelled(lane))
-            channel.basic_qos(prefetch_count=self._prefetch, callback=lambda _: self._consume_again(lane))
+            channel.basic_qos(
+                prefetch_count=self._prefetch, callback=lambda _: self._consume_again(lane)
+            )
 
         connection.channel(on_open_callback=opened)
 
     def _consume(self, lane: _Lane) -> None:
-        def deliver(_: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+        def deliver(
+            _: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
+        ) -> None:
             lane.delivered(method.delivery_tag)
             self._on_delivery(Delivery(lane, method, properties, body))
 
@@ -269,7 +312,9 @@ class Consumer:
 
         lane.delivers = False
         tag = f"ecs-worker-{next(self._numbers)}"
-        lane.tag = lane.channel.basic_consume(lane.queue, deliver, consumer_tag=tag, callback=agreed)
+        lane.tag = lane.channel.basic_consume(
+            lane.queue, deliver, consumer_tag=tag, callback=agreed
+        )
 
     def _leave(self, lane: _Lane) -> None:
         """What is delivered meanwhile pika gives back to the queue."""

@@ -1,4 +1,5 @@
-"""The topology is declared at the start, when somebody notices that a part is gone, and now and then besides.
+"""The topology is declared at the start, when somebody notices that a part is gone, and now and
+then besides.
 
 What only publishers use (the exchange of commands, a binding) would be missed by nobody here.
 """
@@ -21,12 +22,15 @@ log = structlog.get_logger()
 EVERY = 20.0
 #: Seconds before declaring is tried again.
 _DELAYS = (0.5, 1, 2, 5, 10)
-#: Seconds for declaring; a broker that hangs answers nothing, one that drips answers a little, for ever.
+#: Seconds for declaring; a broker that hangs answers nothing, one that drips answers a little, for
+#: ever.
 _PATIENCE = 30.0
 
 
 class Upkeep:
-    """Declares exchanges and queues. `on_mismatch` is called when one exists with other arguments; `mismatch` is it."""
+    """Declares exchanges and queues. `on_mismatch` is called when one exists with other arguments;
+    `mismatch` is it.
+    """
 
     def __init__(self, where: Where, wanted: Topology, on_mismatch: Callable[[], None]) -> None:
         self._where = where
@@ -46,14 +50,18 @@ class Upkeep:
             except Exception as error:
                 delay = _DELAYS[min(tries, len(_DELAYS) - 1)]
                 told = explain(error, self._where)
-                log.warning("broker.not_reached", why=told.reason, advice=told.advice, again_in=delay)
+                log.warning(
+                    "broker.not_reached", why=told.reason, advice=told.advice, again_in=delay
+                )
                 tries += 1
                 await asyncio.sleep(delay)
             else:
                 return
 
     def soon(self) -> None:
-        """Something of ours is gone from the broker: declare everything again, once for all who notice."""
+        """Something of ours is gone from the broker: declare everything again, once for all who
+        notice.
+        """
         if self._running is None or self._running.done():
             self._running = asyncio.get_running_loop().create_task(self._again())
 
@@ -79,7 +87,9 @@ class Upkeep:
 
 
 async def _in_a_thread_of_its_own(act: Callable[[], None], seconds: float) -> None:
-    """As `asyncio.to_thread`, but one that hangs is left alone, and does not keep the process from ending."""
+    """As `asyncio.to_thread`, but one that hangs is left alone, and does not keep the process from
+    ending.
+    """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 

@@ -20,9 +20,10 @@ class LeftOut:
 class Envelope:
     """Body and properties (contract 2). `user_id` was validated by the broker.
 
-    `timestamp` (when it was published, as the publisher says) and `arrived` (when it was delivered): Unix seconds.
-    `names` are those of the exchanges and queues among which it came. `unreadable` names the properties that were no
-    UTF-8 (here they are, escaped), and `headers` where they could not be decoded.
+    `timestamp` (when it was published, as the publisher says) and `arrived` (when it was
+    delivered): Unix seconds. `names` are those of the exchanges and queues among which it came.
+    `unreadable` names the properties that were no UTF-8 (here they are, escaped), and `headers`
+    where they could not be decoded.
     """
 
     queue: str

@@ -1,5 +1,5 @@
-"""A message's headers, which publishers fill as they like: what a request may carry, and what goes along when it is
-published again, so that the broker takes it and every client can read it.
+"""A message's headers, which publishers fill as they like: what a request may carry, and what goes
+along when it is published again, so that the broker takes it and every client can read it.
 """
 
 import re
@@ -11,7 +11,8 @@ from messages.errors import wrong
 from messages.secrets import MASK, could_hold_secret, mask
 from workers.identity import RESUME_TOKEN_HEADER
 
-#: Bytes of all headers; the broker ends a connection whose headers do not fit into one frame of 128 KiB.
+#: Bytes of all headers; the broker ends a connection whose headers do not fit into one frame of 128
+#: KiB.
 MAX_HEADERS = 32 * 1024
 #: Tables and arrays inside each other.
 MAX_DEPTH = 8
@@ -21,8 +22,8 @@ MAX_SHORT = 255
 LEFT_OUT_HEADER = "x-ecs-headers-left-out"
 #: The broker's own history of the message, which it makes anew.
 HISTORY = ("x-death", "x-first-death", "x-last-death", "x-delivery-count", "x-acquired-count")
-#: The broker takes CC and BCC for further routing keys: a publisher could have our copy put into others' queues.
-#: A pass is good for one way back.
+#: The broker takes CC and BCC for further routing keys: a publisher could have our copy put into
+#: others' queues. A pass is good for one way back.
 NOT_KEPT = ("CC", "BCC", RESUME_TOKEN_HEADER)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_TRACESTATE = 512
@@ -40,7 +41,9 @@ def check(headers: Mapping[Any, Any]) -> None:
 
 
 def kept(headers: Mapping[Any, Any]) -> dict[str, Any]:
-    """What goes along: masked, and as much as a request may carry; `x-ecs-headers-left-out` counts what does not."""
+    """What goes along: masked, and as much as a request may carry; `x-ecs-headers-left-out` counts
+    what does not.
+    """
     found: dict[str, Any] = {}
     room, left_out = MAX_HEADERS, 0
     for name, value in _plain(headers, 0).items():
@@ -67,7 +70,9 @@ def _weigh(value: Any, depth: int) -> int:
     if depth >= MAX_DEPTH:
         raise wrong("headers", f"the headers are nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, Mapping):
-        return 5 + sum(_weigh(name, depth + 1) + _weigh(inner, depth + 1) for name, inner in value.items())
+        return 5 + sum(
+            _weigh(name, depth + 1) + _weigh(inner, depth + 1) for name, inner in value.items()
+        )
     return 5 + sum(_weigh(inner, depth + 1) for inner in value)
 
 
@@ -81,7 +86,11 @@ def _plain(value: Any, depth: int) -> Any:
         return [_plain(inner, depth + 1) for inner in value]
     if isinstance(value, bytes):
         return MASK if could_hold_secret(value) else value
-    writable = value is None or isinstance(value, (str, datetime)) or (isinstance(value, int) and _fits(value))
+    writable = (
+        value is None
+        or isinstance(value, (str, datetime))
+        or (isinstance(value, int) and _fits(value))
+    )
     return value if writable else str(value)
 
 
@@ -98,6 +107,11 @@ def trace(headers: Mapping[Any, Any]) -> dict[str, str]:
     parent, state = headers.get("traceparent"), headers.get("tracestate")
     if not isinstance(parent, str) or not _TRACEPARENT.fullmatch(parent):
         return {}
-    usable = isinstance(state, str) and len(state) <= _MAX_TRACESTATE and state.isascii() and state.isprintable()
+    usable = (
+        isinstance(state, str)
+        and len(state) <= _MAX_TRACESTATE
+        and state.isascii()
+        and state.isprintable()
+    )
     usable = usable and mask(state) == state
     return {"traceparent": parent, **({"tracestate": state} if usable else {})}  # type: ignore[dict-item]

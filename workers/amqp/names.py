@@ -1,4 +1,6 @@
-"""The names of exchanges and queues (contract 1); their first part is the namespace (`ECS_NAMESPACE`)."""
+"""The names of exchanges and queues (contract 1); their first part is the namespace
+(`ECS_NAMESPACE`).
+"""
 
 import re
 from dataclasses import dataclass, field
@@ -11,7 +13,9 @@ _NAMESPACE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 
 
 def check_namespace(text: str) -> str:
-    """Return a namespace unchanged. Raises `ValueError` where RabbitMQ or this worker would misread it."""
+    """Return a namespace unchanged. Raises `ValueError` where RabbitMQ or this worker would misread
+    it.
+    """
     if not _NAMESPACE.fullmatch(text) or text.lower() == _BROKERS_OWN:
         raise ValueError(
             "must be one word of letters, digits, - and _, beginning with a letter, at most 40 characters, and not amq"
@@ -24,7 +28,8 @@ class Names:
     """The names in one namespace. Exchange and queue of the same kind share their name."""
 
     namespace: str = DEFAULT_NAMESPACE
-    #: Names that `reply_to` may have (`ECS_REPLY_QUEUES`), matched wholly; None: any but the worker's own.
+    #: Names that `reply_to` may have (`ECS_REPLY_QUEUES`), matched wholly; None: any but the
+    #: worker's own.
     reply_queues: re.Pattern[str] | None = None
     commands_exchange: str = field(init=False)
     orders_exchange: str = field(init=False)
@@ -32,7 +37,8 @@ class Names:
     status_exchange: str = field(init=False)
     dead_exchange: str = field(init=False)
     undelivered_exchange: str = field(init=False)
-    #: The worker's alone: routes by the delay and leaves the routing key, the name of the queue of origin, as it is.
+    #: The worker's alone: routes by the delay and leaves the routing key, the name of the queue of
+    #: origin, as it is.
     retry_exchange: str = field(init=False)
     servers_queue: str = field(init=False)
     images_queue: str = field(init=False)
@@ -50,20 +56,26 @@ class Names:
         for kind in ("servers", "images", "orders", "undelivered", "dead"):
             object.__setattr__(self, f"{kind}_queue", f"{self.namespace}.{kind}")
         object.__setattr__(self, "order_results_queue", f"{self.namespace}.order-results")
-        object.__setattr__(self, "input_queues", (self.servers_queue, self.images_queue, self.orders_queue))
+        object.__setattr__(
+            self, "input_queues", (self.servers_queue, self.images_queue, self.orders_queue)
+        )
 
     def retry_queue(self, delay: int) -> str:
         """The queue in which a message waits `delay` seconds."""
         return f"{self.retry_exchange}.{delay}"
 
     def may_reply_to(self, queue: str) -> bool:
-        """Tell whether results may be put into a queue: the worker may write where its publisher may not."""
+        """Tell whether results may be put into a queue: the worker may write where its publisher
+        may not.
+        """
         if self.is_own_queue(queue):
             return False
         return self.reply_queues is None or self.reply_queues.fullmatch(queue) is not None
 
     def is_own_queue(self, queue: str) -> bool:
-        """True for every queue that the worker declares in this namespace, retry queues of any delay included."""
+        """True for every queue that the worker declares in this namespace, retry queues of any
+        delay included.
+        """
         return queue in (
             *self.input_queues,
             self.order_results_queue,

@@ -1,8 +1,10 @@
-"""Publishing that is finished only when the broker has confirmed it, however often the connection is lost.
+"""Publishing that is finished only when the broker has confirmed it, however often the connection
+is lost.
 
-Confirms are pipelined: a future for each delivery tag, a window, a deadline. Whatever is not understood (a time-out, a
-return of something unknown) ends the connection, and everything unconfirmed is published again, in order, on a new
-one; so a confirm can never be credited to another message.
+Confirms are pipelined: a future for each delivery tag, a window, a deadline. Whatever is not
+understood (a time-out, a return of something unknown) ends the connection, and everything
+unconfirmed is published again, in order, on a new one; so a confirm can never be credited to
+another message.
 """
 
 import asyncio
@@ -55,7 +57,8 @@ class Publisher:
         #: Sent and not confirmed, by delivery tag, in order.
         self._sent: dict[int, Entry] = {}
         self._backlog = SendQueue(self._fill)
-        #: Channels that the broker closed in a row, and how many are still to be sent one by one after the last.
+        #: Channels that the broker closed in a row, and how many are still to be sent one by one
+        #: after the last.
         self._failures, self._suspects = 0, 0
         self._watchdog: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
@@ -77,7 +80,9 @@ class Publisher:
         self._watchdog = asyncio.get_running_loop().create_task(self._watch())
 
     def publish(self, publication: Publication) -> "asyncio.Future[Published]":
-        """The future is done when the broker has confirmed or returned it; it waits out whatever is in between."""
+        """The future is done when the broker has confirmed or returned it; it waits out whatever is
+        in between.
+        """
         future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
         self._empty.clear()
         self._backlog.add(Entry(publication, next(self._numbers), future))
@@ -113,7 +118,9 @@ class Publisher:
         self._fill()
 
     def _forget_channel(self) -> None:
-        """Everything unconfirmed is to be published again, before what has not been published at all."""
+        """Everything unconfirmed is to be published again, before what has not been published at
+        all.
+        """
         self._channel = None
         again = list(self._sent.values())
         self._sent.clear()
@@ -129,13 +136,16 @@ class Publisher:
             self._find_culprit()
             if getattr(error, "reply_code", None) == _NOT_FOUND and self._on_missing is not None:
                 self._on_missing()
-            asyncio.get_running_loop().call_later(delay_after(self._failures), self._reopen, channel.connection)
+            asyncio.get_running_loop().call_later(
+                delay_after(self._failures), self._reopen, channel.connection
+            )
             self._failures += 1
         self._forget_channel()
 
     def _find_culprit(self) -> None:
-        """The broker does not say which publication it closed the channel for (no such exchange, no right to it, too
-        large). The next ones go out one by one, and whichever is alone then does not hold up the others.
+        """The broker does not say which publication it closed the channel for (no such exchange, no
+        right to it, too large). The next ones go out one by one, and whichever is alone then does
+        not hold up the others.
         """
         self._suspects = max(self._suspects, len(self._sent))
         if len(self._sent) == 1:
@@ -163,9 +173,13 @@ class Publisher:
         assert channel is not None
         one = entry.publication
         try:
-            channel.basic_publish(one.exchange, one.routing_key, one.body, properties_of(one), one.mandatory)
+            channel.basic_publish(
+                one.exchange, one.routing_key, one.body, properties_of(one), one.mandatory
+            )
         except (AMQPError, ValueError, RecursionError, struct.error) as error:
-            if channel.is_open:  # it cannot be written as AMQP: nothing was sent, and no tag was used
+            if (
+                channel.is_open
+            ):  # it cannot be written as AMQP: nothing was sent, and no tag was used
                 entry.future.set_exception(error)
                 self._backlog.ended(entry)
             else:
@@ -175,13 +189,19 @@ class Publisher:
         self._next_tag += 1
         entry.sent_at = monotonic()
 
-    def _returned(self, _channel: Channel, method: Basic.Return, properties: BasicProperties, _body: bytes) -> None:
-        """Comes before the confirm of the same message. The oldest of several that are alike is meant."""
+    def _returned(
+        self, _channel: Channel, method: Basic.Return, properties: BasicProperties, _body: bytes
+    ) -> None:
+        """Comes before the confirm of the same message. The oldest of several that are alike is
+        meant.
+        """
         for entry in self._sent.values():
             one = entry.publication
             if not entry.returned and (one.message_id, one.exchange, one.routing_key) == (
-                properties.message_id, method.exchange, method.routing_key,
-            ):  # fmt: skip
+                properties.message_id,
+                method.exchange,
+                method.routing_key,
+            ):
                 entry.returned = True
                 return
         log.error("publisher.return_not_understood", message_id=properties.message_id)
@@ -198,7 +218,9 @@ class Publisher:
         for tag in tags:
             entry = self._sent.pop(tag)
             if not entry.future.done():
-                entry.future.set_result(Published.RETURNED if entry.returned else Published.CONFIRMED)
+                entry.future.set_result(
+                    Published.RETURNED if entry.returned else Published.CONFIRMED
+                )
             self._backlog.taken(entry)
         self._fill()
 
@@ -231,9 +253,14 @@ class Publisher:
             self._backlog.give_up()
             self._settle()
             oldest = next(iter(self._sent.values()), None)
-            # A broker that blocks publishers says so; its silence then is no failure, nor what it has to make up for.
+            # A broker that blocks publishers says so; its silence then is no failure, nor what it
+            # has to make up for.
             since = max(oldest.sent_at, self._link.unblocked_at) if oldest is not None else 0.0
-            if oldest is not None and not self._link.is_blocked and monotonic() - since > self._deadline:
+            if (
+                oldest is not None
+                and not self._link.is_blocked
+                and monotonic() - since > self._deadline
+            ):
                 log.error("publisher.confirm_overdue", unconfirmed=len(self._sent))
                 self._link.drop()
 

@@ -1,7 +1,9 @@
-"""Publications that cannot go out for now: which wait for the channel, and which for a queue that refuses them.
+"""Publications that cannot go out for now: which wait for the channel, and which for a queue that
+refuses them.
 
-A queue that is full must hold up neither the others nor change the order of what goes to it: of the publications with
-one exchange and routing key one is tried, later and later, and the rest stays behind it.
+A queue that is full must hold up neither the others nor change the order of what goes to it: of the
+publications with one exchange and routing key one is tried, later and later, and the rest stays
+behind it.
 """
 
 import asyncio
@@ -12,7 +14,8 @@ from time import monotonic
 
 from workers.amqp.publication import Entry, Published
 
-#: Seconds before publishing again after the broker said no (a queue is full, an exchange is missing).
+#: Seconds before publishing again after the broker said no (a queue is full, an exchange is
+#: missing).
 FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
 #: Lines of which it is known since when they have been refused.
 _MOST_REMEMBERED = 1000
@@ -30,19 +33,23 @@ class _Line:
     entries: list[Entry] = field(default_factory=list)
     #: The one that is tried.
     trial: Entry | None = None
-    #: Whether the next trial is on the clock; never two at once, though what waited for it may have been given up.
+    #: Whether the next trial is on the clock; never two at once, though what waited for it may have
+    #: been given up.
     is_timed: bool = False
     failures: int = 0
 
 
 class SendQueue:
-    """What waits. `on_trial` is called when one of a line has been put among those that may be sent."""
+    """What waits. `on_trial` is called when one of a line has been put among those that may be
+    sent.
+    """
 
     def __init__(self, on_trial: Callable[[], None]) -> None:
         self._on_trial = on_trial
         self._waiting: deque[Entry] = deque()
         self._lines: dict[tuple[str, str], _Line] = {}
-        #: Since when a line has been refused without anything of it having been taken, in monotonic time.
+        #: Since when a line has been refused without anything of it having been taken, in monotonic
+        #: time.
         self._since: dict[tuple[str, str], float] = {}
 
     def __len__(self) -> int:
@@ -58,7 +65,9 @@ class SendQueue:
         self._waiting.append(entry)
 
     def put_back(self, entries: Iterable[Entry]) -> None:
-        """Before all others, in this order: they were sent, and it is not known whether they arrived."""
+        """Before all others, in this order: they were sent, and it is not known whether they
+        arrived.
+        """
         self._waiting.extendleft(reversed(list(entries)))
 
     def take(self) -> Entry | None:
@@ -75,7 +84,9 @@ class SendQueue:
         return None
 
     def refused(self, entry: Entry) -> None:
-        """Its queue did not take it: it is tried again later, and what goes to the same line waits for it."""
+        """Its queue did not take it: it is tried again later, and what goes to the same line waits
+        for it.
+        """
         self._since.setdefault(entry.publication.line, monotonic())
         if len(self._since) > _MOST_REMEMBERED:
             del self._since[next(iter(self._since))]
@@ -85,7 +96,9 @@ class SendQueue:
             line.trial = None
         if line.trial is None and not line.is_timed:
             line.is_timed = True
-            asyncio.get_running_loop().call_later(delay_after(line.failures), self._try, entry.publication.line)
+            asyncio.get_running_loop().call_later(
+                delay_after(line.failures), self._try, entry.publication.line
+            )
             line.failures += 1
 
     def ended(self, entry: Entry) -> None:
@@ -96,7 +109,9 @@ class SendQueue:
             self._let_go(entry.publication.line, line.entries)
 
     def _let_go(self, name: tuple[str, str], entries: list[Entry]) -> None:
-        """In their order, and so that none that came later overtakes them: it may wait for its turn to be sent."""
+        """In their order, and so that none that came later overtakes them: it may wait for its turn
+        to be sent.
+        """
         behind = [one for one in self._waiting if one.publication.line == name]
         if behind:
             self._waiting = deque(one for one in self._waiting if one.publication.line != name)
@@ -117,7 +132,9 @@ class SendQueue:
             refused_for = now - self._since.get(name, now)
             ended = [one for one in line.entries if _is_out_of_patience(one, refused_for)]
             if ended:
-                line.entries = [one for one in line.entries if not _is_out_of_patience(one, refused_for)]
+                line.entries = [
+                    one for one in line.entries if not _is_out_of_patience(one, refused_for)
+                ]
             for entry in ended:
                 if not entry.future.done():
                     entry.future.set_result(Published.REFUSED)

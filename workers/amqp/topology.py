@@ -12,8 +12,8 @@ from workers.amqp.names import Names
 
 DEFAULT_NAMES = Names()
 DEFAULT_RETRY_DELAYS = (5, 30, 120, 600, 1800)
-#: Header by which the retry exchange chooses the queue of a delay. Headers that begin with `x-` take no part in
-#: matching.
+#: Header by which the retry exchange chooses the queue of a delay. Headers that begin with `x-`
+#: take no part in matching.
 RETRY_HEADER = "ecs-retry-delay"
 #: Seconds for a connection, and for an answer.
 _SECONDS = 15
@@ -22,7 +22,9 @@ _ATTEMPTS, _RETRY_DELAY = 2, 0.1
 
 
 class TopologyMismatch(Exception):
-    """Something exists under our name with other arguments. The text is one line that says what to do."""
+    """Something exists under our name with other arguments. The text is one line that says what to
+    do.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +35,13 @@ class Topology:
     queues: tuple[Queue, ...]
 
 
-def topology(retry_delays: Iterable[int] = DEFAULT_RETRY_DELAYS, names: Names = DEFAULT_NAMES) -> Topology:
+def topology(
+    retry_delays: Iterable[int] = DEFAULT_RETRY_DELAYS, names: Names = DEFAULT_NAMES
+) -> Topology:
     """The topology of a namespace, with a retry queue for each delay in seconds."""
-    commands = _exchange(names.commands_exchange, "topic", **{"alternate-exchange": names.undelivered_exchange})
+    commands = _exchange(
+        names.commands_exchange, "topic", **{"alternate-exchange": names.undelivered_exchange}
+    )
     orders = _exchange(names.orders_exchange, "topic")
     results = _exchange(names.results_exchange, "topic")
     dead = _exchange(names.dead_exchange, "topic")
@@ -45,10 +51,22 @@ def topology(retry_delays: Iterable[int] = DEFAULT_RETRY_DELAYS, names: Names = 
     keys = {queue: f"{kind}.#" for kind, queue in _queues_of_commands(names).items()}
     return Topology(
         # The alternate exchange before the one that names it.
-        exchanges=(undelivered, commands, orders, results, _exchange(names.status_exchange, "topic"), dead, retry),
+        exchanges=(
+            undelivered,
+            commands,
+            orders,
+            results,
+            _exchange(names.status_exchange, "topic"),
+            dead,
+            retry,
+        ),
         queues=(
-            _queue(names.servers_queue, [_bound_by(commands, keys[names.servers_queue])], gives_up_to),
-            _queue(names.images_queue, [_bound_by(commands, keys[names.images_queue])], gives_up_to),
+            _queue(
+                names.servers_queue, [_bound_by(commands, keys[names.servers_queue])], gives_up_to
+            ),
+            _queue(
+                names.images_queue, [_bound_by(commands, keys[names.images_queue])], gives_up_to
+            ),
             _queue(
                 names.orders_queue,
                 [_bound_by(orders, "#"), _bound_by(commands, keys[names.orders_queue])],
@@ -80,8 +98,15 @@ def _bound_by(exchange: Exchange, key: str) -> binding:
     return binding(exchange, routing_key=key)
 
 
-def _queue(name: str, bindings: list[binding], arguments: Mapping[str, str | int] | None = None) -> Queue:
-    return Queue(name, bindings=bindings, durable=True, queue_arguments={"x-queue-type": "quorum", **(arguments or {})})
+def _queue(
+    name: str, bindings: list[binding], arguments: Mapping[str, str | int] | None = None
+) -> Queue:
+    return Queue(
+        name,
+        bindings=bindings,
+        durable=True,
+        queue_arguments={"x-queue-type": "quorum", **(arguments or {})},
+    )
 
 
 def _retry(names: Names, exchange: Exchange, delay: int) -> Queue:
@@ -121,7 +146,9 @@ def declare(where: Where, wanted: Topology) -> None:
 
 @contextmanager
 def _connected(where: Where) -> Iterator[Connection]:
-    """A connection that does not wait for ever for an answer. `BrokerUnusable`, `OSError`, kombu's errors."""
+    """A connection that does not wait for ever for an answer. `BrokerUnusable`, `OSError`, kombu's
+    errors.
+    """
     connection = _client(broker_at(where))
     options = broker_at(where).endpoint.options
     with connection:
@@ -132,14 +159,20 @@ def _connected(where: Where) -> Iterator[Connection]:
 
 
 def _client(broker: Broker) -> Connection:
-    """The connection as kombu has it, from what pika's are made from, too. Heartbeats are for connections that last."""
+    """The connection as kombu has it, from what pika's are made from, too. Heartbeats are for
+    connections that last.
+    """
     endpoint, options = broker.endpoint, broker.endpoint.options
     broker.tls_context()  # what is wrong with the files is told by their variables
     tls = {
         # The name goes into SNI, and is what the certificate must hold.
-        "server_hostname": endpoint.host, "cert_reqs": ssl.CERT_REQUIRED, "ca_certs": broker.ca_file,
-        "certfile": broker.cert_file, "keyfile": broker.key_file, "tls_minimum_version": ssl.TLSVersion.TLSv1_2,
-    }  # fmt: skip
+        "server_hostname": endpoint.host,
+        "cert_reqs": ssl.CERT_REQUIRED,
+        "ca_certs": broker.ca_file,
+        "certfile": broker.cert_file,
+        "keyfile": broker.key_file,
+        "tls_minimum_version": ssl.TLSVersion.TLSv1_2,
+    }
     return Connection(
         hostname=f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host,
         port=endpoint.port,
@@ -170,7 +203,9 @@ def compare(where: Where, wanted: Topology) -> tuple[str, list[str]]:
         version = str(connection.connection.server_properties.get("version", "unknown"))
         for entity in (*wanted.exchanges, *wanted.queues):
             try:
-                with connection.channel() as channel:  # the broker closes it where something is missing
+                with (
+                    connection.channel() as channel
+                ):  # the broker closes it where something is missing
                     _declare_alone(entity(channel), passive=True)
                     # It is there: only declaring it compares its arguments, and makes nothing.
                     _declare_alone(entity(channel), passive=False)
@@ -186,7 +221,8 @@ class NotDeclared(Exception):
 
 
 def depth(where: Where, queue: str) -> tuple[int, int]:
-    """How many messages wait in a queue, held by nobody, and how many consumers it has. Changes nothing. Blocks.
+    """How many messages wait in a queue, held by nobody, and how many consumers it has. Changes
+    nothing. Blocks.
 
     `NotDeclared`, or `OSError` or kombu's errors where the broker cannot be reached.
     """
@@ -220,19 +256,26 @@ def rows(wanted: Topology) -> list[dict[str, str]]:
     """The topology as rows: kind, name, type, bindings and arguments."""
     exchanges = [
         {
-            "kind": "exchange", "name": exchange.name, "type": exchange.type, "bindings": "",
+            "kind": "exchange",
+            "name": exchange.name,
+            "type": exchange.type,
+            "bindings": "",
             "arguments": _pairs(exchange.arguments),
         }
         for exchange in wanted.exchanges
-    ]  # fmt: skip
+    ]
     queues = [
         {
-            "kind": "queue", "name": queue.name, "type": queue.queue_arguments["x-queue-type"],
+            "kind": "queue",
+            "name": queue.name,
+            "type": queue.queue_arguments["x-queue-type"],
             "bindings": ", ".join(_bound(one) for one in queue.bindings),
-            "arguments": _pairs({k: v for k, v in queue.queue_arguments.items() if k != "x-queue-type"}),
+            "arguments": _pairs(
+                {k: v for k, v in queue.queue_arguments.items() if k != "x-queue-type"}
+            ),
         }
         for queue in wanted.queues
-    ]  # fmt: skip
+    ]
     return exchanges + sorted(queues, key=lambda row: row["name"])
 
 

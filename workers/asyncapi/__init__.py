@@ -1,4 +1,6 @@
-"""The wire contract as an AsyncAPI 3 document, made of the topology and the shapes that the worker itself has."""
+"""The wire contract as an AsyncAPI 3 document, made of the topology and the shapes that the worker
+itself has.
+"""
 
 from workers.asyncapi.document import document
 

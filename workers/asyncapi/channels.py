@@ -26,21 +26,34 @@ def channels(names: Names) -> dict[str, Any]:
     """All of them, in one namespace."""
     return {
         COMMANDS: _exchange(
-            COMMANDS, names.commands_exchange, "{operation}",
+            COMMANDS,
+            names.commands_exchange,
+            "{operation}",
             operation=("The operation", [one.value for one in Operation]),
         ),
         ORDERS: _exchange(
-            ORDERS, names.orders_exchange, "order.{orderType}", orderType=("Its type", [one.value for one in OrderType])
+            ORDERS,
+            names.orders_exchange,
+            "order.{orderType}",
+            orderType=("Its type", [one.value for one in OrderType]),
         ),
         RESULTS: _exchange(
-            RESULTS, names.results_exchange, "{operation}",
+            RESULTS,
+            names.results_exchange,
+            "{operation}",
             operation=(
                 "The operation; of orders `order.` and the type, `order.unknown` where it does not say",
-                [*(one.value for one in Operation), *(f"order.{one.value}" for one in OrderType), "order.unknown"],
+                [
+                    *(one.value for one in Operation),
+                    *(f"order.{one.value}" for one in OrderType),
+                    "order.unknown",
+                ],
             ),
         ),
         STATUS: _exchange(
-            STATUS, names.status_exchange, "{resource}.{id}",
+            STATUS,
+            names.status_exchange,
+            "{resource}.{id}",
             resource=("What is told of", ["server", "image", "order"]),
             id=("OpenStack's id, an orderId or a flowId", []),
         ),
@@ -50,18 +63,28 @@ def channels(names: Names) -> dict[str, Any]:
             "messages": _messages(REPLY),
         },
         ORDER_RESULTS: _queue(
-            ORDER_RESULTS, names.order_results_queue, "Results of orders wait here for the order system."
+            ORDER_RESULTS,
+            names.order_results_queue,
+            "Results of orders wait here for the order system.",
         ),
-        DEAD: _queue(DEAD, names.dead_queue, "What could not be handled; nothing leaves it but by an operator."),
-    }  # fmt: skip
+        DEAD: _queue(
+            DEAD,
+            names.dead_queue,
+            "What could not be handled; nothing leaves it but by an operator.",
+        ),
+    }
 
 
 def reference(channel: str, message: str | None = None) -> dict[str, str]:
     """A reference to a channel, or to one of its messages."""
-    return {"$ref": f"#/channels/{channel}" + (f"/messages/{message}" if message is not None else "")}
+    return {
+        "$ref": f"#/channels/{channel}" + (f"/messages/{message}" if message is not None else "")
+    }
 
 
-def _exchange(channel: str, name: str, address: str, **parameters: tuple[str, Iterable[str]]) -> dict[str, Any]:
+def _exchange(
+    channel: str, name: str, address: str, **parameters: tuple[str, Iterable[str]]
+) -> dict[str, Any]:
     told = {
         name: {"description": text} | ({"enum": values} if (values := list(listed)) else {})
         for name, (text, listed) in parameters.items()
@@ -72,19 +95,26 @@ def _exchange(channel: str, name: str, address: str, **parameters: tuple[str, It
         "bindingVersion": "0.3.0",
     }
     return {
-        "address": address, "title": name, "parameters": told, "messages": _messages(channel),
+        "address": address,
+        "title": name,
+        "parameters": told,
+        "messages": _messages(channel),
         "bindings": {"amqp": is_exchange},
-    }  # fmt: skip
+    }
 
 
 def _queue(channel: str, name: str, text: str) -> dict[str, Any]:
     is_queue = {
-        "is": "queue", "queue": {"name": name, "durable": True, "exclusive": False, "autoDelete": False},
+        "is": "queue",
+        "queue": {"name": name, "durable": True, "exclusive": False, "autoDelete": False},
         "bindingVersion": "0.3.0",
-    }  # fmt: skip
+    }
     return {
-        "address": name, "description": text, "messages": _messages(channel), "bindings": {"amqp": is_queue},
-    }  # fmt: skip
+        "address": name,
+        "description": text,
+        "messages": _messages(channel),
+        "bindings": {"amqp": is_queue},
+    }
 
 
 def _messages(channel: str) -> dict[str, dict[str, str]]:

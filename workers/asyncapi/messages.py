@@ -32,18 +32,26 @@ def order_of(order_type: OrderType) -> str:
 def messages() -> dict[str, Any]:
     """All of them."""
     found = {request_of(one): _request(one.value, shapes.REQUESTS[one]) for one in Operation}
-    found |= {result_of(one): _result(f"Answers {one.value}", shapes.result_of(one)) for one in Operation}
-    found |= {order_of(one): _request(order_of(one), schema) for one, schema in shapes.ORDERS.items()}
-    found[order_of(OrderType.SOFT_DOWN)] = _request("Servers that nobody pays for", shapes.SOFT_DOWN)
+    found |= {
+        result_of(one): _result(f"Answers {one.value}", shapes.result_of(one)) for one in Operation
+    }
+    found |= {
+        order_of(one): _request(order_of(one), schema) for one, schema in shapes.ORDERS.items()
+    }
+    found[order_of(OrderType.SOFT_DOWN)] = _request(
+        "Servers that nobody pays for", shapes.SOFT_DOWN
+    )
     found[ORDER_RESULT] = _result("What became of an order", shapes.ORDER_RESULT)
     found[STATUS_UPDATE] = {
-        "summary": "The course of a server, an image or an order", "payload": shapes.STATUS_UPDATE,
+        "summary": "The course of a server, an image or an order",
+        "payload": shapes.STATUS_UPDATE,
         "correlationId": _CORRELATION,
-    }  # fmt: skip
+    }
     found[PARKED] = {
-        "summary": "What could not be handled, its secrets masked", "headers": shapes.PARKED_HEADERS,
+        "summary": "What could not be handled, its secrets masked",
+        "headers": shapes.PARKED_HEADERS,
         "payload": {"description": "as it came"},
-    }  # fmt: skip
+    }
     return found
 
 
@@ -53,5 +61,8 @@ def _request(summary: str, payload: shapes.Schema) -> dict[str, Any]:
 
 def _result(summary: str, payload: shapes.Schema) -> dict[str, Any]:
     return {
-        "summary": summary, "headers": shapes.RESULT_HEADERS, "payload": payload, "correlationId": _CORRELATION,
-    }  # fmt: skip
+        "summary": summary,
+        "headers": shapes.RESULT_HEADERS,
+        "payload": payload,
+        "correlationId": _CORRELATION,
+    }

@@ -17,9 +17,12 @@ from workers.cli.output import Format, complain, plain, show
 from workers.cli.times import instant
 
 app = typer.Typer(
-    name="ecs-worker", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="ecs-worker",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="Carries out server actions and paid orders from RabbitMQ on OpenStack.",
-)  # fmt: skip
+)
 topology_app = typer.Typer(no_args_is_help=True, help="Exchanges and queues.")
 app.add_typer(topology_app, name="topology")
 journal_app = typer.Typer(no_args_is_help=True, help="What was asked, meant and done.")
@@ -114,10 +117,16 @@ def topology_apply(output: Output = Format.TABLE) -> None:
 @journal_app.command("list")
 def journal_list(
     *,
-    state: Annotated[str | None, typer.Option(metavar="STATE", help="running, done, settled.")] = None,
-    operation: Annotated[str | None, typer.Option(help="For instance server.action, order.changeConfigure.")] = None,
+    state: Annotated[
+        str | None, typer.Option(metavar="STATE", help="running, done, settled.")
+    ] = None,
+    operation: Annotated[
+        str | None, typer.Option(help="For instance server.action, order.changeConfigure.")
+    ] = None,
     tenant: Annotated[str | None, typer.Option(help="A project's id.")] = None,
-    since: Annotated[float | None, typer.Option(parser=instant, metavar="TIME", help="Received since; 2h, 3d.")] = None,
+    since: Annotated[
+        float | None, typer.Option(parser=instant, metavar="TIME", help="Received since; 2h, 3d.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
     output: Output = Format.TABLE,
 ) -> None:
@@ -144,8 +153,12 @@ def journal_show(
 
 @app.command()
 def plan(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A file with an order message; - for stdin.")],
-    tenant: Annotated[str | None, typer.Option(help="The project it acts in, where the order does not say.")] = None,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A file with an order message; - for stdin.")
+    ],
+    tenant: Annotated[
+        str | None, typer.Option(help="The project it acts in, where the order does not say.")
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Tell what an order would do, and touch nothing; 5 when it would be refused."""
@@ -156,7 +169,9 @@ def plan(
 
 @app.command()
 def demo(
-    openstack: Annotated[str, typer.Option(help="simulated, or real: Keystone, Nova and the others.")] = "simulated",
+    openstack: Annotated[
+        str, typer.Option(help="simulated, or real: Keystone, Nova and the others.")
+    ] = "simulated",
 ) -> None:
     """Run everything on this machine for half a minute and show what happens."""
     from workers.cli.demo import run_demo  # noqa: PLC0415
@@ -176,7 +191,9 @@ def asyncapi(output: Output = Format.TABLE) -> None:
 
 
 def run_app() -> None:
-    """Run the command line; an error, of usage too, is one line on stderr, a traceback only with `-v`."""
+    """Run the command line; an error, of usage too, is one line on stderr, a traceback only with
+    `-v`.
+    """
     verbose = "-v" in sys.argv[1:] or "--verbose" in sys.argv[1:]
     try:
         code = app(standalone_mode=False, prog_name="ecs-worker")

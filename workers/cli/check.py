@@ -49,7 +49,12 @@ class Finding:
 
     def row(self) -> dict[str, str]:
         """The line's fields."""
-        return {"check": self.check, "result": self.verdict.value, "found": self.found, "advice": self.advice}
+        return {
+            "check": self.check,
+            "result": self.verdict.value,
+            "found": self.found,
+            "advice": self.advice,
+        }
 
 
 def check_all() -> tuple[list[Finding], Exit]:
@@ -64,23 +69,37 @@ def check_all() -> tuple[list[Finding], Exit]:
     findings = asyncio.run(_check(settings))
     if any(one.verdict is Verdict.UNREACHABLE for one in findings):
         return findings, Exit.UNREACHABLE
-    return findings, Exit.CHECK_FAILED if any(one.verdict is Verdict.FAILED for one in findings) else Exit.OK
+    return findings, Exit.CHECK_FAILED if any(
+        one.verdict is Verdict.FAILED for one in findings
+    ) else Exit.OK
 
 
 async def _check(settings: Settings) -> list[Finding]:
-    findings = [Finding("configuration", Verdict.OK, _shown(settings)), await asyncio.to_thread(_region, settings)]
+    findings = [
+        Finding("configuration", Verdict.OK, _shown(settings)),
+        await asyncio.to_thread(_region, settings),
+    ]
     for check in (_broker, _journal, _keys, _cloud):
         findings += await _guarded(check, settings)
     return findings
 
 
-async def _guarded(check: Callable[[Settings], Awaitable[list[Finding]]], settings: Settings) -> list[Finding]:
+async def _guarded(
+    check: Callable[[Settings], Awaitable[list[Finding]]], settings: Settings
+) -> list[Finding]:
     name = check.__name__.strip("_")
     try:
         async with asyncio.timeout(_SECONDS):
             return await check(settings)
     except TimeoutError:
-        return [Finding(name, Verdict.UNREACHABLE, f"no answer in {_SECONDS} s", "look at the network between")]
+        return [
+            Finding(
+                name,
+                Verdict.UNREACHABLE,
+                f"no answer in {_SECONDS} s",
+                "look at the network between",
+            )
+        ]
 
 
 def _shown(settings: Settings) -> str:
@@ -93,7 +112,9 @@ def _region(settings: Settings) -> Finding:
     try:
         region = own_region(settings)
     except ConfigurationError as error:
-        return Finding("region", Verdict.FAILED, str(error), "set ECS_REGION, and region_name in clouds.yaml")
+        return Finding(
+            "region", Verdict.FAILED, str(error), "set ECS_REGION, and region_name in clouds.yaml"
+        )
     return Finding("region", Verdict.OK, f"orders for {region} are carried out, all others refused")
 
 
@@ -112,10 +133,12 @@ async def _broker(settings: Settings) -> list[Finding]:
     if missing:
         findings.append(
             Finding(
-                "topology", Verdict.WARNING, f"not declared yet: {', '.join(missing)}",
+                "topology",
+                Verdict.WARNING,
+                f"not declared yet: {', '.join(missing)}",
                 "the worker declares them at its start; or run: ecs-worker topology apply",
             )
-        )  # fmt: skip
+        )
     else:
         findings.append(Finding("topology", Verdict.OK, "declared"))
     return findings
@@ -129,18 +152,36 @@ async def _journal(settings: Settings) -> list[Finding]:
         engine.dispose()
     except JournalUnfit as error:
         return [
-            Finding("journal", Verdict.FAILED, str(error), "make the journal's database anew, and set ECS_JOURNAL_URL")
+            Finding(
+                "journal",
+                Verdict.FAILED,
+                str(error),
+                "make the journal's database anew, and set ECS_JOURNAL_URL",
+            )
         ]
     except JournalError as error:
-        return [Finding("journal", Verdict.UNREACHABLE, str(error), "start the database, or set ECS_JOURNAL_URL")]
+        return [
+            Finding(
+                "journal",
+                Verdict.UNREACHABLE,
+                str(error),
+                "start the database, or set ECS_JOURNAL_URL",
+            )
+        ]
     findings = [
         Finding("journal", Verdict.WARNING, one, "chmod go-rwx; it names servers and customers")
         for one in exposed(engine)
     ]
     if current == head_revision():
-        return [Finding("journal", Verdict.OK, f"{engine.dialect.name}, revision {current}"), *findings]
+        return [
+            Finding("journal", Verdict.OK, f"{engine.dialect.name}, revision {current}"),
+            *findings,
+        ]
     found = f"{engine.dialect.name}, revision {current or 'none'}, {head_revision()} is needed"
-    return [Finding("journal", Verdict.WARNING, found, "the worker migrates it at its start"), *findings]
+    return [
+        Finding("journal", Verdict.WARNING, found, "the worker migrates it at its start"),
+        *findings,
+    ]
 
 
 async def _keys(settings: Settings) -> list[Finding]:
@@ -163,7 +204,11 @@ async def _keys(settings: Settings) -> list[Finding]:
     except KeySetError as error:
         advice = "ECS_JWT_JWKS must name a JSON Web Key Set (of Keycloak: …/protocol/openid-connect/certs)"
         return [Finding("keys", Verdict.FAILED, f"{source}: {error}", advice)]
-    findings = [Finding("keys", Verdict.OK, f"{len(usable)} usable {_plural('key', len(usable))} at {source}")]
+    findings = [
+        Finding(
+            "keys", Verdict.OK, f"{len(usable)} usable {_plural('key', len(usable))} at {source}"
+        )
+    ]
     if is_url(source) and not source.startswith("https://") and not _is_local(source):
         advice = "whoever is on the way can put his own keys in; use https://"
         findings.append(Finding("keys", Verdict.WARNING, "they come over http://", advice))
@@ -202,9 +247,13 @@ async def _service_account(cloud: Cloud) -> list[Finding]:
     findings = [Finding("keystone", Verdict.OK, "the service account can log in")]
     if missing:
         advice = "the service catalogue must list them; ask who runs the cloud"
-        findings.append(Finding("catalogue", Verdict.FAILED, f"missing: {', '.join(missing)}", advice))
+        findings.append(
+            Finding("catalogue", Verdict.FAILED, f"missing: {', '.join(missing)}", advice)
+        )
     else:
-        findings.append(Finding("catalogue", Verdict.OK, "compute, block storage, image and network are there"))
+        findings.append(
+            Finding("catalogue", Verdict.OK, "compute, block storage, image and network are there")
+        )
         findings += await _offers(cloud)
     names = ", ".join(sorted(project.name for project in projects)[:10])
     findings.append(Finding("rights", Verdict.OK, f"a role in {len(projects)} projects: {names}"))

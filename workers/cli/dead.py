@@ -48,7 +48,9 @@ def run(work: Awaitable[T]) -> T:
     except NotDeclared as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
     except JournalError as error:
-        raise CommandFailed(Exit.UNREACHABLE, f"{error}; see ecs-worker check, ECS_JOURNAL_URL") from error
+        raise CommandFailed(
+            Exit.UNREACHABLE, f"{error}; see ecs-worker check, ECS_JOURNAL_URL"
+        ) from error
 
 
 def look(settings: Settings, wanted: Wanted) -> Survey:
@@ -56,7 +58,9 @@ def look(settings: Settings, wanted: Wanted) -> Survey:
     found = run(survey(settings.broker, settings.names, wanted))
     if found.shared:
         queue = settings.names.dead_queue
-        tell(f"somebody else is reading {queue} just now: what he holds is not seen here; try again when he has ended")
+        tell(
+            f"somebody else is reading {queue} just now: what he holds is not seen here; try again when he has ended"
+        )
     return found
 
 
@@ -89,22 +93,31 @@ def _print_list(messages: Sequence[DeadLetter], total: int, limit: int | None) -
     page.table(
         [
             {
-                "parked": _when(one.failed_at), "id": one.id, "key": one.key if one.key != one.id else "",
-                "operation": one.operation, "tenant": one.tenant, "error": one.error,
+                "parked": _when(one.failed_at),
+                "id": one.id,
+                "key": one.key if one.key != one.id else "",
+                "operation": one.operation,
+                "tenant": one.tenant,
+                "error": one.error,
             }
             for one in few
         ],
         indent=2,
-    )  # fmt: skip
+    )
     if len(few) < len(messages):
         page.line(f"  … the oldest {len(few)}; --limit N lists more, -o json all")
-    page.line("what would become of them: ecs-worker dead replay --dry-run; one as a whole: ecs-worker dead show ID")
+    page.line(
+        "what would become of them: ecs-worker dead replay --dry-run; one as a whole: ecs-worker dead show ID"
+    )
 
 
 def print_groups(page: Page, messages: Sequence[DeadLetter]) -> None:
     """A line for all that failed alike."""
     page.table(
-        [{**group.row(), "oldest": _when(group.oldest), "newest": _when(group.newest)} for group in grouped(messages)],
+        [
+            {**group.row(), "oldest": _when(group.oldest), "newest": _when(group.newest)}
+            for group in grouped(messages)
+        ],
         indent=2,
     )
 
@@ -120,7 +133,8 @@ def show_dead(settings: Settings, wanted: Wanted, output: Format) -> None:
     messages = [one.parked for one in found.chosen]
     if not messages:
         raise CommandFailed(
-            Exit.CHECK_FAILED, f"none of {found.total} parked messages matches; ecs-worker dead list shows them"
+            Exit.CHECK_FAILED,
+            f"none of {found.total} parked messages matches; ecs-worker dead list shows them",
         )
     known, trouble = _known(settings, messages)
     if output is not Format.TABLE:
@@ -136,7 +150,9 @@ def show_dead(settings: Settings, wanted: Wanted, output: Format) -> None:
 _Known = tuple[list[Request], list[Replay]]
 
 
-def _known(settings: Settings, messages: Sequence[DeadLetter]) -> tuple[dict[str, _Known], str | None]:
+def _known(
+    settings: Settings, messages: Sequence[DeadLetter]
+) -> tuple[dict[str, _Known], str | None]:
     """A journal that is away must not keep anybody from seeing the message."""
     names = {one.key for one in messages if one.key}
     try:
@@ -148,7 +164,15 @@ def _known(settings: Settings, messages: Sequence[DeadLetter]) -> tuple[dict[str
 
 def _properties(parked: DeadLetter) -> dict[str, Any]:
     told = asdict(parked.envelope)
-    names = ("message_id", "correlation_id", "reply_to", "type", "timestamp", "content_type", "content_encoding")
+    names = (
+        "message_id",
+        "correlation_id",
+        "reply_to",
+        "type",
+        "timestamp",
+        "content_type",
+        "content_encoding",
+    )
     return {name: _readable(told[name]) for name in names}
 
 
@@ -167,18 +191,30 @@ def _body(parked: DeadLetter) -> Any:
 
 def _whole(parked: DeadLetter, known: _Known | None) -> dict[str, Any]:
     requests, replays = known or ([], [])
-    headers = {str(name): _readable(value) for name, value in mask(dict(parked.envelope.headers)).items()}
+    headers = {
+        str(name): _readable(value) for name, value in mask(dict(parked.envelope.headers)).items()
+    }
     return {
-        **parked.row(), "properties": _properties(parked), "headers": headers, "body": _body(parked),
-        "hindrance": parked.hindrance, "journal": [record(one, []) for one in requests],
+        **parked.row(),
+        "properties": _properties(parked),
+        "headers": headers,
+        "body": _body(parked),
+        "hindrance": parked.hindrance,
+        "journal": [record(one, []) for one in requests],
         "replays": [replay_row(one) for one in replays],
-    }  # fmt: skip
+    }
 
 
 def _print_whole(page: Page, parked: DeadLetter, known: _Known | None, trouble: str | None) -> None:
     whole = _whole(parked, known)
     page.heading(str(parked.id or parked.key or "a message without id"))
-    page.facts({**parked.row(), "failed_at": _when(parked.failed_at), "cannot be put in again": whole["hindrance"]})
+    page.facts(
+        {
+            **parked.row(),
+            "failed_at": _when(parked.failed_at),
+            "cannot be put in again": whole["hindrance"],
+        }
+    )
     page.line("properties")
     page.facts(whole["properties"])
     page.line("headers")
@@ -202,7 +238,9 @@ def list_replays(settings: Settings, batch: str | None, limit: int, output: Form
     with history_of(settings) as history:
         rows = _batches(history, limit) if batch is None else _members(history, batch)
     if batch is not None and not rows:
-        raise CommandFailed(Exit.CHECK_FAILED, f"no set {batch!r}; ecs-worker dead replays lists them")
+        raise CommandFailed(
+            Exit.CHECK_FAILED, f"no set {batch!r}; ecs-worker dead replays lists them"
+        )
     if output is Format.TABLE:
         rows = [{name: _seconds(name, value) for name, value in row.items()} for row in rows]
     show(rows, output)
@@ -216,12 +254,18 @@ def _seconds(name: str, value: Any) -> Any:
 def _batches(history: History, limit: int) -> list[dict[str, Any]]:
     return [
         {
-            "batch": one.name, "action": one.action, "operator": one.operator, "real_user": one.real_user,
-            "begun_at": wire(one.begun_at), "ended_at": wire(one.ended_at), "messages": one.messages,
-            "done": one.done, "left": one.messages - one.done,
+            "batch": one.name,
+            "action": one.action,
+            "operator": one.operator,
+            "real_user": one.real_user,
+            "begun_at": wire(one.begun_at),
+            "ended_at": wire(one.ended_at),
+            "messages": one.messages,
+            "done": one.done,
+            "left": one.messages - one.done,
         }
         for one in history.batches(limit)
-    ]  # fmt: skip
+    ]
 
 
 def _members(history: History, batch: str) -> list[dict[str, Any]]:
@@ -230,13 +274,20 @@ def _members(history: History, batch: str) -> list[dict[str, Any]]:
     requests = history.results([one.name for one in replays if one.name])
     return [
         {
-            "id": one.message_id, "key": one.name, "operation": one.operation, "code": one.code,
-            "state": one.state.value, "operator": one.operator, "real_user": one.real_user,
-            "vouched": one.vouched, "done_at": wire(one.done_at),
-            "arrived_at": wire(one.arrived_at), **_result(requests.get(one.name or "")),
+            "id": one.message_id,
+            "key": one.name,
+            "operation": one.operation,
+            "code": one.code,
+            "state": one.state.value,
+            "operator": one.operator,
+            "real_user": one.real_user,
+            "vouched": one.vouched,
+            "done_at": wire(one.done_at),
+            "arrived_at": wire(one.arrived_at),
+            **_result(requests.get(one.name or "")),
         }
         for one in replays
-    ]  # fmt: skip
+    ]
 
 
 def _result(request: Request | None) -> dict[str, Any]:

@@ -33,7 +33,9 @@ _DOING = {Action.REPLAY: "put in again", Action.DISCARD: "thrown away"}
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What an operator asks for. `words` is what he typed to choose: the same again goes on with what it left."""
+    """What an operator asks for. `words` is what he typed to choose: the same again goes on with
+    what it left.
+    """
 
     action: Action
     wanted: Wanted
@@ -52,7 +54,8 @@ def take_in_hand(settings: Settings, wish: Wish) -> Exit:
     """Do what is asked for, if whoever asks wants it once he has seen it."""
     if not (wish.yes or wish.dry_run or sys.stdin.isatty()):
         raise CommandFailed(
-            Exit.REFUSED, "nothing was done: give --yes, or sit at a terminal and be asked; --dry-run only shows"
+            Exit.REFUSED,
+            "nothing was done: give --yes, or sit at a terminal and be asked; --dry-run only shows",
         )
     if wish.batch is not None:
         return _go_on(settings, wish, wish.batch)
@@ -73,12 +76,17 @@ def take_in_hand(settings: Settings, wish: Wish) -> Exit:
     run(_prepared(settings))
     with history_of(settings) as history:
         if (batch := history.unfinished(wish.words, wish.action, wish.operator)) is not None:
-            tell(f"going on with {batch}, which the same command left unfinished; what came since is not touched")
+            tell(
+                f"going on with {batch}, which the same command left unfinished; what came since is not touched"
+            )
             return _go_on(settings, wish, batch)
     if not wish.yes:
         _ask(settings, wish, left)
     return _carry_out(
-        settings, wish, lambda journal, history: _pinned(journal, history, settings, wish, left), len(hindered)
+        settings,
+        wish,
+        lambda journal, history: _pinned(journal, history, settings, wish, left),
+        len(hindered),
     )
 
 
@@ -123,13 +131,19 @@ def _go_on(settings: Settings, wish: Wish, batch: str) -> Exit:
     with history_of(settings) as history:
         members = history.replays(batch=batch)
     if not members or members[0].action != wish.action:
-        raise CommandFailed(Exit.CHECK_FAILED, f"no such set {batch!r}; ecs-worker dead replays lists them")
+        raise CommandFailed(
+            Exit.CHECK_FAILED, f"no such set {batch!r}; ecs-worker dead replays lists them"
+        )
     left = [one for one in members if one.done_at is None]
     if wish.dry_run or not left:
-        tell(f"{batch}: {len(members) - len(left)} of {len(members)} are done, {len(left)} are left")
+        tell(
+            f"{batch}: {len(members) - len(left)} of {len(members)} are done, {len(left)} are left"
+        )
         return Exit.OK
     if not wish.yes:
-        _confirm(f"{len(left)} of {len(members)} messages of {batch} are left to be {_DOING[wish.action]}. Go on?")
+        _confirm(
+            f"{len(left)} of {len(members)} messages of {batch} are left to be {_DOING[wish.action]}. Go on?"
+        )
     # Those that are done are looked for, too: they may not have been acked.
     undone = [one for one in members if one.state is not ReplayState.GONE]
     return _carry_out(settings, wish, lambda *_: _value(undone), 0)
@@ -145,12 +159,19 @@ async def _value(members: list[Replay]) -> list[Replay]:
 def _forecasts(settings: Settings, wish: Wish, found: Sequence[Found]) -> list[Forecast]:
     if wish.action is Action.DISCARD:
         return [Forecast(Fate.DISCARDED, "for good")] * len(found)
-    with history_of(settings) as history, progress("asking journal and cloud", len(found)) as advance:
+    with (
+        history_of(settings) as history,
+        progress("asking journal and cloud", len(found)) as advance,
+    ):
         return run(_rehearse(settings, wish.tenant, history, found, advance))
 
 
 async def _rehearse(
-    settings: Settings, tenant: str | None, history: History, found: Sequence[Found], advance: Callable[[int], None]
+    settings: Settings,
+    tenant: str | None,
+    history: History,
+    found: Sequence[Found],
+    advance: Callable[[int], None],
 ) -> list[Forecast]:
     from handlers.openstack.cloud import Cloud  # noqa: PLC0415 - only a rehearsal needs a cloud
     from workers.bootstrap import cloud_settings  # noqa: PLC0415
@@ -175,11 +196,16 @@ async def _rehearse(
 def _print_forecasts(found: Sequence[Found], forecasts: Sequence[Forecast], output: Format) -> None:
     rows = [
         {
-            "id": one.parked.id, "key": one.parked.key, "operation": one.parked.operation, "code": one.parked.code,
-            "would": told.fate.value, "detail": told.detail, "plan": mask(told.plan),
+            "id": one.parked.id,
+            "key": one.parked.key,
+            "operation": one.parked.operation,
+            "code": one.parked.code,
+            "would": told.fate.value,
+            "detail": told.detail,
+            "plan": mask(told.plan),
         }
         for one, told in zip(found, forecasts, strict=True)
-    ]  # fmt: skip
+    ]
     if output is not Format.TABLE:
         show_json(rows, output)
         return
@@ -187,12 +213,15 @@ def _print_forecasts(found: Sequence[Found], forecasts: Sequence[Forecast], outp
     page.table(
         [
             {
-                "id": row["id"], "key": row["key"] if row["key"] != row["id"] else "", "operation": row["operation"],
-                "it": WORDS[Fate(row["would"])], "detail": row["detail"],
+                "id": row["id"],
+                "key": row["key"] if row["key"] != row["id"] else "",
+                "operation": row["operation"],
+                "it": WORDS[Fate(row["would"])],
+                "detail": row["detail"],
             }
             for row in rows
         ]
-    )  # fmt: skip
+    )
     page.line()
     for word, number in Counter(WORDS[told.fate] for told in forecasts).most_common():
         page.line(f"{number:>8} {word}")
@@ -205,9 +234,16 @@ def _ask(settings: Settings, wish: Wish, found: Sequence[Found]) -> None:
     if wish.action is Action.REPLAY:
         sample = found[:_SAMPLE]
         told = Counter((WORDS[one.fate], one.detail) for one in _forecasts(settings, wish, sample))
-        page.line(f"of the oldest {len(sample)}" if len(sample) < len(found) else "what would become of them")
+        page.line(
+            f"of the oldest {len(sample)}"
+            if len(sample) < len(found)
+            else "what would become of them"
+        )
         page.table(
-            [{"messages": number, "": word, "detail": detail} for (word, detail), number in told.most_common()],
+            [
+                {"messages": number, "": word, "detail": detail}
+                for (word, detail), number in told.most_common()
+            ],
             indent=2,
         )
     _confirm(f"{len(found)} messages will be {_DOING[wish.action]} by {wish.operator}. Go on?")
@@ -227,10 +263,16 @@ def _carry_out(settings: Settings, wish: Wish, members: Any, hindered: int) -> E
     outcome, batch, trouble = run(_work(settings, wish, members))
     seconds = monotonic() - started
     row = {
-        "batch": batch, "action": wish.action.value, "operator": wish.operator, "done": outcome.done,
-        "gone": outcome.gone, "refused": outcome.refused, "left": outcome.left, "impossible": hindered,
+        "batch": batch,
+        "action": wish.action.value,
+        "operator": wish.operator,
+        "done": outcome.done,
+        "gone": outcome.gone,
+        "refused": outcome.refused,
+        "left": outcome.left,
+        "impossible": hindered,
         "seconds": round(seconds, 3),
-    }  # fmt: skip
+    }
     if wish.output is Format.TABLE:
         Page().facts({name: value for name, value in row.items() if value or name == "done"})
     else:
@@ -240,11 +282,15 @@ def _carry_out(settings: Settings, wish: Wish, members: Any, hindered: int) -> E
     return Exit.PARTLY if partly else Exit.OK
 
 
-def _tell_outcome(wish: Wish, outcome: Outcome, batch: str, trouble: str | None, queue: str) -> None:
+def _tell_outcome(
+    wish: Wish, outcome: Outcome, batch: str, trouble: str | None, queue: str
+) -> None:
     if outcome.gone:
         tell(f"{outcome.gone} were in {queue} no more: somebody else has taken them in hand")
     if outcome.refused:
-        tell(f"{outcome.refused} were not taken by the broker, and stay in {queue}: see ecs-worker topology apply")
+        tell(
+            f"{outcome.refused} were not taken by the broker, and stay in {queue}: see ecs-worker topology apply"
+        )
     if outcome.left:
         why = f"{trouble}: " if trouble else "stopped: "
         tell(
@@ -268,9 +314,15 @@ async def _work(settings: Settings, wish: Wish, members: Any) -> tuple[Outcome, 
         with _stopped_by_signals(stopping), progress(_DOING[wish.action], len(pinned)) as advance:
             advance(sum(one.done_at is not None for one in pinned))
             work = Run(
-                settings.broker, settings.names, journal, pinned,
-                operator=wish.operator, rate=wish.rate, stopping=stopping, on_progress=advance,
-            )  # fmt: skip
+                settings.broker,
+                settings.names,
+                journal,
+                pinned,
+                operator=wish.operator,
+                rate=wish.rate,
+                stopping=stopping,
+                on_progress=advance,
+            )
             try:
                 await work.work()
             except (Unreachable, NotDeclared, JournalError) as error:
@@ -307,9 +359,20 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda _: None
         return
     from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda number: bar.advance(task, number)

@@ -29,7 +29,9 @@ def history_of(settings: Settings) -> Iterator[History]:
         finally:
             history.close()
     except JournalError as error:
-        raise CommandFailed(Exit.UNREACHABLE, f"{error}; see ecs-worker check, ECS_JOURNAL_URL") from error
+        raise CommandFailed(
+            Exit.UNREACHABLE, f"{error}; see ecs-worker check, ECS_JOURNAL_URL"
+        ) from error
 
 
 def list_requests(settings: Settings, wanted: Wanted, output: Format) -> None:
@@ -43,13 +45,17 @@ def list_requests(settings: Settings, wanted: Wanted, output: Format) -> None:
     page.table(
         [
             {
-                "received": shown(one.received_at), "state": one.state.value, "request": one.name,
-                "operation": one.operation, "tenant": one.tenant, "deliveries": one.deliveries,
+                "received": shown(one.received_at),
+                "state": one.state.value,
+                "request": one.name,
+                "operation": one.operation,
+                "tenant": one.tenant,
+                "deliveries": one.deliveries,
                 "result": result_line(one.result),
             }
             for one in found
         ]
-    )  # fmt: skip
+    )
     if wanted.limit is not None and len(found) == wanted.limit:
         page.line(f"the newest {wanted.limit}; --limit shows more")
 
@@ -75,49 +81,79 @@ def show_request(settings: Settings, key: str, output: Format) -> None:
 def _brief(request: Request) -> dict[str, Any]:
     result = request.result or {}
     return {
-        "key": request.key, "operation": request.operation, "tenant": request.tenant, "state": request.state.value,
-        "received_at": wire(request.received_at), "updated_at": wire(request.updated_at),
-        "deliveries": request.deliveries, "attempts": request.attempts, "code": result.get("code"),
+        "key": request.key,
+        "operation": request.operation,
+        "tenant": request.tenant,
+        "state": request.state.value,
+        "received_at": wire(request.received_at),
+        "updated_at": wire(request.updated_at),
+        "deliveries": request.deliveries,
+        "attempts": request.attempts,
+        "code": result.get("code"),
         "reason": reason_of(result),
-    }  # fmt: skip
+    }
 
 
 def record(request: Request, replays: list[Replay]) -> dict[str, Any]:
     """A request as JSON (contract 9)."""
     told = [one for one in request.effects if one.name.startswith(_TOLD)]
     return {
-        "key": request.key, "operation": request.operation, "tenant": request.tenant, "state": request.state.value,
-        "received_at": wire(request.received_at), "updated_at": wire(request.updated_at),
-        "deliveries": request.deliveries, "attempts": request.attempts,
+        "key": request.key,
+        "operation": request.operation,
+        "tenant": request.tenant,
+        "state": request.state.value,
+        "received_at": wire(request.received_at),
+        "updated_at": wire(request.updated_at),
+        "deliveries": request.deliveries,
+        "attempts": request.attempts,
         "effects": [
             {
-                "name": one.name, "intended_at": wire(one.intended_at), "outcome": one.outcome,
+                "name": one.name,
+                "intended_at": wire(one.intended_at),
+                "outcome": one.outcome,
                 "request_id": one.request_id,
             }
-            for one in request.effects if _is_effect(one)
+            for one in request.effects
+            if _is_effect(one)
         ],
         "result": mask(request.result),
         "course": [
-            {"status": one.name.removeprefix(_TOLD), "progress": _value(one), "time": wire(one.intended_at)}
+            {
+                "status": one.name.removeprefix(_TOLD),
+                "progress": _value(one),
+                "time": wire(one.intended_at),
+            }
             for one in told
         ],
         "updates": mask(list(request.updates)),
         "remembered": {
-            one.name: mask(_value(one)) for one in request.effects if not _is_effect(one) and one not in told
+            one.name: mask(_value(one))
+            for one in request.effects
+            if not _is_effect(one) and one not in told
         },
         "replays": [replay_row(one) for one in replays],
-    }  # fmt: skip
+    }
 
 
 def replay_row(replay: Replay) -> dict[str, Any]:
     """What an operator did with a message, as JSON."""
     return {
-        "batch": replay.batch, "action": replay.action, "operator": replay.operator, "real_user": replay.real_user,
+        "batch": replay.batch,
+        "action": replay.action,
+        "operator": replay.operator,
+        "real_user": replay.real_user,
         "id": replay.message_id,
-        "key": replay.name, "operation": replay.operation, "origin": replay.origin, "code": replay.code,
-        "failed_at": replay.failed_at, "state": replay.state.value, "pinned_at": wire(replay.pinned_at),
-        "done_at": wire(replay.done_at), "arrived_at": wire(replay.arrived_at), "vouched": replay.vouched,
-    }  # fmt: skip
+        "key": replay.name,
+        "operation": replay.operation,
+        "origin": replay.origin,
+        "code": replay.code,
+        "failed_at": replay.failed_at,
+        "state": replay.state.value,
+        "pinned_at": wire(replay.pinned_at),
+        "done_at": wire(replay.done_at),
+        "arrived_at": wire(replay.arrived_at),
+        "vouched": replay.vouched,
+    }
 
 
 def print_request(page: Page, request: Request, replays: list[Replay]) -> None:
@@ -146,22 +182,31 @@ def _print_effects(page: Page, effects: list[EffectRecord]) -> None:
     page.table(
         [
             {
-                "meant at": shown(one.intended_at), "effect": one.name, "what became of it": _outcome_line(one),
+                "meant at": shown(one.intended_at),
+                "effect": one.name,
+                "what became of it": _outcome_line(one),
                 "OpenStack request": one.request_id or "",
             }
             for one in effects
         ],
         indent=2,
-    )  # fmt: skip
+    )
 
 
 def _print_course(page: Page, request: Request) -> None:
     told = [one for one in request.effects if one.name.startswith(_TOLD)]
     course = [
-        {"time": shown(one.intended_at), "update": f"{one.name.removeprefix(_TOLD)} {_value(one)} %"} for one in told
+        {
+            "time": shown(one.intended_at),
+            "update": f"{one.name.removeprefix(_TOLD)} {_value(one)} %",
+        }
+        for one in told
     ]
     course += [
-        {"time": str(update.get("time"))[:19].replace("T", " ") + "Z", "update": _update_line(update)}
+        {
+            "time": str(update.get("time"))[:19].replace("T", " ") + "Z",
+            "update": _update_line(update),
+        }
         for update in request.updates
     ]
     if course:
@@ -171,10 +216,13 @@ def _print_course(page: Page, request: Request) -> None:
 
 def replay_line(replay: Replay) -> dict[str, Any]:
     return {
-        "at": shown(replay.done_at or replay.pinned_at), "what": f"{replay.action}: {replay.state.value}",
-        "by": replay.operator, "user": replay.real_user, "batch": replay.batch,
+        "at": shown(replay.done_at or replay.pinned_at),
+        "what": f"{replay.action}: {replay.state.value}",
+        "by": replay.operator,
+        "user": replay.real_user,
+        "batch": replay.batch,
         "a worker met it": shown(replay.arrived_at),
-    }  # fmt: skip
+    }
 
 
 def _is_effect(effect: EffectRecord) -> bool:

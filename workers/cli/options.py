@@ -25,7 +25,9 @@ def settings_or_fail() -> "Settings":
 
 
 def topology_settings_or_fail() -> "TopologySettings":
-    """What names exchanges and queues; all else may be missing: whoever looks at them need not have configured it."""
+    """What names exchanges and queues; all else may be missing: whoever looks at them need not have
+    configured it.
+    """
     from workers.settings import load_topology_settings  # noqa: PLC0415
 
     return _loaded(load_topology_settings)

@@ -52,19 +52,31 @@ def show_document(document: Mapping[str, Any], output: Format) -> None:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON that may be shown on a terminal, too: what would move its cursor or turn a line round is escaped."""
+    """JSON that may be shown on a terminal, too: what would move its cursor or turn a line round is
+    escaped.
+    """
     lines = json.dumps(value, ensure_ascii=False, indent=indent).split("\n")
     return "\n".join(line if line.isprintable() else _escaped(line) for line in lines)
 
 
 def _escaped(line: str) -> str:
-    """Between JSON's values there are blanks alone: whatever is no printable character is in a text."""
+    """Between JSON's values there are blanks alone: whatever is no printable character is in a
+    text.
+    """
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in line)
 
 
 def plain(value: Any) -> str:
-    """A value on one line of a screen: what others wrote must neither move the cursor nor turn the line around."""
-    text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """A value on one line of a screen: what others wrote must neither move the cursor nor turn the
+    line around.
+    """
+    text = (
+        ""
+        if value is None
+        else value
+        if isinstance(value, str)
+        else json.dumps(value, ensure_ascii=False)
+    )
     return one_line(text)
 
 
@@ -106,7 +118,14 @@ class Page:
 
     def facts(self, facts: Mapping[str, Any]) -> None:
         """A name and a value a line; what is unknown is left out."""
-        self._grid([(plain(name), plain(value)) for name, value in facts.items() if value not in (None, "")], None)
+        self._grid(
+            [
+                (plain(name), plain(value))
+                for name, value in facts.items()
+                if value not in (None, "")
+            ],
+            None,
+        )
 
     def table(self, rows: Sequence[Mapping[str, Any]], indent: int = 0) -> None:
         """Rows under their fields' names."""
@@ -114,7 +133,9 @@ class Page:
             names = tuple(rows[0])
             self._grid([tuple(plain(row[name]) for name in names) for row in rows], names, indent)
 
-    def _grid(self, rows: Sequence[Sequence[str]], names: Sequence[str] | None, indent: int = 2) -> None:
+    def _grid(
+        self, rows: Sequence[Sequence[str]], names: Sequence[str] | None, indent: int = 2
+    ) -> None:
         from rich.table import Table  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
 
@@ -122,7 +143,11 @@ class Page:
         if indent:
             table.add_column("", width=indent - 2)
         for name in names or ("", ""):
-            table.add_column(name, overflow="fold", style="dim" if names is None and not table.columns[1:] else None)
+            table.add_column(
+                name,
+                overflow="fold",
+                style="dim" if names is None and not table.columns[1:] else None,
+            )
         for row in rows:
             table.add_row(*([""] if indent else []), *(Text(value) for value in row))
         self._print_table(table)

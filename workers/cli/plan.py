@@ -27,12 +27,16 @@ _PATIENCE, _WAITING = 15.0, 5.0
 
 
 def plan_file(settings: Settings, file: str, tenant: str | None, output: Format) -> Exit:
-    """Print the plan of the order in a file (`-`: stdin); the exit code tells whether it would be refused."""
+    """Print the plan of the order in a file (`-`: stdin); the exit code tells whether it would be
+    refused.
+    """
     message = _read(file)
     try:
         plan = asyncio.run(_foreseen(settings, message, tenant))
     except (Transient, CloudRefusal) as error:
-        raise CommandFailed(Exit.UNREACHABLE, f"the cloud cannot be asked: {error}; see ecs-worker check") from error
+        raise CommandFailed(
+            Exit.UNREACHABLE, f"the cloud cannot be asked: {error}; see ecs-worker check"
+        ) from error
     if output is Format.TABLE:
         _show(plan)
     else:
@@ -48,10 +52,14 @@ def _read(file: str) -> dict[str, Any]:
     try:
         return decode(body, None, None)
     except Refused as refused:
-        raise CommandFailed(Exit.CHECK_FAILED, f"{file} is no order message: {refused}") from refused
+        raise CommandFailed(
+            Exit.CHECK_FAILED, f"{file} is no order message: {refused}"
+        ) from refused
 
 
-async def _foreseen(settings: Settings, message: dict[str, Any], tenant: str | None) -> dict[str, Any]:
+async def _foreseen(
+    settings: Settings, message: dict[str, Any], tenant: str | None
+) -> dict[str, Any]:
     cloud = Cloud(cloud_settings(settings))
     watched: dict[str, Watchers] = {}
 
@@ -59,11 +67,18 @@ async def _foreseen(settings: Settings, message: dict[str, Any], tenant: str | N
         return watched.setdefault(project.id, Watchers(project))
 
     errand = RequestContext(
-        cloud=cloud, effects=Effects(NoLedger(), Deadline.after(_PATIENCE)), policy=policy_or_fail(settings),
+        cloud=cloud,
+        effects=Effects(NoLedger(), Deadline.after(_PATIENCE)),
+        policy=policy_or_fail(settings),
         deadline=Deadline.after(_PATIENCE),
-        wait_limit=_WAITING, hold=Deadline.after(_WAITING), last_try=False, mark="", tell=_tell, answer=_answer,
+        wait_limit=_WAITING,
+        hold=Deadline.after(_WAITING),
+        last_try=False,
+        mark="",
+        tell=_tell,
+        answer=_answer,
         watchers_of=watchers_of,
-    )  # fmt: skip
+    )
     try:
         project = (await cloud.find_project(tenant)).id if tenant is not None else None
         found: dict[str, Any] = mask((await foresee(message, errand, project)).to_json())
@@ -86,29 +101,38 @@ async def _answer(_: Result) -> None:
 
 def _show(plan: dict[str, Any]) -> None:
     page = Page()
-    page.heading(f"order.{plan['orderType']} {plan['orderId'] or 'without id'}: {_VERDICTS[plan['verdict']]}")
+    page.heading(
+        f"order.{plan['orderType']} {plan['orderId'] or 'without id'}: {_VERDICTS[plan['verdict']]}"
+    )
     page.line()
     page.table(
         [
             {
-                "check": one["name"], "instance": one["instanceId"], "": "ok" if one["passed"] else "FAILED",
-                "code": None if one["passed"] else one["code"], "why": None if one["passed"] else _why(one),
+                "check": one["name"],
+                "instance": one["instanceId"],
+                "": "ok" if one["passed"] else "FAILED",
+                "code": None if one["passed"] else one["code"],
+                "why": None if one["passed"] else _why(one),
             }
             for one in plan["checks"]
         ]
-    )  # fmt: skip
+    )
     if plan["steps"]:
         page.line()
         page.table(
             [
                 {
-                    "step": one["number"], "does": one["name"], "can be undone": "yes" if one["canBeUndone"] else "NO",
-                    "instance": one["instanceId"], "target": one["target"], "before": _brief(one["before"]),
+                    "step": one["number"],
+                    "does": one["name"],
+                    "can be undone": "yes" if one["canBeUndone"] else "NO",
+                    "instance": one["instanceId"],
+                    "target": one["target"],
+                    "before": _brief(one["before"]),
                     "after": _brief(one["after"]),
                 }
                 for one in plan["steps"]
             ]
-        )  # fmt: skip
+        )
     elif plan["verdict"] == Verdict.CARRIED_OUT:
         page.line("nothing is to be done")
 
@@ -119,11 +143,15 @@ def _brief(value: Any) -> Any:
         return value
     if "status" in value and "flavor" in value:
         return f"{value['status']}, {value['flavor']}"
-    return ", ".join(f"{name} {_brief(one)}" for name, one in value.items() if one is not None) or None
+    return (
+        ", ".join(f"{name} {_brief(one)}" for name, one in value.items() if one is not None) or None
+    )
 
 
 def _why(failed: dict[str, Any]) -> str:
-    return "; ".join(one for one in (failed["message"], failed["detail"] or failed["reason"]) if one)
+    return "; ".join(
+        one for one in (failed["message"], failed["detail"] or failed["reason"]) if one
+    )
 
 
 _VERDICTS = {

@@ -1,4 +1,6 @@
-"""A parked message: what a person is told of it, what tells it from all others, what it is when it is put in again."""
+"""A parked message: what a person is told of it, what tells it from all others, what it is when it
+is put in again.
+"""
 
 import hashlib
 import json
@@ -26,17 +28,26 @@ from workers.pipeline.replies import (
     again,
 )
 
-#: Which set of an operator's a message was put in again with; stays with it if it is parked once more.
+#: Which set of an operator's a message was put in again with; stays with it if it is parked once
+#: more.
 REPLAY_HEADER = "x-ecs-replay"
 #: What the broker adds each time that it delivers a message again.
 COUNTS = ("x-delivery-count", "x-acquired-count")
 #: What was written on the message when it was parked, or on its way before: it starts afresh.
 _NOT_AGAIN = frozenset(
     {
-        ERROR_CODE_HEADER, ERROR_HEADER, FAILED_AT_HEADER, IDENTITY_HEADER, ORIGIN_HEADER, PROJECT_HEADER,
-        REPLAY_HEADER, RETRY_HEADER, parsing.ATTEMPTS_HEADER, parsing.FIRST_SEEN_HEADER,
+        ERROR_CODE_HEADER,
+        ERROR_HEADER,
+        FAILED_AT_HEADER,
+        IDENTITY_HEADER,
+        ORIGIN_HEADER,
+        PROJECT_HEADER,
+        REPLAY_HEADER,
+        RETRY_HEADER,
+        parsing.ATTEMPTS_HEADER,
+        parsing.FIRST_SEEN_HEADER,
     }
-)  # fmt: skip
+)
 #: What a new server is made with, and what is not kept when a message is parked.
 _NEEDED_SECRETS = ("adminPass", "userData")
 
@@ -45,8 +56,9 @@ _NEEDED_SECRETS = ("adminPass", "userData")
 class DeadLetter:
     """A message in `ecs.dead`.
 
-    `key` is what the journal knows the request by (message_id, orderId or flowId), None where it has nothing of the
-    kind; `failed_at` is the header as it stands. `digest` is the request's content, empty where it is no request.
+    `key` is what the journal knows the request by (message_id, orderId or flowId), None where it
+    has nothing of the kind; `failed_at` is the header as it stands. `digest` is the request's
+    content, empty where it is no request.
     """
 
     envelope: Envelope
@@ -73,17 +85,19 @@ class DeadLetter:
     def is_unproven(self, *, trusting: bool) -> bool:
         """Tell whether an operator must vouch for who sent it.
 
-        `trusting`: publishers are trusted, so that only what was refused for its identity is in doubt.
+        `trusting`: publishers are trusted, so that only what was refused for its identity is in
+        doubt.
         """
         refused = self.code == str(Code.IDENTITY.wire)
         return refused or not (trusting or self.envelope.headers.get(IDENTITY_HEADER) == PROVEN)
 
     @property
     def proven_project(self) -> str | None:
-        """The project in which it was proven who sent it; None where it was not, or it acts in no single one.
+        """The project in which it was proven who sent it; None where it was not, or it acts in no
+        single one.
 
-        It acts there alone when it is put in again: an order without `tenant_id` would act in whichever
-        project its instance belongs to.
+        It acts there alone when it is put in again: an order without `tenant_id` would act in
+        whichever project its instance belongs to.
         """
         headers = self.envelope.headers
         project = _text(headers.get(PROJECT_HEADER))
@@ -92,9 +106,16 @@ class DeadLetter:
     def row(self) -> dict[str, Any]:
         """What a list tells of it (contract 9)."""
         return {
-            "id": self.id, "key": self.key, "operation": self.operation, "tenant": self.tenant, "code": self.code,
-            "error": self.error, "origin": self.origin, "attempts": self.attempts, "failed_at": self.failed_at,
-        }  # fmt: skip
+            "id": self.id,
+            "key": self.key,
+            "operation": self.operation,
+            "tenant": self.tenant,
+            "code": self.code,
+            "error": self.error,
+            "origin": self.origin,
+            "attempts": self.attempts,
+            "failed_at": self.failed_at,
+        }
 
     @property
     def hindrance(self) -> str | None:
@@ -102,7 +123,10 @@ class DeadLetter:
         names = self.envelope.names
         if self.origin not in (*names.input_queues, names.undelivered_queue):
             return "it does not say which of the worker's queues it came from"
-        if self.origin == names.undelivered_queue and _first_route(self.envelope)[0] != names.commands_exchange:
+        if (
+            self.origin == names.undelivered_queue
+            and _first_route(self.envelope)[0] != names.commands_exchange
+        ):
             return "it does not say by which exchange it came"
         message = _read(self.envelope.body)
         if message.keys() == {"masked", "bytes"}:
@@ -129,13 +153,26 @@ def dead_letter_of(envelope: Envelope) -> DeadLetter:
 
 
 def identity_of(envelope: Envelope) -> str:
-    """What tells this parked message from any other; the same however often it is delivered: 64 hexadecimal digits."""
-    headers = {str(name): _stable(value) for name, value in envelope.headers.items() if name not in COUNTS}
+    """What tells this parked message from any other; the same however often it is delivered: 64
+    hexadecimal digits.
+    """
+    headers = {
+        str(name): _stable(value) for name, value in envelope.headers.items() if name not in COUNTS
+    }
     told = (
-        envelope.message_id, envelope.correlation_id, envelope.reply_to, envelope.type, envelope.timestamp,
-        envelope.content_type, envelope.content_encoding, envelope.routing_key, sorted(headers.items()),
-    )  # fmt: skip
-    return hashlib.sha256(repr(told).encode("utf-8", "backslashreplace") + envelope.body).hexdigest()
+        envelope.message_id,
+        envelope.correlation_id,
+        envelope.reply_to,
+        envelope.type,
+        envelope.timestamp,
+        envelope.content_type,
+        envelope.content_encoding,
+        envelope.routing_key,
+        sorted(headers.items()),
+    )
+    return hashlib.sha256(
+        repr(told).encode("utf-8", "backslashreplace") + envelope.body
+    ).hexdigest()
 
 
 def times_returned(envelope: Envelope) -> int:
@@ -149,13 +186,19 @@ def envelope_again(envelope: Envelope, resume_token: str) -> Envelope:
     exchange, routing_key, headers = _way_again(envelope, resume_token)
     queue = routing_key if exchange == "" else envelope.names.undelivered_queue
     return replace(
-        envelope, queue=queue, exchange=exchange, routing_key=routing_key, headers=headers, redelivered=False,
+        envelope,
+        queue=queue,
+        exchange=exchange,
+        routing_key=routing_key,
+        headers=headers,
+        redelivered=False,
         user_id=None,
-    )  # fmt: skip
+    )
 
 
 def publication_again(envelope: Envelope, resume_token: str, batch: str) -> Publication:
-    """The message as it is put in again: straight into the queue that it came from, so that nobody else gets a copy.
+    """The message as it is put in again: straight into the queue that it came from, so that nobody
+    else gets a copy.
 
     What no queue had taken goes by its exchange: it may have a queue by now.
     """
@@ -189,11 +232,20 @@ def _way_again(envelope: Envelope, resume_token: str) -> tuple[str, str, dict[st
 
 
 def _kept(envelope: Envelope) -> dict[str, Any]:
-    """The headers that go along. The worker has left only such when it parked the message; a stranger may not have."""
+    """The headers that go along. The worker has left only such when it parked the message; a
+    stranger may not have.
+    """
     headers = envelope.headers
-    if any(not isinstance(name, str) or not isinstance(value, _WRITABLE) for name, value in headers.items()):
+    if any(
+        not isinstance(name, str) or not isinstance(value, _WRITABLE)
+        for name, value in headers.items()
+    ):
         return kept(headers)
-    return {name: value for name, value in headers.items() if name not in NOT_KEPT and not name.startswith(HISTORY)}
+    return {
+        name: value
+        for name, value in headers.items()
+        if name not in NOT_KEPT and not name.startswith(HISTORY)
+    }
 
 
 #: As what nearly all headers come; whatever else is looked at more closely.
@@ -202,7 +254,9 @@ _WRITABLE = (str, int)
 
 def _first_route(envelope: Envelope) -> tuple[str, str]:
     """Exchange and routing key of the first time, as they were written down when it was parked."""
-    exchange, _, key = (_text(envelope.headers.get(parsing.ROUTING_KEY_HEADER)) or "").partition(" ")
+    exchange, _, key = (_text(envelope.headers.get(parsing.ROUTING_KEY_HEADER)) or "").partition(
+        " "
+    )
     return exchange, key
 
 
@@ -230,7 +284,9 @@ class _Seen:
 
 
 def _name_of(message: Mapping[str, Any]) -> str | None:
-    return next((found for name in ("orderId", "flowId") if (found := _text(message.get(name)))), None)
+    return next(
+        (found for name in ("orderId", "flowId") if (found := _text(message.get(name)))), None
+    )
 
 
 def _read(body: bytes) -> dict[str, Any]:

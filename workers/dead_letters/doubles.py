@@ -83,7 +83,9 @@ class ReadJournal(Journal):
     async def _look(self, new: NewRequest) -> Outcome:
         found = await asyncio.to_thread(self._history.find, new.key)
         request = next((one for one in found if one.key == new.key), None)
-        self.outcome = await self._known(request, new) if request is not None else self._unknown(new)
+        self.outcome = (
+            await self._known(request, new) if request is not None else self._unknown(new)
+        )
         return self.outcome
 
     def _unknown(self, new: NewRequest) -> Outcome:
@@ -91,15 +93,21 @@ class ReadJournal(Journal):
             self._begun[new.key] = new.digest
             return Begun(Claim(new.key, ""))
         if self._begun[new.key] == new.digest:
-            raise Told(Fate.KNOWN, "the same as another message of this set, whose result it would get")
+            raise Told(
+                Fate.KNOWN, "the same as another message of this set, whose result it would get"
+            )
         return Conflict()
 
     async def _known(self, request: Request, new: NewRequest) -> Outcome:
         if request.digest != new.digest:
             return Conflict()
         if request.state is not State.RUNNING:
-            return Known(request.result or {}, list(request.updates), request.state is State.SETTLED)
-        if request.owner is not None and await asyncio.to_thread(self._history.lives, request.owner):
+            return Known(
+                request.result or {}, list(request.updates), request.state is State.SETTLED
+            )
+        if request.owner is not None and await asyncio.to_thread(
+            self._history.lives, request.owner
+        ):
             raise Told(Fate.UNDER_WAY, "a worker is at it: it would get that one's result")
         effects = {one.name: one for one in request.effects}
         return Resumed(Claim(request.key, ""), effects, request.attempts, request.received_at)
@@ -120,13 +128,17 @@ class ReadJournal(Journal):
     def still(self, claim: Claim) -> "asyncio.Future[None]":
         return _done(None)
 
-    def finish(self, claim: Claim, result: dict[str, Any], updates: list[dict[str, Any]]) -> "asyncio.Future[None]":
+    def finish(
+        self, claim: Claim, result: dict[str, Any], updates: list[dict[str, Any]]
+    ) -> "asyncio.Future[None]":
         return _done(None)
 
     def settle(self, key: str) -> "asyncio.Future[None]":
         return _done(None)
 
-    def release(self, claim: Claim, attempts: int = 0, pass_hash: str | None = None) -> "asyncio.Future[None]":
+    def release(
+        self, claim: Claim, attempts: int = 0, pass_hash: str | None = None
+    ) -> "asyncio.Future[None]":
         return _done(None)
 
     def acquire_locks(self, claim: Claim, servers: tuple[str, ...] = ()) -> "asyncio.Future[Any]":
@@ -139,11 +151,25 @@ class ReadJournal(Journal):
         """As if the operator had put it in."""
         return _done(
             Replay(
-                id="", batch="", position=0, action="", operator="operator", selection="", name=None, message_id=None,
-                operation=None, origin="", code="", failed_at="", identity="", digest=digest, tenant=self._tenant,
-                state=ReplayState.ISSUED, pinned_at=0.0,
+                id="",
+                batch="",
+                position=0,
+                action="",
+                operator="operator",
+                selection="",
+                name=None,
+                message_id=None,
+                operation=None,
+                origin="",
+                code="",
+                failed_at="",
+                identity="",
+                digest=digest,
+                tenant=self._tenant,
+                state=ReplayState.ISSUED,
+                pinned_at=0.0,
             )
-        )  # fmt: skip
+        )
 
     async def find(self, word: str) -> list[Request]:
         return await asyncio.to_thread(self._history.find, word)

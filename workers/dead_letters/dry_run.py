@@ -1,7 +1,9 @@
-"""What would become of a parked message if it were put in again: the worker's own way, gone without touching anything.
+"""What would become of a parked message if it were put in again: the worker's own way, gone without
+touching anything.
 
-The dispatcher is the worker's, and so are its intake, identity and handlers. The journal is only read, the cloud only
-asked, and what would be published is caught. The first step that would change something ends it.
+The dispatcher is the worker's, and so are its intake, identity and handlers. The journal is only
+read, the cloud only asked, and what would be published is caught. The first step that would change
+something ends it.
 """
 
 import asyncio
@@ -32,9 +34,13 @@ AT_ONCE = 32
 
 
 class DryRun:
-    """Forecasts one message after another. `tenant` is the project that the operator names for them."""
+    """Forecasts one message after another. `tenant` is the project that the operator names for
+    them.
+    """
 
-    def __init__(self, settings: Settings, cloud: Cloud, history: History, policy: Policy, tenant: str | None) -> None:
+    def __init__(
+        self, settings: Settings, cloud: Cloud, history: History, policy: Policy, tenant: str | None
+    ) -> None:
         self._settings = settings
         self._policy = policy
         self._cloud = cloud
@@ -42,7 +48,8 @@ class DryRun:
         self._tenant = tenant
         self._metrics = Metrics()
         self._places = asyncio.Semaphore(AT_ONCE)
-        #: Contents by key of what would be begun: of several that are alike the first would be carried out.
+        #: Contents by key of what would be begun: of several that are alike the first would be
+        #: carried out.
         self._begun: dict[str, str] = {}
 
     async def forecast(self, parked: DeadLetter) -> Forecast:
@@ -50,7 +57,10 @@ class DryRun:
         if (hindrance := parked.hindrance) is not None:
             return Forecast(Fate.IMPOSSIBLE, hindrance)
         envelope, names = envelope_again(parked.envelope, new_resume_token()), parked.envelope.names
-        if envelope.queue == names.undelivered_queue and queue_of_command(names, envelope.routing_key) is None:
+        if (
+            envelope.queue == names.undelivered_queue
+            and queue_of_command(names, envelope.routing_key) is None
+        ):
             return Forecast(Fate.PARKED, f"no queue takes {envelope.routing_key}")
         async with self._places:
             try:
@@ -73,8 +83,12 @@ class DryRun:
         finally:
             await dispatcher.drain(0)
         if delivery.given_back:
-            return Forecast(Fate.UNSURE, "who asks cannot be told now: Keystone or the key set does not answer")
-        return judged(caught.publications, self._settings.names, known=isinstance(journal.outcome, Known))
+            return Forecast(
+                Fate.UNSURE, "who asks cannot be told now: Keystone or the key set does not answer"
+            )
+        return judged(
+            caught.publications, self._settings.names, known=isinstance(journal.outcome, Known)
+        )
 
     def _dispatcher(self, journal: ReadJournal, caught: Caught) -> Pipeline:
         settings = self._settings
@@ -92,7 +106,9 @@ class DryRun:
 
 
 def _foreseen(foreseen: Foreseen, journal: ReadJournal) -> Forecast:
-    plan = {name: value for name, value in journal.remembered.items() if not name.startswith("told:")} or None
+    plan = {
+        name: value for name, value in journal.remembered.items() if not name.startswith("told:")
+    } or None
     more = f" and {len(journal.intents) - 1} more" if len(journal.intents) > 1 else ""
     if isinstance(journal.outcome, Resumed):
         return Forecast(Fate.GO_ON, f"it was begun and cut off; next: {foreseen.what}{more}", plan)

@@ -12,7 +12,9 @@ from workers.amqp.publication import Publication
 from workers.pipeline.replies import ERROR_HEADER
 
 #: Reasons that tell of the moment, not of the request.
-_PASSING = frozenset({"busy", "timeout", "no_connection", "no_answer", "keystone", "conflict", "cloud_unavailable"})
+_PASSING = frozenset(
+    {"busy", "timeout", "no_connection", "no_answer", "keystone", "conflict", "cloud_unavailable"}
+)
 
 
 class Fate(StrEnum):
@@ -33,7 +35,9 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What would become of a message; `detail` says it in words, `plan` is what the handler would remember."""
+    """What would become of a message; `detail` says it in words, `plan` is what the handler would
+    remember.
+    """
 
     fate: Fate
     detail: str

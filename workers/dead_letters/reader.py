@@ -1,9 +1,10 @@
 """Reading `ecs.dead` without taking anything out of it.
 
-Everything is taken and held unacked, and given back by closing the channel: the broker puts it back where it was, all
-of it at once. That counts as a failed delivery of each, and a broker with a delivery limit (RabbitMQ 4 has one of 20,
-unless a policy says otherwise) throws away what was given back too often. So what has been given back a few times is
-renewed first: published to `ecs.dead` once more, confirmed, and only then acked.
+Everything is taken and held unacked, and given back by closing the channel: the broker puts it back
+where it was, all of it at once. That counts as a failed delivery of each, and a broker with a
+delivery limit (RabbitMQ 4 has one of 20, unless a policy says otherwise) throws away what was given
+back too often. So what has been given back a few times is renewed first: published to `ecs.dead`
+once more, confirmed, and only then acked.
 """
 
 import asyncio
@@ -26,11 +27,13 @@ log = structlog.get_logger()
 
 #: Messages that are held at once; AMQP counts no further.
 MOST = 65535
-#: Times that a message is given back before it is renewed. Lower than any delivery limit that makes sense.
+#: Times that a message is given back before it is renewed. Lower than any delivery limit that makes
+#: sense.
 RENEW_AFTER = 2
 #: Seconds for another reader to end: what it holds cannot be seen.
 PATIENCE = 10.0
-#: Seconds without a message after which no more is expected, and without a connection after which none is.
+#: Seconds without a message after which no more is expected, and without a connection after which
+#: none is.
 QUIET, NO_CONNECTION = 3.0, 30.0
 #: Seconds for renewing.
 RENEWING = 60.0
@@ -42,7 +45,8 @@ class Unreachable(Exception):
 
 
 class Reader:
-    """Holds what lies in `ecs.dead` from `open` to `close`. `on_delivery` gets each message, and may settle it.
+    """Holds what lies in `ecs.dead` from `open` to `close`. `on_delivery` gets each message, and
+    may settle it.
 
     A message that comes by a channel that is lost comes again.
     """
@@ -51,7 +55,9 @@ class Reader:
         self._where = where
         self._queue = names.dead_queue
         self._on_delivery = on_delivery
-        self._consumer = Consumer(where, (self._queue,), MOST, self._delivered, names=names, name="ecs-worker dead")
+        self._consumer = Consumer(
+            where, (self._queue,), MOST, self._delivered, names=names, name="ecs-worker dead"
+        )
         self._held: list[Delivery] = []
         self._news = asyncio.Event()
         self._quiet_since = self._up_at = monotonic()
@@ -73,7 +79,9 @@ class Reader:
         return len(self._held)
 
     def is_complete(self) -> bool:
-        """Whether all that waited has been delivered, or nothing more comes. `Unreachable` without a connection."""
+        """Whether all that waited has been delivered, or nothing more comes. `Unreachable` without
+        a connection.
+        """
         if not self.waiting:
             return True
         now = monotonic()
@@ -103,9 +111,10 @@ class Reader:
             return
         self._consumer.pause()
         worn = [
-            one for one in self._held
+            one
+            for one in self._held
             if not one.lost and times_returned(one.envelope) >= RENEW_AFTER and not settled(one)
-        ]  # fmt: skip
+        ]
         if worn:
             await self._renew(worn)
         await self._consumer.close()

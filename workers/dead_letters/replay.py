@@ -1,8 +1,9 @@
-"""Putting parked messages in again, or throwing them away: those that were pinned, however often it is cut off.
+"""Putting parked messages in again, or throwing them away: those that were pinned, however often it
+is cut off.
 
-The order is what keeps a message from being lost or done twice: the word in the journal, the message published and
-confirmed, that in the journal, and only then the ack in `ecs.dead`. Cut off in between, the message is there twice, and
-the worker's own idempotency makes of two one.
+The order is what keeps a message from being lost or done twice: the word in the journal, the
+message published and confirmed, that in the journal, and only then the ack in `ecs.dead`. Cut off
+in between, the message is there twice, and the worker's own idempotency makes of two one.
 """
 
 import asyncio
@@ -62,7 +63,9 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How many of a set were done, were in `ecs.dead` no more, were not taken by the broker, and are left."""
+    """How many of a set were done, were in `ecs.dead` no more, were not taken by the broker, and
+    are left.
+    """
 
     done: int
     gone: int
@@ -93,7 +96,9 @@ class Pace:
 
 
 class Run:
-    """Works through the members of one set until they are done, it is told to stop, or nothing more can be done."""
+    """Works through the members of one set until they are done, it is told to stop, or nothing more
+    can be done.
+    """
 
     def __init__(
         self,
@@ -240,7 +245,9 @@ class Run:
     async def _send(self, group: list[Member]) -> None:
         await self._put_in_again([one for one in group if one.state is ReplayState.ISSUED])
         words = [new_resume_token() for _ in group]
-        await self._journal.issue([(one.replay.id, hash_of(word)) for one, word in zip(group, words, strict=True)])
+        await self._journal.issue(
+            [(one.replay.id, hash_of(word)) for one, word in zip(group, words, strict=True)]
+        )
         published = [self._publish(one, word) for one, word in zip(group, words, strict=True)]
         outcomes = await asyncio.gather(*published, return_exceptions=True)
         for one, outcome in zip(group, outcomes, strict=True):
@@ -250,7 +257,9 @@ class Run:
 
     def _publish(self, member: Member, word: str) -> "asyncio.Future[Published]":
         assert member.delivery is not None
-        return self._publisher.publish(publication_again(member.delivery.envelope, word, member.replay.batch))
+        return self._publisher.publish(
+            publication_again(member.delivery.envelope, word, member.replay.batch)
+        )
 
     async def _end_missing(self, missing: list[Member]) -> None:
         """What did not come is there no more: acked before, or taken by somebody else."""
@@ -259,7 +268,9 @@ class Run:
             one.settled = True
 
     async def _put_in_again(self, group: list[Member]) -> None:
-        """What may have been published before has a word that stays good; it gets a row and a word of its own."""
+        """What may have been published before has a word that stays good; it gets a row and a word
+        of its own.
+        """
         if not group:
             return
         former = [one.replay.id for one in group]

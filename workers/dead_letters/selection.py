@@ -42,7 +42,9 @@ class Wanted:
 
     def choose(self, found: Iterable["Found"]) -> list["Found"]:
         """Those that are meant, oldest first."""
-        chosen = sorted((one for one in found if self.matches(one.parked)), key=lambda one: one.parked.failed)
+        chosen = sorted(
+            (one for one in found if self.matches(one.parked)), key=lambda one: one.parked.failed
+        )
         if self.rows is not None:
             left = Counter(self.rows)
             chosen = [one for one in chosen if _take(left, row_text(one.parked.row()))]
@@ -59,7 +61,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What is meant of what lies in `ecs.dead`: `total` messages. `shared`: somebody else held more, not seen."""
+    """What is meant of what lies in `ecs.dead`: `total` messages. `shared`: somebody else held
+    more, not seen.
+    """
 
     chosen: list[Found]
     total: int
@@ -104,9 +108,14 @@ class Group:
     def row(self) -> dict[str, Any]:
         """Its fields."""
         return {
-            "count": self.count, "code": self.code, "operation": self.operation, "origin": self.origin,
-            "oldest": self.oldest, "newest": self.newest, "error": self.error,
-        }  # fmt: skip
+            "count": self.count,
+            "code": self.code,
+            "operation": self.operation,
+            "origin": self.origin,
+            "oldest": self.oldest,
+            "newest": self.newest,
+            "error": self.error,
+        }
 
 
 def grouped(messages: Iterable[DeadLetter]) -> list[Group]:
@@ -118,7 +127,17 @@ def grouped(messages: Iterable[DeadLetter]) -> list[Group]:
     for (code, operation, origin), members in groups.items():
         members.sort(key=lambda one: one.failed)
         oldest, newest = members[0], members[-1]
-        found.append(Group(code, operation, origin, len(members), oldest.failed_at, newest.failed_at, newest.error))
+        found.append(
+            Group(
+                code,
+                operation,
+                origin,
+                len(members),
+                oldest.failed_at,
+                newest.failed_at,
+                newest.error,
+            )
+        )
     return sorted(found, key=lambda group: -group.count)
 
 

@@ -1,4 +1,6 @@
-"""What happens in the demo, scene by scene: requests as users send them, and what must be seen then."""
+"""What happens in the demo, scene by scene: requests as users send them, and what must be seen
+then.
+"""
 
 import json
 from collections.abc import Callable
@@ -25,10 +27,19 @@ class Play:
     def perform(self) -> None:
         """All scenes."""
         scenes: tuple[Callable[[], None], ...] = (
-            self.list_servers, self.refuse_unpaid, self.stop_and_start, self.reboot_batch, self.open_console,
-            self.make_image, self.resize_paid,
-            self.repeat_order, self.refuse_order, self.live_and_leave, self.park_rubbish, self.survive_kill,
-        )  # fmt: skip
+            self.list_servers,
+            self.refuse_unpaid,
+            self.stop_and_start,
+            self.reboot_batch,
+            self.open_console,
+            self.make_image,
+            self.resize_paid,
+            self.repeat_order,
+            self.refuse_order,
+            self.live_and_leave,
+            self.park_rubbish,
+            self.survive_kill,
+        )
         for scene in scenes:
             self._screen.title(scene.__doc__ or "")
             scene()
@@ -41,14 +52,18 @@ class Play:
                 f"{one['name']}, {one['translation']}, {one['flavor']['original_name']}, "
                 f"system disk {one['root_volume']['size']} GiB, {one['feeData']['chargetype'] or 'not paid for'}"
             )
-        found = self._ask("server.list", searchField="name", searchValue=listed["servers"][0]["name"])
+        found = self._ask(
+            "server.list", searchField="name", searchValue=listed["servers"][0]["name"]
+        )
         right = (listed["totalCount"], len(listed["servers"]), found["totalCount"]) == (3, 3, 1)
         self._check("a page of servers is listed and searched", right)
 
     def refuse_unpaid(self) -> None:
         """The console stops a server that nobody has paid for."""
         result = self._act(self._stage.servers.unpaid, {"os-stop": None})
-        self._check("os-stop of an unpaid server is refused with 101.001014", result["code"] == "101.001014")
+        self._check(
+            "os-stop of an unpaid server is refused with 101.001014", result["code"] == "101.001014"
+        )
 
     def stop_and_start(self) -> None:
         """The console stops a server and starts it again."""
@@ -56,14 +71,18 @@ class Play:
         for action, end in (("os-stop", "SHUTOFF"), ("os-start", "ACTIVE")):
             result = self._act(web, {action: None}, follow=True)
             status = self._stage.tenant.server(web)["status"]
-            self._check(f"{action} is answered 200 and ends in {end}", result["code"] == 200 and status == end)
+            self._check(
+                f"{action} is answered 200 and ends in {end}",
+                result["code"] == 200 and status == end,
+            )
 
     def reboot_batch(self) -> None:
         """The console reboots two servers at once."""
         ids = [self._stage.servers.web, self._stage.servers.database]
         self._screen.sent("server.batch_action reboot HARD of two servers")
         message_id = self._requester.command(
-            "server.batch_action", body={"reboot": {"type": "HARD", "servers": [{"id": one} for one in ids]}}
+            "server.batch_action",
+            body={"reboot": {"type": "HARD", "servers": [{"id": one} for one in ids]}},
         )
         result = self._requester.result_of(message_id).body
         for one in ids:
@@ -74,15 +93,18 @@ class Play:
     def open_console(self) -> None:
         """A person wants to see a server's screen."""
         result = self._act(self._stage.servers.web, {"os-getVNCConsole": {"type": "novnc"}})
-        self._check("the console's URL comes", str(result["data"]["console"]["url"]).startswith("http"))
+        self._check(
+            "the console's URL comes", str(result["data"]["console"]["url"]).startswith("http")
+        )
 
     def make_image(self) -> None:
         """A person makes an image of a server, finds it in the list, and deletes it."""
         self._screen.sent('server.action {"createImage": {"name": "web-golden", …}}')
         message_id = self._requester.command(
-            "server.action", server_id=self._stage.servers.web,
+            "server.action",
+            server_id=self._stage.servers.web,
             body={"createImage": {"name": "web-golden", "description": "before the resize"}},
-        )  # fmt: skip
+        )
         image_id = self._requester.result_of(message_id).body["data"]["image_id"]
         ended = self._requester.last_update_of("image", message_id).body["status"]
         listed = self._ask("image.list_private", tag="ECS")["images"]
@@ -96,7 +118,9 @@ class Play:
 
     def resize_paid(self) -> None:
         """The billing system sends a paid order: more CPUs, more memory, a larger system disk."""
-        self._screen.sent("order.changeConfigure: S1.small.1 → S1.medium.2, system disk 40 → 60 GiB")
+        self._screen.sent(
+            "order.changeConfigure: S1.small.1 → S1.medium.2, system disk 40 → 60 GiB"
+        )
         message_id = self._requester.order(self._with_tenant(self._order))
         self._order_result = self._requester.order_result_of(message_id)
         self._requester.last_update_of("order", message_id)
@@ -113,29 +137,45 @@ class Play:
         same = []
         for _ in range(2):
             self._screen.sent("the same order.changeConfigure again")
-            again = self._requester.order_result_of(self._requester.order(self._with_tenant(self._order)))
+            again = self._requester.order_result_of(
+                self._requester.order(self._with_tenant(self._order))
+            )
             same.append(again.raw == self._order_result.raw)
         actions = self._stage.tenant.actions(self._stage.servers.web)
         self._screen.note(f"Nova's action log of the server: {', '.join(actions)}")
         self._check("a repeated order gets the very same result", all(same))
-        self._check("and is not carried out again", actions.count("resize") == actions.count("confirmResize") == 1)
+        self._check(
+            "and is not carried out again",
+            actions.count("resize") == actions.count("confirmResize") == 1,
+        )
 
     def refuse_order(self) -> None:
         """A paid order names a flavor that does not exist."""
-        order = json.loads(change_configure(self._stage.servers.database, self._stage.servers.image))
+        order = json.loads(
+            change_configure(self._stage.servers.database, self._stage.servers.image)
+        )
         order["productList"][0]["itemList"][0]["value"] = "S9.gigantic"
         self._screen.sent("order.changeConfigure to S9.gigantic")
-        result = self._requester.order_result_of(self._requester.order(self._with_tenant(json.dumps(order)))).body
+        result = self._requester.order_result_of(
+            self._requester.order(self._with_tenant(json.dumps(order)))
+        ).body
         data = result["data"]["productSetList"][0]
         untouched = "resize" not in self._stage.tenant.actions(self._stage.servers.database)
-        self._check("an order that cannot be done is refused before anything is touched",
-                    data["productSetStatus"] == "fail" and data["resourceChanged"] is False and untouched)  # fmt: skip
+        self._check(
+            "an order that cannot be done is refused before anything is touched",
+            data["productSetStatus"] == "fail" and data["resourceChanged"] is False and untouched,
+        )
 
     def live_and_leave(self) -> None:
-        """A customer's server from purchase to deletion, by orders alone: new, softDown, renew, unsubscribe."""
+        """A customer's server from purchase to deletion, by orders alone: new, softDown, renew,
+        unsubscribe.
+        """
         life = Life(self._stage, self._requester, self._screen)
         life.live()
-        self._check("a server is bought, stopped when unpaid, renewed and given back, and leaves nothing", life.held)
+        self._check(
+            "a server is bought, stopped when unpaid, renewed and given back, and leaves nothing",
+            life.held,
+        )
 
     def park_rubbish(self) -> None:
         """Somebody publishes what is no order at all."""
@@ -149,7 +189,9 @@ class Play:
     def survive_kill(self) -> None:
         """The worker is killed in the middle of an order, and another goes on."""
         database = self._stage.servers.database
-        order = json.loads(change_configure(database, self._stage.servers.image, order_id=new_order_id()))
+        order = json.loads(
+            change_configure(database, self._stage.servers.image, order_id=new_order_id())
+        )
         # The server has a local disk, which comes with the flavor.
         order["productList"][0]["itemList"] = order["productList"][0]["itemList"][:3]
         self._screen.sent("order.changeConfigure: S1.small.1 → S1.medium.2")
@@ -162,12 +204,19 @@ class Play:
         self._screen.note("another worker has started")
         self._requester.order_result_of(message_id)
         self._requester.last_update_of("order", message_id)
-        results = [one for one in self._requester.heard if one.correlation_id == message_id and "productSetList" in
-                   str(one.body.get("data"))]  # fmt: skip
+        results = [
+            one
+            for one in self._requester.heard
+            if one.correlation_id == message_id and "productSetList" in str(one.body.get("data"))
+        ]
         server, actions = self._stage.tenant.server(database), self._stage.tenant.actions(database)
-        self._screen.note(f"flavor {server['flavor']['original_name']}, Nova's action log: {', '.join(actions)}")
+        self._screen.note(
+            f"flavor {server['flavor']['original_name']}, Nova's action log: {', '.join(actions)}"
+        )
         done = server["flavor"]["original_name"] == "S1.medium.2" and actions.count("resize") == 1
-        self._check("a worker's death loses nothing and does nothing twice", done and len(results) == 1)
+        self._check(
+            "a worker's death loses nothing and does nothing twice", done and len(results) == 1
+        )
 
     def _act(self, server_id: str, body: dict[str, Any], *, follow: bool = False) -> dict[str, Any]:
         self._screen.sent(f"server.action {json.dumps(body)} on {server_id[:8]}")

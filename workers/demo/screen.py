@@ -58,7 +58,10 @@ class Screen:
 
     def verdict(self, checks: list[tuple[str, bool]]) -> None:
         """The summary."""
-        table = Table(title=f"What was promised, and what was seen ({self.seconds:.0f} s)", title_justify="left")
+        table = Table(
+            title=f"What was promised, and what was seen ({self.seconds:.0f} s)",
+            title_justify="left",
+        )
         table.add_column("")
         table.add_column("promised", overflow="fold")
         for what, held in checks:

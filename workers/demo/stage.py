@@ -44,8 +44,12 @@ def staged(openstack: str, screen: Screen) -> Iterator[Stage]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ecs-demo-")))
         with screen.step("RabbitMQ, a private node"):
             broker = stack.enter_context(PrivateBroker())
-        with screen.step("OpenStack, the real one" if openstack == "real" else "OpenStack, simulated"):
-            cloud: ControlPlane | SimulatedOpenStack = ControlPlane() if openstack == "real" else SimulatedOpenStack()
+        with screen.step(
+            "OpenStack, the real one" if openstack == "real" else "OpenStack, simulated"
+        ):
+            cloud: ControlPlane | SimulatedOpenStack = (
+                ControlPlane() if openstack == "real" else SimulatedOpenStack()
+            )
             stack.enter_context(cloud)
             os.environ["OS_CLIENT_CONFIG_FILE"] = str(cloud.clouds_yaml)
             tenant = Tenant()
@@ -54,13 +58,20 @@ def staged(openstack: str, screen: Screen) -> Iterator[Stage]:
             servers = tenant.make_servers()
             stack.callback(tenant.remove, servers)
         settings = {
-            "ECS_BROKER_URL": broker.url, "ECS_JOURNAL_URL": f"sqlite:///{folder}/journal.db",
-            "OS_CLIENT_CONFIG_FILE": str(cloud.clouds_yaml), "OS_CLOUD": "ecs-worker", "ECS_ADMIN_CLOUD": "admin",
-            "ECS_TRUST_PUBLISHERS": "true", "ECS_REGION": REGION, "ECS_LOG_FORMAT": "console",
-        }  # fmt: skip
+            "ECS_BROKER_URL": broker.url,
+            "ECS_JOURNAL_URL": f"sqlite:///{folder}/journal.db",
+            "OS_CLIENT_CONFIG_FILE": str(cloud.clouds_yaml),
+            "OS_CLOUD": "ecs-worker",
+            "ECS_ADMIN_CLOUD": "admin",
+            "ECS_TRUST_PUBLISHERS": "true",
+            "ECS_REGION": REGION,
+            "ECS_LOG_FORMAT": "console",
+        }
         with screen.step("ecs-worker, its journal in SQLite"):
             declare(broker.url, topology())
-            stage = Stage(broker, tenant, servers, WorkerProcess(settings, folder), settings, folder)
+            stage = Stage(
+                broker, tenant, servers, WorkerProcess(settings, folder), settings, folder
+            )
             stack.callback(stage.stop_worker)
             stage.worker.start()
         yield stage

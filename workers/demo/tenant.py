@@ -14,7 +14,9 @@ _SYSTEM_DISK = 40
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Ids: a server with a volume for its system disk, one with a local disk, one that is not paid for; their image."""
+    """Ids: a server with a volume for its system disk, one with a local disk, one that is not paid
+    for; their image.
+    """
 
     web: str
     database: str
@@ -59,7 +61,9 @@ class Tenant:
 
     def actions(self, server_id: str) -> list[str]:
         """The names in the server's action log, oldest first."""
-        listed = self._get(Service.COMPUTE, f"/servers/{server_id}/os-instance-actions")["instanceActions"]
+        listed = self._get(Service.COMPUTE, f"/servers/{server_id}/os-instance-actions")[
+            "instanceActions"
+        ]
         return [one["action"] for one in reversed(listed)]
 
     def everything(self) -> tuple[set[str], set[str], set[str]]:
@@ -67,7 +71,11 @@ class Tenant:
         servers = self._get(Service.COMPUTE, "/servers/detail")["servers"]
         volumes = self._get(Service.VOLUME, "/volumes/detail")["volumes"]
         ports = self._get(Service.NETWORK, f"/ports?project_id={self._project.id}")["ports"]
-        return ({one["id"] for one in servers}, {one["id"] for one in volumes}, {one["id"] for one in ports})
+        return (
+            {one["id"] for one in servers},
+            {one["id"] for one in volumes},
+            {one["id"] for one in ports},
+        )
 
     def remove(self, servers: Servers) -> None:
         """Delete what was made."""
@@ -92,7 +100,9 @@ class Tenant:
     async def _active(self, server_id: str) -> None:
         async with asyncio.timeout(120):
             while True:
-                server = (await self._project.get(Service.COMPUTE, f"/servers/{server_id}")).body["server"]
+                server = (await self._project.get(Service.COMPUTE, f"/servers/{server_id}")).body[
+                    "server"
+                ]
                 if server["status"] == "ACTIVE":
                     return
                 if server["status"] == "ERROR":
@@ -109,7 +119,12 @@ class Tenant:
 
 def _system_disk(image: str) -> dict[str, Any]:
     disk = {
-        "boot_index": 0, "uuid": image, "source_type": "image", "destination_type": "volume",
-        "volume_size": _SYSTEM_DISK, "volume_type": "SATA", "delete_on_termination": True,
-    }  # fmt: skip
+        "boot_index": 0,
+        "uuid": image,
+        "source_type": "image",
+        "destination_type": "volume",
+        "volume_size": _SYSTEM_DISK,
+        "volume_type": "SATA",
+        "delete_on_termination": True,
+    }
     return {"block_device_mapping_v2": [disk]}

@@ -14,6 +14,16 @@ from workers.identity.resumed import Readmission
 from workers.identity.trusted import TrustedPublishers
 
 __all__ = [
-    "NOBODY", "RESUME_TOKEN_HEADER", "Identity", "OperatorReplays", "Readmission", "ReplayAuthority", "Replays", "Requester",
-    "TrustedPublishers", "hash_of", "new_resume_token", "resume_token_of",
-]  # fmt: skip
+    "NOBODY",
+    "RESUME_TOKEN_HEADER",
+    "Identity",
+    "OperatorReplays",
+    "Readmission",
+    "ReplayAuthority",
+    "Replays",
+    "Requester",
+    "TrustedPublishers",
+    "hash_of",
+    "new_resume_token",
+    "resume_token_of",
+]

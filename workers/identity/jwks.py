@@ -33,7 +33,8 @@ class VerifyingKey:
 
 
 def usable_keys(document: bytes) -> tuple[VerifyingKey, ...]:
-    """The keys of a set that may verify a signature; `KeySetError` where it is no key set, or none of them may.
+    """The keys of a set that may verify a signature; `KeySetError` where it is no key set, or none
+    of them may.
 
     What a set has besides (keys to encrypt with, other curves, symmetric keys) is passed over.
     """
@@ -45,7 +46,9 @@ def usable_keys(document: bytes) -> tuple[VerifyingKey, ...]:
         raise KeySetError(f"the key set has no list of at most {MAX_KEYS} keys")
     found = tuple(key for one in listed if (key := _usable(one)) is not None)
     if not found:
-        raise KeySetError(f"of the {len(listed)} keys of the set none can verify {', '.join(sorted(ALGORITHMS))}")
+        raise KeySetError(
+            f"of the {len(listed)} keys of the set none can verify {', '.join(sorted(ALGORITHMS))}"
+        )
     return found
 
 
@@ -68,7 +71,11 @@ def _usable(described: Any) -> VerifyingKey | None:
 
 def _is_for_signatures(described: Mapping[str, Any]) -> bool:
     operations = described.get("key_ops", ["verify"])
-    return described.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
+    return (
+        described.get("use", "sig") == "sig"
+        and isinstance(operations, list)
+        and "verify" in operations
+    )
 
 
 def _kind(described: Mapping[str, Any]) -> tuple[frozenset[str], tuple[str, ...]]:

@@ -25,7 +25,9 @@ class KeySource(Protocol):
     name: str
 
     def read(self) -> bytes:
-        """The set as it is now; blocks, for some ten seconds at most. `KeySetError` where it cannot be read."""
+        """The set as it is now; blocks, for some ten seconds at most. `KeySetError` where it cannot
+        be read.
+        """
 
 
 def is_url(source: str) -> bool:
@@ -53,7 +55,9 @@ class FileSource:
 
 
 class UrlSource:
-    """A URL, asked for with nothing that the requester could have a say in: no redirect is followed."""
+    """A URL, asked for with nothing that the requester could have a say in: no redirect is
+    followed.
+    """
 
     def __init__(self, url: str) -> None:
         # It is logged and shown: a query may hold a secret.
@@ -76,13 +80,21 @@ class UrlSource:
             connection.close()
 
     def _connection(self) -> http.client.HTTPConnection:
-        kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
+        kind = (
+            http.client.HTTPSConnection
+            if self._parts.scheme == "https"
+            else http.client.HTTPConnection
+        )
         return kind(self._parts.hostname or "", self._parts.port, timeout=_WAIT)
 
     def _get(self, connection: http.client.HTTPConnection) -> bytes:
         path = self._parts.path or "/"
         target = f"{path}?{self._parts.query}" if self._parts.query else path
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "ecs-worker"}
+        headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": "ecs-worker",
+        }
         connection.request("GET", target, headers=headers)
         response = connection.getresponse()
         if response.status != 200:

@@ -37,10 +37,13 @@ class TokenBearers:
         if request.operation == SOFT_DOWN:
             return await self._without_token(request)
         envelope = request.envelope
-        # Nobody may fill the queue of all commands by making key ids up, and whoever sent one can send it again.
+        # Nobody may fill the queue of all commands by making key ids up, and whoever sent one can
+        # send it again.
         rotated_since = envelope.arrived if request.kind is Kind.ORDER else None
         try:
-            claims = await self._verifier.verify(request.token, request.user_id, published_at(envelope), rotated_since)
+            claims = await self._verifier.verify(
+                request.token, request.user_id, published_at(envelope), rotated_since
+            )
         except Expired as expired:
             project_id = await self._project_of(expired.claims.tenant, request)
             if not await self._was_verified(request, project_id):
@@ -67,17 +70,27 @@ class TokenBearers:
 
     async def _without_token(self, request: Request) -> Requester:
         if not may_omit_token(request.envelope, self._tokenless):
-            raise NotProven("softDown is taken from the publishers in ECS_TOKENLESS_PUBLISHERS alone")
+            raise NotProven(
+                "softDown is taken from the publishers in ECS_TOKENLESS_PUBLISHERS alone"
+            )
         return await self._believed.identify(request)
 
     async def _was_verified(self, request: Request, project_id: str) -> bool:
-        """Whether this request was begun in this project: then its token did count, when it first came."""
+        """Whether this request was begun in this project: then its token did count, when it first
+        came.
+        """
         key = request.key(project_id)
         if key is None:
             return False
-        return any(one.key == key and one.digest == request.digest for one in await self._journal.find(key))
+        return any(
+            one.key == key and one.digest == request.digest for one in await self._journal.find(key)
+        )
 
 
 def published_at(envelope: Envelope) -> float:
-    """When the message was published, in Unix seconds; in the future, and unknown when, counts as now."""
-    return min(float(envelope.timestamp), envelope.arrived) if envelope.timestamp else envelope.arrived
+    """When the message was published, in Unix seconds; in the future, and unknown when, counts as
+    now.
+    """
+    return (
+        min(float(envelope.timestamp), envelope.arrived) if envelope.timestamp else envelope.arrived
+    )

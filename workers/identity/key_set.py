@@ -16,21 +16,23 @@ from workers.identity.jwks_source import TOTAL, KeySetError, KeySource
 
 log = structlog.get_logger()
 
-#: Seconds between two fetches for the sake of a key that is not in the set: whoever makes key ids up is not to have
-#: the issuer asked each time.
+#: Seconds between two fetches for the sake of a key that is not in the set: whoever makes key ids
+#: up is not to have the issuer asked each time.
 REFRESH_EVERY = 30.0
 #: Seconds between two tries as long as there is no set at all, and nobody can be told.
 FIRST_EVERY = 2.0
 #: Seconds between two fetches in any case, beside the work.
 RENEW = 240.0
-#: Seconds after which no key counts before the set has been asked for again. With the time of a fetch
-#: it is less than the ten minutes in which a withdrawn key stops counting.
+#: Seconds after which no key counts before the set has been asked for again. With the time of a
+#: fetch it is less than the ten minutes in which a withdrawn key stops counting.
 FRESH = 540.0
 REASON = "keys"
 
 
 class Keys:
-    """The usable keys of one source. What was fetched once is kept as long as nothing newer can be had."""
+    """The usable keys of one source. What was fetched once is kept as long as nothing newer can be
+    had.
+    """
 
     def __init__(self, source: KeySource) -> None:
         self._source = source
@@ -50,14 +52,17 @@ class Keys:
         return not self._keys
 
     async def find(self, kid: str | None, algorithm: str) -> tuple[VerifyingKey, ...]:
-        """The keys that a token with this key id and algorithm may have been signed with; empty where there are none.
+        """The keys that a token with this key id and algorithm may have been signed with; empty
+        where there are none.
 
         `Transient` where the set cannot be reached, and might have it.
         """
         found = self._named(kid, algorithm)
         if found:
             return found
-        if self._refreshing is not None or self._is_due(FIRST_EVERY if self.is_empty else REFRESH_EVERY):
+        if self._refreshing is not None or self._is_due(
+            FIRST_EVERY if self.is_empty else REFRESH_EVERY
+        ):
             await asyncio.shield(self._refreshing or self._refresh())
             found = self._named(kid, algorithm)
         if not found and self.trouble is not None:
@@ -69,11 +74,12 @@ class Keys:
         await asyncio.shield(self._refreshing or self._refresh())
 
     async def renew_when_old(self) -> None:
-        """Fetch the set where it has not been asked for within `FRESH`: a key may have been withdrawn.
+        """Fetch the set where it has not been asked for within `FRESH`: a key may have been
+        withdrawn.
 
-        To be awaited before anything that a key has verified counts, also what was verified before. A
-        set that cannot be had is asked for again by `watch`; until then nobody waits, and the keys that
-        are known go on counting.
+        To be awaited before anything that a key has verified counts, also what was verified before.
+        A set that cannot be had is asked for again by `watch`; until then nobody waits, and the
+        keys that are known go on counting.
         """
         if time.monotonic() - self._tried_at >= FRESH:
             await asyncio.shield(self._refreshing or self._refresh())
@@ -94,7 +100,9 @@ class Keys:
     def _named(self, kid: str | None, algorithm: str) -> tuple[VerifyingKey, ...]:
         # Without an id there is no choice to be made: the set must have one key only.
         if kid is None:
-            return self._keys if len(self._keys) == 1 and algorithm in self._keys[0].algorithms else ()
+            return (
+                self._keys if len(self._keys) == 1 and algorithm in self._keys[0].algorithms else ()
+            )
         return tuple(key for key in self._keys if key.kid == kid and algorithm in key.algorithms)
 
     def _refresh(self) -> "asyncio.Task[None]":
@@ -131,7 +139,9 @@ class Keys:
 
 
 async def _in_thread(function: Callable[[], Any]) -> Any:
-    """What it returns or raises. In a thread that nobody waits for at the end: a name server may let it hang."""
+    """What it returns or raises. In a thread that nobody waits for at the end: a name server may
+    let it hang.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 

@@ -7,7 +7,8 @@ from messages.codes import Code
 from messages.errors import Refused
 from workers.request import Request
 
-#: In the place of a project's id: the request is no tenant's, each server of it acts in the project that owns it.
+#: In the place of a project's id: the request is no tenant's, each server of it acts in the project
+#: that owns it.
 NOBODY = "-"
 
 
@@ -15,8 +16,8 @@ NOBODY = "-"
 class Requester:
     """The project that a request acts in, or `NOBODY`.
 
-    `operator` is who has answered for it, where the message did not prove by itself who asks; `resume_token` the word by
-    which it was known again and may be known again the next time.
+    `operator` is who has answered for it, where the message did not prove by itself who asks;
+    `resume_token` the word by which it was known again and may be known again the next time.
     """
 
     project_id: str

@@ -18,9 +18,13 @@ log = structlog.get_logger()
 
 
 class Readmission:
-    """Knows by its pass what was verified once, or what an operator answers for; asks `first_time` about the rest."""
+    """Knows by its pass what was verified once, or what an operator answers for; asks `first_time`
+    about the rest.
+    """
 
-    def __init__(self, first_time: Identity, cloud: Cloud, journal: Journal, replays: Replays | None) -> None:
+    def __init__(
+        self, first_time: Identity, cloud: Cloud, journal: Journal, replays: Replays | None
+    ) -> None:
         self._first_time = first_time
         self._cloud = cloud
         self._journal = journal
@@ -51,17 +55,25 @@ class Readmission:
         """The tenant in which the request was given this pass; None where it was not."""
         if request.name is None:
             return None
-        return await self._journal.admitted(request.kind, request.name, request.digest, hash_of(word))
+        return await self._journal.admitted(
+            request.kind, request.name, request.digest, hash_of(word)
+        )
 
     async def _by_pass(self, request: Request, word: str) -> Requester | None:
         tenant = await self._is_admitted(request, word)
         if tenant is not None:
             return Requester(tenant, resume_token=word)
-        authority = await self._replays.replay_of(word, request.digest) if self._replays is not None else None
+        authority = (
+            await self._replays.replay_of(word, request.digest)
+            if self._replays is not None
+            else None
+        )
         return await self._replayed(request, authority) if authority is not None else None
 
     async def _replayed(self, request: Request, authority: ReplayAuthority) -> Requester:
-        log.info("request.replayed", message_id=request.envelope.message_id, operator=authority.operator)
+        log.info(
+            "request.replayed", message_id=request.envelope.message_id, operator=authority.operator
+        )
         if authority.tenant is not None and request.operation != SOFT_DOWN:
             project_id = await project_of(self._cloud, authority.tenant, request.tenant)
             return Requester(project_id, operator=authority.operator)

@@ -6,11 +6,14 @@ from messages.errors import Refused
 from workers.identity.requester import NotProven
 
 
-async def project_of(cloud: Cloud, proven: str, said: str | None, proven_as: TenantIs | None = None) -> str:
-    """Return the id of the project that is proven, or raise `NotProven` where the message itself says another.
+async def project_of(
+    cloud: Cloud, proven: str, said: str | None, proven_as: TenantIs | None = None
+) -> str:
+    """Return the id of the project that is proven, or raise `NotProven` where the message itself
+    says another.
 
-    `proven` is an id or a name, as `proven_as` says; None: either. Projects are compared, not words: one may
-    say the id and the other the name.
+    `proven` is an id or a name, as `proven_as` says; None: either. Projects are compared, not
+    words: one may say the id and the other the name.
     """
     project = await _find(cloud, proven, proven_as, "the project that is proven")
     if said is not None and (said != proven or proven_as is not None):

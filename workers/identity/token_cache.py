@@ -1,4 +1,6 @@
-"""Tokens that were verified: a console sends the same one with many messages, and a signature costs most of all."""
+"""Tokens that were verified: a console sends the same one with many messages, and a signature costs
+most of all.
+"""
 
 import hashlib
 import time
@@ -13,7 +15,8 @@ MOST = 4096
 class TokenCache:
     """What verified tokens say, by the SHA-256 of each: the tokens themselves are kept nowhere.
 
-    They are forgotten when they expire, and all of them when the key set changes: a key may have been withdrawn.
+    They are forgotten when they expire, and all of them when the key set changes: a key may have
+    been withdrawn.
     """
 
     def __init__(self, most: int = MOST) -> None:
@@ -25,7 +28,9 @@ class TokenCache:
         return len(self._known)
 
     def find(self, token: str, generation: int) -> Claims | None:
-        """What a token says that was verified with the key set of this generation; None where it was not."""
+        """What a token says that was verified with the key set of this generation; None where it
+        was not.
+        """
         self._turn_to(generation)
         key = _key(token)
         claims = self._known.get(key)

@@ -1,7 +1,8 @@
 """JSON Web Tokens (RFC 7519): what one proves, once its signature is verified.
 
-Nothing that a token brings along says what it is to be verified with: the algorithms are ours, the keys are those of
-the configured set, and a header that points to others, or asks for extensions, ends it.
+Nothing that a token brings along says what it is to be verified with: the algorithms are ours, the
+keys are those of the configured set, and a header that points to others, or asks for extensions,
+ends it.
 """
 
 import base64
@@ -62,7 +63,9 @@ class Claims:
 
 
 def bare(token: str | None) -> str:
-    """The token without `Bearer `, or `NotProven` where it is none or too long; before anything of it is decoded."""
+    """The token without `Bearer `, or `NotProven` where it is none or too long; before anything of
+    it is decoded.
+    """
     if not token or not token.strip():
         raise NotProven("there is no token")
     if len(token) > MAX_TOKEN:
@@ -88,7 +91,9 @@ def read_header(token: str) -> Header:
 
 
 def verify(token: str, header: Header, keys: Sequence[VerifyingKey], expected: Expected) -> Claims:
-    """What a token says, once one of these keys has verified its signature; `NotProven` where none does."""
+    """What a token says, once one of these keys has verified its signature; `NotProven` where none
+    does.
+    """
     if not keys:
         raise NotProven("the token's key is not in the key set")
     registry = _REGISTRIES[header.algorithm]
@@ -102,7 +107,9 @@ def verify(token: str, header: Header, keys: Sequence[VerifyingKey], expected: E
 
 
 def read_claims(payload: bytes, expected: Expected) -> Claims:
-    """What a payload says, or `NotProven` where that is not what is expected. Times are not judged yet."""
+    """What a payload says, or `NotProven` where that is not what is expected. Times are not judged
+    yet.
+    """
     claims = _json(payload, "payload")
     # A refresh token, an id token, a log-out token are signed with the same key, and open nothing.
     if claims.get("typ", "Bearer") != "Bearer":
@@ -117,9 +124,12 @@ def read_claims(payload: bytes, expected: Expected) -> Claims:
     if issued is not None and issued >= expires:
         raise NotProven("the token was over before it was issued")
     return Claims(
-        subject=_name(claims, "sub"), tenant=_name(claims, expected.tenant_claim), expires=expires,
-        not_before=_time(claims, "nbf"), issued=issued,
-    )  # fmt: skip
+        subject=_name(claims, "sub"),
+        tenant=_name(claims, expected.tenant_claim),
+        expires=expires,
+        not_before=_time(claims, "nbf"),
+        issued=issued,
+    )
 
 
 def is_over(claims: Claims, instant: float) -> bool:
@@ -133,7 +143,8 @@ def is_too_early(claims: Claims, instant: float) -> bool:
 
 
 def _registry(algorithm: str) -> JWSRegistry:
-    # Parameters that it does not know are no reason to refuse; those that matter have been looked at.
+    # Parameters that it does not know are no reason to refuse; those that matter have been looked
+    # at.
     registry = JWSRegistry(algorithms=[algorithm], strict_check_header=False)
     registry.max_header_length = registry.max_signature_length = MAX_TOKEN
     return registry
@@ -172,6 +183,11 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
 
 def _name(claims: Mapping[str, Any], name: str) -> str:
     value = claims.get(name)
-    if not isinstance(value, str) or not value.strip() or len(value) > MAX_NAME or not value.isprintable():
+    if (
+        not isinstance(value, str)
+        or not value.strip()
+        or len(value) > MAX_NAME
+        or not value.isprintable()
+    ):
         raise NotProven(f"the token has no {name}")
     return value

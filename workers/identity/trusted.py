@@ -36,7 +36,10 @@ class TrustedPublishers:
         if request.tenant is not None:
             await self._cloud.find_project(request.tenant)
         elif not self._cloud.has_admin:
-            raise wrong("tenant_id", "only an admin cloud (ECS_ADMIN_CLOUD) could tell whose the instances are")
+            raise wrong(
+                "tenant_id",
+                "only an admin cloud (ECS_ADMIN_CLOUD) could tell whose the instances are",
+            )
         return Requester(NOBODY)
 
     async def _project_of_order(self, request: Request, order_id: str) -> str:
@@ -53,7 +56,10 @@ class TrustedPublishers:
 
     async def _owner_of(self, instance_id: str) -> str:
         if not self._cloud.has_admin:
-            raise wrong("tenant_id", "only an admin cloud (ECS_ADMIN_CLOUD) could tell whose the instance is")
+            raise wrong(
+                "tenant_id",
+                "only an admin cloud (ECS_ADMIN_CLOUD) could tell whose the instance is",
+            )
         owner = await self._cloud.owner_of(instance_id)
         if owner is None:
             raise Refused(Code.SERVER_UNKNOWN, instance_id)

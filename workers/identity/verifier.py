@@ -34,13 +34,17 @@ class TokenVerifier:
         self._verified = TokenCache()
 
     async def verify(
-        self, token: str | None, user_id: str | None, published: float, rotated_since: float | None = None
+        self,
+        token: str | None,
+        user_id: str | None,
+        published: float,
+        rotated_since: float | None = None,
     ) -> Claims:
         """What a token proves of the user's message that was published at this time (Unix seconds).
 
-        `NotProven`, or `Expired`; `Transient` where the key set cannot be had, and might have the token's key. Where
-        `rotated_since` (Unix seconds) is given, a set that is older than that proves no forgery by lacking a key: it is
-        `Transient`, too.
+        `NotProven`, or `Expired`; `Transient` where the key set cannot be had, and might have the
+        token's key. Where `rotated_since` (Unix seconds) is given, a set that is older than that
+        proves no forgery by lacking a key: it is `Transient`, too.
         """
         claims = await self._claims(bare(token), rotated_since)
         if user_id is None or claims.subject != user_id:
@@ -63,7 +67,9 @@ class TokenVerifier:
         header = read_header(token)
         keys = await self._keys.find(header.kid, header.algorithm)
         if not keys and rotated_since is not None and self._keys.fetched_at < rotated_since:
-            raise Transient(REASON, detail="the key may be a new one", retry_after=self._keys.next_look())
+            raise Transient(
+                REASON, detail="the key may be a new one", retry_after=self._keys.next_look()
+            )
         claims = verify(token, header, keys, self._expected)
         self._verified.keep(token, self._keys.generation, claims)
         return claims

@@ -27,7 +27,28 @@ from workers.journal.records import (
 )
 
 __all__ = [
-    "Action", "Ahead", "Batch", "Begun", "Claim", "ClaimLost", "Conflict", "EffectRecord", "Elsewhere", "History",
-    "Journal", "JournalError", "JournalUnfit", "Kind", "Known", "NewRequest", "Outcome", "Replay", "ReplayState",
-    "Request", "Resumed", "Standing", "State", "Wanted",
-]  # fmt: skip
+    "Action",
+    "Ahead",
+    "Batch",
+    "Begun",
+    "Claim",
+    "ClaimLost",
+    "Conflict",
+    "EffectRecord",
+    "Elsewhere",
+    "History",
+    "Journal",
+    "JournalError",
+    "JournalUnfit",
+    "Kind",
+    "Known",
+    "NewRequest",
+    "Outcome",
+    "Replay",
+    "ReplayState",
+    "Request",
+    "Resumed",
+    "Standing",
+    "State",
+    "Wanted",
+]

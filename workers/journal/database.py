@@ -22,16 +22,23 @@ def open_engine(url: str) -> Engine:
     parsed = read_url(url)
     if parsed.get_backend_name() == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
-            raise JournalError("ECS_JOURNAL_URL names no file: a journal in memory would remember nothing")
+            raise JournalError(
+                "ECS_JOURNAL_URL names no file: a journal in memory would remember nothing"
+            )
         return sqlite_engine(parsed)
     if parsed.get_backend_name() == "postgresql":
         from workers.journal.postgres import connect  # noqa: PLC0415 - who uses SQLite needs no driver
 
-        # Said, because the server's own default may be another: what is written follows what others have committed.
+        # Said, because the server's own default may be another: what is written follows what others
+        # have committed.
         engine = create_engine(
-            parsed.set(drivername="postgresql+psycopg"), poolclass=NullPool, isolation_level="READ COMMITTED"
+            parsed.set(drivername="postgresql+psycopg"),
+            poolclass=NullPool,
+            isolation_level="READ COMMITTED",
         )
-        event.listen(engine, "do_connect", lambda _dialect, _record, _args, arguments: connect(**arguments))
+        event.listen(
+            engine, "do_connect", lambda _dialect, _record, _args, arguments: connect(**arguments)
+        )
         return engine
     raise JournalError("ECS_JOURNAL_URL must be of SQLite or PostgreSQL")
 
@@ -42,10 +49,15 @@ def reading_engine(engine: Engine) -> Engine:
 
 
 def read_url(url: str) -> URL:
-    """The URL in its parts; `JournalError`, which shows nothing of it, where it cannot be told what is what."""
+    """The URL in its parts; `JournalError`, which shows nothing of it, where it cannot be told what
+    is what.
+    """
     try:
         parsed = make_url(url)
-    except (ArgumentError, ValueError):  # the error quotes what it took for a port, which may be the password
+    except (
+        ArgumentError,
+        ValueError,
+    ):  # the error quotes what it took for a port, which may be the password
         parsed = None
     if parsed is None or "@" in (parsed.host or ""):
         raise JournalError(
@@ -56,7 +68,9 @@ def read_url(url: str) -> URL:
 
 
 def url_without_password(url: str) -> str:
-    """The URL as it may be shown: without what comes after `?`, too, where a password may be as well."""
+    """The URL as it may be shown: without what comes after `?`, too, where a password may be as
+    well.
+    """
     return read_url(url).set(query={}).render_as_string(hide_password=True)
 
 
@@ -68,7 +82,8 @@ def is_sqlite(engine: Engine) -> bool:
 def check_encoding(engine: Engine) -> None:
     """`JournalUnfit` unless the database holds every text.
 
-    One of encoding SQL_ASCII takes any bytes, and gives them back as bytes; others refuse the contract's Chinese.
+    One of encoding SQL_ASCII takes any bytes, and gives them back as bytes; others refuse the
+    contract's Chinese.
     """
     if is_sqlite(engine):
         return
@@ -83,7 +98,9 @@ def check_encoding(engine: Engine) -> None:
 
 
 def exposed(engine: Engine) -> list[str]:
-    """Tell which files of an SQLite journal, or its folder, others than their owner may use; a line each."""
+    """Tell which files of an SQLite journal, or its folder, others than their owner may use; a line
+    each.
+    """
     return exposed_files(Path(engine.url.database or "")) if is_sqlite(engine) else []
 
 
@@ -98,7 +115,9 @@ def migrate(engine: Engine) -> None:
             from workers.journal.postgres import wait_as_long_as_it_takes  # noqa: PLC0415
 
             wait_as_long_as_it_takes(connection)
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+            connection.execute(
+                text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK}
+            )
         command.upgrade(_config(connection), "head")
 
 

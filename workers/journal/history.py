@@ -1,4 +1,6 @@
-"""The journal as a person reads it: beside workers that write, waiting for none of them, changing nothing."""
+"""The journal as a person reads it: beside workers that write, waiting for none of them, changing
+nothing.
+"""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +23,16 @@ from workers.journal.database import (
 )
 from workers.journal.operations import effects_of
 from workers.journal.owners import owner_lives
-from workers.journal.records import Action, Batch, JournalError, Kind, Replay, ReplayState, Request, State
+from workers.journal.records import (
+    Action,
+    Batch,
+    JournalError,
+    Kind,
+    Replay,
+    ReplayState,
+    Request,
+    State,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +75,10 @@ class History:
         columns = schema.requests.c
         statement = select(schema.requests).order_by(columns.received_at.desc(), columns.key)
         for column, value in (
-            (columns.state, wanted.state), (columns.operation, wanted.operation), (columns.tenant, wanted.tenant),
-        ):  # fmt: skip
+            (columns.state, wanted.state),
+            (columns.operation, wanted.operation),
+            (columns.tenant, wanted.tenant),
+        ):
             if value is not None:
                 statement = statement.where(column == value)
         if wanted.since is not None:
@@ -79,7 +92,9 @@ class History:
             return find_requests(connection, word)
 
     def admitted(self, kind: Kind, name: str, digest: str, pass_hash: str) -> str | None:
-        """The tenant of the request with this name and content that was given this pass; None where there is none."""
+        """The tenant of the request with this name and content that was given this pass; None where
+        there is none.
+        """
         with self._reading() as connection:
             return find_admitted(connection, kind, name, digest, pass_hash)
 
@@ -96,18 +111,26 @@ class History:
         begun = func.min(columns.pinned_at)
         statement = (
             select(
-                columns.batch, columns.action, columns.operator, columns.real_user, begun,
-                func.max(columns.done_at), func.count(), func.count(columns.done_at),
+                columns.batch,
+                columns.action,
+                columns.operator,
+                columns.real_user,
+                begun,
+                func.max(columns.done_at),
+                func.count(),
+                func.count(columns.done_at),
             )
             .where(columns.state != ReplayState.AGAIN)
             .group_by(columns.batch, columns.action, columns.operator, columns.real_user)
             .order_by(begun.desc())
-        )  # fmt: skip
+        )
         with self._reading() as connection:
             return [Batch(*row) for row in connection.execute(statement.limit(limit))]
 
     def replays(self, *, batch: str | None = None, name: str | None = None) -> list[Replay]:
-        """What became of the messages of a batch, or of those of a name, in the order in which they were pinned."""
+        """What became of the messages of a batch, or of those of a name, in the order in which they
+        were pinned.
+        """
         columns = schema.replays.c
         statement = select(schema.replays).where(columns.state != ReplayState.AGAIN)
         if batch is not None:
@@ -115,15 +138,23 @@ class History:
         if name is not None:
             statement = statement.where(or_(columns.name == name, columns.message_id == name))
         with self._reading() as connection:
-            rows = connection.execute(statement.order_by(columns.pinned_at, columns.batch, columns.position))
+            rows = connection.execute(
+                statement.order_by(columns.pinned_at, columns.batch, columns.position)
+            )
             return [replay_of(row) for row in rows]
 
     def unfinished(self, selection: str, action: Action, operator: str) -> str | None:
-        """The newest set that this operator chose by these words and did not end; None where there is none."""
+        """The newest set that this operator chose by these words and did not end; None where there
+        is none.
+        """
         columns = schema.replays.c
         statement = (
             select(columns.batch)
-            .where(columns.selection == selection, columns.action == action.value, columns.operator == operator)
+            .where(
+                columns.selection == selection,
+                columns.action == action.value,
+                columns.operator == operator,
+            )
             .where(columns.done_at.is_(None), columns.state != ReplayState.AGAIN.value)
             .order_by(columns.pinned_at.desc())
         )
@@ -131,7 +162,9 @@ class History:
             return connection.execute(statement.limit(1)).scalar()
 
     def done_before(self, identities: Sequence[str], action: Action) -> set[str]:
-        """Those of which a set knows that all that were alike have been done: they need no more than the ack."""
+        """Those of which a set knows that all that were alike have been done: they need no more
+        than the ack.
+        """
         columns, found = schema.replays.c, set[str]()
         with self._reading() as connection:
             for begin in range(0, len(identities), _AT_ONCE):
@@ -152,7 +185,9 @@ class History:
         with self._reading() as connection:
             for begin in range(0, len(names), _AT_ONCE):
                 some = columns.name.in_(names[begin : begin + _AT_ONCE])
-                rows = connection.execute(select(schema.requests).where(some).order_by(columns.received_at))
+                rows = connection.execute(
+                    select(schema.requests).where(some).order_by(columns.received_at)
+                )
                 found |= {row.name: request_of(row) for row in rows}
         return found
 
@@ -181,13 +216,19 @@ def reading(engine: Engine) -> Iterator[Connection]:
 def find_requests(connection: Connection, word: str) -> list[Request]:
     """The requests with this key or name, newest first."""
     columns = schema.requests.c
-    statement: Select[Any] = select(schema.requests).where(or_(columns.key == word, columns.name == word))
+    statement: Select[Any] = select(schema.requests).where(
+        or_(columns.key == word, columns.name == word)
+    )
     rows = connection.execute(statement.order_by(columns.received_at.desc())).all()
     return [request_of(row, effects_of(connection, row.key).values()) for row in rows]
 
 
-def find_admitted(connection: Connection, kind: Kind, name: str, digest: str, pass_hash: str) -> str | None:
-    """The tenant of the request with this name and content that was given this pass; None where there is none."""
+def find_admitted(
+    connection: Connection, kind: Kind, name: str, digest: str, pass_hash: str
+) -> str | None:
+    """The tenant of the request with this name and content that was given this pass; None where
+    there is none.
+    """
     columns = schema.requests.c
     statement = select(columns.tenant, columns.pass_hash).where(
         columns.name == name, columns.kind == kind.value, columns.digest == digest
@@ -201,22 +242,46 @@ def find_admitted(connection: Connection, kind: Kind, name: str, digest: str, pa
 def request_of(row: Any, effects: Iterable[Any] = ()) -> Request:
     """A row as a record."""
     return Request(
-        key=row.key, name=row.name, kind=Kind(row.kind), operation=row.operation, tenant=row.tenant,
-        digest=row.digest, state=State(row.state), attempts=row.attempts, deliveries=row.deliveries,
-        received_at=row.received_at, updated_at=row.updated_at, owner=row.owner,
+        key=row.key,
+        name=row.name,
+        kind=Kind(row.kind),
+        operation=row.operation,
+        tenant=row.tenant,
+        digest=row.digest,
+        state=State(row.state),
+        attempts=row.attempts,
+        deliveries=row.deliveries,
+        received_at=row.received_at,
+        updated_at=row.updated_at,
+        owner=row.owner,
         result=json.loads(row.result) if row.result is not None else None,
         updates=tuple(json.loads(row.updates)) if row.updates is not None else (),
         effects=tuple(effects),
-    )  # fmt: skip
+    )
 
 
 def replay_of(row: Any) -> Replay:
     """A row as a record."""
     return Replay(
-        id=row.id, batch=row.batch, position=row.position, action=row.action, operator=row.operator,
-        selection=row.selection, name=row.name,
-        message_id=row.message_id, operation=row.operation, origin=row.origin, code=row.code, failed_at=row.failed_at,
-        identity=row.identity, digest=row.digest, tenant=row.tenant,
-        state=ReplayState(row.state), pinned_at=row.pinned_at, done_at=row.done_at, arrived_at=row.arrived_at,
-        real_user=row.real_user, vouched=row.vouched,
-    )  # fmt: skip
+        id=row.id,
+        batch=row.batch,
+        position=row.position,
+        action=row.action,
+        operator=row.operator,
+        selection=row.selection,
+        name=row.name,
+        message_id=row.message_id,
+        operation=row.operation,
+        origin=row.origin,
+        code=row.code,
+        failed_at=row.failed_at,
+        identity=row.identity,
+        digest=row.digest,
+        tenant=row.tenant,
+        state=ReplayState(row.state),
+        pinned_at=row.pinned_at,
+        done_at=row.done_at,
+        arrived_at=row.arrived_at,
+        real_user=row.real_user,
+        vouched=row.vouched,
+    )

@@ -24,7 +24,17 @@ from workers.journal.operations import (
     to_json,
 )
 from workers.journal.owners import Owner, new_owner
-from workers.journal.records import Ahead, Claim, JournalError, Kind, NewRequest, Outcome, Replay, ReplayState, Request
+from workers.journal.records import (
+    Ahead,
+    Claim,
+    JournalError,
+    Kind,
+    NewRequest,
+    Outcome,
+    Replay,
+    ReplayState,
+    Request,
+)
 from workers.journal.replays import Issue, Note, Pin, PutInAgain, Redeem
 from workers.journal.server_locks import AcquireLocks, ExpireLock, Leave
 from workers.journal.writer import Writer
@@ -33,7 +43,9 @@ log = structlog.get_logger()
 
 
 class Journal:
-    """Requests and effects. Its writes wait while the database is in trouble; `trouble` says what it is."""
+    """Requests and effects. Its writes wait while the database is in trouble; `trouble` says what
+    it is.
+    """
 
     def __init__(self, url: str) -> None:
         self._engine = open_engine(url)
@@ -42,7 +54,9 @@ class Journal:
         self._numbers = count(1)
 
     async def open(self) -> None:
-        """Migrate, and become an owner of requests. `JournalUnfit`, `JournalError` where it cannot be used."""
+        """Migrate, and become an owner of requests. `JournalUnfit`, `JournalError` where it cannot
+        be used.
+        """
         try:
             await asyncio.to_thread(check_encoding, self._engine)
             await asyncio.to_thread(migrate, self._engine)
@@ -53,7 +67,9 @@ class Journal:
         self._writer = Writer(self._engine, self._owner.keep)
 
     async def close(self) -> None:
-        """Write what was submitted, then let go of everything: others may take over what is unfinished."""
+        """Write what was submitted, then let go of everything: others may take over what is
+        unfinished.
+        """
         if self._writer is not None and not await self._writer.close():
             log.warning("journal.close_unanswered")  # the owner's lock goes with the process
         elif self._owner is not None:
@@ -66,8 +82,8 @@ class Journal:
         return self._writer.trouble if self._writer is not None else "not open"
 
     def begin(self, request: NewRequest) -> "asyncio.Future[Outcome]":
-        """Note a delivery and say what is known of the request. The caller sees to it that one of its own that is
-        under way is not begun again.
+        """Note a delivery and say what is known of the request. The caller sees to it that one of
+        its own that is under way is not begun again.
         """
         owner, writer = self._opened()
         return writer.submit(Begin(request, owner, f"{owner.id[:40]}.{next(self._numbers)}"))
@@ -80,25 +96,35 @@ class Journal:
         self, claim: Claim, name: str, outcome: dict[str, Any], request_id: str | None
     ) -> "asyncio.Future[None]":
         """Note what became of an effect; `ClaimLost` where another is at it."""
-        return self._opened()[1].submit(Record(claim, name, to_json(outcome), request_id, time.time()))
+        return self._opened()[1].submit(
+            Record(claim, name, to_json(outcome), request_id, time.time())
+        )
 
     def remember(self, claim: Claim, name: str, value: Any) -> "asyncio.Future[None]":
         """Note a value that a later run must find."""
-        return self._opened()[1].submit(Intend(claim, name, "null", time.time(), to_json({"value": value})))
+        return self._opened()[1].submit(
+            Intend(claim, name, "null", time.time(), to_json({"value": value}))
+        )
 
     def still(self, claim: Claim) -> "asyncio.Future[None]":
         """`ClaimLost` where the request is another's by now."""
         return self._opened()[1].submit(Still(claim))
 
-    def finish(self, claim: Claim, result: dict[str, Any], updates: list[dict[str, Any]]) -> "asyncio.Future[None]":
+    def finish(
+        self, claim: Claim, result: dict[str, Any], updates: list[dict[str, Any]]
+    ) -> "asyncio.Future[None]":
         """Note the result and the final status updates; `ClaimLost` where another is at it."""
-        return self._opened()[1].submit(Finish(claim, to_json(result), to_json(updates), time.time()))
+        return self._opened()[1].submit(
+            Finish(claim, to_json(result), to_json(updates), time.time())
+        )
 
     def settle(self, key: str) -> "asyncio.Future[None]":
         """Note that the result was published."""
         return self._opened()[1].submit(Settle(key, time.time()))
 
-    def release(self, claim: Claim, attempts: int = 0, pass_hash: str | None = None) -> "asyncio.Future[None]":
+    def release(
+        self, claim: Claim, attempts: int = 0, pass_hash: str | None = None
+    ) -> "asyncio.Future[None]":
         """Give an unfinished request up for anybody; its message is known again by a pass."""
         return self._opened()[1].submit(Release(claim, attempts, time.time(), pass_hash))
 
@@ -106,8 +132,12 @@ class Journal:
         """Have a copy of a request that another worker is at be known again by a pass."""
         return self._opened()[1].submit(Pass(key, pass_hash))
 
-    def acquire_locks(self, claim: Claim, servers: tuple[str, ...] = ()) -> "asyncio.Future[Ahead | None]":
-        """Take a place at these servers, unless the request has one; who is right ahead, None if it is its turn."""
+    def acquire_locks(
+        self, claim: Claim, servers: tuple[str, ...] = ()
+    ) -> "asyncio.Future[Ahead | None]":
+        """Take a place at these servers, unless the request has one; who is right ahead, None if it
+        is its turn.
+        """
         owner, writer = self._opened()
         return writer.submit(AcquireLocks(claim.key, owner, servers))
 
@@ -120,7 +150,9 @@ class Journal:
         return self._opened()[1].submit(ExpireLock(claim))
 
     def prune(self, commands_older_than: float) -> "asyncio.Future[int]":
-        """Forget some settled commands of more than so many seconds ago; 0 when there are no more. Orders are kept."""
+        """Forget some settled commands of more than so many seconds ago; 0 when there are no more.
+        Orders are kept.
+        """
         return self._opened()[1].submit(Prune(time.time() - commands_older_than))
 
     def pin(self, replays: Sequence[Replay]) -> "asyncio.Future[None]":
@@ -128,11 +160,17 @@ class Journal:
         return self._opened()[1].submit(Pin(tuple(replays)))
 
     def issue(self, words: Sequence[tuple[str, str]]) -> "asyncio.Future[None]":
-        """Put into force a word (its SHA-256) for each of these replays (their ids), before they are published."""
+        """Put into force a word (its SHA-256) for each of these replays (their ids), before they
+        are published.
+        """
         return self._opened()[1].submit(Issue(tuple(words)))
 
-    def put_in_again(self, former: Sequence[str], replays: Sequence[Replay]) -> "asyncio.Future[None]":
-        """Note new replays in the place of former ones (their ids), which may have been published and stay in force."""
+    def put_in_again(
+        self, former: Sequence[str], replays: Sequence[Replay]
+    ) -> "asyncio.Future[None]":
+        """Note new replays in the place of former ones (their ids), which may have been published
+        and stay in force.
+        """
         return self._opened()[1].submit(PutInAgain(tuple(former), tuple(replays)))
 
     def note(self, ids: Sequence[str], state: ReplayState) -> "asyncio.Future[None]":
@@ -140,7 +178,9 @@ class Journal:
         return self._opened()[1].submit(Note(tuple(ids), state, time.time()))
 
     def redeem(self, pass_hash: str, digest: str) -> "asyncio.Future[Replay | None]":
-        """The replay that a message with this word and digest is; None where it is none. It is noted that it came."""
+        """The replay that a message with this word and digest is; None where it is none. It is
+        noted that it came.
+        """
         return self._opened()[1].submit(Redeem(pass_hash, digest, time.time()))
 
     async def find(self, word: str) -> list[Request]:
@@ -148,7 +188,9 @@ class Journal:
         return await asyncio.to_thread(self._find, word)
 
     async def admitted(self, kind: Kind, name: str, digest: str, pass_hash: str) -> str | None:
-        """The tenant of the request with this name and content that was given this pass; None where there is none."""
+        """The tenant of the request with this name and content that was given this pass; None where
+        there is none.
+        """
         return await asyncio.to_thread(self._admitted, kind, name, digest, pass_hash)
 
     def _admitted(self, kind: Kind, name: str, digest: str, pass_hash: str) -> str | None:

@@ -54,7 +54,8 @@ _INTEND = (
     " outcome = excluded.outcome, request_id = NULL, recorded_at = excluded.recorded_at"
 )
 _INTEND_SQLITE = text(_INTEND.format(lock=""))
-#: The row stays as it is until we commit: nobody takes the request over between the check and the write.
+#: The row stays as it is until we commit: nobody takes the request over between the check and the
+#: write.
 _INTEND_POSTGRES = text(_INTEND.format(lock=" FOR SHARE"))
 _RECORD = text(
     "UPDATE effects SET outcome = :outcome, request_id = :request_id, recorded_at = :now WHERE request_key = :key"
@@ -64,13 +65,15 @@ _FINISH = text(
     "UPDATE requests SET state = 'done', result = :result, updates = :updates, updated_at = :now"
     " WHERE key = :key AND claim = :claim AND state = 'running'"
 )
-_SETTLE = text("UPDATE requests SET state = 'settled', updated_at = :now WHERE key = :key AND state = 'done'")
+_SETTLE = text(
+    "UPDATE requests SET state = 'settled', updated_at = :now WHERE key = :key AND state = 'done'"
+)
 _RELEASE = text(
     "UPDATE requests SET owner = NULL, attempts = attempts + :more, updated_at = :now"
     " WHERE key = :key AND claim = :claim AND state = 'running' AND owner IS NOT NULL"
 )
-#: The word that comes is put first, and stands there once. Copies of a message may be under way with several words; of
-#: more than eight (of 65 characters each) the oldest are forgotten.
+#: The word that comes is put first, and stands there once. Copies of a message may be under way
+#: with several words; of more than eight (of 65 characters each) the oldest are forgotten.
 _PASS = text(
     "UPDATE requests SET pass_hash = substr(:passed || replace(coalesce(pass_hash, ''), :passed, ''), 1, 520)"
     " WHERE key = :key"
@@ -79,15 +82,20 @@ _PASS = text(
 
 def _count(connection: Connection, statement: Any, rows: Sequence[dict[str, Any]]) -> int:
     """Execute for all rows; the number of rows that were written."""
-    result: CursorResult[Any] = connection.execute(statement, rows, execution_options={"preserve_rowcount": True})
+    result: CursorResult[Any] = connection.execute(
+        statement, rows, execution_options={"preserve_rowcount": True}
+    )
     return result.rowcount
 
 
-def _each(connection: Connection, statement: Any, rows: Sequence[dict[str, Any]]) -> list[Exception | None]:
+def _each(
+    connection: Connection, statement: Any, rows: Sequence[dict[str, Any]]
+) -> list[Exception | None]:
     """As `_count`; where one was not written, `ClaimLost` for it."""
     if _count(connection, statement, rows) == len(rows):
         return [None] * len(rows)
-    # Rare: somebody else holds one of them. Doing them again singly tells which; they may be done twice.
+    # Rare: somebody else holds one of them. Doing them again singly tells which; they may be done
+    # twice.
     return [None if _count(connection, statement, [row]) else ClaimLost(row["key"]) for row in rows]
 
 
@@ -110,31 +118,52 @@ class Begin:
     def _row(self) -> dict[str, Any]:
         request = self.request
         return {
-            "key": request.key, "name": request.name, "kind": request.kind.value, "operation": request.operation,
-            "tenant": request.tenant, "digest": request.digest, "owner": self.owner.id, "claim": self.claim,
+            "key": request.key,
+            "name": request.name,
+            "kind": request.kind.value,
+            "operation": request.operation,
+            "tenant": request.tenant,
+            "digest": request.digest,
+            "owner": self.owner.id,
+            "claim": self.claim,
             "received_at": request.received_at,
-        }  # fmt: skip
+        }
 
     def _find(self, connection: Connection) -> Outcome:
         key = self.request.key
         row = connection.execute(select(schema.requests).where(schema.requests.c.key == key)).one()
         if row.claim == self.claim and row.state == State.RUNNING:
             # Ours, just now or in a commit whose outcome was not known: begun, or taken over then.
-            return Begun(Claim(key, self.claim)) if row.deliveries == 1 else self._resumed(connection, row)
+            return (
+                Begun(Claim(key, self.claim))
+                if row.deliveries == 1
+                else self._resumed(connection, row)
+            )
         connection.execute(_SEEN, {"key": key})
         if row.digest != self.request.digest:
             return Conflict()
         if row.state != State.RUNNING:
-            return Known(json.loads(row.result), json.loads(row.updates), row.state == State.SETTLED)
+            return Known(
+                json.loads(row.result), json.loads(row.updates), row.state == State.SETTLED
+            )
         if row.owner not in (None, self.owner.id) and self.owner.lives(row.owner, connection):
             return Elsewhere(row.owner)
         return self._take_over(connection, row)
 
     def _take_over(self, connection: Connection, row: Any) -> Outcome:
         taken = _count(
-            connection, _TAKE_OVER,
-            [{"key": row.key, "owner": self.owner.id, "claim": self.claim, "former": row.claim, "now": time.time()}],
-        )  # fmt: skip
+            connection,
+            _TAKE_OVER,
+            [
+                {
+                    "key": row.key,
+                    "owner": self.owner.id,
+                    "claim": self.claim,
+                    "former": row.claim,
+                    "now": time.time(),
+                }
+            ],
+        )
         if not taken:  # another was quicker
             return Elsewhere("")
         return self._resumed(connection, row)
@@ -161,11 +190,16 @@ class Intend:
         statement = _INTEND_SQLITE if connection.dialect.name == "sqlite" else _INTEND_POSTGRES
         rows = [
             {
-                "key": one.claim.key, "claim": one.claim.token, "name": one.name, "marker": one.marker, "now": one.now,
-                "outcome": one.outcome, "recorded": one.now if one.outcome is not None else None,
+                "key": one.claim.key,
+                "claim": one.claim.token,
+                "name": one.name,
+                "marker": one.marker,
+                "now": one.now,
+                "outcome": one.outcome,
+                "recorded": one.now if one.outcome is not None else None,
             }
             for one in operations
-        ]  # fmt: skip
+        ]
         return _each(connection, statement, rows)
 
 
@@ -184,11 +218,15 @@ class Record:
         """None, or `ClaimLost`."""
         rows = [
             {
-                "key": one.claim.key, "claim": one.claim.token, "name": one.name, "outcome": one.outcome,
-                "request_id": one.request_id, "now": one.now,
+                "key": one.claim.key,
+                "claim": one.claim.token,
+                "name": one.name,
+                "outcome": one.outcome,
+                "request_id": one.request_id,
+                "now": one.now,
             }
             for one in operations
-        ]  # fmt: skip
+        ]
         return _each(connection, _RECORD, rows)
 
 
@@ -206,11 +244,14 @@ class Finish:
         """None, or `ClaimLost`."""
         rows = [
             {
-                "key": one.claim.key, "claim": one.claim.token, "result": one.result, "updates": one.updates,
+                "key": one.claim.key,
+                "claim": one.claim.token,
+                "result": one.result,
+                "updates": one.updates,
                 "now": one.now,
             }
             for one in operations
-        ]  # fmt: skip
+        ]
         if _count(connection, _FINISH, rows) == len(rows):
             return [None] * len(rows)
         return Still.run_all(connection, [Still(one.claim) for one in operations])
@@ -229,7 +270,9 @@ class Still:
 
     def _holds(self, connection: Connection) -> bool:
         columns = schema.requests.c
-        claim = connection.execute(select(columns.claim).where(columns.key == self.claim.key)).scalar()
+        claim = connection.execute(
+            select(columns.claim).where(columns.key == self.claim.key)
+        ).scalar()
         return claim == self.claim.token
 
 
@@ -249,7 +292,9 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The request is given up for anybody; `more` attempts are counted, and it is known again by a pass."""
+    """The request is given up for anybody; `more` attempts are counted, and it is known again by a
+    pass.
+    """
 
     claim: Claim
     more: int
@@ -260,10 +305,13 @@ class Release:
     def run_all(connection: Connection, operations: list["Release"]) -> list[None]:
         """Nothing; what another has taken over is his."""
         rows = [
-            {"key": one.claim.key, "claim": one.claim.token, "more": one.more, "now": one.now} for one in operations
+            {"key": one.claim.key, "claim": one.claim.token, "more": one.more, "now": one.now}
+            for one in operations
         ]
         _count(connection, _RELEASE, rows)
-        Pass.run_all(connection, [Pass(one.claim.key, one.pass_hash) for one in operations if one.pass_hash])
+        Pass.run_all(
+            connection, [Pass(one.claim.key, one.pass_hash) for one in operations if one.pass_hash]
+        )
         return [None] * len(operations)
 
 
@@ -278,7 +326,11 @@ class Pass:
     def run_all(connection: Connection, operations: list["Pass"]) -> list[None]:
         """Nothing."""
         if operations:
-            _count(connection, _PASS, [{"key": one.key, "passed": f"{one.pass_hash} "} for one in operations])
+            _count(
+                connection,
+                _PASS,
+                [{"key": one.key, "passed": f"{one.pass_hash} "} for one in operations],
+            )
         return [None] * len(operations)
 
 
@@ -293,14 +345,18 @@ class Prune:
         """How many were forgotten, a thousand at most: more would hold up those who write."""
         columns = schema.requests.c
         old = select(columns.key).where(
-            columns.kind == "command", columns.state == "settled", columns.updated_at < bindparam("before")
+            columns.kind == "command",
+            columns.state == "settled",
+            columns.updated_at < bindparam("before"),
         )
         counts = []
         for one in operations:
             sweep(connection, one.before)
             keys = list(connection.execute(old.limit(1000), {"before": one.before}).scalars())
             if keys:
-                connection.execute(schema.effects.delete().where(schema.effects.c.request_key.in_(keys)))
+                connection.execute(
+                    schema.effects.delete().where(schema.effects.c.request_key.in_(keys))
+                )
                 connection.execute(schema.requests.delete().where(columns.key.in_(keys)))
             counts.append(len(keys))
         return counts
@@ -310,12 +366,17 @@ def effects_of(connection: Connection, key: str) -> dict[str, EffectRecord]:
     """The effects of a request by name, in the order in which they were meant."""
     columns = schema.effects.c
     rows = connection.execute(
-        select(schema.effects).where(columns.request_key == key).order_by(columns.intended_at, columns.name)
+        select(schema.effects)
+        .where(columns.request_key == key)
+        .order_by(columns.intended_at, columns.name)
     )
     return {
         row.name: EffectRecord(
-            row.name, row.intended_at, json.loads(row.marker),
-            json.loads(row.outcome) if row.outcome is not None else None, row.request_id,
+            row.name,
+            row.intended_at,
+            json.loads(row.marker),
+            json.loads(row.outcome) if row.outcome is not None else None,
+            row.request_id,
         )
         for row in rows
-    }  # fmt: skip
+    }

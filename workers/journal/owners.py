@@ -1,4 +1,6 @@
-"""Who is at a request, and whether he still lives: told by a lock that dies with its holder, not by a clock."""
+"""Who is at a request, and whether he still lives: told by a lock that dies with its holder, not by
+a clock.
+"""
 
 import contextlib
 import fcntl
@@ -56,7 +58,9 @@ def owner_lives(engine: Engine, owner: str) -> bool:
 
 
 class FileOwner:
-    """A locked file beside the database; the kernel unlocks it when the process ends, however it ends."""
+    """A locked file beside the database; the kernel unlocks it when the process ends, however it
+    ends.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.id = uuid4().hex
@@ -95,8 +99,8 @@ class FileOwner:
 class SessionOwner:
     """An advisory lock of PostgreSQL, held by a session of its own.
 
-    If that session is lost, others may take our requests over; each take-over changes the claim, which is checked
-    whenever we write. So taking the lock again is all that is needed.
+    If that session is lost, others may take our requests over; each take-over changes the claim,
+    which is checked whenever we write. So taking the lock again is all that is needed.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -115,7 +119,8 @@ class SessionOwner:
         if self._session is None:
             self._session, self._holds = self._engine.connect(), False
         if not self._holds:
-            # Not waited for: who has it is our own lost session, until the server has noticed that it is lost.
+            # Not waited for: who has it is our own lost session, until the server has noticed that
+            # it is lost.
             self._holds = self._take(self._session)
 
     @staticmethod
@@ -129,7 +134,8 @@ class SessionOwner:
 
     def _take(self, session: Connection) -> bool:
         taken = session.execute(
-            text("SELECT pg_try_advisory_lock(:kind, :owner)"), {"kind": _LOCKS, "owner": _number(self.id)}
+            text("SELECT pg_try_advisory_lock(:kind, :owner)"),
+            {"kind": _LOCKS, "owner": _number(self.id)},
         ).scalar()
         session.commit()
         return bool(taken)
@@ -139,7 +145,8 @@ class SessionOwner:
         with contextlib.suppress(SQLAlchemyError):
             if self._session is not None:
                 self._session.execute(
-                    text("SELECT pg_advisory_unlock(:kind, :owner)"), {"kind": _LOCKS, "owner": _number(self.id)}
+                    text("SELECT pg_advisory_unlock(:kind, :owner)"),
+                    {"kind": _LOCKS, "owner": _number(self.id)},
                 )
         self._drop()
 
@@ -152,7 +159,8 @@ class SessionOwner:
 
 def _holds_lock(owner: str, connection: Connection) -> bool:
     taken = connection.execute(
-        text("SELECT pg_try_advisory_xact_lock(:kind, :owner)"), {"kind": _LOCKS, "owner": _number(owner)}
+        text("SELECT pg_try_advisory_xact_lock(:kind, :owner)"),
+        {"kind": _LOCKS, "owner": _number(owner)},
     ).scalar()
     return not taken
 

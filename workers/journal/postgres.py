@@ -1,7 +1,8 @@
 """A connection to PostgreSQL on which nothing waits for ever.
 
-A server that is stopped, or a network that swallows everything, tells nothing: without limits of our own a write would
-hang as long as TCP does, and a session that we lost would keep its locks for hours.
+A server that is stopped, or a network that swallows everything, tells nothing: without limits of
+our own a write would hang as long as TCP does, and a session that we lost would keep its locks for
+hours.
 """
 
 import time
@@ -13,7 +14,8 @@ from sqlalchemy import Connection, text
 
 #: Seconds for a statement and its answer, and for another's lock on a row.
 ANSWER, LOCK = 30.0, 10
-#: What the server keeps to on our sessions: it ends what waits, and lets go of our locks when we are gone unnoticed.
+#: What the server keeps to on our sessions: it ends what waits, and lets go of our locks when we
+#: are gone unnoticed.
 _SESSION = {
     "statement_timeout": f"{ANSWER:.0f}s",
     "lock_timeout": f"{LOCK}s",
@@ -41,7 +43,9 @@ class BoundedConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
         """As psycopg's, but `OperationalError` once the time is up, the connection closed."""
-        return super().wait(gen if self.is_unbounded else self._within(gen, ANSWER), *arguments, **options)
+        return super().wait(
+            gen if self.is_unbounded else self._within(gen, ANSWER), *arguments, **options
+        )
 
     def _within(self, gen: Generator[Any, Any, Any], seconds: float) -> Generator[Any, Any, Any]:
         """The same generator; psycopg wakes it several times a second even when nothing comes."""
@@ -52,7 +56,9 @@ class BoundedConnection(psycopg.Connection[Any]):
                 ready = yield wanted
                 if not ready and time.monotonic() > limit:
                     self.pgconn.finish()  # what comes later is nobody's answer
-                    raise psycopg.OperationalError(f"the database did not answer in {seconds:.0f} s")
+                    raise psycopg.OperationalError(
+                        f"the database did not answer in {seconds:.0f} s"
+                    )
                 wanted = gen.send(ready)
         except StopIteration as ended:
             return ended.value

@@ -1,4 +1,6 @@
-"""What the journal takes and gives. Times are Unix seconds, JSON is what the standard library's parser gives."""
+"""What the journal takes and gives. Times are Unix seconds, JSON is what the standard library's
+parser gives.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +13,9 @@ class JournalError(Exception):
 
 
 class JournalUnfit(JournalError):
-    """The database is there, and is of a kind that cannot hold the journal: starting it again does not help."""
+    """The database is there, and is of a kind that cannot hold the journal: starting it again does
+    not help.
+    """
 
 
 class ClaimLost(Exception):
@@ -69,7 +73,8 @@ class Standing(StrEnum):
 class Ahead:
     """The request that is right ahead of another at one of its servers.
 
-    `put_off_at`: since when (Unix seconds) its message waits in a retry queue, after so many `attempts`.
+    `put_off_at`: since when (Unix seconds) its message waits in a retry queue, after so many
+    `attempts`.
     """
 
     claim: Claim
@@ -80,7 +85,9 @@ class Ahead:
 
 @dataclass(frozen=True, slots=True)
 class EffectRecord:
-    """One effect: meant at `intended_at`, with what was known then; `outcome` is None until it is known."""
+    """One effect: meant at `intended_at`, with what was known then; `outcome` is None until it is
+    known.
+    """
 
     name: str
     intended_at: float
@@ -181,11 +188,12 @@ class ReplayState(StrEnum):
 class Replay:
     """A parked message that an operator took in hand; times are Unix seconds.
 
-    `selection` stands for the words by which it was chosen, `name` is what `journal show` finds it by, `identity` tells
-    the very message, `digest` its content as a request (empty where it is none), `tenant` is the project that the
-    operator named for it, `arrived_at` is when a worker met it again, `real_user` is the user that the command ran as,
-    whoever `operator` says it was (None in rows that an earlier version wrote). `vouched`: who sent the message was not
-    proven, and the operator has answered for him.
+    `selection` stands for the words by which it was chosen, `name` is what `journal show` finds it
+    by, `identity` tells the very message, `digest` its content as a request (empty where it is
+    none), `tenant` is the project that the operator named for it, `arrived_at` is when a worker met
+    it again, `real_user` is the user that the command ran as, whoever `operator` says it was (None
+    in rows that an earlier version wrote). `vouched`: who sent the message was not proven, and the
+    operator has answered for him.
     """
 
     id: str

@@ -42,7 +42,11 @@ class Issue:
     @staticmethod
     def run_all(connection: Connection, operations: list["Issue"]) -> list[None]:
         """Nothing."""
-        rows = [{"id": one, "pass_hash": word} for operation in operations for one, word in operation.words]
+        rows = [
+            {"id": one, "pass_hash": word}
+            for operation in operations
+            for one, word in operation.words
+        ]
         connection.execute(_ISSUE, rows)
         return [None] * len(operations)
 
@@ -58,8 +62,14 @@ class PutInAgain:
     def run_all(connection: Connection, operations: list["PutInAgain"]) -> list[None]:
         """Nothing."""
         replays = schema.replays
-        again = update(replays).where(replays.c.id == bindparam("former")).values(state=ReplayState.AGAIN.value)
-        connection.execute(again, [{"former": one} for operation in operations for one in operation.former])
+        again = (
+            update(replays)
+            .where(replays.c.id == bindparam("former"))
+            .values(state=ReplayState.AGAIN.value)
+        )
+        connection.execute(
+            again, [{"former": one} for operation in operations for one in operation.former]
+        )
         _insert(connection, [one for operation in operations for one in operation.replays])
         return [None] * len(operations)
 
@@ -75,7 +85,11 @@ class Note:
     @staticmethod
     def run_all(connection: Connection, operations: list["Note"]) -> list[None]:
         """Nothing; what is noted stays."""
-        rows = [{"id": one, "state": op.state.value, "now": op.now} for op in operations for one in op.ids]
+        rows = [
+            {"id": one, "state": op.state.value, "now": op.now}
+            for op in operations
+            for one in op.ids
+        ]
         connection.execute(_NOTE, rows)
         return [None] * len(operations)
 
@@ -102,7 +116,9 @@ class Redeem:
             if replay is not None and replay.arrived_at is None
         ]
         if arrived:
-            met = update(schema.replays).where(columns.id == bindparam("one"), columns.arrived_at.is_(None))
+            met = update(schema.replays).where(
+                columns.id == bindparam("one"), columns.arrived_at.is_(None)
+            )
             connection.execute(met.values(arrived_at=bindparam("now")), arrived)
         return replays
 
@@ -112,4 +128,6 @@ def _good(row: Any, digest: str) -> Replay | None:
 
 
 def _insert(connection: Connection, replays: Sequence[Replay]) -> None:
-    connection.execute(_PIN, [asdict(one) | {"pass_hash": None, "state": one.state.value} for one in replays])
+    connection.execute(
+        _PIN, [asdict(one) | {"pass_hash": None, "state": one.state.value} for one in replays]
+    )

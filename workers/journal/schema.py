@@ -1,6 +1,18 @@
 """The tables. A change here needs a migration beside it."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, false
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    false,
+)
 
 metadata = MetaData()
 
@@ -22,7 +34,8 @@ requests = Table(
     Column("updated_at", Float(53), nullable=False),
     Column("result", Text),
     Column("updates", Text),
-    # SHA-256 of the words by which the message is known again without its token, newest first, a blank after each.
+    # SHA-256 of the words by which the message is known again without its token, newest first, a
+    # blank after each.
     Column("pass_hash", Text),
 )
 Index("requests_name", requests.c.name)
@@ -41,8 +54,9 @@ effects = Table(
     Column("recorded_at", Float(53)),
 )
 
-#: What operators did with parked messages. A row is one message of one set ("batch") that was pinned before anything
-#: was done, so that exactly this is done, however often it is interrupted. Of a message only what tells it is kept.
+#: What operators did with parked messages. A row is one message of one set ("batch") that was
+#: pinned before anything was done, so that exactly this is done, however often it is interrupted.
+#: Of a message only what tells it is kept.
 replays = Table(
     "replays",
     metadata,
@@ -67,7 +81,8 @@ replays = Table(
     Column("pinned_at", Float(53), nullable=False),
     Column("done_at", Float(53)),
     Column("arrived_at", Float(53)),
-    # The user that the process ran as; `operator` is what he called himself. None in rows of before there was one.
+    # The user that the process ran as; `operator` is what he called himself. None in rows of before
+    # there was one.
     Column("real_user", String(255)),
     # Who sent the message was not proven: the operator has answered for him.
     Column("vouched", Boolean, nullable=False, server_default=false()),

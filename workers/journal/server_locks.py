@@ -1,7 +1,9 @@
-"""Who is next at a server: requests line up in the order in which they came, whichever worker has them.
+"""Who is next at a server: requests line up in the order in which they came, whichever worker has
+them.
 
-A place is kept until it is left, by the one who has it or, when he is gone for good, by whoever waits behind him. It
-counts only while the request is running, so a place that a crash left behind its result holds up nobody.
+A place is kept until it is left, by the one who has it or, when he is gone for good, by whoever
+waits behind him. It counts only while the request is running, so a place that a crash left behind
+its result holds up nobody.
 """
 
 import time
@@ -51,7 +53,9 @@ _SWEEP = text(
 
 @dataclass(frozen=True, slots=True)
 class AcquireLocks:
-    """Take a place at each of these, unless the request has its places already; with none, only look ahead."""
+    """Take a place at each of these, unless the request has its places already; with none, only
+    look ahead.
+    """
 
     key: str
     owner: Owner
@@ -68,7 +72,10 @@ class AcquireLocks:
 
     def _places(self, ticket: int) -> Sequence[dict[str, Any]]:
         now = time.time()
-        return [{"resource": one, "key": self.key, "ticket": ticket, "now": now} for one in sorted(self.resources)]
+        return [
+            {"resource": one, "key": self.key, "ticket": ticket, "now": now}
+            for one in sorted(self.resources)
+        ]
 
     def _look_ahead(self, connection: Connection) -> Ahead | None:
         row = connection.execute(_PREDECESSOR, {"key": self.key}).first()
@@ -79,19 +86,28 @@ class AcquireLocks:
             return Ahead(claim, Standing.GONE, row.updated_at, row.attempts)
         if row.owner == self.owner.id:
             return Ahead(claim, Standing.OURS)
-        return Ahead(claim, Standing.ELSEWHERE if self.owner.lives(row.owner, connection) else Standing.GONE)
+        return Ahead(
+            claim, Standing.ELSEWHERE if self.owner.lives(row.owner, connection) else Standing.GONE
+        )
 
 
 def _take_places(connection: Connection, operations: list[AcquireLocks]) -> None:
     if not operations:
         return
-    placed = set(connection.execute(_HAVE_PLACES, {"keys": [one.key for one in operations]}).scalars())
+    placed = set(
+        connection.execute(_HAVE_PLACES, {"keys": [one.key for one in operations]}).scalars()
+    )
     wanted = {one.key: one for one in operations if one.key not in placed}
     if not wanted:
         return
-    # One ticket for all of a request's places: two requests for the same servers can never wait for each other.
+    # One ticket for all of a request's places: two requests for the same servers can never wait for
+    # each other.
     tickets = _tickets(connection, len(wanted))
-    rows = [row for one, ticket in zip(wanted.values(), tickets, strict=True) for row in one._places(ticket)]
+    rows = [
+        row
+        for one, ticket in zip(wanted.values(), tickets, strict=True)
+        for row in one._places(ticket)
+    ]
     connection.execute(_PLACE, rows)
 
 
@@ -117,14 +133,18 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class ExpireLock:
-    """Take the places away from a request that nobody is at, unless somebody has taken it up meanwhile."""
+    """Take the places away from a request that nobody is at, unless somebody has taken it up
+    meanwhile.
+    """
 
     claim: Claim
 
     @staticmethod
     def run_all(connection: Connection, operations: list["ExpireLock"]) -> list[None]:
         """Nothing."""
-        connection.execute(_FORFEIT, [{"key": one.claim.key, "claim": one.claim.token} for one in operations])
+        connection.execute(
+            _FORFEIT, [{"key": one.claim.key, "claim": one.claim.token} for one in operations]
+        )
         return [None] * len(operations)
 
 

@@ -1,4 +1,6 @@
-"""Connections to an SQLite file: in WAL mode, every commit on the disk, and always to the same file."""
+"""Connections to an SQLite file: in WAL mode, every commit on the disk, and always to the same
+file.
+"""
 
 import os
 import stat
@@ -18,7 +20,9 @@ READS = "ecs_reads"
 
 def sqlite_engine(url: URL) -> Engine:
     """An engine for the file that the URL names, which is made where it is missing, but only once."""
-    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": _PATIENCE, "check_same_thread": False})
+    engine = create_engine(
+        url, poolclass=NullPool, connect_args={"timeout": _PATIENCE, "check_same_thread": False}
+    )
     file = _File(Path(url.database or ""))
 
     def connected(connection: Any, _: Any) -> None:
@@ -38,8 +42,8 @@ def sqlite_engine(url: URL) -> Engine:
 class _File:
     """The file that was opened first, known by its inode.
 
-    SQLite would go on with one that was deleted, whose memory ends with the process, and would make a new one, which
-    remembers nothing, when it opens it again.
+    SQLite would go on with one that was deleted, whose memory ends with the process, and would make
+    a new one, which remembers nothing, when it opens it again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,9 +57,11 @@ class _File:
             self._known = self._identity()
 
     def prepare(self) -> None:
-        """Before a connection: the one that is known, or, at first, a file that nobody else can read.
+        """Before a connection: the one that is known, or, at first, a file that nobody else can
+        read.
 
-        SQLite would make it readable for all whom the umask allows, and gives -wal and -shm the mode of the file.
+        SQLite would make it readable for all whom the umask allows, and gives -wal and -shm the
+        mode of the file.
         """
         self.check()
         if self._known is None and not self._is_uri and not self._path.exists():
@@ -64,7 +70,9 @@ class _File:
     def check(self) -> None:
         """`OSError` unless it is the one."""
         if self._known is not None and self._identity() != self._known:
-            raise OSError("another file is where the journal was: stop the worker, or put the journal back")
+            raise OSError(
+                "another file is where the journal was: stop the worker, or put the journal back"
+            )
 
     def _identity(self) -> tuple[int, int]:
         try:
@@ -75,7 +83,9 @@ class _File:
 
 
 def _make_private(path: Path) -> None:
-    """An empty file of mode 0600 whatever the umask is, and its folder, unless it is there, of mode 0700."""
+    """An empty file of mode 0600 whatever the umask is, and its folder, unless it is there, of mode
+    0700.
+    """
     if not path.parent.exists():
         with suppress(FileExistsError):
             path.parent.mkdir(mode=0o700)
@@ -87,7 +97,9 @@ def _make_private(path: Path) -> None:
 
 
 def exposed_files(path: Path) -> list[str]:
-    """The journal's files and its folder that others than their owner may read, change or enter; a line each."""
+    """The journal's files and its folder that others than their owner may read, change or enter; a
+    line each.
+    """
     found = []
     for one in (path.absolute().parent, path, *(Path(f"{path}{end}") for end in ("-wal", "-shm"))):
         try:
@@ -108,4 +120,6 @@ def _prepare(connection: Any) -> None:
 
 def _begin(connection: Connection) -> None:
     # Whoever only reads takes no lock: in WAL mode he sees the last commit, and waits for nobody.
-    connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get(READS) else "BEGIN IMMEDIATE")
+    connection.exec_driver_sql(
+        "BEGIN" if connection.get_execution_options().get(READS) else "BEGIN IMMEDIATE"
+    )

@@ -1,4 +1,6 @@
-"""The writing thread: everything that waits goes into one transaction, one commit, one sync of the disk."""
+"""The writing thread: everything that waits goes into one transaction, one commit, one sync of the
+disk.
+"""
 
 import asyncio
 import threading
@@ -45,7 +47,9 @@ class _Job:
 
 
 class Writer:
-    """Runs operations in groups until it is closed. Futures wait as long as the database cannot be written."""
+    """Runs operations in groups until it is closed. Futures wait as long as the database cannot be
+    written.
+    """
 
     def __init__(self, engine: Engine, keep: Callable[[], None]) -> None:
         self._engine = engine
@@ -66,7 +70,9 @@ class Writer:
         return future
 
     async def close(self) -> bool:
-        """End after what was submitted; what cannot be written now is given up. False where the database hangs."""
+        """End after what was submitted; what cannot be written now is given up. False where the
+        database hangs.
+        """
         self._closing.set()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join, LAST_WRITES)
@@ -89,7 +95,8 @@ class Writer:
             except (SQLAlchemyError, OSError) as error:
                 self._troubled(error)
             else:
-                # Every write has ended well, or we were not here: it was the owner's lock that could not be kept.
+                # Every write has ended well, or we were not here: it was the owner's lock that
+                # could not be kept.
                 self._well_again()
 
     _keep_at = 0.0
@@ -133,7 +140,9 @@ class Writer:
             for job in jobs:
                 self._write([job])
             return
-        log.error("journal.unwritable", operation=type(jobs[0].operation).__name__, why=_reason(error))
+        log.error(
+            "journal.unwritable", operation=type(jobs[0].operation).__name__, why=_reason(error)
+        )
         jobs[0].outcome = JournalError(f"it cannot be written: {_reason(error)}")
         self._loop.call_soon_threadsafe(_resolve, jobs)
 
@@ -170,7 +179,9 @@ class Writer:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether the same may succeed later: the database is away, full or locked. Not where the values are at fault."""
+    """Whether the same may succeed later: the database is away, full or locked. Not where the
+    values are at fault.
+    """
     if isinstance(error, DBAPIError):
         return not isinstance(error, (DataError, IntegrityError))
     return isinstance(error, (SQLAlchemyError, OSError)) and not isinstance(error, StatementError)

@@ -1,4 +1,6 @@
-"""A request is carried out by its handler, and what came of it becomes a result, a retry or a dead letter."""
+"""A request is carried out by its handler, and what came of it becomes a result, a retry or a dead
+letter.
+"""
 
 import asyncio
 import time
@@ -78,7 +80,9 @@ class Attempt:
             watches.close()
 
     async def answer(self, request: Request, requester: Requester, started: float) -> None:
-        """Carry out what leaves no journal entry. Nobody finds it again, so whatever goes wrong is the answer."""
+        """Carry out what leaves no journal entry. Nobody finds it again, so whatever goes wrong is
+        the answer.
+        """
         project_id = requester.project_id
         key = f"{request.kind}:{project_id}:{parsing.fingerprint(request.envelope)}"
         log = request_log(request, project_id, parsing.attempts(request.envelope))
@@ -91,7 +95,11 @@ class Attempt:
             result = checked(await _within(limit.left + ANSWER_WITHIN, running), session)
         except Exception as error:
             decision = self._decide(error, request)
-            refused = decision.refused if not isinstance(decision, Retry) else Refused(Code.FAILED, reason="timeout")
+            refused = (
+                decision.refused
+                if not isinstance(decision, Retry)
+                else Refused(Code.FAILED, reason="timeout")
+            )
             _log_unforeseen(session, error)
             result = self._refusals.result(request, refused)
             park = decision.refused if isinstance(decision, Answer) and decision.park else None
@@ -101,12 +109,18 @@ class Attempt:
         self._report(session, result, started)
 
     async def carry_out(
-        self, session: Progress, begun: Begun | Resumed, project_id: str, received: float, started: float
+        self,
+        session: Progress,
+        begun: Begun | Resumed,
+        project_id: str,
+        received: float,
+        started: float,
     ) -> None:
         """Carry out what the journal has begun, to its end or until it is put off.
 
-        `received`: when it first came, `started`: when this delivery did, both by the monotonic clock. An error of our
-        own on the way there ends it, too: with its one result, and its message parked.
+        `received`: when it first came, `started`: when this delivery did, both by the monotonic
+        clock. An error of our own on the way there ends it, too: with its one result, and its
+        message parked.
         """
         try:
             await self._carry_out(session, begun, project_id, received, started)
@@ -141,19 +155,32 @@ class Attempt:
             await self._answer_in_doubt(session, found)
             told, age = session.told, time.monotonic() - received
             error = _past_deadline(found, session) or found
-            decision = decide(error, request.kind, attempts, age, self._limits.retry_delays, answered=told is not None)
+            decision = decide(
+                error,
+                request.kind,
+                attempts,
+                age,
+                self._limits.retry_delays,
+                answered=told is not None,
+            )
             _log_unforeseen(session, error)
             if isinstance(decision, Retry):
                 await self._put_off(session, begun, decision, attempts, started)
                 return
-            # What was answered already stays the answer, whatever goes wrong with telling its course.
+            # What was answered already stays the answer, whatever goes wrong with telling its
+            # course.
             result = told or self._refusals.result(
-                request, decision.refused, changed=session.any_begun, effects=session.effects(),
+                request,
+                decision.refused,
+                changed=session.any_begun,
+                effects=session.effects(),
                 verdicts=session.verdicts,
-            )  # fmt: skip
+            )
             park = decision.refused if decision.park else None
             self._end(session)
-            session.log.info("request.failed", why=decision.refused.detail, reason=decision.refused.reason)
+            session.log.info(
+                "request.failed", why=decision.refused.detail, reason=decision.refused.reason
+            )
         await self._journal.finish(begun.claim, result.stored(), session.finals)
         await session.publish_end(result)
         if park is not None:
@@ -163,7 +190,8 @@ class Attempt:
         self._report(session, result, started)
 
     async def _answer_in_doubt(self, session: Progress, error: Exception) -> None:
-        """Answer a command of which an earlier run may have done something, where the cloud does not tell.
+        """Answer a command of which an earlier run may have done something, where the cloud does
+        not tell.
 
         It was not refused, and is not over: it comes again, and is found out.
         """
@@ -173,7 +201,9 @@ class Attempt:
         if isinstance(error, Ambiguous) or not session.any_begun:
             return  # this run's own call, which has been looked for
         rest = Refused(Code.FAILED, reason=error.reason, detail=str(error))
-        await session.answer(answer_in_time(request.work, session.effects(), session.verdicts, rest))
+        await session.answer(
+            answer_in_time(request.work, session.effects(), session.verdicts, rest)
+        )
 
     async def _end_unforeseen(self, session: Progress, claim: Claim, error: Exception) -> None:
         """End a request at which the worker itself failed, with as little of its own as can fail."""
@@ -189,30 +219,39 @@ class Attempt:
         self._report(session, result, time.monotonic())
 
     def _plain_failure(self, session: Progress, refused: Refused) -> Result:
-        """The failure in the shape of what was asked, or without data where that cannot be made, either."""
+        """The failure in the shape of what was asked, or without data where that cannot be made,
+        either.
+        """
         try:
-            return checked(self._refusals.result(session.request, refused, changed=session.any_begun), session)
+            return checked(
+                self._refusals.result(session.request, refused, changed=session.any_begun), session
+            )
         except Exception:
             return Result.refusal(refused)
 
     @asynccontextmanager
     async def _answered_in_time(self, session: Progress, received: float) -> AsyncIterator[None]:
-        """Inside it a command is carried out. When its time is up it is answered, whatever it waits for.
+        """Inside it a command is carried out. When its time is up it is answered, whatever it waits
+        for.
 
-        What is under way then goes on behind the answer: a call that has been sent cannot be taken back,
-        and what became of it is to be found out.
+        What is under way then goes on behind the answer: a call that has been sent cannot be taken
+        back, and what became of it is to be found out.
         """
         request = session.request
         if request.kind is Kind.ORDER or session.closed:
             yield
             return
-        limit = soonest(self._limits.patience(request, time.monotonic() - received), own_deadline(request.envelope))
+        limit = soonest(
+            self._limits.patience(request, time.monotonic() - received),
+            own_deadline(request.envelope),
+        )
         begun = asyncio.Event()
         watch = asyncio.create_task(self._answer_at(limit.left + ANSWER_WITHIN, session, begun))
         try:
             yield
         except asyncio.CancelledError:
-            # The worker ends, or has held the message for too long: a journal that takes no answer is not waited for.
+            # The worker ends, or has held the message for too long: a journal that takes no answer
+            # is not waited for.
             watch.cancel()
             raise
         finally:
@@ -233,8 +272,12 @@ class Attempt:
         session.log.info("request.answered_in_time", code=result.code)
         await session.answer(result)
 
-    async def _in_turn(self, session: Progress, claim: Claim, project_id: str, received: float) -> Result:
-        """Carried out when nobody is ahead at the same servers; a command waits no longer than it may take."""
+    async def _in_turn(
+        self, session: Progress, claim: Claim, project_id: str, received: float
+    ) -> Result:
+        """Carried out when nobody is ahead at the same servers; a command waits no longer than it
+        may take.
+        """
         request = session.request
         if session.closed:
             # Nothing is begun for it any more: what is still to be told waits behind nobody.
@@ -245,10 +288,13 @@ class Attempt:
             until, too_late = Deadline.after(HOLD), Postponed("its turn")
         else:
             until = self._patience(session, time.monotonic() - received)
-            too_late = Refused(Code.FAILED, reason="busy", detail="other requests for the server are under way")
+            too_late = Refused(
+                Code.FAILED, reason="busy", detail="other requests for the server are under way"
+            )
 
         def keeps() -> bool:
-            # Half done, and tried again: whoever came later would find the server in a state of ours, not the user's.
+            # Half done, and tried again: whoever came later would find the server in a state of
+            # ours, not the user's.
             return request.kind is Kind.ORDER and session.any_begun
 
         async with self._turns.taken(claim, lock_names_of(request.work), until, too_late, keeps):
@@ -286,10 +332,16 @@ class Attempt:
                 raise
             return await self._ended_behind_its_answer(session, context, error)
 
-    async def _ended_behind_its_answer(self, session: Progress, context: ProjectContext, error: Exception) -> Result:
-        """The answer of a command that failed behind it, or whose outcome nobody knows; what there is of it is told."""
+    async def _ended_behind_its_answer(
+        self, session: Progress, context: ProjectContext, error: Exception
+    ) -> Result:
+        """The answer of a command that failed behind it, or whose outcome nobody knows; what there
+        is of it is told.
+        """
         if isinstance(error, OutcomeUnknown) or session.closed:
-            unknown = failure(session.request.work, outcome_unknown(), session.effects(), session.verdicts)
+            unknown = failure(
+                session.request.work, outcome_unknown(), session.effects(), session.verdicts
+            )
             await session.answer(unknown)  # unless it has been already
         if session.told is None:
             raise error
@@ -297,7 +349,9 @@ class Attempt:
         return session.told
 
     def _patience(self, session: Progress, age: float) -> Deadline:
-        """Until when it is tried in this delivery; the requester's own deadline counts until something is begun."""
+        """Until when it is tried in this delivery; the requester's own deadline counts until
+        something is begun.
+        """
         request = session.request
         patience = self._limits.patience(request, age)
         if request.kind is Kind.ORDER or session.any_begun:
@@ -318,13 +372,18 @@ class Attempt:
         """Give the request up and have the message come back; whoever gets it goes on where it was."""
         request = session.request
         if retry.counts and isinstance(request.work, Order):
-            await session.tell(order_update(request.work, OrderStatus.WAITING_RETRY, session.progress))
+            await session.tell(
+                order_update(request.work, OrderStatus.WAITING_RETRY, session.progress)
+            )
         await session.flush()
         resume_token = session.resume_token or new_resume_token()
         await self._journal.release(begun.claim, int(retry.counts), hash_of(resume_token))
         if needs_secrets(request.work, session):
-            # A retry queue would have them masked: the message is held, and goes back to its queue as it came.
-            await asyncio.sleep(max(_LEAST_PAUSE, min(retry.delay, HOLD - (time.monotonic() - started))))
+            # A retry queue would have them masked: the message is held, and goes back to its queue
+            # as it came.
+            await asyncio.sleep(
+                max(_LEAST_PAUSE, min(retry.delay, HOLD - (time.monotonic() - started)))
+            )
             session.log.info("request.given_back", attempt=attempts + int(retry.counts))
             raise Requeue
         await self._retry(request, session.log, retry, attempts, resume_token)
@@ -333,13 +392,23 @@ class Attempt:
         """Look again later at what another worker is at."""
         again = Retry(self._limits.retry_delays[0], counts=False)
         await self._retry(
-            request, request_log(request, project_id), again, parsing.attempts(request.envelope), resume_token
+            request,
+            request_log(request, project_id),
+            again,
+            parsing.attempts(request.envelope),
+            resume_token,
         )
 
-    async def _retry(self, request: Request, said: Any, retry: Retry, attempts: int, resume_token: str) -> None:
-        """Have the message come back, known again by its pass; `attempts` failed before this one. `said` is its log."""
+    async def _retry(
+        self, request: Request, said: Any, retry: Retry, attempts: int, resume_token: str
+    ) -> None:
+        """Have the message come back, known again by its pass; `attempts` failed before this one.
+        `said` is its log.
+        """
         attempts += int(retry.counts)
-        await self._outbox.retry(request.envelope, request.message, retry.delay, attempts, resume_token)
+        await self._outbox.retry(
+            request.envelope, request.message, retry.delay, attempts, resume_token
+        )
         said.info("request.put_off", seconds=retry.delay, attempt=attempts)
         self._metrics.event("retried")
 
@@ -350,21 +419,28 @@ class Attempt:
         if isinstance(request.work, Order):
             ends.append(order_update(request.work, OrderStatus.FAILED, session.progress))
         known = {(body["resource"], body["id"]) for body in session.finals}
-        session.finals += [session.body_of(end) for end in ends if (end.resource, end.id) not in known]
+        session.finals += [
+            session.body_of(end) for end in ends if (end.resource, end.id) not in known
+        ]
 
     def _decide(self, error: Exception, request: Request) -> Decision:
         envelope = request.envelope
         if not isinstance(error, Refused):
             request_log(request, None).info("request.trouble", why=str(error)[:300])
         age = time.time() - parsing.first_seen(envelope, time.time())
-        return decide(error, request.kind, parsing.attempts(envelope), age, self._limits.retry_delays)
+        return decide(
+            error, request.kind, parsing.attempts(envelope), age, self._limits.retry_delays
+        )
 
     def _report(self, session: Progress, result: Result, started: float) -> None:
         seconds = time.monotonic() - started
         session.log.info(
-            "request.done", code=result.code, seconds=round(seconds, 3),
-            openstack_calls=dict(session.calls), openstack_request_ids=session.openstack_request_ids(),
-        )  # fmt: skip
+            "request.done",
+            code=result.code,
+            seconds=round(seconds, 3),
+            openstack_calls=dict(session.calls),
+            openstack_request_ids=session.openstack_request_ids(),
+        )
         self._metrics.answered(session.request.operation, result.code, seconds)
 
 
@@ -374,7 +450,9 @@ def unforeseen(error: Exception) -> Refused:
 
 
 def checked(result: Result, session: Progress) -> Result:
-    """The result, which can be written down and published with its final updates; raises where it cannot."""
+    """The result, which can be written down and published with its final updates; raises where it
+    cannot.
+    """
     if not can_be_written([result.stored(), session.finals]):
         session.finals = [one for one in session.finals if can_be_written(one)]
         raise ValueError("the result is no JSON")
@@ -391,8 +469,12 @@ def can_be_written(value: Any) -> bool:
 
 
 def _past_deadline(error: Exception, session: Progress) -> Refused | None:
-    """The refusal of what waited, for whatever, until its own deadline had passed, and had nothing begun."""
-    waited = isinstance(error, (Postponed, Transient)) or (isinstance(error, Refused) and error.reason in _WAITED)
+    """The refusal of what waited, for whatever, until its own deadline had passed, and had nothing
+    begun.
+    """
+    waited = isinstance(error, (Postponed, Transient)) or (
+        isinstance(error, Refused) and error.reason in _WAITED
+    )
     return parsing.too_late(session.request.envelope) if waited and not session.any_begun else None
 
 
@@ -405,7 +487,9 @@ async def _within(seconds: float, answer: Awaitable[T]) -> T:
     except TimeoutError:
         if not limit.expired():
             raise
-        raise Refused(Code.FAILED, reason="timeout", detail="the time was up before OpenStack answered") from None
+        raise Refused(
+            Code.FAILED, reason="timeout", detail="the time was up before OpenStack answered"
+        ) from None
 
 
 def _log_unforeseen(session: Progress, error: Exception) -> None:

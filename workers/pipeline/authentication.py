@@ -1,7 +1,7 @@
 """Who asks: told at once, or held until it can be told, or given back to the queue.
 
-Before a request is in the journal nothing of it may go to a retry queue: its token would be masked, and nobody could
-say any more who asked.
+Before a request is in the journal nothing of it may go to a retry queue: its token would be masked,
+and nobody could say any more who asked.
 """
 
 from collections import OrderedDict
@@ -20,7 +20,8 @@ from workers.pipeline.retry import GIVE_UP_AFTER, GiveBack, decide_unbegun
 from workers.pipeline.timeouts import HOLD
 from workers.request import Request
 
-#: Seconds after which a large message comes again that waits for the key set, where it does not say itself.
+#: Seconds after which a large message comes again that waits for the key set, where it does not say
+#: itself.
 _LARGE_AGAIN = 60.0
 #: Large messages of which is remembered when they first came.
 _MOST_MET = 10_000
@@ -48,10 +49,13 @@ class Authentication:
         self._met: OrderedDict[str, float] = OrderedDict()
 
     async def admit(self, request: Request, patience: Deadline) -> Requester:
-        """The requester. `Requeue` where it could not be told until then; any other error is the request's end."""
+        """The requester. `Requeue` where it could not be told until then; any other error is the
+        request's end.
+        """
         is_large = request.kind is Kind.ORDER and len(request.envelope.body) > LARGE
         if is_large:
-            # It is not held while it waits, lest such messages fill the memory: it comes again for the answer.
+            # It is not held while it waits, lest such messages fill the memory: it comes again for
+            # the answer.
             request, patience = self._as_first_met(request), Deadline.after(0.0)
         try:
             expiry = None if request.kind is Kind.ORDER else patience
@@ -60,14 +64,17 @@ class Authentication:
             if not isinstance(decide_unbegun(error, request.kind), GiveBack):
                 if not isinstance(error, Transient) or not await self._is_known(request):
                     raise
-                # It was begun, and has its one result and its final updates by the way of every request.
+                # It was begun, and has its one result and its final updates by the way of every
+                # request.
                 return await self._admit_begun(request)
             # What is too old when it first comes does not get younger by waiting for the key set.
             if (refused := self.stale(request.envelope)) and not await self._is_known(request):
                 raise refused from None
             request_log(request, None).warning("request.given_back", why=str(error)[:300])
             if is_large:
-                raise Requeue(min(getattr(error, "retry_after", None) or _LARGE_AGAIN, HOLD)) from None
+                raise Requeue(
+                    min(getattr(error, "retry_after", None) or _LARGE_AGAIN, HOLD)
+                ) from None
             raise Requeue from None
 
     async def _admit_begun(self, request: Request) -> Requester:
@@ -89,8 +96,8 @@ class Authentication:
     def stale(self, envelope: Envelope) -> Refused | None:
         """The refusal of what came too late.
 
-        When a message that comes again first came is not known: it may have been given back by us. It counts for as
-        long as an order would have waited.
+        When a message that comes again first came is not known: it may have been given back by us.
+        It counts for as long as an order would have waited.
         """
         limit = self._max_age + (GIVE_UP_AFTER if envelope.redelivered else 0.0)
         if parsing.age(envelope) > limit:

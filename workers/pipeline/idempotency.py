@@ -1,4 +1,6 @@
-"""A request is carried out once, however often its message comes: in this process, in another, or after a crash."""
+"""A request is carried out once, however often its message comes: in this process, in another, or
+after a crash.
+"""
 
 import asyncio
 import time
@@ -51,11 +53,14 @@ class Idempotency:
         self._flights = flights
         self._metrics = metrics
 
-    async def carry_out(self, request: Request, key: str, requester: Requester, started: float) -> None:
-        """Have it done, or answer what is known; `started`: when this delivery began, by the monotonic clock.
+    async def carry_out(
+        self, request: Request, key: str, requester: Requester, started: float
+    ) -> None:
+        """Have it done, or answer what is known; `started`: when this delivery began, by the
+        monotonic clock.
 
-        `Requeue` where another worker is at it and the message must not go to a retry queue, `ClaimLost` where
-        another has taken it over.
+        `Requeue` where another worker is at it and the message must not go to a retry queue,
+        `ClaimLost` where another has taken it over.
         """
         if await self._comes_too_late(request, key, requester):
             return
@@ -72,7 +77,8 @@ class Idempotency:
             await self._begin(request, key, requester, started, flight)
 
     async def _comes_too_late(self, request: Request, key: str, requester: Requester) -> bool:
-        """Refuse what is too old when it first comes. It leaves no key, so that it may be put in again.
+        """Refuse what is too old when it first comes. It leaves no key, so that it may be put in
+        again.
 
         What an operator puts in again, and what the broker gave up on, may be of any age.
         """
@@ -99,13 +105,23 @@ class Idempotency:
                 return True
         return False
 
-    async def _begin(self, request: Request, key: str, requester: Requester, started: float, flight: InFlight) -> None:
+    async def _begin(
+        self, request: Request, key: str, requester: Requester, started: float, flight: InFlight
+    ) -> None:
         hold, project_id = Deadline.after(HOLD), requester.project_id
         # Whoever asks has waited since the message came, also while it was found out who that is.
-        first_seen = parsing.first_seen(request.envelope, time.time() - (time.monotonic() - started))
+        first_seen = parsing.first_seen(
+            request.envelope, time.time() - (time.monotonic() - started)
+        )
         received = min(started, _monotonic(first_seen))
         new = NewRequest(
-            key, request.name or "", request.kind, request.operation, project_id, request.digest, first_seen
+            key,
+            request.name or "",
+            request.kind,
+            request.operation,
+            project_id,
+            request.digest,
+            first_seen,
         )
         outcome = await self._journal.begin(new)
         while isinstance(outcome, Elsewhere) and not hold.passed:
@@ -113,7 +129,9 @@ class Idempotency:
             outcome = await self._journal.begin(new)
         match outcome:
             case Known():
-                await self._repeat(request, key, project_id, Result.restored(outcome.result), outcome)
+                await self._repeat(
+                    request, key, project_id, Result.restored(outcome.result), outcome
+                )
             case Conflict():
                 await self._refusals.conflict(request, project_id)
             case Elsewhere() if request.given_up is not None or has_secrets(request.work):
@@ -125,7 +143,9 @@ class Idempotency:
             case Begun():
                 session = self._session(request, key, requester, outcome, flight)
                 await self._execution.carry_out(session, outcome, project_id, received, started)
-            case Resumed() if request.given_up is not None and _goes_on(request, requester, outcome):
+            case Resumed() if request.given_up is not None and _goes_on(
+                request, requester, outcome
+            ):
                 await self._send_again(request, key, requester, outcome)
             case Resumed():
                 session = self._session(request, key, requester, outcome, flight)
@@ -133,8 +153,12 @@ class Idempotency:
                 received = _monotonic(outcome.received_at)
                 await self._execution.carry_out(session, outcome, project_id, received, started)
 
-    async def _send_again(self, request: Request, key: str, requester: Requester, outcome: Resumed) -> None:
-        """Have a message that the broker gave up on come again, for its request is not to end with it."""
+    async def _send_again(
+        self, request: Request, key: str, requester: Requester, outcome: Resumed
+    ) -> None:
+        """Have a message that the broker gave up on come again, for its request is not to end with
+        it.
+        """
         if has_secrets(request.work):  # a retry queue would have them masked
             await self._journal.release(outcome.claim)
             await self._outbox.send_again(request.envelope)
@@ -145,12 +169,19 @@ class Idempotency:
         raise GoesOn
 
     def _session(
-        self, request: Request, key: str, requester: Requester, outcome: Begun | Resumed, flight: InFlight
+        self,
+        request: Request,
+        key: str,
+        requester: Requester,
+        outcome: Begun | Resumed,
+        flight: InFlight,
     ) -> Progress:
         effects = outcome.effects if isinstance(outcome, Resumed) else {}
         attempt = outcome.attempts if isinstance(outcome, Resumed) else 0
         log_of = request_log(request, requester.project_id, attempt)
-        session = Progress(request, key, self._outbox, self._journal, outcome.claim, effects, log_of)
+        session = Progress(
+            request, key, self._outbox, self._journal, outcome.claim, effects, log_of
+        )
         session.answered = flight.answered
         session.resume_token = requester.resume_token
         session.operator = requester.operator
@@ -160,10 +191,14 @@ class Idempotency:
     async def _repeat(
         self, request: Request, key: str, tenant: str, result: Result, known: Known | None = None
     ) -> None:
-        """Give a known request's result to whoever asks again; and what was finished and not published, too."""
+        """Give a known request's result to whoever asks again; and what was finished and not
+        published, too.
+        """
         published = self._outbox.result(request.envelope, request.operation, key, result)
         if known is not None and not known.settled:
-            published += [self._outbox.update(request.envelope, body, key) for body in known.updates]
+            published += [
+                self._outbox.update(request.envelope, body, key) for body in known.updates
+            ]
         for one in published:
             await one
         if known is not None and not known.settled:
@@ -180,7 +215,9 @@ def _goes_on(request: Request, requester: Requester, outcome: Resumed) -> bool:
     """
     if outcome.passed and requester.resume_token is None and not has_secrets(request.work):
         return True
-    done = any(not (one.outcome or {}).keys() & {"refused", "value"} for one in outcome.effects.values())
+    done = any(
+        not (one.outcome or {}).keys() & {"refused", "value"} for one in outcome.effects.values()
+    )
     return done and request.given_up is not None and request.given_up.reason == "deadline"
 
 

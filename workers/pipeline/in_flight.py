@@ -13,7 +13,9 @@ class InFlight:
     """One of them. `answered` is cancelled where it ended without an answer."""
 
     digest: str
-    answered: "asyncio.Future[Result]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answered: "asyncio.Future[Result]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def answer(self) -> Result | None:

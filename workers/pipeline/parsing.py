@@ -55,7 +55,8 @@ class Rejected(Exception):
 def read(envelope: Envelope, region: str | None) -> Request:
     """Return the request in a message; raises `Ignored`, or `Rejected` saying what is wrong.
 
-    `region` is the worker's own: what is meant for another is `Rejected` (None: for whichever it is meant).
+    `region` is the worker's own: what is meant for another is `Rejected` (None: for whichever it is
+    meant).
     """
     ordered = is_order(envelope)
     try:
@@ -72,7 +73,9 @@ def read(envelope: Envelope, region: str | None) -> Request:
             (check_order_region if ordered else check_region)(message, region)
         return _order(envelope, message) if ordered else _command(envelope, message)
     except Refused as refused:
-        raise Rejected(refused, operation_of(envelope, message, ordered), ordered, message) from None
+        raise Rejected(
+            refused, operation_of(envelope, message, ordered), ordered, message
+        ) from None
 
 
 def as_order(envelope: Envelope, operation: str, message: Mapping[str, Any]) -> Request:
@@ -102,7 +105,11 @@ def _user_of(message: Mapping[str, Any]) -> str | None:
 def not_carried_out(request: Request) -> Rejected:
     """What becomes of a request that is right in form and that this version has no handler for."""
     is_order = request.kind is Kind.ORDER
-    field = ("operateType" if isinstance(request.work, SoftDown) else "orderType") if is_order else "operation"
+    field = (
+        ("operateType" if isinstance(request.work, SoftDown) else "orderType")
+        if is_order
+        else "operation"
+    )
     refused = wrong(field, "this version does not carry it out")
     return Rejected(refused, request.operation, is_order, dict(request.message))
 
@@ -123,7 +130,9 @@ def is_order(envelope: Envelope) -> bool:
 
 
 def routed_by(envelope: Envelope) -> tuple[str, str]:
-    """Exchange and routing key of the first time: what comes back from a retry queue came by the default exchange."""
+    """Exchange and routing key of the first time: what comes back from a retry queue came by the
+    default exchange.
+    """
     first = envelope.headers.get(ROUTING_KEY_HEADER)
     if envelope.exchange == "" and isinstance(first, str):
         exchange, _, key = first.partition(" ")
@@ -144,7 +153,9 @@ def known_by(envelope: Envelope) -> dict[str, Any]:
 
 
 def first_seen(envelope: Envelope, now: float) -> float:
-    """When the message first came to a worker, in whole Unix seconds where it came before; never in the future."""
+    """When the message first came to a worker, in whole Unix seconds where it came before; never in
+    the future.
+    """
     seen = _ours(envelope, FIRST_SEEN_HEADER)
     # Not a number fails the comparison, too.
     return float(seen) if isinstance(seen, (int, float)) and 0 <= seen <= now else now
@@ -157,14 +168,17 @@ def attempts(envelope: Envelope) -> int:
 
 
 def _ours(envelope: Envelope, name: str) -> Any:
-    """A header of ours. What comes by the publishers' exchanges has been in no queue of ours: there it is forged."""
+    """A header of ours. What comes by the publishers' exchanges has been in no queue of ours: there
+    it is forged.
+    """
     names = envelope.names
     published = envelope.exchange in (names.commands_exchange, names.orders_exchange)
     return None if published else envelope.headers.get(name)
 
 
 def deadline(envelope: Envelope) -> float | None:
-    """The requester's own deadline in Unix seconds; None where there is none. `Refused` where it is no time.
+    """The requester's own deadline in Unix seconds; None where there is none. `Refused` where it is
+    no time.
 
     It is the header's, or when the message's `expiration` ends, whichever is first.
     """
@@ -188,13 +202,18 @@ def _named_deadline(envelope: Envelope) -> float | None:
         return None
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:
         return float(value)
-    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool) and math.isfinite(value):
+    if (
+        isinstance(value, (int, float, Decimal))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    ):
         return float(value)
     raise wrong(DEADLINE_HEADER)
 
 
 def reply_queue(envelope: Envelope) -> str | None:
-    """Return the queue that a result goes to; None where none is named, or one that no result may be put into.
+    """Return the queue that a result goes to; None where none is named, or one that no result may
+    be put into.
 
     An empty name is none.
     """
@@ -206,19 +225,25 @@ def reply_queue(envelope: Envelope) -> str | None:
 
 def fingerprint(envelope: Envelope) -> str:
     """What stands for a message that has no usable key of its own: the same when it comes again."""
-    known_by = envelope.message_id or f"{envelope.correlation_id} {envelope.reply_to} {envelope.timestamp}"
+    known_by = (
+        envelope.message_id or f"{envelope.correlation_id} {envelope.reply_to} {envelope.timestamp}"
+    )
     body = envelope.left_out.sha256.encode() if envelope.left_out is not None else envelope.body
     return hashlib.sha256(body + known_by.encode()).hexdigest()
 
 
 def published_at(envelope: Envelope) -> float:
-    """When it was published, as its publisher says, in Unix seconds; now where he does not, or says the future."""
+    """When it was published, as its publisher says, in Unix seconds; now where he does not, or says
+    the future.
+    """
     now = time.time()
     return envelope.timestamp if envelope.timestamp and envelope.timestamp <= now else now
 
 
 def age(envelope: Envelope) -> float:
-    """How old it was, in seconds, when it was delivered; published in the future, or unknown when, counts as now."""
+    """How old it was, in seconds, when it was delivered; published in the future, or unknown when,
+    counts as now.
+    """
     return max(0.0, envelope.arrived - envelope.timestamp) if envelope.timestamp else 0.0
 
 
@@ -228,7 +253,10 @@ def _check_properties(envelope: Envelope) -> None:
     if envelope.reply_to and reply_queue(envelope) is None:
         own = envelope.names.is_own_queue(envelope.reply_to)
         raise wrong(
-            "reply_to", "it names one of the worker's own queues" if own else "it does not match ECS_REPLY_QUEUES"
+            "reply_to",
+            "it names one of the worker's own queues"
+            if own
+            else "it does not match ECS_REPLY_QUEUES",
         )
     deadline(envelope)
     headers.check(envelope.headers)
@@ -247,21 +275,38 @@ def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
         raise wrong("reply_to", "the URL of a console is told to a reply queue alone")
     shown = mask(message)
     return Request(
-        envelope=envelope, kind=Kind.COMMAND, operation=command.operation.value, name=name if journaled else None,
-        digest=digest(shown, without=("token",)) if journaled or RESUME_TOKEN_HEADER in envelope.headers else "",
-        tenant=command.tenant, user_id=command.user_id, work=command.task, message=shown, token=_token(message),
+        envelope=envelope,
+        kind=Kind.COMMAND,
+        operation=command.operation.value,
+        name=name if journaled else None,
+        digest=digest(shown, without=("token",))
+        if journaled or RESUME_TOKEN_HEADER in envelope.headers
+        else "",
+        tenant=command.tenant,
+        user_id=command.user_id,
+        work=command.task,
+        message=shown,
+        token=_token(message),
         instance_id=command.task.instance_id if isinstance(command.task, PlanOrder) else None,
-    )  # fmt: skip
+    )
 
 
 def _order(envelope: Envelope, message: dict[str, Any]) -> Request:
     order = parse_order(message)
     heading = order.heading
     return Request(
-        envelope=envelope, kind=Kind.ORDER, operation=f"order.{heading.order_type}", name=heading.name,
-        digest=digest(heading.ordered, without=("token", "statusTime")), tenant=heading.tenant, user_id=heading.user_id,
-        instance_id=next(iter(order.instance_ids), None), work=order, message=heading.ordered, token=_token(message),
-    )  # fmt: skip
+        envelope=envelope,
+        kind=Kind.ORDER,
+        operation=f"order.{heading.order_type}",
+        name=heading.name,
+        digest=digest(heading.ordered, without=("token", "statusTime")),
+        tenant=heading.tenant,
+        user_id=heading.user_id,
+        instance_id=next(iter(order.instance_ids), None),
+        work=order,
+        message=heading.ordered,
+        token=_token(message),
+    )
 
 
 def _token(message: Mapping[str, Any]) -> str | None:
@@ -271,7 +316,9 @@ def _token(message: Mapping[str, Any]) -> str | None:
 
 
 def operation_of(envelope: Envelope, message: dict[str, Any], is_order: bool) -> str | None:
-    """What a message that is wrong asked for, as far as it can be told: an operation, or `order.<orderType>`."""
+    """What a message that is wrong asked for, as far as it can be told: an operation, or
+    `order.<orderType>`.
+    """
     if is_order:
         return f"order.{order_type_of(message)}"
     named = message.get("operation")
@@ -289,4 +336,8 @@ def _from_routing_key(envelope: Envelope, is_order: bool) -> str | None:
 def too_late(envelope: Envelope) -> Refused | None:
     """The refusal of a request whose own deadline has passed."""
     limit = deadline(envelope)
-    return Refused(Code.FAILED, reason="deadline") if limit is not None and limit < time.time() else None
+    return (
+        Refused(Code.FAILED, reason="deadline")
+        if limit is not None and limit < time.time()
+        else None
+    )

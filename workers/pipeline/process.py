@@ -1,4 +1,6 @@
-"""The one place where deliveries end: what is it, who asks, which way does it go, may it leave its queue."""
+"""The one place where deliveries end: what is it, who asks, which way does it go, may it leave its
+queue.
+"""
 
 import asyncio
 import time
@@ -104,10 +106,12 @@ class Pipeline:
         task.add_done_callback(self._tasks.discard)
 
     async def give_up(self, envelope: Envelope, refused: Refused) -> bool:
-        """End what was begun of a request on whose message the broker gave up; False where nothing was.
+        """End what was begun of a request on whose message the broker gave up; False where nothing
+        was.
 
-        It has its one result and its final updates by the way of every request: what was answered stays the answer.
-        `Requeue` where another worker is at it, `JournalError` where that cannot be told.
+        It has its one result and its final updates by the way of every request: what was answered
+        stays the answer. `Requeue` where another worker is at it, `JournalError` where that cannot
+        be told.
         """
         try:
             # Whatever its region: what was begun is ended, or its result would deny what was done.
@@ -209,7 +213,9 @@ class Pipeline:
             return
         bind_contextvars(tenant=requester.project_id)
         key = request.key(requester.project_id)
-        too_old = self._admission.stale(envelope) if key is None and requester.operator is None else None
+        too_old = (
+            self._admission.stale(envelope) if key is None and requester.operator is None else None
+        )
         if too_old is not None:
             await self._refusals.refuse(request, too_old, park=True, tenant=requester.project_id)
         elif key is None:
@@ -218,7 +224,8 @@ class Pipeline:
             await self._once.carry_out(request, key, requester, started)
 
     async def _was_begun(self, unfit: parsing.Rejected) -> bool:
-        """True for another region's order that the journal knows: begun when this worker's region was another.
+        """True for another region's order that the journal knows: begun when this worker's region
+        was another.
 
         It has a result of its own, or gets one when the region is set right and it is put in again.
         """

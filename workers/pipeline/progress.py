@@ -58,7 +58,8 @@ class Progress:
             name: Effect(found.marker, found.intended_at, found.outcome, found.request_id)
             for name, found in effects.items()
         }
-        #: Final updates: those of earlier runs, those told already, and those that are held until the result is safe.
+        #: Final updates: those of earlier runs, those told already, and those that are held until
+        #: the result is safe.
         self.finals: list[dict[str, Any]] = [
             found.outcome["value"]
             for name, found in self._effects.items()
@@ -76,7 +77,8 @@ class Progress:
         }
         #: Progress last told of an order, by whichever run.
         self.progress = max(self._told.values(), default=0)
-        #: What it is answered with before the end, and whether that is written down: one answer at a time is decided.
+        #: What it is answered with before the end, and whether that is written down: one answer at
+        #: a time is decided.
         self._decided: Result | None = self.told
         self._deciding = asyncio.Lock()
         #: What was answered before the end.
@@ -126,7 +128,9 @@ class Progress:
         await self._write(lambda journal, claim: journal.record(claim, name, outcome, request_id))
         known = self._effects[name]
         self._effects[name] = Effect(known.marker, known.intended_at, outcome, request_id)
-        self.log.info("effect.recorded", effect=name, outcome=outcome, openstack_request_id=request_id)
+        self.log.info(
+            "effect.recorded", effect=name, outcome=outcome, openstack_request_id=request_id
+        )
 
     async def remember(self, name: str, value: Any) -> None:
         """Write a value that a later run must find."""
@@ -143,7 +147,8 @@ class Progress:
     # What is told.
 
     async def tell(self, update: Update) -> None:
-        """Publish an update. A final one is written down first, so that no other run tells another one.
+        """Publish an update. A final one is written down first, so that no other run tells another
+        one.
 
         Where the request ends with it, it is written down with the result.
         """
@@ -169,11 +174,17 @@ class Progress:
         """The update as it goes over the wire."""
         request = self.request
         return update_body(
-            update, request.operation, message_id=request.message_id, tenant_id=self.project_id, user_id=request.user_id
+            update,
+            request.operation,
+            message_id=request.message_id,
+            tenant_id=self.project_id,
+            user_id=request.user_id,
         )
 
     async def _note_progress(self, status: str, body: dict[str, Any]) -> None:
-        """It never falls; written down before it is told, so that a later run begins where this one was."""
+        """It never falls; written down before it is told, so that a later run begins where this one
+        was.
+        """
         risen = body["progress"] > self.progress or status not in self._told
         self.progress = body["progress"] = max(self.progress, body["progress"])
         if risen and not body["final"] and status != OrderStatus.WAITING_RETRY:
@@ -184,21 +195,31 @@ class Progress:
     def told(self) -> Result | None:
         """What was answered before the end, by whichever run: it stays the answer."""
         known = self._effects.get(ANSWER)
-        return Result.restored(known.outcome["value"]) if known is not None and known.outcome is not None else None
+        return (
+            Result.restored(known.outcome["value"])
+            if known is not None and known.outcome is not None
+            else None
+        )
 
     @property
     def given(self) -> Result | None:
         """What this run has published as the result; None where it has not."""
-        return self.answered.result() if self.answered.done() and not self.answered.cancelled() else None
+        return (
+            self.answered.result()
+            if self.answered.done() and not self.answered.cancelled()
+            else None
+        )
 
     async def answer(self, result: Result) -> None:
-        """Publish the result before the end. Written down first: whatever happens, no run may tell another one.
+        """Publish the result before the end. Written down first: whatever happens, no run may tell
+        another one.
 
         It has no effect where the request has its answer.
         """
         encode(result.stored())  # raises where it could not be told: nothing is remembered then
         if self._decided is None:
-            # At once: from now on nothing is begun, and whoever comes next waits until this one is written down.
+            # At once: from now on nothing is begun, and whoever comes next waits until this one is
+            # written down.
             self._decided = result
         async with self._deciding:
             if self.told is None:
@@ -210,13 +231,17 @@ class Progress:
         return any((one["resource"], one["id"]) == (kind, resource_id) for one in self.finals)
 
     def publish_known(self) -> None:
-        """Publish what an earlier run has written down: the answer and final updates, of which copies do no harm."""
+        """Publish what an earlier run has written down: the answer and final updates, of which
+        copies do no harm.
+        """
         if self.told is not None:
             self._publish_result(self.told)
         self._publish_finals()
 
     async def publish_end(self, result: Result) -> None:
-        """Publish what has not been: the result and the final updates; ends when the broker has everything."""
+        """Publish what has not been: the result and the final updates; ends when the broker has
+        everything.
+        """
         self._publish_result(result)
         self._publish_finals()
         await self.flush()
@@ -232,7 +257,9 @@ class Progress:
 
     def _publish_result(self, result: Result) -> None:
         if not self.answered.done():
-            self._published += self._outbox.result(self.request.envelope, self.request.operation, self.key, result)
+            self._published += self._outbox.result(
+                self.request.envelope, self.request.operation, self.key, result
+            )
             self.answered.set_result(result)
 
     async def flush(self) -> None:
@@ -247,11 +274,17 @@ class Progress:
 
 
 def update_body(
-    update: Update, operation: str, *, message_id: str | None, tenant_id: str | None, user_id: str | None
+    update: Update,
+    operation: str,
+    *,
+    message_id: str | None,
+    tenant_id: str | None,
+    user_id: str | None,
 ) -> dict[str, Any]:
     """The update as it goes over the wire; message id and user are the request's.
 
-    `tenant_id` is the request's project, which an update's own takes precedence over; None: not known, or several.
+    `tenant_id` is the request's project, which an update's own takes precedence over; None: not
+    known, or several.
     """
     return {
         "resource": update.resource,
@@ -270,7 +303,9 @@ def update_body(
 
 
 def request_log(request: Request, project_id: str | None, attempt: int | None = None) -> Any:
-    """A logger whose lines carry what the request is known by; None: not known yet, or as its message says."""
+    """A logger whose lines carry what the request is known by; None: not known yet, or as its
+    message says.
+    """
     return structlog.get_logger().bind(
         message_id=request.envelope.message_id,
         request=request.name,

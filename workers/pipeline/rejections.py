@@ -35,7 +35,14 @@ _COUNTED = frozenset((*Operation, *(f"order.{one}" for one in OrderType)))
 class Rejections:
     """Says no, without a trace in the journal."""
 
-    def __init__(self, outbox: Replies, policy: Policy, metrics: Metrics, identity: Identity, journal: Journal) -> None:
+    def __init__(
+        self,
+        outbox: Replies,
+        policy: Policy,
+        metrics: Metrics,
+        identity: Identity,
+        journal: Journal,
+    ) -> None:
         self._outbox = outbox
         self._policy = policy
         self._metrics = metrics
@@ -51,7 +58,8 @@ class Rejections:
         effects: Mapping[str, Effect] | None = None,
         verdicts: Verdicts | None = None,
     ) -> Result:
-        """What the requester is told, in the shape of what was asked; `changed`: something may have been done.
+        """What the requester is told, in the shape of what was asked; `changed`: something may have
+        been done.
 
         `effects` and `verdicts` are what is known of the targets of a batch.
         """
@@ -61,16 +69,26 @@ class Rejections:
         return self._result(request.envelope, refused, order, changed=changed)
 
     def _result(
-        self, envelope: Envelope, refused: Refused, order: Mapping[str, Any] | None, *, changed: bool = False
+        self,
+        envelope: Envelope,
+        refused: Refused,
+        order: Mapping[str, Any] | None,
+        *,
+        changed: bool = False,
     ) -> Result:
         if order is None:
             return Result.refusal(refused)
-        # Nothing remembers this result: it must be the same, byte for byte, when the message comes again.
+        # Nothing remembers this result: it must be the same, byte for byte, when the message comes
+        # again.
         time = self._policy.billing_time(parsing.published_at(envelope))
         return unread_order_result(order, refused, time, changed=changed)
 
     async def undelivered(
-        self, envelope: Envelope, operation: str | None, refused: Refused, order: Mapping[str, Any] | None
+        self,
+        envelope: Envelope,
+        operation: str | None,
+        refused: Refused,
+        order: Mapping[str, Any] | None,
     ) -> None:
         """Answer what never came to be a request, where there is somebody to hear it."""
         await self._answer(envelope, "undelivered", operation, refused, order)
@@ -81,7 +99,9 @@ class Rejections:
         is_order = parsing.is_order(envelope)
         operation = parsing.operation_of(envelope, message, is_order)
         if is_order or not await self._is_known(envelope):
-            await self._answer(envelope, "unforeseen", operation, refused, message if is_order else None)
+            await self._answer(
+                envelope, "unforeseen", operation, refused, message if is_order else None
+            )
         await self.park(envelope, refused)
 
     async def _is_known(self, envelope: Envelope) -> bool:
@@ -97,7 +117,9 @@ class Rejections:
         refused: Refused,
         order: Mapping[str, Any] | None,
     ) -> None:
-        """Answer a message, as far as its sender may be answered; `why` tells its result from others."""
+        """Answer a message, as far as its sender may be answered; `why` tells its result from
+        others.
+        """
         if operation is None and parsing.reply_queue(envelope) is None:
             return
         operation = operation or "unknown"
@@ -123,12 +145,16 @@ class Rejections:
         """
         refused = unfit.refused
         log.warning(
-            "message.unfit", message_id=envelope.message_id,
+            "message.unfit",
+            message_id=envelope.message_id,
             request=name_of(unfit.message or {}) if unfit.is_order else None,
-            operation=unfit.operation, queue=envelope.queue, attempt=parsing.attempts(envelope),
+            operation=unfit.operation,
+            queue=envelope.queue,
+            attempt=parsing.attempts(envelope),
             code=refused.code.wire,
-            subject=refused.subject, why=refused.detail,
-        )  # fmt: skip
+            subject=refused.subject,
+            why=refused.detail,
+        )
         order = (unfit.message or {}) if unfit.is_order else None
         await self._answer(envelope, "unfit", unfit.operation, refused, order)
         unheard = unfit.is_order or parsing.reply_queue(envelope) is None
@@ -136,7 +162,9 @@ class Rejections:
             await self.park(envelope, refused)
         self._metrics.answered(_counted_as(unfit), refused.code.wire, 0.0)
 
-    async def refuse(self, request: Request, refused: Refused, *, park: bool, tenant: str | None = None) -> None:
+    async def refuse(
+        self, request: Request, refused: Refused, *, park: bool, tenant: str | None = None
+    ) -> None:
         """Answer a request that was not begun; `tenant`: whose it is, where that was proven."""
         order = request.message if request.kind is Kind.ORDER else None
         standing = None
@@ -169,8 +197,11 @@ class Rejections:
         """Answer a request whose key belongs to another content; what that one did is not touched."""
         key = "message_id" if request.kind is Kind.COMMAND else _key_of(request.work)
         self._metrics.event("conflict")
-        refused = wrong(key, "the key is known with another content", reason="conflicting_duplicate")
-        # No update: the order of this id has a course of its own, which this one must not seem to end.
+        refused = wrong(
+            key, "the key is known with another content", reason="conflicting_duplicate"
+        )
+        # No update: the order of this id has a course of its own, which this one must not seem to
+        # end.
         await self._refuse(request, tenant, refused, None, park=True)
 
     async def _tell(
@@ -195,14 +226,19 @@ class Rejections:
         if update is not None:
             user_id = order.get("userId") if order is not None else None
             body = update_body(
-                update, operation, message_id=envelope.message_id, tenant_id=None,
+                update,
+                operation,
+                message_id=envelope.message_id,
+                tenant_id=None,
                 user_id=user_id if isinstance(user_id, str) else None,
-            )  # fmt: skip
+            )
             published.append(self._outbox.update(envelope, body, key))
         for one in published:
             await one
 
-    async def park(self, envelope: Envelope, refused: Refused, *, proven: str | None = None) -> None:
+    async def park(
+        self, envelope: Envelope, refused: Refused, *, proven: str | None = None
+    ) -> None:
         """Put the message where an operator finds it.
 
         `proven` is the project in which it was proven who sent it; None: it was not.

@@ -1,4 +1,6 @@
-"""What the worker publishes: results, status updates, messages that wait and messages that are parked."""
+"""What the worker publishes: results, status updates, messages that wait and messages that are
+parked.
+"""
 
 import asyncio
 import hashlib
@@ -49,11 +51,13 @@ ERROR_CODE_HEADER = "x-ecs-error-code"
 ERROR_HEADER = "x-ecs-error"
 ORIGIN_HEADER = "x-ecs-origin-queue"
 FAILED_AT_HEADER = "x-ecs-failed-at"
-#: `PROVEN` where it was proven who sent a parked message; anything else where it was not, or nobody had looked yet.
+#: `PROVEN` where it was proven who sent a parked message; anything else where it was not, or nobody
+#: had looked yet.
 IDENTITY_HEADER, PROVEN, _UNPROVEN = "x-ecs-identity", "proven", "not proven"
 #: The project in which that was proven: the message acts there alone when it is put in again.
 PROJECT_HEADER = "x-ecs-project"
-#: Seconds for which a requester's reply queue may refuse its results (it is full) before they go to `ecs.results`.
+#: Seconds for which a requester's reply queue may refuse its results (it is full) before they go to
+#: `ecs.results`.
 REPLY_PATIENCE = 10.0
 #: Seconds before a message that no queue took is published again, where a taker must exist.
 _RETURNED_DELAY = 1.0
@@ -71,47 +75,70 @@ class Replies:
         self._names = names
         self._on_returned = on_returned
 
-    def result(self, envelope: Envelope, operation: str, key: str, result: Result) -> list[Awaitable[Any]]:
+    def result(
+        self, envelope: Envelope, operation: str, key: str, result: Result
+    ) -> list[Awaitable[Any]]:
         """Publish a result to whoever asked; `key` makes it known again: copies share id and body."""
         body = encode(result.envelope())
         shared: dict[str, Any] = {
-            "body": body, "message_id": str(uuid5(_IDS, f"{key}|result")), "type": operation,
+            "body": body,
+            "message_id": str(uuid5(_IDS, f"{key}|result")),
+            "type": operation,
             "correlation_id": envelope.correlation_id or envelope.message_id,
             "headers": {"x-ecs-http-status": result.http, **trace(envelope.headers)},
-        }  # fmt: skip
+        }
         published: list[Awaitable[Any]] = []
         is_order = operation.startswith("order.") and operation != Operation.ORDER_PLAN
         results = self._names.results_exchange
         reply_to = reply_queue(envelope)
         if reply_to is not None:
             mandatory = not reply_to.startswith(_DIRECT_REPLY)
-            reply = Publication("", reply_to, mandatory=mandatory, patience=REPLY_PATIENCE, **shared)
+            reply = Publication(
+                "", reply_to, mandatory=mandatory, patience=REPLY_PATIENCE, **shared
+            )
             published.append(
                 self._until_answered(
-                    self._publisher.publish(reply), reply, elsewhere=not (is_order or result.confidential)
+                    self._publisher.publish(reply),
+                    reply,
+                    elsewhere=not (is_order or result.confidential),
                 )
             )
         if is_order:
-            published.append(self._must_arrive(Publication(results, operation, mandatory=True, **shared)))
+            published.append(
+                self._must_arrive(Publication(results, operation, mandatory=True, **shared))
+            )
         elif reply_to is None and not result.confidential:
             published.append(self._publisher.publish(Publication(results, operation, **shared)))
         return published
 
     def update(self, envelope: Envelope, body: Mapping[str, Any], key: str) -> Awaitable[Any]:
         """Publish a status update."""
-        identity = f"{key}|{body['resource']}|{body['id']}|{'final' if body['final'] else body['status']}"
+        identity = (
+            f"{key}|{body['resource']}|{body['id']}|{'final' if body['final'] else body['status']}"
+        )
         return self._publisher.publish(
             Publication(
-                self._names.status_exchange, f"{body['resource']}.{body['id']}", encode(body),
-                message_id=str(uuid5(_IDS, identity)), type=body["operation"],
-                correlation_id=envelope.correlation_id or envelope.message_id, headers=trace(envelope.headers) or None,
+                self._names.status_exchange,
+                f"{body['resource']}.{body['id']}",
+                encode(body),
+                message_id=str(uuid5(_IDS, identity)),
+                type=body["operation"],
+                correlation_id=envelope.correlation_id or envelope.message_id,
+                headers=trace(envelope.headers) or None,
             )
-        )  # fmt: skip
+        )
 
     async def retry(
-        self, envelope: Envelope, message: Mapping[str, Any], delay: int, attempts: int, resume_token: str
+        self,
+        envelope: Envelope,
+        message: Mapping[str, Any],
+        delay: int,
+        attempts: int,
+        resume_token: str,
     ) -> None:
-        """Have the message come back after a delay, without its secrets, and with a pass in their place."""
+        """Have the message come back after a delay, without its secrets, and with a pass in their
+        place.
+        """
         exchange, routing_key = routed_by(envelope)
         now = time.time()
         headers = {
@@ -124,22 +151,32 @@ class Replies:
             **_own_deadline(envelope),
         }
         body = await aside(len(envelope.body), lambda: encode(mask(dict(message))))
-        await self._must_arrive(again(envelope, self._names.retry_exchange, envelope.queue, body, headers))
+        await self._must_arrive(
+            again(envelope, self._names.retry_exchange, envelope.queue, body, headers)
+        )
 
     async def send_again(self, envelope: Envelope) -> None:
         """Publish a message as it came, to where it had been published."""
         headers = {**kept(envelope.headers), **_own_deadline(envelope)}
-        await self._must_arrive(again(envelope, envelope.exchange, envelope.routing_key, envelope.body, headers))
+        await self._must_arrive(
+            again(envelope, envelope.exchange, envelope.routing_key, envelope.body, headers)
+        )
 
     async def park(
-        self, envelope: Envelope, refused: Refused, attempts: int, origin: str | None = None,
-        route: tuple[str, str] | None = None, *, proven: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        envelope: Envelope,
+        refused: Refused,
+        attempts: int,
+        origin: str | None = None,
+        route: tuple[str, str] | None = None,
+        *,
+        proven: str | None = None,
+    ) -> None:
         """Put a message that cannot be handled where an operator finds it, without its secrets.
 
-        `origin` and `route` (exchange and routing key) are how it came, where the envelope does not say it.
-        `proven` is the project (or `NOBODY`) in which it was proven who sent it, so that an operator who puts it
-        in again need not answer for that; None: it was not.
+        `origin` and `route` (exchange and routing key) are how it came, where the envelope does not
+        say it. `proven` is the project (or `NOBODY`) in which it was proven who sent it, so that an
+        operator who puts it in again need not answer for that; None: it was not.
         """
         try:
             await self._park(envelope, refused, attempts, origin, route, proven=proven)
@@ -154,7 +191,9 @@ class Replies:
                 FAILED_AT_HEADER: wire_time(),
             }
             body = without_content(envelope.body)
-            bare = Publication(self._names.dead_exchange, envelope.queue, body, headers=headers, mandatory=True)
+            bare = Publication(
+                self._names.dead_exchange, envelope.queue, body, headers=headers, mandatory=True
+            )
             await self._must_arrive(bare)
 
     async def _park(
@@ -184,13 +223,16 @@ class Replies:
         parked = again(envelope, self._names.dead_exchange, origin or envelope.queue, body, headers)
         if envelope.left_out is not None:
             left_out = encode({"bytes": envelope.left_out.size, "sha256": envelope.left_out.sha256})
-            parked = replace(parked, body=left_out, content_type="application/json", content_encoding=None)
+            parked = replace(
+                parked, body=left_out, content_type="application/json", content_encoding=None
+            )
         await self._must_arrive(parked)
 
     async def _until_answered(
         self, published: "asyncio.Future[Published]", reply: Publication, *, elsewhere: bool
     ) -> None:
-        """Until the requester's queue has it, or is known to take nothing: it is his, and holds up nobody else.
+        """Until the requester's queue has it, or is known to take nothing: it is his, and holds up
+        nobody else.
 
         `elsewhere`: what it refuses goes where it had gone without a `reply_to`.
         """
@@ -198,21 +240,37 @@ class Replies:
         if outcome is Published.CONFIRMED:
             return
         log.info(
-            "reply.nobody_waits" if outcome is Published.RETURNED else "reply.refused", reply_to=reply.routing_key,
-            correlation_id=reply.correlation_id, result_id=reply.message_id,
-        )  # fmt: skip
+            "reply.nobody_waits" if outcome is Published.RETURNED else "reply.refused",
+            reply_to=reply.routing_key,
+            correlation_id=reply.correlation_id,
+            result_id=reply.message_id,
+        )
         if outcome is Published.REFUSED and elsewhere:
             exchange = self._names.results_exchange
-            again = replace(reply, exchange=exchange, routing_key=reply.type or "", mandatory=False, patience=None)
+            again = replace(
+                reply,
+                exchange=exchange,
+                routing_key=reply.type or "",
+                mandatory=False,
+                patience=None,
+            )
             await self._publisher.publish(again)
 
     def _must_arrive(self, publication: Publication) -> Awaitable[Any]:
         return self._until_taken(self._publisher.publish(publication), publication)
 
-    async def _until_taken(self, published: "asyncio.Future[Published]", publication: Publication) -> None:
-        """Until a queue has it: our own queue may have been deleted, and is declared again meanwhile."""
+    async def _until_taken(
+        self, published: "asyncio.Future[Published]", publication: Publication
+    ) -> None:
+        """Until a queue has it: our own queue may have been deleted, and is declared again
+        meanwhile.
+        """
         while await published is Published.RETURNED:
-            log.error("publisher.no_queue", exchange=publication.exchange, routing_key=publication.routing_key)
+            log.error(
+                "publisher.no_queue",
+                exchange=publication.exchange,
+                routing_key=publication.routing_key,
+            )
             self._on_returned()
             await asyncio.sleep(_RETURNED_DELAY)
             published = self._publisher.publish(publication)
@@ -252,11 +310,23 @@ def masked_body(body: bytes) -> bytes:
     return encode({"masked": MASK, "bytes": len(body)}) if could_hold_secret(body) else body
 
 
-def again(envelope: Envelope, exchange: str, key: str, body: bytes, headers: Mapping[str, Any]) -> Publication:
+def again(
+    envelope: Envelope, exchange: str, key: str, body: bytes, headers: Mapping[str, Any]
+) -> Publication:
     """The message once more, with its properties, where a taker must exist."""
     return Publication(
-        exchange, key, body, headers=headers, mandatory=True, message_id=envelope.message_id,
-        correlation_id=envelope.correlation_id, reply_to=envelope.reply_to, type=envelope.type,
-        timestamp=envelope.timestamp, content_type=envelope.content_type, content_encoding=envelope.content_encoding,
-        app_id=envelope.app_id, priority=envelope.priority,
-    )  # fmt: skip
+        exchange,
+        key,
+        body,
+        headers=headers,
+        mandatory=True,
+        message_id=envelope.message_id,
+        correlation_id=envelope.correlation_id,
+        reply_to=envelope.reply_to,
+        type=envelope.type,
+        timestamp=envelope.timestamp,
+        content_type=envelope.content_type,
+        content_encoding=envelope.content_encoding,
+        app_id=envelope.app_id,
+        priority=envelope.priority,
+    )

@@ -26,7 +26,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Again after so many seconds. `counts`: as an attempt that failed; without, it only waits for something long."""
+    """Again after so many seconds. `counts`: as an attempt that failed; without, it only waits for
+    something long.
+    """
 
     delay: int
     counts: bool
@@ -41,17 +43,27 @@ Decision = Answer | Retry
 
 
 def decide(
-    error: Exception, kind: Kind, attempts: int, age: float, delays: Sequence[int], *, answered: bool = False
+    error: Exception,
+    kind: Kind,
+    attempts: int,
+    age: float,
+    delays: Sequence[int],
+    *,
+    answered: bool = False,
 ) -> Decision:
-    """The decision after an error; `attempts` failed before this one, `age` is in seconds since the first delivery.
+    """The decision after an error; `attempts` failed before this one, `age` is in seconds since the
+    first delivery.
 
-    `answered`: only the course is still to be told, which nobody waits for, and which must have its end.
+    `answered`: only the course is still to be told, which nobody waits for, and which must have its
+    end.
     """
     may_wait = kind is Kind.ORDER or answered
     match error:
         case Postponed():
             return Retry(delays[0], counts=False)
-        case _ if isinstance(error, (Transient, *MACHINE_TROUBLE)) and may_wait and age < GIVE_UP_AFTER:
+        case _ if (
+            isinstance(error, (Transient, *MACHINE_TROUBLE)) and may_wait and age < GIVE_UP_AFTER
+        ):
             return Retry(_delay(attempts, delays), counts=True)
         case EcsError():
             return _answer(error)
@@ -62,7 +74,8 @@ def decide(
 
 
 def decide_unbegun(error: Exception, kind: Kind) -> Answer | GiveBack:
-    """The decision where it cannot be told who asks. Nothing is in the journal: what comes back must come as it was.
+    """The decision where it cannot be told who asks. Nothing is in the journal: what comes back
+    must come as it was.
 
     Nobody waits for a command longer than its time limit, which has been waited out.
     """
@@ -87,7 +100,9 @@ def _answer(error: Exception) -> Answer:
         case Transient():
             return Answer(Refused(Code.FAILED, reason=error.reason, detail=str(error)))
         case _:
-            return Answer(Refused(Code.FAILED, reason="internal", detail=type(error).__name__), park=True)
+            return Answer(
+                Refused(Code.FAILED, reason="internal", detail=type(error).__name__), park=True
+            )
 
 
 def _delay(attempts: int, delays: Sequence[int]) -> int:

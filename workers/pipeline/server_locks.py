@@ -21,8 +21,8 @@ log = structlog.get_logger()
 
 #: Seconds between two looks at a request that another worker is at.
 LOOK_EVERY = 0.5
-#: Seconds, besides those in its retry queue, for which a request that nobody is at keeps its place: the broker has its
-#: message, and gives it to somebody.
+#: Seconds, besides those in its retry queue, for which a request that nobody is at keeps its place:
+#: the broker has its message, and gives it to somebody.
 GRACE = 10.0
 
 
@@ -33,7 +33,8 @@ _HARD = " hard"
 def lock_names_of(work: Any) -> tuple[str, ...]:
     """The lines in which a request waits for its turn: two for each server that it changes.
 
-    A hard reboot waits for no soft one, which may hang: they stand in one line each, and everything else in both.
+    A hard reboot waits for no soft one, which may hang: they stand in one line each, and everything
+    else in both.
     """
     match work:
         case PowerAction():
@@ -48,7 +49,9 @@ def lock_names_of(work: Any) -> tuple[str, ...]:
             return ()
 
 
-def _lines(server_ids: Iterable[str], action: PowerAction | PowerBatch | None = None) -> tuple[str, ...]:
+def _lines(
+    server_ids: Iterable[str], action: PowerAction | PowerBatch | None = None
+) -> tuple[str, ...]:
     ends: tuple[str, ...] = ("", _HARD)
     if action is not None and action.power is Power.REBOOT:
         ends = (_HARD,) if action.force is Force.HARD else ("",)
@@ -56,10 +59,15 @@ def _lines(server_ids: Iterable[str], action: PowerAction | PowerBatch | None = 
 
 
 class ServerLocks:
-    """The lines before the servers. `under_way` gives what is set when a request of this process has ended."""
+    """The lines before the servers. `under_way` gives what is set when a request of this process
+    has ended.
+    """
 
     def __init__(
-        self, journal: Journal, under_way: Callable[[str], asyncio.Event | None], retry_delays: Sequence[float]
+        self,
+        journal: Journal,
+        under_way: Callable[[str], asyncio.Event | None],
+        retry_delays: Sequence[float],
     ) -> None:
         self._journal = journal
         self._delays = retry_delays
@@ -74,10 +82,11 @@ class ServerLocks:
         too_late: EcsError,
         keeps: Callable[[], bool] = lambda: False,
     ) -> AsyncIterator[None]:
-        """Inside it is this request's turn at all these places; `too_late` is raised where it does not come in time.
+        """Inside it is this request's turn at all these places; `too_late` is raised where it does
+        not come in time.
 
-        A request that goes on later (`Postponed`) keeps its place; so does one that failed, where `keeps` says so: it
-        may be in the middle of something.
+        A request that goes on later (`Postponed`) keeps its place; so does one that failed, where
+        `keeps` says so: it may be in the middle of something.
         """
         if not places:
             yield

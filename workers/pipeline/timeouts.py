@@ -9,11 +9,14 @@ from workers.journal import Kind
 from workers.pipeline import parsing
 from workers.request import Request
 
-#: Seconds for which a delivery is held before it goes on by way of a retry queue; five minutes are promised.
+#: Seconds for which a delivery is held before it goes on by way of a retry queue; five minutes are
+#: promised.
 HOLD = 270.0
-#: Seconds after which it is given back to its queue, whatever it waits for: a journal or a broker that takes nothing.
+#: Seconds after which it is given back to its queue, whatever it waits for: a journal or a broker
+#: that takes nothing.
 HOLD_LIMIT = 290.0
-#: Seconds after its time limit within which a command is answered, whatever it waits for; five are promised.
+#: Seconds after its time limit within which a command is answered, whatever it waits for; five are
+#: promised.
 ANSWER_WITHIN = 2.5
 #: Seconds within which an order's calls are tried again before it goes to a retry queue.
 ORDER_PATIENCE = 10.0
@@ -38,7 +41,9 @@ class Timeouts:
         if request.kind is Kind.ORDER:
             return Deadline.after(HOLD)
         first_seen = parsing.first_seen(request.envelope, time.time())
-        return soonest(self.patience(request, time.time() - first_seen), own_deadline(request.envelope))
+        return soonest(
+            self.patience(request, time.time() - first_seen), own_deadline(request.envelope)
+        )
 
     def patience(self, request: Request, age: float) -> Deadline:
         """Until when a request that came so many seconds ago is tried again in this delivery."""
@@ -48,6 +53,8 @@ class Timeouts:
 
 
 def own_deadline(envelope: Envelope) -> Deadline | None:
-    """Until when the requester wants the first effect to have been begun; None where he does not say."""
+    """Until when the requester wants the first effect to have been begun; None where he does not
+    say.
+    """
     limit = parsing.deadline(envelope)
     return Deadline.after(limit - time.time()) if limit is not None else None

@@ -1,6 +1,8 @@
-"""What the broker could not route or gave up on: answered where it says where to, then moved to the dead letters.
+"""What the broker could not route or gave up on: answered where it says where to, then moved to the
+dead letters.
 
-A command that we take was not routed because a binding of ours is gone: that is made anew, and the command sent again.
+A command that we take was not routed because a binding of ours is gone: that is made anew, and the
+command sent again.
 """
 
 import asyncio
@@ -25,7 +27,8 @@ from workers.pipeline.replies import Replies
 
 log = structlog.get_logger()
 
-#: `data.reason` by why the broker took a message out of its queue; the publisher's own `expiration` is a deadline.
+#: `data.reason` by why the broker took a message out of its queue; the publisher's own `expiration`
+#: is a deadline.
 _REASONS = {"expired": "deadline", "maxlen": "queue_full"}
 
 
@@ -41,7 +44,11 @@ class Undelivered:
     """Takes what the broker gave up on. `declare_again` is called where a binding of ours is gone."""
 
     def __init__(
-        self, outbox: Replies, refusals: Rejections, give_up: GiveUp, declare_again: Callable[[], None]
+        self,
+        outbox: Replies,
+        refusals: Rejections,
+        give_up: GiveUp,
+        declare_again: Callable[[], None],
     ) -> None:
         self._outbox = outbox
         self._refusals = refusals
@@ -70,7 +77,9 @@ class Undelivered:
             raise Requeue from None
 
     async def _move_to_dead(self, envelope: Envelope) -> None:
-        """Answer it as what it is, and park it without its secrets; unless its request goes on by another message."""
+        """Answer it as what it is, and park it without its secrets; unless its request goes on by
+        another message.
+        """
         death = _last_death(envelope)
         # Never in a queue of ours: no binding wants its routing key.
         refused = wrong("operation", "there is no such operation")
@@ -86,7 +95,9 @@ class Undelivered:
             was_order = death is not None and death.was_order
             message = await aside(len(envelope.body), lambda: parsing.decoded(envelope))
             operation = parsing.operation_of(envelope, message, was_order)
-            await self._refusals.undelivered(envelope, operation, refused, message if was_order else None)
+            await self._refusals.undelivered(
+                envelope, operation, refused, message if was_order else None
+            )
         origin = death.queue if death is not None else envelope.names.undelivered_queue
         route = death.route if death is not None else None
         await self._outbox.park(envelope, refused, parsing.attempts(envelope), origin, route)
@@ -106,7 +117,8 @@ class _Death:
     queue: str
     reason: str
     was_order: bool
-    #: Exchange and routing key by which it had come; None where that was a retry queue, which has kept them.
+    #: Exchange and routing key by which it had come; None where that was a retry queue, which has
+    #: kept them.
     route: tuple[str, str] | None
 
     def as_it_came(self, envelope: Envelope) -> Envelope:
@@ -116,7 +128,9 @@ class _Death:
 
 
 def _last_death(envelope: Envelope) -> _Death | None:
-    """None for what is only unroutable: it keeps its publisher's exchange, and whatever history he has forged."""
+    """None for what is only unroutable: it keeps its publisher's exchange, and whatever history he
+    has forged.
+    """
     deaths = envelope.headers.get("x-death")
     last: Any = deaths[0] if isinstance(deaths, list) and deaths else None
     if envelope.exchange != envelope.names.undelivered_exchange or not isinstance(last, dict):
@@ -127,10 +141,12 @@ def _last_death(envelope: Envelope) -> _Death | None:
     reason = _REASONS.get(str(last.get("reason")), "delivery_limit")
     names, keys = envelope.names, last.get("routing-keys")
     exchange = str(last.get("exchange"))
-    # RabbitMQ 3 keeps what a publisher has written into an entry of this queue and reason: nothing of ours
-    # is to be sent to an exchange that he chooses.
+    # RabbitMQ 3 keeps what a publisher has written into an entry of this queue and reason: nothing
+    # of ours is to be sent to an exchange that he chooses.
     if exchange not in ("", names.commands_exchange, names.orders_exchange):
         exchange = names.orders_exchange if queue == names.orders_queue else names.commands_exchange
     key = str(keys[0]) if isinstance(keys, list) and keys else ""
-    was_order = queue == envelope.names.orders_queue and exchange != envelope.names.commands_exchange
+    was_order = (
+        queue == envelope.names.orders_queue and exchange != envelope.names.commands_exchange
+    )
     return _Death(queue, reason, was_order, (exchange, key) if exchange else None)

@@ -30,7 +30,9 @@ _FLAVOR = "{} ({} vCPU, {} MiB, {} GiB)"
 
 
 async def change_configuration(order: ChangeConfigure, context: ProjectContext) -> Result:
-    """Carry the order out on all its servers, or leave all as they were; `Transient` where a later try may do it."""
+    """Carry the order out on all its servers, or leave all as they were; `Transient` where a later
+    try may do it.
+    """
     return await carry_out(Changing(order, context))
 
 
@@ -72,16 +74,32 @@ class Changing:
         return [
             *(Deed("resize", one.server_id, *_flavors(one)) for one in resizing),
             *(
-                Deed("extend", one.server_id, growth.before, growth.after, can_be_undone=False, target=growth.volume_id)
+                Deed(
+                    "extend",
+                    one.server_id,
+                    growth.before,
+                    growth.after,
+                    can_be_undone=False,
+                    target=growth.volume_id,
+                )
                 for one in self._changes
                 for growth in one.growths
             ),
-            *(Deed("confirm", one.server_id, *_flavors(one), can_be_undone=False) for one in resizing),
-            *(Deed("feeData", one.server_id, _of(one, fees), fees) for one in self._changes if not one.found),
+            *(
+                Deed("confirm", one.server_id, *_flavors(one), can_be_undone=False)
+                for one in resizing
+            ),
+            *(
+                Deed("feeData", one.server_id, _of(one, fees), fees)
+                for one in self._changes
+                if not one.found
+            ),
         ]
 
     async def _check_newest(self) -> None:
-        """What an earlier run meant to begin may not have begun, and a newer order may have come in between."""
+        """What an earlier run meant to begin may not have begun, and a newer order may have come in
+        between.
+        """
         if self._has_looked or self.context.effects.any_done:
             return
         for change in self._changes:
@@ -93,7 +111,8 @@ class Changing:
         """Write the fee data, and in the same call the order's mark: all of it is done."""
         server = None if change.found else await server_now(change.server_id, self.context)
         if server is not None and not has_order(server, self.context):
-            # Where the order is there already, by an earlier run, the fee data may be a later order's by now.
+            # Where the order is there already, by an earlier run, the fee data may be a later
+            # order's by now.
             items = self._fee_data() | with_order(server, self.context)
             await write_fee_data(change.server_id, items, self.context)
         if self._touched(change):
@@ -106,7 +125,9 @@ class Changing:
 
     @property
     def _is_superseded(self) -> bool:
-        """Whether a newer order came in between: what the servers are now is not this one's to tell, nor to undo."""
+        """Whether a newer order came in between: what the servers are now is not this one's to
+        tell, nor to undo.
+        """
         failure = self.context.effects.recalled("failure")
         return failure is not None and failure[0] == SUPERSEDED
 
@@ -128,7 +149,9 @@ class Changing:
     async def _undo_resize(self, change: Change) -> None:
         if not self.context.effects.begun(f"confirm:{change.server_id}"):
             await steps.revert(change, self.context, self.course)
-        server = await self.context.patiently(lambda: nova.get_server(self.context.project, change.server_id))
+        server = await self.context.patiently(
+            lambda: nova.get_server(self.context.project, change.server_id)
+        )
         await steps.rescue(server, self.context)
 
     async def outcomes(self) -> Outcomes:
@@ -156,16 +179,25 @@ class Changing:
         if server is None:
             return outcome
         resized = change.found or _is_resized(server, change)
-        grown = [await _has_grown(growth.volume_id, growth.before, context) for growth in change.growths]
+        grown = [
+            await _has_grown(growth.volume_id, growth.before, context) for growth in change.growths
+        ]
         after = await take_picture(server, context)
         return replace(outcome, status=server.status, changed=resized or any(grown), after=after)
 
     def _touched(self, change: Change) -> bool:
-        names = [f"resize:{change.server_id}", *(f"extend:{growth.volume_id}" for growth in change.growths)]
+        names = [
+            f"resize:{change.server_id}",
+            *(f"extend:{growth.volume_id}" for growth in change.growths),
+        ]
         return change.found or any(self.context.effects.begun(name) for name in names)
 
     async def untouched(self) -> Outcomes:
-        return [await asyncio.gather(*(as_it_is(product, self.context) for product in self.order.products))]
+        return [
+            await asyncio.gather(
+                *(as_it_is(product, self.context) for product in self.order.products)
+            )
+        ]
 
 
 def _flavors(change: Change) -> tuple[str, str]:
@@ -187,7 +219,11 @@ def _is_resized(server: Server, change: Change) -> bool:
 
 def _of(change: Change, items: Mapping[str, str]) -> dict[str, str | None]:
     """What the server's fee data say of these items before it is changed."""
-    return {item: change.before["feeData"].get(item) for item in items if item in change.before["feeData"]}
+    return {
+        item: change.before["feeData"].get(item)
+        for item in items
+        if item in change.before["feeData"]
+    }
 
 
 async def _has_grown(volume_id: str, before: int, context: ProjectContext) -> bool:

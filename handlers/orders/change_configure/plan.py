@@ -61,9 +61,11 @@ class Change:
     flavor_after: FlavorContent | str
     before: Picture
     growths: tuple[Growth, ...]
-    #: The server bears the order's mark: an earlier run, of which the journal knows nothing, has done it all.
+    #: The server bears the order's mark: an earlier run, of which the journal knows nothing, has
+    #: done it all.
     found: bool = False
-    #: OpenStack's request id of the resize to this flavor that an earlier run has begun; it waits to be confirmed.
+    #: OpenStack's request id of the resize to this flavor that an earlier run has begun; it waits
+    #: to be confirmed.
     found_resize: str | None = None
 
     @property
@@ -90,7 +92,13 @@ class Change:
         """The change that the journal kept."""
         flavors = {name: record[name] for name in ("flavor_before", "flavor_after")}
         known = {name: one if isinstance(one, str) else tuple(one) for name, one in flavors.items()}
-        return cls(**{**record, **known, "growths": tuple(Growth(**growth) for growth in record["growths"])})
+        return cls(
+            **{
+                **record,
+                **known,
+                "growths": tuple(Growth(**growth) for growth in record["growths"]),
+            }
+        )
 
 
 def has_flavor(server: Server, flavor: FlavorContent | str) -> bool:
@@ -144,7 +152,9 @@ class _Draft:
 
 
 def _demand(drafts: Iterable[_Draft], items: Iterable[str], context: ProjectContext) -> Demand:
-    """What all the servers together take; what one gives back is not there yet when another is resized."""
+    """What all the servers together take; what one gives back is not there yet when another is
+    resized.
+    """
     drafts, items = list(drafts), list(items)
     return Demand(
         cores=sum(max(0, draft.flavor.vcpus - draft.server.vcpus) for draft in drafts),
@@ -154,11 +164,16 @@ def _demand(drafts: Iterable[_Draft], items: Iterable[str], context: ProjectCont
             for draft in drafts
             for growth in draft.change.growths
         ),
-        metadata=tuple(items_with(draft.server, [*items, *with_order(draft.server, context)]) for draft in drafts),
+        metadata=tuple(
+            items_with(draft.server, [*items, *with_order(draft.server, context)])
+            for draft in drafts
+        ),
     )
 
 
-async def _server_at_rest(server_id: str, order: ChangeConfigure, context: ProjectContext) -> Server:
+async def _server_at_rest(
+    server_id: str, order: ChangeConfigure, context: ProjectContext
+) -> Server:
     server = await idle_server(server_id, context)
     if has_order(server, context):
         return server  # whatever it is by now: nothing is done with it
@@ -171,7 +186,11 @@ async def _server_at_rest(server_id: str, order: ChangeConfigure, context: Proje
 
 
 async def _draft(
-    product: ChangedProduct, server: Server, volumes: list[Volume], flavors: list[Flavor], context: ProjectContext
+    product: ChangedProduct,
+    server: Server,
+    volumes: list[Volume],
+    flavors: list[Flavor],
+    context: ProjectContext,
 ) -> _Draft:
     current = Flavor("", server.flavor_name, server.vcpus, server.ram, server.disk)
     if has_order(server, context):
@@ -193,7 +212,8 @@ async def _draft(
     waited = False
     # A disk of a resize that was begun before is looked at by the step that grows it.
     if found_resize is None:
-        # A resize moves the attachments of all volumes; Cinder refuses that while one is in such a state.
+        # A resize moves the attachments of all volumes; Cinder refuses that while one is in such a
+        # state.
         grown = {growth.volume_id for growth in growths}
         used = [one for one in volumes if resizes or one.id in grown]
         with context.checks.of("volumeState", server.id):
@@ -227,7 +247,9 @@ def _as_found(server: Server, volumes: list[Volume]) -> Change:
 
 
 async def _resize_found(server: Server, ordered: Flavor | None, context: ProjectContext) -> str:
-    """OpenStack's request id of the resize that an earlier run has begun; `Refused` where it is somebody else's."""
+    """OpenStack's request id of the resize that an earlier run has begun; `Refused` where it is
+    somebody else's.
+    """
     if ordered is not None and ordered.content == server.flavor:
         project = context.project
         actions = await context.patiently(lambda: list_actions(project, server.id))
@@ -238,7 +260,9 @@ async def _resize_found(server: Server, ordered: Flavor | None, context: Project
     raise Refused(Code.SERVER_STATE)
 
 
-async def _check_image(product: ChangedProduct, server: Server, system: Volume | None, context: ProjectContext) -> None:
+async def _check_image(
+    product: ChangedProduct, server: Server, system: Volume | None, context: ProjectContext
+) -> None:
     items = of_kind(product.items, ItemKind.IMAGE)
     if not items:
         return
@@ -249,10 +273,11 @@ async def _check_image(product: ChangedProduct, server: Server, system: Volume |
 
 
 async def _known_images(server: Server, system: Volume | None, context: ProjectContext) -> set[str]:
-    """The ids of the images that the server may be said to be made from; none where that cannot be told.
+    """The ids of the images that the server may be said to be made from; none where that cannot be
+    told.
 
-    A disk that was made from a snapshot is the image's that consists of it. Where there is none (any more), the image
-    that Cinder names for it is only where its line began.
+    A disk that was made from a snapshot is the image's that consists of it. Where there is none
+    (any more), the image that Cinder names for it is only where its line began.
     """
     if system is None or system.snapshot_id is None or server.image_id is not None:
         image_id = image_of(server, system, {})

@@ -51,20 +51,33 @@ async def resize(change: Change, context: ProjectContext, course: Course, *, loo
         marker=change.updated,
         marked=marked,
     )
-    if context.effects.begun(f"confirm:{change.server_id}") or context.effects.begun(f"revert:{change.server_id}"):
+    if context.effects.begun(f"confirm:{change.server_id}") or context.effects.begun(
+        f"revert:{change.server_id}"
+    ):
         return
-    server = await follow_server(change.server_id, effect, context, course, lambda server: not server.busy)
+    server = await follow_server(
+        change.server_id, effect, context, course, lambda server: not server.busy
+    )
     await _verify(server, change, effect, context)
 
 
 async def _verify(server: Server, change: Change, effect: str, context: ProjectContext) -> None:
-    """A status proves nothing: a resize that found no host is ACTIVE, too. Flavor and action log do."""
+    """A status proves nothing: a resize that found no host is ACTIVE, too. Flavor and action log
+    do.
+    """
     right = has_flavor(server, change.flavor_after) and server.status in (VERIFY_RESIZE, *AT_REST)
-    action = await logged_action(server.id, context.effects.request_id(effect), context, until_ended=not right)
+    action = await logged_action(
+        server.id, context.effects.request_id(effect), context, until_ended=not right
+    )
     if action is not None and action.failed:
-        raise failed("no_host" if action.detail in _SCHEDULING else "resize_failed", f"event {action.detail} failed")
+        raise failed(
+            "no_host" if action.detail in _SCHEDULING else "resize_failed",
+            f"event {action.detail} failed",
+        )
     if not right:
-        raise failed("resize_failed", f"the server is {server.status} with flavor {server.flavor_name}")
+        raise failed(
+            "resize_failed", f"the server is {server.status} with flavor {server.flavor_name}"
+        )
 
 
 async def extend(growth: Growth, context: ProjectContext, *, looks: bool) -> None:
@@ -73,7 +86,10 @@ async def extend(growth: Growth, context: ProjectContext, *, looks: bool) -> Non
 
     async def landed(_: object) -> str | None:
         volume = await cinder.get_volume(context.project, growth.volume_id)
-        grown_or_trying = volume.size >= growth.after or volume.status in ("extending", "error_extending")
+        grown_or_trying = volume.size >= growth.after or volume.status in (
+            "extending",
+            "error_extending",
+        )
         return "" if grown_or_trying else None
 
     async def marked() -> str | None:
@@ -91,9 +107,13 @@ async def extend(growth: Growth, context: ProjectContext, *, looks: bool) -> Non
         if error.status != HTTPStatus.BAD_REQUEST:
             raise error.as_failure() from error
         # Something may have begun with it since it was looked at: that passes, and needs no revert.
-        volume = await context.patiently(lambda: cinder.get_volume(context.project, growth.volume_id))
+        volume = await context.patiently(
+            lambda: cinder.get_volume(context.project, growth.volume_id)
+        )
         raise busy_with(volume) if volume.busy else error.as_failure() from error
-    volume = await follow_volume(growth.volume_id, effect, context, lambda volume: volume.status != "extending")
+    volume = await follow_volume(
+        growth.volume_id, effect, context, lambda volume: volume.status != "extending"
+    )
     if volume.size < growth.after:
         raise failed("extend_failed", f"volume {growth.volume_id} is {volume.status}")
 
@@ -104,14 +124,20 @@ async def confirm(change: Change, context: ProjectContext, course: Course) -> No
         return
     effect = f"confirm:{change.server_id}"
     server = await server_now(change.server_id, context)
-    if server.status in AT_REST and has_flavor(server, change.flavor_after) and not context.effects.begun(effect):
+    if (
+        server.status in AT_REST
+        and has_flavor(server, change.flavor_after)
+        and not context.effects.begun(effect)
+    ):
         return  # the cloud confirms by itself
     try:
         await once(
-            context, effect,
+            context,
+            effect,
             do=lambda: nova.confirm_resize(context.project, change.server_id),
-            landed=logged(context, change.server_id, "confirmResize"), marker=server.updated,
-        )  # fmt: skip
+            landed=logged(context, change.server_id, "confirmResize"),
+            marker=server.updated,
+        )
     except Refused:
         # The cloud's own confirmation may have been quicker.
         server = await server_now(change.server_id, context)
@@ -119,10 +145,16 @@ async def confirm(change: Change, context: ProjectContext, course: Course) -> No
             raise
     # Nova confirms without setting a task: only the status tells when it has.
     done = await follow_server(
-        change.server_id, effect, context, course, lambda server: not server.busy and server.status != VERIFY_RESIZE
+        change.server_id,
+        effect,
+        context,
+        course,
+        lambda server: not server.busy and server.status != VERIFY_RESIZE,
     )
     if done.status not in AT_REST or not has_flavor(done, change.flavor_after):
-        raise failed("confirm_failed", f"the server is {done.status} with flavor {done.flavor_name}")
+        raise failed(
+            "confirm_failed", f"the server is {done.status} with flavor {done.flavor_name}"
+        )
 
 
 async def revert(change: Change, context: ProjectContext, course: Course) -> None:
@@ -131,17 +163,25 @@ async def revert(change: Change, context: ProjectContext, course: Course) -> Non
     server = await server_now(change.server_id, context)
     if server.status == VERIFY_RESIZE or context.effects.begun(effect):
         await once(
-            context, effect,
+            context,
+            effect,
             do=lambda: nova.revert_resize(context.project, change.server_id),
-            landed=logged(context, change.server_id, "revertResize"), marker=server.updated,
-        )  # fmt: skip
+            landed=logged(context, change.server_id, "revertResize"),
+            marker=server.updated,
+        )
         await follow_server(
-            change.server_id, effect, context, course, lambda server: not server.busy and server.status != VERIFY_RESIZE
+            change.server_id,
+            effect,
+            context,
+            course,
+            lambda server: not server.busy and server.status != VERIFY_RESIZE,
         )
 
 
 async def rescue(server: Server, context: ProjectContext) -> Server:
-    """A server that a failed resize left in ERROR is declared well, where there is an admin cloud to do it."""
+    """A server that a failed resize left in ERROR is declared well, where there is an admin cloud
+    to do it.
+    """
     if server.status != ERROR or not context.cloud.has_admin:
         return server
     await declare(server.id, f"reset:{server.id}", context, well=True)
@@ -149,7 +189,9 @@ async def rescue(server: Server, context: ProjectContext) -> Server:
 
 
 async def rescue_volume(growth: Growth, context: ProjectContext) -> None:
-    """A volume that a failed extension left in error_extending is declared to be as it was, by the admin cloud."""
+    """A volume that a failed extension left in error_extending is declared to be as it was, by the
+    admin cloud.
+    """
     volume = await context.patiently(lambda: cinder.get_volume(context.project, growth.volume_id))
     if volume.status != "error_extending" or not context.cloud.has_admin:
         return
@@ -160,6 +202,9 @@ async def rescue_volume(growth: Growth, context: ProjectContext) -> None:
         return None if found.status == "error_extending" else ""
 
     await once(
-        context, f"reset:{growth.volume_id}",
-        do=lambda: cinder.reset_status(admin, growth.volume_id, growth.status), landed=landed, marker=None,
-    )  # fmt: skip
+        context,
+        f"reset:{growth.volume_id}",
+        do=lambda: cinder.reset_status(admin, growth.volume_id, growth.status),
+        landed=landed,
+        marker=None,
+    )

@@ -1,4 +1,6 @@
-"""The disks of a new server: what they are made from, how large they must be, in which zone they are made."""
+"""The disks of a new server: what they are made from, how large they must be, in which zone they
+are made.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +29,9 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class DiskOffers:
-    """What the project may choose from: volume types, Cinder's zones by name and whether they are available."""
+    """What the project may choose from: volume types, Cinder's zones by name and whether they are
+    available.
+    """
 
     types: frozenset[str]
     zones: Mapping[str, bool]
@@ -44,13 +48,18 @@ class _Source:
 
 
 async def plan_disks(
-    product: NewProduct, flavor: Flavor, zone: str | None, offers: DiskOffers, context: ProjectContext
+    product: NewProduct,
+    flavor: Flavor,
+    zone: str | None,
+    offers: DiskOffers,
+    context: ProjectContext,
 ) -> tuple[Disk, ...]:
     """The system disk, then the data disks, or `Refused` naming the item. `zone` is Nova's."""
     with context.checks.of("availableZone"):
         if zone is not None and offers.zones.get(zone) is False:
             raise wrong("availableZone", "no volume can be made in this zone now")
-        # A zone that Cinder does not have is Nova's alone: the disks are made where Cinder makes them by itself.
+        # A zone that Cinder does not have is Nova's alone: the disks are made where Cinder makes
+        # them by itself.
         disks_zone = zone if zone in offers.zones else None
     with context.checks.of("image"):
         image_item = _only(product, ItemKind.IMAGE)
@@ -61,7 +70,10 @@ async def plan_disks(
         system = _disk(system_item, offers, source.image_id, system_zone)
         if system.size * _BYTES_IN_GIB < source.least:
             raise wrong(system_item.code, "the image needs a larger disk")
-        data = [_disk(item, offers, None, disks_zone) for item in of_kind(product.items, ItemKind.DATA_DISK)]
+        data = [
+            _disk(item, offers, None, disks_zone)
+            for item in of_kind(product.items, ItemKind.DATA_DISK)
+        ]
     return (system, *data)
 
 
@@ -90,7 +102,8 @@ async def _source(item: Item, flavor: Flavor, context: ProjectContext) -> _Sourc
     if image.min_ram > flavor.ram:
         raise wrong(item.code, "the image needs more memory than the flavor has")
     if image.boot_snapshot_id is not None:
-        # Its `min_disk` is the local disk of the flavor that the server had: it says nothing of a volume.
+        # Its `min_disk` is the local disk of the flavor that the server had: it says nothing of a
+        # volume.
         size = await _snapshot_size(item, image.boot_snapshot_id, context)
         return _Source(image.id, size * _BYTES_IN_GIB, is_snapshot=True)
     if image.has_mapping:
@@ -111,7 +124,9 @@ async def _image(item: Item, context: ProjectContext) -> Image:
 async def _snapshot_size(item: Item, snapshot_id: str, context: ProjectContext) -> int:
     """GiB of the snapshot behind an image, which is all that the image consists of."""
     try:
-        snapshot = await context.patiently(lambda: cinder.get_snapshot(context.project, snapshot_id))
+        snapshot = await context.patiently(
+            lambda: cinder.get_snapshot(context.project, snapshot_id)
+        )
     except NotFound:
         raise wrong(item.code, "the snapshot that the image consists of is gone") from None
     if snapshot.status == "creating":

@@ -37,8 +37,14 @@ def has_secrets(work: Any) -> bool:
 
 
 def needs_secrets(work: Any, ledger: Ledger) -> bool:
-    """Whether a request still has something to do for which it needs its secrets: a server to be made."""
-    if not isinstance(work, NewServers) or not has_secrets(work) or ledger.effect("failure") is not None:
+    """Whether a request still has something to do for which it needs its secrets: a server to be
+    made.
+    """
+    if (
+        not isinstance(work, NewServers)
+        or not has_secrets(work)
+        or ledger.effect("failure") is not None
+    ):
         return False
     made = (ledger.effect(create_effect(number)) for number in range(1, work.count + 1))
     return not all(effect is not None and effect.done for effect in made)
@@ -74,16 +80,22 @@ class Creating:
             return outline_creation(order, context, is_made=True)
         if earlier.is_old():
             # Disks that were kept when their servers went, as likely as not: the customer's own.
-            raise failed("outcome_unknown", "a part of what the order makes has been there for days")
+            raise failed(
+                "outcome_unknown", "a part of what the order makes has been there for days"
+            )
         try:
             return await plan_creation(order, context, is_begun=True)
         except (Refused, CloudRefusal) as error:
             refusal = final_failure(error, context)
-            return outline_creation(order, context, refusal=(refusal.reason or "refused", refusal.detail))
+            return outline_creation(
+                order, context, refusal=(refusal.reason or "refused", refusal.detail)
+            )
 
     def recall(self, plan: Any) -> None:
         self._creation = Creation.from_json(plan)
-        self._maker = Maker(self.order, self._creation, self.context, self.course, self._made, self._is_first)
+        self._maker = Maker(
+            self.order, self._creation, self.context, self.course, self._made, self._is_first
+        )
 
     async def do(self) -> None:
         await self.course.tell(OrderStatus.CREATING)
@@ -147,7 +159,11 @@ def _left_of(server: NewServer, left: Left) -> dict[str, list[str]]:
     """The ids of what there is of one server, by kind; no kind of which there is nothing."""
     found = {
         "servers": [one.id for one in left.servers if one.metadata.get(PART) == str(server.number)],
-        "volumes": [one.id for one in left.volumes if one.metadata.get(PART, "").startswith(f"{server.number}.")],
+        "volumes": [
+            one.id
+            for one in left.volumes
+            if one.metadata.get(PART, "").startswith(f"{server.number}.")
+        ],
         "ports": [one["id"] for one in left.ports if one["name"] == server.name],
     }
     return {kind: ids for kind, ids in found.items() if ids}

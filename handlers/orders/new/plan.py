@@ -25,7 +25,9 @@ FEE_TIMES = (START_FEE_TIME, NEXT_FEE_TIME)
 
 @dataclass(frozen=True, slots=True)
 class NewServer:
-    """A server to be made, the `number`th of the order (from 1), of the set and the product with these indices."""
+    """A server to be made, the `number`th of the order (from 1), of the set and the product with
+    these indices.
+    """
 
     number: int
     set_index: int
@@ -38,7 +40,9 @@ class NewServer:
 
 @dataclass(frozen=True, slots=True)
 class Creation:
-    """All that is to be made. With a subnet each server gets a port of ours, otherwise Nova makes one."""
+    """All that is to be made. With a subnet each server gets a port of ours, otherwise Nova makes
+    one.
+    """
 
     servers: tuple[NewServer, ...]
     network_id: str
@@ -63,7 +67,11 @@ class Creation:
             for server in record["servers"]
         )
         groups, refusal = tuple(record["security_groups"]), record.get("refusal")
-        known = {"servers": servers, "security_groups": groups, "refusal": refusal and tuple(refusal)}
+        known = {
+            "servers": servers,
+            "security_groups": groups,
+            "refusal": refusal and tuple(refusal),
+        }
         return cls(**record | known)
 
 
@@ -76,30 +84,45 @@ class _Model:
     disks: tuple[Disk, ...]
 
 
-async def plan_creation(order: NewServers, context: ProjectContext, *, is_begun: bool = False) -> Creation:
-    """What is to be made, or `Refused`; `is_begun`: a part of it is there, and has taken its part of the quota."""
+async def plan_creation(
+    order: NewServers, context: ProjectContext, *, is_begun: bool = False
+) -> Creation:
+    """What is to be made, or `Refused`; `is_begun`: a part of it is there, and has taken its part
+    of the quota.
+    """
     with context.checks.of("secrets"):
         if order.secrets.withheld is not None:
-            raise wrong(order.secrets.withheld, "it was masked on the way", reason="secret_withheld")
+            raise wrong(
+                order.secrets.withheld, "it was masked on the way", reason="secret_withheld"
+            )
     models = await _models(order, context)
     network_id, subnet_id, groups, _ = await asyncio.gather(
-        _network(order, context), _subnet(order, context), _groups(order, context), _check_key(order, context)
+        _network(order, context),
+        _subnet(order, context),
+        _groups(order, context),
+        _check_key(order, context),
     )
     servers = tuple(_servers(order, models))
-    creation = Creation(servers, network_id, subnet_id, groups, _paid_at(order, context), order.user_name)
+    creation = Creation(
+        servers, network_id, subnet_id, groups, _paid_at(order, context), order.user_name
+    )
     if not is_begun:
         items = [*metadata_of(servers[0], order, creation, context), *FEE_TIMES]
         await check_quotas(_demand(order, models, items), context)
     return creation
 
 
-def metadata_of(server: NewServer, order: NewServers, creation: Creation, context: ProjectContext) -> dict[str, str]:
+def metadata_of(
+    server: NewServer, order: NewServers, creation: Creation, context: ProjectContext
+) -> dict[str, str]:
     """The items of metadata that a server is made with; `FEE_TIMES` follow once all are there."""
     heading = order.heading
     known = {
-        "charge_type": heading.bill_type, "purchase_time": creation.purchase_time,
-        "keycloak_user_id": heading.user_id, "keycloak_user_name": creation.user_name,
-    }  # fmt: skip
+        "charge_type": heading.bill_type,
+        "purchase_time": creation.purchase_time,
+        "keycloak_user_id": heading.user_id,
+        "keycloak_user_name": creation.user_name,
+    }
     marks = marks_of(str(server.number), order, context)
     return marks | {name: value for name, value in known.items() if value}
 
@@ -110,7 +133,8 @@ def marks_of(part: str, order: NewServers, context: ProjectContext) -> dict[str,
 
 
 def outline_creation(order: NewServers, context: ProjectContext, **known: Any) -> Creation:
-    """The servers of the order by number and name alone; `known` is what else is known of their making.
+    """The servers of the order by number and name alone; `known` is what else is known of their
+    making.
 
     It is enough to tell what became of them, and to take them away.
     """
@@ -121,17 +145,36 @@ def outline_creation(order: NewServers, context: ProjectContext, **known: Any) -
 
 
 def creation_deeds(server: NewServer, creation: Creation) -> list[Deed]:
-    """What is made for one server; all of it is taken away again where one of the order's servers fails."""
-    disks = [{"size": one.size, "type": one.volume_type, "image": one.image_id} for one in server.disks]
-    port = [Deed("createPort", None, None, {"subnet": creation.subnet_id})] if creation.subnet_id else []
-    made = {"name": server.name, "flavor": server.flavor_id, "zone": server.zone, "network": creation.network_id}
-    return [*(Deed("createVolume", None, None, one) for one in disks), *port, Deed("create", None, None, made)]
+    """What is made for one server; all of it is taken away again where one of the order's servers
+    fails.
+    """
+    disks = [
+        {"size": one.size, "type": one.volume_type, "image": one.image_id} for one in server.disks
+    ]
+    port = (
+        [Deed("createPort", None, None, {"subnet": creation.subnet_id})]
+        if creation.subnet_id
+        else []
+    )
+    made = {
+        "name": server.name,
+        "flavor": server.flavor_id,
+        "zone": server.zone,
+        "network": creation.network_id,
+    }
+    return [
+        *(Deed("createVolume", None, None, one) for one in disks),
+        *port,
+        Deed("create", None, None, made),
+    ]
 
 
 def _paid_at(order: NewServers, context: ProjectContext) -> str:
     """When the billing system says that it was paid; now, where it says nothing that could be read."""
     policy = context.policy
-    return written(local_time(order.heading.status_time, policy.billing_zone) or policy.billing_now())
+    return written(
+        local_time(order.heading.status_time, policy.billing_zone) or policy.billing_now()
+    )
 
 
 def _servers(order: NewServers, models: Sequence[_Model]) -> Iterator[NewServer]:
@@ -141,7 +184,9 @@ def _servers(order: NewServers, models: Sequence[_Model]) -> Iterator[NewServer]
             for _ in range(product.count):
                 number += 1
                 name = order.server_name(number)
-                yield NewServer(number, set_index, product_index, name, model.flavor.id, model.zone, model.disks)
+                yield NewServer(
+                    number, set_index, product_index, name, model.flavor.id, model.zone, model.disks
+                )
 
 
 # What the products are made of.
@@ -181,7 +226,9 @@ def _zone(product: NewProduct, order: NewServers) -> str | None:
     return product.zone or order.customization.zone
 
 
-async def _model(product: NewProduct, order: NewServers, offers: _Offers, context: ProjectContext) -> _Model:
+async def _model(
+    product: NewProduct, order: NewServers, offers: _Offers, context: ProjectContext
+) -> _Model:
     with context.checks.of("flavor"):
         flavor = ordered_flavor(product.items, offers.flavors)
         if flavor is None:
@@ -205,7 +252,10 @@ async def _network(order: NewServers, context: ProjectContext) -> str:
 
 async def _chosen_network(order: NewServers, context: ProjectContext) -> str:
     """The network that is named, by itself or by its subnet, else the tenant's only one."""
-    usable = {one["id"]: one for one in await context.patiently(lambda: neutron.list_networks(context.project))}
+    usable = {
+        one["id"]: one
+        for one in await context.patiently(lambda: neutron.list_networks(context.project))
+    }
     chosen = order.customization
     if chosen.subnet_id is not None:
         subnet = await _find_subnet(chosen.subnet_id, context)
@@ -243,11 +293,15 @@ async def _groups(order: NewServers, context: ProjectContext) -> tuple[str, ...]
         return ()
     with context.checks.of("securityGroups"):
         listed = await context.patiently(lambda: neutron.list_security_groups(context.project))
-        return tuple(dict.fromkeys(_group(one, listed) for one in order.customization.security_groups))
+        return tuple(
+            dict.fromkeys(_group(one, listed) for one in order.customization.security_groups)
+        )
 
 
 def _group(named: str, listed: Sequence[Thing]) -> str:
-    found = [one for one in listed if one["id"] == named] or [one for one in listed if one["name"] == named]
+    found = [one for one in listed if one["id"] == named] or [
+        one for one in listed if one["name"] == named
+    ]
     if len(found) != 1:
         raise wrong("securityGroups", f"the tenant has {len(found)} security groups {named}")
     return str(found[0]["id"])
@@ -268,7 +322,10 @@ async def _check_key(order: NewServers, context: ProjectContext) -> None:
 
 
 def _demand(order: NewServers, models: Sequence[_Model], items: Iterable[str]) -> Demand:
-    counted = [(product.count * order.sets, model) for product, model in zip(order.products, models, strict=True)]
+    counted = [
+        (product.count * order.sets, model)
+        for product, model in zip(order.products, models, strict=True)
+    ]
     return Demand(
         servers=order.count,
         cores=sum(count * model.flavor.vcpus for count, model in counted),

@@ -1,8 +1,8 @@
 """Making the servers of a `new` order, and taking away again what was made.
 
-Volumes are made before servers, by us and not by Nova: so they carry the order's mark from their first moment, a disk
-that cannot be made fails the order before there is any server, and a server whose call was lost and lands late finds
-its disk gone and comes to nothing.
+Volumes are made before servers, by us and not by Nova: so they carry the order's mark from their
+first moment, a disk that cannot be made fails the order before there is any server, and a server
+whose call was lost and lands late finds its disk gone and comes to nothing.
 """
 
 import asyncio
@@ -88,7 +88,9 @@ class Maker:
     async def _adopt_all(self) -> tuple[NewServer, ...]:
         """Take the servers that there are for those that the order has made."""
         effects, adopted = self._context.effects, []
-        found = {one.metadata.get(PART): one for one in await self._context.patiently(self._made.servers)}
+        found = {
+            one.metadata.get(PART): one for one in await self._context.patiently(self._made.servers)
+        }
         for server in self._creation.servers:
             effect, there = create_effect(server.number), found.get(str(server.number))
             if there is None:  # unsubscribed since
@@ -117,24 +119,40 @@ class Maker:
         made = [f"volume:{_part(server, index)}" for index in range(len(server.disks))]
         made += [f"port:{server.number}", create_effect(server.number)]
         ids = [self._context.effects.recalled(id_of(effect)) for effect in made]
-        effects = [*made, f"metadata:{self.server_id(server)}", *(f"delete:{one}" for one in reversed(ids))]
-        return [found for one in effects if (found := self._context.effects.request_id(one)) is not None]
+        effects = [
+            *made,
+            f"metadata:{self.server_id(server)}",
+            *(f"delete:{one}" for one in reversed(ids)),
+        ]
+        return [
+            found for one in effects if (found := self._context.effects.request_id(one)) is not None
+        ]
 
     def _check_secrets(self) -> None:
         withheld = self._order.secrets.withheld
-        missing = [one for one in self._creation.servers if not self._context.effects.done(create_effect(one.number))]
+        missing = [
+            one
+            for one in self._creation.servers
+            if not self._context.effects.done(create_effect(one.number))
+        ]
         if withheld is not None and missing:
             raise failed("secret_withheld", f"{withheld} was masked on the way")
 
     async def _make_volume(self, server: NewServer, index: int) -> None:
         effect, disk = f"volume:{_part(server, index)}", server.disks[index]
         volume_id = await self._make(
-            effect, "volume", lambda: self._create_volume(server, index, disk), lambda: self._find_volume(server, index)
+            effect,
+            "volume",
+            lambda: self._create_volume(server, index, disk),
+            lambda: self._find_volume(server, index),
         )
         if self._context.effects.begun(create_effect(server.number)):
             return  # it has been available, and now belongs to its server
         volume = await follow_volume(
-            volume_id, effect, self._context, lambda one: one.status not in ("creating", "downloading")
+            volume_id,
+            effect,
+            self._context,
+            lambda one: one.status not in ("creating", "downloading"),
         )
         if volume.status not in _USABLE:
             raise failed("volume_failed", f"volume {volume_id} is {volume.status}")
@@ -159,20 +177,31 @@ class Maker:
             f"port:{server.number}",
             "port",
             lambda: neutron.create_port(
-                self._context.project, network_id=self._creation.network_id, subnet_id=subnet_id, name=server.name,
-                description=self._made.port_mark, security_groups=self._creation.security_groups,
+                self._context.project,
+                network_id=self._creation.network_id,
+                subnet_id=subnet_id,
+                name=server.name,
+                description=self._made.port_mark,
+                security_groups=self._creation.security_groups,
             ),
             lambda: self._find_port(server),
-        )  # fmt: skip
+        )
 
     async def _make_server(self, server: NewServer) -> None:
         port_id = await self._make_port(server)
         effect = create_effect(server.number)
         server_id = await self._make(
-            effect, "server", lambda: self._create_server(server, port_id), lambda: self._find_server(server)
+            effect,
+            "server",
+            lambda: self._create_server(server, port_id),
+            lambda: self._find_server(server),
         )
         made = await follow_server(
-            server_id, effect, self._context, self._course, lambda one: one.status != "BUILD" and not one.busy
+            server_id,
+            effect,
+            self._context,
+            self._course,
+            lambda one: one.status != "BUILD" and not one.busy,
         )
         if made.status != "ACTIVE":
             made = await with_fault(made, self._context)
@@ -180,20 +209,28 @@ class Maker:
             raise failed(reason, f"server {server_id} is {made.status}: {made.fault}")
 
     async def _create_server(self, server: NewServer, port_id: str | None) -> Reply:
-        disks = [self._known_id(f"volume:{_part(server, index)}") for index in range(len(server.disks))]
+        disks = [
+            self._known_id(f"volume:{_part(server, index)}") for index in range(len(server.disks))
+        ]
         body = {
-            "name": server.name, "flavorRef": server.flavor_id,
+            "name": server.name,
+            "flavorRef": server.flavor_id,
             "metadata": metadata_of(server, self._order, self._creation, self._context),
-            "networks": [{"port": port_id} if port_id is not None else {"uuid": self._creation.network_id}],
+            "networks": [
+                {"port": port_id} if port_id is not None else {"uuid": self._creation.network_id}
+            ],
             "block_device_mapping_v2": [
                 {
-                    "boot_index": -1 if index else 0, "uuid": disk, "source_type": "volume",
-                    "destination_type": "volume", "delete_on_termination": True,
+                    "boot_index": -1 if index else 0,
+                    "uuid": disk,
+                    "source_type": "volume",
+                    "destination_type": "volume",
+                    "delete_on_termination": True,
                 }
                 for index, disk in enumerate(disks)
             ],
             **self._chosen(server, port_id),
-        }  # fmt: skip
+        }
         try:
             return await nova.create_server(self._context.project, body)
         except CloudRefusal as error:
@@ -204,27 +241,40 @@ class Maker:
         chosen, secrets = self._order.customization, self._order.secrets
         groups = [{"name": one} for one in self._creation.security_groups]
         fields: dict[str, Any] = {
-            "availability_zone": server.zone, "key_name": chosen.key_name, "tags": list(chosen.tags),
+            "availability_zone": server.zone,
+            "key_name": chosen.key_name,
+            "tags": list(chosen.tags),
             "security_groups": groups if port_id is None else [],
             "adminPass": secrets.admin_pass and secrets.admin_pass.get_secret_value(),
             "user_data": secrets.user_data and secrets.user_data.get_secret_value(),
-        }  # fmt: skip
+        }
         return {name: value for name, value in fields.items() if value}
 
     def _without_secrets(self, error: CloudRefusal) -> CloudRefusal:
         """Nova repeats what it refuses to take; its words go to the log and the journal."""
-        if not self._order.secrets.any or isinstance(error, (QuotaExceeded, Conflict, Forbidden, NotFound)):
+        if not self._order.secrets.any or isinstance(
+            error, (QuotaExceeded, Conflict, Forbidden, NotFound)
+        ):
             return error
-        return type(error)(error.status, "(not repeated, for it may hold a secret)", error.request_id)
+        return type(error)(
+            error.status, "(not repeated, for it may hold a secret)", error.request_id
+        )
 
     async def _fees(self) -> dict[str, str]:
-        """The term begins when all servers are there; a server that has its dates already says when that was."""
+        """The term begins when all servers are there; a server that has its dates already says when
+        that was.
+        """
         zone, begin = self._context.policy.billing_zone, self._context.policy.billing_now()
         if not self._is_first:
             servers = await self._context.patiently(self._made.servers)
-            begun = [local_time(read_time(one.metadata.get(START_FEE_TIME)), zone) for one in servers]
+            begun = [
+                local_time(read_time(one.metadata.get(START_FEE_TIME)), zone) for one in servers
+            ]
             begin = min([begin, *(one for one in begun if one is not None)])
-        return {START_FEE_TIME: written(begin), NEXT_FEE_TIME: written(self._order.term.after(begin))}
+        return {
+            START_FEE_TIME: written(begin),
+            NEXT_FEE_TIME: written(self._order.term.after(begin)),
+        }
 
     async def _note_fees(self, server: NewServer, fees: Mapping[str, str]) -> None:
         server_id = self._known_id(create_effect(server.number))
@@ -237,9 +287,15 @@ class Maker:
             await write_fee_data(server_id, dict(fees), self._context, marked=marked)
 
     async def _make(
-        self, effect: str, kind: str, create: Callable[[], Awaitable[Reply]], find: Callable[[], Awaitable[str | None]]
+        self,
+        effect: str,
+        kind: str,
+        create: Callable[[], Awaitable[Reply]],
+        find: Callable[[], Awaitable[str | None]],
     ) -> str:
-        """Make something once; its id. It is found by its mark where the answer, or the journal, was lost."""
+        """Make something once; its id. It is found by its mark where the answer, or the journal,
+        was lost.
+        """
         known: str | None = self._context.effects.recalled(id_of(effect))
         if known is not None:
             return known
@@ -258,7 +314,8 @@ class Maker:
         async def marked() -> str | None:
             return await landed(None)
 
-        # Of ports the planning does not know: one that was left behind has no volume that tells of it.
+        # Of ports the planning does not know: one that was left behind has no volume that tells of
+        # it.
         looks = kind == "port" or not self._is_first
         await once(self._context, effect, do, landed, None, marked=marked if looks else None)
 
@@ -279,14 +336,20 @@ class Maker:
 
     async def _find_volume(self, server: NewServer, index: int) -> str | None:
         wanted = _part(server, index)
-        return next((one.id for one in await self._made.volumes() if one.metadata.get(PART) == wanted), None)
+        return next(
+            (one.id for one in await self._made.volumes() if one.metadata.get(PART) == wanted), None
+        )
 
     async def _find_port(self, server: NewServer) -> str | None:
-        return next((one["id"] for one in await self._made.ports() if one["name"] == server.name), None)
+        return next(
+            (one["id"] for one in await self._made.ports() if one["name"] == server.name), None
+        )
 
     async def _find_server(self, server: NewServer) -> str | None:
         wanted = str(server.number)
-        return next((one.id for one in await self._made.servers() if one.metadata.get(PART) == wanted), None)
+        return next(
+            (one.id for one in await self._made.servers() if one.metadata.get(PART) == wanted), None
+        )
 
     # Taken away.
 
@@ -311,7 +374,11 @@ class Maker:
         await all_undone([self._remove_server(one, held) for one in servers], context)
         self._made.look_afresh()
         # What a server that stays holds fast cannot go, and need not be waited for.
-        held |= {one for server in await context.patiently(self._made.servers) for one in server.volume_ids}
+        held |= {
+            one
+            for server in await context.patiently(self._made.servers)
+            for one in server.volume_ids
+        }
         disks = [one for one in await context.patiently(self._made.volumes) if one.id not in held]
         ports = await context.patiently(self._made.ports)
         await all_undone(
@@ -323,7 +390,9 @@ class Maker:
         )
 
     async def _remove_server(self, server: Server, held: set[str]) -> None:
-        """Delete a server, also where the cloud would keep it for a while; adds the disks that it keeps to `held`."""
+        """Delete a server, also where the cloud would keep it for a while; adds the disks that it
+        keeps to `held`.
+        """
         if await remove_server(server.id, self._context, self._course):
             return
         if not await reclaim_server(server.id, self._context, self._course):
@@ -335,7 +404,9 @@ class Maker:
         async def its_id() -> str:
             return server.id
 
-        await self._context.effects.remember(id_of(create_effect(str(server.metadata.get(PART)))), its_id)
+        await self._context.effects.remember(
+            id_of(create_effect(str(server.metadata.get(PART)))), its_id
+        )
 
 
 def _part(server: NewServer, index: int) -> str:

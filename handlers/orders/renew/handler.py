@@ -1,4 +1,6 @@
-"""renew: the date until which a server is paid for moves on; what softDown had stopped is started again."""
+"""renew: the date until which a server is paid for moves on; what softDown had stopped is started
+again.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -40,8 +42,8 @@ class Renewal:
     starts: bool
     unmarks: bool
     before: Picture
-    #: The server bore the order's mark when it was planned: an earlier run has moved the date, of which the journal
-    #: knows nothing. From where, nobody knows any more.
+    #: The server bore the order's mark when it was planned: an earlier run has moved the date, of
+    #: which the journal knows nothing. From where, nobody knows any more.
     found: bool = False
 
     @property
@@ -57,7 +59,9 @@ class Renewal:
 
 
 async def renew_servers(order: Renew, context: ProjectContext) -> Result:
-    """Carry the order out on all its servers, or leave all as they were; `Transient` where a later try may do it."""
+    """Carry the order out on all its servers, or leave all as they were; `Transient` where a later
+    try may do it.
+    """
     return await carry_out(Renewing(order, context))
 
 
@@ -87,7 +91,9 @@ class Renewing:
 
     def recall(self, plan: Any) -> None:
         # The term begins when it was first planned, however long ago that is.
-        self._now = local_time(read_time(plan["now"]), self.context.policy.billing_zone) or self._now
+        self._now = (
+            local_time(read_time(plan["now"]), self.context.policy.billing_zone) or self._now
+        )
         self._renewals = {one["server_id"]: Renewal(**one) for one in plan["renewals"]}
 
     async def do(self) -> None:
@@ -96,13 +102,19 @@ class Renewing:
         starting = [one for one in renewals if one.starts]
         if starting:
             await self.course.tell(OrderStatus.STARTING)
-            await all_of(switch(one.server_id, Power.START, self.context, self.course) for one in starting)
+            await all_of(
+                switch(one.server_id, Power.START, self.context, self.course) for one in starting
+            )
         await all_of(unmark(one.server_id, self.context) for one in renewals if one.unmarks)
 
     def deeds(self) -> list[Deed]:
         renewals = list(self._renewals.values())
         return [
-            *(Deed("renew", one.server_id, one.was_until, one.until) for one in renewals if not one.found),
+            *(
+                Deed("renew", one.server_id, one.was_until, one.until)
+                for one in renewals
+                if not one.found
+            ),
             *(Deed("start", one.server_id, "SHUTOFF", "ACTIVE") for one in renewals if one.starts),
             *(Deed("unmark", one.server_id, STOPPED, None) for one in renewals if one.unmarks),
         ]
@@ -122,7 +134,11 @@ class Renewing:
         return [ended]
 
     async def untouched(self) -> Outcomes:
-        return [await asyncio.gather(*(as_it_is(product, self.context) for product in self.order.products))]
+        return [
+            await asyncio.gather(
+                *(as_it_is(product, self.context) for product in self.order.products)
+            )
+        ]
 
     def _renewal(self, server: Server, picture: Picture) -> Renewal:
         found = has_order(server, self.context)
@@ -144,7 +160,9 @@ class Renewing:
 
     def _until(self, server: Server) -> str:
         with self.context.checks.of("feeData", server.id):
-            begin = _later(fee_time(server, NEXT_FEE_TIME, self.context.policy.billing_zone), self._now)
+            begin = _later(
+                fee_time(server, NEXT_FEE_TIME, self.context.policy.billing_zone), self._now
+            )
         with self.context.checks.of("duration", server.id):
             try:
                 return written(self.order.term.after(begin))
@@ -181,13 +199,17 @@ class Renewing:
             await declare(server_id, f"error:{server_id}", self.context, well=False)
 
     async def _write(self, server_id: str) -> Reply:
-        """Move the date from where it is now: another order may have moved it since this one was planned."""
+        """Move the date from where it is now: another order may have moved it since this one was
+        planned.
+        """
         server = await nova.get_server(self.context.project, server_id)
         known, date = self._renewals[server_id], server.metadata.get(NEXT_FEE_TIME)
         if date != known.was_until:
             before = {**known.before, "feeData": {**known.before["feeData"], NEXT_FEE_TIME: date}}
             self._renewals[server_id] = replace(known, until=self._until(server), before=before)
-            await self.context.effects.revise("plan", _kept(written(self._now), list(self._renewals.values())))
+            await self.context.effects.revise(
+                "plan", _kept(written(self._now), list(self._renewals.values()))
+            )
         items = {NEXT_FEE_TIME: self._renewals[server_id].until} | with_order(server, self.context)
         return await nova.set_metadata(self.context.project, server_id, items)
 
@@ -196,7 +218,9 @@ class Renewing:
     async def _undo(self, renewal: Renewal) -> None:
         server_id, context = renewal.server_id, self.context
         if context.effects.begun(effect_name(Power.START, server_id)):
-            await switch(server_id, Power.STOP, context, self.course, effect=f"undo-start:{server_id}")
+            await switch(
+                server_id, Power.STOP, context, self.course, effect=f"undo-start:{server_id}"
+            )
         if context.effects.begun(f"unmark:{server_id}"):
             await mark(server_id, context, effect="undo-unmark")
         if context.effects.begun(_effect(server_id)) and not renewal.found:
@@ -226,7 +250,9 @@ class Renewing:
         await self._unname(server)
 
     async def _unname(self, server: Server) -> None:
-        """Take the mark away: the order was not carried out, and whoever finds the mark would say that it was."""
+        """Take the mark away: the order was not carried out, and whoever finds the mark would say
+        that it was.
+        """
 
         async def landed(_: object) -> str | None:
             found = await nova.get_server(self.context.project, server.id)
@@ -256,7 +282,12 @@ class Renewing:
             return outcome
         moved = server.metadata.get(NEXT_FEE_TIME) != renewal.was_until
         changed = renewal.found or moved or server.status != renewal.before["status"]
-        return replace(outcome, status=server.status, changed=changed, after=await take_picture(server, self.context))
+        return replace(
+            outcome,
+            status=server.status,
+            changed=changed,
+            after=await take_picture(server, self.context),
+        )
 
 
 async def _judged(server: Server, context: ProjectContext) -> None:
@@ -264,12 +295,15 @@ async def _judged(server: Server, context: ProjectContext) -> None:
     with context.checks.of("state", server.id):
         if server.status == "VERIFY_RESIZE":
             raise Transient("busy", detail="the server is in the middle of a resize")
-        if refused := judge_state(server, METADATA_STATES | {ERROR} if context.cloud.has_admin else METADATA_STATES):
+        if refused := judge_state(
+            server, METADATA_STATES | {ERROR} if context.cloud.has_admin else METADATA_STATES
+        ):
             raise refused
 
 
 def _later(one: datetime | None, other: datetime) -> datetime:
-    # By the instant: two times of one zone are compared by what the clocks show, which repeats itself.
+    # By the instant: two times of one zone are compared by what the clocks show, which repeats
+    # itself.
     return max(one, other, key=datetime.timestamp) if one is not None else other
 
 

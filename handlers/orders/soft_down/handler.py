@@ -1,7 +1,8 @@
-"""softDown: servers that are no longer paid for are stopped, started again or deleted, each for itself.
+"""softDown: servers that are no longer paid for are stopped, started again or deleted, each for
+itself.
 
-The message has no tenant: each server is acted on in the project that owns it. What became of one is remembered: a
-later run, for the sake of the others, does not look at it again.
+The message has no tenant: each server is acted on in the project that owns it. What became of one
+is remembered: a later run, for the sake of the others, does not look at it again.
 """
 
 from contextlib import suppress
@@ -33,7 +34,9 @@ async def take_down(order: SoftDown, errand: RequestContext) -> Result:
     return soft_down_result(order, outcomes, errand.policy.billing_now())
 
 
-async def foresee_taking_down(order: SoftDown, errand: RequestContext, project_id: str | None) -> list[Deed]:
+async def foresee_taking_down(
+    order: SoftDown, errand: RequestContext, project_id: str | None
+) -> list[Deed]:
     """What it would do, to servers of this project or of all; checks that fail are noted.
 
     Where one server is refused the others are taken down nevertheless.
@@ -45,7 +48,9 @@ async def foresee_taking_down(order: SoftDown, errand: RequestContext, project_i
     return deeds
 
 
-async def _takedowns(order: SoftDown, errand: RequestContext, course: Course, project_id: str | None) -> list[Takedown]:
+async def _takedowns(
+    order: SoftDown, errand: RequestContext, course: Course, project_id: str | None
+) -> list[Takedown]:
     tenant = order.heading.tenant
     named = (await errand.cloud.find_project(tenant)).id if tenant is not None else None
     if project_id is not None and named not in (None, project_id):
@@ -75,10 +80,15 @@ def _kept(outcome: InstanceOutcome) -> dict[str, Any]:
     """The record for the journal."""
     failure = outcome.failure
     return {
-        "status": outcome.status, "before": outcome.before, "after": outcome.after, "more": outcome.more,
+        "status": outcome.status,
+        "before": outcome.before,
+        "after": outcome.after,
+        "more": outcome.more,
         "request_ids": list(outcome.request_ids),
-        "failure": [failure.code.name, failure.subject, failure.reason, failure.detail] if failure else None,
-    }  # fmt: skip
+        "failure": [failure.code.name, failure.subject, failure.reason, failure.detail]
+        if failure
+        else None,
+    }
 
 
 def _restored(record: dict[str, Any]) -> InstanceOutcome:

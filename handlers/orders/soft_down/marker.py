@@ -1,4 +1,6 @@
-"""The mark that softDown leaves on a server that it has stopped: by it a renewal finds out that it is to be started."""
+"""The mark that softDown leaves on a server that it has stopped: by it a renewal finds out that it
+is to be started.
+"""
 
 from collections.abc import Awaitable, Callable
 

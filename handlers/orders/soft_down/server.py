@@ -1,6 +1,8 @@
-"""One server of a softDown: found in the project that owns it, then stopped, started again or deleted.
+"""One server of a softDown: found in the project that owns it, then stopped, started again or
+deleted.
 
-A later run of the message finds the project that was found first: a server that is half deleted has no owner any more.
+A later run of the message finds the project that was found first: a server that is half deleted has
+no owner any more.
 """
 
 from contextlib import suppress
@@ -47,9 +49,13 @@ _GONE = "DELETED"
 
 
 class Takedown:
-    """What is done with one server. `tenant` is the project that the message names, or that may ask; None: any."""
+    """What is done with one server. `tenant` is the project that the message names, or that may
+    ask; None: any.
+    """
 
-    def __init__(self, instance: SoftDownInstance, tenant: str | None, errand: RequestContext, course: Course) -> None:
+    def __init__(
+        self, instance: SoftDownInstance, tenant: str | None, errand: RequestContext, course: Course
+    ) -> None:
         self.server_id = instance.instance_id
         self._operate = instance.operate
         self._tenant = tenant
@@ -68,7 +74,10 @@ class Takedown:
     @property
     def touched(self) -> bool:
         """Whether anything may have been done to the server."""
-        names = [*(effect_name(power, self.server_id) for power in _STATES), f"delete:{self.server_id}"]
+        names = [
+            *(effect_name(power, self.server_id) for power in _STATES),
+            f"delete:{self.server_id}",
+        ]
         return self._found or any(self._effects.begun(name) for name in names)
 
     async def carry_out(self) -> None:
@@ -99,9 +108,19 @@ class Takedown:
             if self._is_so(server, Power.STOP):
                 return []
             await self._check_room(server, context)
-            return [Deed("stop", server.id, server.status, "SHUTOFF"), Deed("mark", server.id, None, STOPPED)]
-        started = [] if self._is_so(server, Power.START) else [Deed("start", server.id, server.status, "ACTIVE")]
-        return [*started, *([Deed("unmark", server.id, STOPPED, None)] if is_marked(server) else [])]
+            return [
+                Deed("stop", server.id, server.status, "SHUTOFF"),
+                Deed("mark", server.id, None, STOPPED),
+            ]
+        started = (
+            []
+            if self._is_so(server, Power.START)
+            else [Deed("start", server.id, server.status, "ACTIVE")]
+        )
+        return [
+            *started,
+            *([Deed("unmark", server.id, STOPPED, None)] if is_marked(server) else []),
+        ]
 
     async def outcome(self, failure: Refused | None) -> InstanceOutcome:
         """What has become of the server, as the cloud shows it."""
@@ -109,12 +128,18 @@ class Takedown:
         server = await find_remaining(self.server_id, context) if context is not None else None
         departure = self._recalled_departure()
         gone = None if failure else _GONE
-        left = await kept(departure, context) if departure is not None and context is not None and not server else {}
+        left = (
+            await kept(departure, context)
+            if departure is not None and context is not None and not server
+            else {}
+        )
         return InstanceOutcome(
             server.status if server is not None else gone,
             failure,
             before=self._effects.recalled(f"before:{self.server_id}"),
-            after=await take_picture(server, context) if server is not None and context is not None else None,
+            after=await take_picture(server, context)
+            if server is not None and context is not None
+            else None,
             request_ids=request_ids(departure, self._errand)
             if departure is not None
             else self._effects.request_ids([self.server_id]),
@@ -124,7 +149,9 @@ class Takedown:
     # Where it is.
 
     async def _enter(self) -> ProjectContext | None:
-        """The project of the server; None where the server is gone. `Refused` where it is not the tenant's."""
+        """The project of the server; None where the server is gone. `Refused` where it is not the
+        tenant's.
+        """
         with self._errand.checks.of("tenant", self.server_id):
             name = f"project:{self.server_id}"
             project_id: str | None = self._effects.recalled(name)
@@ -148,7 +175,9 @@ class Takedown:
         try:
             await cloud.find_project(owner, TenantIs.ID)
         except Refused:
-            raise failed("forbidden", f"the service account has no role in project {owner}") from None
+            raise failed(
+                "forbidden", f"the service account has no role in project {owner}"
+            ) from None
         return owner
 
     async def _find(self, context: ProjectContext) -> Server | None:
@@ -165,14 +194,17 @@ class Takedown:
     # What is done.
 
     def _is_found(self, server: Server, context: ProjectContext) -> bool:
-        """Tell whether it was carried out though the journal does not know it: the server bears its name.
+        """Tell whether it was carried out though the journal does not know it: the server bears its
+        name.
 
         What was done with the server since, by whoever has paid for it, must stay.
         """
         return not self.touched and has_order(server, context)
 
     async def _stop(self, server: Server, context: ProjectContext) -> None:
-        if not self._effects.begun(effect_name(Power.STOP, server.id)) and not self._is_so(server, Power.STOP):
+        if not self._effects.begun(effect_name(Power.STOP, server.id)) and not self._is_so(
+            server, Power.STOP
+        ):
             await self._check_room(server, context)
         await self._switch(server, Power.STOP, context)
         # One that its owner had switched off is not started for him by whoever pays.
@@ -191,7 +223,9 @@ class Takedown:
         if is_marked(server):
             await unmark(server.id, context)
         if self.touched:
-            with suppress(Refused, OutcomeUnknown):  # it runs; the mark is for the case that the journal is lost
+            with suppress(
+                Refused, OutcomeUnknown
+            ):  # it runs; the mark is for the case that the journal is lost
                 await self._note(server, context)
 
     async def _note(self, server: Server, context: ProjectContext) -> None:

@@ -1,4 +1,6 @@
-"""unsubscribe: servers go, with what came with them. There is no way back: what fails is told, not undone."""
+"""unsubscribe: servers go, with what came with them. There is no way back: what fails is told, not
+undone.
+"""
 
 import asyncio
 from typing import Any
@@ -38,7 +40,9 @@ class Ending:
         self._departures: list[Departure] = []
 
     async def plan(self) -> Any:
-        planned = await settled(plan_departure(one, self.context) for one in self.order.instance_ids)
+        planned = await settled(
+            plan_departure(one, self.context) for one in self.order.instance_ids
+        )
         return [departure.to_json() for departure in planned]
 
     def recall(self, plan: Any) -> None:
@@ -54,7 +58,9 @@ class Ending:
         if not departure.gone:
             # It has ended, whatever becomes of the others.
             server = await find_remaining(departure.server_id, self.context)
-            await self.course.end_server(departure.server_id, server.status if server is not None else None)
+            await self.course.end_server(
+                departure.server_id, server.status if server is not None else None
+            )
 
     def deeds(self) -> list[Deed]:
         return [deed for departure in self._departures for deed in departure_deeds(departure)]
@@ -72,9 +78,13 @@ class Ending:
     async def _outcome(self, product: InstanceProduct, departure: Departure) -> ProductOutcome:
         if departure.gone:
             more = await self._kept(departure)
-            return ProductOutcome(product.ordered, product.instance_id, "DELETED", changed=False, more=more)
+            return ProductOutcome(
+                product.ordered, product.instance_id, "DELETED", changed=False, more=more
+            )
         server = await find_remaining(product.instance_id, self.context)
-        released = any(self.context.effects.done(f"release:{one}") for one in departure.floating_ips)
+        released = any(
+            self.context.effects.done(f"release:{one}") for one in departure.floating_ips
+        )
         return ProductOutcome(
             product.ordered,
             product.instance_id,
@@ -91,4 +101,8 @@ class Ending:
         return {"kept": stayed} if stayed else {}
 
     async def untouched(self) -> Outcomes:
-        return [await asyncio.gather(*(as_it_is(product, self.context) for product in self.order.products))]
+        return [
+            await asyncio.gather(
+                *(as_it_is(product, self.context) for product in self.order.products)
+            )
+        ]

@@ -22,13 +22,16 @@ from tests.names import DEAD_QUEUE
 #: Seconds for what was asked to come to its end.
 PATIENCE = 240.0
 
-#: Told of what is going on; the second says whether the line is soon followed by another of its kind.
+#: Told of what is going on; the second says whether the line is soon followed by another of its
+#: kind.
 Tell = Callable[[str, bool], None]
 
 
 @dataclass
 class Row:
-    """What a phase has seen; recovery in seconds (the longest), memory in megabytes (the larger of two workers)."""
+    """What a phase has seen; recovery in seconds (the longest), memory in megabytes (the larger of
+    two workers).
+    """
 
     fault: str
     injected: int = 0
@@ -61,7 +64,9 @@ class Campaign:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def run(self, phases: Iterable[Phase], minutes: float, seed: int) -> Iterator[tuple[Row, list[str]]]:
+    def run(
+        self, phases: Iterable[Phase], minutes: float, seed: int
+    ) -> Iterator[tuple[Row, list[str]]]:
         """Each phase's row, and what it has shown to be broken; so many minutes of faults in all."""
         phases = list(phases)
         shares = sum(phase.share for phase in phases)
@@ -70,13 +75,22 @@ class Campaign:
             self._tell(f"{phase.fault}, for {seconds:.0f} s", False)
             yield self.run_phase(phase, seconds, random.Random(seed))
 
-    def run_phase(self, phase: Phase, seconds: float, chance: random.Random) -> tuple[Row, list[str]]:
+    def run_phase(
+        self, phase: Phase, seconds: float, chance: random.Random
+    ) -> tuple[Row, list[str]]:
         """One kind of fault for so many seconds."""
         row, broken = Row(phase.fault), []
         folder = Path(tempfile.mkdtemp(prefix="ecs-faults-"))
         database = self._the_database() if phase.database else None
         with (
-            site(self._broker, folder, chance, network=phase.network, database=database, pace=self._pace) as found,
+            site(
+                self._broker,
+                folder,
+                chance,
+                network=phase.network,
+                database=database,
+                pace=self._pace,
+            ) as found,
             Traffic(found.url, found.cloud, chance) as traffic,
         ):
             time.sleep(min(8.0, seconds / 4))  # caches and pools are filled
@@ -142,12 +156,18 @@ def end(found: Site, row: Row) -> list[str]:
     row.memory_after = found.largest()
     if row.memory_after - row.memory_before > MEMORY:
         broken.append(f"a worker grew from {row.memory_before} to {row.memory_after} MB")
-    return broken + ["a worker did not end well at SIGTERM" for worker in found.workers if worker.terminate() != 0]
+    return broken + [
+        "a worker did not end well at SIGTERM"
+        for worker in found.workers
+        if worker.terminate() != 0
+    ]
 
 
 def account(traffic: Traffic, found: Site, row: Row) -> list[str]:
     """Fill in the row; what is broken."""
-    seen = report(traffic.requester.heard, traffic.asked, traffic.tenant, found.cloud.executed(), lenient=True)
+    seen = report(
+        traffic.requester.heard, traffic.asked, traffic.tenant, found.cloud.executed(), lenient=True
+    )
     parked = traffic.requester.take(DEAD_QUEUE)
     row.inputs, row.results = seen.inputs + len(traffic.unheard), seen.results
     row.in_vain, row.copies = seen.in_vain, traffic.copies

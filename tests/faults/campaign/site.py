@@ -81,7 +81,9 @@ class Site:
         network.clear()
 
     def spoil_journal(self) -> None:
-        """The database stops at once, is locked, or loses its connections, some of them in their COMMIT."""
+        """The database stops at once, is locked, or loses its connections, some of them in their
+        COMMIT.
+        """
         match self.chance.choice(["stop", "kill", "lock", "terminate", "terminate"]):
             case "stop":
                 self._database.stop_immediately()
@@ -103,13 +105,22 @@ class Site:
     def spoil_answers(self) -> None:
         """A few calls of the worker's fail, or are done and not answered."""
         service = self.chance.choice(["nova", "nova", "cinder", "glance", "neutron", "keystone"])
-        fault = self.chance.choice([
-            {"status": 500, "error": "database is away", "after": True}, {"status": 500, "error": "database is away"},
-            {"status": 503, "error": "overloaded", "retry_after": "1"}, {"status": 429, "error": "slow down"},
-            {"answer": "html", "after": True}, {"answer": "hangup", "after": True}, {"answer": "cut"}, {"delay": 3},
-            {"status": 401, "error": "expired"},
-        ])  # fmt: skip
-        self.cloud.fault(f"api.{service}", user="ecs-worker", times=self.chance.randint(1, 4), **fault)
+        fault = self.chance.choice(
+            [
+                {"status": 500, "error": "database is away", "after": True},
+                {"status": 500, "error": "database is away"},
+                {"status": 503, "error": "overloaded", "retry_after": "1"},
+                {"status": 429, "error": "slow down"},
+                {"answer": "html", "after": True},
+                {"answer": "hangup", "after": True},
+                {"answer": "cut"},
+                {"delay": 3},
+                {"status": 401, "error": "expired"},
+            ]
+        )
+        self.cloud.fault(
+            f"api.{service}", user="ecs-worker", times=self.chance.randint(1, 4), **fault
+        )
 
     def take_cloud_down(self) -> None:
         """For everybody, longer than a call is tried again."""
@@ -162,15 +173,23 @@ def site(
     database: PrivatePostgres | None,
     pace: float,
 ) -> Iterator[Site]:
-    """A site with a virtual host, a cloud and a journal of its own; everything but broker and database ends with it."""
+    """A site with a virtual host, a cloud and a journal of its own; everything but broker and
+    database ends with it.
+    """
     name = f"site-{uuid.uuid4().hex[:8]}"
     url = broker.add_vhost(name)
     declare(url, topology())
-    with SimulatedOpenStack(pace=pace) as cloud, Workshop(url, cloud, folder) as workshop, Proxy(broker.port) as proxy:
+    with (
+        SimulatedOpenStack(pace=pace) as cloud,
+        Workshop(url, cloud, folder) as workshop,
+        Proxy(broker.port) as proxy,
+    ):
         found = Site(broker, url, cloud, workshop, chance, database=database)
         if network:
             found.network = proxy
-            workshop.settings["ECS_BROKER_URL"] = f"{proxy.url_of(url)}?heartbeat={HEARTBEAT}&stack_timeout=2"
+            workshop.settings["ECS_BROKER_URL"] = (
+                f"{proxy.url_of(url)}?heartbeat={HEARTBEAT}&stack_timeout=2"
+            )
         if database is not None:
             workshop.settings["ECS_JOURNAL_URL"] = database.add_database(name)
         found.workers = [workshop.worker(), workshop.worker()]

@@ -19,7 +19,9 @@ _RUBBISH = (b"{", b"[1]", b'{"operation": NaN}', b'{"operation": "server.action"
 
 
 class Traffic(Thread):
-    """A console and a billing system that do not care what happens: every kind of request, copies, rubbish."""
+    """A console and a billing system that do not care what happens: every kind of request, copies,
+    rubbish.
+    """
 
     def __init__(self, url: str, cloud: SimulatedOpenStack, chance: random.Random) -> None:
         super().__init__(daemon=True)
@@ -63,7 +65,9 @@ class Traffic(Thread):
 
     def open(self) -> list[Asked]:
         """What has no answer yet."""
-        answered = {one.correlation_id for one in self.requester.heard if one.source is not Source.STATUS}
+        answered = {
+            one.correlation_id for one in self.requester.heard if one.source is not Source.STATUS
+        }
         return [one for one in self.asked if one.message_id not in answered]
 
     def unended(self) -> list[Asked]:
@@ -71,7 +75,9 @@ class Traffic(Thread):
         finals: dict[str, set[tuple[str, str]]] = {}
         for one in self.requester.heard:
             if one.is_final:
-                finals.setdefault(one.body["message_id"], set()).add((one.body["resource"], one.body["id"]))
+                finals.setdefault(one.body["message_id"], set()).add(
+                    (one.body["resource"], one.body["id"])
+                )
         replies = [one for one in self.requester.heard if one.source is Source.REPLY]
         refused = {one.correlation_id for one in replies if one.body["code"] not in (200, 201)}
         waiting = {one.message_id for one in self.open()}
@@ -79,7 +85,10 @@ class Traffic(Thread):
             one
             for one in self.asked
             if one.message_id in waiting
-            or (one.message_id not in refused and len(finals.get(one.message_id, ())) < len(one.finals))
+            or (
+                one.message_id not in refused
+                and len(finals.get(one.message_id, ())) < len(one.finals)
+            )
         ]
 
     def _send_one(self) -> None:
@@ -102,7 +111,13 @@ class Traffic(Thread):
         message_id = uuid.uuid4().hex
 
         def publish(requester: Requester) -> None:
-            requester.publish("ecs.commands", "server.action", body, message_id=message_id, reply_to=requester.reply_to)
+            requester.publish(
+                "ecs.commands",
+                "server.action",
+                body,
+                message_id=message_id,
+                reply_to=requester.reply_to,
+            )
 
         self.asked.append(Asked("rubbish", message_id, publish, "", PARAMETER, {}, ()))
         publish(self.requester)

@@ -1,7 +1,8 @@
 """What is sent, and what becomes of it.
 
-A wrong command is answered to its `reply_to`; without one it is answered on `ecs.results`, if its operation can be
-read, and parked. A wrong order is answered on `ecs.results`, and to its `reply_to` too, and parked.
+A wrong command is answered to its `reply_to`; without one it is answered on `ecs.results`, if its
+operation can be read, and parked. A wrong order is answered on `ecs.results`, and to its `reply_to`
+too, and parked.
 """
 
 import json
@@ -31,9 +32,11 @@ class Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A message. `subject` is the xxx of the code's message, `operation` what can be read of what it asks for.
+    """A message. `subject` is the xxx of the code's message, `operation` what can be read of what
+    it asks for.
 
-    `properties` may be `amqp.RawProperties`' own. `may_reply`: a result may go to the `reply_to` of its sender.
+    `properties` may be `amqp.RawProperties`' own. `may_reply`: a result may go to the `reply_to` of
+    its sender.
     """
 
     name: str
@@ -88,8 +91,19 @@ def items(*listed: Any) -> dict[str, Any]:
 
 
 def soft_down(**fields: Any) -> dict[str, Any]:
-    entry = {"subFlowId": "s", "operateType": "stopServer", "productLineCode": "ECS", "instanceId": ID}
-    return {"region": REGION, "flowId": "flow-1", "tenant_id": "tenant-a", "instanceList": [entry], **fields}
+    entry = {
+        "subFlowId": "s",
+        "operateType": "stopServer",
+        "productLineCode": "ECS",
+        "instanceId": ID,
+    }
+    return {
+        "region": REGION,
+        "flowId": "flow-1",
+        "tenant_id": "tenant-a",
+        "instanceList": [entry],
+        **fields,
+    }
 
 
 def command_case(
@@ -101,7 +115,9 @@ def command_case(
     return Case(name, js(message), subject, fate, code, routing_key=operation, operation=operation)
 
 
-def order_case(name: str, message: Any, subject: str | None = None, code: str | int = PARAMETER, **more: Any) -> Case:
+def order_case(
+    name: str, message: Any, subject: str | None = None, code: str | int = PARAMETER, **more: Any
+) -> Case:
     fate = more.pop("fate", Fate.WRONG if subject is not None else Fate.RIGHT)
     kind = more.pop("kind", "changeConfigure")
     body = message if isinstance(message, bytes) else js(message)

@@ -11,7 +11,9 @@ depends_on = None
 
 def upgrade() -> None:
     """Add the column; nobody has vouched for what was put in again before there was one."""
-    op.add_column("replays", sa.Column("vouched", sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.add_column(
+        "replays", sa.Column("vouched", sa.Boolean(), nullable=False, server_default=sa.false())
+    )
 
 
 def downgrade() -> None:
