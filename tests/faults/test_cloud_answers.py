@@ -289,8 +289,8 @@ def rude_server() -> Iterator[Any]:
         yield answer_with
 
 
-def ours() -> requests.Progress:
-    session = requests.Progress()
+def ours() -> requests.Session:
+    session = requests.Session()
     session.mount("http://", http.Transport(1))
     return session
 
