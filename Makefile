@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help install demo test test-fast check faults bench docs audit constraints clean
+.PHONY: help install demo test test-fast check figures faults bench docs audit constraints clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -39,6 +39,9 @@ check: install  ## style, types, layers: seconds
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+figures: install  ## size, names and layout of the source, against their targets (ARGS='--list workers/amqp')
+	$(BIN)/python -m tests.figures $(ARGS)
 
 faults: install  ## minutes of random kills and restarts under load, with a table (ARGS='--minutes 5')
 	$(BIN)/python -m tests.faults $(ARGS)
