@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
-from handlers.effects.deadlines import Deadline
+from handlers.effects.backoff import Deadline
 from handlers.effects.once import Effects
 from handlers.openstack.cinder import Volume, get_volume, list_volumes
 from handlers.openstack.cloud import Cloud, Project
@@ -21,6 +21,11 @@ from messages.updates import Update
 T = TypeVar("T")
 W = TypeVar("W", bound=Watched)
 
+#: The property, or item of metadata, that marks what a request makes (`RequestContext.mark`), by which a
+#: later run of the request finds it again.
+MARK = "ecs_request"
+#: The property, or item of metadata, that says which of the things a request makes it is.
+PART = "ecs_part"
 #: The name under which is remembered what was answered before the end.
 ANSWER = "answer"
 
@@ -85,7 +90,7 @@ class RequestContext:
     #: Until when the request must have been accepted by OpenStack, or refused.
     deadline: Deadline
     #: Seconds for which what was accepted is followed; each wait of an order has as many.
-    wait_limit: float
+    wait_timeout: float
     #: Until when this delivery is held; what still waits then goes on by way of a retry queue.
     hold: Deadline
     #: Whether a failure that may pass counts as one that will not: there is no later try.
@@ -93,7 +98,7 @@ class RequestContext:
     #: The same for every run of the request, and for no other: what is made can be marked with it.
     mark: str
     #: Publish a status update. The final ones are held back until the result is safe.
-    tell: Callable[[Update], Awaitable[None]]
+    publish: Callable[[Update], Awaitable[None]]
     #: Answer before the course has ended. Must be the same answer whenever the request is run
     #: again.
     answer: Callable[[Result], Awaitable[None]]
@@ -103,17 +108,17 @@ class RequestContext:
     checks: Checks = field(default_factory=Checks)
     #: What became of the targets of a batch so far, by id: why one fails, or None: it is right, and
     #: not begun.
-    verdicts: dict[str, Refused | None] = field(default_factory=dict)
+    checked: dict[str, Refused | None] = field(default_factory=dict)
     #: Whether the final update of a resource (its kind and id) was told, by whichever run.
-    ended: Callable[[str, str], bool] = lambda _kind, _id: False
+    final_published: Callable[[str, str], bool] = lambda _kind, _id: False
 
-    async def inside(self, project_id: str) -> "ProjectContext":
+    async def in_project(self, project_id: str) -> "ProjectContext":
         """The same in one project; `Transient` where no session can be had there."""
         project = self.cloud.warm(project_id)
         if project is None:
-            project = await self.patiently(lambda: self.cloud.project(project_id))
+            project = await self.retrying(lambda: self.cloud.project(project_id))
         shared = {one.name: getattr(self, one.name) for one in fields(RequestContext)}
-        return ProjectContext(project=project, watches=self.watchers_of(project), **shared)
+        return ProjectContext(project=project, watchers=self.watchers_of(project), **shared)
 
     @property
     def answered(self) -> Result | None:
@@ -121,12 +126,12 @@ class RequestContext:
 
         Nothing more is begun; what is not known is found out, and the course told to its end.
         """
-        record = self.effects.recalled(ANSWER)
+        record = self.effects.remembered(ANSWER)
         return Result.restored(record) if record is not None else None
 
-    async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def retrying(self, call: Callable[[], Awaitable[T]]) -> T:
         """The answer of a call that changes nothing, tried again within the time limit."""
-        return await self.effects.patiently(call)
+        return await self.effects.retrying(call)
 
     async def next(self, feed: Poller[W], effect: str) -> W:
         """What the feed says next of something that this effect began.
@@ -134,7 +139,7 @@ class RequestContext:
         `TimeoutError` when the wait has lasted its time, in all its deliveries; `Postponed` when
         this delivery has.
         """
-        limit = Deadline.after(self.wait_limit - self.effects.age(effect))
+        limit = Deadline.after(self.wait_timeout - self.effects.age(effect))
         try:
             return await feed.next(min(limit, self.hold))
         except TimeoutError:
@@ -150,4 +155,4 @@ class ProjectContext(RequestContext):
     """
 
     project: Project
-    watches: Watchers
+    watchers: Watchers

@@ -15,7 +15,7 @@ import structlog
 
 from handlers.catalogue import HANDLERS, Handler
 from handlers.context import Policy
-from handlers.effects.deadlines import Deadline
+from handlers.effects.backoff import Deadline
 from handlers.openstack.cloud import Cloud, CloudSettings, region_name
 from handlers.openstack.errors import CloudRefusal
 from messages.errors import Transient

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from handlers.effects.deadlines import Deadline, growing
+from handlers.effects.backoff import Deadline, delays, pause, retrying
 from handlers.openstack.cloud import Reply, fence
 from handlers.openstack.errors import CloudRefusal
 from messages.codes import Code
@@ -34,8 +34,6 @@ LATE = 60.0
 LATE_COMMAND = 120.0
 #: Seconds between two looks.
 LOOK_EVERY = 0.5
-#: Seconds that are left to a call at least.
-LEAST = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +213,7 @@ class Effects:
             return 0.0
         return max(0.0, self._began_at - effect.intended_at) + time.monotonic() - self._began
 
-    def recalled(self, name: str) -> Any:
+    def remembered(self, name: str) -> Any:
         """What was remembered under this name; None if nothing was."""
         effect = self._ledger.effect(name)
         return (
@@ -226,7 +224,7 @@ class Effects:
         """A value that is made once, and found again by whoever goes on with the request. JSON, not
         None.
         """
-        known = self.recalled(name)
+        known = self.remembered(name)
         if known is None:
             known = await make()
             await self._ledger.remember(name, known)
@@ -266,7 +264,7 @@ class Effects:
                     return
                 raise OutcomeUnknown(name)
         else:
-            if marked is not None and (request_id := await self.patiently(marked)) is not None:
+            if marked is not None and (request_id := await self.retrying(marked)) is not None:
                 await self.adopt(name, marker, request_id)
                 return
             self._check_expiry()
@@ -341,7 +339,7 @@ class Effects:
         *,
         unsure: bool,
     ) -> None:
-        for delay in growing(0.2, 5.0):
+        for delay in delays(0.2, 5.0):
             try:
                 reply = await do()
             except Ambiguous as error:
@@ -414,13 +412,13 @@ class Effects:
                 return False
             await asyncio.sleep(LOOK_EVERY)
 
-    async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def retrying(self, call: Callable[[], Awaitable[T]]) -> T:
         """The answer of a call that changes nothing, tried again for as long as there is time."""
-        return await patiently(call, self.patience, self._expiry)
+        return await retrying(call, self.patience, self._expiry)
 
     async def _look(self, name: str, landed: Landed, marker: Any, until: Deadline) -> str | None:
         try:
-            return await self.patiently(lambda: landed(marker))
+            return await self.retrying(lambda: landed(marker))
         except Transient as error:
             if self._expiry is None:
                 raise  # an order comes back, and looks again
@@ -445,39 +443,3 @@ class Effects:
             if not unsure:  # else a call before it may have been
                 await self._ledger.record(name, {"refused": None}, None)
             raise
-
-
-async def patiently(
-    call: Callable[[], Awaitable[T]], patience: Deadline, expiry: Deadline | None = None
-) -> T:
-    """The answer of a call that changes nothing, tried again until patience ends; then `Transient`.
-
-    Past `expiry`, where there is one, an answer is of no use to whoever asked: it is not waited
-    for.
-    """
-    for delay in growing(0.2, 5.0):
-        try:
-            return await _within(call, expiry)
-        except Transient as error:
-            await pause(error, delay, patience)
-    raise AssertionError("delays never end")
-
-
-async def _within(call: Callable[[], Awaitable[T]], expiry: Deadline | None) -> T:
-    if expiry is None or expiry.passed:  # what is asked after the end is for its course
-        return await call()
-    try:
-        async with asyncio.timeout(max(expiry.left, LEAST)) as limit:
-            return await call()
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        raise Transient("timeout", detail="the time was up before OpenStack answered") from None
-
-
-async def pause(error: Transient, delay: float, patience: Deadline) -> None:
-    """Wait before the next try, or raise the error where that would be too late."""
-    wait = max(delay, error.retry_after or 0.0)
-    if wait > patience.left:
-        raise error
-    await asyncio.sleep(wait)

@@ -45,7 +45,7 @@ async def remove_images(task: DeleteImages, context: ProjectContext) -> Result:
     if context.answered is not None:
         await all_ended(_told_to_its_end(one, context) for one in task.image_ids)
         return context.answered
-    images = await context.patiently(lambda: find_images(context.project, task.image_ids))
+    images = await context.retrying(lambda: find_images(context.project, task.image_ids))
     users = await users_of(images.values(), context)
     judged = {one: asyncio.Event() for one in task.image_ids}
     answered = asyncio.Event()
@@ -127,7 +127,7 @@ async def _delete_one(
     try:
         refused = await _have_it_deleted(image_id, image, users, context)
         if refused is not None:
-            context.verdicts[image_id] = refused
+            context.checked[image_id] = refused
     finally:
         judged.set()
     if context.effects.unknown(effect):
@@ -173,7 +173,7 @@ async def _answer_when_judged(
 
 def _answer(task: DeleteImages, context: ProjectContext) -> Result:
     return answer_of_images(
-        task, context.effects.known, context.verdicts, Refused(Code.FAILED, reason="timeout")
+        task, context.effects.known, context.checked, Refused(Code.FAILED, reason="timeout")
     )
 
 

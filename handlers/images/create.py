@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 
-from handlers.context import ProjectContext
-from handlers.effects.deadlines import Deadline, growing
-from handlers.effects.markers import MARK
-from handlers.effects.once import Landed, patiently
+from handlers.context import MARK, ProjectContext
+from handlers.effects.backoff import Deadline, delays, retrying
+from handlers.effects.once import Landed
 from handlers.images.progress import follow_creation
 from handlers.openstack.errors import CloudRefusal, Conflict, NotFound
 from handlers.openstack.glance import Image, get_image, list_images, tag_image
@@ -57,7 +56,7 @@ async def _create(task: CreateImage, effect: str, context: ProjectContext) -> st
     if not context.effects.begun(effect):
         # Before the server is judged: what a lost journal does not know may be there, and the
         # server gone since.
-        found = await context.patiently(lambda: _find(context))
+        found = await context.retrying(lambda: _find(context))
         if found is not None:
             await context.effects.adopt(effect)
     await _begin(task, effect, context)
@@ -68,7 +67,7 @@ async def _create(task: CreateImage, effect: str, context: ProjectContext) -> st
 async def _begin(task: CreateImage, effect: str, context: ProjectContext) -> None:
     if context.effects.done(effect):
         return
-    for delay in growing(0.5, 4.0):
+    for delay in delays(0.5, 4.0):
         if context.effects.begun(effect):
             server = await find_server(context, task.server_id)
         else:
@@ -151,7 +150,7 @@ def _appeared(context: ProjectContext) -> Landed:
 
 
 async def _made(context: ProjectContext) -> str:
-    image_id = await context.patiently(lambda: _find(context))
+    image_id = await context.retrying(lambda: _find(context))
     if image_id is None:
         raise Refused(Code.IMAGE_CREATE, reason="vanished", detail="the snapshot failed")
     return image_id
@@ -166,9 +165,9 @@ async def _tag(image_id: str, context: ProjectContext) -> None:
     """Give the image its tags, or go without: it can be used. They are read off its properties."""
     patience = Deadline.after(_TAGGING)
     with suppress(CloudRefusal, Transient):
-        image = await patiently(lambda: get_image(context.project, image_id), patience)
+        image = await retrying(lambda: get_image(context.project, image_id), patience)
         for tag in _tags(image):
-            await patiently(partial(tag_image, context.project, image_id, tag), patience)
+            await retrying(partial(tag_image, context.project, image_id, tag), patience)
 
 
 def _tags(image: Image) -> list[str]:

@@ -22,18 +22,18 @@ async def follow_creation(
 
     `complete` is done to an image that is there, before its end is told.
     """
-    if context.ended("image", image_id):
+    if context.final_published("image", image_id):
         return
-    await context.tell(image_update(image_id, "createImage", _FIRST, final=False))
+    await context.publish(image_update(image_id, "createImage", _FIRST, final=False))
     status = await _follow(image_id, "createImage", effect, _FIRST, context)
     if status not in (_GONE, _GOING, _KILLED):
         await complete()
-    await context.tell(image_update(image_id, "createImage", status, final=True))
+    await context.publish(image_update(image_id, "createImage", status, final=True))
 
 
 async def follow_deletion(image_id: str, context: ProjectContext) -> None:
     """Until it is gone, which it mostly is at once."""
-    if context.ended("image", image_id):
+    if context.final_published("image", image_id):
         return
     try:
         status = (await get_image(context.project, image_id)).status
@@ -44,7 +44,7 @@ async def follow_deletion(image_id: str, context: ProjectContext) -> None:
         # watch goes on asking.
         status = _GOING
     status = await _follow(image_id, None, f"delete:{image_id}", status, context)
-    await context.tell(image_update(image_id, None, status, final=True))
+    await context.publish(image_update(image_id, None, status, final=True))
 
 
 async def tell_image_end(image_id: str, context: ProjectContext) -> None:
@@ -53,10 +53,10 @@ async def tell_image_end(image_id: str, context: ProjectContext) -> None:
     `Transient` where Glance does not say.
     """
     try:
-        status = (await context.patiently(lambda: get_image(context.project, image_id))).status
+        status = (await context.retrying(lambda: get_image(context.project, image_id))).status
     except NotFound:
         status = _GONE
-    await context.tell(image_update(image_id, None, status, final=True))
+    await context.publish(image_update(image_id, None, status, final=True))
 
 
 async def _follow(
@@ -68,7 +68,7 @@ async def _follow(
     At the limit of patience the last known status is the end.
     """
     ends = _ENDS if action is not None else frozenset({_GONE})
-    with context.watches.images.follow(image_id) as feed:
+    with context.watchers.images.follow(image_id) as feed:
         while status not in ends:
             try:
                 found = (await context.next(feed, effect)).status
@@ -77,6 +77,6 @@ async def _follow(
             except TimeoutError:
                 break
             if found != status and found not in ends:
-                await context.tell(image_update(image_id, action, found, final=False))
+                await context.publish(image_update(image_id, action, found, final=False))
             status = found
     return status

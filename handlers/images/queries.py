@@ -41,14 +41,14 @@ _FIELDS = (
 async def show_images(task: ListImages, context: ProjectContext) -> Result:
     """A page of the images that the tenant may use, and how many there are in all."""
     filters = {"visibility": task.visibility} if task.visibility is not None else {}
-    found = await context.patiently(lambda: list_images(context.project, **filters))
+    found = await context.retrying(lambda: list_images(context.project, **filters))
     matching = _sorted([image for image in found if _matches(image, task.search)], task.sort)
     return _listed(matching, task.page.of(matching))
 
 
 async def show_private_images(task: ListPrivateImages, context: ProjectContext) -> Result:
     """All private images with a tag, newest first."""
-    found = await context.patiently(
+    found = await context.retrying(
         lambda: list_images(context.project, visibility="private", tag=task.tag)
     )
     mine = _sorted(
@@ -66,7 +66,7 @@ async def show_image(task: ShowImage, context: ProjectContext) -> Result:
 async def find_image(image_id: str, context: ProjectContext) -> Image:
     """An image that the tenant may see, or `Refused`."""
     try:
-        return await context.patiently(lambda: get_image(context.project, image_id))
+        return await context.retrying(lambda: get_image(context.project, image_id))
     except NotFound:
         raise unknown_image(image_id) from None
 

@@ -12,9 +12,9 @@ from handlers.servers.guard import FEW, find_server
 
 async def users_of(images: Collection[Image], context: ProjectContext) -> dict[str, str]:
     """The name of one of its users by the id of each of these images that has any."""
-    volumes = context.patiently(lambda: list_volumes(context.project))
+    volumes = context.retrying(lambda: list_volumes(context.project))
     if len(images) > FEW:
-        servers = context.patiently(lambda: list_servers(context.project))
+        servers = context.retrying(lambda: list_servers(context.project))
         return _by_image(images, *await asyncio.gather(servers, volumes))
     names, listed = await asyncio.gather(_made_from(images, context), volumes)
     for image in images:
@@ -30,7 +30,7 @@ async def _made_from(images: Iterable[Image], context: ProjectContext) -> dict[s
     """A few images: Nova finds each one's user, however many servers there are."""
 
     async def user(image_id: str) -> tuple[str, str | None]:
-        return image_id, await context.patiently(lambda: name_of_user(context.project, image_id))
+        return image_id, await context.retrying(lambda: name_of_user(context.project, image_id))
 
     found = await asyncio.gather(*(user(one.id) for one in images))
     return {image_id: name for image_id, name in found if name is not None}

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 import yaml
 
-from handlers.effects.deadlines import Deadline
+from handlers.effects.backoff import Deadline
 from handlers.openstack.cache import Cache
 from handlers.openstack.error_responses import MAX_DETAIL, ErrorResponse
 from handlers.openstack.errors import CloudRefusal, Foreseen, NotFound

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
-from handlers.effects.deadlines import Deadline
+from handlers.effects.backoff import Deadline
 from handlers.openstack.errors import CloudRefusal, NotFound
 from messages.errors import Transient
 

@@ -125,7 +125,7 @@ async def _until_gone(
     That it has no task says nothing: Nova confirms a resize before it deletes, and then forgets the
     task for a moment.
     """
-    with context.watches.servers.follow(server_id) as feed:
+    with context.watchers.servers.follow(server_id) as feed:
         while True:
             try:
                 server = await context.next(feed, effect)
@@ -153,7 +153,7 @@ async def _follow_volume(
     volume = await _volume(volume_id, context)
     if volume is None or ended(volume):
         return volume
-    with context.watches.volumes.follow(volume_id) as feed:
+    with context.watchers.volumes.follow(volume_id) as feed:
         while True:
             try:
                 volume = await context.next(feed, effect)
@@ -175,6 +175,6 @@ async def _server(server_id: str, context: ProjectContext) -> Server | None:
 
 async def _volume(volume_id: str, context: ProjectContext) -> Volume | None:
     try:
-        return await context.patiently(lambda: cinder.get_volume(context.project, volume_id))
+        return await context.retrying(lambda: cinder.get_volume(context.project, volume_id))
     except NotFound:
         return None

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from handlers.context import ProjectContext, RequestContext
-from handlers.effects.deadlines import Deadline
-from handlers.effects.markers import MARK
+from handlers.context import MARK, ProjectContext, RequestContext
+from handlers.effects.backoff import Deadline
 from handlers.openstack import neutron, nova
 from handlers.openstack.cinder import Volume, has_snapshots
 from handlers.openstack.cloud import Project
@@ -79,8 +78,8 @@ async def plan_departure(server_id: str, context: ProjectContext) -> Departure:
     going = _came_with(server, attached)
     if not is_gone:
         going -= await _held(server_id, [one for one in attached if one.id in going], context)
-    ports = await context.patiently(lambda: neutron.list_ports(context.project, [server_id]))
-    listed = await context.patiently(lambda: neutron.list_floating_ips(context.project))
+    ports = await context.retrying(lambda: neutron.list_ports(context.project, [server_id]))
+    listed = await context.retrying(lambda: neutron.list_floating_ips(context.project))
     port_ids = {port["id"] for port in ports}
     return Departure(
         server_id,
@@ -162,7 +161,7 @@ async def kept(departure: Departure, context: ProjectContext) -> dict[str, list[
     there = await volumes_there([*departure.kept_volumes, *departure.volumes], context)
     ports = (*departure.other_ports, *departure.own_ports)
     found = (
-        await context.patiently(lambda: neutron.find_ports(context.project, ports)) if ports else []
+        await context.retrying(lambda: neutron.find_ports(context.project, ports)) if ports else []
     )
     staying = {
         "volumes": [one.id for one in there if one.status != "deleting"],
@@ -192,13 +191,13 @@ async def _server(server_id: str, context: ProjectContext) -> Server | None:
     """
     server = await find_server(context, server_id)
     if server is None:
-        owner = await context.patiently(lambda: context.cloud.owner_of(server_id))
+        owner = await context.retrying(lambda: context.cloud.owner_of(server_id))
         if owner not in (None, context.project.id):
             raise unknown_server(server_id, None)
         return None
     try:
         return await wait_until_idle(
-            context, server, min(context.hold, Deadline.after(context.wait_limit))
+            context, server, min(context.hold, Deadline.after(context.wait_timeout))
         )
     except Refused:  # it went meanwhile
         return None
@@ -229,7 +228,7 @@ async def _held(server_id: str, volumes: Iterable[Volume], context: ProjectConte
     async def is_held(volume: Volume) -> bool:
         if volume.group_id is not None or volume.server_ids - {server_id}:
             return True
-        return await context.patiently(lambda: has_snapshots(context.project, volume.id))
+        return await context.retrying(lambda: has_snapshots(context.project, volume.id))
 
     listed = list(volumes)
     held = await asyncio.gather(*map(is_held, listed))

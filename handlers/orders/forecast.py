@@ -125,7 +125,7 @@ async def _deeds(order: Order, errand: RequestContext, project_id: str | None) -
     if isinstance(order, SoftDown):
         return await foresee_taking_down(order, errand, project_id)
     with errand.checks.of("tenant"):
-        context = await errand.inside(await _project_of(order, errand, project_id))
+        context = await errand.in_project(await _project_of(order, errand, project_id))
     undertaking = _UNDERTAKINGS[type(order)](order, context)
     undertaking.recall(await undertaking.plan())
     return undertaking.deeds()
@@ -145,7 +145,7 @@ async def _project_of(order: Order, errand: RequestContext, project_id: str | No
         raise wrong(
             "tenant_id", "only an admin cloud (ECS_ADMIN_CLOUD) could tell whose the instance is"
         )
-    owner = await errand.patiently(lambda: cloud.owner_of(instance))
+    owner = await errand.retrying(lambda: cloud.owner_of(instance))
     if owner is None:
         raise unknown_server(instance, None)
     return owner

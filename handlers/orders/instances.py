@@ -1,7 +1,7 @@
 """The servers that an order names: there, and nothing else under way with them."""
 
 from handlers.context import ProjectContext
-from handlers.effects.deadlines import Deadline
+from handlers.effects.backoff import Deadline
 from handlers.openstack.nova import GONE, Server
 from handlers.servers.guard import find_server, unknown_server, wait_until_idle
 from messages.errors import Transient
@@ -16,7 +16,7 @@ async def idle_server(server_id: str, context: ProjectContext) -> Server:
         if server is None:
             raise unknown_server(server_id, None)
         server = await wait_until_idle(
-            context, server, min(context.hold, Deadline.after(context.wait_limit))
+            context, server, min(context.hold, Deadline.after(context.wait_timeout))
         )
         if server.status in GONE:
             raise unknown_server(server_id, None)

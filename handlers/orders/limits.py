@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from handlers.context import ProjectContext
-from handlers.effects.deadlines import Deadline
+from handlers.effects.backoff import Deadline
 from handlers.openstack.cinder import Volume, VolumeQuota, get_quota
 from handlers.openstack.errors import NotFound
 from handlers.openstack.neutron import ports_left
@@ -66,7 +66,7 @@ async def check_quotas(
 async def _check_compute(demand: Demand, context: ProjectContext) -> None:
     if not (demand.servers > 0 or demand.cores > 0 or demand.ram > 0 or demand.metadata):
         return
-    limits = await context.patiently(lambda: get_limits(context.project))
+    limits = await context.retrying(lambda: get_limits(context.project))
     _check_within(demand.servers, limits.instances_left, "servers")
     _check_within(demand.cores, limits.cores_left, "cores")
     _check_within(demand.ram, limits.ram_left, "ram")
@@ -84,14 +84,14 @@ def _check_metadata(demand: Demand, limits: ComputeLimits) -> None:
 
 async def _check_ports(demand: Demand, context: ProjectContext) -> None:
     if demand.ports > 0:
-        left = await context.patiently(lambda: ports_left(context.project))
+        left = await context.retrying(lambda: ports_left(context.project))
         _check_within(demand.ports, left, "ports")
 
 
 async def _check_disks(disks: Sequence[DiskDemand], context: ProjectContext) -> None:
     if not disks:
         return
-    quota: VolumeQuota = await context.patiently(lambda: get_quota(context.project))
+    quota: VolumeQuota = await context.retrying(lambda: get_quota(context.project))
     largest, most = max(disk.after for disk in disks), quota.largest
     if most is not None and largest > most:
         raise failed(
@@ -127,7 +127,7 @@ async def wait_until_usable(volumes: Iterable[Volume], context: ProjectContext) 
     listed = list(volumes)
     for volume in listed:
         _check_state(volume)
-    until = min(context.hold, Deadline.after(context.wait_limit))
+    until = min(context.hold, Deadline.after(context.wait_timeout))
     busy = [volume for volume in listed if volume.busy]
     for volume in busy:  # one after the other: they share the deadline
         await _wait_for(volume, until, context)
@@ -135,7 +135,7 @@ async def wait_until_usable(volumes: Iterable[Volume], context: ProjectContext) 
 
 
 async def _wait_for(volume: Volume, until: Deadline, context: ProjectContext) -> None:
-    with context.watches.volumes.follow(volume.id) as feed:
+    with context.watchers.volumes.follow(volume.id) as feed:
         while volume.busy:
             try:
                 volume = await feed.next(until)

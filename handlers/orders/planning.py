@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from handlers.context import ProjectContext
-from handlers.effects.deadlines import Deadline
+from handlers.effects.backoff import Deadline
 from handlers.effects.once import Effects, NoLedger
 from handlers.orders.forecast import foresee
 from messages.codes import Code

@@ -116,8 +116,8 @@ async def all_undone(steps: Iterable[Awaitable[Any]], context: ProjectContext) -
 
 async def _plan_of(undertaking: Saga) -> Any:
     effects = undertaking.context.effects
-    known = effects.recalled("plan")
-    if known is not None and (effects.any_begun or effects.recalled("failure") is not None):
+    known = effects.remembered("plan")
+    if known is not None and (effects.any_begun or effects.remembered("failure") is not None):
         return known
     await undertaking.course.tell(OrderStatus.VALIDATING)
     plan = await undertaking.plan()
@@ -128,7 +128,7 @@ async def _plan_of(undertaking: Saga) -> Any:
 async def _carried_out(undertaking: Saga) -> Refused | None:
     """None, or why not; then everything that could be undone has been."""
     effects = undertaking.context.effects
-    failure = effects.recalled("failure")
+    failure = effects.remembered("failure")
     if failure is None:
         found = await _tried(undertaking)
         if found is None:

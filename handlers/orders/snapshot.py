@@ -54,7 +54,7 @@ async def volumes_there(volume_ids: Iterable[str], context: ProjectContext) -> l
 
     async def volume(volume_id: str) -> Volume | None:
         try:
-            return await context.patiently(lambda: get_volume(context.project, volume_id))
+            return await context.retrying(lambda: get_volume(context.project, volume_id))
         except NotFound:  # detached and deleted since
             return None
 

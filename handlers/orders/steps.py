@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from handlers.context import ProjectContext
-from handlers.effects.deadlines import Deadline
+from handlers.effects.backoff import Deadline
 from handlers.effects.once import Landed, Marked
 from handlers.openstack import nova
 from handlers.openstack.cinder import Volume
@@ -61,7 +61,7 @@ async def logged_action(
         return None
     limit = Deadline.after(_LOG_LATE)
     while True:
-        action = await context.patiently(
+        action = await context.retrying(
             lambda: nova.get_action(context.project, server_id, request_id)
         )
         if action.failed or action.finished or limit.passed or not until_ended:
@@ -77,7 +77,7 @@ async def follow_server(
     ended: Callable[[Server], bool],
 ) -> Server:
     """The server once something holds of it; what it does until then is told."""
-    with context.watches.servers.follow(server_id) as feed:
+    with context.watchers.servers.follow(server_id) as feed:
         while True:
             server = await _news(feed, effect, "the server", context)
             await course.tell_server(server)
@@ -93,7 +93,7 @@ async def with_fault(server: Server, context: ProjectContext) -> Server:
     while server.status == ERROR and server.fault is None and not limit.passed:
         await asyncio.sleep(_LOG_EVERY)
         try:
-            server = await context.patiently(lambda: nova.get_server(context.project, server_id))
+            server = await context.retrying(lambda: nova.get_server(context.project, server_id))
         except NotFound:
             break
     return server
@@ -103,7 +103,7 @@ async def follow_volume(
     volume_id: str, effect: str, context: ProjectContext, ended: Callable[[Volume], bool]
 ) -> Volume:
     """The volume once something holds of it."""
-    with context.watches.volumes.follow(volume_id) as feed:
+    with context.watchers.volumes.follow(volume_id) as feed:
         while not ended(volume := await _news(feed, effect, "the volume", context)):
             pass
         return volume
@@ -124,7 +124,7 @@ async def _news(feed: Poller[W], effect: str, what: str, context: ProjectContext
 async def server_now(server_id: str, context: ProjectContext) -> Server:
     """The server as it is."""
     try:
-        return await context.patiently(lambda: nova.get_server(context.project, server_id))
+        return await context.retrying(lambda: nova.get_server(context.project, server_id))
     except NotFound:
         raise failed("not_found", "the server is gone") from None
 

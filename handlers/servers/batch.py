@@ -28,7 +28,7 @@ async def act_on_servers(task: PowerBatch, context: ProjectContext) -> Result:
         servers, unseen = await find_servers(context, task.server_ids)
     else:
         servers = await _checked(task, context)
-    if any(context.verdicts.values()):
+    if any(context.checked.values()):
         return _answer(task, context)
     judged = {one: asyncio.Event() for one in task.server_ids}
     answered = asyncio.Event()
@@ -51,7 +51,7 @@ async def act_on_servers(task: PowerBatch, context: ProjectContext) -> Result:
 
 async def _checked(task: PowerBatch, context: ProjectContext) -> dict[str, Server]:
     """The servers by id; what is wrong with which stands in the verdicts."""
-    verdicts = context.verdicts
+    verdicts = context.checked
     servers, unseen = await find_servers(context, task.server_ids)
     for one in task.server_ids:
         verdicts[one] = unseen.get(one) or _owned_and_paid(one, servers.get(one), task, context)
@@ -78,7 +78,7 @@ async def _wait(
     try:
         servers[server_id] = await idle_for(servers[server_id], task.power, task.force, context)
     except Refused as refused:  # it has gone away
-        context.verdicts[server_id] = refused
+        context.checked[server_id] = refused
 
 
 async def _act(
@@ -95,7 +95,7 @@ async def _act(
     """
     effect = power_effect(task.power, server_id)
     try:
-        context.verdicts[server_id] = await _begin(server_id, task, server, context)
+        context.checked[server_id] = await _begin(server_id, task, server, context)
     finally:
         judged.set()
     if context.effects.unknown(effect):
@@ -142,7 +142,7 @@ async def _answer_when_judged(
 
 def _answer(task: PowerBatch, context: ProjectContext) -> Result:
     rest = Refused(Code.FAILED, reason="timeout")
-    return answer_of_servers(task, context.effects.known, context.verdicts, rest)
+    return answer_of_servers(task, context.effects.known, context.checked, rest)
 
 
 async def _told_to_its_end(server_id: str, task: PowerBatch, context: ProjectContext) -> None:

@@ -24,7 +24,7 @@ async def open_server_console(task: OpenConsole, context: ProjectContext) -> Res
     if server.status not in _NEEDS or server.busy:
         raise judge_state(server, _NEEDS) or Refused(Code.SERVER_STATE)
     try:
-        url = await context.patiently(
+        url = await context.retrying(
             lambda: open_console(context.project, task.server_id, task.console_type)
         )
     except Conflict:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from handlers.context import ProjectContext
-from handlers.effects.deadlines import Deadline
+from handlers.effects.backoff import Deadline
 from handlers.openstack.errors import CloudRefusal, NotFound
 from handlers.openstack.nova import Server, get_server, list_servers
 from messages.codes import Code
@@ -49,7 +49,7 @@ CHARGE_TYPE = "charge_type"
 async def find_server(context: ProjectContext, server_id: str) -> Server | None:
     """The requester's server; None where it is another's, or there is none."""
     try:
-        server = await context.patiently(lambda: get_server(context.project, server_id))
+        server = await context.retrying(lambda: get_server(context.project, server_id))
     except NotFound:
         return None
     return server if _is_there(server, context) else None
@@ -82,7 +82,7 @@ async def _find_among_all(
     context: ProjectContext, wanted: set[str]
 ) -> tuple[dict[str, Server], dict[str, Refused]]:
     try:
-        listed = await context.patiently(lambda: list_servers(context.project))
+        listed = await context.retrying(lambda: list_servers(context.project))
     except (Transient, CloudRefusal) as error:
         return {}, dict.fromkeys(wanted, _unseen(error))
     return {
@@ -153,7 +153,7 @@ async def wait_until_idle(
     """
     if not server.busy or server.task_state in tasks:
         return server
-    with context.watches.servers.follow(server.id) as feed:
+    with context.watchers.servers.follow(server.id) as feed:
         while server.busy and server.task_state not in tasks:
             try:
                 server = await feed.next(until)
@@ -181,12 +181,12 @@ async def follow_to_end(
     patience the last known state is the final one. It asks the watch alone, which waits out a cloud
     that does not answer: what was answered must have its end.
     """
-    if context.ended("server", server_id):
+    if context.final_published("server", server_id):
         return
     status, task = first
     if task is not None:
-        await context.tell(server_update(server_id, action, status, task, final=False))
-    with context.watches.servers.follow(server_id) as feed:
+        await context.publish(server_update(server_id, action, status, task, final=False))
+    with context.watchers.servers.follow(server_id) as feed:
         while task is not None and status != overtaken:
             try:
                 server = await context.next(feed, effect)
@@ -197,11 +197,11 @@ async def follow_to_end(
                 break
             is_new = (server.status, server.task_state) != (status, task)
             if server.busy and server.status != overtaken and is_new:
-                await context.tell(
+                await context.publish(
                     server_update(server_id, action, server.status, server.task_state, final=False)
                 )
             status, task = server.status, server.task_state
-    await context.tell(server_update(server_id, action, status, None, final=True))
+    await context.publish(server_update(server_id, action, status, None, final=True))
 
 
 async def tell_end(context: ProjectContext, server_id: str, action: str, effect: str) -> None:
@@ -210,7 +210,7 @@ async def tell_end(context: ProjectContext, server_id: str, action: str, effect:
 
     `Transient` where Nova does not say.
     """
-    if context.ended("server", server_id):
+    if context.final_published("server", server_id):
         return
     server = await find_server(context, server_id)
     first = (server.status, server.task_state) if server is not None else ("DELETED", None)

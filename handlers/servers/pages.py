@@ -93,7 +93,7 @@ async def _in_novas_order(task: ListServers, context: ProjectContext) -> Found |
     order = Order(column, task.sort.descending)
     if task.page.number == 1 and task.sort.field == "createTime":
         return await _first_page(task, order, context)
-    named = await context.patiently(lambda: list_names(context.project, order))
+    named = await context.retrying(lambda: list_names(context.project, order))
     if task.sort.field == "name" and named != _by_name(named, task.sort):
         return None  # the database compares names in a way of its own
     begin = (task.page.number - 1) * task.page.size
@@ -101,7 +101,7 @@ async def _in_novas_order(task: ListServers, context: ProjectContext) -> Found |
         return Found(len(named), ())
     marker = named[begin - 1].id if begin else None
     try:
-        part = await context.patiently(
+        part = await context.retrying(
             lambda: list_part(context.project, order, task.page.size, marker)
         )
     except CloudRefusal as error:
@@ -113,10 +113,10 @@ async def _in_novas_order(task: ListServers, context: ProjectContext) -> Found |
 
 async def _first_page(task: ListServers, order: Order, context: ProjectContext) -> Found:
     """Most tenants have no more than one: it counts itself."""
-    part = await context.patiently(lambda: list_part(context.project, order, task.page.size, None))
+    part = await context.retrying(lambda: list_part(context.project, order, task.page.size, None))
     total = len(part)
     if total == task.page.size:
-        total = max(total, len(await context.patiently(lambda: list_names(context.project, order))))
+        total = max(total, len(await context.retrying(lambda: list_names(context.project, order))))
     return Found(total, _sorted(part, task.sort))
 
 
@@ -133,7 +133,7 @@ async def _candidates(search: Search | None, context: ProjectContext) -> list[Se
     if search is not None and search.field == "uuid":
         return await _one(search.value.lower(), context)
     filters = _narrowing(search) if search is not None else {}
-    return await context.patiently(lambda: list_servers(context.project, **filters))
+    return await context.retrying(lambda: list_servers(context.project, **filters))
 
 
 def _narrowing(search: Search) -> dict[str, str]:
@@ -151,7 +151,7 @@ async def _one(server_id: str, context: ProjectContext) -> list[Server]:
     if not is_uuid(server_id):
         return []
     try:
-        return [await context.patiently(lambda: get_server(context.project, server_id))]
+        return [await context.retrying(lambda: get_server(context.project, server_id))]
     except NotFound:
         return []
 

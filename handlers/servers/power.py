@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from handlers.context import ProjectContext
-from handlers.effects.deadlines import growing
+from handlers.effects.backoff import delays
 from handlers.effects.once import Landed
 from handlers.openstack.errors import CloudRefusal, Conflict, NotFound
 from handlers.openstack.nova import Server, change_power, find_action, find_actions
@@ -87,7 +87,7 @@ async def begin(server: Server, power: Power, force: Force, context: ProjectCont
     again.
     """
     name = effect_name(power, server.id)
-    for delay in growing(0.5, 4.0):
+    for delay in delays(0.5, 4.0):
         if not context.effects.begun(name) and (refused := judge_for(server, power, force)):
             raise refused
         try:
@@ -139,9 +139,7 @@ async def _marker(server: Server, power: Power, context: ProjectContext) -> str 
     if not server.busy or context.effects.begun(effect_name(power, server.id)):
         return server.updated
     since, action = server.updated, _LOGGED_AS[power]
-    others = await context.patiently(
-        lambda: find_actions(context.project, server.id, action, since)
-    )
+    others = await context.retrying(lambda: find_actions(context.project, server.id, action, since))
     return {"since": since, "others": others}
 
 

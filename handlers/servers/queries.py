@@ -67,7 +67,7 @@ async def _around(
         return Surroundings(context.policy.region, {}, {}, {}, {}, (), (), {}, {})
     devices = [one.id for one in servers] + [one["id"] for one in nets.routers]
     ports, (images, of_snapshots), policies = await asyncio.gather(
-        context.patiently(lambda: neutron.list_ports(project, devices)),
+        context.retrying(lambda: neutron.list_ports(project, devices)),
         images_of_servers(servers, volumes, context),
         _policies(nets.floating_ips, context),
     )
@@ -90,9 +90,9 @@ async def _networks(context: ProjectContext) -> _Networks:
     project = context.project
     return _Networks(
         *await asyncio.gather(
-            context.patiently(lambda: neutron.list_routers(project)),
-            context.patiently(lambda: neutron.list_subnets(project)),
-            context.patiently(lambda: neutron.list_floating_ips(project)),
+            context.retrying(lambda: neutron.list_routers(project)),
+            context.retrying(lambda: neutron.list_subnets(project)),
+            context.retrying(lambda: neutron.list_floating_ips(project)),
         )
     )
 
@@ -109,7 +109,7 @@ async def images_of_servers(
     # One call more, only where a disk was made from a snapshot: Cinder names the image where its
     # line began.
     if any(disk is not None and disk.snapshot_id is not None for _, disk in disks):
-        listed = await context.patiently(lambda: list_images_of_snapshots(context.project))
+        listed = await context.retrying(lambda: list_images_of_snapshots(context.project))
     of_snapshots = {
         one.boot_snapshot_id: one.id for one in listed if one.boot_snapshot_id is not None
     }
@@ -117,7 +117,7 @@ async def images_of_servers(
     wanted = (
         {image_of(server, disk, of_snapshots) for server, disk in disks} - known.keys() - {None}
     )
-    found = await context.patiently(
+    found = await context.retrying(
         lambda: find_images(context.project, [one for one in wanted if one is not None])
     )
     return known | found, of_snapshots
@@ -129,7 +129,7 @@ def _system_disk(server: Server, volumes: dict[str, Volume]) -> Volume | None:
 
 async def _all_volumes(context: ProjectContext) -> dict[str, Volume]:
     """Cinder cannot be asked for several by their ids."""
-    found = await context.patiently(lambda: list_volumes(context.project))
+    found = await context.retrying(lambda: list_volumes(context.project))
     return {volume.id: volume for volume in found}
 
 
@@ -143,7 +143,7 @@ async def volumes_of_server(server: Server, context: ProjectContext) -> dict[str
 
 async def _volume(volume_id: str, context: ProjectContext) -> Volume | None:
     try:
-        return await context.patiently(lambda: get_volume(context.project, volume_id))
+        return await context.retrying(lambda: get_volume(context.project, volume_id))
     except NotFound:
         return None
 
@@ -152,7 +152,7 @@ async def _policies(floating_ips: Iterable[Thing], context: ProjectContext) -> l
     """Asked for only where one is used: not every Neutron has them."""
     if not any(policy_of(one) for one in floating_ips):
         return []
-    return await context.patiently(lambda: neutron.list_policies(context.project))
+    return await context.retrying(lambda: neutron.list_policies(context.project))
 
 
 async def _hosts(context: ProjectContext) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import asyncio
 
 from handlers.context import ProjectContext
-from handlers.effects.deadlines import growing
+from handlers.effects.backoff import delays
 from handlers.effects.once import Landed
 from handlers.openstack.errors import CloudRefusal, Conflict, NotFound
 from handlers.openstack.nova import list_tags, replace_tags
@@ -29,7 +29,7 @@ async def update_tags(task: UpdateTags, context: ProjectContext) -> Result:
     if context.answered is not None:
         await context.effects.find_out(f"tags:{task.server_id}", _replaced(task, context))
         return context.answered
-    for delay in growing(0.5, 4.0):
+    for delay in delays(0.5, 4.0):
         server = await find_server(context, task.server_id)
         if server is None:
             raise unknown_server(task.server_id, None)

@@ -47,8 +47,8 @@ async def _fail(how: str, server_id: str, context: ProjectContext) -> Result:
             raise LookupError("after the answer")
         case "unwritable update":
             odd: Any = object()
-            await context.tell(server_update(server_id, None, "ACTIVE", None, final=False))
-            await context.tell(Update("server", server_id, None, odd, None, final=True))
+            await context.publish(server_update(server_id, None, "ACTIVE", None, final=False))
+            await context.publish(Update("server", server_id, None, odd, None, final=True))
             return Result.of(Code.OK)
         case _:
             return Result.of(Code.OK, {"well": True})

@@ -245,7 +245,7 @@ async def test_a_thread_is_free_again_when_its_call_has_ended_not_when_nobody_wa
 async def test_a_call_that_may_no_longer_be_sent_is_not(
     project: Project, simulated: SimulatedOpenStack
 ) -> None:
-    from handlers.effects.deadlines import Deadline  # noqa: PLC0415
+    from handlers.effects.backoff import Deadline  # noqa: PLC0415
     from handlers.openstack.cloud import fence  # noqa: PLC0415
 
     async def over() -> Deadline:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from handlers.effects.deadlines import Deadline
+from handlers.effects.backoff import Deadline
 from handlers.openstack.cloud import Cloud, CloudSettings
 from messages.codes import Code
 from messages.errors import Refused, Transient

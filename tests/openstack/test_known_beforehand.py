@@ -186,9 +186,9 @@ def test_a_new_order_beyond_a_quota_is_refused_before_anything_is_made(
 def test_what_is_reserved_counts_as_used(
     requester: Requester, tenant: Tenant, admin: Tenant, cloud: Any
 ) -> None:
-    """Three of five gigabytes are reserved for a disk that is growing."""
-    server_id, growing = tenant.make_server(disk=2), tenant.make_server(disk=2, data=(("SSD", 1),))
-    _, data = tenant.volumes(growing)
+    """Three of five gigabytes are reserved for a disk that is delays."""
+    server_id, delays = tenant.make_server(disk=2), tenant.make_server(disk=2, data=(("SSD", 1),))
+    _, data = tenant.volumes(delays)
     cloud.fault("volume.extend_volume", match=data["id"], delay=30, times=1)
     with room(tenant, admin, "block_storage", gigabytes=5):
         body = {"os-extend": {"new_size": data["size"] + 3}}
@@ -198,9 +198,9 @@ def test_what_is_reserved_counts_as_used(
         _, code, reason = refusal(
             requester, tenant, change(server_id, LARGER, ("sys_EBS_SATA", "5")), server_id
         )
-        assert tenant.volumes(growing)[1]["status"] == "extending"
+        assert tenant.volumes(delays)[1]["status"] == "extending"
     assert (code, reason) == ("101.001040", "quota")
-    _until(lambda: tenant.volumes(growing)[1]["status"] == "in-use")
+    _until(lambda: tenant.volumes(delays)[1]["status"] == "in-use")
 
 
 def test_a_quota_of_ports_that_cannot_be_read_is_known_by_neutrons_own_refusal(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from handlers.effects import once as module
-from handlers.effects.deadlines import Deadline
+from handlers.effects.backoff import Deadline
 from handlers.effects.once import Effect, Effects
 from handlers.openstack.cloud import Reply, fence
 from handlers.openstack.errors import CloudRefusal, Conflict

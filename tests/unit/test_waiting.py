@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from handlers.effects.deadlines import Deadline
+from handlers.effects.backoff import Deadline
 from handlers.openstack import watch
 from handlers.openstack.errors import NotFound
 from handlers.openstack.watch import Watch

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from handlers.context import RequestContext, Watchers
-from handlers.effects.deadlines import Deadline
+from handlers.effects.backoff import Deadline
 from handlers.effects.once import Effects, NoLedger
 from handlers.openstack.cloud import Cloud, Project
 from handlers.openstack.errors import CloudRefusal
@@ -71,11 +71,11 @@ async def _foreseen(
         effects=Effects(NoLedger(), Deadline.after(_PATIENCE)),
         policy=policy_or_fail(settings),
         deadline=Deadline.after(_PATIENCE),
-        wait_limit=_WAITING,
+        wait_timeout=_WAITING,
         hold=Deadline.after(_WAITING),
         last_try=False,
         mark="",
-        tell=_tell,
+        publish=_tell,
         answer=_answer,
         watchers_of=watchers_of,
     )

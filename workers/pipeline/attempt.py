@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 
 from handlers.catalogue import Handler
 from handlers.context import Policy, ProjectContext, RequestContext, Watchers
-from handlers.effects.deadlines import Deadline
+from handlers.effects.backoff import Deadline
 from handlers.effects.once import Effects
 from handlers.final_updates import ends_of, tell_ends
 from handlers.openstack.cloud import Cloud, Project, counted
@@ -312,19 +312,19 @@ class Attempt:
             effects=Effects(session, patience, expiry, own_deadline(request.envelope)),
             policy=self._policy,
             deadline=patience,
-            wait_limit=self._limits.order_timeout,
+            wait_timeout=self._limits.order_timeout,
             hold=Deadline.after(HOLD),
             last_try=is_last_try(age),
             mark=uuid5(_MARKS, session.key).hex,
-            tell=session.tell,
+            publish=session.tell,
             answer=session.answer,
             watchers_of=self._watches_of,
-            verdicts=session.verdicts,
-            ended=session.ended,
+            checked=session.verdicts,
+            final_published=session.ended,
         )
         if project_id == NOBODY:
             return await self._handlers[type(request.work)](request.work, errand)
-        context = await errand.inside(project_id)
+        context = await errand.in_project(project_id)
         try:
             return await self._handlers[type(request.work)](request.work, context)
         except (Refused, CloudRefusal, OutcomeUnknown) as error:

@@ -7,8 +7,7 @@ and nobody could say any more who asked.
 from collections import OrderedDict
 from dataclasses import replace
 
-from handlers.effects.deadlines import Deadline
-from handlers.effects.once import patiently
+from handlers.effects.backoff import Deadline, retrying
 from messages.errors import Refused, Transient, wrong
 from workers.amqp.envelope import Envelope
 from workers.identity import Identity, Requester
@@ -59,7 +58,7 @@ class Authentication:
             request, patience = self._as_first_met(request), Deadline.after(0.0)
         try:
             expiry = None if request.kind is Kind.ORDER else patience
-            return await patiently(lambda: self._ask(request), patience, expiry)
+            return await retrying(lambda: self._ask(request), patience, expiry)
         except Exception as error:
             if not isinstance(decide_unbegun(error, request.kind), GiveBack):
                 if not isinstance(error, Transient) or not await self._is_known(request):
@@ -80,7 +79,7 @@ class Authentication:
     async def _admit_begun(self, request: Request) -> Requester:
         """Ask who asks for a command that was begun, as long as an order waits; then `Requeue`."""
         try:
-            return await patiently(lambda: self._ask(request), Deadline.after(HOLD))
+            return await retrying(lambda: self._ask(request), Deadline.after(HOLD))
         except Transient as error:
             request_log(request, None).warning("request.given_back", why=str(error)[:300])
             raise Requeue from None

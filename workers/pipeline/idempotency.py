@@ -5,7 +5,7 @@ after a crash.
 import asyncio
 import time
 
-from handlers.effects.deadlines import Deadline
+from handlers.effects.backoff import Deadline
 from handlers.orders.new.handler import has_secrets
 from messages.results import Result
 from workers.identity import NOBODY, Identity, Requester, hash_of, new_resume_token, resume_token_of

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from handlers.effects.deadlines import Deadline
+from handlers.effects.backoff import Deadline
 from messages.commands import Force, Power, PowerAction, PowerBatch
 from messages.errors import EcsError, Postponed
 from messages.images import CreateImage

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from handlers.effects.deadlines import Deadline
+from handlers.effects.backoff import Deadline
 from workers.amqp.envelope import Envelope
 from workers.journal import Kind
 from workers.pipeline import parsing

@@ -128,7 +128,7 @@ class Changing:
         """Whether a newer order came in between: what the servers are now is not this one's to
         tell, nor to undo.
         """
-        failure = self.context.effects.recalled("failure")
+        failure = self.context.effects.remembered("failure")
         return failure is not None and failure[0] == SUPERSEDED
 
     async def undo(self) -> None:
@@ -149,7 +149,7 @@ class Changing:
     async def _undo_resize(self, change: Change) -> None:
         if not self.context.effects.begun(f"confirm:{change.server_id}"):
             await steps.revert(change, self.context, self.course)
-        server = await self.context.patiently(
+        server = await self.context.retrying(
             lambda: nova.get_server(self.context.project, change.server_id)
         )
         await steps.rescue(server, self.context)
@@ -228,7 +228,7 @@ def _of(change: Change, items: Mapping[str, str]) -> dict[str, str | None]:
 
 async def _has_grown(volume_id: str, before: int, context: ProjectContext) -> bool:
     try:
-        volume = await context.patiently(lambda: cinder.get_volume(context.project, volume_id))
+        volume = await context.retrying(lambda: cinder.get_volume(context.project, volume_id))
     except NotFound:
         return True
     return volume.size != before

@@ -122,7 +122,7 @@ async def plan_changes(order: ChangeConfigure, context: ProjectContext) -> list[
 async def _drafts(order: ChangeConfigure, context: ProjectContext) -> "list[_Draft]":
     servers = await settled(_server_at_rest(one, order, context) for one in order.instance_ids)
     flavors, volumes = await asyncio.gather(
-        context.patiently(lambda: list_flavors(context.project)),
+        context.retrying(lambda: list_flavors(context.project)),
         asyncio.gather(*(volumes_of(server, context) for server in servers)),
     )
     return await settled(
@@ -252,9 +252,9 @@ async def _resize_found(server: Server, ordered: Flavor | None, context: Project
     """
     if ordered is not None and ordered.content == server.flavor:
         project = context.project
-        actions = await context.patiently(lambda: list_actions(project, server.id))
+        actions = await context.retrying(lambda: list_actions(project, server.id))
         newest = next((one for one in actions if one.action in _MOVES), None)
-        user_id = await context.patiently(project.user_id)
+        user_id = await context.retrying(project.user_id)
         if newest is not None and (newest.action, newest.user_id) == ("resize", user_id):
             return newest.request_id
     raise Refused(Code.SERVER_STATE)
@@ -282,7 +282,7 @@ async def _known_images(server: Server, system: Volume | None, context: ProjectC
     if system is None or system.snapshot_id is None or server.image_id is not None:
         image_id = image_of(server, system, {})
         return {image_id} if image_id is not None else set()
-    listed = await context.patiently(lambda: list_images_of_snapshots(context.project))
+    listed = await context.retrying(lambda: list_images_of_snapshots(context.project))
     return {one.id for one in listed if one.boot_snapshot_id == system.snapshot_id}
 
 

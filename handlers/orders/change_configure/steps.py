@@ -107,7 +107,7 @@ async def extend(growth: Growth, context: ProjectContext, *, looks: bool) -> Non
         if error.status != HTTPStatus.BAD_REQUEST:
             raise error.as_failure() from error
         # Something may have begun with it since it was looked at: that passes, and needs no revert.
-        volume = await context.patiently(
+        volume = await context.retrying(
             lambda: cinder.get_volume(context.project, growth.volume_id)
         )
         raise busy_with(volume) if volume.busy else error.as_failure() from error
@@ -192,7 +192,7 @@ async def rescue_volume(growth: Growth, context: ProjectContext) -> None:
     """A volume that a failed extension left in error_extending is declared to be as it was, by the
     admin cloud.
     """
-    volume = await context.patiently(lambda: cinder.get_volume(context.project, growth.volume_id))
+    volume = await context.retrying(lambda: cinder.get_volume(context.project, growth.volume_id))
     if volume.status != "error_extending" or not context.cloud.has_admin:
         return
     admin = await context.cloud.admin()

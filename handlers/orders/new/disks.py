@@ -116,7 +116,7 @@ async def _source(item: Item, flavor: Flavor, context: ProjectContext) -> _Sourc
 async def _image(item: Item, context: ProjectContext) -> Image:
     try:
         image_id = uuid_of(item.value, item.code)
-        return await context.patiently(lambda: get_image(context.project, image_id))
+        return await context.retrying(lambda: get_image(context.project, image_id))
     except NotFound:
         raise wrong(item.code, "there is no such image") from None
 
@@ -124,9 +124,7 @@ async def _image(item: Item, context: ProjectContext) -> Image:
 async def _snapshot_size(item: Item, snapshot_id: str, context: ProjectContext) -> int:
     """GiB of the snapshot behind an image, which is all that the image consists of."""
     try:
-        snapshot = await context.patiently(
-            lambda: cinder.get_snapshot(context.project, snapshot_id)
-        )
+        snapshot = await context.retrying(lambda: cinder.get_snapshot(context.project, snapshot_id))
     except NotFound:
         raise wrong(item.code, "the snapshot that the image consists of is gone") from None
     if snapshot.status == "creating":

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from handlers.context import ProjectContext
-from handlers.effects.markers import PART
+from handlers.context import PART, ProjectContext
 from handlers.effects.once import Ledger
 from handlers.openstack.errors import CloudRefusal
 from handlers.orders.new.made import Left, Made
@@ -125,7 +124,7 @@ class Creating:
         return self._in_sets(outcomes)
 
     def _outcome(self, server: NewServer, left: Left) -> ProductOutcome:
-        undone = self.context.effects.recalled("failure") is not None
+        undone = self.context.effects.remembered("failure") is not None
         mine, server_id = _left_of(server, left), self._maker.server_id(server)
         found = next((one for one in left.servers if one.id in mine.get("servers", ())), None)
         disks = [one for one in left.volumes if one.id in mine.get("volumes", ())]

@@ -4,8 +4,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from handlers.context import ProjectContext
-from handlers.effects.markers import MARK
+from handlers.context import MARK, ProjectContext
 from handlers.openstack import cinder, neutron, nova
 from handlers.openstack.cache import Cache
 from handlers.openstack.cinder import Volume
@@ -91,9 +90,9 @@ class Made:
     async def left(self) -> Left:
         """Return all that there is now."""
         self.look_afresh()
-        patiently = self._context.patiently
+        retrying = self._context.retrying
         servers, disks, ports = await asyncio.gather(
-            patiently(self.servers), patiently(self.volumes), patiently(self.ports)
+            retrying(self.servers), retrying(self.volumes), retrying(self.ports)
         )
         return Left(tuple(servers), tuple(disks), tuple(ports))
 
@@ -102,8 +101,8 @@ class Made:
 
         No server is without a volume of its own: volumes are made first and go with their server.
         """
-        if not await self._context.patiently(self.volumes):
+        if not await self._context.retrying(self.volumes):
             return None
         left = await self.left()
         # One that the cloud keeps after its deletion tells, too, that the order was carried out.
-        return replace(left, servers=tuple(await self._context.patiently(self._marked_servers)))
+        return replace(left, servers=tuple(await self._context.retrying(self._marked_servers)))

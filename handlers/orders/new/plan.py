@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from handlers.context import ProjectContext
-from handlers.effects.markers import MARK, PART
+from handlers.context import MARK, PART, ProjectContext
 from handlers.openstack import cinder, neutron, nova
 from handlers.openstack.errors import NotFound
 from handlers.openstack.neutron import Thing
@@ -204,8 +203,8 @@ class _Offers:
 async def _models(order: NewServers, context: ProjectContext) -> list[_Model]:
     is_zone_named = any(_zone(product, order) is not None for product in order.products)
     flavors, types, (zones, disk_zones) = await asyncio.gather(
-        context.patiently(lambda: nova.list_flavors(context.project)),
-        context.patiently(lambda: cinder.list_types(context.project)),
+        context.retrying(lambda: nova.list_flavors(context.project)),
+        context.retrying(lambda: cinder.list_types(context.project)),
         _zones(is_zone_named, context),
     )
     offers = _Offers(flavors, zones, DiskOffers(frozenset(types), disk_zones))
@@ -217,8 +216,8 @@ async def _zones(is_zone_named: bool, context: ProjectContext) -> tuple[set[str]
     if not is_zone_named:
         return set(), {}
     return await asyncio.gather(
-        context.patiently(lambda: nova.list_zones(context.project)),
-        context.patiently(lambda: cinder.list_zones(context.project)),
+        context.retrying(lambda: nova.list_zones(context.project)),
+        context.retrying(lambda: cinder.list_zones(context.project)),
     )
 
 
@@ -254,7 +253,7 @@ async def _chosen_network(order: NewServers, context: ProjectContext) -> str:
     """The network that is named, by itself or by its subnet, else the tenant's only one."""
     usable = {
         one["id"]: one
-        for one in await context.patiently(lambda: neutron.list_networks(context.project))
+        for one in await context.retrying(lambda: neutron.list_networks(context.project))
     }
     chosen = order.customization
     if chosen.subnet_id is not None:
@@ -283,7 +282,7 @@ async def _subnet(order: NewServers, context: ProjectContext) -> str | None:
 
 
 async def _find_subnet(subnet_id: str, context: ProjectContext) -> Thing | None:
-    found = await context.patiently(lambda: neutron.list_subnets_now(context.project))
+    found = await context.retrying(lambda: neutron.list_subnets_now(context.project))
     return next((one for one in found if one["id"] == subnet_id), None)
 
 
@@ -292,7 +291,7 @@ async def _groups(order: NewServers, context: ProjectContext) -> tuple[str, ...]
     if not order.customization.security_groups:
         return ()
     with context.checks.of("securityGroups"):
-        listed = await context.patiently(lambda: neutron.list_security_groups(context.project))
+        listed = await context.retrying(lambda: neutron.list_security_groups(context.project))
         return tuple(
             dict.fromkeys(_group(one, listed) for one in order.customization.security_groups)
         )
@@ -313,7 +312,7 @@ async def _check_key(order: NewServers, context: ProjectContext) -> None:
         return
     with context.checks.of("keyName"):
         try:
-            await context.patiently(lambda: nova.get_key_pair(context.project, name))
+            await context.retrying(lambda: nova.get_key_pair(context.project, name))
         except NotFound:
             raise wrong("keyName", "the service account has no such key pair") from None
 

@@ -9,8 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from handlers.context import ProjectContext
-from handlers.effects.markers import PART
+from handlers.context import PART, ProjectContext
 from handlers.openstack import cinder, neutron, nova
 from handlers.openstack.cloud import Reply
 from handlers.openstack.errors import CloudRefusal, Conflict, Forbidden, NotFound, QuotaExceeded
@@ -89,7 +88,7 @@ class Maker:
         """Take the servers that there are for those that the order has made."""
         effects, adopted = self._context.effects, []
         found = {
-            one.metadata.get(PART): one for one in await self._context.patiently(self._made.servers)
+            one.metadata.get(PART): one for one in await self._context.retrying(self._made.servers)
         }
         for server in self._creation.servers:
             effect, there = create_effect(server.number), found.get(str(server.number))
@@ -105,20 +104,20 @@ class Maker:
         """Tell whether a server, this one or any, has its fee dates: then all have been there."""
         if self._is_first:
             return False
-        servers = await self._context.patiently(self._made.servers)
+        servers = await self._context.retrying(self._made.servers)
         wanted = [one for one in servers if server_id in (None, one.id)]
         return any(NEXT_FEE_TIME in one.metadata for one in wanted)
 
     def server_id(self, server: NewServer) -> str | None:
         """The id of a server that was made; None where none was, as far as is known."""
-        found: str | None = self._context.effects.recalled(id_of(create_effect(server.number)))
+        found: str | None = self._context.effects.remembered(id_of(create_effect(server.number)))
         return found
 
     def request_ids(self, server: NewServer) -> list[str]:
         """OpenStack's ids of the calls by which it was made, and taken away again."""
         made = [f"volume:{_part(server, index)}" for index in range(len(server.disks))]
         made += [f"port:{server.number}", create_effect(server.number)]
-        ids = [self._context.effects.recalled(id_of(effect)) for effect in made]
+        ids = [self._context.effects.remembered(id_of(effect)) for effect in made]
         effects = [
             *made,
             f"metadata:{self.server_id(server)}",
@@ -266,7 +265,7 @@ class Maker:
         """
         zone, begin = self._context.policy.billing_zone, self._context.policy.billing_now()
         if not self._is_first:
-            servers = await self._context.patiently(self._made.servers)
+            servers = await self._context.retrying(self._made.servers)
             begun = [
                 local_time(read_time(one.metadata.get(START_FEE_TIME)), zone) for one in servers
             ]
@@ -296,7 +295,7 @@ class Maker:
         """Make something once; its id. It is found by its mark where the answer, or the journal,
         was lost.
         """
-        known: str | None = self._context.effects.recalled(id_of(effect))
+        known: str | None = self._context.effects.remembered(id_of(effect))
         if known is not None:
             return known
         made: list[str] = []
@@ -320,7 +319,7 @@ class Maker:
         await once(self._context, effect, do, landed, None, marked=marked if looks else None)
 
         async def its_id() -> str:
-            found = made[0] if made else await self._context.patiently(find)
+            found = made[0] if made else await self._context.retrying(find)
             if found is None:
                 raise failed("not_found", f"{effect} was done, and what it made is gone")
             return found
@@ -329,7 +328,7 @@ class Maker:
         return found
 
     def _known_id(self, effect: str) -> str:
-        found: str = self._context.effects.recalled(id_of(effect))
+        found: str = self._context.effects.remembered(id_of(effect))
         return found
 
     # Found again.
@@ -367,7 +366,7 @@ class Maker:
     async def _remove_what_there_is(self) -> None:
         context = self._context
         self._made.look_afresh()
-        servers = await context.patiently(self._made.servers)
+        servers = await context.retrying(self._made.servers)
         for one in servers:
             await self._note_id(one)
         held: set[str] = set()
@@ -376,11 +375,11 @@ class Maker:
         # What a server that stays holds fast cannot go, and need not be waited for.
         held |= {
             one
-            for server in await context.patiently(self._made.servers)
+            for server in await context.retrying(self._made.servers)
             for one in server.volume_ids
         }
-        disks = [one for one in await context.patiently(self._made.volumes) if one.id not in held]
-        ports = await context.patiently(self._made.ports)
+        disks = [one for one in await context.retrying(self._made.volumes) if one.id not in held]
+        ports = await context.retrying(self._made.ports)
         await all_undone(
             [
                 *(remove_volume(one.id, "failure", context) for one in disks),

@@ -68,7 +68,7 @@ class Takedown:
     @property
     def project_id(self) -> str | None:
         """The project that owns the server, where that is known."""
-        owner: str | None = self._effects.recalled(f"project:{self.server_id}")
+        owner: str | None = self._effects.remembered(f"project:{self.server_id}")
         return owner or self._tenant
 
     @property
@@ -136,7 +136,7 @@ class Takedown:
         return InstanceOutcome(
             server.status if server is not None else gone,
             failure,
-            before=self._effects.recalled(f"before:{self.server_id}"),
+            before=self._effects.remembered(f"before:{self.server_id}"),
             after=await take_picture(server, context)
             if server is not None and context is not None
             else None,
@@ -154,20 +154,20 @@ class Takedown:
         """
         with self._errand.checks.of("tenant", self.server_id):
             name = f"project:{self.server_id}"
-            project_id: str | None = self._effects.recalled(name)
+            project_id: str | None = self._effects.remembered(name)
             if project_id is None:
                 project_id = await self._owner()
                 if project_id is None:
                     return None
                 await self._effects.revise(name, project_id)
-            self._context = await self._errand.inside(project_id)
+            self._context = await self._errand.in_project(project_id)
         return self._context
 
     async def _owner(self) -> str | None:
         cloud = self._errand.cloud
         if not cloud.has_admin:
             return self._tenant
-        owner = await self._errand.patiently(lambda: cloud.owner_of(self.server_id))
+        owner = await self._errand.retrying(lambda: cloud.owner_of(self.server_id))
         if owner is None:
             return None
         if self._tenant not in (None, owner):
@@ -268,7 +268,7 @@ class Takedown:
         await leave(departure, context, self._course)
 
     def _recalled_departure(self) -> Departure | None:
-        record: dict[str, Any] | None = self._effects.recalled(f"departure:{self.server_id}")
+        record: dict[str, Any] | None = self._effects.remembered(f"departure:{self.server_id}")
         return Departure.from_json(record) if record is not None else None
 
     def _is_leaving(self, departure: Departure) -> bool:
@@ -279,5 +279,5 @@ class Takedown:
     async def _remember_before(self, server: Server, context: ProjectContext) -> None:
         """The server as it was before anything was done to it."""
         name = f"before:{server.id}"
-        if not self.touched or self._effects.recalled(name) is None:
+        if not self.touched or self._effects.remembered(name) is None:
             await self._effects.revise(name, await take_picture(server, context))

@@ -1,0 +1,80 @@
+"""Time limits, on the monotonic clock: a jump of the wall clock neither ends nor stretches a wait."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from messages.errors import Transient
+
+T = TypeVar("T")
+
+#: Seconds that are left to a call at least.
+LEAST = 1.0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Deadline:
+    """An instant until which something may take, in seconds of the monotonic clock."""
+
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float) -> "Deadline":
+        """So many seconds from now."""
+        return cls(time.monotonic() + seconds)
+
+    @property
+    def left(self) -> float:
+        """Seconds until then; 0 when it has passed."""
+        return max(0.0, self.at - time.monotonic())
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is over."""
+        return time.monotonic() >= self.at
+
+
+def delays(first: float, most: float) -> Iterator[float]:
+    """Delays in seconds, each twice the one before, up to the longest."""
+    delay = first
+    while True:
+        yield delay
+        delay = min(delay * 2, most)
+
+
+async def retrying(
+    call: Callable[[], Awaitable[T]], patience: Deadline, expiry: Deadline | None = None
+) -> T:
+    """The answer of a call that changes nothing, tried again until patience ends; then `Transient`.
+
+    Past `expiry`, where there is one, an answer is of no use to whoever asked: it is not waited
+    for.
+    """
+    for delay in delays(0.2, 5.0):
+        try:
+            return await _within(call, expiry)
+        except Transient as error:
+            await pause(error, delay, patience)
+    raise AssertionError("delays never end")
+
+
+async def _within(call: Callable[[], Awaitable[T]], expiry: Deadline | None) -> T:
+    if expiry is None or expiry.passed:  # what is asked after the end is for its course
+        return await call()
+    try:
+        async with asyncio.timeout(max(expiry.left, LEAST)) as limit:
+            return await call()
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise Transient("timeout", detail="the time was up before OpenStack answered") from None
+
+
+async def pause(error: Transient, delay: float, patience: Deadline) -> None:
+    """Wait before the next try, or raise the error where that would be too late."""
+    wait = max(delay, error.retry_after or 0.0)
+    if wait > patience.left:
+        raise error
+    await asyncio.sleep(wait)
