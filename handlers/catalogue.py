@@ -8,7 +8,7 @@ from handlers.images.create import make_image
 from handlers.images.queries import show_image, show_images, show_private_images
 from handlers.orders.change_configure.handler import change_configuration
 from handlers.orders.new.handler import create_servers
-from handlers.orders.planning import plan_order
+from handlers.orders.preview import plan_order
 from handlers.orders.renew.handler import renew_servers
 from handlers.orders.soft_down.handler import take_down
 from handlers.orders.unsubscribe.handler import end_subscription

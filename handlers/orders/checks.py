@@ -1,4 +1,4 @@
-"""What is looked at before an order is begun: noted one by one, so that a plan can show it."""
+"""Record of the checks that are made before an order is begun, so that a preview can list them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +11,15 @@ from messages.errors import Refused, Transient
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check, of one server or of the whole order. `later`: it failed, and a later try may find
-    it passed.
+    """One check, of one server or of the whole order.
+
+    `may_pass`: it failed, and may pass when the order is retried.
     """
 
     name: str
     instance_id: str | None
     failure: Refused | None = None
-    later: bool = False
+    may_pass: bool = False
 
 
 class Checks:
@@ -29,7 +30,9 @@ class Checks:
 
     @contextmanager
     def of(self, name: str, instance_id: str | None = None) -> Iterator[None]:
-        """Inside it is looked at; what is raised there is why the check failed, and is raised on."""
+        """Record what is done inside as one check. An error raised inside is recorded as the reason
+        why the check failed, and raised on.
+        """
         try:
             yield
         except Refused as refused:
@@ -41,11 +44,11 @@ class Checks:
         except Transient as error:
             if error.reason == "busy":
                 failure = Refused(Code.FAILED, reason=error.reason, detail=str(error))
-                self.listed.append(Check(name, instance_id, failure, later=True))
+                self.listed.append(Check(name, instance_id, failure, may_pass=True))
             raise
         self.listed.append(Check(name, instance_id))
 
     @property
     def failed(self) -> Check | None:
-        """The first that failed."""
+        """The first check that failed."""
         return next((one for one in self.listed if one.failure is not None), None)

@@ -169,7 +169,7 @@ def test_checks_are_noted_with_why_they_failed() -> None:
         with pytest.raises((Refused, Transient)), checks.of("state", "s-1"):
             raise error
     # A cloud that could not be asked is no answer.
-    assert [(one.name, one.failure is None, one.later) for one in checks.listed] == [
+    assert [(one.name, one.failure is None, one.may_pass) for one in checks.listed] == [
         ("flavor", True, False),
         ("state", False, False),
         ("state", False, True),

@@ -1,4 +1,4 @@
-"""`ecs-worker plan`: what an order would do."""
+"""`ecs-worker plan`: print the preview of an order."""
 
 import asyncio
 import sys
@@ -10,7 +10,7 @@ from handlers.effects.backoff import Deadline
 from handlers.effects.once import Effects, NoLedger
 from handlers.openstack.cloud import Cloud, Project
 from handlers.openstack.errors import CloudRefusal
-from handlers.orders.forecast import Verdict, foresee
+from handlers.orders.preview import Verdict, preview_order
 from messages.errors import Refused, Transient
 from messages.results import Result
 from messages.secrets import mask
@@ -22,17 +22,17 @@ from workers.cli.options import policy_or_fail
 from workers.cli.output import Format, Page, show_json
 from workers.settings import Settings
 
-#: Seconds within which the cloud is asked again, and for which a busy server is waited for.
+#: Seconds for which calls to the cloud are retried, and for which a busy server is waited for.
 _PATIENCE, _WAITING = 15.0, 5.0
 
 
 def plan_file(settings: Settings, file: str, tenant: str | None, output: Format) -> Exit:
-    """Print the plan of the order in a file (`-`: stdin); the exit code tells whether it would be
-    refused.
+    """Print the preview of the order in a file (`-`: stdin). The exit code is `CHECK_FAILED` where
+    the order would not be carried out.
     """
     message = _read(file)
     try:
-        plan = asyncio.run(_foreseen(settings, message, tenant))
+        plan = asyncio.run(_previewed(settings, message, tenant))
     except (Transient, CloudRefusal) as error:
         raise CommandFailed(
             Exit.UNREACHABLE, f"the cloud cannot be asked: {error}; see ecs-worker check"
@@ -57,7 +57,7 @@ def _read(file: str) -> dict[str, Any]:
         ) from refused
 
 
-async def _foreseen(
+async def _previewed(
     settings: Settings, message: dict[str, Any], tenant: str | None
 ) -> dict[str, Any]:
     cloud = Cloud(cloud_settings(settings))
@@ -66,7 +66,7 @@ async def _foreseen(
     def watchers_of(project: Project) -> Watchers:
         return watched.setdefault(project.id, Watchers(project))
 
-    errand = RequestContext(
+    context = RequestContext(
         cloud=cloud,
         effects=Effects(NoLedger(), Deadline.after(_PATIENCE)),
         policy=policy_or_fail(settings),
@@ -81,7 +81,7 @@ async def _foreseen(
     )
     try:
         project = (await cloud.find_project(tenant)).id if tenant is not None else None
-        found: dict[str, Any] = mask((await foresee(message, errand, project)).to_json())
+        found: dict[str, Any] = mask((await preview_order(message, context, project)).to_json())
         return found
     except Refused as refused:
         raise CommandFailed(Exit.USAGE, f"--tenant {tenant}: {refused}") from refused
@@ -92,11 +92,11 @@ async def _foreseen(
 
 
 async def _tell(_: Update) -> None:
-    """Nobody is told."""
+    """Publish nothing."""
 
 
 async def _answer(_: Result) -> None:
-    """Nobody has asked."""
+    """Answer nobody."""
 
 
 def _show(plan: dict[str, Any]) -> None:
@@ -138,7 +138,7 @@ def _show(plan: dict[str, Any]) -> None:
 
 
 def _brief(value: Any) -> Any:
-    """A value for a cell: a server by its status and flavor, of all else what there is."""
+    """Shorten a value for a table cell: a server to its status and flavor, all else to what is set."""
     if not isinstance(value, dict):
         return value
     if "status" in value and "flavor" in value:
@@ -157,5 +157,5 @@ def _why(failed: dict[str, Any]) -> str:
 _VERDICTS = {
     Verdict.CARRIED_OUT: "would be carried out",
     Verdict.REFUSED: "would be refused",
-    Verdict.PUT_OFF: "would be put off and tried again",
+    Verdict.RETRIED: "would be retried later",
 }

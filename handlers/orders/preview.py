@@ -1,0 +1,181 @@
+"""Preview of an order: its checks and its steps, by the same planning that carries the order out.
+
+Serves `order.plan` and `ecs-worker plan`. Nothing is touched.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from handlers.context import ProjectContext, RequestContext
+from handlers.effects.backoff import Deadline
+from handlers.effects.once import Effects, NoLedger
+from handlers.openstack.errors import CloudRefusal
+from handlers.orders.change_configure.handler import Changing
+from handlers.orders.checks import Check
+from handlers.orders.new.handler import Creating
+from handlers.orders.renew.handler import Renewing
+from handlers.orders.saga import Saga
+from handlers.orders.soft_down.handler import foresee_taking_down
+from handlers.orders.step import Deed
+from handlers.orders.unsubscribe.handler import Ending
+from handlers.servers.guard import unknown_server
+from messages.codes import Code
+from messages.errors import Refused, Transient, wrong
+from messages.orders import (
+    ChangeConfigure,
+    NewServers,
+    Order,
+    PlanOrder,
+    Renew,
+    SoftDown,
+    Unsubscribe,
+    is_paid,
+    name_of,
+    order_type_of,
+    parse_order,
+)
+from messages.regions import check_order_region
+from messages.results import Result
+from messages.secrets import mask
+
+_SAGAS: Mapping[type, Callable[[Any, ProjectContext], Saga]] = {
+    ChangeConfigure: Changing,
+    NewServers: Creating,
+    Renew: Renewing,
+    Unsubscribe: Ending,
+}
+#: The part of the time for an answer for which a busy server may be waited for.
+_WAIT_SHARE = 0.5
+
+
+class Verdict(StrEnum):
+    """The outcome that is expected of an order, as it goes over the wire."""
+
+    CARRIED_OUT = "carried_out"
+    REFUSED = "refused"
+    #: A condition that passes, such as a busy server, is in the way: the order would be retried.
+    RETRIED = "put_off"
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Checks and steps of an order. Where a check failed the only steps are those of a softDown on
+    its other servers.
+    """
+
+    message: Mapping[str, Any]
+    checks: list[Check]
+    steps: list[Deed]
+
+    @property
+    def failed(self) -> Check | None:
+        """The check that would end the order."""
+        return next((one for one in self.checks if one.failure is not None), None)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The outcome that is expected."""
+        if self.failed is None:
+            return Verdict.CARRIED_OUT
+        return Verdict.RETRIED if self.failed.may_pass else Verdict.REFUSED
+
+    def to_json(self) -> dict[str, Any]:
+        """The preview as it goes over the wire."""
+        steps = list(enumerate(self.steps, start=1))
+        return {
+            "orderId": name_of(self.message),
+            "orderType": order_type_of(self.message),
+            "verdict": self.verdict,
+            **_outcome(self.failed.failure if self.failed is not None else None),
+            "checks": [
+                {
+                    "name": one.name,
+                    "instanceId": one.instance_id,
+                    "passed": one.failure is None,
+                    **_outcome(one.failure),
+                }
+                for one in self.checks
+            ],
+            "steps": [{"number": number, **step.to_json()} for number, step in steps],
+            "cannotBeUndone": [number for number, step in steps if not step.can_be_undone],
+        }
+
+
+def _outcome(failure: Refused | None) -> dict[str, Any]:
+    result = Result.refusal(failure) if failure is not None else Result.of(Code.OK)
+    return {
+        "code": result.code,
+        "message": result.message,
+        "reason": failure.reason if failure is not None else None,
+        "detail": failure.detail if failure is not None else None,
+    }
+
+
+async def plan_order(task: PlanOrder, context: ProjectContext) -> Result:
+    """Answer `order.plan`: the preview as the result's data, with code 200 whatever the verdict."""
+    patience = context.effects.patience
+    asking = replace(
+        context,
+        effects=Effects(NoLedger(), patience),
+        hold=min(context.hold, Deadline.after(patience.left * _WAIT_SHARE)),
+    )
+    preview = await preview_order(task.message, asking, context.project.id)
+    data: dict[str, Any] = mask(preview.to_json())
+    return Result.of(Code.OK, data)
+
+
+async def preview_order(
+    message: Mapping[str, Any], context: RequestContext, project_id: str | None = None
+) -> Preview:
+    """Preview an order message.
+
+    The order's project is `project_id`, else the one that the message names, else its instance's.
+    Raises `Transient` where the cloud cannot be asked.
+    """
+    checks = context.checks
+    steps: list[Deed] = []
+    try:
+        with checks.of("form"):
+            if not is_paid(message):
+                raise wrong("orderStatus", "such an order asks for nothing: only paySuccess does")
+            check_order_region(message, context.policy.region)
+            order = parse_order(message)
+        steps = await _steps_of(order, context, project_id)
+    except (Refused, CloudRefusal):
+        pass  # the check that failed says why
+    except Transient:
+        if checks.failed is None:
+            raise
+    return Preview(message, checks.listed, steps)
+
+
+async def _steps_of(order: Order, context: RequestContext, project_id: str | None) -> list[Deed]:
+    if isinstance(order, SoftDown):
+        return await foresee_taking_down(order, context, project_id)
+    with context.checks.of("tenant"):
+        inside = await context.in_project(await _project_of(order, context, project_id))
+    saga = _SAGAS[type(order)](order, inside)
+    saga.recall(await saga.plan())
+    return saga.deeds()
+
+
+async def _project_of(order: Order, context: RequestContext, project_id: str | None) -> str:
+    cloud, tenant = context.cloud, order.heading.tenant
+    if tenant is not None:
+        found = (await cloud.find_project(tenant)).id
+        if project_id not in (None, found):
+            raise Refused(Code.IDENTITY, detail="the order's tenant_id is another")
+        return found
+    if project_id is not None:
+        return project_id
+    instance = next(iter(order.instance_ids), None)
+    if instance is None or not cloud.has_admin:
+        raise wrong(
+            "tenant_id", "only an admin cloud (ECS_ADMIN_CLOUD) could tell whose the instance is"
+        )
+    owner = await context.retrying(lambda: cloud.owner_of(instance))
+    if owner is None:
+        raise unknown_server(instance, None)
+    return owner
