@@ -20,16 +20,23 @@ from handlers.servers.tags import show_tags, update_tags
 from messages.commands import OpenConsole, PowerAction, PowerBatch
 from messages.images import (
     CreateImage,
-    DeleteImage,
-    DeleteImages,
-    ListImages,
-    ListPrivateImages,
-    ShowImage,
-    UpdateImage,
+    ImageBatchDelete,
+    ImageDelete,
+    ImageList,
+    ImageListPrivate,
+    ImageShow,
+    ImageUpdate,
 )
-from messages.orders import ChangeConfigure, NewServers, PlanOrder, Renew, SoftDown, Unsubscribe
+from messages.orders import (
+    OrderChangeConfigure,
+    OrderNew,
+    OrderPlan,
+    OrderRenew,
+    OrderSoftDown,
+    OrderUnsubscribe,
+)
 from messages.results import Result
-from messages.servers import ListServers, ListTags, ShowServer, UpdateTags
+from messages.servers import ServerList, ServerShow, ServerTagsList, ServerTagsUpdate
 
 #: Takes the work and a `ProjectContext`; what is no tenant's own takes an `RequestContext`.
 Handler = Callable[[Any, Any], Awaitable[Result]]
@@ -39,21 +46,21 @@ HANDLERS: dict[type, Handler] = {
     PowerAction: act_on_server,
     PowerBatch: act_on_servers,
     OpenConsole: open_server_console,
-    ListServers: show_servers,
-    ShowServer: show_server,
-    ListTags: show_tags,
-    UpdateTags: update_tags,
+    ServerList: show_servers,
+    ServerShow: show_server,
+    ServerTagsList: show_tags,
+    ServerTagsUpdate: update_tags,
     CreateImage: make_image,
-    ListImages: show_images,
-    ListPrivateImages: show_private_images,
-    ShowImage: show_image,
-    DeleteImage: remove_image,
-    DeleteImages: remove_images,
-    UpdateImage: update_image,
-    PlanOrder: plan_order,
-    ChangeConfigure: change_configuration,
-    Renew: renew_servers,
-    SoftDown: take_down,
-    NewServers: create_servers,
-    Unsubscribe: end_subscription,
+    ImageList: show_images,
+    ImageListPrivate: show_private_images,
+    ImageShow: show_image,
+    ImageDelete: remove_image,
+    ImageBatchDelete: remove_images,
+    ImageUpdate: update_image,
+    OrderPlan: plan_order,
+    OrderChangeConfigure: change_configuration,
+    OrderRenew: renew_servers,
+    OrderSoftDown: take_down,
+    OrderNew: create_servers,
+    OrderUnsubscribe: end_subscription,
 }

@@ -13,7 +13,7 @@ from handlers.orders.new.provision import create_effect, id_of
 from handlers.servers.guard import tell_end
 from handlers.servers.targets import MADE_IMAGE, power_effect, told_accepted, told_unknown
 from messages.commands import PowerAction, PowerBatch
-from messages.images import CreateImage, DeleteImage, DeleteImages
+from messages.images import CreateImage, ImageBatchDelete, ImageDelete
 from messages.orders import Order
 from messages.results import Result
 from messages.updates import Update, image_update, server_update
@@ -53,9 +53,9 @@ async def tell_ends(work: Any, answered: Result, context: ProjectContext) -> Non
             for one in work.server_ids:
                 if told_unknown(answered, one):
                     await tell_end(context, one, work.power.value, power_effect(work.power, one))
-        case DeleteImage() if told_unknown(answered):
+        case ImageDelete() if told_unknown(answered):
             await tell_image_end(work.image_id, context)
-        case DeleteImages():
+        case ImageBatchDelete():
             for one in work.image_ids:
                 if told_unknown(answered, one):
                     await tell_image_end(one, context)
@@ -93,9 +93,9 @@ def _ends_of_command(work: Any, answered: Result, effects: Mapping[str, Effect])
             made := effects.get(MADE_IMAGE)
         ) is not None and made.outcome is not None:
             return [image_update(made.outcome["value"], "createImage", "queued", final=True)]
-        case DeleteImage() if owes:
+        case ImageDelete() if owes:
             return [_image(work.image_id)]
-        case DeleteImages():
+        case ImageBatchDelete():
             return [_image(one) for one in _owed(work.image_ids, answered, "images")]
         case _:
             return []

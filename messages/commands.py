@@ -8,9 +8,9 @@ from typing import Any
 from messages import images, servers
 from messages.errors import wrong
 from messages.fields import mapping, objects, optional_word, uuid_of, word
-from messages.images import ImageTask, ListImages, ListPrivateImages, ShowImage
-from messages.orders import PlanOrder, parse_plan
-from messages.servers import ListServers, ListTags, ShowServer, UpdateTags
+from messages.images import ImageList, ImageListPrivate, ImageShow, ImageTask
+from messages.orders import OrderPlan, parse_plan
+from messages.servers import ServerList, ServerShow, ServerTagsList, ServerTagsUpdate
 
 #: Servers in one batch.
 MAX_BATCH = 100
@@ -76,19 +76,25 @@ class OpenConsole:
 
 
 ServerTask = (
-    PowerAction | PowerBatch | OpenConsole | ListServers | ShowServer | ListTags | UpdateTags
+    PowerAction
+    | PowerBatch
+    | OpenConsole
+    | ServerList
+    | ServerShow
+    | ServerTagsList
+    | ServerTagsUpdate
 )
-Task = ServerTask | ImageTask | PlanOrder
+Task = ServerTask | ImageTask | OrderPlan
 #: What changes nothing: its result is not kept, a repeat is looked up afresh.
 READS = (
     OpenConsole,
-    ListServers,
-    ShowServer,
-    ListTags,
-    ListImages,
-    ListPrivateImages,
-    ShowImage,
-    PlanOrder,
+    ServerList,
+    ServerShow,
+    ServerTagsList,
+    ImageList,
+    ImageListPrivate,
+    ImageShow,
+    OrderPlan,
 )
 
 
@@ -109,7 +115,7 @@ def parse_command(message: Mapping[str, Any], routing_key: str) -> Command:
     tenant = optional_word(message.get("tenant_id"), "tenant_id")
     return Command(
         operation=operation,
-        tenant=task.tenant if tenant is None and isinstance(task, PlanOrder) else tenant,
+        tenant=task.tenant if tenant is None and isinstance(task, OrderPlan) else tenant,
         user_id=optional_word(message.get("user_id"), "user_id"),
         task=task,
     )

@@ -91,7 +91,7 @@ class CreateImage:
 
 
 @dataclass(frozen=True, slots=True)
-class ListImages:
+class ImageList:
     """A page of the images that the tenant may use; `search` is part of the name, or the id."""
 
     page: Page
@@ -101,35 +101,35 @@ class ListImages:
 
 
 @dataclass(frozen=True, slots=True)
-class ListPrivateImages:
+class ImageListPrivate:
     """All private images with a tag."""
 
     tag: str
 
 
 @dataclass(frozen=True, slots=True)
-class ShowImage:
+class ImageShow:
     """One image."""
 
     image_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteImage:
+class ImageDelete:
     """Delete one image."""
 
     image_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteImages:
+class ImageBatchDelete:
     """Delete 1..100 different images, each by itself."""
 
     image_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateImage:
+class ImageUpdate:
     """New values of an image's fields; None removes one."""
 
     image_id: str
@@ -138,12 +138,12 @@ class UpdateImage:
 
 ImageTask = (
     CreateImage
-    | ListImages
-    | ListPrivateImages
-    | ShowImage
-    | DeleteImage
-    | DeleteImages
-    | UpdateImage
+    | ImageList
+    | ImageListPrivate
+    | ImageShow
+    | ImageDelete
+    | ImageBatchDelete
+    | ImageUpdate
 )
 
 
@@ -161,46 +161,46 @@ def parse_create(server_id: str, options: Mapping[str, Any]) -> CreateImage:
     )
 
 
-def parse_list(message: Mapping[str, Any]) -> ListImages:
+def parse_list(message: Mapping[str, Any]) -> ImageList:
     """`image.list`."""
     visibility = optional_word(message.get("visibility"), "visibility")
     if visibility is not None and visibility not in VISIBILITIES:
         raise wrong("visibility")
     search = optional_line(message.get("searchValue"), "searchValue")
-    return ListImages(
+    return ImageList(
         parse_page(message, "page"), parse_sort(message, SORT_FIELDS), search, visibility
     )
 
 
-def parse_list_private(message: Mapping[str, Any]) -> ListPrivateImages:
+def parse_list_private(message: Mapping[str, Any]) -> ImageListPrivate:
     """`image.list_private`."""
-    return ListPrivateImages(line(message.get("tag"), "tag"))
+    return ImageListPrivate(line(message.get("tag"), "tag"))
 
 
-def parse_show(message: Mapping[str, Any]) -> ShowImage:
+def parse_show(message: Mapping[str, Any]) -> ImageShow:
     """`image.show`."""
-    return ShowImage(uuid_of(message.get("image_id"), "image_id"))
+    return ImageShow(uuid_of(message.get("image_id"), "image_id"))
 
 
-def parse_delete(message: Mapping[str, Any]) -> DeleteImage:
+def parse_delete(message: Mapping[str, Any]) -> ImageDelete:
     """`image.delete`."""
-    return DeleteImage(uuid_of(message.get("image_id"), "image_id"))
+    return ImageDelete(uuid_of(message.get("image_id"), "image_id"))
 
 
-def parse_batch_delete(message: Mapping[str, Any]) -> DeleteImages:
+def parse_batch_delete(message: Mapping[str, Any]) -> ImageBatchDelete:
     """`image.batch_delete`."""
     images = objects(mapping(message.get("body"), "body").get("images"), "images", 1, MAX_BATCH)
     ids = tuple(uuid_of(image.get("id"), "id") for image in images)
     if len(set(ids)) != len(ids):
         raise wrong("images", "an image is named twice")
-    return DeleteImages(ids)
+    return ImageBatchDelete(ids)
 
 
-def parse_update(message: Mapping[str, Any]) -> UpdateImage:
+def parse_update(message: Mapping[str, Any]) -> ImageUpdate:
     """`image.update`: the last of several operations on one field counts, as in any patch."""
     operations = objects(message.get("body"), "body", 1, MAX_PATCH)
     values = dict(_operation(one) for one in operations)
-    return UpdateImage(uuid_of(message.get("image_id"), "image_id"), values)
+    return ImageUpdate(uuid_of(message.get("image_id"), "image_id"), values)
 
 
 def _operation(operation: Mapping[str, Any]) -> tuple[PatchedField, str | None]:

@@ -12,27 +12,27 @@ from typing import Any, Literal, TypeVar, get_args
 from messages.commands import Force, OpenConsole, Operation, Power, PowerAction, PowerBatch, Task
 from messages.images import (
     CreateImage,
-    DeleteImage,
-    DeleteImages,
-    ListImages,
-    ListPrivateImages,
-    ShowImage,
-    UpdateImage,
+    ImageBatchDelete,
+    ImageDelete,
+    ImageList,
+    ImageListPrivate,
+    ImageShow,
+    ImageUpdate,
 )
 from messages.orders import (
-    ChangeConfigure,
-    NewServers,
     Order,
+    OrderChangeConfigure,
+    OrderNew,
+    OrderPlan,
+    OrderRenew,
+    OrderSoftDown,
     OrderType,
-    PlanOrder,
-    Renew,
-    SoftDown,
-    Unsubscribe,
+    OrderUnsubscribe,
 )
-from messages.servers import ListServers, ListTags, ShowServer, UpdateTags
+from messages.servers import ServerList, ServerShow, ServerTagsList, ServerTagsUpdate
 
 #: Every type of work: tasks of commands, and orders.
-Work = Task | ChangeConfigure | NewServers | Renew | Unsubscribe | SoftDown
+Work = Task | OrderChangeConfigure | OrderNew | OrderRenew | OrderUnsubscribe | OrderSoftDown
 W = TypeVar("W", bound=Task | Order)
 
 
@@ -168,18 +168,24 @@ OPERATIONS: dict[Operation | OrderType, tuple[TaskSpec, ...]] = {
             ),
         ),
     ),
-    Operation.SERVER_LIST: (_read(ListServers),),
-    Operation.SERVER_SHOW: (_read(ShowServer),),
-    Operation.SERVER_TAGS_LIST: (_read(ListTags),),
+    Operation.SERVER_LIST: (_read(ServerList),),
+    Operation.SERVER_SHOW: (_read(ServerShow),),
+    Operation.SERVER_TAGS_LIST: (_read(ServerTagsList),),
     Operation.SERVER_TAGS_UPDATE: (
-        _row(UpdateTags, Mode.CHANGE, Finals.NONE, lambda one: _locks((one.server_id,)), _nothing),
+        _row(
+            ServerTagsUpdate,
+            Mode.CHANGE,
+            Finals.NONE,
+            lambda one: _locks((one.server_id,)),
+            _nothing,
+        ),
     ),
-    Operation.IMAGE_LIST: (_read(ListImages),),
-    Operation.IMAGE_LIST_PRIVATE: (_read(ListPrivateImages),),
-    Operation.IMAGE_SHOW: (_read(ShowImage),),
+    Operation.IMAGE_LIST: (_read(ImageList),),
+    Operation.IMAGE_LIST_PRIVATE: (_read(ImageListPrivate),),
+    Operation.IMAGE_SHOW: (_read(ImageShow),),
     Operation.IMAGE_DELETE: (
         _row(
-            DeleteImage,
+            ImageDelete,
             Mode.CHANGE,
             Finals.WITH_RESULT,
             _nothing,
@@ -188,20 +194,20 @@ OPERATIONS: dict[Operation | OrderType, tuple[TaskSpec, ...]] = {
     ),
     Operation.IMAGE_BATCH_DELETE: (
         _row(
-            DeleteImages,
+            ImageBatchDelete,
             Mode.CHANGE,
             Finals.EACH,
             _nothing,
             lambda one: tuple(Resource("image", image, None) for image in one.image_ids),
         ),
     ),
-    Operation.IMAGE_UPDATE: (_row(UpdateImage, Mode.CHANGE, Finals.NONE, _nothing, _nothing),),
-    Operation.ORDER_PLAN: (_read(PlanOrder),),
-    OrderType.CHANGE_CONFIGURE: (_order(ChangeConfigure),),
-    OrderType.NEW: (_order(NewServers),),
-    OrderType.RENEW: (_order(Renew),),
-    OrderType.UNSUBSCRIBE: (_order(Unsubscribe),),
-    OrderType.SOFT_DOWN: (_order(SoftDown),),
+    Operation.IMAGE_UPDATE: (_row(ImageUpdate, Mode.CHANGE, Finals.NONE, _nothing, _nothing),),
+    Operation.ORDER_PLAN: (_read(OrderPlan),),
+    OrderType.CHANGE_CONFIGURE: (_order(OrderChangeConfigure),),
+    OrderType.NEW: (_order(OrderNew),),
+    OrderType.RENEW: (_order(OrderRenew),),
+    OrderType.UNSUBSCRIBE: (_order(OrderUnsubscribe),),
+    OrderType.SOFT_DOWN: (_order(OrderSoftDown),),
 }
 
 

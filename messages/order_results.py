@@ -12,7 +12,7 @@ from typing import Any
 from messages.codes import Code
 from messages.errors import Refused
 from messages.fields import MAX_NAME
-from messages.orders import MAX_PRODUCTS, TIME_FORM, Order, SoftDown
+from messages.orders import MAX_PRODUCTS, TIME_FORM, Order, OrderSoftDown
 from messages.results import Result
 from messages.secrets import mask
 from messages.wire import fits
@@ -111,7 +111,9 @@ class InstanceOutcome:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-def soft_down_result(order: SoftDown, outcomes: Sequence[InstanceOutcome], now: datetime) -> Result:
+def soft_down_result(
+    order: OrderSoftDown, outcomes: Sequence[InstanceOutcome], now: datetime
+) -> Result:
     """The result of a softDown: each instance has its own; the code is that of the first that
     failed.
     """

@@ -28,7 +28,7 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class ListServers:
+class ServerList:
     """A page of the tenant's servers."""
 
     page: Page
@@ -37,51 +37,53 @@ class ListServers:
 
 
 @dataclass(frozen=True, slots=True)
-class ShowServer:
+class ServerShow:
     """One server."""
 
     server_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class ListTags:
+class ServerTagsList:
     """A server's tags."""
 
     server_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateTags:
+class ServerTagsUpdate:
     """A server's whole new set of tags."""
 
     server_id: str
     tags: tuple[str, ...]
 
 
-def parse_list(message: Mapping[str, Any]) -> ListServers:
+def parse_list(message: Mapping[str, Any]) -> ServerList:
     """`server.list`, also as the document's example table calls it: with the key of the search in
     `sortField`.
     """
     if _is_search_key(message):
         message = {**message, "searchField": message["sortField"], "sortField": None}
-    return ListServers(
+    return ServerList(
         parse_page(message, "pageNo", "page"), parse_sort(message, SORT_FIELDS), _search(message)
     )
 
 
-def parse_show(message: Mapping[str, Any]) -> ShowServer:
+def parse_show(message: Mapping[str, Any]) -> ServerShow:
     """`server.show`."""
-    return ShowServer(uuid_of(message.get("server_id"), "server_id"))
+    return ServerShow(uuid_of(message.get("server_id"), "server_id"))
 
 
-def parse_list_tags(message: Mapping[str, Any]) -> ListTags:
+def parse_list_tags(message: Mapping[str, Any]) -> ServerTagsList:
     """`server.tags.list`."""
-    return ListTags(uuid_of(message.get("server_id"), "server_id"))
+    return ServerTagsList(uuid_of(message.get("server_id"), "server_id"))
 
 
-def parse_update_tags(message: Mapping[str, Any]) -> UpdateTags:
+def parse_update_tags(message: Mapping[str, Any]) -> ServerTagsUpdate:
     """`server.tags.update`."""
-    return UpdateTags(uuid_of(message.get("server_id"), "server_id"), _tags(message.get("tags")))
+    return ServerTagsUpdate(
+        uuid_of(message.get("server_id"), "server_id"), _tags(message.get("tags"))
+    )
 
 
 def _is_search_key(message: Mapping[str, Any]) -> bool:

@@ -35,7 +35,7 @@ PRODUCT = ("messages", "handlers", "workers")
 WIDTH = 100
 OPENINGS = ("What", "Whether", "Who", "How", "As", "Which", "Where", "When")
 #: An existing operation or action, under the names that it has in code. The first must be there.
-NEW_READ = ("server.tags.list", "SERVER_TAGS_LIST", "ListTags")
+NEW_READ = ("server.tags.list", "SERVER_TAGS_LIST", "ServerTagsList")
 NEW_ACTION = ("createImage", "CREATE_IMAGE", "CreateImage")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

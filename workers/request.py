@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from messages.errors import Refused
-from messages.orders import SoftDown
+from messages.orders import OrderSoftDown
 from workers.amqp.envelope import Envelope
 from workers.journal import Kind
 
@@ -40,5 +40,5 @@ class Request:
 
     def key(self, project_id: str) -> str | None:
         """The journal's key. A softDown's flowId is no orderId, though it may look like one."""
-        prefix = "softdown" if isinstance(self.work, SoftDown) else self.kind
+        prefix = "softdown" if isinstance(self.work, OrderSoftDown) else self.kind
         return f"{prefix}:{project_id}:{self.name}" if self.name is not None else None

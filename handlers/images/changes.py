@@ -15,13 +15,13 @@ from handlers.openstack.glance import Image, delete_image, find_images, get_imag
 from handlers.servers.targets import answer_of_images, deletion_effect, told_unknown
 from messages.codes import Code
 from messages.errors import OutcomeUnknown, Refused, Transient
-from messages.images import DeleteImage, DeleteImages, PatchedField, UpdateImage
+from messages.images import ImageBatchDelete, ImageDelete, ImageUpdate, PatchedField
 from messages.results import Result
 
 _CREATING = frozenset({"queued", "saving", "uploading", "importing"})
 
 
-async def remove_image(task: DeleteImage, context: ProjectContext) -> Result:
+async def remove_image(task: ImageDelete, context: ProjectContext) -> Result:
     """Delete an image of the tenant's that no server of his was made from."""
     effect, deleted = deletion_effect(task.image_id), Result.of(Code.OK, "")
     if context.answered is not None:
@@ -40,7 +40,7 @@ async def remove_image(task: DeleteImage, context: ProjectContext) -> Result:
     return context.answered or deleted
 
 
-async def remove_images(task: DeleteImages, context: ProjectContext) -> Result:
+async def remove_images(task: ImageBatchDelete, context: ProjectContext) -> Result:
     """Delete each by itself: one that may not be deleted does not keep the others."""
     if context.answered is not None:
         await all_ended(_told_to_its_end(one, context) for one in task.image_ids)
@@ -57,7 +57,7 @@ async def remove_images(task: DeleteImages, context: ProjectContext) -> Result:
     return context.answered or _answer(task, context)
 
 
-async def update_image(task: UpdateImage, context: ProjectContext) -> Result:
+async def update_image(task: ImageUpdate, context: ProjectContext) -> Result:
     """Change what a customer may change of a private image."""
     effect = f"update:{task.image_id}"
     if context.answered is not None:
@@ -76,7 +76,7 @@ async def update_image(task: UpdateImage, context: ProjectContext) -> Result:
 
 
 async def _apply(
-    effect: str, task: UpdateImage, operations: list[dict[str, Any]], context: ProjectContext
+    effect: str, task: ImageUpdate, operations: list[dict[str, Any]], context: ProjectContext
 ) -> None:
     try:
         await context.effects.once(
@@ -91,7 +91,7 @@ async def _apply(
         raise Refused(Code.IMAGE_UPDATE, reason=error.reason, detail=str(error)) from error
 
 
-def _updated(task: UpdateImage, context: ProjectContext) -> Landed:
+def _updated(task: ImageUpdate, context: ProjectContext) -> Landed:
     async def landed(_: object) -> str | None:
         found = await get_image(context.project, task.image_id)
         return None if _patch(found, task.values) else ""
@@ -157,7 +157,7 @@ async def _have_it_deleted(
 
 
 async def _answer_when_judged(
-    task: DeleteImages,
+    task: ImageBatchDelete,
     judged: Mapping[str, asyncio.Event],
     answered: asyncio.Event,
     context: ProjectContext,
@@ -171,7 +171,7 @@ async def _answer_when_judged(
         answered.set()
 
 
-def _answer(task: DeleteImages, context: ProjectContext) -> Result:
+def _answer(task: ImageBatchDelete, context: ProjectContext) -> Result:
     return answer_of_images(
         task, context.effects.known, context.checked, Refused(Code.FAILED, reason="timeout")
     )

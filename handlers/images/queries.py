@@ -9,7 +9,7 @@ from handlers.openstack.glance import Image, get_image, list_images
 from handlers.servers.view import image_words_of
 from messages.codes import Code
 from messages.errors import Refused
-from messages.images import ListImages, ListPrivateImages, ShowImage
+from messages.images import ImageList, ImageListPrivate, ImageShow
 from messages.paging import NEWEST, Sort
 from messages.results import Result
 from messages.updates import image_words
@@ -38,7 +38,7 @@ _FIELDS = (
 )
 
 
-async def show_images(task: ListImages, context: ProjectContext) -> Result:
+async def show_images(task: ImageList, context: ProjectContext) -> Result:
     """A page of the images that the tenant may use, and how many there are in all."""
     filters = {"visibility": task.visibility} if task.visibility is not None else {}
     found = await context.retrying(lambda: list_images(context.project, **filters))
@@ -46,7 +46,7 @@ async def show_images(task: ListImages, context: ProjectContext) -> Result:
     return _listed(matching, task.page.of(matching))
 
 
-async def show_private_images(task: ListPrivateImages, context: ProjectContext) -> Result:
+async def show_private_images(task: ImageListPrivate, context: ProjectContext) -> Result:
     """All private images with a tag, newest first."""
     found = await context.retrying(
         lambda: list_images(context.project, visibility="private", tag=task.tag)
@@ -58,7 +58,7 @@ async def show_private_images(task: ListPrivateImages, context: ProjectContext) 
     return _listed(mine, mine)
 
 
-async def show_image(task: ShowImage, context: ProjectContext) -> Result:
+async def show_image(task: ImageShow, context: ProjectContext) -> Result:
     """One image."""
     return Result.of(Code.OK, image_view(await find_image(task.image_id, context)))
 

@@ -24,13 +24,13 @@ from handlers.servers.guard import unknown_server
 from messages.codes import Code
 from messages.errors import Refused, Transient, wrong
 from messages.orders import (
-    ChangeConfigure,
-    NewServers,
     Order,
-    PlanOrder,
-    Renew,
-    SoftDown,
-    Unsubscribe,
+    OrderChangeConfigure,
+    OrderNew,
+    OrderPlan,
+    OrderRenew,
+    OrderSoftDown,
+    OrderUnsubscribe,
     is_paid,
     name_of,
     order_type_of,
@@ -41,10 +41,10 @@ from messages.results import Result
 from messages.secrets import mask
 
 _SAGAS: Mapping[type, Callable[[Any, ProjectContext], Saga]] = {
-    ChangeConfigure: Changing,
-    NewServers: Creating,
-    Renew: Renewing,
-    Unsubscribe: Ending,
+    OrderChangeConfigure: Changing,
+    OrderNew: Creating,
+    OrderRenew: Renewing,
+    OrderUnsubscribe: Ending,
 }
 #: The part of the time for an answer for which a busy server may be waited for.
 _WAIT_SHARE = 0.5
@@ -113,7 +113,7 @@ def _outcome(failure: Refused | None) -> dict[str, Any]:
     }
 
 
-async def plan_order(task: PlanOrder, context: ProjectContext) -> Result:
+async def plan_order(task: OrderPlan, context: ProjectContext) -> Result:
     """Answer `order.plan`: the preview as the result's data, with code 200 whatever the verdict."""
     patience = context.effects.patience
     asking = replace(
@@ -152,7 +152,7 @@ async def preview_order(
 
 
 async def _steps_of(order: Order, context: RequestContext, project_id: str | None) -> list[Deed]:
-    if isinstance(order, SoftDown):
+    if isinstance(order, OrderSoftDown):
         return await foresee_taking_down(order, context, project_id)
     with context.checks.of("tenant"):
         inside = await context.in_project(await _project_of(order, context, project_id))

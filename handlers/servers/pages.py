@@ -24,7 +24,7 @@ from handlers.openstack.nova import (
 from handlers.servers.view import inner_addresses
 from messages.fields import is_uuid
 from messages.paging import Sort
-from messages.servers import UNUSUAL, ListServers, Search
+from messages.servers import UNUSUAL, Search, ServerList
 from messages.updates import is_unusual
 
 #: What Nova orders by, for the fields by which it orders as we do; statuses it makes up of two
@@ -66,7 +66,7 @@ class Found:
     servers: Sequence[Server]
 
 
-async def find_page(task: ListServers, context: ProjectContext) -> Found:
+async def find_page(task: ServerList, context: ProjectContext) -> Found:
     """The page that is asked for."""
     found = await _in_novas_order(task, context) if task.search is None else None
     if found is None:
@@ -83,7 +83,7 @@ async def find_page(task: ListServers, context: ProjectContext) -> Found:
 # Without a search.
 
 
-async def _in_novas_order(task: ListServers, context: ProjectContext) -> Found | None:
+async def _in_novas_order(task: ServerList, context: ProjectContext) -> Found | None:
     """The page where Nova's order is ours; None where it is not, or where the list changed under
     our hands.
     """
@@ -111,7 +111,7 @@ async def _in_novas_order(task: ListServers, context: ProjectContext) -> Found |
     return Found(len(named), _sorted(part, task.sort))
 
 
-async def _first_page(task: ListServers, order: Order, context: ProjectContext) -> Found:
+async def _first_page(task: ServerList, order: Order, context: ProjectContext) -> Found:
     """Most tenants have no more than one: it counts itself."""
     part = await context.retrying(lambda: list_part(context.project, order, task.page.size, None))
     total = len(part)

@@ -18,7 +18,7 @@ from handlers.servers.view import Surroundings, Thing, policy_of, server_details
 from messages.codes import Code
 from messages.errors import Transient
 from messages.results import Result
-from messages.servers import ListServers, ShowServer
+from messages.servers import ServerList, ServerShow
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class _Networks:
     floating_ips: list[Thing]
 
 
-async def show_servers(task: ListServers, context: ProjectContext) -> Result:
+async def show_servers(task: ServerList, context: ProjectContext) -> Result:
     """A page of the tenant's servers, and how many there are in all."""
     found, volumes, hosts, nets = await asyncio.gather(
         find_page(task, context), _all_volumes(context), _hosts(context), _networks(context)
@@ -43,7 +43,7 @@ async def show_servers(task: ListServers, context: ProjectContext) -> Result:
     )
 
 
-async def show_server(task: ShowServer, context: ProjectContext) -> Result:
+async def show_server(task: ServerShow, context: ProjectContext) -> Result:
     """One server."""
     server = await find_server(context, task.server_id)
     if server is None:

@@ -11,10 +11,10 @@ from handlers.servers.guard import find_server, unknown_server
 from messages.codes import Code
 from messages.errors import Refused
 from messages.results import Result
-from messages.servers import ListTags, UpdateTags
+from messages.servers import ServerTagsList, ServerTagsUpdate
 
 
-async def show_tags(task: ListTags, context: ProjectContext) -> Result:
+async def show_tags(task: ServerTagsList, context: ProjectContext) -> Result:
     """A server's tags."""
     server = await find_server(context, task.server_id)
     if server is None:
@@ -22,7 +22,7 @@ async def show_tags(task: ListTags, context: ProjectContext) -> Result:
     return Result.of(Code.OK, {"tags": list(server.body.get("tags") or ())})
 
 
-async def update_tags(task: UpdateTags, context: ProjectContext) -> Result:
+async def update_tags(task: ServerTagsUpdate, context: ProjectContext) -> Result:
     """Give it these tags and no others; Nova lets a server be tagged that is at rest, in whatever
     way.
     """
@@ -53,7 +53,7 @@ async def update_tags(task: UpdateTags, context: ProjectContext) -> Result:
     return Result.of(Code.OK)
 
 
-async def _replace(task: UpdateTags, context: ProjectContext) -> None:
+async def _replace(task: ServerTagsUpdate, context: ProjectContext) -> None:
     await context.effects.once(
         f"tags:{task.server_id}",
         do=lambda: replace_tags(context.project, task.server_id, task.tags),
@@ -62,7 +62,7 @@ async def _replace(task: UpdateTags, context: ProjectContext) -> None:
     )
 
 
-def _replaced(task: UpdateTags, context: ProjectContext) -> Landed:
+def _replaced(task: ServerTagsUpdate, context: ProjectContext) -> Landed:
     async def landed(_: object) -> str | None:
         return (
             ""

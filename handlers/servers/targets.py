@@ -9,7 +9,7 @@ from handlers.effects.once import Effect
 from messages.codes import Code
 from messages.commands import Power, PowerBatch
 from messages.errors import Refused
-from messages.images import CreateImage, DeleteImages
+from messages.images import CreateImage, ImageBatchDelete
 from messages.results import Result
 
 #: What became of the targets so far, by id: why one fails, or None: it is right, and not begun.
@@ -59,7 +59,7 @@ def failure(
     match work:
         case PowerBatch():
             return answer_of_servers(work, effects or {}, verdicts or {}, refused)
-        case DeleteImages():
+        case ImageBatchDelete():
             return answer_of_images(work, effects or {}, verdicts or {}, refused)
         case _:
             return Result.refusal(refused)
@@ -80,7 +80,7 @@ def answer_in_time(
     ):
         return Result.of(Code.CREATED, {"image_id": made.outcome["value"]})
     begun = any(one.unknown or (one.done and not one.is_memory) for one in effects.values())
-    several = isinstance(work, (PowerBatch, DeleteImages))
+    several = isinstance(work, (PowerBatch, ImageBatchDelete))
     rest = outcome_unknown() if begun and not several else late
     return failure(work, rest, effects, verdicts)
 
@@ -105,7 +105,7 @@ def answer_of_servers(
 
 
 def answer_of_images(
-    task: DeleteImages, effects: Mapping[str, Effect], verdicts: Verdicts, rest: Refused
+    task: ImageBatchDelete, effects: Mapping[str, Effect], verdicts: Verdicts, rest: Refused
 ) -> Result:
     """The same of a batch of images; it succeeds whatever became of each, unless the cloud did not
     show any.

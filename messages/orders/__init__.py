@@ -5,22 +5,21 @@ Their quirks are cleaned here and nowhere else: numbers come as strings, words w
 them, and items with the value `"0"` that mean "none".
 """
 
-from messages.orders.change_configure import ChangeConfigure, ChangedProduct
-from messages.orders.foreseen import PlanOrder, parse_plan
+from messages.orders.change_configure import ChangedProduct, OrderChangeConfigure
+from messages.orders.foreseen import OrderPlan, parse_plan
 from messages.orders.items import Item, ItemKind, of_kind
-from messages.orders.new_servers import Customization, NewProduct, NewServers, Secrets, disk_name
+from messages.orders.new_servers import Customization, NewProduct, OrderNew, Secrets, disk_name
 from messages.orders.order import TIME_FORM, Heading, Order, OrderType, read_time
 from messages.orders.parsing import is_paid, name_of, order_type_of, parse_order
 from messages.orders.products import MAX_PRODUCTS, InstanceProduct
-from messages.orders.renew import Renew
-from messages.orders.soft_down import Operate, SoftDown, SoftDownInstance
+from messages.orders.renew import OrderRenew
+from messages.orders.soft_down import Operate, OrderSoftDown, SoftDownInstance
 from messages.orders.term import Term, Unit
-from messages.orders.unsubscribe import Unsubscribe
+from messages.orders.unsubscribe import OrderUnsubscribe
 
 __all__ = [
     "MAX_PRODUCTS",
     "TIME_FORM",
-    "ChangeConfigure",
     "ChangedProduct",
     "Customization",
     "Heading",
@@ -28,18 +27,19 @@ __all__ = [
     "Item",
     "ItemKind",
     "NewProduct",
-    "NewServers",
     "Operate",
     "Order",
+    "OrderChangeConfigure",
+    "OrderNew",
+    "OrderPlan",
+    "OrderRenew",
+    "OrderSoftDown",
     "OrderType",
-    "PlanOrder",
-    "Renew",
+    "OrderUnsubscribe",
     "Secrets",
-    "SoftDown",
     "SoftDownInstance",
     "Term",
     "Unit",
-    "Unsubscribe",
     "disk_name",
     "is_paid",
     "name_of",

@@ -23,7 +23,7 @@ class ChangedProduct(InstanceProduct):
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeConfigure(Order):
+class OrderChangeConfigure(Order):
     """Give these servers another flavor, larger disks."""
 
     products: tuple[ChangedProduct, ...]
@@ -34,12 +34,12 @@ class ChangeConfigure(Order):
         return tuple(product.instance_id for product in self.products)
 
 
-def parse_change_configure(heading: Heading) -> ChangeConfigure:
+def parse_change_configure(heading: Heading) -> OrderChangeConfigure:
     """The order, or `Refused` naming the field that is wrong."""
     check_one_set(heading.ordered)
     products = tuple(_product(product) for product in read_products(heading.ordered))
     check_different([product.instance_id for product in products])
-    return ChangeConfigure(heading, products)
+    return OrderChangeConfigure(heading, products)
 
 
 def _product(product: Mapping[str, Any]) -> ChangedProduct:

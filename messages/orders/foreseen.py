@@ -9,7 +9,7 @@ from messages.fields import is_uuid, mapping, optional_word
 
 
 @dataclass(frozen=True, slots=True)
-class PlanOrder:
+class OrderPlan:
     """Tell what an order would do. `message` is the order as it came, secrets and all: its form is
     to be told, too.
     """
@@ -33,12 +33,12 @@ class PlanOrder:
         return found.lower() if found is not None and is_uuid(found) else None
 
 
-def parse_plan(message: Mapping[str, Any]) -> PlanOrder:
+def parse_plan(message: Mapping[str, Any]) -> OrderPlan:
     """The question, or `Refused` naming `order`."""
     order = mapping(message.get("order"), "order")
     if not order:
         raise wrong("order", "there is no order in it")
-    return PlanOrder(order)
+    return OrderPlan(order)
 
 
 def _word(message: Mapping[str, Any], name: str) -> str | None:

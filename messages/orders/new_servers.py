@@ -82,7 +82,7 @@ class Customization:
 
 
 @dataclass(frozen=True, slots=True)
-class NewServers(Order):
+class OrderNew(Order):
     """Make `sets` times the servers of the products."""
 
     products: tuple[NewProduct, ...]
@@ -109,14 +109,14 @@ def disk_name(server_name: str, index: int) -> str:
     return f"{server_name}-data{index}" if index else f"{server_name}-system"
 
 
-def parse_new(heading: Heading, secret: Mapping[str, Any]) -> NewServers:
+def parse_new(heading: Heading, secret: Mapping[str, Any]) -> OrderNew:
     """The order, or `Refused` naming the field that is wrong; `secret` is the message with its
     secrets.
     """
     sets = whole(heading.ordered.get("setCount"), "setCount")
     if not 1 <= sets <= MAX_SERVERS:
         raise wrong("setCount")
-    order = NewServers(
+    order = OrderNew(
         heading=heading,
         products=tuple(_product(product) for product in read_products(heading.ordered)),
         sets=sets,
@@ -135,7 +135,7 @@ def parse_new(heading: Heading, secret: Mapping[str, Any]) -> NewServers:
     return order
 
 
-def _check_names(order: NewServers) -> None:
+def _check_names(order: OrderNew) -> None:
     """`Refused` where one of the names that are derived from the customer's would be too long."""
     longest = order.server_name(order.count)
     disks = 1 + max(len(of_kind(one.items, ItemKind.DATA_DISK)) for one in order.products)

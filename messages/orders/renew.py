@@ -8,7 +8,7 @@ from messages.orders.term import Term, read_term
 
 
 @dataclass(frozen=True, slots=True)
-class Renew(Order):
+class OrderRenew(Order):
     """Pay for these servers for another term."""
 
     products: tuple[InstanceProduct, ...]
@@ -20,8 +20,8 @@ class Renew(Order):
         return tuple(product.instance_id for product in self.products)
 
 
-def parse_renew(heading: Heading) -> Renew:
+def parse_renew(heading: Heading) -> OrderRenew:
     """The order, or `Refused` naming the field that is wrong. Items are not looked at: they change
     nothing.
     """
-    return Renew(heading, read_instances(heading.ordered), read_term(heading.ordered))
+    return OrderRenew(heading, read_instances(heading.ordered), read_term(heading.ordered))

@@ -32,7 +32,7 @@ class SoftDownInstance:
 
 
 @dataclass(frozen=True, slots=True)
-class SoftDown(Order):
+class OrderSoftDown(Order):
     """Stop, start again or delete these servers, each for itself."""
 
     instances: tuple[SoftDownInstance, ...]
@@ -43,7 +43,7 @@ class SoftDown(Order):
         return tuple(one.instance_id for one in self.instances)
 
 
-def parse_soft_down(message: Mapping[str, Any]) -> SoftDown:
+def parse_soft_down(message: Mapping[str, Any]) -> OrderSoftDown:
     """The order, or `Refused` naming the field that is wrong."""
     listed = objects(message.get("instanceList"), "instanceList", 1, MAX_PRODUCTS)
     instances = tuple(_instance(one) for one in listed)
@@ -57,7 +57,7 @@ def parse_soft_down(message: Mapping[str, Any]) -> SoftDown:
         bill_type=None,
         ordered=message,
     )
-    return SoftDown(heading, instances)
+    return OrderSoftDown(heading, instances)
 
 
 def _instance(entry: Mapping[str, Any]) -> SoftDownInstance:

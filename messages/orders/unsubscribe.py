@@ -7,7 +7,7 @@ from messages.orders.products import InstanceProduct, read_instances
 
 
 @dataclass(frozen=True, slots=True)
-class Unsubscribe(Order):
+class OrderUnsubscribe(Order):
     """Delete these servers."""
 
     products: tuple[InstanceProduct, ...]
@@ -18,6 +18,6 @@ class Unsubscribe(Order):
         return tuple(product.instance_id for product in self.products)
 
 
-def parse_unsubscribe(heading: Heading) -> Unsubscribe:
+def parse_unsubscribe(heading: Heading) -> OrderUnsubscribe:
     """The order, or `Refused` naming the field that is wrong. Items are not looked at: all goes."""
-    return Unsubscribe(heading, read_instances(heading.ordered))
+    return OrderUnsubscribe(heading, read_instances(heading.ordered))

@@ -12,24 +12,24 @@ from handlers.catalogue import HANDLERS
 from handlers.context import ProjectContext
 from handlers.orders.progress import Course
 from messages.codes import Code
-from messages.orders import Renew
+from messages.orders import OrderRenew
 from messages.results import Result
-from messages.servers import ListServers, UpdateTags
+from messages.servers import ServerList, ServerTagsUpdate
 from messages.updates import OrderStatus, Update, server_update
 from workers.bootstrap import Worker
 from workers.settings import load_settings
 from workers.telemetry import configure_logs
 
 
-async def _tags(task: UpdateTags, context: ProjectContext) -> Result:
+async def _tags(task: ServerTagsUpdate, context: ProjectContext) -> Result:
     return await _fail(task.tags[0], task.server_id, context)
 
 
-async def _list(task: ListServers, context: ProjectContext) -> Result:
+async def _list(task: ServerList, context: ProjectContext) -> Result:
     return await _fail(task.search.value if task.search else "", "", context)
 
 
-async def _renew(order: Renew, context: ProjectContext) -> Result:
+async def _renew(order: OrderRenew, context: ProjectContext) -> Result:
     await Course(order, context).tell(OrderStatus.ACCEPTED)
     return await _fail(order.heading.bill_type or "", "", context)
 
@@ -57,7 +57,7 @@ async def _fail(how: str, server_id: str, context: ProjectContext) -> Result:
 async def _main() -> None:
     settings = load_settings()
     configure_logs(settings.log_format, settings.log_level)
-    own = {UpdateTags: _tags, ListServers: _list, Renew: _renew}
+    own = {ServerTagsUpdate: _tags, ServerList: _list, OrderRenew: _renew}
     await Worker(settings, {**HANDLERS, **own}).run()  # type: ignore[dict-item]
 
 

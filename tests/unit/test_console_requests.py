@@ -12,14 +12,14 @@ from messages.commands import Operation, parse_command
 from messages.errors import Refused
 from messages.images import (
     CreateImage,
-    DeleteImages,
-    ListImages,
-    ListPrivateImages,
+    ImageBatchDelete,
+    ImageList,
+    ImageListPrivate,
+    ImageUpdate,
     PatchedField,
-    UpdateImage,
 )
 from messages.paging import Page, Sort
-from messages.servers import ListServers, Search, UpdateTags
+from messages.servers import Search, ServerList, ServerTagsUpdate
 
 SERVER = "616fb98f-46ca-475e-917e-2563e5a8cd19"
 
@@ -37,8 +37,8 @@ def refused(operation: str, **fields: Any) -> str | None:
 def test_a_list_without_wishes_is_the_first_ten_newest_first() -> None:
     assert read(
         "server.list", pageNo=None, searchValue="  ", sortField="", sortOrder="", searchField=" "
-    ) == ListServers(Page(1, 10), Sort("createTime", descending=True), None)
-    assert read("image.list") == ListImages(
+    ) == ServerList(Page(1, 10), Sort("createTime", descending=True), None)
+    assert read("image.list") == ImageList(
         Page(1, 10), Sort("createTime", descending=True), None, None
     )
 
@@ -51,10 +51,10 @@ def test_a_list_with_wishes() -> None:
         "searchValue": "10.1",
         "sortOrder": "ASCEND",
     }
-    assert read("server.list", **asked) == ListServers(
+    assert read("server.list", **asked) == ServerList(
         Page(2, 100), Sort("createTime", descending=False), Search("ip", "10.1")
     )
-    assert read("image.list_private", tag=" ECS ") == ListPrivateImages("ECS")
+    assert read("image.list_private", tag=" ECS ") == ImageListPrivate("ECS")
 
 
 @pytest.mark.parametrize(
@@ -143,10 +143,10 @@ def test_wrong_wishes_are_named(fields: dict[str, Any], subject: str) -> None:
 
 
 def test_tags_are_trimmed_and_counted_once() -> None:
-    assert read("server.tags.update", server_id=SERVER, tags=" a ,b,a") == UpdateTags(
+    assert read("server.tags.update", server_id=SERVER, tags=" a ,b,a") == ServerTagsUpdate(
         SERVER, ("a", "b")
     )
-    assert read("server.tags.update", server_id=SERVER, tags=" ") == UpdateTags(SERVER, ())
+    assert read("server.tags.update", server_id=SERVER, tags=" ") == ServerTagsUpdate(SERVER, ())
     for wrong in (
         None,
         ["a"],
@@ -202,7 +202,7 @@ def test_a_patch_is_read_and_its_last_word_counts() -> None:
         {"op": "replace", "path": "/name", "value": "b"},
         {"op": "remove", "path": "/systemType"},
     ]
-    assert read("image.update", image_id=SERVER, body=body) == UpdateImage(
+    assert read("image.update", image_id=SERVER, body=body) == ImageUpdate(
         SERVER, {PatchedField.NAME: "b", PatchedField.SYSTEM_TYPE: None}
     )
 
@@ -229,7 +229,7 @@ def test_a_patch_that_is_refused(body: Any, subject: str) -> None:
 
 def test_several_images() -> None:
     ids = [{"id": SERVER.upper()}]
-    assert read("image.batch_delete", body={"images": ids}) == DeleteImages((SERVER,))
+    assert read("image.batch_delete", body={"images": ids}) == ImageBatchDelete((SERVER,))
     assert refused("image.batch_delete", body={"images": [*ids, {"id": SERVER}]}) == "images"
     assert refused("image.batch_delete", body={"images": []}) == "images"
     assert refused("image.batch_delete", body={"images": [{"id": "x"}]}) == "id"

@@ -13,8 +13,8 @@ from messages.commands import Force, OpenConsole, Power, PowerAction, PowerBatch
 from messages.errors import Refused
 from messages.order_results import unread_order_result
 from messages.orders import (
-    ChangeConfigure,
     ItemKind,
+    OrderChangeConfigure,
     OrderType,
     is_paid,
     order_type_of,
@@ -121,7 +121,7 @@ def document() -> dict[str, Any]:
 
 def test_the_documents_order_is_read_with_its_quirks() -> None:
     order = parse_order(document())
-    assert isinstance(order, ChangeConfigure)
+    assert isinstance(order, OrderChangeConfigure)
     assert order.order_type is OrderType.CHANGE_CONFIGURE
     heading = order.heading
     assert (heading.name, heading.bill_type, heading.tenant) == (
@@ -160,8 +160,8 @@ def changed(change: Callable[[dict[str, Any], dict[str, Any]], Any]) -> dict[str
 def test_a_factor_of_the_price_is_no_item(factor: dict[str, Any]) -> None:
     plain = parse_order(document())
     order = parse_order(changed(lambda _, one: one["itemList"].insert(0, factor)))
-    assert isinstance(plain, ChangeConfigure)
-    assert isinstance(order, ChangeConfigure)
+    assert isinstance(plain, OrderChangeConfigure)
+    assert isinstance(order, OrderChangeConfigure)
     assert order.products[0].items == plain.products[0].items
 
 
@@ -169,7 +169,7 @@ def test_a_factor_of_the_price_is_no_item(factor: dict[str, Any]) -> None:
 def test_an_item_of_another_type_is_one(kind: Any) -> None:
     item = {"code": "data_EBS_SSD", "value": "5", "type": kind}
     order = parse_order(changed(lambda _, one: one["itemList"].append(item)))
-    assert isinstance(order, ChangeConfigure)
+    assert isinstance(order, OrderChangeConfigure)
     assert order.products[0].items[-1].code == "data_EBS_SSD"
 
 

@@ -19,14 +19,14 @@ from messages.order_results import (
     unread_order_result,
 )
 from messages.orders import (
-    NewServers,
     Operate,
+    OrderNew,
+    OrderRenew,
+    OrderSoftDown,
     OrderType,
-    Renew,
-    SoftDown,
+    OrderUnsubscribe,
     Term,
     Unit,
-    Unsubscribe,
     is_paid,
     name_of,
     parse_order,
@@ -105,7 +105,7 @@ def test_a_new_order_is_read_with_what_the_customer_chose() -> None:
             userData="#cloud-config\n",
         )
     )
-    assert isinstance(order, NewServers)
+    assert isinstance(order, OrderNew)
     assert (order.sets, order.count, order.term) == (2, 6, Term(1, Unit.HOUR))
     (product,) = order.products
     assert (product.count, product.zone) == (3, "az-1")
@@ -153,7 +153,7 @@ def jwt(payload: Any) -> str:
 )
 def test_the_users_name_is_what_the_token_calls_him(token: Any, name: str | None) -> None:
     order = parse_order(new() | {"token": token})
-    assert isinstance(order, NewServers)
+    assert isinstance(order, OrderNew)
     assert order.user_name == name
 
 
@@ -166,7 +166,7 @@ def test_what_is_kept_of_a_new_order_has_no_secrets() -> None:
 
 def test_a_secret_that_was_masked_on_the_way_is_known_as_withheld() -> None:
     order = parse_order(new(adminPass=MASK))
-    assert isinstance(order, NewServers)
+    assert isinstance(order, OrderNew)
     assert (order.secrets.withheld, order.secrets.admin_pass) == ("adminPass", None)
 
 
@@ -245,18 +245,18 @@ def test_a_wrong_new_order_names_what_is_wrong(order: dict[str, Any], subject: s
     ],
 )
 def test_a_name_that_the_cloud_takes_with_what_is_appended_is_taken(order: dict[str, Any]) -> None:
-    assert isinstance(parse_order(order), NewServers)
+    assert isinstance(parse_order(order), OrderNew)
 
 
 def test_renew_and_unsubscribe_are_read() -> None:
     renewed = parse_order(
         paid("renew", lambda order, _: order.update(duration="3", durationUnit="m"))
     )
-    assert isinstance(renewed, Renew)
+    assert isinstance(renewed, OrderRenew)
     assert (renewed.instance_ids, renewed.term) == ((ID,), Term(3, Unit.MONTH))
     # What an instance was made of is not looked at when it goes.
     ended = parse_order(paid("unsubscribe", lambda _, one: one.update(itemList=None)))
-    assert isinstance(ended, Unsubscribe)
+    assert isinstance(ended, OrderUnsubscribe)
     assert ended.instance_ids == (ID,)
 
 
@@ -282,7 +282,7 @@ def test_soft_down_is_told_by_its_instances() -> None:
     message = soft_down()
     assert is_paid(message)
     order = parse_order(message)
-    assert isinstance(order, SoftDown)
+    assert isinstance(order, OrderSoftDown)
     assert (order.order_type, order.name, name_of(message)) == (
         OrderType.SOFT_DOWN,
         "flow-1",
@@ -351,7 +351,7 @@ def test_a_new_orders_result_has_a_set_for_each_set_and_a_product_for_each_serve
     order = parse_order(
         new(lambda order, one: (order.update(setCount="2"), one.update(instanceCount="2")))
     )
-    assert isinstance(order, NewServers)
+    assert isinstance(order, OrderNew)
     ordered = order.products[0].ordered
     sets = [
         [ProductOutcome(ordered, f"{number}-{one}", "ACTIVE", changed=True) for one in range(2)]
@@ -398,7 +398,7 @@ def test_a_soft_downs_result_is_its_message_with_what_became_of_each() -> None:
         message["instanceList"][0] | {"instanceId": OTHER, "operateType": "delete"}
     )
     order = parse_order(message)
-    assert isinstance(order, SoftDown)
+    assert isinstance(order, OrderSoftDown)
     unknown = Refused(Code.SERVER_UNKNOWN, OTHER)
     result = soft_down_result(
         order, [InstanceOutcome("SHUTOFF"), InstanceOutcome(None, unknown)], NOW

@@ -12,7 +12,7 @@ from messages.codes import Code
 from messages.commands import READS, OpenConsole, Operation, parse_command
 from messages.errors import Refused, wrong
 from messages.fields import optional_word
-from messages.orders import PlanOrder, SoftDown, is_paid, name_of, order_type_of, parse_order
+from messages.orders import OrderPlan, OrderSoftDown, is_paid, name_of, order_type_of, parse_order
 from messages.regions import check_order_region, check_region
 from messages.secrets import mask
 from messages.wire import body_too_large, decode, digest
@@ -106,7 +106,7 @@ def not_carried_out(request: Request) -> Rejected:
     """What becomes of a request that is right in form and that this version has no handler for."""
     is_order = request.kind is Kind.ORDER
     field = (
-        ("operateType" if isinstance(request.work, SoftDown) else "orderType")
+        ("operateType" if isinstance(request.work, OrderSoftDown) else "orderType")
         if is_order
         else "operation"
     )
@@ -287,7 +287,7 @@ def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
         work=command.task,
         message=shown,
         token=_token(message),
-        instance_id=command.task.instance_id if isinstance(command.task, PlanOrder) else None,
+        instance_id=command.task.instance_id if isinstance(command.task, OrderPlan) else None,
     )
 
 

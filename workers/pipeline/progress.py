@@ -13,7 +13,7 @@ from handlers.context import ANSWER
 from handlers.effects.once import Effect
 from messages.commands import PowerBatch
 from messages.errors import Refused
-from messages.images import CreateImage, DeleteImages
+from messages.images import CreateImage, ImageBatchDelete
 from messages.orders import Order
 from messages.results import Result
 from messages.updates import OrderStatus, Update, wire_time
@@ -24,7 +24,7 @@ from workers.pipeline.replies import Replies
 from workers.request import Request
 
 #: Requests of which one resource may end long before another.
-_SEVERAL = (PowerBatch, DeleteImages, CreateImage, Order)
+_SEVERAL = (PowerBatch, ImageBatchDelete, CreateImage, Order)
 #: Names of what is remembered of an order's updates.
 _TOLD = "told:"
 #: Names of final updates that were told before the end of the whole.

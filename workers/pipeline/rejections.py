@@ -13,7 +13,7 @@ from messages.codes import Code
 from messages.commands import Operation
 from messages.errors import Refused, wrong
 from messages.order_results import unread_order_result
-from messages.orders import Order, OrderType, SoftDown, name_of
+from messages.orders import Order, OrderSoftDown, OrderType, name_of
 from messages.regions import OTHER_REGION
 from messages.results import Result
 from workers.amqp.envelope import Envelope
@@ -255,4 +255,4 @@ def _counted_as(unfit: parsing.Rejected) -> str:
 
 
 def _key_of(order: Order) -> str:
-    return "flowId" if isinstance(order, SoftDown) else "orderId"
+    return "flowId" if isinstance(order, OrderSoftDown) else "orderId"

@@ -14,7 +14,7 @@ from messages.commands import Force, Power, PowerAction, PowerBatch
 from messages.errors import EcsError, Postponed
 from messages.images import CreateImage
 from messages.orders import Order
-from messages.servers import UpdateTags
+from messages.servers import ServerTagsUpdate
 from workers.journal import Ahead, Claim, Journal, Standing
 
 log = structlog.get_logger()
@@ -39,7 +39,7 @@ def lock_names_of(work: Any) -> tuple[str, ...]:
     match work:
         case PowerAction():
             return _lines((work.server_id,), work)
-        case CreateImage() | UpdateTags():
+        case CreateImage() | ServerTagsUpdate():
             return _lines((work.server_id,))
         case PowerBatch():
             return _lines(work.server_ids, work)

@@ -20,7 +20,7 @@ from handlers.orders.step import Deed
 from handlers.orders.steps import server_now, write_fee_data
 from handlers.servers.guard import find_server
 from messages.order_results import ProductOutcome
-from messages.orders import ChangeConfigure
+from messages.orders import OrderChangeConfigure
 from messages.orders.change_configure import ChangedProduct
 from messages.results import Result
 from messages.updates import OrderStatus
@@ -29,7 +29,7 @@ from messages.updates import OrderStatus
 _FLAVOR = "{} ({} vCPU, {} MiB, {} GiB)"
 
 
-async def change_configuration(order: ChangeConfigure, context: ProjectContext) -> Result:
+async def change_configuration(order: OrderChangeConfigure, context: ProjectContext) -> Result:
     """Carry the order out on all its servers, or leave all as they were; `Transient` where a later
     try may do it.
     """
@@ -39,7 +39,7 @@ async def change_configuration(order: ChangeConfigure, context: ProjectContext) 
 class Changing:
     """The order's plan, steps and undoing; an `Saga`."""
 
-    def __init__(self, order: ChangeConfigure, context: ProjectContext) -> None:
+    def __init__(self, order: OrderChangeConfigure, context: ProjectContext) -> None:
         self.order = order
         self.context = context
         self.course = Course(order, context)

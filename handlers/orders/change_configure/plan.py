@@ -29,7 +29,7 @@ from handlers.servers.disks import image_of, system_and_data
 from handlers.servers.guard import CHARGE_TYPE, judge_state
 from messages.codes import Code
 from messages.errors import Refused, wrong
-from messages.orders import ChangeConfigure, ChangedProduct, Item, ItemKind, of_kind
+from messages.orders import ChangedProduct, Item, ItemKind, OrderChangeConfigure, of_kind
 
 #: What ends in VERIFY_RESIZE, as Nova's action log has it.
 _MOVES = frozenset({"resize", "migrate"})
@@ -106,7 +106,7 @@ def has_flavor(server: Server, flavor: FlavorContent | str) -> bool:
     return flavor in (server.flavor, server.flavor_name)
 
 
-async def plan_changes(order: ChangeConfigure, context: ProjectContext) -> list[Change]:
+async def plan_changes(order: OrderChangeConfigure, context: ProjectContext) -> list[Change]:
     """A change for each product, in its order, or `Refused`."""
     noted = len(context.checks.listed)
     drafts = await _drafts(order, context)
@@ -119,7 +119,7 @@ async def plan_changes(order: ChangeConfigure, context: ProjectContext) -> list[
     return [draft.change for draft in drafts]
 
 
-async def _drafts(order: ChangeConfigure, context: ProjectContext) -> "list[_Draft]":
+async def _drafts(order: OrderChangeConfigure, context: ProjectContext) -> "list[_Draft]":
     servers = await settled(_server_at_rest(one, order, context) for one in order.instance_ids)
     flavors, volumes = await asyncio.gather(
         context.retrying(lambda: list_flavors(context.project)),
@@ -131,7 +131,7 @@ async def _drafts(order: ChangeConfigure, context: ProjectContext) -> "list[_Dra
     )
 
 
-def fee_items(order: ChangeConfigure, context: ProjectContext) -> dict[str, str]:
+def fee_items(order: OrderChangeConfigure, context: ProjectContext) -> dict[str, str]:
     """The items of metadata that each server of the order is given."""
     bill_type, time = order.heading.bill_type, time_of(order, context)
     items = {ORDER_ID: order.name}
@@ -172,7 +172,7 @@ def _demand(drafts: Iterable[_Draft], items: Iterable[str], context: ProjectCont
 
 
 async def _server_at_rest(
-    server_id: str, order: ChangeConfigure, context: ProjectContext
+    server_id: str, order: OrderChangeConfigure, context: ProjectContext
 ) -> Server:
     server = await idle_server(server_id, context)
     if has_order(server, context):

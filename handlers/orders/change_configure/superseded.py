@@ -8,12 +8,12 @@ from handlers.context import ProjectContext
 from handlers.openstack.nova import Server
 from handlers.orders.billing import STATUS_TIME, fee_time, local_time
 from handlers.orders.saga import failed
-from messages.orders import ChangeConfigure
+from messages.orders import OrderChangeConfigure
 
 SUPERSEDED = "superseded"
 
 
-def refuse_superseded(order: ChangeConfigure, server: Server, context: ProjectContext) -> None:
+def refuse_superseded(order: OrderChangeConfigure, server: Server, context: ProjectContext) -> None:
     """`Refused` where an order of a later statusTime has been carried out on the server; one
     without has none later.
     """
@@ -25,7 +25,7 @@ def refuse_superseded(order: ChangeConfigure, server: Server, context: ProjectCo
         )
 
 
-def time_of(order: ChangeConfigure, context: ProjectContext) -> datetime | None:
+def time_of(order: OrderChangeConfigure, context: ProjectContext) -> datetime | None:
     """When it was paid, by the billing system's clock. The future counts as now: it would shut out
     whatever comes.
     """

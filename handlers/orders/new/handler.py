@@ -20,19 +20,19 @@ from handlers.orders.snapshot import picture_of
 from handlers.orders.step import Deed
 from messages.errors import Refused
 from messages.order_results import ProductOutcome
-from messages.orders import NewServers
+from messages.orders import OrderNew
 from messages.results import Result
 from messages.updates import OrderStatus
 
 
-async def create_servers(order: NewServers, context: ProjectContext) -> Result:
+async def create_servers(order: OrderNew, context: ProjectContext) -> Result:
     """Make all the servers of the order, or none; `Transient` where a later try may do it."""
     return await carry_out(Creating(order, context))
 
 
 def has_secrets(work: Any) -> bool:
     """Whether a request carries what must be kept nowhere, and cannot be carried out without."""
-    return isinstance(work, NewServers) and work.secrets.any
+    return isinstance(work, OrderNew) and work.secrets.any
 
 
 def needs_secrets(work: Any, ledger: Ledger) -> bool:
@@ -40,7 +40,7 @@ def needs_secrets(work: Any, ledger: Ledger) -> bool:
     made.
     """
     if (
-        not isinstance(work, NewServers)
+        not isinstance(work, OrderNew)
         or not has_secrets(work)
         or ledger.effect("failure") is not None
     ):
@@ -52,7 +52,7 @@ def needs_secrets(work: Any, ledger: Ledger) -> bool:
 class Creating:
     """The order's plan, steps and undoing; an `Saga`."""
 
-    def __init__(self, order: NewServers, context: ProjectContext) -> None:
+    def __init__(self, order: OrderNew, context: ProjectContext) -> None:
         self.order = order
         self.context = context
         self.course = Course(order, context)

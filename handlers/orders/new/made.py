@@ -11,7 +11,7 @@ from handlers.openstack.cinder import Volume
 from handlers.openstack.neutron import Thing
 from handlers.openstack.nova import ERROR, GONE, Server
 from handlers.orders.billing import NEXT_FEE_TIME
-from messages.orders import NewServers
+from messages.orders import OrderNew
 
 #: Seconds for which one answer serves all who ask: less than lies between two looks at the same.
 _LOOK_LASTS = 0.4
@@ -29,7 +29,7 @@ class Left:
     volumes: tuple[Volume, ...]
     ports: tuple[Thing, ...]
 
-    def is_complete(self, order: NewServers) -> bool:
+    def is_complete(self, order: OrderNew) -> bool:
         """Tell whether the order was carried out to its end, whatever became of its servers since.
 
         Fee dates are written when all of its servers are there: one that has them speaks for all.

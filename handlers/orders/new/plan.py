@@ -16,7 +16,7 @@ from handlers.orders.limits import Demand, DiskDemand, check_quotas
 from handlers.orders.new.disks import Disk, DiskOffers, plan_disks
 from handlers.orders.step import Deed
 from messages.errors import wrong
-from messages.orders import NewProduct, NewServers
+from messages.orders import NewProduct, OrderNew
 
 #: The items of metadata that say for how long a server is paid for.
 FEE_TIMES = (START_FEE_TIME, NEXT_FEE_TIME)
@@ -84,7 +84,7 @@ class _Model:
 
 
 async def plan_creation(
-    order: NewServers, context: ProjectContext, *, is_begun: bool = False
+    order: OrderNew, context: ProjectContext, *, is_begun: bool = False
 ) -> Creation:
     """What is to be made, or `Refused`; `is_begun`: a part of it is there, and has taken its part
     of the quota.
@@ -112,7 +112,7 @@ async def plan_creation(
 
 
 def metadata_of(
-    server: NewServer, order: NewServers, creation: Creation, context: ProjectContext
+    server: NewServer, order: OrderNew, creation: Creation, context: ProjectContext
 ) -> dict[str, str]:
     """The items of metadata that a server is made with; `FEE_TIMES` follow once all are there."""
     heading = order.heading
@@ -126,12 +126,12 @@ def metadata_of(
     return marks | {name: value for name, value in known.items() if value}
 
 
-def marks_of(part: str, order: NewServers, context: ProjectContext) -> dict[str, str]:
+def marks_of(part: str, order: OrderNew, context: ProjectContext) -> dict[str, str]:
     """The items of metadata by which a part of what the order makes is found again."""
     return {"order_id": order.name, MARK: context.mark, PART: part}
 
 
-def outline_creation(order: NewServers, context: ProjectContext, **known: Any) -> Creation:
+def outline_creation(order: OrderNew, context: ProjectContext, **known: Any) -> Creation:
     """The servers of the order by number and name alone; `known` is what else is known of their
     making.
 
@@ -168,7 +168,7 @@ def creation_deeds(server: NewServer, creation: Creation) -> list[Deed]:
     ]
 
 
-def _paid_at(order: NewServers, context: ProjectContext) -> str:
+def _paid_at(order: OrderNew, context: ProjectContext) -> str:
     """When the billing system says that it was paid; now, where it says nothing that could be read."""
     policy = context.policy
     return written(
@@ -176,7 +176,7 @@ def _paid_at(order: NewServers, context: ProjectContext) -> str:
     )
 
 
-def _servers(order: NewServers, models: Sequence[_Model]) -> Iterator[NewServer]:
+def _servers(order: OrderNew, models: Sequence[_Model]) -> Iterator[NewServer]:
     number = 0
     for set_index in range(order.sets):
         for product_index, (product, model) in enumerate(zip(order.products, models, strict=True)):
@@ -200,7 +200,7 @@ class _Offers:
     disks: DiskOffers
 
 
-async def _models(order: NewServers, context: ProjectContext) -> list[_Model]:
+async def _models(order: OrderNew, context: ProjectContext) -> list[_Model]:
     is_zone_named = any(_zone(product, order) is not None for product in order.products)
     flavors, types, (zones, disk_zones) = await asyncio.gather(
         context.retrying(lambda: nova.list_flavors(context.project)),
@@ -221,12 +221,12 @@ async def _zones(is_zone_named: bool, context: ProjectContext) -> tuple[set[str]
     )
 
 
-def _zone(product: NewProduct, order: NewServers) -> str | None:
+def _zone(product: NewProduct, order: OrderNew) -> str | None:
     return product.zone or order.customization.zone
 
 
 async def _model(
-    product: NewProduct, order: NewServers, offers: _Offers, context: ProjectContext
+    product: NewProduct, order: OrderNew, offers: _Offers, context: ProjectContext
 ) -> _Model:
     with context.checks.of("flavor"):
         flavor = ordered_flavor(product.items, offers.flavors)
@@ -244,12 +244,12 @@ async def _model(
 # Where they are put.
 
 
-async def _network(order: NewServers, context: ProjectContext) -> str:
+async def _network(order: OrderNew, context: ProjectContext) -> str:
     with context.checks.of("network"):
         return await _chosen_network(order, context)
 
 
-async def _chosen_network(order: NewServers, context: ProjectContext) -> str:
+async def _chosen_network(order: OrderNew, context: ProjectContext) -> str:
     """The network that is named, by itself or by its subnet, else the tenant's only one."""
     usable = {
         one["id"]: one
@@ -273,7 +273,7 @@ async def _chosen_network(order: NewServers, context: ProjectContext) -> str:
     return str(network["id"])
 
 
-async def _subnet(order: NewServers, context: ProjectContext) -> str | None:
+async def _subnet(order: OrderNew, context: ProjectContext) -> str | None:
     chosen = order.customization.subnet_id
     if chosen is None:
         return None
@@ -286,7 +286,7 @@ async def _find_subnet(subnet_id: str, context: ProjectContext) -> Thing | None:
     return next((one for one in found if one["id"] == subnet_id), None)
 
 
-async def _groups(order: NewServers, context: ProjectContext) -> tuple[str, ...]:
+async def _groups(order: OrderNew, context: ProjectContext) -> tuple[str, ...]:
     """The ids of the security groups, which are named by id or by name."""
     if not order.customization.security_groups:
         return ()
@@ -306,7 +306,7 @@ def _group(named: str, listed: Sequence[Thing]) -> str:
     return str(found[0]["id"])
 
 
-async def _check_key(order: NewServers, context: ProjectContext) -> None:
+async def _check_key(order: OrderNew, context: ProjectContext) -> None:
     name = order.customization.key_name
     if name is None:
         return
@@ -320,7 +320,7 @@ async def _check_key(order: NewServers, context: ProjectContext) -> None:
 # Whether there is room.
 
 
-def _demand(order: NewServers, models: Sequence[_Model], items: Iterable[str]) -> Demand:
+def _demand(order: OrderNew, models: Sequence[_Model], items: Iterable[str]) -> Demand:
     counted = [
         (product.count * order.sets, model)
         for product, model in zip(order.products, models, strict=True)

@@ -27,7 +27,7 @@ from handlers.orders.new.plan import Creation, NewServer, marks_of, metadata_of
 from handlers.orders.progress import Course
 from handlers.orders.saga import all_of, all_undone, failed
 from handlers.orders.steps import follow_server, follow_volume, once, with_fault, write_fee_data
-from messages.orders import NewServers, disk_name, read_time
+from messages.orders import OrderNew, disk_name, read_time
 
 #: Things of one order that are made at once.
 AT_ONCE = 8
@@ -51,7 +51,7 @@ class Maker:
 
     def __init__(  # noqa: PLR0917 - all that it works with
         self,
-        order: NewServers,
+        order: OrderNew,
         creation: Creation,
         context: ProjectContext,
         course: Course,

@@ -28,7 +28,7 @@ from handlers.servers.power import effect_name
 from messages.commands import Power
 from messages.errors import Transient, wrong
 from messages.order_results import ProductOutcome
-from messages.orders import InstanceProduct, Renew, read_time
+from messages.orders import InstanceProduct, OrderRenew, read_time
 from messages.results import Result
 from messages.updates import OrderStatus
 
@@ -58,7 +58,7 @@ class Renewal:
         return bool(self.before["status"] == ERROR)
 
 
-async def renew_servers(order: Renew, context: ProjectContext) -> Result:
+async def renew_servers(order: OrderRenew, context: ProjectContext) -> Result:
     """Carry the order out on all its servers, or leave all as they were; `Transient` where a later
     try may do it.
     """
@@ -68,7 +68,7 @@ async def renew_servers(order: Renew, context: ProjectContext) -> Result:
 class Renewing:
     """The order's plan, steps and undoing; an `Saga`."""
 
-    def __init__(self, order: Renew, context: ProjectContext) -> None:
+    def __init__(self, order: OrderRenew, context: ProjectContext) -> None:
         self.order = order
         self.context = context
         self.course = Course(order, context)

@@ -17,12 +17,12 @@ from handlers.orders.step import Deed
 from messages.codes import Code
 from messages.errors import OutcomeUnknown, Refused, Transient
 from messages.order_results import InstanceOutcome, soft_down_result
-from messages.orders import SoftDown
+from messages.orders import OrderSoftDown
 from messages.results import Result
 from messages.updates import OrderStatus
 
 
-async def take_down(order: SoftDown, errand: RequestContext) -> Result:
+async def take_down(order: OrderSoftDown, errand: RequestContext) -> Result:
     """Carry it out on each server; `Transient` where a later try may do it on those that are left."""
     course = Course(order, errand)
     await course.tell(OrderStatus.ACCEPTED)
@@ -35,7 +35,7 @@ async def take_down(order: SoftDown, errand: RequestContext) -> Result:
 
 
 async def foresee_taking_down(
-    order: SoftDown, errand: RequestContext, project_id: str | None
+    order: OrderSoftDown, errand: RequestContext, project_id: str | None
 ) -> list[Deed]:
     """What it would do, to servers of this project or of all; checks that fail are noted.
 
@@ -49,7 +49,7 @@ async def foresee_taking_down(
 
 
 async def _takedowns(
-    order: SoftDown, errand: RequestContext, course: Course, project_id: str | None
+    order: OrderSoftDown, errand: RequestContext, course: Course, project_id: str | None
 ) -> list[Takedown]:
     tenant = order.heading.tenant
     named = (await errand.cloud.find_project(tenant)).id if tenant is not None else None

@@ -20,12 +20,12 @@ from handlers.orders.saga import Outcomes, all_of, carry_out, settled
 from handlers.orders.snapshot import as_it_is, take_picture
 from handlers.orders.step import Deed
 from messages.order_results import ProductOutcome
-from messages.orders import InstanceProduct, Unsubscribe
+from messages.orders import InstanceProduct, OrderUnsubscribe
 from messages.results import Result
 from messages.updates import OrderStatus
 
 
-async def end_subscription(order: Unsubscribe, context: ProjectContext) -> Result:
+async def end_subscription(order: OrderUnsubscribe, context: ProjectContext) -> Result:
     """Delete the order's servers; `Transient` where a later try may do it."""
     return await carry_out(Ending(order, context))
 
@@ -33,7 +33,7 @@ async def end_subscription(order: Unsubscribe, context: ProjectContext) -> Resul
 class Ending:
     """The order's plan and steps; an `Saga`."""
 
-    def __init__(self, order: Unsubscribe, context: ProjectContext) -> None:
+    def __init__(self, order: OrderUnsubscribe, context: ProjectContext) -> None:
         self.order = order
         self.context = context
         self.course = Course(order, context)

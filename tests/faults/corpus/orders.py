@@ -44,7 +44,7 @@ def orders() -> Iterator[Case]:
         None: "unknown",
         7: "unknown",
         "softDown": "softDown",
-        "ChangeConfigure": "ChangeConfigure",
+        "OrderChangeConfigure": "OrderChangeConfigure",
         "#": "unknown",
         "x" * 65: "unknown",
         "中": "unknown",
