@@ -1,6 +1,7 @@
 """What texts are taken, and how they are shown to a person."""
 
 import re
+from json import dumps
 from unicodedata import category
 
 #: Controls, line and paragraph ends, halves of pairs, what stands for no character. What joins
@@ -44,12 +45,15 @@ def is_resource_name(text: str) -> bool:
     )
 
 
-def one_line(text: str) -> str:
-    """A text for a terminal: what would move the cursor, colour it or turn the line round is
-    escaped.
+def terminal_safe(text: str, *, lines: bool = False, json: bool = False) -> str:
+    """Escape every character that could move a cursor, colour a terminal or turn a line round.
+
+    `lines` keeps line feeds. `json` escapes as JSON does, for a text that is a JSON document: there
+    such characters can only stand within its strings.
     """
-    return (
-        text
-        if text.isprintable()
-        else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    if text.isprintable():
+        return text
+    quoted = dumps if json else ascii
+    return "".join(
+        one if one.isprintable() or (lines and one == "\n") else quoted(one)[1:-1] for one in text
     )

@@ -12,7 +12,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from messages.secrets import MASK, is_secret_name, mask, mask_text
-from messages.texts import one_line
+from messages.texts import terminal_safe
 
 _LEVELS = {
     "debug": logging.DEBUG,
@@ -136,8 +136,7 @@ def _escape(_logger: Any, _method: str, event: Any) -> Any:
     """
     for key, value in event.items():
         if isinstance(value, str):
-            lines = value.split("\n") if key == "exception" else [value]
-            event[key] = "\n".join(one_line(line) for line in lines)
+            event[key] = terminal_safe(value, lines=key == "exception")
     return event
 
 
@@ -151,12 +150,8 @@ def _dumps(value: Any, default: Any = None, **_: Any) -> bytes:
         return json.dumps(value, default=_text, skipkeys=True).encode()
     if line.isascii() and _DELETE not in line:
         return line
-    text = line.decode()
-    if text.isprintable():
-        return line
-    # Logs are read at terminals, too: what would turn a line round or command the terminal is
-    # escaped.
-    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text).encode()
+    # Logs are read at terminals, too.
+    return terminal_safe(line.decode(), json=True).encode()
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,7 @@ from messages.codes import Code
 from messages.errors import Refused
 from messages.order_results import unread_order_result
 from messages.secrets import could_hold_secret, is_secret_name, mask, mask_text
-from messages.texts import is_line, one_line
+from messages.texts import is_line, terminal_safe
 from messages.wire import MAX_BODY, decode, encode, fits
 from sandbox.documents import new_token
 from tests.faults.corpus import order, soft_down
@@ -108,7 +108,7 @@ def test_text_of_all_kinds_is_a_line_and_stays_as_it_is(text: str) -> None:
 )
 def test_what_is_more_or_less_than_a_line_is_none(text: str) -> None:
     assert not is_line(text)
-    assert one_line(text).isprintable()
+    assert terminal_safe(text).isprintable()
 
 
 # Dead letters.

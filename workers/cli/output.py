@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TextIO
 
-from messages.texts import one_line
+from messages.texts import terminal_safe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,15 +55,9 @@ def json_text(value: Any, indent: int | None = None) -> str:
     """JSON that may be shown on a terminal, too: what would move its cursor or turn a line round is
     escaped.
     """
-    lines = json.dumps(value, ensure_ascii=False, indent=indent).split("\n")
-    return "\n".join(line if line.isprintable() else _escaped(line) for line in lines)
-
-
-def _escaped(line: str) -> str:
-    """Between JSON's values there are blanks alone: whatever is no printable character is in a
-    text.
-    """
-    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in line)
+    return terminal_safe(
+        json.dumps(value, ensure_ascii=False, indent=indent), lines=True, json=True
+    )
 
 
 def plain(value: Any) -> str:
@@ -77,17 +71,12 @@ def plain(value: Any) -> str:
         if isinstance(value, str)
         else json.dumps(value, ensure_ascii=False)
     )
-    return one_line(text)
-
-
-def plain_lines(text: str) -> str:
-    """Lines of our own making, in which what others wrote is plain."""
-    return "\n".join(one_line(line) for line in text.split("\n"))
+    return terminal_safe(text)
 
 
 def complain(text: str) -> None:
     """Lines on stderr, for whoever sits there."""
-    print(plain_lines(text), file=sys.stderr)
+    print(terminal_safe(text, lines=True), file=sys.stderr)
 
 
 class Page:

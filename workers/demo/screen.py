@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from messages.texts import one_line
+from messages.texts import terminal_safe
 from sandbox.requester import Heard, Source
 
 #: Characters of a result that are shown.
@@ -41,7 +41,7 @@ class Screen:
     def title(self, text: str) -> None:
         """A scene begins."""
         self._console.print()
-        self._console.print(Text(one_line(text), "bold"))
+        self._console.print(Text(terminal_safe(text), "bold"))
 
     def sent(self, text: str) -> None:
         """A request was published."""
@@ -72,7 +72,7 @@ class Screen:
     def _line(self, kind: str, text: str, style: str) -> None:
         line = Text(f"{self.seconds:6.1f} s  ", "dim")
         line.append(f"{kind:<15}", style)
-        line.append(one_line(text))
+        line.append(terminal_safe(text))
         self._console.print(line)
 
 

@@ -18,7 +18,7 @@ from messages.commands import Operation
 from messages.errors import Refused
 from messages.results import Result
 from messages.secrets import MASK, could_hold_secret, mask, mask_text
-from messages.texts import one_line
+from messages.texts import terminal_safe
 from messages.updates import wire_time
 from messages.wire import MAX_BODY, encode, loads
 from workers.amqp.envelope import Envelope
@@ -290,7 +290,7 @@ def _described(refused: Refused) -> str:
 
 def _one_line(text: str) -> str:
     """What is quoted of a message is its publisher's."""
-    return one_line(mask_text(text)[:_MAX_ERROR])[:_MAX_ERROR]
+    return terminal_safe(mask_text(text)[:_MAX_ERROR])[:_MAX_ERROR]
 
 
 def without_content(body: bytes) -> bytes:
