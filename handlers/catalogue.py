@@ -11,7 +11,7 @@ from handlers.orders.new.handler import create_servers
 from handlers.orders.preview import plan_order
 from handlers.orders.renew.handler import renew_servers
 from handlers.orders.soft_down.handler import take_down
-from handlers.orders.unsubscribe.handler import end_subscription
+from handlers.orders.unsubscribe.handler import unsubscribe
 from handlers.servers.batch import act_on_servers
 from handlers.servers.console import open_server_console
 from handlers.servers.power import act_on_server
@@ -62,5 +62,5 @@ HANDLERS: dict[type, Handler] = {
     OrderRenew: renew_servers,
     OrderSoftDown: take_down,
     OrderNew: create_servers,
-    OrderUnsubscribe: end_subscription,
+    OrderUnsubscribe: unsubscribe,
 }

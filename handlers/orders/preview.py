@@ -19,7 +19,7 @@ from handlers.orders.renew.handler import Renewing
 from handlers.orders.saga import Saga
 from handlers.orders.soft_down.handler import foresee_taking_down
 from handlers.orders.step import Deed
-from handlers.orders.unsubscribe.handler import Ending
+from handlers.orders.unsubscribe.handler import UnsubscribeSaga
 from handlers.servers.guard import unknown_server
 from messages.codes import Code
 from messages.errors import Refused, Transient, wrong
@@ -44,7 +44,7 @@ _SAGAS: Mapping[type, Callable[[Any, ProjectContext], Saga]] = {
     OrderChangeConfigure: Changing,
     OrderNew: Creating,
     OrderRenew: Renewing,
-    OrderUnsubscribe: Ending,
+    OrderUnsubscribe: UnsubscribeSaga,
 }
 #: The part of the time for an answer for which a busy server may be waited for.
 _WAIT_SHARE = 0.5

@@ -16,10 +16,10 @@ from handlers.openstack.errors import CloudRefusal, Conflict, Forbidden, NotFoun
 from handlers.openstack.nova import Server
 from handlers.orders.billing import NEXT_FEE_TIME, START_FEE_TIME, local_time, written
 from handlers.orders.delete_resources import (
-    reclaim_server,
-    remove_port,
-    remove_server,
-    remove_volume,
+    delete_port,
+    delete_server,
+    delete_volume,
+    force_delete_server,
 )
 from handlers.orders.new.disks import Disk
 from handlers.orders.new.made import Made
@@ -382,8 +382,8 @@ class Maker:
         ports = await context.retrying(self._made.ports)
         await all_undone(
             [
-                *(remove_volume(one.id, "failure", context) for one in disks),
-                *(remove_port(one["id"], context) for one in ports),
+                *(delete_volume(one.id, "failure", context) for one in disks),
+                *(delete_port(one["id"], context) for one in ports),
             ],
             context,
         )
@@ -392,9 +392,9 @@ class Maker:
         """Delete a server, also where the cloud would keep it for a while; adds the disks that it
         keeps to `held`.
         """
-        if await remove_server(server.id, self._context, self._course):
+        if await delete_server(server.id, self._context, self._course):
             return
-        if not await reclaim_server(server.id, self._context, self._course):
+        if not await force_delete_server(server.id, self._context, self._course):
             held.update(server.volume_ids)
 
     async def _note_id(self, server: Server) -> None:

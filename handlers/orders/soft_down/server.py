@@ -12,11 +12,11 @@ from handlers.context import ProjectContext, RequestContext
 from handlers.openstack.nova import ERROR, Server, set_metadata
 from handlers.openstack.projects import TenantIs
 from handlers.orders.delete_server import (
-    Departure,
-    departure_deeds,
-    kept,
-    leave,
-    plan_departure,
+    ServerDeletion,
+    carry_out_deletion,
+    deletion_steps,
+    kept_resources,
+    plan_deletion,
     request_ids,
 )
 from handlers.orders.instances import find_remaining, idle_server
@@ -100,7 +100,7 @@ class Takedown:
         if context is None:
             return []
         if self._operate is Operate.DELETE:
-            return departure_deeds(await plan_departure(self.server_id, context))
+            return deletion_steps(await plan_deletion(self.server_id, context))
         server = await self._find(context)
         if server is None or self._is_found(server, context):
             return []
@@ -126,11 +126,11 @@ class Takedown:
         """What has become of the server, as the cloud shows it."""
         context = self._context
         server = await find_remaining(self.server_id, context) if context is not None else None
-        departure = self._recalled_departure()
+        deletion = self._recalled_deletion()
         gone = None if failure else _GONE
         left = (
-            await kept(departure, context)
-            if departure is not None and context is not None and not server
+            await kept_resources(deletion, context)
+            if deletion is not None and context is not None and not server
             else {}
         )
         return InstanceOutcome(
@@ -140,10 +140,10 @@ class Takedown:
             after=await take_picture(server, context)
             if server is not None and context is not None
             else None,
-            request_ids=request_ids(departure, self._errand)
-            if departure is not None
+            request_ids=request_ids(deletion, self._errand)
+            if deletion is not None
             else self._effects.request_ids([self.server_id]),
-            more={"kept": left} if left else {},
+            more=left,
         )
 
     # Where it is.
@@ -258,22 +258,22 @@ class Takedown:
         return server.status == end
 
     async def _delete(self, context: ProjectContext) -> None:
-        departure = self._recalled_departure()
-        if departure is None or not self._is_leaving(departure):
-            departure = await plan_departure(self.server_id, context)
-            await self._effects.revise(f"departure:{self.server_id}", departure.to_json())
-            await self._effects.revise(f"before:{self.server_id}", departure.before)
-        if not departure.gone:
+        deletion = self._recalled_deletion()
+        if deletion is None or not self._is_deleting(deletion):
+            deletion = await plan_deletion(self.server_id, context)
+            await self._effects.revise(f"departure:{self.server_id}", deletion.to_json())
+            await self._effects.revise(f"before:{self.server_id}", deletion.before)
+        if not deletion.gone:
             await self._course.tell(OrderStatus.DELETING)
-        await leave(departure, context, self._course)
+        await carry_out_deletion(deletion, context, self._course)
 
-    def _recalled_departure(self) -> Departure | None:
+    def _recalled_deletion(self) -> ServerDeletion | None:
         record: dict[str, Any] | None = self._effects.remembered(f"departure:{self.server_id}")
-        return Departure.from_json(record) if record is not None else None
+        return ServerDeletion.from_json(record) if record is not None else None
 
-    def _is_leaving(self, departure: Departure) -> bool:
+    def _is_deleting(self, deletion: ServerDeletion) -> bool:
         """Whether it was begun: then there may be less of the server than there was."""
-        first = [f"release:{one}" for one in departure.floating_ips]
+        first = [f"release:{one}" for one in deletion.floating_ips]
         return any(self._effects.begun(name) for name in (*first, f"delete:{self.server_id}"))
 
     async def _remember_before(self, server: Server, context: ProjectContext) -> None:

@@ -1,5 +1,6 @@
-"""unsubscribe: servers go, with what came with them. There is no way back: what fails is told, not
-undone.
+"""unsubscribe: delete servers with what came with them.
+
+Nothing is compensated: there is no way back from a deletion.
 """
 
 import asyncio
@@ -7,11 +8,11 @@ from typing import Any
 
 from handlers.context import ProjectContext
 from handlers.orders.delete_server import (
-    Departure,
-    departure_deeds,
-    kept,
-    leave,
-    plan_departure,
+    ServerDeletion,
+    carry_out_deletion,
+    deletion_steps,
+    kept_resources,
+    plan_deletion,
     request_ids,
 )
 from handlers.orders.instances import find_remaining
@@ -25,84 +26,71 @@ from messages.results import Result
 from messages.updates import OrderStatus
 
 
-async def end_subscription(order: OrderUnsubscribe, context: ProjectContext) -> Result:
-    """Delete the order's servers; `Transient` where a later try may do it."""
-    return await carry_out(Ending(order, context))
+async def unsubscribe(order: OrderUnsubscribe, context: ProjectContext) -> Result:
+    """Delete the order's servers. Raises `Transient` where a retry may do it."""
+    return await carry_out(UnsubscribeSaga(order, context))
 
 
-class Ending:
-    """The order's plan and steps; an `Saga`."""
+class UnsubscribeSaga:
+    """The saga of one unsubscribe order. Its plan is a list of `ServerDeletion`, one a product."""
 
     def __init__(self, order: OrderUnsubscribe, context: ProjectContext) -> None:
         self.order = order
         self.context = context
         self.course = Course(order, context)
-        self._departures: list[Departure] = []
+        self._deletions: list[ServerDeletion] = []
 
     async def plan(self) -> Any:
-        planned = await settled(
-            plan_departure(one, self.context) for one in self.order.instance_ids
-        )
-        return [departure.to_json() for departure in planned]
+        planned = await settled(plan_deletion(one, self.context) for one in self.order.instance_ids)
+        return [deletion.to_json() for deletion in planned]
 
     def recall(self, plan: Any) -> None:
-        self._departures = [Departure.from_json(record) for record in plan]
-
-    async def do(self) -> None:
-        if any(not departure.gone for departure in self._departures):
-            await self.course.tell(OrderStatus.DELETING)
-        await all_of(self._leave(departure) for departure in self._departures)
-
-    async def _leave(self, departure: Departure) -> None:
-        await leave(departure, self.context, self.course)
-        if not departure.gone:
-            # It has ended, whatever becomes of the others.
-            server = await find_remaining(departure.server_id, self.context)
-            await self.course.end_server(
-                departure.server_id, server.status if server is not None else None
-            )
+        self._deletions = [ServerDeletion.from_json(record) for record in plan]
 
     def deeds(self) -> list[Deed]:
-        return [deed for departure in self._departures for deed in departure_deeds(departure)]
+        return [step for deletion in self._deletions for step in deletion_steps(deletion)]
+
+    async def do(self) -> None:
+        if any(not deletion.gone for deletion in self._deletions):
+            await self.course.tell(OrderStatus.DELETING)
+        await all_of(self._delete(deletion) for deletion in self._deletions)
+
+    async def _delete(self, deletion: ServerDeletion) -> None:
+        await carry_out_deletion(deletion, self.context, self.course)
+        if not deletion.gone:
+            # Its final update does not wait for the other servers.
+            server = await find_remaining(deletion.server_id, self.context)
+            status = server.status if server is not None else None
+            await self.course.end_server(deletion.server_id, status)
 
     async def undo(self) -> None:
-        """Nothing comes back."""
+        """Compensate nothing."""
 
     async def outcomes(self) -> Outcomes:
-        ended = await asyncio.gather(*map(self._outcome, self.order.products, self._departures))
-        for departure, outcome in zip(self._departures, ended, strict=True):
-            if not departure.gone:
-                await self.course.end_server(departure.server_id, outcome.status)
+        ended = await asyncio.gather(*map(self._outcome, self.order.products, self._deletions))
+        for deletion, outcome in zip(self._deletions, ended, strict=True):
+            if not deletion.gone:
+                await self.course.end_server(deletion.server_id, outcome.status)
         return [ended]
 
-    async def _outcome(self, product: InstanceProduct, departure: Departure) -> ProductOutcome:
-        if departure.gone:
-            more = await self._kept(departure)
-            return ProductOutcome(
-                product.ordered, product.instance_id, "DELETED", changed=False, more=more
-            )
-        server = await find_remaining(product.instance_id, self.context)
-        released = any(
-            self.context.effects.done(f"release:{one}") for one in departure.floating_ips
-        )
+    async def _outcome(self, product: InstanceProduct, deletion: ServerDeletion) -> ProductOutcome:
+        effects = self.context.effects
+        server = None
+        if not deletion.gone:
+            server = await find_remaining(product.instance_id, self.context)
+        kept = await kept_resources(deletion, self.context) if server is None else {}
+        released = any(effects.done(f"release:{one}") for one in deletion.floating_ips)
         return ProductOutcome(
             product.ordered,
             product.instance_id,
             server.status if server is not None else "DELETED",
-            changed=server is None or released,
-            before=departure.before,
+            changed=not deletion.gone and (server is None or released),
+            before=None if deletion.gone else deletion.before,
             after=await take_picture(server, self.context) if server is not None else None,
-            request_ids=request_ids(departure, self.context),
-            more=await self._kept(departure) if server is None else {},
+            request_ids=request_ids(deletion, self.context),
+            more=kept,
         )
 
-    async def _kept(self, departure: Departure) -> dict[str, Any]:
-        stayed = await kept(departure, self.context)
-        return {"kept": stayed} if stayed else {}
-
     async def untouched(self) -> Outcomes:
-        return [
-            await asyncio.gather(
-                *(as_it_is(product, self.context) for product in self.order.products)
-            )
-        ]
+        products = self.order.products
+        return [await asyncio.gather(*(as_it_is(one, self.context) for one in products))]
