@@ -21,7 +21,8 @@ from sandbox.openstack import SimulatedOpenStack
 from tests.envelopes import envelope
 from tests.tenant import Tenant
 from workers.amqp.envelope import Envelope
-from workers.identity import NOBODY, RESUME_TOKEN_HEADER, Readmission, hash_of, new_resume_token
+from workers.amqp.headers import RESUME_TOKEN_HEADER
+from workers.identity import NOBODY, Readmission, hash_of, new_resume_token
 from workers.identity.jwks_source import FileSource
 from workers.identity.jwt import TokenBearers
 from workers.identity.key_set import Keys

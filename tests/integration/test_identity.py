@@ -20,8 +20,9 @@ from sandbox.issuer import USER, Issuer, KeySetServer
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Heard, Requester, Source
 from tests.workshop import Workshop, eventually
+from workers.amqp.headers import RESUME_TOKEN_HEADER
 from workers.amqp.topology import declare, topology
-from workers.identity import RESUME_TOKEN_HEADER, hash_of, new_resume_token
+from workers.identity import hash_of, new_resume_token
 
 IDENTITY, PARAMETER, FAILED, UNKNOWN = "101.001401", "101.001002", "101.001040", "101.001033"
 REFUSED = {"code": IDENTITY, "message": "身份校验失败", "data": None}

@@ -15,6 +15,7 @@ from sandbox.documents import REGION
 from tests.envelopes import envelope
 from tests.names import NAMES
 from workers.amqp.envelope import Envelope
+from workers.amqp.headers import RESUME_TOKEN_HEADER
 from workers.amqp.publication import Publication, Published
 from workers.amqp.topology import queue_of_command
 from workers.cli.output import plain
@@ -30,7 +31,6 @@ from workers.dead_letters.dead_letter import (
 )
 from workers.dead_letters.replay import Pace
 from workers.dead_letters.selection import Found, Wanted, grouped, row_text
-from workers.identity import RESUME_TOKEN_HEADER
 from workers.pipeline import parsing
 from workers.pipeline.replies import Replies
 
@@ -127,7 +127,7 @@ async def test_a_command_about_an_order_is_no_order_when_it_comes_back() -> None
     first = envelope({"operation": "server.action"}, queue="ecs.orders", routing_key="order.plan")
     again = envelope_again(await parked(first, INTERNAL), "word")
     assert again.queue == "ecs.orders"
-    assert parsing.routed_by(again) == ("ecs.commands", "order.plan")
+    assert again.routed_by == ("ecs.commands", "order.plan")
 
 
 async def test_what_no_queue_took_goes_by_its_exchange_again() -> None:

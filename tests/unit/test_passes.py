@@ -3,7 +3,8 @@
 import pytest
 
 from tests.envelopes import envelope
-from workers.identity import RESUME_TOKEN_HEADER, hash_of, new_resume_token, resume_token_of
+from workers.amqp.headers import RESUME_TOKEN_HEADER
+from workers.identity import hash_of, new_resume_token
 from workers.identity.tokenless import may_omit_token
 
 
@@ -17,12 +18,12 @@ def test_a_pass_is_long_and_never_the_same() -> None:
 
 def test_a_message_gives_the_word_that_it_carries() -> None:
     word = new_resume_token()
-    assert resume_token_of(envelope({}, headers={RESUME_TOKEN_HEADER: word})) == word
+    assert envelope({}, headers={RESUME_TOKEN_HEADER: word}).resume_token == word
 
 
 @pytest.mark.parametrize("word", [None, "", 7, b"word", ["word"], {"a": 1}, "w" * 129, "wörd"])
 def test_what_could_be_no_word_is_none(word: object) -> None:
-    assert resume_token_of(envelope({}, headers={RESUME_TOKEN_HEADER: word})) is None
+    assert envelope({}, headers={RESUME_TOKEN_HEADER: word}).resume_token is None
 
 
 @pytest.mark.parametrize(

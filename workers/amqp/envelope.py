@@ -1,16 +1,31 @@
 """A message as AMQP brought it, without AMQP."""
 
+import hashlib
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
+from messages.codes import Code
+from messages.errors import Refused, wrong
+from workers.amqp.headers import (
+    ATTEMPTS_HEADER,
+    DEADLINE_HEADER,
+    FIRST_SEEN_HEADER,
+    RESUME_TOKEN_HEADER,
+    ROUTING_KEY_HEADER,
+)
 from workers.amqp.names import Names
+
+#: Most digits of a time in a text, and characters of a resume token.
+_MAX_DIGITS, _MAX_TOKEN = 12, 128
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """What is known of a body that was not kept: its size in bytes and its SHA-256."""
+    """A body that was not kept: its size in bytes and its SHA-256."""
 
     size: int
     sha256: str
@@ -46,6 +61,126 @@ class Envelope:
     #: Milliseconds after which the publisher no longer wants it.
     expiration: str | None = None
     unreadable: tuple[str, ...] = ()
-    #: What is known of a body that was too large to be kept; then `body` is empty.
+    #: Size and digest of a body that was too large to be kept; then `body` is empty.
     left_out: LeftOut | None = None
     arrived: float = field(default_factory=time.time)
+
+    @property
+    def routed_by(self) -> tuple[str, str]:
+        """Exchange and routing key of the first publication.
+
+        A message from a retry queue came by the default exchange; a header has its first route.
+        """
+        first = self.headers.get(ROUTING_KEY_HEADER)
+        if self.exchange == "" and isinstance(first, str):
+            exchange, _, key = first.partition(" ")
+            return exchange, key
+        return self.exchange, self.routing_key
+
+    @property
+    def is_order(self) -> bool:
+        """True for an order, as far as queue and exchange tell."""
+        is_in_orders = self.queue == self.names.orders_queue
+        return is_in_orders and self.routed_by[0] != self.names.commands_exchange
+
+    @property
+    def attempts(self) -> int:
+        """The number of failed attempts before this delivery."""
+        count = self._own_header(ATTEMPTS_HEADER)
+        return count if isinstance(count, int) and 0 <= count < 10**6 else 0
+
+    @property
+    def first_seen(self) -> float:
+        """The time of the first delivery to a worker in Unix seconds; never in the future.
+
+        Whole seconds where the message came before, else `arrived`.
+        """
+        seen = self._own_header(FIRST_SEEN_HEADER)
+        # Not a number fails the comparison, too.
+        is_time = isinstance(seen, (int, float)) and 0 <= seen <= self.arrived
+        return float(seen) if is_time else self.arrived
+
+    def _own_header(self, name: str) -> Any:
+        """Return a header of the worker's; None on a message that a publisher has just sent.
+
+        What comes by the publishers' exchanges has been in no retry queue: there it is forged.
+        """
+        names = self.names
+        published = self.exchange in (names.commands_exchange, names.orders_exchange)
+        return None if published else self.headers.get(name)
+
+    @property
+    def resume_token(self) -> str | None:
+        """The token by which a request is known again without its JWT; None where there is none."""
+        token = self.headers.get(RESUME_TOKEN_HEADER) if self.headers else None
+        usable = isinstance(token, str) and 0 < len(token) <= _MAX_TOKEN and token.isascii()
+        return token if usable else None
+
+    @property
+    def reply_queue(self) -> str | None:
+        """The queue that a result goes to; None where none may be written to.
+
+        An empty name is none.
+        """
+        if not self.reply_to or "reply_to" in self.unreadable:
+            return None
+        return self.reply_to if self.names.may_reply_to(self.reply_to) else None
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 that stands for a message without a usable key: a redelivery has the same."""
+        known_by = self.message_id or f"{self.correlation_id} {self.reply_to} {self.timestamp}"
+        body = self.left_out.sha256.encode() if self.left_out is not None else self.body
+        return hashlib.sha256(body + known_by.encode()).hexdigest()
+
+    @property
+    def published_at(self) -> float:
+        """The time of publication in Unix seconds; now where it is missing or in the future."""
+        now = time.time()
+        return self.timestamp if self.timestamp and self.timestamp <= now else now
+
+    @property
+    def age(self) -> float:
+        """Seconds from publication to delivery; 0 where the timestamp is missing or ahead."""
+        return max(0.0, self.arrived - self.timestamp) if self.timestamp else 0.0
+
+    @property
+    def deadline(self) -> float | None:
+        """The requester's own deadline in Unix seconds; None where there is none.
+
+        The header's, or the end of the message's `expiration`, whichever is first. Raises
+        `Refused` where the header is no time.
+        """
+        found = [one for one in (self._named_deadline, self.expiry) if one is not None]
+        return min(found, default=None)
+
+    @property
+    def expiry(self) -> float | None:
+        """The end of the `expiration` in Unix seconds, counted from publication in whole seconds."""
+        value = self.expiration
+        if value is None or not (value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS):
+            return None
+        begun = min(self.timestamp or self.arrived, self.arrived)
+        # A timestamp is the second in which it was published, of which this may have been the end.
+        return begun + 1.0 + int(value) / 1000
+
+    @property
+    def _named_deadline(self) -> float | None:
+        value = self.headers.get(DEADLINE_HEADER)
+        if value is None:
+            return None
+        if isinstance(value, str):
+            is_time = value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS
+        else:
+            is_number = isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
+            is_time = is_number and math.isfinite(value)
+        if not is_time:
+            raise wrong(DEADLINE_HEADER)
+        return float(value)
+
+    @property
+    def too_late(self) -> Refused | None:
+        """The refusal of a request whose own deadline has passed; None while it has not."""
+        limit = self.deadline
+        is_over = limit is not None and limit < time.time()
+        return Refused(Code.FAILED, reason="deadline") if is_over else None

@@ -9,7 +9,27 @@ from typing import Any
 
 from messages.errors import wrong
 from messages.secrets import MASK, could_hold_secret, mask
-from workers.identity import RESUME_TOKEN_HEADER
+
+#: Headers of a message that comes back from a retry queue.
+ROUTING_KEY_HEADER = "x-ecs-routing-key"
+FIRST_SEEN_HEADER = "x-ecs-first-seen"
+ATTEMPTS_HEADER = "x-ecs-attempts"
+DEADLINE_HEADER = "x-ecs-deadline"
+#: Carries the resume token, by which a request is known again without its JWT.
+RESUME_TOKEN_HEADER = "x-ecs-pass"  # noqa: S105 - the name of a header
+#: The retry exchange chooses the queue of a delay by this header. Headers that begin with `x-`
+#: take no part in matching.
+RETRY_HEADER = "ecs-retry-delay"
+#: What is written on a dead letter, beside `x-ecs-attempts`.
+ERROR_CODE_HEADER = "x-ecs-error-code"
+ERROR_HEADER = "x-ecs-error"
+ORIGIN_HEADER = "x-ecs-origin-queue"
+FAILED_AT_HEADER = "x-ecs-failed-at"
+#: `PROVEN` where it was proven who sent a dead letter; anything else where it was not, or nobody
+#: had looked yet.
+IDENTITY_HEADER, PROVEN, UNPROVEN = "x-ecs-identity", "proven", "not proven"
+#: The project in which that was proven: the message acts there alone when it is replayed.
+PROJECT_HEADER = "x-ecs-project"
 
 #: Bytes of all headers; the broker ends a connection whose headers do not fit into one frame of 128
 #: KiB.

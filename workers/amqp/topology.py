@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from kombu import Connection, Exchange, Queue, binding
 
 from workers.amqp.broker import Broker, Where, broker_at
+from workers.amqp.headers import RETRY_HEADER
 from workers.amqp.names import Names
 
 DEFAULT_NAMES = Names()
 DEFAULT_RETRY_DELAYS = (5, 30, 120, 600, 1800)
-#: Header by which the retry exchange chooses the queue of a delay. Headers that begin with `x-`
-#: take no part in matching.
-RETRY_HEADER = "ecs-retry-delay"
 #: Seconds for a connection, and for an answer.
 _SECONDS = 15
 #: Attempts to connect, and seconds between two, where the URL does not say.

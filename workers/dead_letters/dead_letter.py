@@ -12,21 +12,27 @@ from typing import Any
 from messages.codes import Code
 from messages.secrets import MASK
 from workers.amqp.envelope import Envelope
-from workers.amqp.headers import HISTORY, NOT_KEPT, kept
-from workers.amqp.publication import Publication
-from workers.amqp.topology import RETRY_HEADER
-from workers.identity import NOBODY, RESUME_TOKEN_HEADER
-from workers.pipeline import parsing
-from workers.pipeline.replies import (
+from workers.amqp.headers import (
+    ATTEMPTS_HEADER,
     ERROR_CODE_HEADER,
     ERROR_HEADER,
     FAILED_AT_HEADER,
+    FIRST_SEEN_HEADER,
+    HISTORY,
     IDENTITY_HEADER,
+    NOT_KEPT,
     ORIGIN_HEADER,
     PROJECT_HEADER,
     PROVEN,
-    again,
+    RESUME_TOKEN_HEADER,
+    RETRY_HEADER,
+    ROUTING_KEY_HEADER,
+    kept,
 )
+from workers.amqp.publication import Publication
+from workers.identity import NOBODY
+from workers.pipeline import parsing
+from workers.pipeline.replies import again
 
 #: Which set of an operator's a message was put in again with; stays with it if it is parked once
 #: more.
@@ -44,8 +50,8 @@ _NOT_AGAIN = frozenset(
         PROJECT_HEADER,
         REPLAY_HEADER,
         RETRY_HEADER,
-        parsing.ATTEMPTS_HEADER,
-        parsing.FIRST_SEEN_HEADER,
+        ATTEMPTS_HEADER,
+        FIRST_SEEN_HEADER,
     }
 )
 #: What a new server is made with, and what is not kept when a message is parked.
@@ -146,7 +152,7 @@ def dead_letter_of(envelope: Envelope) -> DeadLetter:
         code=_text(headers.get(ERROR_CODE_HEADER)),
         error=_text(headers.get(ERROR_HEADER)),
         origin=_text(headers.get(ORIGIN_HEADER)) or envelope.routing_key or None,
-        attempts=parsing.attempts(envelope),
+        attempts=envelope.attempts,
         failed_at=_text(headers.get(FAILED_AT_HEADER)),
         digest=seen.digest,
     )
@@ -226,7 +232,7 @@ def _way_again(envelope: Envelope, resume_token: str) -> tuple[str, str, dict[st
     headers = {name: value for name, value in _kept(envelope).items() if name not in _NOT_AGAIN}
     headers[RESUME_TOKEN_HEADER] = resume_token
     if origin == envelope.names.undelivered_queue and exchange:
-        headers.pop(parsing.ROUTING_KEY_HEADER, None)
+        headers.pop(ROUTING_KEY_HEADER, None)
         return exchange, key, headers
     return "", origin, headers
 
@@ -254,9 +260,7 @@ _WRITABLE = (str, int)
 
 def _first_route(envelope: Envelope) -> tuple[str, str]:
     """Exchange and routing key of the first time, as they were written down when it was parked."""
-    exchange, _, key = (_text(envelope.headers.get(parsing.ROUTING_KEY_HEADER)) or "").partition(
-        " "
-    )
+    exchange, _, key = (_text(envelope.headers.get(ROUTING_KEY_HEADER)) or "").partition(" ")
     return exchange, key
 
 
@@ -278,7 +282,7 @@ class _Seen:
             operation = unfit.operation or _text(message.get("operation"))
             return cls(_name_of(message), operation, _text(message.get("tenant_id")), "")
         except parsing.Ignored:  # or its body was not kept
-            key = parsing.routed_by(envelope)[1]
+            key = envelope.routed_by[1]
             return cls(None, key if key.startswith("order.") else None, None, "")
         return cls(request.name, request.operation, request.tenant, request.digest)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
+from workers.amqp.headers import ERROR_HEADER
 from workers.amqp.names import Names
 from workers.amqp.publication import Publication
-from workers.pipeline.replies import ERROR_HEADER
 
 #: Reasons that tell of the moment, not of the request.
 _PASSING = frozenset(

@@ -12,12 +12,6 @@ import secrets
 from dataclasses import dataclass
 from typing import Protocol
 
-from workers.amqp.envelope import Envelope
-
-#: The header that carries the word.
-RESUME_TOKEN_HEADER = "x-ecs-pass"  # noqa: S105 - the name of a header
-_MAX_WORD = 128
-
 
 @dataclass(frozen=True, slots=True)
 class ReplayAuthority:
@@ -48,9 +42,3 @@ def new_resume_token() -> str:
 def hash_of(resume_token: str) -> str:
     """What the journal keeps of a word: 64 hexadecimal digits."""
     return hashlib.sha256(resume_token.encode()).hexdigest()
-
-
-def resume_token_of(envelope: Envelope) -> str | None:
-    """The word that a message carries; None where there is none that could be one."""
-    word = envelope.headers.get(RESUME_TOKEN_HEADER) if envelope.headers else None
-    return word if isinstance(word, str) and 0 < len(word) <= _MAX_WORD and word.isascii() else None

@@ -7,7 +7,7 @@ import structlog
 from handlers.openstack.cloud import Cloud
 from messages.secrets import MASK
 from workers.identity.requester import Identity, Requester
-from workers.identity.resume_tokens import ReplayAuthority, Replays, hash_of, resume_token_of
+from workers.identity.resume_tokens import ReplayAuthority, Replays, hash_of
 from workers.identity.tenants import project_of
 from workers.identity.tokenless import SOFT_DOWN
 from workers.identity.trusted import TrustedPublishers
@@ -33,7 +33,7 @@ class Readmission:
         self._believed = TrustedPublishers(cloud, journal)
 
     async def identify(self, request: Request) -> Requester:
-        word = resume_token_of(request.envelope)
+        word = request.envelope.resume_token
         # A token that is there is verified, whatever else the message carries.
         if word is not None and request.token in (None, MASK):
             found = await self._by_pass(request, word)
@@ -43,7 +43,7 @@ class Readmission:
 
     async def proves(self, request: Request) -> bool:
         """Return whether a pass, an operator's word or the message itself proves who sent it."""
-        word = resume_token_of(request.envelope)
+        word = request.envelope.resume_token
         if word is not None and request.token in (None, MASK):
             if await self._is_admitted(request, word) is not None:
                 return True

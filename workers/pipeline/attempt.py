@@ -27,7 +27,6 @@ from messages.updates import OrderStatus
 from messages.wire import encode
 from workers.identity import NOBODY, Requester, hash_of, new_resume_token
 from workers.journal import Begun, Claim, ClaimLost, Journal, JournalError, Kind, Resumed
-from workers.pipeline import parsing
 from workers.pipeline.authentication import Requeue
 from workers.pipeline.progress import Progress, request_log
 from workers.pipeline.rejections import Rejections
@@ -84,11 +83,11 @@ class Attempt:
         the answer.
         """
         project_id = requester.project_id
-        key = f"{request.kind}:{project_id}:{parsing.fingerprint(request.envelope)}"
-        log = request_log(request, project_id, parsing.attempts(request.envelope))
+        key = f"{request.kind}:{project_id}:{request.envelope.fingerprint}"
+        log = request_log(request, project_id, request.envelope.attempts)
         session, park = Progress(request, key, self._outbox, None, None, {}, log), None
         try:
-            if refused := parsing.too_late(request.envelope):
+            if refused := request.envelope.too_late:
                 raise refused
             limit = self._patience(session, time.monotonic() - started)
             running = self._run(session, project_id, started)
@@ -143,7 +142,7 @@ class Attempt:
         try:
             if request.given_up is not None:
                 raise request.given_up
-            if not session.any_begun and (refused := parsing.too_late(request.envelope)):
+            if not session.any_begun and (refused := request.envelope.too_late):
                 raise refused
             session.publish_known()
             async with self._answered_in_time(session, received):
@@ -267,7 +266,7 @@ class Attempt:
         if session.closed:
             return
         begun.set()
-        late = parsing.too_late(session.request.envelope) or Refused(Code.FAILED, reason="timeout")
+        late = session.request.envelope.too_late or Refused(Code.FAILED, reason="timeout")
         result = answer_in_time(session.request.work, session.effects(), session.verdicts, late)
         session.log.info("request.answered_in_time", code=result.code)
         await session.answer(result)
@@ -395,7 +394,7 @@ class Attempt:
             request,
             request_log(request, project_id),
             again,
-            parsing.attempts(request.envelope),
+            request.envelope.attempts,
             resume_token,
         )
 
@@ -427,10 +426,8 @@ class Attempt:
         envelope = request.envelope
         if not isinstance(error, Refused):
             request_log(request, None).info("request.trouble", why=str(error)[:300])
-        age = time.time() - parsing.first_seen(envelope, time.time())
-        return decide(
-            error, request.kind, parsing.attempts(envelope), age, self._limits.retry_delays
-        )
+        age = time.time() - envelope.first_seen
+        return decide(error, request.kind, envelope.attempts, age, self._limits.retry_delays)
 
     def _report(self, session: Progress, result: Result, started: float) -> None:
         seconds = time.monotonic() - started
@@ -475,7 +472,7 @@ def _past_deadline(error: Exception, session: Progress) -> Refused | None:
     waited = isinstance(error, (Postponed, Transient)) or (
         isinstance(error, Refused) and error.reason in _WAITED
     )
-    return parsing.too_late(session.request.envelope) if waited and not session.any_begun else None
+    return session.request.envelope.too_late if waited and not session.any_begun else None
 
 
 async def _within(seconds: float, answer: Awaitable[T]) -> T:

@@ -12,7 +12,6 @@ from messages.errors import Refused, Transient, wrong
 from workers.amqp.envelope import Envelope
 from workers.identity import Identity, Requester
 from workers.journal import Journal, JournalError, Kind
-from workers.pipeline import parsing
 from workers.pipeline.large_bodies import LARGE
 from workers.pipeline.progress import request_log
 from workers.pipeline.retry import GIVE_UP_AFTER, GiveBack, decide_unbegun
@@ -86,7 +85,7 @@ class Authentication:
 
     def _as_first_met(self, request: Request) -> Request:
         """The request as if it had come when it first did: what has changed since then counts."""
-        known_by = parsing.fingerprint(request.envelope)
+        known_by = request.envelope.fingerprint
         arrived = self._met.setdefault(known_by, request.envelope.arrived)
         if len(self._met) > _MOST_MET:
             self._met.popitem(last=False)
@@ -99,7 +98,7 @@ class Authentication:
         It counts for as long as an order would have waited.
         """
         limit = self._max_age + (GIVE_UP_AFTER if envelope.redelivered else 0.0)
-        if parsing.age(envelope) > limit:
+        if envelope.age > limit:
             return wrong("timestamp", "the message is too old", reason="too_old")
         return None
 

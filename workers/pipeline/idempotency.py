@@ -8,9 +8,8 @@ import time
 from handlers.effects.backoff import Deadline
 from handlers.orders.new.handler import has_secrets
 from messages.results import Result
-from workers.identity import NOBODY, Identity, Requester, hash_of, new_resume_token, resume_token_of
+from workers.identity import NOBODY, Identity, Requester, hash_of, new_resume_token
 from workers.journal import Begun, Conflict, Elsewhere, Journal, Known, NewRequest, Resumed
-from workers.pipeline import parsing
 from workers.pipeline.attempt import Attempt
 from workers.pipeline.authentication import Authentication, Requeue
 from workers.pipeline.in_flight import InFlight, InFlightRequests
@@ -100,7 +99,7 @@ class Idempotency:
             if known.key == request.key(known.tenant) and known.digest == request.digest:
                 if not await self._identity.proves(request):
                     return False
-                requester = Requester(known.tenant, resume_token=resume_token_of(request.envelope))
+                requester = Requester(known.tenant, resume_token=request.envelope.resume_token)
                 await self.carry_out(request, known.key, requester, time.monotonic())
                 return True
         return False
@@ -110,9 +109,7 @@ class Idempotency:
     ) -> None:
         hold, project_id = Deadline.after(HOLD), requester.project_id
         # Whoever asks has waited since the message came, also while it was found out who that is.
-        first_seen = parsing.first_seen(
-            request.envelope, time.time() - (time.monotonic() - started)
-        )
+        first_seen = request.envelope.first_seen
         received = min(started, _monotonic(first_seen))
         new = NewRequest(
             key,

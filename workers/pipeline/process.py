@@ -244,6 +244,6 @@ class Pipeline:
             request_log(request, None).error("identity.unforeseen", exc_info=error)
         refused = decision.refused
         parks = decision.park or refused.code in (Code.PARAMETER, Code.IDENTITY)
-        unheard = request.kind is Kind.ORDER or parsing.reply_queue(request.envelope) is None
+        unheard = request.kind is Kind.ORDER or request.envelope.reply_queue is None
         too_old = refused.reason == "too_old"
         await self._refusals.refuse(request, refused, park=too_old or (parks and unheard))

@@ -19,7 +19,6 @@ from messages.results import Result
 from messages.updates import OrderStatus, Update, wire_time
 from messages.wire import encode
 from workers.journal import Claim, EffectRecord, Journal
-from workers.pipeline.parsing import attempts
 from workers.pipeline.replies import Replies
 from workers.request import Request
 
@@ -311,5 +310,5 @@ def request_log(request: Request, project_id: str | None, attempt: int | None = 
         request=request.name,
         operation=request.operation,
         tenant=project_id,
-        attempt=attempts(request.envelope) if attempt is None else attempt,
+        attempt=request.envelope.attempts if attempt is None else attempt,
     )

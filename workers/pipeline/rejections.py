@@ -80,7 +80,7 @@ class Rejections:
             return Result.refusal(refused)
         # Nothing remembers this result: it must be the same, byte for byte, when the message comes
         # again.
-        time = self._policy.billing_time(parsing.published_at(envelope))
+        time = self._policy.billing_time(envelope.published_at)
         return unread_order_result(order, refused, time, changed=changed)
 
     async def undelivered(
@@ -96,7 +96,7 @@ class Rejections:
     async def unforeseen(self, envelope: Envelope, refused: Refused) -> None:
         """Answer and park a message at which the worker itself failed before it was begun."""
         message = await aside(len(envelope.body), lambda: parsing.decoded(envelope))
-        is_order = parsing.is_order(envelope)
+        is_order = envelope.is_order
         operation = parsing.operation_of(envelope, message, is_order)
         if is_order or not await self._is_known(envelope):
             await self._answer(
@@ -120,7 +120,7 @@ class Rejections:
         """Answer a message, as far as its sender may be answered; `why` tells its result from
         others.
         """
-        if operation is None and parsing.reply_queue(envelope) is None:
+        if operation is None and envelope.reply_queue is None:
             return
         operation = operation or "unknown"
         standing = None
@@ -129,7 +129,7 @@ class Rejections:
         if standing is not None and not standing.answered:
             return
         result = await aside(len(envelope.body), lambda: self._result(envelope, refused, order))
-        key = f"{why}:{parsing.fingerprint(envelope)}"
+        key = f"{why}:{envelope.fingerprint}"
         await self._tell(envelope, operation, key, result, order, standing=standing)
 
     async def _standing(self, request: Request, *, proven: bool | None = None) -> Standing:
@@ -150,14 +150,14 @@ class Rejections:
             request=name_of(unfit.message or {}) if unfit.is_order else None,
             operation=unfit.operation,
             queue=envelope.queue,
-            attempt=parsing.attempts(envelope),
+            attempt=envelope.attempts,
             code=refused.code.wire,
             subject=refused.subject,
             why=refused.detail,
         )
         order = (unfit.message or {}) if unfit.is_order else None
         await self._answer(envelope, "unfit", unfit.operation, refused, order)
-        unheard = unfit.is_order or parsing.reply_queue(envelope) is None
+        unheard = unfit.is_order or envelope.reply_queue is None
         if unheard or refused.reason == OTHER_REGION:
             await self.park(envelope, refused)
         self._metrics.answered(_counted_as(unfit), refused.code.wire, 0.0)
@@ -186,7 +186,7 @@ class Rejections:
     ) -> None:
         size = len(request.envelope.body)
         result = await aside(size, lambda: self.result(request, refused))
-        key = f"refused:{parsing.fingerprint(request.envelope)}"
+        key = f"refused:{request.envelope.fingerprint}"
         await self._tell(request.envelope, request.operation, key, result, order, standing=standing)
         if park:
             await self.park(request.envelope, refused, proven=tenant)
@@ -243,7 +243,7 @@ class Rejections:
 
         `proven` is the project in which it was proven who sent it; None: it was not.
         """
-        await self._outbox.park(envelope, refused, parsing.attempts(envelope), proven=proven)
+        await self._outbox.park(envelope, refused, envelope.attempts, proven=proven)
         self._metrics.event("parked")
 
 

@@ -5,7 +5,6 @@ parked.
 import asyncio
 import hashlib
 import math
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -22,23 +21,29 @@ from messages.texts import terminal_safe
 from messages.updates import wire_time
 from messages.wire import MAX_BODY, encode, loads
 from workers.amqp.envelope import Envelope
-from workers.amqp.headers import kept, trace
+from workers.amqp.headers import (
+    ATTEMPTS_HEADER,
+    DEADLINE_HEADER,
+    ERROR_CODE_HEADER,
+    ERROR_HEADER,
+    FAILED_AT_HEADER,
+    FIRST_SEEN_HEADER,
+    IDENTITY_HEADER,
+    ORIGIN_HEADER,
+    PROJECT_HEADER,
+    PROVEN,
+    RESUME_TOKEN_HEADER,
+    RETRY_HEADER,
+    ROUTING_KEY_HEADER,
+    UNPROVEN,
+    kept,
+    trace,
+)
 from workers.amqp.names import Names
 from workers.amqp.publication import Publication, Published
 from workers.amqp.publisher import Publisher
-from workers.amqp.topology import RETRY_HEADER
-from workers.identity import NOBODY, RESUME_TOKEN_HEADER
+from workers.identity import NOBODY
 from workers.pipeline.large_bodies import aside
-from workers.pipeline.parsing import (
-    ATTEMPTS_HEADER,
-    DEADLINE_HEADER,
-    FIRST_SEEN_HEADER,
-    ROUTING_KEY_HEADER,
-    deadline,
-    first_seen,
-    reply_queue,
-    routed_by,
-)
 from workers.pipeline.retry import MACHINE_TROUBLE
 
 log = structlog.get_logger()
@@ -46,16 +51,6 @@ log = structlog.get_logger()
 _IDS = UUID("6f1c1d0e-6f0a-5c55-9f0e-3d0c3e6b2a71")
 #: The broker calls a message that only a direct reply-to took unroutable.
 _DIRECT_REPLY = "amq.rabbitmq.reply-to."
-#: What is written on a parked message, beside `x-ecs-attempts`.
-ERROR_CODE_HEADER = "x-ecs-error-code"
-ERROR_HEADER = "x-ecs-error"
-ORIGIN_HEADER = "x-ecs-origin-queue"
-FAILED_AT_HEADER = "x-ecs-failed-at"
-#: `PROVEN` where it was proven who sent a parked message; anything else where it was not, or nobody
-#: had looked yet.
-IDENTITY_HEADER, PROVEN, _UNPROVEN = "x-ecs-identity", "proven", "not proven"
-#: The project in which that was proven: the message acts there alone when it is put in again.
-PROJECT_HEADER = "x-ecs-project"
 #: Seconds for which a requester's reply queue may refuse its results (it is full) before they go to
 #: `ecs.results`.
 REPLY_PATIENCE = 10.0
@@ -90,7 +85,7 @@ class Replies:
         published: list[Awaitable[Any]] = []
         is_order = operation.startswith("order.") and operation != Operation.ORDER_PLAN
         results = self._names.results_exchange
-        reply_to = reply_queue(envelope)
+        reply_to = envelope.reply_queue
         if reply_to is not None:
             mandatory = not reply_to.startswith(_DIRECT_REPLY)
             reply = Publication(
@@ -139,14 +134,13 @@ class Replies:
         """Have the message come back after a delay, without its secrets, and with a pass in their
         place.
         """
-        exchange, routing_key = routed_by(envelope)
-        now = time.time()
+        exchange, routing_key = envelope.routed_by
         headers = {
             **kept(envelope.headers),
             RETRY_HEADER: str(delay),
             RESUME_TOKEN_HEADER: resume_token,
             ATTEMPTS_HEADER: attempts,
-            FIRST_SEEN_HEADER: int(first_seen(envelope, now)),
+            FIRST_SEEN_HEADER: int(envelope.first_seen),
             ROUTING_KEY_HEADER: f"{exchange} {routing_key}",
             **_own_deadline(envelope),
         }
@@ -211,11 +205,11 @@ class Replies:
             ERROR_CODE_HEADER: str(refused.code.wire),
             ERROR_HEADER: _one_line(_described(refused)),
             ORIGIN_HEADER: origin or envelope.queue,
-            ROUTING_KEY_HEADER: " ".join(route or routed_by(envelope)),
-            FIRST_SEEN_HEADER: int(first_seen(envelope, time.time())),
+            ROUTING_KEY_HEADER: " ".join(route or envelope.routed_by),
+            FIRST_SEEN_HEADER: int(envelope.first_seen),
             ATTEMPTS_HEADER: attempts,
             FAILED_AT_HEADER: wire_time(),
-            IDENTITY_HEADER: _UNPROVEN if proven is None else PROVEN,
+            IDENTITY_HEADER: UNPROVEN if proven is None else PROVEN,
             # Always ours: a publisher's own header of this name must not stay.
             PROJECT_HEADER: proven or NOBODY,
         }
@@ -278,7 +272,7 @@ class Replies:
 
 def _own_deadline(envelope: Envelope) -> dict[str, int]:
     """The deadline that an `expiration` is, which does not go along: it would end in a retry queue."""
-    limit = deadline(envelope) if envelope.expiration is not None else None
+    limit = envelope.deadline if envelope.expiration is not None else None
     return {DEADLINE_HEADER: math.ceil(limit)} if limit is not None else {}
 
 

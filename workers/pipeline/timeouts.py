@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from handlers.effects.backoff import Deadline
 from workers.amqp.envelope import Envelope
 from workers.journal import Kind
-from workers.pipeline import parsing
 from workers.request import Request
 
 #: Seconds for which a delivery is held before it goes on by way of a retry queue; five minutes are
@@ -40,7 +39,7 @@ class Timeouts:
         """Until when it is asked who asks: before that is known nothing can be put off."""
         if request.kind is Kind.ORDER:
             return Deadline.after(HOLD)
-        first_seen = parsing.first_seen(request.envelope, time.time())
+        first_seen = request.envelope.first_seen
         return soonest(
             self.patience(request, time.time() - first_seen), own_deadline(request.envelope)
         )
@@ -56,5 +55,5 @@ def own_deadline(envelope: Envelope) -> Deadline | None:
     """Until when the requester wants the first effect to have been begun; None where he does not
     say.
     """
-    limit = parsing.deadline(envelope)
+    limit = envelope.deadline
     return Deadline.after(limit - time.time()) if limit is not None else None

@@ -100,7 +100,7 @@ class Undelivered:
             )
         origin = death.queue if death is not None else envelope.names.undelivered_queue
         route = death.route if death is not None else None
-        await self._outbox.park(envelope, refused, parsing.attempts(envelope), origin, route)
+        await self._outbox.park(envelope, refused, envelope.attempts, origin, route)
         log.warning(
             "message.undelivered",
             routing_key=envelope.routing_key,
