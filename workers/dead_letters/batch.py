@@ -115,7 +115,7 @@ async def pin(
                 vouched=one.identity in vouched,
             )
         )
-    await journal.pin(pinned)
+    await journal.add_batch(pinned)
     return pinned
 
 

@@ -245,7 +245,7 @@ class Run:
     async def _send(self, group: list[Member]) -> None:
         await self._put_in_again([one for one in group if one.state is ReplayState.ISSUED])
         words = [new_resume_token() for _ in group]
-        await self._journal.issue(
+        await self._journal.issue_tokens(
             [(one.replay.id, hash_of(word)) for one, word in zip(group, words, strict=True)]
         )
         published = [self._publish(one, word) for one, word in zip(group, words, strict=True)]
@@ -282,7 +282,7 @@ class Run:
                 real_user=self._real_user,
                 state=ReplayState.PINNED,
             )
-        await self._journal.put_in_again(former, [one.replay for one in group])
+        await self._journal.repeat_replays(former, [one.replay for one in group])
 
     async def _end(self, group: list[Member], state: ReplayState) -> None:
         """Written down before the ack: what is found done in the next run is acked, not done again."""
@@ -296,7 +296,7 @@ class Run:
     async def _note(self, group: list[Member], state: ReplayState) -> None:
         if not group:
             return
-        await self._journal.note([one.replay.id for one in group], state)
+        await self._journal.end_replays([one.replay.id for one in group], state)
         for one in group:
             one.state = state
 

@@ -35,7 +35,7 @@ from workers.journal.records import (
     ReplayState,
     Request,
 )
-from workers.journal.replays import Issue, Note, Pin, PutInAgain, Redeem
+from workers.journal.replays import AddBatch, EndReplays, IssueTokens, Redeem, RepeatReplays
 from workers.journal.server_locks import AcquireLocks, ExpireLock, Leave
 from workers.journal.writer import Writer
 
@@ -155,31 +155,31 @@ class Journal:
         """
         return self._opened()[1].submit(Prune(time.time() - commands_older_than))
 
-    def pin(self, replays: Sequence[Replay]) -> "asyncio.Future[None]":
-        """Note which parked messages an operator is about to take in hand."""
-        return self._opened()[1].submit(Pin(tuple(replays)))
+    def add_batch(self, replays: Sequence[Replay]) -> "asyncio.Future[None]":
+        """Record the dead letters that an operator is about to replay or discard."""
+        return self._opened()[1].submit(AddBatch(tuple(replays)))
 
-    def issue(self, words: Sequence[tuple[str, str]]) -> "asyncio.Future[None]":
-        """Put into force a word (its SHA-256) for each of these replays (their ids), before they
-        are published.
+    def issue_tokens(self, tokens: Sequence[tuple[str, str]]) -> "asyncio.Future[None]":
+        """Put a resume token into force for each of these replays, before they are published: pairs
+        of a replay's id and the token's SHA-256.
         """
-        return self._opened()[1].submit(Issue(tuple(words)))
+        return self._opened()[1].submit(IssueTokens(tuple(tokens)))
 
-    def put_in_again(
+    def repeat_replays(
         self, former: Sequence[str], replays: Sequence[Replay]
     ) -> "asyncio.Future[None]":
-        """Note new replays in the place of former ones (their ids), which may have been published
-        and stay in force.
+        """Record new replays in the place of former ones (their ids), which may have been published
+        and keep their tokens.
         """
-        return self._opened()[1].submit(PutInAgain(tuple(former), tuple(replays)))
+        return self._opened()[1].submit(RepeatReplays(tuple(former), tuple(replays)))
 
-    def note(self, ids: Sequence[str], state: ReplayState) -> "asyncio.Future[None]":
-        """Note what became of these replays."""
-        return self._opened()[1].submit(Note(tuple(ids), state, time.time()))
+    def end_replays(self, ids: Sequence[str], state: ReplayState) -> "asyncio.Future[None]":
+        """Record what became of these replays."""
+        return self._opened()[1].submit(EndReplays(tuple(ids), state, time.time()))
 
     def redeem(self, pass_hash: str, digest: str) -> "asyncio.Future[Replay | None]":
-        """The replay that a message with this word and digest is; None where it is none. It is
-        noted that it came.
+        """Return the replay that this resume token was issued for, None where it was not issued for
+        this content; its arrival is recorded.
         """
         return self._opened()[1].submit(Redeem(pass_hash, digest, time.time()))
 

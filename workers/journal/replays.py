@@ -1,4 +1,4 @@
-"""The writes about parked messages that an operator takes in hand."""
+"""Writes about the dead letters that operators replay or discard."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,56 +11,59 @@ from workers.journal.history import replay_of
 from workers.journal.records import Replay, ReplayState
 
 _COLUMNS = [column.name for column in schema.replays.columns]
-# May be run again after a commit whose outcome is not known.
-_PIN = text(
+# May be run again after a commit whose outcome is unknown.
+_INSERT = text(
     f"INSERT INTO replays ({', '.join(_COLUMNS)}) VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"  # noqa: S608
     " ON CONFLICT (id) DO NOTHING"
 )
 _ISSUE = text("UPDATE replays SET state = 'issued', pass_hash = :pass_hash WHERE id = :id")
-_NOTE = text("UPDATE replays SET state = :state, done_at = :now WHERE id = :id AND done_at IS NULL")
+_END = text("UPDATE replays SET state = :state, done_at = :now WHERE id = :id AND done_at IS NULL")
 
 
 @dataclass(frozen=True, slots=True)
-class Pin:
-    """These messages, and no others."""
+class AddBatch:
+    """Records the messages of a batch before anything is done with them."""
 
     replays: Sequence[Replay]
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["Pin"]) -> list[None]:
-        """Nothing."""
+    def run_all(connection: Connection, operations: list["AddBatch"]) -> list[None]:
+        """Run all."""
         _insert(connection, [one for operation in operations for one in operation.replays])
         return [None] * len(operations)
 
 
 @dataclass(frozen=True, slots=True)
-class Issue:
-    """Words that are good for one replay each: pairs of a replay's id and the word's hash."""
+class IssueTokens:
+    """Puts resume tokens into force: pairs of a replay's id and the token's SHA-256."""
 
-    words: Sequence[tuple[str, str]]
+    tokens: Sequence[tuple[str, str]]
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["Issue"]) -> list[None]:
-        """Nothing."""
+    def run_all(connection: Connection, operations: list["IssueTokens"]) -> list[None]:
+        """Run all."""
         rows = [
-            {"id": one, "pass_hash": word}
+            {"id": one, "pass_hash": token_hash}
             for operation in operations
-            for one, word in operation.words
+            for one, token_hash in operation.tokens
         ]
         connection.execute(_ISSUE, rows)
         return [None] * len(operations)
 
 
 @dataclass(frozen=True, slots=True)
-class PutInAgain:
-    """What may have been published before a crash is published once more, by a word of its own."""
+class RepeatReplays:
+    """Records new replays for messages that may have been published before a crash.
+
+    The former ones (by id) keep their tokens in force: their copies may still arrive.
+    """
 
     former: Sequence[str]
     replays: Sequence[Replay]
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["PutInAgain"]) -> list[None]:
-        """Nothing."""
+    def run_all(connection: Connection, operations: list["RepeatReplays"]) -> list[None]:
+        """Run all."""
         replays = schema.replays
         again = (
             update(replays)
@@ -75,28 +78,28 @@ class PutInAgain:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """What became of them."""
+class EndReplays:
+    """Records what became of replays (by id); a replay ends once."""
 
     ids: Sequence[str]
     state: ReplayState
     now: float
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["Note"]) -> list[None]:
-        """Nothing; what is noted stays."""
+    def run_all(connection: Connection, operations: list["EndReplays"]) -> list[None]:
+        """Run all; a replay that has ended already is left as it is."""
         rows = [
             {"id": one, "state": op.state.value, "now": op.now}
             for op in operations
             for one in op.ids
         ]
-        connection.execute(_NOTE, rows)
+        connection.execute(_END, rows)
         return [None] * len(operations)
 
 
 @dataclass(frozen=True, slots=True)
 class Redeem:
-    """A worker meets a message with a word."""
+    """Looks a resume token up for the worker that received a message with it."""
 
     pass_hash: str
     digest: str
@@ -104,12 +107,15 @@ class Redeem:
 
     @staticmethod
     def run_all(connection: Connection, operations: list["Redeem"]) -> list[Replay | None]:
-        """The replay, if the word is good for this content."""
+        """Return the replay of each token, None where the token was not issued for this content.
+
+        The first arrival of each is recorded.
+        """
         columns = schema.replays.c
         hashes = {one.pass_hash for one in operations}
         rows = connection.execute(select(schema.replays).where(columns.pass_hash.in_(hashes)))
         found: dict[str, Any] = {row.pass_hash: row for row in rows}
-        replays = [_good(found.get(one.pass_hash), one.digest) for one in operations]
+        replays = [_valid(found.get(one.pass_hash), one.digest) for one in operations]
         arrived = [
             {"one": replay.id, "now": operation.now}
             for operation, replay in zip(operations, replays, strict=True)
@@ -123,11 +129,11 @@ class Redeem:
         return replays
 
 
-def _good(row: Any, digest: str) -> Replay | None:
+def _valid(row: Any, digest: str) -> Replay | None:
     return replay_of(row) if row is not None and row.digest == digest else None
 
 
 def _insert(connection: Connection, replays: Sequence[Replay]) -> None:
     connection.execute(
-        _PIN, [asdict(one) | {"pass_hash": None, "state": one.state.value} for one in replays]
+        _INSERT, [asdict(one) | {"pass_hash": None, "state": one.state.value} for one in replays]
     )
