@@ -7,7 +7,8 @@ from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from handlers.effects.backoff import Deadline
-from handlers.effects.once import Effects
+from handlers.effects.ledger import EffectId, EffectKind
+from handlers.effects.once import EffectName, Effects
 from handlers.openstack.cinder import Volume, get_volume, list_volumes
 from handlers.openstack.cloud import Cloud, Project
 from handlers.openstack.glance import Image, get_image, list_images
@@ -27,7 +28,7 @@ MARK = "ecs_request"
 #: The property, or item of metadata, that says which of the things a request makes it is.
 PART = "ecs_part"
 #: The name under which is remembered what was answered before the end.
-ANSWER = "answer"
+ANSWER = EffectId(EffectKind.ANSWER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ class RequestContext:
         """The answer of a call that changes nothing, tried again within the time limit."""
         return await self.effects.retrying(call)
 
-    async def next(self, feed: Poller[W], effect: str) -> W:
+    async def next(self, feed: Poller[W], effect: EffectName) -> W:
         """What the feed says next of something that this effect began.
 
         `TimeoutError` when the wait has lasted its time, in all its deliveries; `Postponed` when
@@ -145,7 +146,7 @@ class RequestContext:
         except TimeoutError:
             if limit.passed:
                 raise
-            raise Postponed(effect) from None
+            raise Postponed(str(effect)) from None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from handlers.context import ProjectContext
-from handlers.effects.once import Effect
+from handlers.effects.ledger import Effect, EffectId, EffectKind
 from handlers.images.progress import tell_image_end
-from handlers.orders.new.provision import create_effect, id_of
 from handlers.servers.guard import tell_end
 from handlers.servers.targets import MADE_IMAGE, power_effect, told_accepted, told_unknown
 from messages.commands import PowerAction, PowerBatch
@@ -22,14 +21,12 @@ from messages.updates import Update, image_update, server_update
 _UNKNOWN = "UNKNOWN"
 
 
-def ends_of(work: Any, answered: Result | None, effects: Mapping[str, Effect]) -> list[Update]:
+def ends_of(work: Any, answered: Result | None, effects: Mapping[EffectId, Effect]) -> list[Update]:
     """The ends of what may have been told of; none for what was refused. An order's own end is not
     among them.
     """
     if isinstance(work, Order):
-        touched = {
-            name.partition(":")[2] for name, effect in effects.items() if not effect.is_memory
-        }
+        touched = {name.target for name, effect in effects.items() if not effect.is_memory}
         named = [one for one in work.instance_ids if one in touched]
         return [
             replace(_server(one, None), tenant_id=_owner(one, effects))
@@ -61,25 +58,26 @@ async def tell_ends(work: Any, answered: Result, context: ProjectContext) -> Non
                     await tell_image_end(one, context)
 
 
-def _owner(server_id: str, effects: Mapping[str, Effect]) -> str | None:
+def _owner(server_id: str, effects: Mapping[EffectId, Effect]) -> str | None:
     """The project in which a softDown found a server; None for an order that has a project of its
     own.
     """
-    found = effects.get(f"project:{server_id}")
+    found = effects.get(EffectId(EffectKind.PROJECT, server_id))
     return str(found.outcome["value"]) if found is not None and found.outcome is not None else None
 
 
-def _made(effects: Mapping[str, Effect]) -> list[str]:
+def _made(effects: Mapping[EffectId, Effect]) -> list[str]:
     """The servers that a `new` order has made."""
-    prefix = id_of(create_effect(""))
     return [
-        str(one.outcome["value"])
+        str(one.value)
         for name, one in effects.items()
-        if name.startswith(prefix) and one.outcome
+        if name.kind is EffectKind.ID and EffectId.parse(name.target).kind is EffectKind.CREATE
     ]
 
 
-def _ends_of_command(work: Any, answered: Result, effects: Mapping[str, Effect]) -> list[Update]:
+def _ends_of_command(
+    work: Any, answered: Result, effects: Mapping[EffectId, Effect]
+) -> list[Update]:
     owes = answered.succeeded or told_unknown(answered)
     match work:
         case PowerAction() if owes:

@@ -7,10 +7,10 @@ outcome was cut off in between, and the cloud is asked whether it was done befor
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from handlers.effects.backoff import Deadline, delays, pause, retrying
+from handlers.effects.ledger import Effect, EffectId, Ledger
 from handlers.openstack.cloud import Reply, fence
 from handlers.openstack.errors import CloudRefusal
 from messages.codes import Code
@@ -36,93 +36,17 @@ LATE_COMMAND = 120.0
 LOOK_EVERY = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """What the journal knows of an effect: `outcome` is None between intent and answer, times are
-    Unix seconds.
-
-    `sent` is false of one that this run means to do and that surely has not been sent yet.
-    """
-
-    marker: Any
-    intended_at: float
-    outcome: dict[str, Any] | None = None
-    request_id: str | None = None
-    sent: bool = True
-
-    @property
-    def unknown(self) -> bool:
-        """Whether it may have been done, and it is not known."""
-        return self.outcome is None and self.sent
-
-    @property
-    def refused(self) -> bool:
-        """Whether the cloud said no: nothing was done, and it may be tried again."""
-        return self.outcome is not None and "refused" in self.outcome
-
-    @property
-    def done(self) -> bool:
-        """Whether it is known to have been done."""
-        return self.outcome is not None and not self.refused
-
-    @property
-    def is_memory(self) -> bool:
-        """Whether it is a value that was remembered, not something done to the cloud."""
-        return self.outcome is not None and "value" in self.outcome
+#: Until every caller passes an id: a text is parsed.
+EffectName = EffectId | str
 
 
-class Ledger(Protocol):
-    """Where effects are written down durably before the next step is taken."""
-
-    def effect(self, name: str) -> Effect | None:
-        """What is known of an effect."""
-
-    def effects(self) -> Mapping[str, Effect]:
-        """All that is known, in the order in which it was meant."""
-
-    async def intend(self, name: str, marker: Any) -> None:
-        """Write that it is about to be done; replaces an intent that was refused."""
-
-    def sending(self, name: str) -> None:
-        """Note that its call is sent now: from here on it may be done."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether the request has its answer: nothing more is begun for it."""
-
-    async def record(self, name: str, outcome: dict[str, Any], request_id: str | None) -> None:
-        """Write what became of it."""
-
-    async def remember(self, name: str, value: Any) -> None:
-        """Write a value that a later run must find as it was."""
+def effect_id(name: EffectName) -> EffectId:
+    """Return the id that a name stands for."""
+    return name if isinstance(name, EffectId) else EffectId.parse(name)
 
 
 class _NotSent(Refused):
     """The time was up before the call was sent: it will not be."""
-
-
-class NoLedger:
-    """The ledger of who only asks: nothing is known, and nothing may be begun."""
-
-    def effect(self, name: str) -> Effect | None:
-        return None
-
-    def effects(self) -> Mapping[str, Effect]:
-        return {}
-
-    closed = False
-
-    async def intend(self, name: str, marker: Any) -> None:
-        raise RuntimeError(f"{name}: a question must change nothing")
-
-    def sending(self, name: str) -> None:
-        raise RuntimeError(f"{name}: a question must change nothing")
-
-    async def record(self, name: str, outcome: dict[str, Any], request_id: str | None) -> None:
-        raise RuntimeError(f"{name}: a question must change nothing")
-
-    async def remember(self, name: str, value: Any) -> None:
-        """Nothing is remembered."""
 
 
 #: Looks at the cloud since the marker: OpenStack's request id of the call that was found (empty
@@ -153,33 +77,33 @@ class Effects:
         self.patience = patience
         #: When this run began, by both clocks, and when it meant each effect, by the monotonic one.
         self._began, self._began_at = time.monotonic(), time.time()
-        self._meant: dict[str, float] = {}
+        self._meant: dict[EffectId, float] = {}
 
-    def begun(self, name: str) -> bool:
+    def begun(self, name: EffectName) -> bool:
         """Whether this was meant to be done before, by whomever; its preconditions no longer say
         anything.
         """
-        effect = self._ledger.effect(name)
+        effect = self._ledger.effect(effect_id(name))
         return effect is not None and not effect.refused
 
-    def done(self, name: str) -> bool:
+    def done(self, name: EffectName) -> bool:
         """Whether this is known to have been done."""
-        effect = self._ledger.effect(name)
+        effect = self._ledger.effect(effect_id(name))
         return effect is not None and effect.done
 
     @property
-    def known(self) -> Mapping[str, Effect]:
+    def known(self) -> Mapping[EffectId, Effect]:
         """All that is known of them, by their names."""
         return self._ledger.effects()
 
-    def unknown(self, name: str) -> bool:
+    def unknown(self, name: EffectName) -> bool:
         """Whether this may have been done, and it is not known."""
-        effect = self._ledger.effect(name)
+        effect = self._ledger.effect(effect_id(name))
         return effect is not None and effect.unknown
 
-    def request_id(self, name: str) -> str | None:
+    def request_id(self, name: EffectName) -> str | None:
         """OpenStack's id of the call that did it."""
-        effect = self._ledger.effect(name)
+        effect = self._ledger.effect(effect_id(name))
         return effect.request_id if effect is not None else None
 
     def request_ids(self, subjects: Collection[str]) -> list[str]:
@@ -189,7 +113,7 @@ class Effects:
         return [
             effect.request_id
             for name, effect in self._ledger.effects().items()
-            if effect.request_id is not None and name.partition(":")[2] in subjects
+            if effect.request_id is not None and name.target in subjects
         ]
 
     @property
@@ -202,41 +126,42 @@ class Effects:
         """Whether anything is known to have been done to the cloud for this request."""
         return any(one.done and not one.is_memory for one in self._ledger.effects().values())
 
-    def age(self, name: str) -> float:
+    def age(self, name: EffectName) -> float:
         """Seconds since it was meant to be done; 0 where it was not. A clock that jumps meanwhile
         does not count.
         """
+        name = effect_id(name)
         if name in self._meant:
             return time.monotonic() - self._meant[name]
-        effect = self._ledger.effect(name)
+        effect = self._ledger.effect(effect_id(name))
         if effect is None:
             return 0.0
         return max(0.0, self._began_at - effect.intended_at) + time.monotonic() - self._began
 
-    def remembered(self, name: str) -> Any:
+    def remembered(self, name: EffectName) -> Any:
         """What was remembered under this name; None if nothing was."""
-        effect = self._ledger.effect(name)
+        effect = self._ledger.effect(effect_id(name))
         return (
             effect.outcome["value"] if effect is not None and effect.outcome is not None else None
         )
 
-    async def remember(self, name: str, make: Callable[[], Awaitable[Any]]) -> Any:
+    async def remember(self, name: EffectName, make: Callable[[], Awaitable[Any]]) -> Any:
         """A value that is made once, and found again by whoever goes on with the request. JSON, not
         None.
         """
         known = self.remembered(name)
         if known is None:
             known = await make()
-            await self._ledger.remember(name, known)
+            await self._ledger.remember(effect_id(name), known)
         return known
 
-    async def revise(self, name: str, value: Any) -> None:
+    async def revise(self, name: EffectName, value: Any) -> None:
         """Remember another value in its place; a later run finds this one."""
-        await self._ledger.remember(name, value)
+        await self._ledger.remember(effect_id(name), value)
 
     async def once(
         self,
-        name: str,
+        name: EffectName,
         do: Callable[[], Awaitable[Reply]],
         landed: Landed,
         marker: Any,
@@ -250,6 +175,7 @@ class Effects:
         or restored from a backup, does not know what the cloud shows to be done. Raises what `do`
         raises when the cloud refuses, `Transient` when patience ends, and `OutcomeUnknown`.
         """
+        name = effect_id(name)
         effect = self._ledger.effect(name)
         if effect is not None and effect.done:
             return
@@ -262,7 +188,7 @@ class Effects:
                 await self.find_out(name, landed)
                 if self.done(name):
                     return
-                raise OutcomeUnknown(name)
+                raise OutcomeUnknown(str(name))
         else:
             if marked is not None and (request_id := await self.retrying(marked)) is not None:
                 await self.adopt(name, marker, request_id)
@@ -275,27 +201,29 @@ class Effects:
         finally:
             fence.reset(fenced)
 
-    async def adopt(self, name: str, marker: Any = None, request_id: str = "") -> None:
+    async def adopt(self, name: EffectName, marker: Any = None, request_id: str = "") -> None:
         """Record as done what the cloud shows to be done by its mark, though no intent is known."""
+        name = effect_id(name)
         await self._intend(name, marker)
         await self._ledger.record(name, {"found": True}, request_id or None)
 
-    async def find_out(self, name: str, landed: Landed) -> None:
+    async def find_out(self, name: EffectName, landed: Landed) -> None:
         """Look for what may have been done, and do nothing; what is found is recorded.
 
         `Transient` where the cloud does not tell.
         """
+        name = effect_id(name)
         effect = self._ledger.effect(name)
         if effect is not None and effect.unknown:
             until = Deadline.after(max(FLIGHT, LATE_COMMAND - self.age(name)))
             await self._found(name, landed, effect.marker, until)
 
-    async def _intend(self, name: str, marker: Any) -> None:
+    async def _intend(self, name: EffectId, marker: Any) -> None:
         # Before it is written, which may take long.
         self._meant[name] = time.monotonic()
         await self._ledger.intend(name, marker)
 
-    async def _right_to_send(self, name: str, marker: Any) -> Deadline:
+    async def _right_to_send(self, name: EffectId, marker: Any) -> Deadline:
         """Until when the call may be sent; what the ledger raises where the request is another's by
         now.
         """
@@ -332,7 +260,7 @@ class Effects:
 
     async def _do(
         self,
-        name: str,
+        name: EffectId,
         do: Callable[[], Awaitable[Reply]],
         landed: Landed,
         marker: Any,
@@ -363,7 +291,7 @@ class Effects:
                 return
 
     async def _landed_after_all(
-        self, name: str, landed: Landed, marker: Any, error: Ambiguous
+        self, name: EffectId, landed: Landed, marker: Any, error: Ambiguous
     ) -> bool:
         """Whether a call was carried out whose answer was lost; `OutcomeUnknown` where it must not
         be made again.
@@ -371,15 +299,15 @@ class Effects:
         if await self._found(name, landed, marker, self._until(error)):
             return True
         if error.may_land_late or self._ledger.closed:
-            raise OutcomeUnknown(name) from error
+            raise OutcomeUnknown(str(name)) from error
         return False
 
-    async def _given_up(self, name: str, error: Exception, *, unsure: bool) -> Exception:
+    async def _given_up(self, name: EffectId, error: Exception, *, unsure: bool) -> Exception:
         """The error that ends an effect whose time was up before its call could be sent, or sent
         again.
         """
         if unsure:
-            return OutcomeUnknown(name)
+            return OutcomeUnknown(str(name))
         await self._ledger.record(name, {"refused": None}, None)
         if isinstance(error, _NotSent):
             return error
@@ -393,7 +321,7 @@ class Effects:
             return Deadline.after(SETTLE)
         return Deadline.after(LATE if self._expiry is None else LATE_COMMAND)
 
-    async def _left_traces(self, name: str, landed: Landed, marker: Any) -> bool:
+    async def _left_traces(self, name: EffectId, landed: Landed, marker: Any) -> bool:
         """A repeat of what landed after all is refused for its own traces: in conflict, gone
         already, large enough.
         """
@@ -402,7 +330,7 @@ class Effects:
         except CloudRefusal:
             return False  # there is nothing left to look at
 
-    async def _found(self, name: str, landed: Landed, marker: Any, until: Deadline) -> bool:
+    async def _found(self, name: EffectId, landed: Landed, marker: Any, until: Deadline) -> bool:
         while True:
             request_id = await self._look(name, landed, marker, until)
             if request_id is not None:
@@ -416,7 +344,9 @@ class Effects:
         """The answer of a call that changes nothing, tried again for as long as there is time."""
         return await retrying(call, self.patience, self._expiry)
 
-    async def _look(self, name: str, landed: Landed, marker: Any, until: Deadline) -> str | None:
+    async def _look(
+        self, name: EffectId, landed: Landed, marker: Any, until: Deadline
+    ) -> str | None:
         try:
             return await self.retrying(lambda: landed(marker))
         except Transient as error:
@@ -426,13 +356,13 @@ class Effects:
                 return None
             if self._ledger.closed:
                 raise  # so does a command that has its answer
-            raise OutcomeUnknown(name) from error
+            raise OutcomeUnknown(str(name)) from error
 
     async def _pause(self, error: Transient, delay: float) -> None:
         await pause(error, delay, self.patience)
 
     async def _pause_unsent(
-        self, name: str, error: Transient, delay: float, *, unsure: bool
+        self, name: EffectId, error: Transient, delay: float, *, unsure: bool
     ) -> None:
         """Pause after a call that was surely not carried out; where there is no later try, record
         that.

@@ -6,6 +6,7 @@ from typing import Any
 
 from handlers.context import ProjectContext
 from handlers.effects.concurrency import all_ended
+from handlers.effects.ledger import EffectId, EffectKind
 from handlers.effects.once import Landed
 from handlers.images.progress import follow_deletion, tell_image_end
 from handlers.images.queries import find_image, unknown_image
@@ -59,7 +60,7 @@ async def remove_images(task: ImageBatchDelete, context: ProjectContext) -> Resu
 
 async def update_image(task: ImageUpdate, context: ProjectContext) -> Result:
     """Change what a customer may change of a private image."""
-    effect = f"update:{task.image_id}"
+    effect = EffectId(EffectKind.UPDATE, task.image_id)
     if context.answered is not None:
         await context.effects.find_out(effect, _updated(task, context))
         return context.answered
@@ -76,7 +77,7 @@ async def update_image(task: ImageUpdate, context: ProjectContext) -> Result:
 
 
 async def _apply(
-    effect: str, task: ImageUpdate, operations: list[dict[str, Any]], context: ProjectContext
+    effect: EffectId, task: ImageUpdate, operations: list[dict[str, Any]], context: ProjectContext
 ) -> None:
     try:
         await context.effects.once(

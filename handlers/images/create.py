@@ -7,6 +7,7 @@ from functools import partial
 
 from handlers.context import MARK, ProjectContext
 from handlers.effects.backoff import Deadline, delays, retrying
+from handlers.effects.ledger import EffectId, EffectKind
 from handlers.effects.once import Landed
 from handlers.images.progress import follow_creation
 from handlers.openstack.errors import CloudRefusal, Conflict, NotFound
@@ -37,7 +38,7 @@ _TAGGING = 20.0
 
 async def make_image(task: CreateImage, context: ProjectContext) -> Result:
     """Answered once Glance knows of it, followed until it can be used."""
-    effect = f"createImage:{task.server_id}"
+    effect = EffectId(EffectKind.CREATE_IMAGE, task.server_id)
     if context.answered is None:
         image_id = await _create(task, effect, context)
         await context.answer(Result.of(Code.CREATED, {"image_id": image_id}))
@@ -52,7 +53,7 @@ async def make_image(task: CreateImage, context: ProjectContext) -> Result:
     return context.answered or Result.of(Code.CREATED, {"image_id": image_id})
 
 
-async def _create(task: CreateImage, effect: str, context: ProjectContext) -> str:
+async def _create(task: CreateImage, effect: EffectId, context: ProjectContext) -> str:
     if not context.effects.begun(effect):
         # Before the server is judged: what a lost journal does not know may be there, and the
         # server gone since.
@@ -64,7 +65,7 @@ async def _create(task: CreateImage, effect: str, context: ProjectContext) -> st
     return image_id
 
 
-async def _begin(task: CreateImage, effect: str, context: ProjectContext) -> None:
+async def _begin(task: CreateImage, effect: EffectId, context: ProjectContext) -> None:
     if context.effects.done(effect):
         return
     for delay in delays(0.5, 4.0):
@@ -130,7 +131,7 @@ async def _about(server: Server, task: CreateImage, context: ProjectContext) -> 
 
 
 async def _call(
-    task: CreateImage, about: Mapping[str, str], effect: str, context: ProjectContext
+    task: CreateImage, about: Mapping[str, str], effect: EffectId, context: ProjectContext
 ) -> None:
     properties = {**task.properties, **about, MARK: context.mark}
 

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from handlers.context import ProjectContext
+from handlers.effects.ledger import EffectId, EffectKind
 from handlers.openstack.errors import CloudRefusal, NotFound
 from handlers.openstack.glance import get_image
 from messages.errors import Transient
@@ -15,7 +16,10 @@ _FIRST = "queued"
 
 
 async def follow_creation(
-    image_id: str, effect: str, context: ProjectContext, complete: Callable[[], Awaitable[None]]
+    image_id: str,
+    effect: EffectId,
+    context: ProjectContext,
+    complete: Callable[[], Awaitable[None]],
 ) -> None:
     """Until it can be used. Nova takes the image of a snapshot that failed away again: it then ends
     as deleted.
@@ -43,7 +47,7 @@ async def follow_deletion(image_id: str, context: ProjectContext) -> None:
         # It has been answered: whatever Glance says now must not make another answer of it. The
         # watch goes on asking.
         status = _GOING
-    status = await _follow(image_id, None, f"delete:{image_id}", status, context)
+    status = await _follow(image_id, None, EffectId(EffectKind.DELETE, image_id), status, context)
     await context.publish(image_update(image_id, None, status, final=True))
 
 
@@ -60,7 +64,7 @@ async def tell_image_end(image_id: str, context: ProjectContext) -> None:
 
 
 async def _follow(
-    image_id: str, action: str | None, effect: str, status: str, context: ProjectContext
+    image_id: str, action: str | None, effect: EffectId, status: str, context: ProjectContext
 ) -> str:
     """Follow from a known status to the end of an image being made, or else of one being deleted;
     its last status.

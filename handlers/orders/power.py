@@ -1,6 +1,7 @@
 """Starting and stopping a server for an order, done once and proven by Nova's action log."""
 
 from handlers.context import ProjectContext
+from handlers.effects.once import EffectName
 from handlers.openstack.errors import CloudRefusal, Conflict
 from handlers.openstack.nova import Server, change_power
 from handlers.orders.progress import Course
@@ -20,7 +21,7 @@ async def switch(
     context: ProjectContext,
     course: Course,
     *,
-    effect: str | None = None,
+    effect: EffectName | None = None,
 ) -> Server:
     """The server once it has been started or stopped; nothing is done where it is so already.
 
@@ -49,7 +50,7 @@ async def switch(
     return server
 
 
-async def _check(server: Server, effect: str, reason: str, context: ProjectContext) -> None:
+async def _check(server: Server, effect: EffectName, reason: str, context: ProjectContext) -> None:
     """What was done and then undone by somebody else was done."""
     logged = await logged_action(
         server.id, context.effects.request_id(effect), context, until_ended=True

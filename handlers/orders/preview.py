@@ -10,7 +10,8 @@ from typing import Any
 
 from handlers.context import ProjectContext, RequestContext
 from handlers.effects.backoff import Deadline
-from handlers.effects.once import Effects, NoLedger
+from handlers.effects.ledger import NoLedger
+from handlers.effects.once import Effects
 from handlers.openstack.errors import CloudRefusal
 from handlers.orders.change_configure.handler import Changing
 from handlers.orders.checks import Check

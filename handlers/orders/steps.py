@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from handlers.context import ProjectContext
 from handlers.effects.backoff import Deadline
-from handlers.effects.once import Landed, Marked
+from handlers.effects.once import EffectName, Landed, Marked
 from handlers.openstack import nova
 from handlers.openstack.cinder import Volume
 from handlers.openstack.cloud import Reply
@@ -28,7 +28,7 @@ _LOG_LATE, _LOG_EVERY = 5.0, 0.2
 
 async def once(
     context: ProjectContext,
-    effect: str,
+    effect: EffectName,
     do: Callable[[], Awaitable[Reply]],
     landed: Landed,
     marker: str | None,
@@ -71,7 +71,7 @@ async def logged_action(
 
 async def follow_server(
     server_id: str,
-    effect: str,
+    effect: EffectName,
     context: ProjectContext,
     course: Course,
     ended: Callable[[Server], bool],
@@ -100,7 +100,7 @@ async def with_fault(server: Server, context: ProjectContext) -> Server:
 
 
 async def follow_volume(
-    volume_id: str, effect: str, context: ProjectContext, ended: Callable[[Volume], bool]
+    volume_id: str, effect: EffectName, context: ProjectContext, ended: Callable[[Volume], bool]
 ) -> Volume:
     """The volume once something holds of it."""
     with context.watchers.volumes.follow(volume_id) as feed:
@@ -109,7 +109,7 @@ async def follow_volume(
         return volume
 
 
-async def _news(feed: Poller[W], effect: str, what: str, context: ProjectContext) -> W:
+async def _news(feed: Poller[W], effect: EffectName, what: str, context: ProjectContext) -> W:
     """What the feed says next; a step that hears nothing in time, or whose thing goes away, has
     failed.
     """
@@ -154,7 +154,7 @@ async def write_fee_data(
 
 async def change_metadata(
     server_id: str,
-    effect: str,
+    effect: EffectName,
     do: Callable[[], Awaitable[Reply]],
     landed: Landed,
     context: ProjectContext,
@@ -175,7 +175,9 @@ async def change_metadata(
         raise error.as_failure() from error
 
 
-async def declare(server_id: str, effect: str, context: ProjectContext, *, well: bool) -> None:
+async def declare(
+    server_id: str, effect: EffectName, context: ProjectContext, *, well: bool
+) -> None:
     """Have the admin cloud declare a server well that is in ERROR, or put it back there."""
     admin = await context.cloud.admin()
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from handlers.context import ProjectContext
 from handlers.effects.backoff import Deadline
+from handlers.effects.ledger import EffectId
 from handlers.openstack.errors import CloudRefusal, NotFound
 from handlers.openstack.nova import Server, get_server, list_servers
 from messages.codes import Code
@@ -169,7 +170,7 @@ async def follow_to_end(
     server_id: str,
     action: str,
     first: tuple[str, str | None],
-    effect: str,
+    effect: EffectId,
     *,
     overtaken: str | None = None,
 ) -> None:
@@ -204,7 +205,7 @@ async def follow_to_end(
     await context.publish(server_update(server_id, action, status, None, final=True))
 
 
-async def tell_end(context: ProjectContext, server_id: str, action: str, effect: str) -> None:
+async def tell_end(context: ProjectContext, server_id: str, action: str, effect: EffectId) -> None:
     """Tell in what state a server ends of which it could not be told whether an action was carried
     out.
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from handlers.context import ProjectContext
 from handlers.effects.backoff import delays
+from handlers.effects.ledger import EffectId
 from handlers.effects.once import Landed
 from handlers.openstack.errors import CloudRefusal, Conflict, NotFound
 from handlers.openstack.nova import Server, change_power, find_action, find_actions
@@ -59,7 +60,7 @@ async def act_on_server(task: PowerAction, context: ProjectContext) -> Result:
     return context.answered or accepted
 
 
-async def _have_it_accepted(task: PowerAction, effect: str, context: ProjectContext) -> None:
+async def _have_it_accepted(task: PowerAction, effect: EffectId, context: ProjectContext) -> None:
     server = await find_server(context, task.server_id)
     if server is None:
         raise unknown_server(task.server_id, task.power)

@@ -4,6 +4,7 @@ import asyncio
 
 from handlers.context import ProjectContext
 from handlers.effects.backoff import delays
+from handlers.effects.ledger import EffectId, EffectKind
 from handlers.effects.once import Landed
 from handlers.openstack.errors import CloudRefusal, Conflict, NotFound
 from handlers.openstack.nova import list_tags, replace_tags
@@ -27,7 +28,9 @@ async def update_tags(task: ServerTagsUpdate, context: ProjectContext) -> Result
     way.
     """
     if context.answered is not None:
-        await context.effects.find_out(f"tags:{task.server_id}", _replaced(task, context))
+        await context.effects.find_out(
+            EffectId(EffectKind.TAGS, task.server_id), _replaced(task, context)
+        )
         return context.answered
     for delay in delays(0.5, 4.0):
         server = await find_server(context, task.server_id)
@@ -55,7 +58,7 @@ async def update_tags(task: ServerTagsUpdate, context: ProjectContext) -> Result
 
 async def _replace(task: ServerTagsUpdate, context: ProjectContext) -> None:
     await context.effects.once(
-        f"tags:{task.server_id}",
+        EffectId(EffectKind.TAGS, task.server_id),
         do=lambda: replace_tags(context.project, task.server_id, task.tags),
         landed=_replaced(task, context),
         marker=None,

@@ -5,7 +5,7 @@ refused.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from handlers.effects.once import Effect
+from handlers.effects.ledger import Effect, EffectId, EffectKind
 from messages.codes import Code
 from messages.commands import Power, PowerBatch
 from messages.errors import Refused
@@ -24,18 +24,18 @@ _ORDER = (
     Code.FAILED,
 )
 UNKNOWN = "outcome_unknown"
-#: Under this name is remembered which image was made.
-MADE_IMAGE = "image"
+#: Under this id is remembered which image was made.
+MADE_IMAGE = EffectId(EffectKind.IMAGE)
 
 
-def power_effect(power: Power, server_id: str) -> str:
+def power_effect(power: Power, server_id: str) -> EffectId:
     """The journal's name for an action on a server."""
-    return f"{power.value}:{server_id}"
+    return EffectId(EffectKind(power), server_id)
 
 
-def deletion_effect(image_id: str) -> str:
+def deletion_effect(image_id: str) -> EffectId:
     """The journal's name for the deletion of an image."""
-    return f"delete:{image_id}"
+    return EffectId(EffectKind.DELETE, image_id)
 
 
 def outcome_unknown() -> Refused:
@@ -46,7 +46,7 @@ def outcome_unknown() -> Refused:
 def failure(
     work: Any,
     refused: Refused,
-    effects: Mapping[str, Effect] | None = None,
+    effects: Mapping[EffectId, Effect] | None = None,
     verdicts: Verdicts | None = None,
 ) -> Result:
     """The answer to a command that ends as a whole; a batch that the cloud failed tells of each
@@ -66,7 +66,7 @@ def failure(
 
 
 def answer_in_time(
-    work: Any, effects: Mapping[str, Effect], verdicts: Verdicts, late: Refused
+    work: Any, effects: Mapping[EffectId, Effect], verdicts: Verdicts, late: Refused
 ) -> Result:
     """The answer to a command whose time is up, by what is known then; `late` is what befell what
     was not sent.
@@ -86,7 +86,7 @@ def answer_in_time(
 
 
 def answer_of_servers(
-    task: PowerBatch, effects: Mapping[str, Effect], verdicts: Verdicts, rest: Refused
+    task: PowerBatch, effects: Mapping[EffectId, Effect], verdicts: Verdicts, rest: Refused
 ) -> Result:
     """What became of each server of a batch, and of the whole. `rest`: why the others were not
     judged, or not begun.
@@ -105,7 +105,7 @@ def answer_of_servers(
 
 
 def answer_of_images(
-    task: ImageBatchDelete, effects: Mapping[str, Effect], verdicts: Verdicts, rest: Refused
+    task: ImageBatchDelete, effects: Mapping[EffectId, Effect], verdicts: Verdicts, rest: Refused
 ) -> Result:
     """The same of a batch of images; it succeeds whatever became of each, unless the cloud did not
     show any.
@@ -140,7 +140,10 @@ def told_accepted(answer: Result, kind: str) -> list[str]:
 
 
 def _each(
-    names: Mapping[str, str], effects: Mapping[str, Effect], verdicts: Verdicts, rest: Refused
+    names: Mapping[str, EffectId],
+    effects: Mapping[EffectId, Effect],
+    verdicts: Verdicts,
+    rest: Refused,
 ) -> dict[str, Code | Refused | None]:
     """Each target by its id: accepted, failed, or (None) right and not begun. `names` are those of
     their effects.
@@ -160,7 +163,7 @@ def _each(
     return found
 
 
-def _is_begun(names: Mapping[str, str], effects: Mapping[str, Effect]) -> bool:
+def _is_begun(names: Mapping[str, EffectId], effects: Mapping[EffectId, Effect]) -> bool:
     return any(name in effects for name in names.values())
 
 

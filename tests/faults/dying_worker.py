@@ -247,7 +247,7 @@ def _hold_the_waiting(holder: Holder) -> None:
     def begin_knowing(self: Progress, request: Any, *arguments: Any) -> None:
         begin(self, request, *arguments)
         holder.recorded |= {
-            (request.envelope.message_id, name)
+            (request.envelope.message_id, str(name))
             for name, one in self.effects().items()
             if one.outcome
         }

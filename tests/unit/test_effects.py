@@ -7,38 +7,41 @@ import pytest
 
 from handlers.effects import once as module
 from handlers.effects.backoff import Deadline
-from handlers.effects.once import Effect, Effects
+from handlers.effects.ledger import Effect, EffectId, EffectKind
+from handlers.effects.once import Effects
 from handlers.openstack.cloud import Reply, fence
 from handlers.openstack.errors import CloudRefusal, Conflict
 from messages.errors import Ambiguous, OutcomeUnknown, Refused, Transient
+
+STOP = EffectId(EffectKind.STOP, "1")
 
 
 class Book:
     """A ledger in memory; `lines` tells in which order it was written to."""
 
-    def __init__(self, **known: Effect) -> None:
-        self.known: dict[str, Effect] = dict(known)
+    def __init__(self, stop: Effect | None = None) -> None:
+        self.known: dict[EffectId, Effect] = {} if stop is None else {STOP: stop}
         self.lines: list[str] = []
         self.closed = False
 
-    def effect(self, name: str) -> Effect | None:
+    def effect(self, name: EffectId) -> Effect | None:
         return self.known.get(name)
 
-    def effects(self) -> dict[str, Effect]:
+    def effects(self) -> dict[EffectId, Effect]:
         return self.known
 
-    def sending(self, name: str) -> None:
+    def sending(self, name: EffectId) -> None:
         self.lines.append("sending")
 
-    async def intend(self, name: str, marker: Any) -> None:
+    async def intend(self, name: EffectId, marker: Any) -> None:
         self.lines.append("intend")
         self.known[name] = Effect(marker, time.time())
 
-    async def record(self, name: str, outcome: dict[str, Any], request_id: str | None) -> None:
+    async def record(self, name: EffectId, outcome: dict[str, Any], request_id: str | None) -> None:
         self.lines.append("record")
         self.known[name] = Effect(self.known[name].marker, time.time(), outcome, request_id)
 
-    async def remember(self, name: str, value: Any) -> None:
+    async def remember(self, name: EffectId, value: Any) -> None:
         self.known[name] = Effect(None, time.time(), {"value": value})
 
 
@@ -75,14 +78,14 @@ async def once(
     effects = Effects(
         book, Deadline.after(patience), None if expiry is None else Deadline.after(expiry)
     )
-    await effects.once("stop", cloud.do, cloud.landed, "marker")
+    await effects.once(STOP, cloud.do, cloud.landed, "marker")
 
 
 async def test_the_intent_is_written_before_the_call_and_the_outcome_after() -> None:
     book = Book()
     await once(book, Cloud(book, None))
     assert book.lines == ["intend", "do", "record"]
-    assert book.known["stop"].request_id == "req-1"
+    assert book.known[STOP].request_id == "req-1"
 
 
 async def test_what_is_done_is_not_done_again() -> None:
@@ -95,7 +98,7 @@ async def test_what_was_cut_off_is_looked_for_first() -> None:
     book = Book(stop=Effect("marker", 1.0))
     await once(book, Cloud(book, shows=True))
     assert book.lines == ["look", "record"]
-    assert book.known["stop"].request_id == "req-found"
+    assert book.known[STOP].request_id == "req-found"
 
 
 async def test_what_was_cut_off_and_cannot_be_found_is_done() -> None:
@@ -145,11 +148,11 @@ async def test_what_surely_was_not_done_within_patience_is_known_not_to_have_bee
     book = Book()
     with pytest.raises(Transient):
         await once(book, Cloud(book, Transient("no_connection", retry_after=60.0)), patience=0.5)
-    assert book.known["stop"].refused
+    assert book.known[STOP].refused
     late = Effects(book, Deadline.after(5), deadline=Deadline(0.0))
     cloud = Cloud(book)
     with pytest.raises(Refused) as caught:
-        await late.once("stop", cloud.do, cloud.landed, "marker")
+        await late.once(STOP, cloud.do, cloud.landed, "marker")
     assert caught.value.reason == "deadline"
     assert book.lines.count("do") == 1
 
@@ -162,16 +165,16 @@ async def test_what_may_have_been_done_stays_unknown_though_its_repeat_was_not_s
     script = [*([first] if first is not None else []), Transient("no_connection", retry_after=60.0)]
     with pytest.raises(Transient):
         await once(book, Cloud(book, *script), patience=2.0)
-    assert book.known["stop"].unknown
+    assert book.known[STOP].unknown
 
 
 async def test_a_refusal_is_written_down_and_may_be_tried_again_by_a_later_run() -> None:
     book = Book()
     with pytest.raises(CloudRefusal):
         await once(book, Cloud(book, Conflict(409, "busy", "req-9")))
-    assert book.known["stop"].refused
+    assert book.known[STOP].refused
     await once(book, Cloud(book, None))
-    assert book.known["stop"].done
+    assert book.known[STOP].done
 
 
 async def test_a_repeat_that_meets_its_own_traces_is_done() -> None:
@@ -182,8 +185,8 @@ async def test_a_repeat_that_meets_its_own_traces_is_done() -> None:
         cloud.shows = True
         return await Cloud.do(cloud)
 
-    await Effects(book, Deadline.after(5)).once("stop", refuse, cloud.landed, "marker")
-    assert book.known["stop"].done
+    await Effects(book, Deadline.after(5)).once(STOP, refuse, cloud.landed, "marker")
+    assert book.known[STOP].done
 
 
 async def test_past_its_expiry_nothing_is_begun() -> None:
@@ -199,7 +202,7 @@ async def test_past_its_expiry_what_may_have_been_done_is_looked_for_and_not_don
     with pytest.raises(OutcomeUnknown):
         await once(book, Cloud(book), expiry=-1.0)
     assert "do" not in book.lines
-    assert book.known["stop"].unknown
+    assert book.known[STOP].unknown
 
 
 async def sent(book: Book, cloud: Cloud) -> Reply:
@@ -222,12 +225,12 @@ async def test_what_was_answered_while_it_waited_to_be_sent_is_not_sent() -> Non
 
     with pytest.raises(Refused) as caught:
         await Effects(book, Deadline.after(5)).once(
-            "stop", waits_for_a_thread, cloud.landed, "marker"
+            STOP, waits_for_a_thread, cloud.landed, "marker"
         )
     assert caught.value.reason == "timeout"
     assert "do" not in book.lines
     # It is known not to have been done: nobody looks for it.
-    assert book.known["stop"].refused
+    assert book.known[STOP].refused
 
 
 async def test_a_call_whose_answer_was_lost_is_not_made_again_for_whom_has_been_answered() -> None:
@@ -239,17 +242,15 @@ async def test_a_call_whose_answer_was_lost_is_not_made_again_for_whom_has_been_
         return await cloud.do()
 
     with pytest.raises(OutcomeUnknown):
-        await Effects(book, Deadline.after(5)).once("stop", answers_late, cloud.landed, "marker")
+        await Effects(book, Deadline.after(5)).once(STOP, answers_late, cloud.landed, "marker")
     assert book.lines.count("do") == 1
 
 
 async def test_what_may_have_been_done_is_found_out_behind_the_answer() -> None:
     book = Book(stop=Effect("marker", 1.0))
     book.closed = True
-    await Effects(book, Deadline(0.0), Deadline(0.0)).find_out(
-        "stop", Cloud(book, shows=True).landed
-    )
-    assert book.known["stop"].done
+    await Effects(book, Deadline(0.0), Deadline(0.0)).find_out(STOP, Cloud(book, shows=True).landed)
+    assert book.known[STOP].done
     assert "do" not in book.lines
 
 
@@ -261,7 +262,7 @@ async def test_a_cloud_that_does_not_tell_is_asked_again_by_a_later_run() -> Non
         raise Transient("http_503")
 
     with pytest.raises(Transient):
-        await Effects(book, Deadline(0.0), Deadline(0.0)).find_out("stop", down)
+        await Effects(book, Deadline(0.0), Deadline(0.0)).find_out(STOP, down)
 
 
 async def test_what_is_remembered_is_made_once() -> None:
@@ -272,7 +273,11 @@ async def test_what_is_remembered_is_made_once() -> None:
         return [len(made)]
 
     effects = Effects(book, Deadline.after(1))
-    assert await effects.remember("plan", make) == await effects.remember("plan", make) == [1]
+    assert (
+        await effects.remember(EffectId(EffectKind.PLAN), make)
+        == await effects.remember(EffectId(EffectKind.PLAN), make)
+        == [1]
+    )
 
 
 async def test_what_the_cloud_shows_by_its_mark_is_not_done_though_no_intent_is_known() -> None:
@@ -284,9 +289,9 @@ async def test_what_the_cloud_shows_by_its_mark_is_not_done_though_no_intent_is_
         return ""
 
     effects = Effects(book, Deadline.after(5))
-    await effects.once("stop", cloud.do, cloud.landed, "marker", marked=marked)
+    await effects.once(STOP, cloud.do, cloud.landed, "marker", marked=marked)
     assert book.lines == ["look for the mark", "intend", "record"]
-    assert book.known["stop"].done
+    assert book.known[STOP].done
     assert effects.any_done
 
 
@@ -299,7 +304,7 @@ async def test_a_mark_is_looked_for_once_before_the_first_intent() -> None:
 
     effects = Effects(book, Deadline.after(5))
     for _ in range(2):
-        await effects.once("stop", Cloud(book, None).do, Cloud(book).landed, "m", marked=marked)
+        await effects.once(STOP, Cloud(book, None).do, Cloud(book).landed, "m", marked=marked)
     assert len(looks) == 1
     assert book.lines == ["intend", "do", "record"]
 
@@ -313,7 +318,27 @@ async def test_a_mark_is_looked_for_again_where_the_call_was_refused_before() ->
 
     cloud = Cloud(book)
     await Effects(book, Deadline.after(5)).once(
-        "stop", cloud.do, cloud.landed, "marker", marked=marked
+        STOP, cloud.do, cloud.landed, "marker", marked=marked
     )
-    assert book.known["stop"].request_id == "req-found"
+    assert book.known[STOP].request_id == "req-found"
     assert "do" not in book.lines
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("os-stop:1", EffectId(EffectKind.STOP, "1")),
+        ("plan", EffectId(EffectKind.PLAN)),
+        ("volume:2.1", EffectId(EffectKind.VOLUME, "2.1")),
+        ("id:create:3", EffectId(EffectKind.CREATE, "3").id_of_made),
+        ("final:server:1", EffectId(EffectKind.FINAL, "server:1")),
+    ],
+)
+def test_an_effects_id_is_the_text_that_the_journal_holds(text: str, known: EffectId) -> None:
+    assert EffectId.parse(text) == known
+    assert str(known) == text
+
+
+def test_a_kind_of_effect_that_is_not_known_is_an_error() -> None:
+    with pytest.raises(ValueError, match="polish"):
+        EffectId.parse("polish:1")

@@ -7,7 +7,8 @@ from typing import Any
 
 from handlers.context import RequestContext, Watchers
 from handlers.effects.backoff import Deadline
-from handlers.effects.once import Effects, NoLedger
+from handlers.effects.ledger import NoLedger
+from handlers.effects.once import Effects
 from handlers.openstack.cloud import Cloud, Project
 from handlers.openstack.errors import CloudRefusal
 from handlers.orders.preview import Verdict, preview_order

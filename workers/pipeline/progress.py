@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from handlers.context import ANSWER
-from handlers.effects.once import Effect
+from handlers.effects.ledger import Effect, EffectId, EffectKind
 from messages.commands import PowerBatch
 from messages.errors import Refused
 from messages.images import CreateImage, ImageBatchDelete
@@ -24,10 +24,6 @@ from workers.request import Request
 
 #: Requests of which one resource may end long before another.
 _SEVERAL = (PowerBatch, ImageBatchDelete, CreateImage, Order)
-#: Names of what is remembered of an order's updates.
-_TOLD = "told:"
-#: Names of final updates that were told before the end of the whole.
-_FINAL = "final:"
 #: Seconds for which it is sure that a request is ours.
 _SURE = 2.0
 
@@ -54,7 +50,9 @@ class Progress:
         #: When the request was last known to be ours, by the monotonic clock.
         self._sure_at = time.monotonic()
         self._effects = {
-            name: Effect(found.marker, found.intended_at, found.outcome, found.request_id)
+            EffectId.parse(name): Effect(
+                found.marker, found.intended_at, found.outcome, found.request_id
+            )
             for name, found in effects.items()
         }
         #: Final updates: those of earlier runs, those told already, and those that are held until
@@ -62,7 +60,7 @@ class Progress:
         self.finals: list[dict[str, Any]] = [
             found.outcome["value"]
             for name, found in self._effects.items()
-            if name.startswith(_FINAL) and found.outcome is not None
+            if name.kind is EffectKind.FINAL and found.outcome is not None
         ]
         #: Those of them that this run has published, by kind and id.
         self._published_finals: set[tuple[str, str]] = set()
@@ -70,9 +68,9 @@ class Progress:
         self.verdicts: dict[str, Refused | None] = {}
         #: What an earlier run told of an order: progress by status.
         self._told = {
-            name.removeprefix(_TOLD): int(found.outcome["value"])
+            name.target: int(found.outcome["value"])
             for name, found in self._effects.items()
-            if name.startswith(_TOLD) and found.outcome is not None
+            if name.kind is EffectKind.TOLD and found.outcome is not None
         }
         #: Progress last told of an order, by whichever run.
         self.progress = max(self._told.values(), default=0)
@@ -94,11 +92,11 @@ class Progress:
 
     # What the effects are written down with.
 
-    def effect(self, name: str) -> Effect | None:
+    def effect(self, name: EffectId) -> Effect | None:
         """What is known of an effect."""
         return self._effects.get(name)
 
-    def effects(self) -> Mapping[str, Effect]:
+    def effects(self) -> Mapping[EffectId, Effect]:
         """All that is known, in the order in which it was meant."""
         return self._effects
 
@@ -107,13 +105,13 @@ class Progress:
         """Whether anything may have been done to the cloud."""
         return any(not (one.refused or one.is_memory) for one in self._effects.values())
 
-    async def intend(self, name: str, marker: Any) -> None:
+    async def intend(self, name: EffectId, marker: Any) -> None:
         """Write that it is about to be done."""
         known = self._effects.get(name)
-        await self._write(lambda journal, claim: journal.intend(claim, name, marker))
+        await self._write(lambda journal, claim: journal.intend(claim, str(name), marker))
         self._effects[name] = Effect(marker, time.time(), sent=known is not None and known.unknown)
 
-    def sending(self, name: str) -> None:
+    def sending(self, name: EffectId) -> None:
         """Note that its call is sent now."""
         self._effects[name] = replace(self._effects[name], sent=True)
 
@@ -122,18 +120,20 @@ class Progress:
         """Whether it has its answer: nothing more is begun."""
         return self._decided is not None
 
-    async def record(self, name: str, outcome: dict[str, Any], request_id: str | None) -> None:
+    async def record(self, name: EffectId, outcome: dict[str, Any], request_id: str | None) -> None:
         """Write what became of it."""
-        await self._write(lambda journal, claim: journal.record(claim, name, outcome, request_id))
+        await self._write(
+            lambda journal, claim: journal.record(claim, str(name), outcome, request_id)
+        )
         known = self._effects[name]
         self._effects[name] = Effect(known.marker, known.intended_at, outcome, request_id)
         self.log.info(
-            "effect.recorded", effect=name, outcome=outcome, openstack_request_id=request_id
+            "effect.recorded", effect=str(name), outcome=outcome, openstack_request_id=request_id
         )
 
-    async def remember(self, name: str, value: Any) -> None:
+    async def remember(self, name: EffectId, value: Any) -> None:
         """Write a value that a later run must find."""
-        await self._write(lambda journal, claim: journal.remember(claim, name, value))
+        await self._write(lambda journal, claim: journal.remember(claim, str(name), value))
         self._effects[name] = Effect(None, time.time(), {"value": value})
 
     async def _write(self, write: Callable[[Journal, Claim], Awaitable[None]]) -> None:
@@ -160,7 +160,9 @@ class Progress:
             await self._note_progress(update.status, body)
         if update.final:
             if isinstance(self.request.work, _SEVERAL) and update.order is None:
-                await self.remember(f"{_FINAL}{update.resource}:{update.id}", body)
+                await self.remember(
+                    EffectId(EffectKind.FINAL, f"{update.resource}:{update.id}"), body
+                )
                 self._publish_final(body)
             self.finals.append(body)
             return
@@ -188,7 +190,7 @@ class Progress:
         self.progress = body["progress"] = max(self.progress, body["progress"])
         if risen and not body["final"] and status != OrderStatus.WAITING_RETRY:
             self._told[status] = self.progress
-            await self.remember(_TOLD + status, self.progress)
+            await self.remember(EffectId(EffectKind.TOLD, status), self.progress)
 
     @property
     def told(self) -> Result | None:

@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 
 from handlers.context import Policy
-from handlers.effects.once import Effect
+from handlers.effects.ledger import Effect, EffectId
 from handlers.orders.progress import refused_order_update
 from handlers.servers.targets import Verdicts, failure
 from messages.codes import Code
@@ -55,7 +55,7 @@ class Rejections:
         refused: Refused,
         *,
         changed: bool = False,
-        effects: Mapping[str, Effect] | None = None,
+        effects: Mapping[EffectId, Effect] | None = None,
         verdicts: Verdicts | None = None,
     ) -> Result:
         """What the requester is told, in the shape of what was asked; `changed`: something may have

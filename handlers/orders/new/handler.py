@@ -3,7 +3,7 @@
 from typing import Any
 
 from handlers.context import PART, ProjectContext
-from handlers.effects.once import Ledger
+from handlers.effects.ledger import EffectId, EffectKind, Ledger
 from handlers.openstack.errors import CloudRefusal
 from handlers.orders.new.made import Left, Made
 from handlers.orders.new.plan import (
@@ -42,7 +42,7 @@ def needs_secrets(work: Any, ledger: Ledger) -> bool:
     if (
         not isinstance(work, OrderNew)
         or not has_secrets(work)
-        or ledger.effect("failure") is not None
+        or ledger.effect(EffectId(EffectKind.FAILURE)) is not None
     ):
         return False
     made = (ledger.effect(create_effect(number)) for number in range(1, work.count + 1))

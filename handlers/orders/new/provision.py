@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from handlers.context import PART, ProjectContext
+from handlers.effects.ledger import EffectId, EffectKind
+from handlers.effects.once import EffectName, effect_id
 from handlers.openstack import cinder, neutron, nova
 from handlers.openstack.cloud import Reply
 from handlers.openstack.errors import CloudRefusal, Conflict, Forbidden, NotFound, QuotaExceeded
@@ -36,14 +38,14 @@ _NO_HOST = "No valid host"
 _USABLE = frozenset({"available", "reserved", "attaching", "in-use"})
 
 
-def create_effect(number: int | str) -> str:
+def create_effect(number: int | str) -> EffectId:
     """The journal's name for making a server."""
-    return f"create:{number}"
+    return EffectId(EffectKind.CREATE, str(number))
 
 
-def id_of(effect: str) -> str:
+def id_of(effect: EffectName) -> EffectId:
     """The name under which the id of what an effect made is remembered."""
-    return f"id:{effect}"
+    return effect_id(effect).id_of_made
 
 
 class Maker:
@@ -115,7 +117,9 @@ class Maker:
 
     def request_ids(self, server: NewServer) -> list[str]:
         """OpenStack's ids of the calls by which it was made, and taken away again."""
-        made = [f"volume:{_part(server, index)}" for index in range(len(server.disks))]
+        made: list[EffectName] = [
+            f"volume:{_part(server, index)}" for index in range(len(server.disks))
+        ]
         made += [f"port:{server.number}", create_effect(server.number)]
         ids = [self._context.effects.remembered(id_of(effect)) for effect in made]
         effects = [
@@ -287,7 +291,7 @@ class Maker:
 
     async def _make(
         self,
-        effect: str,
+        effect: EffectName,
         kind: str,
         create: Callable[[], Awaitable[Reply]],
         find: Callable[[], Awaitable[str | None]],
@@ -327,7 +331,7 @@ class Maker:
         found: str = await self._context.effects.remember(id_of(effect), its_id)
         return found
 
-    def _known_id(self, effect: str) -> str:
+    def _known_id(self, effect: EffectName) -> str:
         found: str = self._context.effects.remembered(id_of(effect))
         return found
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from handlers.context import ProjectContext, RequestContext
+from handlers.effects.ledger import EffectId, EffectKind
 from handlers.openstack.nova import ERROR, Server, set_metadata
 from handlers.openstack.projects import TenantIs
 from handlers.orders.delete_server import (
@@ -76,7 +77,7 @@ class Takedown:
         """Whether anything may have been done to the server."""
         names = [
             *(effect_name(power, self.server_id) for power in _STATES),
-            f"delete:{self.server_id}",
+            EffectId(EffectKind.DELETE, self.server_id),
         ]
         return self._found or any(self._effects.begun(name) for name in names)
 
