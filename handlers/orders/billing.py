@@ -4,7 +4,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from handlers.openstack.nova import Server
-from handlers.orders.saga import failed
+from handlers.orders.step import failed
 from handlers.servers.guard import CHARGE_TYPE
 from messages.orders import read_time
 

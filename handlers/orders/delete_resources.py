@@ -13,8 +13,8 @@ from handlers.openstack.cloud import Reply
 from handlers.openstack.errors import CloudRefusal, NotFound
 from handlers.openstack.nova import ERROR, GONE, SOFT_DELETED
 from handlers.orders.instances import find_remaining
-from handlers.orders.progress import Course
-from handlers.orders.saga import failed
+from handlers.orders.progress import OrderProgress
+from handlers.orders.step import failed
 from handlers.orders.steps import with_fault
 
 #: The tasks that Nova sets before it accepts a deletion.
@@ -25,7 +25,7 @@ _DELETING_VOLUME = frozenset({"deleting", "error_deleting"})
 _BUSY = PASSING | {"in-use"}
 
 
-async def delete_server(server_id: str, context: ProjectContext, course: Course) -> bool:
+async def delete_server(server_id: str, context: ProjectContext, progress: OrderProgress) -> bool:
     """Delete a server and wait until it is gone. Raises `Refused` where it stays.
 
     Returns False where the cloud keeps it for a while (`SOFT_DELETED`), with what it uses.
@@ -40,10 +40,12 @@ async def delete_server(server_id: str, context: ProjectContext, course: Course)
         effect, lambda: nova.delete_server(context.project, server_id), landed, context
     ):
         return True
-    return await _follow_server(server_id, effect, context, course)
+    return await _follow_server(server_id, effect, context, progress)
 
 
-async def force_delete_server(server_id: str, context: ProjectContext, course: Course) -> bool:
+async def force_delete_server(
+    server_id: str, context: ProjectContext, progress: OrderProgress
+) -> bool:
     """Delete for good a server that the cloud keeps; False where the cloud does not allow it."""
     effect = f"force-delete:{server_id}"
 
@@ -56,7 +58,7 @@ async def force_delete_server(server_id: str, context: ProjectContext, course: C
         if await _accepted(
             effect, lambda: nova.force_delete(context.project, server_id), landed, context
         ):
-            await _follow_server(server_id, effect, context, course, gone=frozenset({"DELETED"}))
+            await _follow_server(server_id, effect, context, progress, gone=frozenset({"DELETED"}))
     except CloudRefusal:
         return False
     return True
@@ -122,7 +124,7 @@ async def _follow_server(
     server_id: str,
     effect: str,
     context: ProjectContext,
-    course: Course,
+    progress: OrderProgress,
     gone: frozenset[str] = GONE,
 ) -> bool:
     """Wait until a server is gone; False where the cloud keeps it. Raises `Refused` where it ends
@@ -144,7 +146,7 @@ async def _follow_server(
             if server.status == ERROR and server.task_state not in _DELETING_SERVER:
                 fault = (await with_fault(server, context)).fault
                 raise failed("delete_failed", f"server {server_id} is {server.status}: {fault}")
-            await course.tell_server(server)
+            await progress.publish_server(server)
 
 
 async def _follow_volume(

@@ -21,10 +21,10 @@ from handlers.openstack.errors import CloudRefusal, Conflict, Forbidden, NotFoun
 from handlers.openstack.neutron import Thing
 from handlers.openstack.nova import GONE, Server
 from handlers.orders.delete_resources import delete_port, delete_server, delete_volume
-from handlers.orders.progress import Course
-from handlers.orders.saga import all_of, failed
-from handlers.orders.snapshot import Picture, picture_of, volumes_of, volumes_there
-from handlers.orders.step import Deed
+from handlers.orders.progress import OrderProgress
+from handlers.orders.saga import all_done
+from handlers.orders.snapshot import Snapshot, snapshot_of, volumes_of, volumes_there
+from handlers.orders.step import Deed, failed
 from handlers.servers.disks import system_and_data
 from handlers.servers.guard import find_server, unknown_server, wait_until_idle
 from messages.errors import Refused
@@ -47,7 +47,7 @@ class ServerDeletion:
     gone: bool
     locked: bool = False
     #: The server as it was.
-    before: Picture | None = None
+    before: Snapshot | None = None
     volumes: tuple[str, ...] = ()
     kept_volumes: tuple[str, ...] = ()
     #: Made by a `new` order: Nova deletes only those that it made itself.
@@ -90,7 +90,7 @@ async def plan_deletion(server_id: str, context: ProjectContext) -> ServerDeleti
         server_id,
         gone=is_gone,
         locked=server.locked,
-        before=picture_of(server, attached),
+        before=snapshot_of(server, attached),
         volumes=tuple(one.id for one in attached if one.id in deleted),
         kept_volumes=tuple(one.id for one in attached if one.id not in deleted),
         own_ports=tuple(own),
@@ -176,29 +176,29 @@ def deletion_steps(deletion: ServerDeletion) -> list[Deed]:
 
 
 async def carry_out_deletion(
-    deletion: ServerDeletion, context: ProjectContext, course: Course
+    deletion: ServerDeletion, context: ProjectContext, progress: OrderProgress
 ) -> None:
     """Delete the server and what goes with it, each once. What the cloud does not delete once the
     server is gone is kept, see `kept_resources`.
     """
     if deletion.gone:
         return
-    await all_of(_release(one, deletion, context) for one in deletion.floating_ips)
+    await all_done(_release(one, deletion, context) for one in deletion.floating_ips)
     if deletion.locked:
         await _unlock(deletion.server_id, context)
     try:
-        deleted = await delete_server(deletion.server_id, context, course)
+        deleted = await delete_server(deletion.server_id, context, progress)
     except Conflict as error:
         server = await find_server(context, deletion.server_id)
         if server is None or not server.locked:
             raise error.as_failure() from error
         await _unlock(deletion.server_id, context)  # locked since
-        deleted = await delete_server(deletion.server_id, context, course)
+        deleted = await delete_server(deletion.server_id, context, progress)
     if not deleted:
         return
     since = f"delete:{deletion.server_id}"
-    await all_of(_delete_volume(one, since, context) for one in deletion.volumes)
-    await all_of(delete_port(one, context) for one in deletion.own_ports)
+    await all_done(_delete_volume(one, since, context) for one in deletion.volumes)
+    await all_done(delete_port(one, context) for one in deletion.own_ports)
 
 
 async def _release(floating_ip_id: str, deletion: ServerDeletion, context: ProjectContext) -> None:

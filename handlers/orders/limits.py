@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from handlers.context import ProjectContext
 from handlers.effects.backoff import Deadline
+from handlers.effects.concurrency import all_ended
 from handlers.openstack.cinder import Volume, VolumeQuota, get_quota
 from handlers.openstack.errors import NotFound
 from handlers.openstack.neutron import ports_left
 from handlers.openstack.nova import ComputeLimits, Server, get_limits
-from handlers.orders.saga import failed, settled
+from handlers.orders.step import failed
 from messages.errors import Transient
 
 
@@ -54,7 +55,7 @@ async def check_quotas(
 ) -> None:
     """Raise `Refused` (`quota`) where the project has no room for it; asks each service once."""
     with context.checks.of("quota", instance_id):
-        await settled(
+        await all_ended(
             [
                 _check_compute(demand, context),
                 _check_ports(demand, context),

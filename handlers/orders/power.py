@@ -4,8 +4,8 @@ from handlers.context import ProjectContext
 from handlers.effects.once import EffectName
 from handlers.openstack.errors import CloudRefusal, Conflict
 from handlers.openstack.nova import Server, change_power
-from handlers.orders.progress import Course
-from handlers.orders.saga import failed
+from handlers.orders.progress import OrderProgress
+from handlers.orders.step import failed
 from handlers.orders.steps import follow_server, logged, logged_action, server_now
 from handlers.servers.power import effect_name
 from messages.commands import Force, Power
@@ -19,7 +19,7 @@ async def switch(
     server_id: str,
     power: Power,
     context: ProjectContext,
-    course: Course,
+    progress: OrderProgress,
     *,
     effect: EffectName | None = None,
 ) -> Server:
@@ -44,7 +44,7 @@ async def switch(
         raise Transient(error.reason, detail=str(error)) from error
     except CloudRefusal as error:
         raise error.as_failure() from error
-    server = await follow_server(server_id, effect, context, course, lambda found: not found.busy)
+    server = await follow_server(server_id, effect, context, progress, lambda found: not found.busy)
     if server.status != end:
         await _check(server, effect, f"{action}_failed", context)
     return server

@@ -3,7 +3,7 @@
 Serves `order.plan` and `ecs-worker plan`. Nothing is touched.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -19,7 +19,7 @@ from handlers.orders.new.handler import Creating
 from handlers.orders.renew.handler import Renewing
 from handlers.orders.saga import Saga
 from handlers.orders.soft_down.handler import foresee_taking_down
-from handlers.orders.step import Deed
+from handlers.orders.step import Deed, Step
 from handlers.orders.unsubscribe.handler import UnsubscribeSaga
 from handlers.servers.guard import unknown_server
 from messages.codes import Code
@@ -41,7 +41,7 @@ from messages.regions import check_order_region
 from messages.results import Result
 from messages.secrets import mask
 
-_SAGAS: Mapping[type, Callable[[Any, ProjectContext], Saga]] = {
+_SAGAS: Mapping[type, Callable[[Any, ProjectContext], Saga[Any, Any]]] = {
     OrderChangeConfigure: Changing,
     OrderNew: Creating,
     OrderRenew: Renewing,
@@ -68,7 +68,7 @@ class Preview:
 
     message: Mapping[str, Any]
     checks: list[Check]
-    steps: list[Deed]
+    steps: Sequence[Step | Deed]
 
     @property
     def failed(self) -> Check | None:
@@ -136,7 +136,7 @@ async def preview_order(
     Raises `Transient` where the cloud cannot be asked.
     """
     checks = context.checks
-    steps: list[Deed] = []
+    steps: Sequence[Step | Deed] = []
     try:
         with checks.of("form"):
             if not is_paid(message):
@@ -152,14 +152,16 @@ async def preview_order(
     return Preview(message, checks.listed, steps)
 
 
-async def _steps_of(order: Order, context: RequestContext, project_id: str | None) -> list[Deed]:
+async def _steps_of(
+    order: Order, context: RequestContext, project_id: str | None
+) -> Sequence[Step | Deed]:
     if isinstance(order, OrderSoftDown):
         return await foresee_taking_down(order, context, project_id)
     with context.checks.of("tenant"):
         inside = await context.in_project(await _project_of(order, context, project_id))
     saga = _SAGAS[type(order)](order, inside)
-    saga.recall(await saga.plan())
-    return saga.deeds()
+    await saga.plan_now()
+    return saga.printed()
 
 
 async def _project_of(order: Order, context: RequestContext, project_id: str | None) -> str:

@@ -1,4 +1,4 @@
-"""What an order tells of its course: its own updates, and those of its servers."""
+"""What an order tells of its progress: its own updates, and those of its servers."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -63,7 +63,7 @@ def _update(
     return Update("order", name, None, status.value, ORDER_WORDS[status], final, fields)
 
 
-class Course:
+class OrderProgress:
     """One order's updates."""
 
     def __init__(self, order: Order, context: RequestContext) -> None:
@@ -73,7 +73,7 @@ class Course:
         self._told: set[str] = set()
         self._last: dict[str, tuple[str, str | None]] = {}
 
-    async def tell(self, status: OrderStatus) -> None:
+    async def publish(self, status: OrderStatus) -> None:
         """Say how far the order is; once for each status."""
         if status in self._told:
             return
@@ -86,7 +86,7 @@ class Course:
         """The one instance that the order has made."""
         self._made = server_id
 
-    async def tell_server(self, server: Server) -> None:
+    async def publish_server(self, server: Server) -> None:
         """Say what a server of the order does; only what is new. That it is at rest again, its end
         says.
         """

@@ -1,153 +1,139 @@
-"""What carrying out an order has in common, whatever its kind: told, planned, tried, undone where
-it failed, ended.
+"""The saga of an order: planned, done step by step, undone where a step failed, answered.
 
-A kind of order is its plan, its steps and its undoing (`Saga`). Its plan is remembered: a later run
-finds the servers half changed and must not plan anew. So is its failure: a later run must go on
-undoing, not try again. A plan of which nothing was begun is made anew: in the meantime the servers
-may have been changed by another order.
+A kind of order is a subclass of `Saga`: its plan, the list of `Step` that follows from the plan, and
+the outcomes. The plan is remembered in the journal: a later run finds the servers half changed and
+must not plan anew. So is the failure: a later run must go on undoing, not try again. A plan of which
+nothing was begun is made anew: in the meantime the servers may have been changed by another order.
 """
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Collection, Coroutine, Iterable, Sequence
+from typing import Any, Generic, TypeVar
+
+from pydantic import TypeAdapter
 
 from handlers.context import ProjectContext, RequestContext
 from handlers.openstack.errors import CloudRefusal
-from handlers.orders.progress import Course
-from handlers.orders.step import Deed
-from messages.codes import Code
+from handlers.orders.progress import OrderProgress
+from handlers.orders.step import Deed, Ready, Step, failed
 from messages.errors import OutcomeUnknown, Refused, Transient
 from messages.order_results import ProductOutcome, order_result
 from messages.orders import Order
 from messages.results import Result
 from messages.updates import OrderStatus
 
-T = TypeVar("T")
-
+#: For each product set of the order, the outcome of each of its servers.
 Outcomes = Sequence[Sequence[ProductOutcome]]
+OrderT = TypeVar("OrderT", bound=Order)
+PlanT = TypeVar("PlanT")
+
+_PLAN, _FAILURE = "plan", "failure"
 
 
-class Saga(Protocol):
-    """One order of some kind, being carried out."""
+class Saga(ABC, Generic[OrderT, PlanT]):
+    """One order of some kind, being carried out. `PlanT` is a dataclass, or a list of such."""
 
-    @property
-    def order(self) -> Order: ...
-    @property
-    def context(self) -> ProjectContext: ...
-    @property
-    def course(self) -> Course: ...
+    #: The plan that `steps` goes by: just made, or an earlier run's.
+    plan: PlanT
+    #: Whether this run has made the plan; otherwise an earlier one may have begun some of it.
+    is_planned_now = False
 
-    async def plan(self) -> Any:
-        """What is to be done, checked wholly before anything is touched; JSON. `Refused` where it
-        cannot be.
-        """
+    def __init__(self, order: OrderT, context: ProjectContext, stored: TypeAdapter[PlanT]) -> None:
+        """`stored` reads and writes the plan as the journal keeps it."""
+        self.order = order
+        self.context = context
+        self.progress = OrderProgress(order, context)
+        self._stored = stored
 
-    def recall(self, plan: Any) -> None:
-        """Go by this plan from now on: the one just made, or an earlier run's."""
+    @abstractmethod
+    async def make_plan(self) -> PlanT:
+        """Check the order wholly before anything is touched; `Refused` where it cannot be done."""
 
-    def deeds(self) -> list[Deed]:
-        """What `do` does by this plan, in its order."""
+    @abstractmethod
+    async def outcomes(self) -> Outcomes:
+        """Look up what became of each server of each set; publishes the servers' final updates."""
+
+    def steps(self) -> list[Step]:
+        """List the steps of the plan."""
+        return []
+
+    def printed(self) -> Sequence[Step | Deed]:
+        """List the steps that a preview prints."""
+        return [step for step in self.steps() if step.printed]
 
     async def do(self) -> None:
-        """Carry out the plan, each step once. Raises where a step fails."""
+        """Do all steps, each once. Raises where a step fails."""
+        await do_steps(self.steps(), self.context, self.progress)
 
     async def undo(self) -> None:
-        """Undo what has been done of it, as far as it can be; `outcomes` tells what could not."""
+        """Undo what was begun, as far as it can be; `outcomes` tells what could not."""
+        await self.progress.publish(OrderStatus.REVERTING)
+        await undo_steps(self.steps(), self.context)
 
-    async def outcomes(self) -> Outcomes:
-        """What became of each server of each set, as the cloud shows it; tells the servers' ends."""
-
+    @abstractmethod
     async def untouched(self) -> Outcomes:
-        """The same for an order of which nothing was begun."""
+        """Look up the servers of an order of which nothing was begun."""
+
+    async def load_plan(self) -> None:
+        """Set `plan`: the one that an earlier run has begun to carry out, or a new one."""
+        effects = self.context.effects
+        known = effects.remembered(_PLAN)
+        if known is not None and (effects.any_begun or effects.remembered(_FAILURE) is not None):
+            self.plan = self._stored.validate_python(known)
+            return
+        await self.progress.publish(OrderStatus.VALIDATING)
+        await self.plan_now()
+        await self.store_plan()
+
+    async def plan_now(self) -> None:
+        """Set `plan` to a new one; nothing is written."""
+        self.plan = await self.make_plan()
+        self.is_planned_now = True
+
+    async def store_plan(self) -> None:
+        """Write the plan to the journal, in the place of an earlier one."""
+        await self.context.effects.revise(_PLAN, self._stored.dump_python(self.plan, mode="json"))
 
 
-async def carry_out(undertaking: Saga) -> Result:
+async def carry_out(saga: Saga[Any, Any]) -> Result:
     """Carry an order out wholly, or not at all; `Transient` where a later try may do it."""
-    context, course = undertaking.context, undertaking.course
-    await course.tell(OrderStatus.ACCEPTED)
+    context = saga.context
+    await saga.progress.publish(OrderStatus.ACCEPTED)
+    failure: Refused | None
     try:
-        undertaking.recall(await _plan_of(undertaking))
+        await saga.load_plan()
     except (Refused, CloudRefusal, Transient) as error:
-        return await _ended(
-            undertaking, await undertaking.untouched(), final_failure(error, context)
-        )
-    failure = await _carried_out(undertaking)
-    return await _ended(undertaking, await undertaking.outcomes(), failure)
+        outcomes, failure = await saga.untouched(), final_failure(error, context)
+    else:
+        failure = await _carried_out(saga)
+        outcomes = await saga.outcomes()
+    await saga.progress.publish(OrderStatus.FAILED if failure else OrderStatus.SUCCEEDED)
+    return order_result(saga.order, outcomes, failure, context.policy.billing_now())
 
 
-def failed(reason: str, detail: str | None = None) -> Refused:
-    """The failure of a step."""
-    return Refused(Code.FAILED, reason=reason, detail=detail)
-
-
-async def settled(questions: Iterable[Awaitable[T]]) -> list[T]:
-    """All answers; where one is an error, the others are awaited, and the first error is raised."""
-    answers = await asyncio.gather(*questions, return_exceptions=True)
-    for one in answers:
-        if isinstance(one, BaseException):
-            raise one
-    return [one for one in answers if not isinstance(one, BaseException)]
-
-
-async def all_of(steps: Iterable[Coroutine[Any, Any, Any]]) -> None:
-    """All at once; when one fails the others are still awaited, for what they have begun must be
-    known.
-    """
-    ended = await asyncio.gather(*steps, return_exceptions=True)
-    errors = [error for error in ended if isinstance(error, BaseException)]
-    # What may pass comes first: the others' outcome will be found again.
-    errors.sort(key=lambda error: isinstance(error, (Refused, OutcomeUnknown)))
-    if errors:
-        raise errors[0]
-
-
-async def all_undone(steps: Iterable[Awaitable[Any]], context: ProjectContext) -> None:
-    """All at once. What may pass is tried again later; what will not, the outcome tells, and so on
-    the last try.
-    """
-    for error in await asyncio.gather(*steps, return_exceptions=True):
-        if error is None or not isinstance(error, BaseException):
-            continue
-        if isinstance(error, (Refused, OutcomeUnknown, CloudRefusal)):
-            continue
-        if not (isinstance(error, Transient) and context.last_try):
-            raise error
-
-
-async def _plan_of(undertaking: Saga) -> Any:
-    effects = undertaking.context.effects
-    known = effects.remembered("plan")
-    if known is not None and (effects.any_begun or effects.remembered("failure") is not None):
-        return known
-    await undertaking.course.tell(OrderStatus.VALIDATING)
-    plan = await undertaking.plan()
-    await effects.revise("plan", plan)
-    return plan
-
-
-async def _carried_out(undertaking: Saga) -> Refused | None:
-    """None, or why not; then everything that could be undone has been."""
-    effects = undertaking.context.effects
-    failure = effects.remembered("failure")
+async def _carried_out(saga: Saga[Any, Any]) -> Refused | None:
+    """Return None, or why not; then everything that could be undone has been."""
+    effects = saga.context.effects
+    failure = effects.remembered(_FAILURE)
     if failure is None:
-        found = await _tried(undertaking)
-        if found is None:
+        try:
+            await saga.do()
+        except (Refused, CloudRefusal, OutcomeUnknown, Transient) as error:
+            found = final_failure(error, saga.context)
+        else:
             return None
-        failure = await effects.remember("failure", lambda: _constant([found.reason, found.detail]))
-    await undertaking.undo()
+        # Before the first step is undone: from here on a later run only undoes.
+        failure = [found.reason, found.detail]
+        await effects.revise(_FAILURE, failure)
+    await saga.undo()
     return failed(*failure)
 
 
-async def _tried(undertaking: Saga) -> Refused | None:
-    try:
-        await undertaking.do()
-    except (Refused, CloudRefusal, OutcomeUnknown, Transient) as error:
-        return final_failure(error, undertaking.context)
-    return None
-
-
 def final_failure(error: Exception, context: RequestContext) -> Refused:
-    """What the order is answered with, or the error again where a later try may do it."""
+    """Return the failure that the order is answered with; raises `error` where a later try may
+    succeed.
+    """
     match error:
         case Refused():
             return error
@@ -161,12 +147,88 @@ def final_failure(error: Exception, context: RequestContext) -> Refused:
             raise error
 
 
-async def _ended(undertaking: Saga, outcomes: Outcomes, failure: Refused | None) -> Result:
-    await undertaking.course.tell(OrderStatus.FAILED if failure else OrderStatus.SUCCEEDED)
-    return order_result(
-        undertaking.order, outcomes, failure, undertaking.context.policy.billing_now()
-    )
+# The readings of a list of steps; `Step.to_json` is the fourth.
 
 
-async def _constant(value: Any) -> Any:
-    return value
+async def do_steps(steps: Iterable[Step], context: ProjectContext, progress: OrderProgress) -> None:
+    """Do the steps: those of one name at once, name after name. Raises where one fails."""
+    for same in _by_name(steps):
+        if same[0].status is not None:
+            await progress.publish(same[0].status)
+        await all_done(_do(step, context) for step in same)
+
+
+async def undo_steps(steps: Iterable[Step], context: ProjectContext) -> None:
+    """Undo the steps that were begun: those of one name at once, the last name first."""
+    for same in reversed(_by_name(steps)):
+        begun = [one for one in same if context.effects.begun(one.effect)]
+        await all_undone([_undo(one, context) for one in begun], context)
+
+
+def request_ids(
+    steps: Collection[Step], context: RequestContext, instance_id: str | None = None
+) -> list[str]:
+    """List OpenStack's ids of the calls that the steps, and their undoing, have made; those of one
+    instance where it is named.
+    """
+    listed = [one for one in steps if instance_id in (None, one.instance_id)]
+    undone = [undo for one in reversed(listed) for undo in one.undo]
+    found = (context.effects.request_id(one.effect) for one in (*listed, *undone))
+    return [one for one in found if one is not None]
+
+
+def _by_name(steps: Iterable[Step]) -> list[list[Step]]:
+    groups: dict[str, list[Step]] = {}
+    for step in steps:
+        groups.setdefault(step.name, []).append(step)
+    return list(groups.values())
+
+
+async def _do(step: Step, context: ProjectContext) -> None:
+    effects = context.effects
+    ready: Ready | None = Ready()
+    # Once it may have been done, its preconditions no longer say anything.
+    if step.prepare is not None and not effects.begun(step.effect):
+        ready = await step.prepare()
+    if ready is None:
+        return
+    try:
+        await effects.once(step.effect, step.act, step.landed, ready.marker, marked=step.marked)
+    except CloudRefusal as error:
+        if step.refused is None:
+            raise error.as_failure() from error
+        await step.refused(error)
+    if step.follow is not None:
+        await step.follow()
+
+
+async def _undo(step: Step, context: ProjectContext) -> None:
+    for one in step.undo:
+        await _do(one, context)
+
+
+async def all_done(running: Iterable[Coroutine[Any, Any, Any]]) -> None:
+    """Run all at once to their ends, for what they have begun must be known; then raise an error.
+
+    `Transient` comes first: the others' outcome will be found again by the next run.
+    """
+    ended = await asyncio.gather(*running, return_exceptions=True)
+    errors = [error for error in ended if isinstance(error, BaseException)]
+    errors.sort(key=lambda error: isinstance(error, (Refused, OutcomeUnknown)))
+    if errors:
+        raise errors[0]
+
+
+async def all_undone(running: Iterable[Awaitable[Any]], context: ProjectContext) -> None:
+    """Run all compensations at once to their ends.
+
+    Raises `Transient`, which is tried again later, but not on the last try. What fails for good is
+    told by the order's outcomes.
+    """
+    for error in await asyncio.gather(*running, return_exceptions=True):
+        if error is None or not isinstance(error, BaseException):
+            continue
+        if isinstance(error, (Refused, OutcomeUnknown, CloudRefusal)):
+            continue
+        if not (isinstance(error, Transient) and context.last_try):
+            raise error

@@ -19,10 +19,10 @@ from messages.orders import InstanceProduct
 
 #: `status` (Nova's word), `flavor`, `disks` (`id`, `size` in GiB, `type`; the system disk first),
 #: `feeData`.
-Picture = Mapping[str, Any]
+Snapshot = Mapping[str, Any]
 
 
-def picture_of(server: Server, volumes: Iterable[Volume]) -> Picture:
+def snapshot_of(server: Server, volumes: Iterable[Volume]) -> Snapshot:
     """The picture of a server with these volumes; a local system disk has neither id nor type."""
     system, data = system_and_data(server, volumes)
     local = [] if system is not None else [{"id": None, "size": server.disk, "type": None}]
@@ -39,9 +39,9 @@ def picture_of(server: Server, volumes: Iterable[Volume]) -> Picture:
     }
 
 
-async def take_picture(server: Server, context: ProjectContext) -> Picture:
+async def take_snapshot(server: Server, context: ProjectContext) -> Snapshot:
     """The picture of a server as it is."""
-    return picture_of(server, await volumes_of(server, context))
+    return snapshot_of(server, await volumes_of(server, context))
 
 
 async def volumes_of(server: Server, context: ProjectContext) -> list[Volume]:
@@ -62,7 +62,14 @@ async def volumes_there(volume_ids: Iterable[str], context: ProjectContext) -> l
     return [one for one in found if one is not None]
 
 
-async def as_it_is(product: InstanceProduct, context: ProjectContext) -> ProductOutcome:
+async def unchanged_outcomes(
+    products: Iterable[InstanceProduct], context: ProjectContext
+) -> list[list[ProductOutcome]]:
+    """Look up the outcomes of the one set of an order of which nothing was begun."""
+    return [list(await asyncio.gather(*(_unchanged(one, context) for one in products)))]
+
+
+async def _unchanged(product: InstanceProduct, context: ProjectContext) -> ProductOutcome:
     """What is told of a server to which this run does nothing.
 
     An earlier run may have changed it of which the journal knows nothing: the order's mark tells.
@@ -70,7 +77,7 @@ async def as_it_is(product: InstanceProduct, context: ProjectContext) -> Product
     server = await find_server(context, product.instance_id)
     if server is None:
         return ProductOutcome(product.ordered, product.instance_id, None, changed=False)
-    picture, changed = await take_picture(server, context), has_order(server, context)
+    picture, changed = await take_snapshot(server, context), has_order(server, context)
     return ProductOutcome(
         product.ordered,
         product.instance_id,

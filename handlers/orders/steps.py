@@ -15,8 +15,8 @@ from handlers.openstack.cloud import Reply
 from handlers.openstack.errors import CloudRefusal, Conflict, NotFound
 from handlers.openstack.nova import ERROR, METADATA_STATES, InstanceAction, Server
 from handlers.openstack.watch import Poller, Watched
-from handlers.orders.progress import Course
-from handlers.orders.saga import failed
+from handlers.orders.progress import OrderProgress
+from handlers.orders.step import failed
 from messages.errors import Transient
 
 W = TypeVar("W", bound=Watched)
@@ -73,14 +73,14 @@ async def follow_server(
     server_id: str,
     effect: EffectName,
     context: ProjectContext,
-    course: Course,
+    progress: OrderProgress,
     ended: Callable[[Server], bool],
 ) -> Server:
     """The server once something holds of it; what it does until then is told."""
     with context.watchers.servers.follow(server_id) as feed:
         while True:
             server = await _news(feed, effect, "the server", context)
-            await course.tell_server(server)
+            await progress.publish_server(server)
             if ended(server):
                 return server
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from handlers.catalogue import HANDLERS
 from handlers.context import ProjectContext
-from handlers.orders.progress import Course
+from handlers.orders.progress import OrderProgress
 from messages.codes import Code
 from messages.orders import OrderRenew
 from messages.results import Result
@@ -30,7 +30,7 @@ async def _list(task: ServerList, context: ProjectContext) -> Result:
 
 
 async def _renew(order: OrderRenew, context: ProjectContext) -> Result:
-    await Course(order, context).tell(OrderStatus.ACCEPTED)
+    await OrderProgress(order, context).publish(OrderStatus.ACCEPTED)
     return await _fail(order.heading.bill_type or "", "", context)
 
 

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from handlers.context import ProjectContext
 from handlers.openstack import cinder, nova
@@ -13,9 +14,8 @@ from handlers.orders.change_configure import steps
 from handlers.orders.change_configure.plan import Change, fee_items, has_flavor, plan_changes
 from handlers.orders.change_configure.superseded import SUPERSEDED, refuse_superseded
 from handlers.orders.order_markers import has_order, with_order
-from handlers.orders.progress import Course
-from handlers.orders.saga import Outcomes, all_of, all_undone, carry_out
-from handlers.orders.snapshot import as_it_is, take_picture
+from handlers.orders.saga import Outcomes, Saga, all_done, all_undone, carry_out
+from handlers.orders.snapshot import take_snapshot, unchanged_outcomes
 from handlers.orders.step import Deed
 from handlers.orders.steps import server_now, write_fee_data
 from handlers.servers.guard import find_server
@@ -36,41 +36,38 @@ async def change_configuration(order: OrderChangeConfigure, context: ProjectCont
     return await carry_out(Changing(order, context))
 
 
-class Changing:
-    """The order's plan, steps and undoing; an `Saga`."""
+_STORED = TypeAdapter(list[Change])
+
+
+class Changing(Saga[OrderChangeConfigure, list[Change]]):
+    """The order's plan, steps and undoing."""
 
     def __init__(self, order: OrderChangeConfigure, context: ProjectContext) -> None:
-        self.order = order
-        self.context = context
-        self.course = Course(order, context)
-        self._changes: list[Change] = []
-        self._has_looked = False
+        super().__init__(order, context, _STORED)
 
-    async def plan(self) -> Any:
-        self._has_looked = True
-        return [change.to_json() for change in await plan_changes(self.order, self.context)]
-
-    def recall(self, plan: Any) -> None:
-        self._changes = [Change.from_json(record) for record in plan]
+    async def make_plan(self) -> list[Change]:
+        return await plan_changes(self.order, self.context)
 
     async def do(self) -> None:
-        context, course, looks = self.context, self.course, not self._has_looked
+        context, progress, looks = self.context, self.progress, not self.is_planned_now
         await self._check_newest()
-        resizing = [change for change in self._changes if change.resizes]
-        growths = [growth for change in self._changes for growth in change.growths]
+        resizing = [change for change in self.plan if change.resizes]
+        growths = [growth for change in self.plan for growth in change.growths]
         if resizing:
-            await course.tell(OrderStatus.RESIZING)
-            await all_of(steps.resize(change, context, course, looks=looks) for change in resizing)
+            await progress.publish(OrderStatus.RESIZING)
+            await all_done(
+                steps.resize(change, context, progress, looks=looks) for change in resizing
+            )
         if growths:
-            await course.tell(OrderStatus.EXTENDING)
-            await all_of(steps.extend(growth, context, looks=looks) for growth in growths)
+            await progress.publish(OrderStatus.EXTENDING)
+            await all_done(steps.extend(growth, context, looks=looks) for growth in growths)
         if resizing:
-            await course.tell(OrderStatus.CONFIRMING)
-            await all_of(steps.confirm(change, context, course) for change in resizing)
-        await all_of(self._note_payment(change) for change in self._changes)
+            await progress.publish(OrderStatus.CONFIRMING)
+            await all_done(steps.confirm(change, context, progress) for change in resizing)
+        await all_done(self._note_payment(change) for change in self.plan)
 
-    def deeds(self) -> list[Deed]:
-        resizing, fees = [change for change in self._changes if change.resizes], self._fee_data()
+    def printed(self) -> list[Deed]:
+        resizing, fees = [change for change in self.plan if change.resizes], self._fee_data()
         return [
             *(Deed("resize", one.server_id, *_flavors(one)) for one in resizing),
             *(
@@ -82,7 +79,7 @@ class Changing:
                     can_be_undone=False,
                     target=growth.volume_id,
                 )
-                for one in self._changes
+                for one in self.plan
                 for growth in one.growths
             ),
             *(
@@ -91,7 +88,7 @@ class Changing:
             ),
             *(
                 Deed("feeData", one.server_id, _of(one, fees), fees)
-                for one in self._changes
+                for one in self.plan
                 if not one.found
             ),
         ]
@@ -100,9 +97,9 @@ class Changing:
         """What an earlier run meant to begin may not have begun, and a newer order may have come in
         between.
         """
-        if self._has_looked or self.context.effects.any_done:
+        if self.is_planned_now or self.context.effects.any_done:
             return
-        for change in self._changes:
+        for change in self.plan:
             server = await server_now(change.server_id, self.context)
             if not has_order(server, self.context):
                 refuse_superseded(self.order, server, self.context)
@@ -118,7 +115,7 @@ class Changing:
         if self._touched(change):
             # Nothing of it is undone from here on, whatever becomes of the others.
             server = await server_now(change.server_id, self.context)
-            await self.course.end_server(change.server_id, server.status)
+            await self.progress.end_server(change.server_id, server.status)
 
     def _fee_data(self) -> dict[str, str]:
         return fee_items(self.order, self.context)
@@ -134,10 +131,10 @@ class Changing:
     async def undo(self) -> None:
         if self._is_superseded:
             return
-        await self.course.tell(OrderStatus.REVERTING)
+        await self.progress.publish(OrderStatus.REVERTING)
         begun = self.context.effects.begun
-        resizing = [change for change in self._changes if begun(f"resize:{change.server_id}")]
-        growths = [growth for change in self._changes for growth in change.growths]
+        resizing = [change for change in self.plan if begun(f"resize:{change.server_id}")]
+        growths = [growth for change in self.plan for growth in change.growths]
         await all_undone(
             [
                 *(self._undo_resize(change) for change in resizing),
@@ -148,7 +145,7 @@ class Changing:
 
     async def _undo_resize(self, change: Change) -> None:
         if not self.context.effects.begun(f"confirm:{change.server_id}"):
-            await steps.revert(change, self.context, self.course)
+            await steps.revert(change, self.context, self.progress)
         server = await self.context.retrying(
             lambda: nova.get_server(self.context.project, change.server_id)
         )
@@ -158,10 +155,10 @@ class Changing:
         if self._is_superseded:
             return await self.untouched()
         products = self.order.products
-        ended = await asyncio.gather(*map(self._outcome, products, self._changes))
-        for change, outcome in zip(self._changes, ended, strict=True):
+        ended = await asyncio.gather(*map(self._outcome, products, self.plan))
+        for change, outcome in zip(self.plan, ended, strict=True):
             if self._touched(change):
-                await self.course.end_server(change.server_id, outcome.status)
+                await self.progress.end_server(change.server_id, outcome.status)
         return [ended]
 
     async def _outcome(self, product: ChangedProduct, change: Change) -> ProductOutcome:
@@ -182,7 +179,7 @@ class Changing:
         grown = [
             await _has_grown(growth.volume_id, growth.before, context) for growth in change.growths
         ]
-        after = await take_picture(server, context)
+        after = await take_snapshot(server, context)
         return replace(outcome, status=server.status, changed=resized or any(grown), after=after)
 
     def _touched(self, change: Change) -> bool:
@@ -193,11 +190,7 @@ class Changing:
         return change.found or any(self.context.effects.begun(name) for name in names)
 
     async def untouched(self) -> Outcomes:
-        return [
-            await asyncio.gather(
-                *(as_it_is(product, self.context) for product in self.order.products)
-            )
-        ]
+        return await unchanged_outcomes(self.order.products, self.context)
 
 
 def _flavors(change: Change) -> tuple[str, str]:

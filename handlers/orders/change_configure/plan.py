@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from handlers.context import ProjectContext
+from handlers.effects.concurrency import all_ended
 from handlers.openstack.cinder import Volume
 from handlers.openstack.glance import list_images_of_snapshots
 from handlers.openstack.nova import (
@@ -23,8 +23,7 @@ from handlers.orders.instances import idle_server
 from handlers.orders.items import check_size, ordered_flavor
 from handlers.orders.limits import Demand, DiskDemand, check_quotas, items_with, wait_until_usable
 from handlers.orders.order_markers import has_order, with_order
-from handlers.orders.saga import settled
-from handlers.orders.snapshot import Picture, picture_of, volumes_of
+from handlers.orders.snapshot import Snapshot, snapshot_of, volumes_of
 from handlers.servers.disks import image_of, system_and_data
 from handlers.servers.guard import CHARGE_TYPE, judge_state
 from messages.codes import Code
@@ -59,7 +58,7 @@ class Change:
     flavor_before: FlavorContent | str
     flavor_id: str | None
     flavor_after: FlavorContent | str
-    before: Picture
+    before: Snapshot
     growths: tuple[Growth, ...]
     #: The server bears the order's mark: an earlier run, of which the journal knows nothing, has
     #: done it all.
@@ -83,23 +82,6 @@ class Change:
         """Tell whether the server was as it was before the order when this was planned."""
         return not self.found and self.found_resize is None
 
-    def to_json(self) -> dict[str, Any]:
-        """The record for the journal."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "Change":
-        """The change that the journal kept."""
-        flavors = {name: record[name] for name in ("flavor_before", "flavor_after")}
-        known = {name: one if isinstance(one, str) else tuple(one) for name, one in flavors.items()}
-        return cls(
-            **{
-                **record,
-                **known,
-                "growths": tuple(Growth(**growth) for growth in record["growths"]),
-            }
-        )
-
 
 def has_flavor(server: Server, flavor: FlavorContent | str) -> bool:
     """Compare a server's flavor by its content: an equal name may be another flavor's, made anew."""
@@ -120,12 +102,12 @@ async def plan_changes(order: OrderChangeConfigure, context: ProjectContext) -> 
 
 
 async def _drafts(order: OrderChangeConfigure, context: ProjectContext) -> "list[_Draft]":
-    servers = await settled(_server_at_rest(one, order, context) for one in order.instance_ids)
+    servers = await all_ended(_server_at_rest(one, order, context) for one in order.instance_ids)
     flavors, volumes = await asyncio.gather(
         context.retrying(lambda: list_flavors(context.project)),
         asyncio.gather(*(volumes_of(server, context) for server in servers)),
     )
-    return await settled(
+    return await all_ended(
         _draft(product, server, attached, flavors, context)
         for product, server, attached in zip(order.products, servers, volumes, strict=True)
     )
@@ -225,7 +207,7 @@ async def _draft(
         flavor_before=server.flavor,
         flavor_id=ordered.id if ordered is not None and resizes else None,
         flavor_after=flavor.content,
-        before=picture_of(server, volumes),
+        before=snapshot_of(server, volumes),
         growths=tuple(growths),
         found_resize=found_resize,
     )
@@ -240,7 +222,7 @@ def _as_found(server: Server, volumes: list[Volume]) -> Change:
         flavor_before=server.flavor,
         flavor_id=None,
         flavor_after=server.flavor,
-        before=picture_of(server, volumes),
+        before=snapshot_of(server, volumes),
         growths=(),
         found=True,
     )

@@ -11,8 +11,8 @@ from handlers.openstack.errors import CloudRefusal
 from handlers.openstack.nova import AT_REST, ERROR, VERIFY_RESIZE, Server
 from handlers.orders.change_configure.plan import Change, Growth, has_flavor
 from handlers.orders.limits import busy_with
-from handlers.orders.progress import Course
-from handlers.orders.saga import failed
+from handlers.orders.progress import OrderProgress
+from handlers.orders.step import failed
 from handlers.orders.steps import (
     declare,
     follow_server,
@@ -28,7 +28,9 @@ from messages.errors import Refused
 _SCHEDULING = frozenset({"cold_migrate", "conductor_migrate_server"})
 
 
-async def resize(change: Change, context: ProjectContext, course: Course, *, looks: bool) -> None:
+async def resize(
+    change: Change, context: ProjectContext, progress: OrderProgress, *, looks: bool
+) -> None:
     """Bring the server to its new flavor, to be confirmed or reverted.
 
     `looks`: the planning was another run's, and it is to be found out afresh whether it was done.
@@ -56,7 +58,7 @@ async def resize(change: Change, context: ProjectContext, course: Course, *, loo
     ):
         return
     server = await follow_server(
-        change.server_id, effect, context, course, lambda server: not server.busy
+        change.server_id, effect, context, progress, lambda server: not server.busy
     )
     await _verify(server, change, effect, context)
 
@@ -118,7 +120,7 @@ async def extend(growth: Growth, context: ProjectContext, *, looks: bool) -> Non
         raise failed("extend_failed", f"volume {growth.volume_id} is {volume.status}")
 
 
-async def confirm(change: Change, context: ProjectContext, course: Course) -> None:
+async def confirm(change: Change, context: ProjectContext, progress: OrderProgress) -> None:
     """Keep the new flavor; there is no way back from here."""
     if not change.resizes:
         return
@@ -148,7 +150,7 @@ async def confirm(change: Change, context: ProjectContext, course: Course) -> No
         change.server_id,
         effect,
         context,
-        course,
+        progress,
         lambda server: not server.busy and server.status != VERIFY_RESIZE,
     )
     if done.status not in AT_REST or not has_flavor(done, change.flavor_after):
@@ -157,7 +159,7 @@ async def confirm(change: Change, context: ProjectContext, course: Course) -> No
         )
 
 
-async def revert(change: Change, context: ProjectContext, course: Course) -> None:
+async def revert(change: Change, context: ProjectContext, progress: OrderProgress) -> None:
     """Go back to the old flavor, where the resize has come as far as to be confirmed."""
     effect = f"revert:{change.server_id}"
     server = await server_now(change.server_id, context)
@@ -173,7 +175,7 @@ async def revert(change: Change, context: ProjectContext, course: Course) -> Non
             change.server_id,
             effect,
             context,
-            course,
+            progress,
             lambda server: not server.busy and server.status != VERIFY_RESIZE,
         )
 

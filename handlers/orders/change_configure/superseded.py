@@ -7,7 +7,7 @@ from datetime import datetime
 from handlers.context import ProjectContext
 from handlers.openstack.nova import Server
 from handlers.orders.billing import STATUS_TIME, fee_time, local_time
-from handlers.orders.saga import failed
+from handlers.orders.step import failed
 from messages.orders import OrderChangeConfigure
 
 SUPERSEDED = "superseded"

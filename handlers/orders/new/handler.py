@@ -1,6 +1,9 @@
 """new: servers with their disks, all or none."""
 
+from functools import cached_property
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from handlers.context import PART, ProjectContext
 from handlers.effects.ledger import EffectId, EffectKind, Ledger
@@ -14,10 +17,9 @@ from handlers.orders.new.plan import (
     plan_creation,
 )
 from handlers.orders.new.provision import Maker, create_effect
-from handlers.orders.progress import Course
-from handlers.orders.saga import Outcomes, carry_out, failed, final_failure
-from handlers.orders.snapshot import picture_of
-from handlers.orders.step import Deed
+from handlers.orders.saga import Outcomes, Saga, carry_out, final_failure
+from handlers.orders.snapshot import snapshot_of
+from handlers.orders.step import Deed, failed
 from messages.errors import Refused
 from messages.order_results import ProductOutcome
 from messages.orders import OrderNew
@@ -49,24 +51,23 @@ def needs_secrets(work: Any, ledger: Ledger) -> bool:
     return not all(effect is not None and effect.done for effect in made)
 
 
-class Creating:
-    """The order's plan, steps and undoing; an `Saga`."""
+_STORED = TypeAdapter(Creation)
+
+
+class Creating(Saga[OrderNew, Creation]):
+    """The order's plan, steps and undoing."""
 
     def __init__(self, order: OrderNew, context: ProjectContext) -> None:
-        self.order = order
-        self.context = context
-        self.course = Course(order, context)
+        super().__init__(order, context, _STORED)
         self._made = Made(context, has_ports=order.customization.subnet_id is not None)
         self._is_first = False
-        self._creation: Creation
-        self._maker: Maker
 
-    async def plan(self) -> Any:
+    async def make_plan(self) -> Creation:
         earlier = await self._made.earlier()
         self._is_first = earlier is None
         if earlier is None:
-            return (await plan_creation(self.order, self.context)).to_json()
-        return (await self._plan_rest(earlier)).to_json()
+            return await plan_creation(self.order, self.context)
+        return await self._plan_rest(earlier)
 
     async def _plan_rest(self, earlier: Left) -> Creation:
         """Plan what is still to be made where an earlier run has made a part, or all.
@@ -90,37 +91,35 @@ class Creating:
                 order, context, refusal=(refusal.reason or "refused", refusal.detail)
             )
 
-    def recall(self, plan: Any) -> None:
-        self._creation = Creation.from_json(plan)
-        self._maker = Maker(
-            self.order, self._creation, self.context, self.course, self._made, self._is_first
-        )
+    @cached_property
+    def _maker(self) -> Maker:
+        return Maker(self.order, self.plan, self.context, self.progress, self._made, self._is_first)
 
     async def do(self) -> None:
-        await self.course.tell(OrderStatus.CREATING)
+        await self.progress.publish(OrderStatus.CREATING)
         await self._maker.make_all()
 
-    def deeds(self) -> list[Deed]:
-        creation = self._creation
+    def printed(self) -> list[Deed]:
+        creation = self.plan
         if creation.is_made:
             return []
         return [deed for server in creation.servers for deed in creation_deeds(server, creation)]
 
     async def undo(self) -> None:
-        if self._creation.is_made:
+        if self.plan.is_made:
             return  # the customer's own by now
-        await self.course.tell(OrderStatus.REVERTING)
+        await self.progress.publish(OrderStatus.REVERTING)
         await self._maker.remove_all()
 
     async def outcomes(self) -> Outcomes:
         """Whether anything was made, or left, is looked up, not reckoned."""
         left = await self._made.left()
-        outcomes = [self._outcome(server, left) for server in self._creation.servers]
+        outcomes = [self._outcome(server, left) for server in self.plan.servers]
         if self.order.count == 1:
-            self.course.name_instance(outcomes[0].instance_id)
-        for server, outcome in zip(self._creation.servers, outcomes, strict=True):
+            self.progress.name_instance(outcomes[0].instance_id)
+        for server, outcome in zip(self.plan.servers, outcomes, strict=True):
             if (server_id := self._maker.server_id(server)) is not None:
-                await self.course.end_server(server_id, outcome.status)
+                await self.progress.end_server(server_id, outcome.status)
         return self._in_sets(outcomes)
 
     def _outcome(self, server: NewServer, left: Left) -> ProductOutcome:
@@ -134,14 +133,14 @@ class Creating:
             server_id,
             found.status if found is not None else gone,
             changed=bool(mine) or not undone,
-            after=picture_of(found, disks) if found is not None else None,
+            after=snapshot_of(found, disks) if found is not None else None,
             request_ids=self._maker.request_ids(server),
             more={"left": mine} if mine and undone else {},
         )
 
     def _in_sets(self, outcomes: list[ProductOutcome]) -> Outcomes:
         sets: list[list[ProductOutcome]] = [[] for _ in range(self.order.sets)]
-        for server, outcome in zip(self._creation.servers, outcomes, strict=True):
+        for server, outcome in zip(self.plan.servers, outcomes, strict=True):
             sets[server.set_index].append(outcome)
         return sets
 

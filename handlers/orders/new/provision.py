@@ -26,8 +26,9 @@ from handlers.orders.delete_resources import (
 from handlers.orders.new.disks import Disk
 from handlers.orders.new.made import Made
 from handlers.orders.new.plan import Creation, NewServer, marks_of, metadata_of
-from handlers.orders.progress import Course
-from handlers.orders.saga import all_of, all_undone, failed
+from handlers.orders.progress import OrderProgress
+from handlers.orders.saga import all_done, all_undone
+from handlers.orders.step import failed
 from handlers.orders.steps import follow_server, follow_volume, once, with_fault, write_fee_data
 from messages.orders import OrderNew, disk_name, read_time
 
@@ -56,7 +57,7 @@ class Maker:
         order: OrderNew,
         creation: Creation,
         context: ProjectContext,
-        course: Course,
+        progress: OrderProgress,
         made: Made,
         is_first: bool,
     ) -> None:
@@ -64,7 +65,7 @@ class Maker:
         self._order = order
         self._creation = creation
         self._context = context
-        self._course = course
+        self._progress = progress
         self._made = made
         self._is_first = is_first
         self._calls = asyncio.Semaphore(AT_ONCE)
@@ -81,10 +82,10 @@ class Maker:
         else:
             self._check_secrets()
             disks = [(one, index) for one in servers for index in range(len(one.disks))]
-            await all_of(self._make_volume(*disk) for disk in disks)
-            await all_of(self._make_server(one) for one in servers)
+            await all_done(self._make_volume(*disk) for disk in disks)
+            await all_done(self._make_server(one) for one in servers)
         fees = await self._context.effects.remember("fees", self._fees)
-        await all_of(self._note_fees(one, fees) for one in servers)
+        await all_done(self._note_fees(one, fees) for one in servers)
 
     async def _adopt_all(self) -> tuple[NewServer, ...]:
         """Take the servers that there are for those that the order has made."""
@@ -203,7 +204,7 @@ class Maker:
             server_id,
             effect,
             self._context,
-            self._course,
+            self._progress,
             lambda one: one.status != "BUILD" and not one.busy,
         )
         if made.status != "ACTIVE":
@@ -396,13 +397,13 @@ class Maker:
         """Delete a server, also where the cloud would keep it for a while; adds the disks that it
         keeps to `held`.
         """
-        if await delete_server(server.id, self._context, self._course):
+        if await delete_server(server.id, self._context, self._progress):
             return
-        if not await force_delete_server(server.id, self._context, self._course):
+        if not await force_delete_server(server.id, self._context, self._progress):
             held.update(server.volume_ids)
 
     async def _note_id(self, server: Server) -> None:
-        """A server that is found only now has a course of its own, which must be ended."""
+        """A server that is found only now has a progress of its own, which must be ended."""
 
         async def its_id() -> str:
             return server.id

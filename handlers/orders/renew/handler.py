@@ -3,12 +3,13 @@ again.
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from handlers.context import ProjectContext
+from handlers.effects.concurrency import all_ended
 from handlers.openstack import nova
 from handlers.openstack.cloud import Reply
 from handlers.openstack.nova import ERROR, METADATA_STATES, Server
@@ -17,9 +18,8 @@ from handlers.orders.instances import idle_server
 from handlers.orders.limits import Demand, check_quotas, items_with
 from handlers.orders.order_markers import has_order, with_order, without_order
 from handlers.orders.power import switch
-from handlers.orders.progress import Course
-from handlers.orders.saga import Outcomes, all_of, all_undone, carry_out, settled
-from handlers.orders.snapshot import Picture, as_it_is, take_picture
+from handlers.orders.saga import Outcomes, Saga, all_done, all_undone, carry_out
+from handlers.orders.snapshot import Snapshot, take_snapshot, unchanged_outcomes
 from handlers.orders.soft_down.marker import STOPPED, is_marked, mark, unmark
 from handlers.orders.step import Deed
 from handlers.orders.steps import change_metadata, declare
@@ -41,7 +41,7 @@ class Renewal:
     until: str
     starts: bool
     unmarks: bool
-    before: Picture
+    before: Snapshot
     #: The server bore the order's mark when it was planned: an earlier run has moved the date, of
     #: which the journal knows nothing. From where, nobody knows any more.
     found: bool = False
@@ -65,50 +65,61 @@ async def renew_servers(order: OrderRenew, context: ProjectContext) -> Result:
     return await carry_out(Renewing(order, context))
 
 
-class Renewing:
-    """The order's plan, steps and undoing; an `Saga`."""
+@dataclass(frozen=True, slots=True)
+class RenewalPlan:
+    """The plan of an order. `now` is the billing time at which it was first made: the terms begin
+    then, however long ago that is.
+    """
+
+    now: str
+    renewals: list[Renewal]
+
+
+_STORED = TypeAdapter(RenewalPlan)
+
+
+class Renewing(Saga[OrderRenew, RenewalPlan]):
+    """The order's plan, steps and undoing."""
 
     def __init__(self, order: OrderRenew, context: ProjectContext) -> None:
-        self.order = order
-        self.context = context
-        self.course = Course(order, context)
+        super().__init__(order, context, _STORED)
         self._now = context.policy.billing_now()
-        self._renewals: dict[str, Renewal] = {}
         #: The servers as this run has planned with them.
         self._planned: dict[str, Server] = {}
 
-    async def plan(self) -> Any:
+    async def make_plan(self) -> RenewalPlan:
         context = self.context
-        servers = await settled(idle_server(one, context) for one in self.order.instance_ids)
+        servers = await all_ended(idle_server(one, context) for one in self.order.instance_ids)
         self._planned = {server.id: server for server in servers}
         due = [one for one in servers if not has_order(one, context)]
-        await settled(_judged(one, context) for one in due)
+        await all_ended(_judged(one, context) for one in due)
         items = [items_with(one, (NEXT_FEE_TIME, *with_order(one, context))) for one in due]
         await check_quotas(Demand(metadata=tuple(items)), context)
-        pictures = await asyncio.gather(*(take_picture(server, self.context) for server in servers))
-        now = written(self._now)
-        return _kept(now, [self._renewal(*pair) for pair in zip(servers, pictures, strict=True)])
-
-    def recall(self, plan: Any) -> None:
-        # The term begins when it was first planned, however long ago that is.
-        self._now = (
-            local_time(read_time(plan["now"]), self.context.policy.billing_zone) or self._now
+        pictures = await asyncio.gather(
+            *(take_snapshot(server, self.context) for server in servers)
         )
-        self._renewals = {one["server_id"]: Renewal(**one) for one in plan["renewals"]}
+        now = written(self._now)
+        return RenewalPlan(
+            now, [self._renewal(*pair) for pair in zip(servers, pictures, strict=True)]
+        )
+
+    def _renewal_of(self, server_id: str) -> Renewal:
+        return next(one for one in self.plan.renewals if one.server_id == server_id)
 
     async def do(self) -> None:
-        renewals = list(self._renewals.values())
-        await all_of(self._move(one) for one in renewals)
+        renewals, zone = self.plan.renewals, self.context.policy.billing_zone
+        self._now = local_time(read_time(self.plan.now), zone) or self._now
+        await all_done(self._move(one) for one in renewals)
         starting = [one for one in renewals if one.starts]
         if starting:
-            await self.course.tell(OrderStatus.STARTING)
-            await all_of(
-                switch(one.server_id, Power.START, self.context, self.course) for one in starting
+            await self.progress.publish(OrderStatus.STARTING)
+            await all_done(
+                switch(one.server_id, Power.START, self.context, self.progress) for one in starting
             )
-        await all_of(unmark(one.server_id, self.context) for one in renewals if one.unmarks)
+        await all_done(unmark(one.server_id, self.context) for one in renewals if one.unmarks)
 
-    def deeds(self) -> list[Deed]:
-        renewals = list(self._renewals.values())
+    def printed(self) -> list[Deed]:
+        renewals = self.plan.renewals
         return [
             *(
                 Deed("renew", one.server_id, one.was_until, one.until)
@@ -120,27 +131,23 @@ class Renewing:
         ]
 
     async def undo(self) -> None:
-        await self.course.tell(OrderStatus.REVERTING)
-        await all_undone([self._undo(one) for one in self._renewals.values()], self.context)
+        await self.progress.publish(OrderStatus.REVERTING)
+        await all_undone([self._undo(one) for one in self.plan.renewals], self.context)
 
     async def outcomes(self) -> Outcomes:
         ended = await asyncio.gather(*map(self._outcome, self.order.products))
         for outcome in ended:
             server_id = str(outcome.instance_id)
             # An earlier run may have told of the start of a server that was found renewed.
-            is_told = self._renewals[server_id].found
+            is_told = self._renewal_of(server_id).found
             if is_told or self.context.effects.begun(effect_name(Power.START, server_id)):
-                await self.course.end_server(server_id, outcome.status)
+                await self.progress.end_server(server_id, outcome.status)
         return [ended]
 
     async def untouched(self) -> Outcomes:
-        return [
-            await asyncio.gather(
-                *(as_it_is(product, self.context) for product in self.order.products)
-            )
-        ]
+        return await unchanged_outcomes(self.order.products, self.context)
 
-    def _renewal(self, server: Server, picture: Picture) -> Renewal:
+    def _renewal(self, server: Server, picture: Snapshot) -> Renewal:
         found = has_order(server, self.context)
         # Who has not paid since the order was carried out was rightly stopped again.
         resumes = is_marked(server) and (not found or self._is_paid(server))
@@ -203,14 +210,16 @@ class Renewing:
         planned.
         """
         server = await nova.get_server(self.context.project, server_id)
-        known, date = self._renewals[server_id], server.metadata.get(NEXT_FEE_TIME)
+        known, date = self._renewal_of(server_id), server.metadata.get(NEXT_FEE_TIME)
         if date != known.was_until:
             before = {**known.before, "feeData": {**known.before["feeData"], NEXT_FEE_TIME: date}}
-            self._renewals[server_id] = replace(known, until=self._until(server), before=before)
-            await self.context.effects.revise(
-                "plan", _kept(written(self._now), list(self._renewals.values()))
-            )
-        items = {NEXT_FEE_TIME: self._renewals[server_id].until} | with_order(server, self.context)
+            moved = replace(known, until=self._until(server), before=before)
+            listed = [moved if one is known else one for one in self.plan.renewals]
+            self.plan = replace(self.plan, renewals=listed)
+            await self.store_plan()
+        items = {NEXT_FEE_TIME: self._renewal_of(server_id).until} | with_order(
+            server, self.context
+        )
         return await nova.set_metadata(self.context.project, server_id, items)
 
     # The way back.
@@ -219,7 +228,7 @@ class Renewing:
         server_id, context = renewal.server_id, self.context
         if context.effects.begun(effect_name(Power.START, server_id)):
             await switch(
-                server_id, Power.STOP, context, self.course, effect=f"undo-start:{server_id}"
+                server_id, Power.STOP, context, self.progress, effect=f"undo-start:{server_id}"
             )
         if context.effects.begun(f"unmark:{server_id}"):
             await mark(server_id, context, effect="undo-unmark")
@@ -268,7 +277,7 @@ class Renewing:
 
     async def _outcome(self, product: InstanceProduct) -> ProductOutcome:
         """Whether anything was left changed is looked up, not reckoned."""
-        renewal = self._renewals[product.instance_id]
+        renewal = self._renewal_of(product.instance_id)
         server = await find_server(self.context, product.instance_id)
         outcome = ProductOutcome(
             product.ordered,
@@ -286,7 +295,7 @@ class Renewing:
             outcome,
             status=server.status,
             changed=changed,
-            after=await take_picture(server, self.context),
+            after=await take_snapshot(server, self.context),
         )
 
 
@@ -309,7 +318,3 @@ def _later(one: datetime | None, other: datetime) -> datetime:
 
 def _effect(server_id: str) -> str:
     return f"renew:{server_id}"
-
-
-def _kept(now: str, renewals: Sequence[Renewal]) -> dict[str, Any]:
-    return {"now": now, "renewals": [asdict(one) for one in renewals]}

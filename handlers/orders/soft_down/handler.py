@@ -9,9 +9,10 @@ from contextlib import suppress
 from typing import Any
 
 from handlers.context import RequestContext
+from handlers.effects.concurrency import all_ended
 from handlers.openstack.errors import CloudRefusal
-from handlers.orders.progress import Course
-from handlers.orders.saga import final_failure, settled
+from handlers.orders.progress import OrderProgress
+from handlers.orders.saga import final_failure
 from handlers.orders.soft_down.server import Takedown
 from handlers.orders.step import Deed
 from messages.codes import Code
@@ -24,13 +25,13 @@ from messages.updates import OrderStatus
 
 async def take_down(order: OrderSoftDown, errand: RequestContext) -> Result:
     """Carry it out on each server; `Transient` where a later try may do it on those that are left."""
-    course = Course(order, errand)
-    await course.tell(OrderStatus.ACCEPTED)
-    await course.tell(OrderStatus.VALIDATING)
-    takedowns = await _takedowns(order, errand, course, None)
-    outcomes = await settled(_outcome(one, errand, course) for one in takedowns)
+    progress = OrderProgress(order, errand)
+    await progress.publish(OrderStatus.ACCEPTED)
+    await progress.publish(OrderStatus.VALIDATING)
+    takedowns = await _takedowns(order, errand, progress, None)
+    outcomes = await all_ended(_outcome(one, errand, progress) for one in takedowns)
     failures = any(outcome.failure for outcome in outcomes)
-    await course.tell(OrderStatus.FAILED if failures else OrderStatus.SUCCEEDED)
+    await progress.publish(OrderStatus.FAILED if failures else OrderStatus.SUCCEEDED)
     return soft_down_result(order, outcomes, errand.policy.billing_now())
 
 
@@ -42,23 +43,25 @@ async def foresee_taking_down(
     Where one server is refused the others are taken down nevertheless.
     """
     deeds: list[Deed] = []
-    for one in await _takedowns(order, errand, Course(order, errand), project_id):
+    for one in await _takedowns(order, errand, OrderProgress(order, errand), project_id):
         with suppress(Refused, CloudRefusal):
             deeds += await one.deeds()
     return deeds
 
 
 async def _takedowns(
-    order: OrderSoftDown, errand: RequestContext, course: Course, project_id: str | None
+    order: OrderSoftDown, errand: RequestContext, progress: OrderProgress, project_id: str | None
 ) -> list[Takedown]:
     tenant = order.heading.tenant
     named = (await errand.cloud.find_project(tenant)).id if tenant is not None else None
     if project_id is not None and named not in (None, project_id):
         raise Refused(Code.IDENTITY, detail="the message's tenant_id is another")
-    return [Takedown(one, named or project_id, errand, course) for one in order.instances]
+    return [Takedown(one, named or project_id, errand, progress) for one in order.instances]
 
 
-async def _outcome(takedown: Takedown, errand: RequestContext, course: Course) -> InstanceOutcome:
+async def _outcome(
+    takedown: Takedown, errand: RequestContext, progress: OrderProgress
+) -> InstanceOutcome:
     """What became of one server; `Transient` where that is not the end of it."""
 
     async def ended() -> dict[str, Any]:
@@ -72,7 +75,7 @@ async def _outcome(takedown: Takedown, errand: RequestContext, course: Course) -
     outcome = _restored(await errand.effects.remember(f"ended:{takedown.server_id}", ended))
     if takedown.touched:
         # Each is for itself: it has ended, whatever the others still wait for.
-        await course.end_server(takedown.server_id, outcome.status, takedown.project_id)
+        await progress.end_server(takedown.server_id, outcome.status, takedown.project_id)
     return outcome
 
 

@@ -24,11 +24,10 @@ from handlers.orders.instances import find_remaining, idle_server
 from handlers.orders.limits import Demand, check_quotas, items_with
 from handlers.orders.order_markers import has_order, with_order
 from handlers.orders.power import switch
-from handlers.orders.progress import Course
-from handlers.orders.saga import failed
-from handlers.orders.snapshot import take_picture
+from handlers.orders.progress import OrderProgress
+from handlers.orders.snapshot import take_snapshot
 from handlers.orders.soft_down.marker import ITEM, STOPPED, is_marked, mark, unmark
-from handlers.orders.step import Deed
+from handlers.orders.step import Deed, failed
 from handlers.orders.steps import change_metadata, server_now
 from handlers.servers.guard import judge_state, unknown_server
 from handlers.servers.power import effect_name
@@ -55,14 +54,18 @@ class Takedown:
     """
 
     def __init__(
-        self, instance: SoftDownInstance, tenant: str | None, errand: RequestContext, course: Course
+        self,
+        instance: SoftDownInstance,
+        tenant: str | None,
+        errand: RequestContext,
+        progress: OrderProgress,
     ) -> None:
         self.server_id = instance.instance_id
         self._operate = instance.operate
         self._tenant = tenant
         self._errand = errand
         self._effects = errand.effects
-        self._course = course
+        self._progress = progress
         self._context: ProjectContext | None = None
         self._found = False
 
@@ -138,7 +141,7 @@ class Takedown:
             server.status if server is not None else gone,
             failure,
             before=self._effects.remembered(f"before:{self.server_id}"),
-            after=await take_picture(server, context)
+            after=await take_snapshot(server, context)
             if server is not None and context is not None
             else None,
             request_ids=request_ids(deletion, self._errand)
@@ -246,8 +249,8 @@ class Takedown:
     async def _switch(self, server: Server, power: Power, context: ProjectContext) -> None:
         if not self._effects.begun(effect_name(power, server.id)) and self._is_so(server, power):
             return
-        await self._course.tell(_TOLD[power])
-        await switch(server.id, power, context, self._course)
+        await self._progress.publish(_TOLD[power])
+        await switch(server.id, power, context, self._progress)
 
     def _is_so(self, server: Server, power: Power) -> bool:
         """Whether it is stopped, or runs, already; `Refused` where it is in no state to be."""
@@ -265,8 +268,8 @@ class Takedown:
             await self._effects.revise(f"departure:{self.server_id}", deletion.to_json())
             await self._effects.revise(f"before:{self.server_id}", deletion.before)
         if not deletion.gone:
-            await self._course.tell(OrderStatus.DELETING)
-        await carry_out_deletion(deletion, context, self._course)
+            await self._progress.publish(OrderStatus.DELETING)
+        await carry_out_deletion(deletion, context, self._progress)
 
     def _recalled_deletion(self) -> ServerDeletion | None:
         record: dict[str, Any] | None = self._effects.remembered(f"departure:{self.server_id}")
@@ -281,4 +284,4 @@ class Takedown:
         """The server as it was before anything was done to it."""
         name = f"before:{server.id}"
         if not self.touched or self._effects.remembered(name) is None:
-            await self._effects.revise(name, await take_picture(server, context))
+            await self._effects.revise(name, await take_snapshot(server, context))

@@ -4,9 +4,11 @@ Nothing is compensated: there is no way back from a deletion.
 """
 
 import asyncio
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from handlers.context import ProjectContext
+from handlers.effects.concurrency import all_ended
 from handlers.orders.delete_server import (
     ServerDeletion,
     carry_out_deletion,
@@ -16,9 +18,8 @@ from handlers.orders.delete_server import (
     request_ids,
 )
 from handlers.orders.instances import find_remaining
-from handlers.orders.progress import Course
-from handlers.orders.saga import Outcomes, all_of, carry_out, settled
-from handlers.orders.snapshot import as_it_is, take_picture
+from handlers.orders.saga import Outcomes, Saga, all_done, carry_out
+from handlers.orders.snapshot import take_snapshot, unchanged_outcomes
 from handlers.orders.step import Deed
 from messages.order_results import ProductOutcome
 from messages.orders import InstanceProduct, OrderUnsubscribe
@@ -31,46 +32,42 @@ async def unsubscribe(order: OrderUnsubscribe, context: ProjectContext) -> Resul
     return await carry_out(UnsubscribeSaga(order, context))
 
 
-class UnsubscribeSaga:
+_STORED = TypeAdapter(list[ServerDeletion])
+
+
+class UnsubscribeSaga(Saga[OrderUnsubscribe, list[ServerDeletion]]):
     """The saga of one unsubscribe order. Its plan is a list of `ServerDeletion`, one a product."""
 
     def __init__(self, order: OrderUnsubscribe, context: ProjectContext) -> None:
-        self.order = order
-        self.context = context
-        self.course = Course(order, context)
-        self._deletions: list[ServerDeletion] = []
+        super().__init__(order, context, _STORED)
 
-    async def plan(self) -> Any:
-        planned = await settled(plan_deletion(one, self.context) for one in self.order.instance_ids)
-        return [deletion.to_json() for deletion in planned]
+    async def make_plan(self) -> list[ServerDeletion]:
+        return await all_ended(plan_deletion(one, self.context) for one in self.order.instance_ids)
 
-    def recall(self, plan: Any) -> None:
-        self._deletions = [ServerDeletion.from_json(record) for record in plan]
-
-    def deeds(self) -> list[Deed]:
-        return [step for deletion in self._deletions for step in deletion_steps(deletion)]
+    def printed(self) -> list[Deed]:
+        return [step for deletion in self.plan for step in deletion_steps(deletion)]
 
     async def do(self) -> None:
-        if any(not deletion.gone for deletion in self._deletions):
-            await self.course.tell(OrderStatus.DELETING)
-        await all_of(self._delete(deletion) for deletion in self._deletions)
+        if any(not deletion.gone for deletion in self.plan):
+            await self.progress.publish(OrderStatus.DELETING)
+        await all_done(self._delete(deletion) for deletion in self.plan)
 
     async def _delete(self, deletion: ServerDeletion) -> None:
-        await carry_out_deletion(deletion, self.context, self.course)
+        await carry_out_deletion(deletion, self.context, self.progress)
         if not deletion.gone:
             # Its final update does not wait for the other servers.
             server = await find_remaining(deletion.server_id, self.context)
             status = server.status if server is not None else None
-            await self.course.end_server(deletion.server_id, status)
+            await self.progress.end_server(deletion.server_id, status)
 
     async def undo(self) -> None:
         """Compensate nothing."""
 
     async def outcomes(self) -> Outcomes:
-        ended = await asyncio.gather(*map(self._outcome, self.order.products, self._deletions))
-        for deletion, outcome in zip(self._deletions, ended, strict=True):
+        ended = await asyncio.gather(*map(self._outcome, self.order.products, self.plan))
+        for deletion, outcome in zip(self.plan, ended, strict=True):
             if not deletion.gone:
-                await self.course.end_server(deletion.server_id, outcome.status)
+                await self.progress.end_server(deletion.server_id, outcome.status)
         return [ended]
 
     async def _outcome(self, product: InstanceProduct, deletion: ServerDeletion) -> ProductOutcome:
@@ -86,11 +83,10 @@ class UnsubscribeSaga:
             server.status if server is not None else "DELETED",
             changed=not deletion.gone and (server is None or released),
             before=None if deletion.gone else deletion.before,
-            after=await take_picture(server, self.context) if server is not None else None,
+            after=await take_snapshot(server, self.context) if server is not None else None,
             request_ids=request_ids(deletion, self.context),
             more=kept,
         )
 
     async def untouched(self) -> Outcomes:
-        products = self.order.products
-        return [await asyncio.gather(*(as_it_is(one, self.context) for one in products))]
+        return await unchanged_outcomes(self.order.products, self.context)
