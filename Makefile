@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help install demo test test-fast check figures faults bench docs audit constraints clean
+.PHONY: help install demo test test-fast check figures trace faults bench docs audit constraints clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -49,8 +49,11 @@ faults: install  ## minutes of random kills and restarts under load, with a tabl
 bench: install  ## messages a second and CPU a message, beside Celery (ARGS=--quick)
 	$(BIN)/python -m tests.bench $(ARGS)
 
-docs: install  ## write docs/reference/operations.md anew, from what goes over the wire
-	ECS_WRITE_DOCS=1 $(BIN)/pytest -q tests/integration/test_operations_page.py
+trace: install  ## the way of three messages through the worker, counted (ARGS=--list shows it)
+	$(BIN)/python -m tests.trace $(ARGS)
+
+docs: install  ## write the pages anew that are made of what goes over the wire and of a trace
+	ECS_WRITE_DOCS=1 $(BIN)/pytest -q tests/integration/test_operations_page.py tests/integration/test_one_message_page.py
 
 # Strict: a version that the database does not know was not audited, and that is no success.
 audit: install  ## known vulnerabilities of the pinned versions (asks the Python advisory database; fails where it cannot)

@@ -36,7 +36,7 @@ WIDTH = 100
 OPENINGS = ("What", "Whether", "Who", "How", "As", "Which", "Where", "When")
 #: An existing operation or action, under the names that it has in code. The first must be there.
 NEW_READ = ("server.tags.list", "SERVER_TAGS_LIST", "ServerTagsList")
-NEW_ACTION = ("createImage", "CREATE_IMAGE", "CreateImage")
+NEW_ACTION = ("createImage", "CREATE_IMAGE", "CreateImage", "ImageCreate", "ServerCreateImage")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -152,7 +152,7 @@ def _constructors(sources: list[Source]) -> Figure:
         ((count, place, name) for source in sources for count, place, name in _taking(source)),
         reverse=True,
     )
-    most, _, name = found[0]
+    most, _, name = found[0] if found else (0, "", "none")
     return Figure(
         "constructor with most parameters",
         f"{most} ({name})",
