@@ -1,9 +1,13 @@
-"""Time limits, on the monotonic clock: a jump of the wall clock neither ends nor stretches a wait."""
+"""Deadlines, and waiting longer after each failure: the one statement of backoff.
+
+Deadlines are on the monotonic clock: a jump of the wall clock neither ends nor stretches a wait.
+"""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import TypeVar
 
 from messages.errors import Transient
@@ -36,12 +40,14 @@ class Deadline:
         return time.monotonic() >= self.at
 
 
+def delay_after(failures: int, first: float, most: float) -> float:
+    """Seconds to wait after so many failures in a row: `first` doubled for each, `most` at most."""
+    return min(first * 2.0 ** min(failures, 30), most)
+
+
 def delays(first: float, most: float) -> Iterator[float]:
-    """Delays in seconds, each twice the one before, up to the longest."""
-    delay = first
-    while True:
-        yield delay
-        delay = min(delay * 2, most)
+    """Yield delays in seconds without end, each twice the one before, up to `most`."""
+    return (delay_after(failures, first, most) for failures in count())
 
 
 async def retrying(

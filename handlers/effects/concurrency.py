@@ -1,20 +1,107 @@
-"""Several things at once."""
+"""Concurrent work: waiting for all of several, sharing one answer, threads that may hang."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable
-from typing import TypeVar
+import contextlib
+import threading
+import time
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from cachetools import TLRUCache
+
+from handlers.openstack.errors import CloudRefusal
+from messages.errors import OutcomeUnknown, Refused
 
 T = TypeVar("T")
 
+#: Errors that a later try cannot mend.
+_FINAL = (Refused, CloudRefusal, OutcomeUnknown)
 
-async def all_ended(running: Iterable[Awaitable[T]]) -> list[T]:
-    """Run all at once to their ends; return their results, or raise the first error as it is.
 
-    A group of errors would say nothing to whoever decides by their kind. None is cancelled for
-    another's sake: each may have sent a call, and knows best what became of it.
+async def wait_for_all(
+    awaitables: Iterable[Awaitable[T]], *, passing_first: bool = False
+) -> list[T]:
+    """Run all at once, each to its end, and return their results in order, or raise the first error.
+
+    The error is raised as it is: a group would hide its kind, which decides what is done about it.
+    None is cancelled for another's sake: each may have sent a call, and knows best what became of
+    it. `passing_first`: an error that a later try may mend is raised before a final one, because a
+    request that ends finally follows none of the others to their ends.
     """
-    ended = await asyncio.gather(*running, return_exceptions=True)
-    for one in ended:
-        if isinstance(one, BaseException):
-            raise one
-    return [one for one in ended if not isinstance(one, BaseException)]
+    results = await asyncio.gather(*awaitables, return_exceptions=True)
+    errors = [one for one in results if isinstance(one, BaseException)]
+    if errors:
+        raise min(errors, key=lambda error: passing_first and isinstance(error, _FINAL))
+    return [one for one in results if not isinstance(one, BaseException)]
+
+
+def failed(future: "asyncio.Future[Any]") -> bool:
+    """True for a future that ended without a result. Marks its exception as seen, of which asyncio
+    complains where nobody waits any more.
+    """
+    return future.done() and (future.cancelled() or future.exception() is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    future: "asyncio.Future[Any]"
+    ttl: float
+
+
+class SingleFlightCache:
+    """Answers by key, each asked for once at a time: whoever asks while an answer is on its way
+    waits for that one.
+
+    An answer counts for `ttl` seconds from the question; an error is not kept. Past `maxsize`
+    answers, the one used longest ago is forgotten.
+    """
+
+    def __init__(self, ttl: float, maxsize: int = 4096) -> None:
+        self._ttl = ttl
+        self._answers: TLRUCache[Hashable, _Answer] = TLRUCache(
+            maxsize, ttu=lambda _key, answer, now: now + answer.ttl, timer=time.monotonic
+        )
+
+    async def get(
+        self, key: Hashable, ask: Callable[[], Awaitable[T]], ttl: float | None = None
+    ) -> T:
+        """Return the answer, asked for where none is fresh. Raises what `ask` raises."""
+        answer = self._answers.get(key)
+        if answer is None or failed(answer.future):
+            future = asyncio.ensure_future(ask())
+            future.add_done_callback(failed)
+            answer = _Answer(future, self._ttl if ttl is None else ttl)
+            self._answers[key] = answer
+        # The question goes on for the others when one who waits is cancelled.
+        result: T = await asyncio.shield(answer.future)
+        return result
+
+    def clear(self) -> None:
+        """Forget every answer."""
+        self._answers.clear()
+
+
+async def in_daemon_thread(function: Callable[[], T], name: str) -> T:
+    """Run a function that may hang in a thread of its own; return or raise what it does.
+
+    Unlike `asyncio.to_thread`, a thread that hangs does not keep the process from ending.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(outcome: Callable[[], None]) -> None:
+        if not future.done():  # else nobody waits any more
+            outcome()
+
+    def run() -> None:
+        try:
+            outcome = partial(future.set_result, function())
+        except Exception as error:
+            outcome = partial(future.set_exception, error)
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, outcome)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await future

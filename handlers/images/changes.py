@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from handlers.context import ProjectContext
-from handlers.effects.concurrency import all_ended
+from handlers.effects.concurrency import wait_for_all
 from handlers.effects.ledger import EffectId, EffectKind
 from handlers.effects.once import Landed
 from handlers.images.progress import follow_deletion, tell_image_end
@@ -44,7 +44,9 @@ async def remove_image(task: ImageDelete, context: ProjectContext) -> Result:
 async def remove_images(task: ImageBatchDelete, context: ProjectContext) -> Result:
     """Delete each by itself: one that may not be deleted does not keep the others."""
     if context.answered is not None:
-        await all_ended(_told_to_its_end(one, context) for one in task.image_ids)
+        await wait_for_all(
+            (_told_to_its_end(one, context) for one in task.image_ids), passing_first=True
+        )
         return context.answered
     images = await context.retrying(lambda: find_images(context.project, task.image_ids))
     users = await users_of(images.values(), context)
@@ -54,7 +56,9 @@ async def remove_images(task: ImageBatchDelete, context: ProjectContext) -> Resu
         _delete_one(one, images.get(one), users, context, judged=judged[one], answered=answered)
         for one in task.image_ids
     ]
-    await all_ended([_answer_when_judged(task, judged, answered, context), *deleting])
+    await wait_for_all(
+        [_answer_when_judged(task, judged, answered, context), *deleting], passing_first=True
+    )
     return context.answered or _answer(task, context)
 
 

@@ -24,7 +24,7 @@ import orjson
 import yaml
 
 from handlers.effects.backoff import Deadline
-from handlers.openstack.cache import Cache
+from handlers.effects.concurrency import SingleFlightCache
 from handlers.openstack.error_responses import MAX_DETAIL, ErrorResponse
 from handlers.openstack.errors import CloudRefusal, Foreseen, NotFound
 from handlers.openstack.projects import ProjectName, ProjectNames, TenantIs
@@ -70,6 +70,8 @@ _EXTENSIONS = frozenset({"router", "qos", "security-group"})
 #: Neutron's words for a collection that it does not have; it has others for a single thing that is
 #: not there.
 _NO_SUCH_RESOURCE = "The resource could not be found."
+#: Seconds for which what seldom changes is not asked for again.
+_RECENT = 10.0
 #: What a service that works answers anybody, by its type in the catalogue.
 _PROBES: Mapping[str, tuple[Service, str]] = {
     "compute": (Service.COMPUTE, "/limits"),
@@ -362,7 +364,7 @@ class Project:
         self.id = project_id
         self._read_only = read_only
         #: What seldom changes and may be a few seconds old.
-        self.recent = Cache()
+        self.recent = SingleFlightCache(_RECENT)
         #: Until when what an extension adds counts as missing, by path and the monotonic clock.
         self._missing: dict[str, Deadline] = {}
         self._on_call = on_call

@@ -256,7 +256,7 @@ async def list_compute_hosts(admin: Project) -> list[str]:
         reply = await admin.get(Service.COMPUTE, "/os-services", {"binary": "nova-compute"})
         return [service["host"] for service in reply.body["services"]]
 
-    return await admin.recent.get("hosts", ask, life=60.0)
+    return await admin.recent.get("hosts", ask, ttl=60.0)
 
 
 def host_id(project_id: str, host: str) -> str:

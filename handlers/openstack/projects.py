@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
+from handlers.effects.concurrency import SingleFlightCache, failed
 from messages.errors import wrong
 
 #: Seconds for which a list without a name proves that there is no such project: whoever floods us
@@ -60,7 +59,7 @@ class ProjectNames:
         self._by_name: Mapping[str, ProjectName] = {}
         self._listed_at = self._tried_at = -OLD
         self._listing: asyncio.Task[None] | None = None
-        self._resolved: OrderedDict[str, _Resolved] = OrderedDict()
+        self._resolved = SingleFlightCache(FRESH, _MOST)
 
     async def find(self, tenant: str, written: TenantIs | None = None) -> ProjectName | None:
         """Return the project with this id or name, None where there is none.
@@ -77,22 +76,10 @@ class ProjectNames:
         by_id = self._by_id.get(tenant) if written is not TenantIs.NAME else None
         by_name = None
         if written is not TenantIs.ID and tenant in self._by_name:
-            by_name = await self._named(tenant)
+            by_name = await self._resolved.get(tenant, lambda: self._resolve(tenant))
         if by_id is not None and by_name is not None and by_id.id != by_name.id:
             raise wrong("tenant_id", "it is one project's id and another's name")
         return by_id or by_name
-
-    async def _named(self, name: str) -> ProjectName | None:
-        known = self._resolved.get(name)
-        if known is None or known.is_old:
-            known = self._resolved[name] = _Resolved(
-                asyncio.ensure_future(self._resolve(name)), time.monotonic()
-            )
-            known.project.add_done_callback(_retrieve)
-            if len(self._resolved) > _MOST:
-                self._resolved.popitem(last=False)
-        self._resolved.move_to_end(name)
-        return await asyncio.shield(known.project)
 
     def _list(self) -> "asyncio.Task[None]":
         """Begin one listing for all who wait, or join the one under way: they go on in the order in
@@ -101,7 +88,7 @@ class ProjectNames:
         if self._listing is None or self._listing.done():
             self._tried_at = time.monotonic()
             self._listing = asyncio.get_running_loop().create_task(self._learn())
-            self._listing.add_done_callback(_retrieve)
+            self._listing.add_done_callback(failed)
         return self._listing
 
     async def _learn(self) -> None:
@@ -109,23 +96,3 @@ class ProjectNames:
         self._by_id = {project.id: project for project in projects}
         self._by_name = {one.name: one for one in projects if one.domain_id == self._domain_id}
         self._listed_at = time.monotonic()
-
-
-@dataclass(frozen=True, slots=True)
-class _Resolved:
-    project: "asyncio.Future[ProjectName | None]"
-    asked_at: float
-
-    @property
-    def is_old(self) -> bool:
-        """Tell whether it is to be asked for anew: it was asked too long ago, or nobody could tell."""
-        failed = self.project.done() and (
-            self.project.cancelled() or self.project.exception() is not None
-        )
-        return failed or time.monotonic() - self.asked_at >= FRESH
-
-
-def _retrieve(asked: "asyncio.Future[Any]") -> None:
-    """Take a failure's exception: perhaps nobody waits for it, and asyncio would complain."""
-    if not asked.cancelled():
-        asked.exception()

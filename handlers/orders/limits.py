@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from handlers.context import ProjectContext
 from handlers.effects.backoff import Deadline
-from handlers.effects.concurrency import all_ended
+from handlers.effects.concurrency import wait_for_all
 from handlers.openstack.cinder import Volume, VolumeQuota, get_quota
 from handlers.openstack.errors import NotFound
 from handlers.openstack.neutron import ports_left
@@ -55,7 +55,7 @@ async def check_quotas(
 ) -> None:
     """Raise `Refused` (`quota`) where the project has no room for it; asks each service once."""
     with context.checks.of("quota", instance_id):
-        await all_ended(
+        await wait_for_all(
             [
                 _check_compute(demand, context),
                 _check_ports(demand, context),

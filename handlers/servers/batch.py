@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 from handlers.context import ProjectContext
-from handlers.effects.concurrency import all_ended
+from handlers.effects.concurrency import wait_for_all
 from handlers.openstack.errors import CloudRefusal
 from handlers.openstack.nova import Server
 from handlers.servers.guard import find_servers, tell_end, unknown_server, unpaid
@@ -21,7 +21,9 @@ async def act_on_servers(task: PowerBatch, context: ProjectContext) -> Result:
     has ended.
     """
     if context.answered is not None:
-        await all_ended(_told_to_its_end(one, task, context) for one in task.server_ids)
+        await wait_for_all(
+            (_told_to_its_end(one, task, context) for one in task.server_ids), passing_first=True
+        )
         return context.answered
     unseen: Mapping[str, Refused] = {}
     if any(context.effects.begun(power_effect(task.power, one)) for one in task.server_ids):
@@ -45,7 +47,9 @@ async def act_on_servers(task: PowerBatch, context: ProjectContext) -> Result:
         )
         for one in task.server_ids
     ]
-    await all_ended([_answer_when_judged(task, judged, answered, context), *acting])
+    await wait_for_all(
+        [_answer_when_judged(task, judged, answered, context), *acting], passing_first=True
+    )
     return context.answered or _answer(task, context)
 
 

@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
+from handlers.effects.backoff import delay_after
 from workers.amqp import send_queue
 from workers.amqp.publication import Entry, Publication, Published
-from workers.amqp.send_queue import SendQueue, delay_after
+from workers.amqp.send_queue import SendQueue
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +67,7 @@ async def test_one_that_is_refused_again_is_tried_again_later() -> None:
         assert trial is not None
         found.refused(trial)
     assert asyncio.get_running_loop().time() - began >= 0.01 + 0.02 + 0.04 + 0.08 - 0.01
-    assert delay_after(1000) == send_queue.LONGEST_DELAY
+    assert delay_after(1000, 0.2, 10.0) == 10.0
 
 
 async def test_one_that_nobody_waits_for_any_more_holds_up_nobody() -> None:

@@ -23,6 +23,7 @@ TOOLS = {
     "pytest-timeout",
     "ruff",
     "setuptools",
+    "types-cachetools",
     "types-pyyaml",
 }
 

@@ -12,6 +12,7 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.exceptions import StreamLostError
 from pika.heartbeat import HeartbeatChecker
 
+from handlers.effects.backoff import delay_after
 from workers.amqp.broker import BrokerUnusable, Where, broker_at
 from workers.amqp.broker_errors import explain
 from workers.amqp.frames import read_frame
@@ -204,11 +205,12 @@ class Link:
         self._closed.clear()
         self.reconnects += 1
         told = explain(error, self._where)
-        most = min(
-            FIRST_DELAY * 2**self._failures,
+        most = delay_after(
+            self._failures,
+            FIRST_DELAY,
             LONGEST_REFUSED_DELAY if told.is_refused else LONGEST_DELAY,
         )
-        self._failures = min(self._failures + 1, 10)
+        self._failures += 1
         delay = random.uniform(most / 2 if told.is_refused else 0.0, most)  # noqa: S311 - jitter, no secret
         known = {"connection": self._name, "why": told.reason, "again_in": round(delay, 2)}
         log.warning("connection.down", **known, **({"advice": advice} if advice else {}))

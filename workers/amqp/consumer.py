@@ -13,6 +13,7 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 from pika.spec import Basic
 
+from handlers.effects.backoff import delay_after
 from workers.amqp.broker import Where
 from workers.amqp.connection import Link
 from workers.amqp.envelope import Envelope
@@ -345,7 +346,7 @@ class Consumer:
                 self._on_cancelled(lane.queue)
             failures = self._failures.get(lane.queue, 0)
             self._failures[lane.queue] = failures + 1
-            delay = min(REOPEN_DELAY * 2.0 ** min(failures, 10), LONGEST_REOPEN_DELAY)
+            delay = delay_after(failures, REOPEN_DELAY, LONGEST_REOPEN_DELAY)
             asyncio.get_running_loop().call_later(delay, self._reopen, connection, lane.queue)
 
     def _reopen(self, connection: AsyncioConnection, queue: str) -> None:

@@ -5,13 +5,13 @@ What only publishers use (the exchange of commands, a binding) would be missed b
 """
 
 import asyncio
-import contextlib
-import threading
 from collections.abc import Callable
 
 import structlog
 from structlog.contextvars import clear_contextvars
 
+from handlers.effects.backoff import delays
+from handlers.effects.concurrency import in_daemon_thread
 from workers.amqp.broker import Where
 from workers.amqp.broker_errors import explain
 from workers.amqp.topology import Topology, TopologyMismatch, declare
@@ -20,8 +20,8 @@ log = structlog.get_logger()
 
 #: Seconds between two declarations of what is there, as far as we know.
 EVERY = 20.0
-#: Seconds before declaring is tried again.
-_DELAYS = (0.5, 1, 2, 5, 10)
+#: Seconds before declaring is tried again, at first and at most.
+FIRST_DELAY, LONGEST_DELAY = 0.5, 10.0
 #: Seconds for declaring; a broker that hangs answers nothing, one that drips answers a little, for
 #: ever.
 _PATIENCE = 30.0
@@ -41,19 +41,17 @@ class Upkeep:
 
     async def until_declared(self) -> None:
         """Declare everything; a broker that is down is waited for. `TopologyMismatch`."""
-        tries = 0
-        while True:
+        for delay in delays(FIRST_DELAY, LONGEST_DELAY):
             try:
-                await _in_a_thread_of_its_own(lambda: declare(self._where, self._wanted), _PATIENCE)
+                async with asyncio.timeout(_PATIENCE):
+                    await in_daemon_thread(lambda: declare(self._where, self._wanted), "declare")
             except TopologyMismatch:
                 raise
             except Exception as error:
-                delay = _DELAYS[min(tries, len(_DELAYS) - 1)]
                 told = explain(error, self._where)
                 log.warning(
                     "broker.not_reached", why=told.reason, advice=told.advice, again_in=delay
                 )
-                tries += 1
                 await asyncio.sleep(delay)
             else:
                 return
@@ -84,32 +82,3 @@ class Upkeep:
             log.error("topology.mismatch", why=str(error))  # noqa: TRY400 - its text says it all
             self.mismatch = error
             self._on_mismatch()
-
-
-async def _in_a_thread_of_its_own(act: Callable[[], None], seconds: float) -> None:
-    """As `asyncio.to_thread`, but one that hangs is left alone, and does not keep the process from
-    ending.
-    """
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-
-    def tell(error: Exception | None) -> None:
-        if ended.done():
-            return
-        if error is None:
-            ended.set_result(None)
-        else:
-            ended.set_exception(error)
-
-    def run() -> None:
-        error = None
-        try:
-            act()
-        except Exception as found:
-            error = found
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(tell, error)
-
-    threading.Thread(target=run, name="declare", daemon=True).start()
-    async with asyncio.timeout(seconds):
-        await ended

@@ -21,10 +21,11 @@ from pika.channel import Channel
 from pika.exceptions import AMQPError
 from pika.spec import Basic
 
+from handlers.effects.backoff import delay_after
 from workers.amqp.broker import Where
 from workers.amqp.connection import Link
 from workers.amqp.publication import Entry, Publication, Published
-from workers.amqp.send_queue import SendQueue, delay_after
+from workers.amqp.send_queue import FIRST_DELAY, LONGEST_DELAY, SendQueue
 
 log = structlog.get_logger()
 
@@ -137,7 +138,9 @@ class Publisher:
             if getattr(error, "reply_code", None) == _NOT_FOUND and self._on_missing is not None:
                 self._on_missing()
             asyncio.get_running_loop().call_later(
-                delay_after(self._failures), self._reopen, channel.connection
+                delay_after(self._failures, FIRST_DELAY, LONGEST_DELAY),
+                self._reopen,
+                channel.connection,
             )
             self._failures += 1
         self._forget_channel()

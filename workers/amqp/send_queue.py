@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from time import monotonic
 
+from handlers.effects.backoff import delay_after
 from workers.amqp.publication import Entry, Published
 
 #: Seconds before publishing again after the broker said no (a queue is full, an exchange is
@@ -19,11 +20,6 @@ from workers.amqp.publication import Entry, Published
 FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
 #: Lines of which it is known since when they have been refused.
 _MOST_REMEMBERED = 1000
-
-
-def delay_after(failures: int) -> float:
-    """Seconds to wait after so many failures in a row."""
-    return min(FIRST_DELAY * 2.0 ** min(failures, 10), LONGEST_DELAY)
 
 
 @dataclass(slots=True)
@@ -97,7 +93,9 @@ class SendQueue:
         if line.trial is None and not line.is_timed:
             line.is_timed = True
             asyncio.get_running_loop().call_later(
-                delay_after(line.failures), self._try, entry.publication.line
+                delay_after(line.failures, FIRST_DELAY, LONGEST_DELAY),
+                self._try,
+                entry.publication.line,
             )
             line.failures += 1
 

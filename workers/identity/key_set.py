@@ -1,15 +1,12 @@
 """The key set, kept fresh: fetched when it is needed, and seldom."""
 
 import asyncio
-import contextlib
-import threading
 import time
-from collections.abc import Callable
-from typing import Any
 
 import structlog
 from structlog.contextvars import clear_contextvars
 
+from handlers.effects.concurrency import in_daemon_thread
 from messages.errors import Transient
 from workers.identity.jwks import VerifyingKey, usable_keys
 from workers.identity.jwks_source import TOTAL, KeySetError, KeySource
@@ -115,7 +112,7 @@ class Keys:
         started = time.time()
         try:
             async with asyncio.timeout(TOTAL + 5):
-                keys = usable_keys(await _in_thread(self._source.read))
+                keys = usable_keys(await in_daemon_thread(self._source.read, "keys"))
         except (KeySetError, TimeoutError) as error:
             self._note_trouble(str(error) or "no answer in time")
         else:
@@ -136,30 +133,3 @@ class Keys:
         if why != self.trouble:
             log.warning("keys.not_reached", source=self._source.name, why=why, kept=len(self._keys))
         self.trouble = why
-
-
-async def _in_thread(function: Callable[[], Any]) -> Any:
-    """What it returns or raises. In a thread that nobody waits for at the end: a name server may
-    let it hang.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
-
-    def settle(outcome: Any) -> None:
-        if not future.done():
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
-    def run() -> None:
-        outcome: Any
-        try:
-            outcome = function()
-        except Exception as error:
-            outcome = error
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, outcome)
-
-    threading.Thread(target=run, name="keys", daemon=True).start()
-    return await future

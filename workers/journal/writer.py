@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
+from handlers.effects.backoff import delays
 from workers.journal.records import JournalError
 
 log = structlog.get_logger()
@@ -115,8 +116,7 @@ class Writer:
         return jobs, False
 
     def _write(self, jobs: list[_Job]) -> None:
-        delay = FIRST_DELAY
-        while True:
+        for delay in delays(FIRST_DELAY, LONGEST_DELAY):
             try:
                 self._transaction(jobs)
             except Exception as error:
@@ -128,7 +128,6 @@ class Writer:
                 if self._closing.is_set():
                     return
                 time.sleep(delay)
-                delay = min(delay * 2, LONGEST_DELAY)
             else:
                 self._well_again()
                 break

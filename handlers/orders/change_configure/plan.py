@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from handlers.context import ProjectContext
-from handlers.effects.concurrency import all_ended
+from handlers.effects.concurrency import wait_for_all
 from handlers.openstack.cinder import Volume
 from handlers.openstack.glance import list_images_of_snapshots
 from handlers.openstack.nova import (
@@ -102,12 +102,12 @@ async def plan_changes(order: OrderChangeConfigure, context: ProjectContext) -> 
 
 
 async def _drafts(order: OrderChangeConfigure, context: ProjectContext) -> "list[_Draft]":
-    servers = await all_ended(_server_at_rest(one, order, context) for one in order.instance_ids)
+    servers = await wait_for_all(_server_at_rest(one, order, context) for one in order.instance_ids)
     flavors, volumes = await asyncio.gather(
         context.retrying(lambda: list_flavors(context.project)),
         asyncio.gather(*(volumes_of(server, context) for server in servers)),
     )
-    return await all_ended(
+    return await wait_for_all(
         _draft(product, server, attached, flavors, context)
         for product, server, attached in zip(order.products, servers, volumes, strict=True)
     )

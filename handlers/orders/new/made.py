@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from handlers.context import MARK, ProjectContext
+from handlers.effects.concurrency import SingleFlightCache
 from handlers.openstack import cinder, neutron, nova
-from handlers.openstack.cache import Cache
 from handlers.openstack.cinder import Volume
 from handlers.openstack.neutron import Thing
 from handlers.openstack.nova import ERROR, GONE, Server
@@ -54,7 +54,7 @@ class Made:
     def __init__(self, context: ProjectContext, *, has_ports: bool) -> None:
         self._context = context
         self._has_ports = has_ports
-        self._looks = Cache(_LOOK_LASTS)
+        self._looks = SingleFlightCache(_LOOK_LASTS)
 
     async def servers(self) -> list[Server]:
         """List the servers that there are, without those that the cloud only keeps for a while."""
@@ -85,7 +85,7 @@ class Made:
 
     def look_afresh(self) -> None:
         """Forget what was seen a moment ago: it may be gone."""
-        self._looks = Cache(_LOOK_LASTS)
+        self._looks = SingleFlightCache(_LOOK_LASTS)
 
     async def left(self) -> Left:
         """Return all that there is now."""

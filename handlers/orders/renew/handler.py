@@ -9,7 +9,7 @@ from datetime import datetime
 from pydantic import TypeAdapter
 
 from handlers.context import ProjectContext
-from handlers.effects.concurrency import all_ended
+from handlers.effects.concurrency import wait_for_all
 from handlers.openstack import nova
 from handlers.openstack.cloud import Reply
 from handlers.openstack.nova import ERROR, METADATA_STATES, Server
@@ -89,10 +89,10 @@ class Renewing(Saga[OrderRenew, RenewalPlan]):
 
     async def make_plan(self) -> RenewalPlan:
         context = self.context
-        servers = await all_ended(idle_server(one, context) for one in self.order.instance_ids)
+        servers = await wait_for_all(idle_server(one, context) for one in self.order.instance_ids)
         self._planned = {server.id: server for server in servers}
         due = [one for one in servers if not has_order(one, context)]
-        await all_ended(_judged(one, context) for one in due)
+        await wait_for_all(_judged(one, context) for one in due)
         items = [items_with(one, (NEXT_FEE_TIME, *with_order(one, context))) for one in due]
         await check_quotas(Demand(metadata=tuple(items)), context)
         pictures = await asyncio.gather(

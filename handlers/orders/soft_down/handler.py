@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from handlers.context import RequestContext
-from handlers.effects.concurrency import all_ended
+from handlers.effects.concurrency import wait_for_all
 from handlers.openstack.errors import CloudRefusal
 from handlers.orders.progress import OrderProgress
 from handlers.orders.saga import final_failure
@@ -29,7 +29,7 @@ async def take_down(order: OrderSoftDown, errand: RequestContext) -> Result:
     await progress.publish(OrderStatus.ACCEPTED)
     await progress.publish(OrderStatus.VALIDATING)
     takedowns = await _takedowns(order, errand, progress, None)
-    outcomes = await all_ended(_outcome(one, errand, progress) for one in takedowns)
+    outcomes = await wait_for_all(_outcome(one, errand, progress) for one in takedowns)
     failures = any(outcome.failure for outcome in outcomes)
     await progress.publish(OrderStatus.FAILED if failures else OrderStatus.SUCCEEDED)
     return soft_down_result(order, outcomes, errand.policy.billing_now())

@@ -8,7 +8,7 @@ import asyncio
 from pydantic import TypeAdapter
 
 from handlers.context import ProjectContext
-from handlers.effects.concurrency import all_ended
+from handlers.effects.concurrency import wait_for_all
 from handlers.orders.delete_server import (
     ServerDeletion,
     carry_out_deletion,
@@ -42,7 +42,9 @@ class UnsubscribeSaga(Saga[OrderUnsubscribe, list[ServerDeletion]]):
         super().__init__(order, context, _STORED)
 
     async def make_plan(self) -> list[ServerDeletion]:
-        return await all_ended(plan_deletion(one, self.context) for one in self.order.instance_ids)
+        return await wait_for_all(
+            plan_deletion(one, self.context) for one in self.order.instance_ids
+        )
 
     def printed(self) -> list[Deed]:
         return [step for deletion in self.plan for step in deletion_steps(deletion)]
