@@ -1,9 +1,9 @@
-"""What a handler is given: the requester's project, its effects, and ways to tell what happens."""
+"""What a handler is given: the requester's project, its effects, its time limits, and its replies."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 from handlers.effects.backoff import Deadline
@@ -22,18 +22,18 @@ from messages.updates import Update
 T = TypeVar("T")
 W = TypeVar("W", bound=Watched)
 
-#: The property, or item of metadata, that marks what a request makes (`RequestContext.mark`), by which a
-#: later run of the request finds it again.
+#: The property, or item of metadata, that marks what a request makes (`RequestContext.mark`), by
+#: which a later run of the request finds it again.
 MARK = "ecs_request"
 #: The property, or item of metadata, that says which of the things a request makes it is.
 PART = "ecs_part"
-#: The name under which is remembered what was answered before the end.
+#: The id under which is remembered what was answered before the end.
 ANSWER = EffectId(EffectKind.ANSWER)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the operator decided about the business."""
+    """The operator's decisions about the business."""
 
     require_fee_data: bool
     billing_zone: ZoneInfo
@@ -41,16 +41,16 @@ class Policy:
     region: str
 
     def billing_now(self) -> datetime:
-        """The time now, as the billing system reads it."""
+        """Return the time now in the billing system's time zone."""
         return datetime.now(self.billing_zone)
 
     def billing_time(self, seconds: float) -> datetime:
-        """A time in Unix seconds, as the billing system reads it."""
+        """Convert Unix seconds to the billing system's time zone."""
         return datetime.fromtimestamp(seconds, self.billing_zone)
 
 
 class Watchers:
-    """The shared watches of one project."""
+    """The watches of one project, shared by all requests that wait there."""
 
     def __init__(self, project: Project) -> None:
         self.servers: Watch[Server] = Watch(
@@ -71,7 +71,7 @@ class Watchers:
 
     @property
     def idle(self) -> bool:
-        """Whether nobody waits for anything in this project."""
+        """True while nobody waits for anything in this project."""
         return self.servers.idle and self.volumes.idle and self.images.idle
 
     def close(self) -> None:
@@ -81,68 +81,142 @@ class Watchers:
         self.images.close()
 
 
-@dataclass(slots=True, kw_only=True)
-class RequestContext:
-    """One request's surroundings, in whatever project it acts."""
+class Environment:
+    """What all requests of a process share: the cloud, the policy, a watch for each project."""
 
-    cloud: Cloud
-    effects: Effects
-    policy: Policy
+    def __init__(self, cloud: Cloud, policy: Policy) -> None:
+        self.cloud = cloud
+        self.policy = policy
+        self._watchers: dict[str, Watchers] = {}
+
+    def watchers_of(self, project: Project) -> Watchers:
+        """Return the project's watchers; those of projects in which nobody waits are closed."""
+        found = self._watchers.get(project.id)
+        if found is None:
+            for name in [name for name, watchers in self._watchers.items() if watchers.idle]:
+                self._watchers.pop(name).close()
+            found = self._watchers[project.id] = Watchers(project)
+        return found
+
+    def close(self) -> None:
+        """Stop watching."""
+        for watchers in self._watchers.values():
+            watchers.close()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTimes:
+    """The time limits of one delivery of a request."""
+
     #: Until when the request must have been accepted by OpenStack, or refused.
     deadline: Deadline
-    #: Seconds for which what was accepted is followed; each wait of an order has as many.
-    wait_timeout: float
     #: Until when this delivery is held; what still waits then goes on by way of a retry queue.
     hold: Deadline
-    #: Whether a failure that may pass counts as one that will not: there is no later try.
-    last_try: bool
-    #: The same for every run of the request, and for no other: what is made can be marked with it.
+    #: Seconds for which what was accepted is followed; each wait of an order has as many.
+    wait_timeout: float
+    #: True where a failure that may pass counts as one that will not: there is no later try.
+    last_try: bool = False
+
+
+class ReplyChannel(Protocol):
+    """The replies to one request."""
+
+    #: What is known of the targets of a batch so far, by id: the reason why one fails, or None for
+    #: one that passed its checks and is not begun.
+    checked: dict[str, Refused | None]
+
+    async def publish(self, update: Update) -> None:
+        """Publish a status update. The final ones are held back until the result is safe."""
+
+    async def answer(self, result: Result) -> None:
+        """Publish the result before the course has ended. It must be the same result whenever the
+        request is run again.
+        """
+
+    def final_published(self, resource: str, resource_id: str) -> bool:
+        """True where the final update of this resource was published, by whichever run."""
+
+
+class NoReplies:
+    """The replies to a preview: nothing is published."""
+
+    def __init__(self) -> None:
+        self.checked: dict[str, Refused | None] = {}
+
+    async def publish(self, update: Update) -> None:
+        """Publish nothing."""
+
+    async def answer(self, result: Result) -> None:
+        """Answer nobody."""
+
+    def final_published(self, resource: str, resource_id: str) -> bool:
+        return False
+
+
+@dataclass(slots=True, kw_only=True)
+class RequestContext:
+    """One request's context, in whatever project it acts."""
+
+    environment: Environment
+    effects: Effects
+    times: RequestTimes
+    replies: ReplyChannel
+    #: The same for every run of the request, and for no other: what is made is marked with it.
     mark: str
-    #: Publish a status update. The final ones are held back until the result is safe.
-    publish: Callable[[Update], Awaitable[None]]
-    #: Answer before the course has ended. Must be the same answer whenever the request is run
-    #: again.
-    answer: Callable[[Result], Awaitable[None]]
-    #: What is watched in a project, shared by all who wait there.
-    watchers_of: Callable[[Project], Watchers]
-    #: What was looked at before anything is begun.
+    #: The checks that were made before anything is begun.
     checks: Checks = field(default_factory=Checks)
-    #: What became of the targets of a batch so far, by id: why one fails, or None: it is right, and
-    #: not begun.
-    checked: dict[str, Refused | None] = field(default_factory=dict)
-    #: Whether the final update of a resource (its kind and id) was told, by whichever run.
-    final_published: Callable[[str, str], bool] = lambda _kind, _id: False
+
+    @property
+    def cloud(self) -> Cloud:
+        """The cloud, in which any project can be entered."""
+        return self.environment.cloud
+
+    @property
+    def policy(self) -> Policy:
+        """The operator's decisions."""
+        return self.environment.policy
 
     async def in_project(self, project_id: str) -> "ProjectContext":
-        """The same in one project; `Transient` where no session can be had there."""
+        """Return the request's context in one project; `Transient` where no session can be had
+        there.
+        """
         project = self.cloud.warm(project_id)
         if project is None:
             project = await self.retrying(lambda: self.cloud.project(project_id))
-        shared = {one.name: getattr(self, one.name) for one in fields(RequestContext)}
-        return ProjectContext(project=project, watchers=self.watchers_of(project), **shared)
+        return ProjectContext(
+            project=project,
+            watchers=self.environment.watchers_of(project),
+            environment=self.environment,
+            effects=self.effects,
+            times=self.times,
+            replies=self.replies,
+            mark=self.mark,
+            checks=self.checks,
+        )
 
     @property
     def answered(self) -> Result | None:
-        """What was answered already, by an earlier run or because the time was up.
+        """The answer that an earlier run gave, or this one because the time was up.
 
-        Nothing more is begun; what is not known is found out, and the course told to its end.
+        After it nothing more is begun; what is not known is found out, and the course followed to
+        its end.
         """
         record = self.effects.remembered(ANSWER)
         return Result.restored(record) if record is not None else None
 
     async def retrying(self, call: Callable[[], Awaitable[T]]) -> T:
-        """The answer of a call that changes nothing, tried again within the time limit."""
+        """Make a call that changes nothing, and retry it within the time limit."""
         return await self.effects.retrying(call)
 
-    async def next(self, feed: Poller[W], effect: EffectName) -> W:
-        """What the feed says next of something that this effect began.
+    async def next(self, poller: Poller[W], effect: EffectName) -> W:
+        """Return the next state of something that this effect began.
 
         `TimeoutError` when the wait has lasted its time, in all its deliveries; `Postponed` when
         this delivery has.
         """
-        limit = Deadline.after(self.wait_timeout - self.effects.age(effect))
+        limit = Deadline.after(self.times.wait_timeout - self.effects.age(effect))
         try:
-            return await feed.next(min(limit, self.hold))
+            return await poller.next(min(limit, self.times.hold))
         except TimeoutError:
             if limit.passed:
                 raise
@@ -151,9 +225,7 @@ class RequestContext:
 
 @dataclass(slots=True, kw_only=True)
 class ProjectContext(RequestContext):
-    """A request's surroundings in one project: the requester's, or the one that owns what is
-    touched.
-    """
+    """A request's context in one project: the requester's, or the one that owns what is touched."""
 
     project: Project
     watchers: Watchers

@@ -34,7 +34,7 @@ async def remove_image(task: ImageDelete, context: ProjectContext) -> Result:
                 raise refused
         await _delete(task.image_id, context)
     if context.effects.done(effect):
-        await context.answer(deleted)
+        await context.replies.answer(deleted)
         await follow_deletion(task.image_id, context)
     elif context.answered is not None and told_unknown(context.answered):
         await tell_image_end(task.image_id, context)
@@ -132,7 +132,7 @@ async def _delete_one(
     try:
         refused = await _have_it_deleted(image_id, image, users, context)
         if refused is not None:
-            context.checked[image_id] = refused
+            context.replies.checked[image_id] = refused
     finally:
         judged.set()
     if context.effects.unknown(effect):
@@ -171,14 +171,14 @@ async def _answer_when_judged(
         for one in judged.values():
             await one.wait()
         # Written down before it is told: a later run must not better it.
-        await context.answer(_answer(task, context))
+        await context.replies.answer(_answer(task, context))
     finally:
         answered.set()
 
 
 def _answer(task: ImageBatchDelete, context: ProjectContext) -> Result:
     return answer_of_images(
-        task, context.effects.known, context.checked, Refused(Code.FAILED, reason="timeout")
+        task, context.effects.known, context.replies.checked, Refused(Code.FAILED, reason="timeout")
     )
 
 

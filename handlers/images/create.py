@@ -41,7 +41,7 @@ async def make_image(task: CreateImage, context: ProjectContext) -> Result:
     effect = EffectId(EffectKind.CREATE_IMAGE, task.server_id)
     if context.answered is None:
         image_id = await _create(task, effect, context)
-        await context.answer(Result.of(Code.CREATED, {"image_id": image_id}))
+        await context.replies.answer(Result.of(Code.CREATED, {"image_id": image_id}))
     else:
         await context.effects.find_out(effect, _appeared(context))
         if not context.effects.done(effect):
@@ -78,7 +78,7 @@ async def _begin(task: CreateImage, effect: EffectId, context: ProjectContext) -
             await _call(task, about, effect, context)
         except Conflict as error:
             # A task that began meanwhile is waited out, and the state is judged again.
-            if delay > context.deadline.left:
+            if delay > context.times.deadline.left:
                 raise Refused(Code.IMAGE_CREATE, reason=error.reason, detail=str(error)) from error
             await asyncio.sleep(delay)
         except NotFound:
@@ -93,7 +93,7 @@ async def _check(server_id: str, context: ProjectContext) -> Server:
     server = await find_server(context, server_id)
     if server is None:
         raise unknown_server(server_id, None)
-    server = await wait_until_idle(context, server, context.deadline)
+    server = await wait_until_idle(context, server, context.times.deadline)
     if server.status not in _STATES:
         raise Refused(Code.IMAGE_STATE, server.status)
     if server.busy:

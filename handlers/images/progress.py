@@ -26,18 +26,18 @@ async def follow_creation(
 
     `complete` is done to an image that is there, before its end is told.
     """
-    if context.final_published("image", image_id):
+    if context.replies.final_published("image", image_id):
         return
-    await context.publish(image_update(image_id, "createImage", _FIRST, final=False))
+    await context.replies.publish(image_update(image_id, "createImage", _FIRST, final=False))
     status = await _follow(image_id, "createImage", effect, _FIRST, context)
     if status not in (_GONE, _GOING, _KILLED):
         await complete()
-    await context.publish(image_update(image_id, "createImage", status, final=True))
+    await context.replies.publish(image_update(image_id, "createImage", status, final=True))
 
 
 async def follow_deletion(image_id: str, context: ProjectContext) -> None:
     """Until it is gone, which it mostly is at once."""
-    if context.final_published("image", image_id):
+    if context.replies.final_published("image", image_id):
         return
     try:
         status = (await get_image(context.project, image_id)).status
@@ -48,7 +48,7 @@ async def follow_deletion(image_id: str, context: ProjectContext) -> None:
         # watch goes on asking.
         status = _GOING
     status = await _follow(image_id, None, EffectId(EffectKind.DELETE, image_id), status, context)
-    await context.publish(image_update(image_id, None, status, final=True))
+    await context.replies.publish(image_update(image_id, None, status, final=True))
 
 
 async def tell_image_end(image_id: str, context: ProjectContext) -> None:
@@ -60,7 +60,7 @@ async def tell_image_end(image_id: str, context: ProjectContext) -> None:
         status = (await context.retrying(lambda: get_image(context.project, image_id))).status
     except NotFound:
         status = _GONE
-    await context.publish(image_update(image_id, None, status, final=True))
+    await context.replies.publish(image_update(image_id, None, status, final=True))
 
 
 async def _follow(
@@ -81,6 +81,6 @@ async def _follow(
             except TimeoutError:
                 break
             if found != status and found not in ends:
-                await context.publish(image_update(image_id, action, found, final=False))
+                await context.replies.publish(image_update(image_id, action, found, final=False))
             status = found
     return status

@@ -115,7 +115,7 @@ async def _find_idle(server_id: str, context: ProjectContext) -> Server | None:
         return None
     try:
         return await wait_until_idle(
-            context, server, min(context.hold, Deadline.after(context.wait_timeout))
+            context, server, min(context.times.hold, Deadline.after(context.times.wait_timeout))
         )
     except Refused:  # it went meanwhile
         return None

@@ -16,7 +16,7 @@ async def idle_server(server_id: str, context: ProjectContext) -> Server:
         if server is None:
             raise unknown_server(server_id, None)
         server = await wait_until_idle(
-            context, server, min(context.hold, Deadline.after(context.wait_timeout))
+            context, server, min(context.times.hold, Deadline.after(context.times.wait_timeout))
         )
         if server.status in GONE:
             raise unknown_server(server_id, None)

@@ -128,7 +128,7 @@ async def wait_until_usable(volumes: Iterable[Volume], context: ProjectContext) 
     listed = list(volumes)
     for volume in listed:
         _check_state(volume)
-    until = min(context.hold, Deadline.after(context.wait_timeout))
+    until = min(context.times.hold, Deadline.after(context.times.wait_timeout))
     busy = [volume for volume in listed if volume.busy]
     for volume in busy:  # one after the other: they share the deadline
         await _wait_for(volume, until, context)

@@ -120,7 +120,10 @@ async def plan_order(task: OrderPlan, context: ProjectContext) -> Result:
     asking = replace(
         context,
         effects=Effects(NoLedger(), patience),
-        hold=min(context.hold, Deadline.after(patience.left * _WAIT_SHARE)),
+        times=replace(
+            context.times,
+            hold=min(context.times.hold, Deadline.after(patience.left * _WAIT_SHARE)),
+        ),
     )
     preview = await preview_order(task.message, asking, context.project.id)
     data: dict[str, Any] = mask(preview.to_json())

@@ -78,7 +78,7 @@ class OrderProgress:
         if status in self._told:
             return
         self._told.add(status)
-        await self._context.publish(
+        await self._context.replies.publish(
             order_update(self._order, status, _PROGRESS[status], self._made)
         )
 
@@ -94,7 +94,7 @@ class OrderProgress:
         if self._last.get(server.id) != state and not server.at_rest:
             self._last[server.id] = state
             told = server_update(server.id, None, *state, final=False)
-            await self._context.publish(replace(told, tenant_id=server.project_id))
+            await self._context.replies.publish(replace(told, tenant_id=server.project_id))
 
     async def end_server(
         self, server_id: str, status: str | None, project_id: str | None = None
@@ -104,4 +104,4 @@ class OrderProgress:
         `project_id` is its owner's where the order has no project of its own.
         """
         ended = server_update(server_id, None, status or "DELETED", None, final=True)
-        await self._context.publish(replace(ended, tenant_id=project_id))
+        await self._context.replies.publish(replace(ended, tenant_id=project_id))

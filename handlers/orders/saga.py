@@ -141,7 +141,7 @@ def final_failure(error: Exception, context: RequestContext) -> Refused:
             return error.as_failure()
         case OutcomeUnknown():
             return failed("outcome_unknown", str(error))
-        case Transient() if context.last_try:
+        case Transient() if context.times.last_try:
             return failed(error.reason, str(error))
         case _:
             raise error
@@ -230,5 +230,5 @@ async def all_undone(running: Iterable[Awaitable[Any]], context: ProjectContext)
             continue
         if isinstance(error, (Refused, OutcomeUnknown, CloudRefusal)):
             continue
-        if not (isinstance(error, Transient) and context.last_try):
+        if not (isinstance(error, Transient) and context.times.last_try):
             raise error

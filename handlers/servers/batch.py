@@ -30,7 +30,7 @@ async def act_on_servers(task: PowerBatch, context: ProjectContext) -> Result:
         servers, unseen = await find_servers(context, task.server_ids)
     else:
         servers = await _checked(task, context)
-    if any(context.checked.values()):
+    if any(context.replies.checked.values()):
         return _answer(task, context)
     judged = {one: asyncio.Event() for one in task.server_ids}
     answered = asyncio.Event()
@@ -55,7 +55,7 @@ async def act_on_servers(task: PowerBatch, context: ProjectContext) -> Result:
 
 async def _checked(task: PowerBatch, context: ProjectContext) -> dict[str, Server]:
     """The servers by id; what is wrong with which stands in the verdicts."""
-    verdicts = context.checked
+    verdicts = context.replies.checked
     servers, unseen = await find_servers(context, task.server_ids)
     for one in task.server_ids:
         verdicts[one] = unseen.get(one) or _owned_and_paid(one, servers.get(one), task, context)
@@ -82,7 +82,7 @@ async def _wait(
     try:
         servers[server_id] = await idle_for(servers[server_id], task.power, task.force, context)
     except Refused as refused:  # it has gone away
-        context.checked[server_id] = refused
+        context.replies.checked[server_id] = refused
 
 
 async def _act(
@@ -99,7 +99,7 @@ async def _act(
     """
     effect = power_effect(task.power, server_id)
     try:
-        context.checked[server_id] = await _begin(server_id, task, server, context)
+        context.replies.checked[server_id] = await _begin(server_id, task, server, context)
     finally:
         judged.set()
     if context.effects.unknown(effect):
@@ -139,14 +139,14 @@ async def _answer_when_judged(
         for one in judged.values():
             await one.wait()
         # A partial outcome is written down before it is told: a later run must not better it.
-        await context.answer(_answer(task, context))
+        await context.replies.answer(_answer(task, context))
     finally:
         answered.set()
 
 
 def _answer(task: PowerBatch, context: ProjectContext) -> Result:
     rest = Refused(Code.FAILED, reason="timeout")
-    return answer_of_servers(task, context.effects.known, context.checked, rest)
+    return answer_of_servers(task, context.effects.known, context.replies.checked, rest)
 
 
 async def _told_to_its_end(server_id: str, task: PowerBatch, context: ProjectContext) -> None:

@@ -20,7 +20,7 @@ async def open_server_console(task: OpenConsole, context: ProjectContext) -> Res
     server = await find_server(context, task.server_id)
     if server is None:
         raise unknown_server(task.server_id, None)
-    server = await wait_until_idle(context, server, context.deadline)
+    server = await wait_until_idle(context, server, context.times.deadline)
     if server.status not in _NEEDS or server.busy:
         raise judge_state(server, _NEEDS) or Refused(Code.SERVER_STATE)
     try:

@@ -182,11 +182,11 @@ async def follow_to_end(
     patience the last known state is the final one. It asks the watch alone, which waits out a cloud
     that does not answer: what was answered must have its end.
     """
-    if context.final_published("server", server_id):
+    if context.replies.final_published("server", server_id):
         return
     status, task = first
     if task is not None:
-        await context.publish(server_update(server_id, action, status, task, final=False))
+        await context.replies.publish(server_update(server_id, action, status, task, final=False))
     with context.watchers.servers.follow(server_id) as feed:
         while task is not None and status != overtaken:
             try:
@@ -198,11 +198,11 @@ async def follow_to_end(
                 break
             is_new = (server.status, server.task_state) != (status, task)
             if server.busy and server.status != overtaken and is_new:
-                await context.publish(
+                await context.replies.publish(
                     server_update(server_id, action, server.status, server.task_state, final=False)
                 )
             status, task = server.status, server.task_state
-    await context.publish(server_update(server_id, action, status, None, final=True))
+    await context.replies.publish(server_update(server_id, action, status, None, final=True))
 
 
 async def tell_end(context: ProjectContext, server_id: str, action: str, effect: EffectId) -> None:
@@ -211,7 +211,7 @@ async def tell_end(context: ProjectContext, server_id: str, action: str, effect:
 
     `Transient` where Nova does not say.
     """
-    if context.final_published("server", server_id):
+    if context.replies.final_published("server", server_id):
         return
     server = await find_server(context, server_id)
     first = (server.status, server.task_state) if server is not None else ("DELETED", None)

@@ -53,7 +53,7 @@ async def act_on_server(task: PowerAction, context: ProjectContext) -> Result:
     elif not context.effects.done(effect):
         await _have_it_accepted(task, effect, context)
     if context.effects.done(effect):
-        await context.answer(accepted)
+        await context.replies.answer(accepted)
         await follow_accepted(task.server_id, task.power, task.force, context)
     elif context.answered is not None and told_unknown(context.answered):
         await tell_end(context, task.server_id, task.power.value, effect)
@@ -74,7 +74,7 @@ async def _have_it_accepted(task: PowerAction, effect: EffectId, context: Projec
 async def idle_for(server: Server, power: Power, force: Force, context: ProjectContext) -> Server:
     """The server once no task is in the way of the action; as it is then, if the time is up before."""
     return await wait_until_idle(
-        context, server, context.deadline, power, TASKS.get((power, force), _NONE)
+        context, server, context.times.deadline, power, TASKS.get((power, force), _NONE)
     )
 
 
@@ -166,7 +166,7 @@ async def _after_conflict(
     """The server as it is once what was in the way has ended; what stays in the way ends the
     request in time.
     """
-    if delay > context.deadline.left:
+    if delay > context.times.deadline.left:
         raise error.as_failure() from error
     await asyncio.sleep(delay)
     found = await find_server(context, server.id)

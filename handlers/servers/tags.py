@@ -42,7 +42,7 @@ async def update_tags(task: ServerTagsUpdate, context: ProjectContext) -> Result
             # A server that is being made can be tagged in a while; one in ERROR cannot.
             if not server.busy:
                 raise Refused(Code.SERVER_STATE) from None
-            if delay > context.deadline.left:
+            if delay > context.times.deadline.left:
                 raise Refused(
                     Code.FAILED, reason="busy", detail=f"busy with {server.task_state}"
                 ) from None

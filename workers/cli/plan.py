@@ -5,17 +5,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from handlers.context import RequestContext, Watchers
+from handlers.context import Environment, NoReplies, RequestContext, RequestTimes
 from handlers.effects.backoff import Deadline
 from handlers.effects.ledger import NoLedger
 from handlers.effects.once import Effects
-from handlers.openstack.cloud import Cloud, Project
+from handlers.openstack.cloud import Cloud
 from handlers.openstack.errors import CloudRefusal
 from handlers.orders.preview import Verdict, preview_order
 from messages.errors import Refused, Transient
-from messages.results import Result
 from messages.secrets import mask
-from messages.updates import Update
 from messages.wire import decode
 from workers.bootstrap import cloud_settings
 from workers.cli.exits import CommandFailed, Exit
@@ -62,23 +60,13 @@ async def _previewed(
     settings: Settings, message: dict[str, Any], tenant: str | None
 ) -> dict[str, Any]:
     cloud = Cloud(cloud_settings(settings))
-    watched: dict[str, Watchers] = {}
-
-    def watchers_of(project: Project) -> Watchers:
-        return watched.setdefault(project.id, Watchers(project))
-
+    environment = Environment(cloud, policy_or_fail(settings))
     context = RequestContext(
-        cloud=cloud,
+        environment=environment,
         effects=Effects(NoLedger(), Deadline.after(_PATIENCE)),
-        policy=policy_or_fail(settings),
-        deadline=Deadline.after(_PATIENCE),
-        wait_timeout=_WAITING,
-        hold=Deadline.after(_WAITING),
-        last_try=False,
+        times=RequestTimes(Deadline.after(_PATIENCE), Deadline.after(_WAITING), _WAITING),
+        replies=NoReplies(),
         mark="",
-        publish=_tell,
-        answer=_answer,
-        watchers_of=watchers_of,
     )
     try:
         project = (await cloud.find_project(tenant)).id if tenant is not None else None
@@ -87,17 +75,8 @@ async def _previewed(
     except Refused as refused:
         raise CommandFailed(Exit.USAGE, f"--tenant {tenant}: {refused}") from refused
     finally:
-        for watches in watched.values():
-            watches.close()
+        environment.close()
         await cloud.close()
-
-
-async def _tell(_: Update) -> None:
-    """Publish nothing."""
-
-
-async def _answer(_: Result) -> None:
-    """Answer nobody."""
 
 
 def _show(plan: dict[str, Any]) -> None:

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
 from handlers.catalogue import Handler
-from handlers.context import Policy, ProjectContext, RequestContext, Watchers
+from handlers.context import Environment, Policy, ProjectContext, RequestContext, RequestTimes
 from handlers.effects.backoff import Deadline
 from handlers.effects.once import Effects
 from handlers.final_updates import ends_of, tell_ends
-from handlers.openstack.cloud import Cloud, Project, counted
+from handlers.openstack.cloud import Cloud, counted
 from handlers.openstack.errors import CloudRefusal
 from handlers.orders.new.handler import needs_secrets
 from handlers.orders.progress import order_update
@@ -62,21 +62,18 @@ class Attempt:
         turns: ServerLocks,
         metrics: Metrics,
     ) -> None:
-        self._cloud = cloud
         self._journal = journal
         self._outbox = outbox
         self._handlers = handlers
-        self._policy = policy
+        self._environment = Environment(cloud, policy)
         self._limits = limits
         self._refusals = refusals
         self._turns = turns
         self._metrics = metrics
-        self._watches: dict[str, Watchers] = {}
 
     def close(self) -> None:
         """Watch no more."""
-        for watches in self._watches.values():
-            watches.close()
+        self._environment.close()
 
     async def answer(self, request: Request, requester: Requester, started: float) -> None:
         """Carry out what leaves no journal entry. Nobody finds it again, so whatever goes wrong is
@@ -173,7 +170,7 @@ class Attempt:
                 decision.refused,
                 changed=session.any_begun,
                 effects=session.effects(),
-                verdicts=session.verdicts,
+                verdicts=session.checked,
             )
             park = decision.refused if decision.park else None
             self._end(session)
@@ -200,9 +197,7 @@ class Attempt:
         if isinstance(error, Ambiguous) or not session.any_begun:
             return  # this run's own call, which has been looked for
         rest = Refused(Code.FAILED, reason=error.reason, detail=str(error))
-        await session.answer(
-            answer_in_time(request.work, session.effects(), session.verdicts, rest)
-        )
+        await session.answer(answer_in_time(request.work, session.effects(), session.checked, rest))
 
     async def _end_unforeseen(self, session: Progress, claim: Claim, error: Exception) -> None:
         """End a request at which the worker itself failed, with as little of its own as can fail."""
@@ -267,7 +262,7 @@ class Attempt:
             return
         begun.set()
         late = session.request.envelope.too_late or Refused(Code.FAILED, reason="timeout")
-        result = answer_in_time(session.request.work, session.effects(), session.verdicts, late)
+        result = answer_in_time(session.request.work, session.effects(), session.checked, late)
         session.log.info("request.answered_in_time", code=result.code)
         await session.answer(result)
 
@@ -307,19 +302,13 @@ class Attempt:
         patience = self._patience(session, age)
         expiry = None if is_order else self._limits.patience(request, age)
         errand = RequestContext(
-            cloud=self._cloud,
+            environment=self._environment,
             effects=Effects(session, patience, expiry, own_deadline(request.envelope)),
-            policy=self._policy,
-            deadline=patience,
-            wait_timeout=self._limits.order_timeout,
-            hold=Deadline.after(HOLD),
-            last_try=is_last_try(age),
+            times=RequestTimes(
+                patience, Deadline.after(HOLD), self._limits.order_timeout, is_last_try(age)
+            ),
+            replies=session,
             mark=uuid5(_MARKS, session.key).hex,
-            publish=session.tell,
-            answer=session.answer,
-            watchers_of=self._watches_of,
-            checked=session.verdicts,
-            final_published=session.ended,
         )
         if project_id == NOBODY:
             return await self._handlers[type(request.work)](request.work, errand)
@@ -339,7 +328,7 @@ class Attempt:
         """
         if isinstance(error, OutcomeUnknown) or session.closed:
             unknown = failure(
-                session.request.work, outcome_unknown(), session.effects(), session.verdicts
+                session.request.work, outcome_unknown(), session.effects(), session.checked
             )
             await session.answer(unknown)  # unless it has been already
         if session.told is None:
@@ -357,21 +346,13 @@ class Attempt:
             return patience
         return soonest(patience, own_deadline(request.envelope))
 
-    def _watches_of(self, project: Project) -> Watchers:
-        found = self._watches.get(project.id)
-        if found is None:
-            for name in [name for name, watches in self._watches.items() if watches.idle]:
-                self._watches.pop(name).close()
-            found = self._watches[project.id] = Watchers(project)
-        return found
-
     async def _put_off(
         self, session: Progress, begun: Begun | Resumed, retry: Retry, attempts: int, started: float
     ) -> None:
         """Give the request up and have the message come back; whoever gets it goes on where it was."""
         request = session.request
         if retry.counts and isinstance(request.work, Order):
-            await session.tell(
+            await session.publish(
                 order_update(request.work, OrderStatus.WAITING_RETRY, session.progress)
             )
         await session.flush()

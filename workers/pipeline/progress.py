@@ -65,7 +65,7 @@ class Progress:
         #: Those of them that this run has published, by kind and id.
         self._published_finals: set[tuple[str, str]] = set()
         #: What became of the targets of a batch so far, by id.
-        self.verdicts: dict[str, Refused | None] = {}
+        self.checked: dict[str, Refused | None] = {}
         #: What an earlier run told of an order: progress by status.
         self._told = {
             name.target: int(found.outcome["value"])
@@ -145,14 +145,14 @@ class Progress:
 
     # What is told.
 
-    async def tell(self, update: Update) -> None:
+    async def publish(self, update: Update) -> None:
         """Publish an update. A final one is written down first, so that no other run tells another
         one.
 
         Where the request ends with it, it is written down with the result.
         """
         body = self.body_of(update)
-        if self.ended(update.resource, update.id):
+        if self.final_published(update.resource, update.id):
             return
         if update.order is not None:
             if self._told.get(update.status, self.progress) < self.progress:
@@ -227,7 +227,7 @@ class Progress:
                 await self.remember(ANSWER, self._decided.stored())
         self._publish_result(self._decided)
 
-    def ended(self, kind: str, resource_id: str) -> bool:
+    def final_published(self, kind: str, resource_id: str) -> bool:
         """Whether the final update of this resource was told."""
         return any((one["resource"], one["id"]) == (kind, resource_id) for one in self.finals)
 
