@@ -10,7 +10,7 @@ from handlers.orders.change_configure.handler import change_configuration
 from handlers.orders.new.handler import create_servers
 from handlers.orders.preview import plan_order
 from handlers.orders.renew.handler import renew_servers
-from handlers.orders.soft_down.handler import take_down
+from handlers.orders.soft_down.handler import soft_down
 from handlers.orders.unsubscribe.handler import unsubscribe
 from handlers.servers.batch import act_on_servers
 from handlers.servers.console import open_server_console
@@ -60,7 +60,7 @@ HANDLERS: dict[type, Handler] = {
     OrderPlan: plan_order,
     OrderChangeConfigure: change_configuration,
     OrderRenew: renew_servers,
-    OrderSoftDown: take_down,
+    OrderSoftDown: soft_down,
     OrderNew: create_servers,
     OrderUnsubscribe: unsubscribe,
 }

@@ -7,31 +7,27 @@ detached and kept, and so are floating IPs.
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
 
-from pydantic import TypeAdapter
-
-from handlers.context import MARK, ProjectContext, RequestContext
+from handlers.context import MARK, ProjectContext
 from handlers.effects.backoff import Deadline
+from handlers.effects.ledger import EffectId, EffectKind
 from handlers.openstack import neutron, nova
 from handlers.openstack.cinder import Volume, has_snapshots
-from handlers.openstack.cloud import Project
 from handlers.openstack.errors import CloudRefusal, Conflict, Forbidden, NotFound
 from handlers.openstack.neutron import Thing
 from handlers.openstack.nova import GONE, Server
-from handlers.orders.delete_resources import delete_port, delete_server, delete_volume
+from handlers.orders.delete_resources import Deletions, gone_already
 from handlers.orders.progress import OrderProgress
-from handlers.orders.saga import all_done
+from handlers.orders.saga import do_steps
 from handlers.orders.snapshot import Snapshot, snapshot_of, volumes_of, volumes_there
-from handlers.orders.step import Deed, failed
+from handlers.orders.step import Ready, Step, failed
 from handlers.servers.disks import system_and_data
 from handlers.servers.guard import find_server, unknown_server, wait_until_idle
 from messages.errors import Refused
+from messages.updates import OrderStatus
 
-#: Cinder's answer where a volume cannot be deleted as it is: it has had a snapshot since, or been
-#: put into a group.
-_BAD_STATE = 400
 #: Length of `2026-11-23T10:00:00`: Nova and Cinder write the same second in two ways.
 _SECOND = 19
 
@@ -54,19 +50,6 @@ class ServerDeletion:
     own_ports: tuple[str, ...] = ()
     other_ports: tuple[str, ...] = ()
     floating_ips: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The record for the journal."""
-        record: dict[str, Any] = _STORED.dump_python(self, mode="json")
-        return record
-
-    @classmethod
-    def from_json(cls, record: Any) -> "ServerDeletion":
-        """The plan in a record of the journal, also of an earlier version's."""
-        return _STORED.validate_python(record)
-
-
-_STORED = TypeAdapter(ServerDeletion)
 
 
 async def plan_deletion(server_id: str, context: ProjectContext) -> ServerDeletion:
@@ -155,53 +138,49 @@ def _is_own(port: Thing) -> bool:
     return str(port.get("description") or "").startswith(f"{MARK}=")
 
 
-def deletion_steps(deletion: ServerDeletion) -> list[Deed]:
-    """The steps of `carry_out_deletion`, for a preview."""
+def deletion_steps(
+    deletion: ServerDeletion, context: ProjectContext, progress: OrderProgress
+) -> list[Step]:
+    """The steps that delete the server and what goes with it; none where it is gone.
+
+    What the cloud does not delete once the server is gone is kept, see `kept_resources`.
+    """
     if deletion.gone:
         return []
-    server_id = deletion.server_id
+    server_id, deletions = deletion.server_id, Deletions(context, progress)
     kept = {
         "volumes": deletion.kept_volumes,
         "ports": deletion.other_ports,
         "floatingIps": deletion.floating_ips,
     }
     kept_ids = {kind: list(ids) for kind, ids in kept.items() if ids}
-    after = {"kept": kept_ids} if kept_ids else None
+    delete = deletions.server(
+        server_id, before=deletion.before, after={"kept": kept_ids} if kept_ids else None
+    )
+    unlock = _unlock_step(deletion, context)
+
+    async def refused(error: CloudRefusal) -> None:
+        if isinstance(error, NotFound):
+            return
+        server = await find_server(context, server_id)
+        if not isinstance(error, Conflict) or server is None or not server.locked:
+            raise error
+        # Locked since it was planned.
+        await do_steps([replace(unlock, prepare=None), delete], context, progress)
+
     return [
-        *(Deed("release", server_id, server_id, None, target=one) for one in deletion.floating_ips),
-        Deed("delete", server_id, deletion.before, after, can_be_undone=False),
-        *(Deed("deleteVolume", server_id, server_id, None, False, one) for one in deletion.volumes),
-        *(Deed("deletePort", server_id, server_id, None, False, one) for one in deletion.own_ports),
+        *(_release_step(one, deletion, context) for one in deletion.floating_ips),
+        unlock,
+        replace(delete, refused=refused),
+        *(
+            deletions.volume(one, EffectId(EffectKind.DELETE, server_id), server_id)
+            for one in deletion.volumes
+        ),
+        *(deletions.port(one, server_id) for one in deletion.own_ports),
     ]
 
 
-async def carry_out_deletion(
-    deletion: ServerDeletion, context: ProjectContext, progress: OrderProgress
-) -> None:
-    """Delete the server and what goes with it, each once. What the cloud does not delete once the
-    server is gone is kept, see `kept_resources`.
-    """
-    if deletion.gone:
-        return
-    await all_done(_release(one, deletion, context) for one in deletion.floating_ips)
-    if deletion.locked:
-        await _unlock(deletion.server_id, context)
-    try:
-        deleted = await delete_server(deletion.server_id, context, progress)
-    except Conflict as error:
-        server = await find_server(context, deletion.server_id)
-        if server is None or not server.locked:
-            raise error.as_failure() from error
-        await _unlock(deletion.server_id, context)  # locked since
-        deleted = await delete_server(deletion.server_id, context, progress)
-    if not deleted:
-        return
-    since = f"delete:{deletion.server_id}"
-    await all_done(_delete_volume(one, since, context) for one in deletion.volumes)
-    await all_done(delete_port(one, context) for one in deletion.own_ports)
-
-
-async def _release(floating_ip_id: str, deletion: ServerDeletion, context: ProjectContext) -> None:
+def _release_step(floating_ip_id: str, deletion: ServerDeletion, context: ProjectContext) -> Step:
     """Take a floating IP off the server, but not off another server where it may be by now."""
     ports = {*deletion.own_ports, *deletion.other_ports}
 
@@ -209,49 +188,54 @@ async def _release(floating_ip_id: str, deletion: ServerDeletion, context: Proje
         is_released = await neutron.is_released(context.project, floating_ip_id, ports)
         return "" if is_released else None
 
-    try:
-        await context.effects.once(
-            f"release:{floating_ip_id}",
-            lambda: neutron.release_floating_ip(context.project, floating_ip_id),
-            is_off,
-            None,
-            marked=is_off,
-        )
-    except NotFound:
-        return
+    return Step(
+        name="release",
+        effect=EffectId(EffectKind.RELEASE, floating_ip_id),
+        instance_id=deletion.server_id,
+        before=deletion.server_id,
+        after=None,
+        target=floating_ip_id,
+        act=lambda: neutron.release_floating_ip(context.project, floating_ip_id),
+        landed=is_off,
+        marked=is_off,
+        refused=gone_already,
+        status=OrderStatus.DELETING,
+    )
 
 
-async def _unlock(server_id: str, context: ProjectContext) -> None:
+def _unlock_step(deletion: ServerDeletion, context: ProjectContext) -> Step:
     """Undo the lock that forbids the deletion: the tenant's own, or an admin's with the admin cloud."""
+    effect = EffectId(EffectKind.UNLOCK, deletion.server_id)
+
+    async def prepare() -> Ready | None:
+        return Ready() if deletion.locked else None
 
     async def landed(_: object) -> str | None:
-        found = await find_server(context, server_id)
+        found = await find_server(context, deletion.server_id)
         return "" if found is None or not found.locked else None
 
-    async def by(project: Project) -> None:
-        await context.effects.once(
-            f"unlock:{server_id}", lambda: nova.unlock(project, server_id), landed, None
-        )
-
-    try:
-        await by(context.project)
-    except NotFound:
-        return
-    except Forbidden:
+    async def refused(error: CloudRefusal) -> None:
+        if not isinstance(error, Forbidden):
+            return await gone_already(error)
         if not context.cloud.has_admin:
             raise failed("locked", "an admin has locked the server") from None
-        await by(await context.cloud.admin())
+        admin = await context.cloud.admin()
+        act = partial(nova.unlock, admin, deletion.server_id)
+        return await context.effects.once(effect, act, landed, None)
 
-
-async def _delete_volume(volume_id: str, since: str, context: ProjectContext) -> None:
-    """Delete a volume of a server that is gone. There is no way back: a volume that Cinder holds is
-    kept.
-    """
-    try:
-        await delete_volume(volume_id, since, context)
-    except CloudRefusal as refusal:
-        if refusal.status != _BAD_STATE:
-            raise
+    return Step(
+        name="unlock",
+        effect=effect,
+        instance_id=deletion.server_id,
+        before=None,
+        after=None,
+        prepare=prepare,
+        act=lambda: nova.unlock(context.project, deletion.server_id),
+        landed=landed,
+        refused=refused,
+        status=OrderStatus.DELETING,
+        printed=False,
+    )
 
 
 async def kept_resources(
@@ -277,16 +261,3 @@ async def kept_resources(
     }
     found = {kind: ids for kind, ids in kept.items() if ids}
     return {"kept": found} if found else {}
-
-
-def request_ids(deletion: ServerDeletion, context: RequestContext) -> list[str]:
-    """OpenStack's request ids of the calls that were made for a deletion."""
-    if deletion.gone:
-        return []
-    server_id = deletion.server_id
-    effects = [
-        *(f"release:{one}" for one in deletion.floating_ips),
-        f"unlock:{server_id}",
-        *(f"delete:{one}" for one in (server_id, *deletion.volumes, *deletion.own_ports)),
-    ]
-    return [found for one in effects if (found := context.effects.request_id(one)) is not None]

@@ -15,10 +15,10 @@ from handlers.effects.once import Effects
 from handlers.openstack.errors import CloudRefusal
 from handlers.orders.change_configure.handler import Changing
 from handlers.orders.checks import Check
-from handlers.orders.new.handler import Creating
+from handlers.orders.new.handler import NewSaga
 from handlers.orders.renew.handler import Renewing
 from handlers.orders.saga import Saga
-from handlers.orders.soft_down.handler import foresee_taking_down
+from handlers.orders.soft_down.handler import preview_soft_down
 from handlers.orders.step import Deed, Step
 from handlers.orders.unsubscribe.handler import UnsubscribeSaga
 from handlers.servers.guard import unknown_server
@@ -43,7 +43,7 @@ from messages.secrets import mask
 
 _SAGAS: Mapping[type, Callable[[Any, ProjectContext], Saga[Any, Any]]] = {
     OrderChangeConfigure: Changing,
-    OrderNew: Creating,
+    OrderNew: NewSaga,
     OrderRenew: Renewing,
     OrderUnsubscribe: UnsubscribeSaga,
 }
@@ -159,7 +159,8 @@ async def _steps_of(
     order: Order, context: RequestContext, project_id: str | None
 ) -> Sequence[Step | Deed]:
     if isinstance(order, OrderSoftDown):
-        return await foresee_taking_down(order, context, project_id)
+        steps = await preview_soft_down(order, context, project_id)
+        return [step for step in steps if step.printed]
     with context.checks.of("tenant"):
         inside = await context.in_project(await _project_of(order, context, project_id))
     saga = _SAGAS[type(order)](order, inside)

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from handlers.effects.ledger import EffectId
 from handlers.effects.once import Landed, Marked
 from handlers.openstack.cloud import Reply
 from handlers.openstack.errors import CloudRefusal
@@ -41,7 +42,7 @@ class Step:
     #: The name that `order.plan` prints: "resize", "extend" ...
     name: str
     #: The name of the call in the journal, `what:whose`. Stored: never change the text.
-    effect: str
+    effect: EffectId
     instance_id: str | None
     before: Any
     after: Any

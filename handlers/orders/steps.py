@@ -161,18 +161,30 @@ async def change_metadata(
     *,
     marked: Marked | None = None,
 ) -> None:
-    """Change a server's metadata, which Nova allows while nothing is under way: `Transient` where
-    something was.
-    """
+    """Change a server's metadata once; see `metadata_refused`."""
     try:
         await context.effects.once(effect, do, landed, None, marked=marked)
-    except Conflict as error:
-        server = await server_now(server_id, context)
-        if server.busy or (server.status in METADATA_STATES and not server.locked):
-            raise Transient("busy", detail=str(error)) from error
-        raise error.as_failure() from error
     except CloudRefusal as error:
+        await metadata_refused(server_id, context)(error)
+
+
+def metadata_refused(
+    server_id: str, context: ProjectContext
+) -> Callable[[CloudRefusal], Awaitable[None]]:
+    """Return the `Step.refused` of a change of metadata.
+
+    Nova allows it while nothing is under way: raises `Transient` where something was, and `Refused`
+    otherwise.
+    """
+
+    async def refused(error: CloudRefusal) -> None:
+        if isinstance(error, Conflict):
+            server = await server_now(server_id, context)
+            if server.busy or (server.status in METADATA_STATES and not server.locked):
+                raise Transient("busy", detail=str(error)) from error
         raise error.as_failure() from error
+
+    return refused
 
 
 async def declare(

@@ -14,7 +14,6 @@ from handlers.orders.billing import NEXT_FEE_TIME, START_FEE_TIME, local_time, w
 from handlers.orders.items import check_size, ordered_flavor
 from handlers.orders.limits import Demand, DiskDemand, check_quotas
 from handlers.orders.new.disks import Disk, DiskOffers, plan_disks
-from handlers.orders.step import Deed
 from messages.errors import wrong
 from messages.orders import NewProduct, OrderNew
 
@@ -38,7 +37,7 @@ class NewServer:
 
 
 @dataclass(frozen=True, slots=True)
-class Creation:
+class CreationPlan:
     """All that is to be made. With a subnet each server gets a port of ours, otherwise Nova makes
     one.
     """
@@ -59,7 +58,7 @@ class Creation:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "Creation":
+    def from_json(cls, record: dict[str, Any]) -> "CreationPlan":
         """What the journal kept."""
         servers = tuple(
             NewServer(**{**server, "disks": tuple(Disk(**disk) for disk in server["disks"])})
@@ -85,7 +84,7 @@ class _Model:
 
 async def plan_creation(
     order: OrderNew, context: ProjectContext, *, is_begun: bool = False
-) -> Creation:
+) -> CreationPlan:
     """What is to be made, or `Refused`; `is_begun`: a part of it is there, and has taken its part
     of the quota.
     """
@@ -102,7 +101,7 @@ async def plan_creation(
         _check_key(order, context),
     )
     servers = tuple(_servers(order, models))
-    creation = Creation(
+    creation = CreationPlan(
         servers, network_id, subnet_id, groups, _paid_at(order, context), order.user_name
     )
     if not is_begun:
@@ -112,7 +111,7 @@ async def plan_creation(
 
 
 def metadata_of(
-    server: NewServer, order: OrderNew, creation: Creation, context: ProjectContext
+    server: NewServer, order: OrderNew, creation: CreationPlan, context: ProjectContext
 ) -> dict[str, str]:
     """The items of metadata that a server is made with; `FEE_TIMES` follow once all are there."""
     heading = order.heading
@@ -131,7 +130,7 @@ def marks_of(part: str, order: OrderNew, context: ProjectContext) -> dict[str, s
     return {"order_id": order.name, MARK: context.mark, PART: part}
 
 
-def outline_creation(order: OrderNew, context: ProjectContext, **known: Any) -> Creation:
+def outline_creation(order: OrderNew, context: ProjectContext, **known: Any) -> CreationPlan:
     """The servers of the order by number and name alone; `known` is what else is known of their
     making.
 
@@ -140,32 +139,9 @@ def outline_creation(order: OrderNew, context: ProjectContext, **known: Any) -> 
     models = [_Model(Flavor("", "", 0, 0, 0), None, ())] * len(order.products)
     servers = tuple(_servers(order, models))
     subnet_id = order.customization.subnet_id
-    return Creation(servers, "", subnet_id, (), _paid_at(order, context), order.user_name, **known)
-
-
-def creation_deeds(server: NewServer, creation: Creation) -> list[Deed]:
-    """What is made for one server; all of it is taken away again where one of the order's servers
-    fails.
-    """
-    disks = [
-        {"size": one.size, "type": one.volume_type, "image": one.image_id} for one in server.disks
-    ]
-    port = (
-        [Deed("createPort", None, None, {"subnet": creation.subnet_id})]
-        if creation.subnet_id
-        else []
+    return CreationPlan(
+        servers, "", subnet_id, (), _paid_at(order, context), order.user_name, **known
     )
-    made = {
-        "name": server.name,
-        "flavor": server.flavor_id,
-        "zone": server.zone,
-        "network": creation.network_id,
-    }
-    return [
-        *(Deed("createVolume", None, None, one) for one in disks),
-        *port,
-        Deed("create", None, None, made),
-    ]
 
 
 def _paid_at(order: OrderNew, context: ProjectContext) -> str:

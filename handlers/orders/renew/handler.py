@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from handlers.context import ProjectContext
 from handlers.effects.concurrency import wait_for_all
+from handlers.effects.ledger import EffectKind
 from handlers.openstack import nova
 from handlers.openstack.cloud import Reply
 from handlers.openstack.nova import ERROR, METADATA_STATES, Server
@@ -231,7 +232,7 @@ class Renewing(Saga[OrderRenew, RenewalPlan]):
                 server_id, Power.STOP, context, self.progress, effect=f"undo-start:{server_id}"
             )
         if context.effects.begun(f"unmark:{server_id}"):
-            await mark(server_id, context, effect="undo-unmark")
+            await mark(server_id, context, EffectKind.UNDO_UNMARK)
         if context.effects.begun(_effect(server_id)) and not renewal.found:
             await self._restore(renewal)
         if renewal.in_error and context.effects.begun(f"reset:{server_id}"):

@@ -1,8 +1,7 @@
-"""softDown: servers that are no longer paid for are stopped, started again or deleted, each for
-itself.
+"""softDown: stop, start or delete servers that are no longer paid for, each for itself.
 
-The message has no tenant: each server is acted on in the project that owns it. What became of one
-is remembered: a later run, for the sake of the others, does not look at it again.
+The message has no tenant: each server is acted on in the project that owns it. The outcome of a
+server is remembered: a later run, for the sake of the others, does not look at it again.
 """
 
 from contextlib import suppress
@@ -10,11 +9,12 @@ from typing import Any
 
 from handlers.context import RequestContext
 from handlers.effects.concurrency import wait_for_all
+from handlers.effects.ledger import EffectId, EffectKind
 from handlers.openstack.errors import CloudRefusal
 from handlers.orders.progress import OrderProgress
 from handlers.orders.saga import final_failure
-from handlers.orders.soft_down.server import Takedown
-from handlers.orders.step import Deed
+from handlers.orders.soft_down.server import ServerSoftDown
+from handlers.orders.step import Step
 from messages.codes import Code
 from messages.errors import OutcomeUnknown, Refused, Transient
 from messages.order_results import InstanceOutcome, soft_down_result
@@ -23,64 +23,66 @@ from messages.results import Result
 from messages.updates import OrderStatus
 
 
-async def take_down(order: OrderSoftDown, errand: RequestContext) -> Result:
-    """Carry it out on each server; `Transient` where a later try may do it on those that are left."""
-    progress = OrderProgress(order, errand)
+async def soft_down(order: OrderSoftDown, context: RequestContext) -> Result:
+    """Carry the order out on each server. Raises `Transient` where a retry may do it on the rest."""
+    progress = OrderProgress(order, context)
     await progress.publish(OrderStatus.ACCEPTED)
     await progress.publish(OrderStatus.VALIDATING)
-    takedowns = await _takedowns(order, errand, progress, None)
-    outcomes = await wait_for_all(_outcome(one, errand, progress) for one in takedowns)
+    servers = await _servers(order, context, progress, None)
+    outcomes = await wait_for_all(_outcome(one, context, progress) for one in servers)
     failures = any(outcome.failure for outcome in outcomes)
     await progress.publish(OrderStatus.FAILED if failures else OrderStatus.SUCCEEDED)
-    return soft_down_result(order, outcomes, errand.policy.billing_now())
+    return soft_down_result(order, outcomes, context.policy.billing_now())
 
 
-async def foresee_taking_down(
-    order: OrderSoftDown, errand: RequestContext, project_id: str | None
-) -> list[Deed]:
-    """What it would do, to servers of this project or of all; checks that fail are noted.
+async def preview_soft_down(
+    order: OrderSoftDown, context: RequestContext, project_id: str | None
+) -> list[Step]:
+    """List the steps, on servers of this project or of all.
 
-    Where one server is refused the others are taken down nevertheless.
+    Checks that fail are recorded. Where one server is refused, the order is carried out on the
+    others nevertheless.
     """
-    deeds: list[Deed] = []
-    for one in await _takedowns(order, errand, OrderProgress(order, errand), project_id):
+    steps: list[Step] = []
+    for one in await _servers(order, context, OrderProgress(order, context), project_id):
         with suppress(Refused, CloudRefusal):
-            deeds += await one.deeds()
-    return deeds
+            steps += await one.preview()
+    return steps
 
 
-async def _takedowns(
-    order: OrderSoftDown, errand: RequestContext, progress: OrderProgress, project_id: str | None
-) -> list[Takedown]:
+async def _servers(
+    order: OrderSoftDown, context: RequestContext, progress: OrderProgress, project_id: str | None
+) -> list[ServerSoftDown]:
     tenant = order.heading.tenant
-    named = (await errand.cloud.find_project(tenant)).id if tenant is not None else None
+    named = (await context.cloud.find_project(tenant)).id if tenant is not None else None
     if project_id is not None and named not in (None, project_id):
         raise Refused(Code.IDENTITY, detail="the message's tenant_id is another")
-    return [Takedown(one, named or project_id, errand, progress) for one in order.instances]
+    return [ServerSoftDown(one, named or project_id, context, progress) for one in order.instances]
 
 
 async def _outcome(
-    takedown: Takedown, errand: RequestContext, progress: OrderProgress
+    server: ServerSoftDown, context: RequestContext, progress: OrderProgress
 ) -> InstanceOutcome:
-    """What became of one server; `Transient` where that is not the end of it."""
+    """The outcome of one server. Raises `Transient` where a retry may bring another."""
 
-    async def ended() -> dict[str, Any]:
+    async def carried_out() -> dict[str, Any]:
         failure = None
         try:
-            await takedown.carry_out()
+            await server.carry_out()
         except (Refused, CloudRefusal, OutcomeUnknown, Transient) as error:
-            failure = final_failure(error, errand)
-        return _kept(await takedown.outcome(failure))
+            failure = final_failure(error, context)
+        return _to_record(await server.outcome(failure))
 
-    outcome = _restored(await errand.effects.remember(f"ended:{takedown.server_id}", ended))
-    if takedown.touched:
-        # Each is for itself: it has ended, whatever the others still wait for.
-        await progress.end_server(takedown.server_id, outcome.status, takedown.project_id)
+    effect = EffectId(EffectKind.ENDED, server.server_id)
+    outcome = _from_record(await context.effects.remember(effect, carried_out))
+    if server.touched:
+        # Its final update does not wait for the other servers.
+        await progress.end_server(server.server_id, outcome.status, server.project_id)
     return outcome
 
 
-def _kept(outcome: InstanceOutcome) -> dict[str, Any]:
-    """The record for the journal."""
+def _to_record(outcome: InstanceOutcome) -> dict[str, Any]:
+    """The record for the journal; a failure is its code's name, subject, reason and detail."""
     failure = outcome.failure
     return {
         "status": outcome.status,
@@ -94,7 +96,7 @@ def _kept(outcome: InstanceOutcome) -> dict[str, Any]:
     }
 
 
-def _restored(record: dict[str, Any]) -> InstanceOutcome:
+def _from_record(record: dict[str, Any]) -> InstanceOutcome:
     failure = None
     if record["failure"] is not None:
         code, subject, reason, detail = record["failure"]

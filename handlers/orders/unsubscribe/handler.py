@@ -9,22 +9,22 @@ from pydantic import TypeAdapter
 
 from handlers.context import ProjectContext
 from handlers.effects.concurrency import wait_for_all
+from handlers.effects.ledger import EffectId, EffectKind
 from handlers.orders.delete_server import (
     ServerDeletion,
-    carry_out_deletion,
     deletion_steps,
     kept_resources,
     plan_deletion,
-    request_ids,
 )
 from handlers.orders.instances import find_remaining
-from handlers.orders.saga import Outcomes, Saga, all_done, carry_out
+from handlers.orders.saga import Outcomes, Saga, all_done, carry_out, do_steps, request_ids
 from handlers.orders.snapshot import take_snapshot, unchanged_outcomes
-from handlers.orders.step import Deed
+from handlers.orders.step import Step
 from messages.order_results import ProductOutcome
 from messages.orders import InstanceProduct, OrderUnsubscribe
 from messages.results import Result
-from messages.updates import OrderStatus
+
+_STORED = TypeAdapter(list[ServerDeletion])
 
 
 async def unsubscribe(order: OrderUnsubscribe, context: ProjectContext) -> Result:
@@ -32,11 +32,8 @@ async def unsubscribe(order: OrderUnsubscribe, context: ProjectContext) -> Resul
     return await carry_out(UnsubscribeSaga(order, context))
 
 
-_STORED = TypeAdapter(list[ServerDeletion])
-
-
 class UnsubscribeSaga(Saga[OrderUnsubscribe, list[ServerDeletion]]):
-    """The saga of one unsubscribe order. Its plan is a list of `ServerDeletion`, one a product."""
+    """The saga of one unsubscribe order. Its plan has one `ServerDeletion` a product."""
 
     def __init__(self, order: OrderUnsubscribe, context: ProjectContext) -> None:
         super().__init__(order, context, _STORED)
@@ -46,21 +43,22 @@ class UnsubscribeSaga(Saga[OrderUnsubscribe, list[ServerDeletion]]):
             plan_deletion(one, self.context) for one in self.order.instance_ids
         )
 
-    def printed(self) -> list[Deed]:
-        return [step for deletion in self.plan for step in deletion_steps(deletion)]
+    def steps(self) -> list[Step]:
+        return [step for deletion in self.plan for step in self._steps_of(deletion)]
+
+    def _steps_of(self, deletion: ServerDeletion) -> list[Step]:
+        return deletion_steps(deletion, self.context, self.progress)
 
     async def do(self) -> None:
-        if any(not deletion.gone for deletion in self.plan):
-            await self.progress.publish(OrderStatus.DELETING)
-        await all_done(self._delete(deletion) for deletion in self.plan)
+        # Each server has a list of its own: one that cannot be deleted keeps no other's disks.
+        await all_done(self._delete(deletion) for deletion in self.plan if not deletion.gone)
 
     async def _delete(self, deletion: ServerDeletion) -> None:
-        await carry_out_deletion(deletion, self.context, self.progress)
-        if not deletion.gone:
-            # Its final update does not wait for the other servers.
-            server = await find_remaining(deletion.server_id, self.context)
-            status = server.status if server is not None else None
-            await self.progress.end_server(deletion.server_id, status)
+        await do_steps(self._steps_of(deletion), self.context, self.progress)
+        # Its final update does not wait for the other servers.
+        server = await find_remaining(deletion.server_id, self.context)
+        status = server.status if server is not None else None
+        await self.progress.end_server(deletion.server_id, status)
 
     async def undo(self) -> None:
         """Compensate nothing."""
@@ -73,21 +71,22 @@ class UnsubscribeSaga(Saga[OrderUnsubscribe, list[ServerDeletion]]):
         return [ended]
 
     async def _outcome(self, product: InstanceProduct, deletion: ServerDeletion) -> ProductOutcome:
-        effects = self.context.effects
+        context = self.context
         server = None
         if not deletion.gone:
-            server = await find_remaining(product.instance_id, self.context)
-        kept = await kept_resources(deletion, self.context) if server is None else {}
-        released = any(effects.done(f"release:{one}") for one in deletion.floating_ips)
+            server = await find_remaining(product.instance_id, context)
+        released = any(
+            context.effects.done(EffectId(EffectKind.RELEASE, one)) for one in deletion.floating_ips
+        )
         return ProductOutcome(
             product.ordered,
             product.instance_id,
             server.status if server is not None else "DELETED",
             changed=not deletion.gone and (server is None or released),
             before=None if deletion.gone else deletion.before,
-            after=await take_snapshot(server, self.context) if server is not None else None,
-            request_ids=request_ids(deletion, self.context),
-            more=kept,
+            after=await take_snapshot(server, context) if server is not None else None,
+            request_ids=request_ids(self._steps_of(deletion), context),
+            more=await kept_resources(deletion, context) if server is None else {},
         )
 
     async def untouched(self) -> Outcomes:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from handlers.openstack.cinder import Volume
-from handlers.orders.new.made import Left
+from handlers.orders.new.resources import Resources
 
 
 def volume(age: timedelta) -> Volume:
@@ -27,4 +27,4 @@ def test_disks_older_than_an_order_can_be_are_no_unfinished_order(
     them.
     """
     disks = tuple(volume(timedelta(hours=one)) for one in ages)
-    assert Left((), disks, ()).is_old() is is_old
+    assert Resources((), disks, ()).is_old() is is_old

@@ -1,4 +1,4 @@
-"""Find what was made for a `new` order in the cloud, by the order's mark, without the journal."""
+"""Find what was created for a `new` order in the cloud, by the order's mark, without the journal."""
 
 import asyncio
 from dataclasses import dataclass, replace
@@ -13,17 +13,17 @@ from handlers.openstack.nova import ERROR, GONE, Server
 from handlers.orders.billing import NEXT_FEE_TIME
 from messages.orders import OrderNew
 
-#: Seconds for which one answer serves all who ask: less than lies between two looks at the same.
-_LOOK_LASTS = 0.4
-#: For so long an order is tried.
+#: Seconds for which one list serves all callers: less than lies between two looks at the same.
+_CACHE_SECONDS = 0.4
+#: The longest time for which an order is retried.
 _LONGEST_ORDER = timedelta(days=1)
 #: Length of `2026-11-23T10:00:00`, as Cinder writes a time of UTC.
 _SECOND = 19
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """The servers, volumes and ports in the cloud that were made for the order."""
+class Resources:
+    """The servers, volumes and ports in the cloud that were created for the order."""
 
     servers: tuple[Server, ...]
     volumes: tuple[Volume, ...]
@@ -36,73 +36,74 @@ class Left:
         """
         if any(NEXT_FEE_TIME in one.metadata for one in self.servers):
             return True
-        well = [one for one in self.servers if one.status not in {ERROR, "BUILD", *GONE}]
-        return len(well) == order.count
+        usable = [one for one in self.servers if one.status not in {ERROR, "BUILD", *GONE}]
+        return len(usable) == order.count
 
     def is_old(self) -> bool:
-        """Tell whether it has been there for longer than an order is tried."""
+        """Tell whether it has been there for longer than an order is retried."""
         newest = max(one.created[:_SECOND] for one in self.volumes)
         return newest < (datetime.now(UTC) - _LONGEST_ORDER).isoformat()[:_SECOND]
 
 
-class Made:
-    """Look for what bears the mark of one order.
-
-    `has_ports`: the order makes ports of its own.
-    """
+class OrderResources:
+    """Looks for what bears the mark of one order; `has_ports`: the order creates ports itself."""
 
     def __init__(self, context: ProjectContext, *, has_ports: bool) -> None:
         self._context = context
         self._has_ports = has_ports
-        self._looks = SingleFlightCache(_LOOK_LASTS)
+        self._cache = SingleFlightCache(_CACHE_SECONDS)
+        #: Nothing that bears the mark was there when this run planned the order.
+        self.none_before = False
 
     async def servers(self) -> list[Server]:
-        """List the servers that there are, without those that the cloud only keeps for a while."""
-        return [one for one in await self._marked_servers() if one.status not in GONE]
+        """List the servers, without those that the cloud only keeps for a while."""
+        return [one for one in await self._all_servers() if one.status not in GONE]
 
-    async def _marked_servers(self) -> list[Server]:
+    async def _all_servers(self) -> list[Server]:
         # Nova lets only an admin ask by metadata, and a name may have been changed since.
         project, mark = self._context.project, self._context.mark
-        found = await self._looks.get("servers", lambda: nova.list_servers(project))
+        found = await self._cache.get("servers", lambda: nova.list_servers(project))
         return [one for one in found if one.metadata.get(MARK) == mark]
 
     async def volumes(self) -> list[Volume]:
-        """List the volumes that there are."""
+        """List the volumes."""
         project, mark = self._context.project, {MARK: self._context.mark}
-        return await self._looks.get("volumes", lambda: cinder.list_marked(project, mark))
+        return await self._cache.get("volumes", lambda: cinder.list_marked(project, mark))
 
     async def ports(self) -> list[Thing]:
-        """List the ports that there are."""
+        """List the ports."""
         if not self._has_ports:
             return []
         project, mark = self._context.project, self.port_mark
-        return await self._looks.get("ports", lambda: neutron.list_ports_described(project, mark))
+        return await self._cache.get("ports", lambda: neutron.list_ports_described(project, mark))
 
     @property
     def port_mark(self) -> str:
-        """Return the description that the order's ports have."""
+        """The description of the order's ports."""
         return f"{MARK}={self._context.mark}"
 
-    def look_afresh(self) -> None:
+    def forget(self) -> None:
         """Forget what was seen a moment ago: it may be gone."""
-        self._looks = SingleFlightCache(_LOOK_LASTS)
+        self._cache = SingleFlightCache(_CACHE_SECONDS)
 
-    async def left(self) -> Left:
-        """Return all that there is now."""
-        self.look_afresh()
+    async def find_all(self) -> Resources:
+        """Look for everything that there is now."""
+        self.forget()
         retrying = self._context.retrying
         servers, disks, ports = await asyncio.gather(
             retrying(self.servers), retrying(self.volumes), retrying(self.ports)
         )
-        return Left(tuple(servers), tuple(disks), tuple(ports))
+        return Resources(tuple(servers), tuple(disks), tuple(ports))
 
-    async def earlier(self) -> Left | None:
-        """Return what an earlier run has made; None where that is nothing, which costs one call.
+    async def find_earlier(self) -> Resources | None:
+        """Look for what an earlier run has created; None where that is nothing, which costs one
+        call.
 
-        No server is without a volume of its own: volumes are made first and go with their server.
+        No server is without a volume of its own: volumes are created first and go with their server.
         """
         if not await self._context.retrying(self.volumes):
+            self.none_before = True
             return None
-        left = await self.left()
+        found = await self.find_all()
         # One that the cloud keeps after its deletion tells, too, that the order was carried out.
-        return replace(left, servers=tuple(await self._context.retrying(self._marked_servers)))
+        return replace(found, servers=tuple(await self._context.retrying(self._all_servers)))
