@@ -10,9 +10,10 @@ from handlers.effects.backoff import Deadline
 from handlers.effects.ledger import EffectId, EffectKind
 from handlers.effects.once import EffectName, Effects
 from handlers.openstack.cinder import Volume, get_volume, list_volumes
-from handlers.openstack.cloud import Cloud, Project
+from handlers.openstack.cloud import Cloud
 from handlers.openstack.glance import Image, get_image, list_images
 from handlers.openstack.nova import Server, get_server, list_servers
+from handlers.openstack.project import Project
 from handlers.openstack.watch import Poller, Watch, Watched
 from handlers.orders.checks import Checks
 from messages.errors import Postponed, Refused

@@ -16,8 +16,9 @@ import structlog
 from handlers.catalogue import HANDLERS, Handler
 from handlers.context import Policy
 from handlers.effects.backoff import Deadline
-from handlers.openstack.cloud import Cloud, CloudSettings, region_name
+from handlers.openstack.cloud import Cloud
 from handlers.openstack.errors import CloudRefusal
+from handlers.openstack.sessions import CloudSettings, region_name
 from messages.errors import Transient
 from messages.texts import without_urls
 from messages.wire import MAX_BODY

@@ -22,7 +22,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from handlers.openstack.projects import TenantIs
+from handlers.openstack.keystone import TenantIs
 from messages.fields import MAX_NAME
 from workers.amqp.broker import Broker, BrokerUnusable, check_files, read_url
 from workers.amqp.names import DEFAULT_NAMESPACE, Names, check_namespace

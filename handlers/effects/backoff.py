@@ -40,6 +40,33 @@ class Deadline:
         return time.monotonic() >= self.at
 
 
+@dataclass(frozen=True, slots=True)
+class EffectTiming:
+    """How late the call of an effect may be, in seconds."""
+
+    #: Until the cloud shows a call whose answer was lost.
+    settle: float = 2.0
+    #: Until a call is certainly no longer under way whose worker has died.
+    flight: float = 10.0
+    #: Until a call is certainly no longer under way that the cloud may still carry out: it timed
+    #: out, or a gateway gave up.
+    late: float = 60.0
+    #: The same for a command. It is answered in time whatever the cloud does: nobody waits for what
+    #: is found after its answer.
+    late_command: float = 120.0
+    #: Between two looks at the cloud.
+    look_every: float = 0.5
+    #: After which the right to send a call is checked again, and within which the call must then be
+    #: sent. A worker that stood still for longer may have been taken for dead: whoever took the
+    #: request over looks for the call for `flight` seconds, which is longer than both together.
+    fresh: float = 2.0
+    send_within: float = 5.0
+
+
+#: The times of a real cloud.
+DEFAULT_TIMING = EffectTiming()
+
+
 def delay_after(failures: int, first: float, most: float) -> float:
     """Seconds to wait after so many failures in a row: `first` doubled for each, `most` at most."""
     return min(first * 2.0 ** min(failures, 30), most)

@@ -5,6 +5,8 @@ import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -81,6 +83,43 @@ class SingleFlightCache:
     def clear(self) -> None:
         """Forget every answer."""
         self._answers.clear()
+
+
+class ThreadPool:
+    """A bounded pool of threads for calls that block."""
+
+    def __init__(self, size: int, name: str) -> None:
+        self._threads = ThreadPoolExecutor(size, thread_name_prefix=name)
+        self._free = asyncio.Semaphore(size)
+
+    async def run(
+        self, function: Callable[[], T], before: Callable[[], Awaitable[None]] | None = None
+    ) -> T:
+        """Run a function in a thread; `before` is awaited when a thread is free, and so just before
+        it.
+
+        A caller that is cancelled waits no longer; the thread is free when the function has ended.
+        """
+        await self._free.acquire()
+        try:
+            if before is not None:
+                await before()
+            running = self._threads.submit(copy_context().run, function)
+        except BaseException:
+            self._free.release()
+            raise
+        loop = asyncio.get_running_loop()
+
+        def release(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(self._free.release)
+
+        running.add_done_callback(release)
+        return await asyncio.wrap_future(running)
+
+    async def close(self) -> None:
+        """Wait for the functions that run; none is begun any more."""
+        await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
 
 
 async def in_daemon_thread(function: Callable[[], T], name: str) -> T:

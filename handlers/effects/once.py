@@ -9,31 +9,15 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeVar
 
-from handlers.effects.backoff import Deadline, delays, pause, retrying
+from handlers.effects.backoff import DEFAULT_TIMING, Deadline, EffectTiming, delays, pause, retrying
 from handlers.effects.ledger import Effect, EffectId, Ledger
-from handlers.openstack.cloud import Reply, fence
 from handlers.openstack.errors import CloudRefusal
+from handlers.openstack.project import fence
+from handlers.openstack.sessions import Reply
 from messages.codes import Code
 from messages.errors import Ambiguous, OutcomeUnknown, Refused, Transient
 
 T = TypeVar("T")
-
-#: Seconds that a call whose answer was lost may need until the cloud shows it.
-SETTLE = 2.0
-#: Seconds for which a call may still be under way in the cloud whose worker has died.
-FLIGHT = 10.0
-#: Seconds after which the right to a call that has not been sent yet is looked at again, and within
-#: which it must then be sent. A worker that stood still for longer may have been taken for dead:
-#: whoever took the request over looks for the call for `FLIGHT` seconds, which is longer.
-FRESH, SEND_WITHIN = 2.0, 5.0
-#: Seconds to wait for a call that may still be under way in the cloud (a time-out, a gateway that
-#: gave up).
-LATE = 60.0
-#: The same for a command. It is answered in time whatever the cloud does: nobody waits for what is
-#: found behind that.
-LATE_COMMAND = 120.0
-#: Seconds between two looks.
-LOOK_EVERY = 0.5
 
 
 #: Until every caller passes an id: a text is parsed.
@@ -70,10 +54,12 @@ class Effects:
         patience: Deadline,
         expiry: Deadline | None = None,
         deadline: Deadline | None = None,
+        timing: EffectTiming = DEFAULT_TIMING,
     ) -> None:
         self._ledger = ledger
         self._expiry = expiry
         self._deadline = deadline
+        self._timing = timing
         self.patience = patience
         #: When this run began, by both clocks, and when it meant each effect, by the monotonic one.
         self._began, self._began_at = time.monotonic(), time.time()
@@ -182,7 +168,7 @@ class Effects:
         unsure = effect is not None and not effect.refused
         if effect is not None and unsure:
             marker = effect.marker
-            if await self._found(name, landed, marker, Deadline.after(FLIGHT)):
+            if await self._found(name, landed, marker, Deadline.after(self._timing.flight)):
                 return
             if self._is_over:
                 await self.find_out(name, landed)
@@ -215,7 +201,9 @@ class Effects:
         name = effect_id(name)
         effect = self._ledger.effect(name)
         if effect is not None and effect.unknown:
-            until = Deadline.after(max(FLIGHT, LATE_COMMAND - self.age(name)))
+            until = Deadline.after(
+                max(self._timing.flight, self._timing.late_command - self.age(name))
+            )
             await self._found(name, landed, effect.marker, until)
 
     async def _intend(self, name: EffectId, marker: Any) -> None:
@@ -228,12 +216,12 @@ class Effects:
         now.
         """
         self._check_expiry()
-        if time.monotonic() - self._meant.get(name, 0.0) > FRESH:
+        if time.monotonic() - self._meant.get(name, 0.0) > self._timing.fresh:
             await self._intend(name, marker)
             self._check_expiry()
         # Nothing may come in between: who answers in our place asks whether it was sent.
         self._ledger.sending(name)
-        return Deadline(self._meant[name] + SEND_WITHIN)
+        return Deadline(self._meant[name] + self._timing.send_within)
 
     @property
     def _is_over(self) -> bool:
@@ -318,8 +306,10 @@ class Effects:
     def _until(self, error: Ambiguous) -> Deadline:
         """Until when a call is looked for whose answer was lost."""
         if not error.may_land_late:
-            return Deadline.after(SETTLE)
-        return Deadline.after(LATE if self._expiry is None else LATE_COMMAND)
+            return Deadline.after(self._timing.settle)
+        return Deadline.after(
+            self._timing.late if self._expiry is None else self._timing.late_command
+        )
 
     async def _left_traces(self, name: EffectId, landed: Landed, marker: Any) -> bool:
         """A repeat of what landed after all is refused for its own traces: in conflict, gone
@@ -338,7 +328,7 @@ class Effects:
                 return True
             if until.passed:
                 return False
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(self._timing.look_every)
 
     async def retrying(self, call: Callable[[], Awaitable[T]]) -> T:
         """The answer of a call that changes nothing, tried again for as long as there is time."""

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from handlers.openstack.cloud import Project, Reply, Service
 from handlers.openstack.errors import CloudRefusal, Forbidden, NotFound
+from handlers.openstack.project import Project
+from handlers.openstack.sessions import Reply, Service
 
 _BAD_REQUEST = 400
 

@@ -1,21 +1,66 @@
-"""Answers of OpenStack that are final: trying the same again would be answered the same.
+"""Errors of OpenStack: what it refused for good, and how its answers and failures are told apart.
 
     EcsError
-    └── CloudRefusal       any 4xx that is not listed below
+    └── CloudRefusal       any 4xx that is not listed below; the same again would be answered the same
         ├── NotFound       404, 410
         ├── Conflict       409: the state does not allow it, or another task is under way
-        ├── QuotaExceeded  a quota, in each service's own way (`error_responses`)
+        ├── QuotaExceeded  a quota, in each service's own way
         └── Forbidden      403: the service account lacks a right
+
 What may pass is `messages.errors.Transient`, and `Ambiguous` where it may have been done.
+
+One status stands for several things:
+- 403: one of Nova's quota messages, few of which say "quota"; or a policy, also that of
+  `os-quota-sets`.
+- 409: Neutron's quota (type `OverQuota`); or a conflict with the state.
+- 413: Cinder's quota (`overLimit` with `Retry-After: 0`), Glance's (a limit has been exceeded); or
+  a rate limit (`Retry-After` above 0); or a body that is too large for the service or a proxy.
+- 429: a rate limit.
+- 500: Glance's 413, of which Nova knows nothing but the exception's name; else nobody knows what
+  was done.
+
+The bodies are in `tests/fixtures/openstack_errors`, as the services send them.
 """
 
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from html import unescape
+from typing import Any
+
+import orjson
+
 from messages.codes import Code
-from messages.errors import EcsError, Refused
+from messages.errors import Ambiguous, EcsError, Refused, Transient
+
+#: Characters of an error's text that are kept.
+MAX_DETAIL = 500
+#: How Nova's quota errors begin: `OverQuota` and its kinds, `ImageQuotaExceeded`, oslo.limit's
+#: `ProjectOverLimit`. Not the word "quota": a policy's refusal may name `os-quota-sets`.
+_NOVA_QUOTA = re.compile(
+    r"Quota exceeded|Maximum number of [\w ]+ exceed|Personality file|Project \S+ is over a limit for",
+    re.ASCII,
+)
+#: How Cinder's begin, behind which it repeats the message: the exception's name.
+_CINDER_QUOTA = re.compile(r"\w*(Quota|LimitExceeded|ExceedsLimit)\w*: ", re.ASCII)
+#: Glance's texts are all that it sends.
+_GLANCE_QUOTA = re.compile(
+    r"limit has been exceeded|will exceed the limit|quota|is over a limit for", re.ASCII
+)
+#: Nova's rendering of Glance's 413 at createImage: nothing has been registered, and nothing will be.
+_GLANCE_QUOTA_OF_NOVA = "<class 'glanceclient.exc.HTTPOverLimit'>"
+_RATE_LIMIT = re.compile(r"rate.?limit", re.IGNORECASE | re.ASCII)
+#: The parts of an HTML page that are no text.
+_MARKUP = re.compile(r"<(head|style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
 
 class Foreseen(BaseException):
-    """Something would be done now, where it is only asked what would be. No error: nothing may
-    catch it on its way.
+    """A change would be made now, in a session that only reads. Not an error: nothing may catch it
+    on its way to the preview that asked.
     """
 
     def __init__(self, what: str) -> None:
@@ -24,7 +69,7 @@ class Foreseen(BaseException):
 
 
 class CloudRefusal(EcsError):
-    """OpenStack said no. `detail` is its own text, `request_id` its id of the call."""
+    """OpenStack refused. `detail` is its own text, `request_id` its id of the call."""
 
     reason = "refused_by_cloud"
 
@@ -35,7 +80,7 @@ class CloudRefusal(EcsError):
         super().__init__(f"HTTP {status}: {detail}")
 
     def as_failure(self) -> Refused:
-        """The answer for a request that this ends."""
+        """Return the answer to a request that ends with this."""
         return Refused(Code.FAILED, reason=self.reason, detail=str(self))
 
 
@@ -53,3 +98,144 @@ class QuotaExceeded(CloudRefusal):
 
 class Forbidden(CloudRefusal):
     reason = "forbidden"
+
+
+@dataclass(frozen=True)
+class ErrorResponse:
+    """A response of 400 and above.
+
+    `service` is its proxy's name in the SDK; `headers` are looked up in lower case.
+    """
+
+    service: str
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @cached_property
+    def _fault(self) -> tuple[str, Any]:
+        """The JSON body's first field, such as `("overLimit", {...})`; `("", None)` for others."""
+        try:
+            body = orjson.loads(self.text)
+        except orjson.JSONDecodeError:
+            return "", None
+        return next(iter(body.items()), ("", None)) if isinstance(body, dict) else ("", None)
+
+    @cached_property
+    def detail(self) -> str:
+        """OpenStack's own words: the `message` that the body holds, else the text alone."""
+        _, content = self._fault
+        if isinstance(content, dict) and "message" in content:
+            return str(content["message"])[:MAX_DETAIL]
+        if isinstance(content, str):
+            return content[:MAX_DETAIL]
+        text = self.text
+        if "<" in text:
+            text = " ".join(unescape(_MARKUP.sub(" ", text[: 10 * MAX_DETAIL])).split())
+        return text[:MAX_DETAIL]
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds, which the header gives as such or as a date; None where it says nothing."""
+        value = self.headers.get("retry-after", "")
+        if value.isascii() and value.isdigit():
+            return float(value[:9])
+        try:
+            return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        except ValueError:
+            return None
+
+    @property
+    def _is_quota(self) -> bool:
+        name, content = self._fault
+        match self.service, self.status:
+            case "compute", 403 | 413:
+                return _NOVA_QUOTA.match(self.detail) is not None
+            case "compute", 500:
+                return self.detail.endswith(_GLANCE_QUOTA_OF_NOVA)
+            case "block_storage", 413:
+                silent = name == "overLimit" and self.retry_after == 0
+                return silent or _CINDER_QUOTA.match(self.detail) is not None
+            case "network", 409:
+                kind = content.get("type", "") if isinstance(content, dict) else ""
+                return name == "NeutronError" and str(kind).endswith(("OverQuota", "QuotaExceeded"))
+            case "image", 413:
+                return _GLANCE_QUOTA.search(self.detail) is not None
+        return False
+
+    @property
+    def _is_rate_limit(self) -> bool:
+        if self.status == 413:
+            name, _ = self._fault
+            if (self.retry_after or 0) > 0 or name == "overLimitFault":
+                return True
+            return _RATE_LIMIT.search(self.detail) is not None
+        return self.status == 429
+
+    def as_error(self, *, mutating: bool) -> Exception:
+        """Return the error that says what to do; `mutating`: the call was to change something."""
+        reason, wait = f"http_{self.status}", self.retry_after
+        request_id = self.headers.get("x-openstack-request-id")  # a proxy gives none
+        if self._is_quota:
+            return QuotaExceeded(self.status, self.detail, request_id)
+        if self.status >= 500 and mutating:
+            # A gateway that gave up (502, 504) may have given up on a request that still runs.
+            late = self.status in (502, 504)
+            return Ambiguous(reason, detail=self.detail, may_land_late=late, retry_after=wait)
+        if self.status >= 500 or self.status == 401 or self._is_rate_limit:
+            return Transient(reason, detail=self.detail, retry_after=wait)
+        kinds = {403: Forbidden, 404: NotFound, 409: Conflict, 410: NotFound}
+        return kinds.get(self.status, CloudRefusal)(self.status, self.detail, request_id)
+
+
+def from_exception(error: Exception, *, mutating: bool) -> Transient:
+    """Return the error that says what to do after the SDK, keystoneauth, requests or urllib3 raised
+    one: was the request sent, and did it time out?
+    """
+    detail = described(error)
+    causes = _causes(error)
+    if "OddAnswer" in causes:
+        return (Ambiguous if mutating else Transient)("bad_answer", detail=detail)
+    if not mutating or "NewConnectionError" in causes or "ConnectTimeoutError" in causes:
+        return Transient("no_connection", detail=detail)
+    if not causes & {
+        "ConnectFailure",
+        "ConnectTimeout",
+        "ConnectionError",
+        "ReadTimeout",
+        "UnknownConnectionError",
+    }:
+        # Discovery, the catalogue, an endpoint that is missing: all before the request itself.
+        return Transient("cloud_unavailable", detail=detail)
+    return Ambiguous("no_answer", detail=detail, may_land_late="ReadTimeout" in causes)
+
+
+def _causes(error: BaseException) -> set[str]:
+    """The names of all exceptions that led to this one, through chaining and through urllib3's
+    `reason`.
+    """
+    found: set[str] = set()
+    pending: list[Any] = [error]
+    while pending:
+        one = pending.pop()
+        if not isinstance(one, BaseException) or type(one).__name__ in found:
+            continue
+        found.update(kind.__name__ for kind in type(one).__mro__)
+        pending += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+    return found
+
+
+@contextmanager
+def as_transient(reason: str) -> Iterator[None]:
+    """Raise whatever the SDK raises inside as `Transient` with this reason."""
+    try:
+        yield
+    except Transient:
+        raise
+    except Exception as error:
+        raise Transient(reason, detail=described(error)) from None
+
+
+def described(error: Exception) -> str:
+    """Return an exception's kind and text."""
+    return f"{type(error).__name__}: {error}"[:MAX_DETAIL]

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from handlers.openstack.cloud import PAGE, Project, Reply, Service
 from handlers.openstack.errors import NotFound
+from handlers.openstack.project import Project
+from handlers.openstack.sessions import Reply, Service
 from messages.fields import is_uuid
 
 _PATCH = "application/openstack-images-v2.1-json-patch"
@@ -120,7 +121,7 @@ async def get_image(project: Project, image_id: str) -> Image:
 async def list_images(project: Project, **filters: str) -> list[Image]:
     """All images that match and that the project may use; a call for each thousand."""
     found: list[Image] = []
-    params: dict[str, Any] = {**filters, "limit": PAGE}
+    params: dict[str, Any] = {**filters, "limit": project.page_size}
     while True:
         body = (await project.get(Service.IMAGE, "/images", params)).body
         page = [Image.from_api(image) for image in body["images"]]

@@ -8,8 +8,9 @@ it asks for is looked for again.
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from handlers.openstack.cloud import Project, Reply, Service
 from handlers.openstack.errors import Forbidden, NotFound
+from handlers.openstack.project import Project
+from handlers.openstack.sessions import Reply, Service
 
 Thing = Mapping[str, Any]
 #: Ids in one call; a URL has an end.

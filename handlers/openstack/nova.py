@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from handlers.openstack.cloud import Project, Reply, Service
 from handlers.openstack.errors import CloudRefusal
+from handlers.openstack.project import Project
+from handlers.openstack.sessions import Reply, Service
 from messages.commands import Force, Power
 
 #: Statuses in which a server is well, as long as no task is under way.

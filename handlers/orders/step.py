@@ -6,8 +6,8 @@ from typing import Any
 
 from handlers.effects.ledger import EffectId
 from handlers.effects.once import Landed, Marked
-from handlers.openstack.cloud import Reply
 from handlers.openstack.errors import CloudRefusal
+from handlers.openstack.sessions import Reply
 from messages.codes import Code
 from messages.errors import Refused
 from messages.updates import OrderStatus

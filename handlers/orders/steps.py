@@ -11,9 +11,9 @@ from handlers.effects.backoff import Deadline
 from handlers.effects.once import EffectName, Landed, Marked
 from handlers.openstack import nova
 from handlers.openstack.cinder import Volume
-from handlers.openstack.cloud import Reply
 from handlers.openstack.errors import CloudRefusal, Conflict, NotFound
 from handlers.openstack.nova import ERROR, METADATA_STATES, InstanceAction, Server
+from handlers.openstack.sessions import Reply
 from handlers.openstack.watch import Poller, Watched
 from handlers.orders.progress import OrderProgress
 from handlers.orders.step import failed

@@ -22,15 +22,15 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import ContextVar, copy_context
-from dataclasses import asdict, dataclass
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from requests.adapters import HTTPAdapter
 
-from handlers.openstack.cloud import Cloud
+from handlers.effects.backoff import DEFAULT_TIMING
 from handlers.openstack.watch import Poller
 from workers import bootstrap
 from workers.amqp.consumer import Delivery
@@ -77,12 +77,19 @@ _effect: ContextVar[str] = ContextVar("effect", default="")
 
 
 def settings_for(
-    holds: list[Hold], *, stay: bool = False, constants: dict[str, Any] | None = None
+    holds: list[Hold],
+    *,
+    stay: bool = False,
+    constants: dict[str, Any] | None = None,
+    cloud: dict[str, Any] | None = None,
 ) -> dict[str, str]:
-    """The environment of a worker that is to be held so."""
+    """The environment of a worker that is to be held so; `cloud` replaces fields of its
+    `CloudSettings`.
+    """
     return {
         "DYING_HOLDS": json.dumps([asdict(hold) for hold in holds]),
         "DYING_CONSTANTS": json.dumps(constants or {}),
+        "DYING_CLOUD": json.dumps(cloud or {}),
         **({"DYING_STAY": "1"} if stay else {}),
     }
 
@@ -207,21 +214,13 @@ def instrument(holder: Holder) -> None:
 def _know_the_request(holder: Holder) -> None:
     """What runs for a delivery runs in its context, in threads, too."""
     accept: Callable[[Pipeline, Delivery], None] = Pipeline.accept
-    in_thread: Callable[..., Awaitable[Any]] = Cloud.in_thread
 
     def accept_knowing(self: Pipeline, delivery: Delivery) -> None:
         token = _request.set(delivery.envelope.message_id)
         accept(self, delivery)
         _request.reset(token)
 
-    def in_thread_knowing(
-        self: Cloud, function: Callable[[], Any], *arguments: Any
-    ) -> Awaitable[Any]:
-        context = copy_context()
-        return in_thread(self, lambda: context.run(function), *arguments)
-
     Pipeline.accept = accept_knowing  # type: ignore[method-assign]
-    Cloud.in_thread = in_thread_knowing  # type: ignore[method-assign, assignment]
 
 
 def _hold_at_the_wire(holder: Holder) -> None:
@@ -297,6 +296,13 @@ def _hold_acks(holder: Holder) -> None:
     Delivery.settle = ack_or_hold  # type: ignore[method-assign]
 
 
+def _set_cloud(effects: dict[str, float] | None = None, **replaced: Any) -> None:
+    """Have the worker use a cloud with other times."""
+    real = bootstrap.cloud_settings
+    timing = replace(DEFAULT_TIMING, **(effects or {}))
+    bootstrap.cloud_settings = lambda settings: replace(real(settings), effects=timing, **replaced)
+
+
 def _get_clock(library: str) -> None:
     """Begin again with a clock that a file can set; whoever started us keeps his."""
     arguments = [sys.executable, "-m", "tests.faults.dying_worker", *sys.argv[1:]]
@@ -317,6 +323,7 @@ def main() -> None:
         found = importlib.import_module(module)
         assert hasattr(found, constant), name
         setattr(found, constant, value)
+    _set_cloud(**json.loads(os.environ.get("DYING_CLOUD", "{}")))
     holds = [
         Hold(one["message_id"], Instant(one["instant"]), one["effect"])
         for one in json.loads(os.environ.get("DYING_HOLDS", "[]"))

@@ -15,10 +15,11 @@ def dying(
     *,
     stay: bool = False,
     constants: dict[str, Any] | None = None,
+    cloud: dict[str, Any] | None = None,
     **settings: str,
 ) -> WorkerProcess:
     """A worker that is held at the instants of these requests, and then kills itself, or stays."""
-    told = settings_for(holds, stay=stay, constants=constants)
+    told = settings_for(holds, stay=stay, constants=constants, cloud=cloud)
     return workshop.worker(module="tests.faults.dying_worker", **told, **settings)
 
 

@@ -88,23 +88,23 @@ def publishing(requester: Requester, asked: list[Asked]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("fault", "constants"),
+    ("fault", "times"),
     [
         ({"delay": 13}, {}),
-        ({"delay": 13}, {"handlers.openstack.http.CALL_TIMEOUT": 1.5}),
+        ({"delay": 13}, {"call_timeout": 1.5}),
         ({"delay": 11, "status": 504, "error": "gateway time-out", "after": True}, {}),
         ({"answer": "drip", "after": True}, {"handlers.openstack.http.CALL_LIMIT": 11.0}),
     ],
     ids=["slow", "lost", "gateway", "drip"],
 )
 def test_what_the_cloud_does_too_late_is_unknown_in_time_and_told_at_last(
-    workshop: Workshop, simulated: SimulatedOpenStack, fault: Any, constants: Any
+    workshop: Workshop, simulated: SimulatedOpenStack, fault: Any, times: Any
 ) -> None:
     tenant = workshop.tenant()
     asked = [ask(tenant, simulated) for ask in ASKS]
     for one in asked:
         spoil(simulated, one, **fault)
-    dying(workshop, [], constants=constants, **SETTINGS)
+    dying(workshop, [], cloud=times, **SETTINGS)
     with Requester(workshop.broker_url) as requester:
         warm_up(requester)
         with publishing(requester, asked):
@@ -158,8 +158,8 @@ def test_what_never_happens_is_told_as_it_is(
     overloaded, lost = (power("stop", STOP, "ACTIVE")(tenant, simulated) for _ in range(2))
     spoil(simulated, overloaded, status=503, error="overloaded", retry_after="3600")
     spoil(simulated, lost, delay=3, status=504, error="gateway time-out")
-    constants = {"handlers.effects.once.LATE_COMMAND": 6.0}
-    dying(workshop, [], constants=constants, **SETTINGS)
+    times = {"effects": {"late_command": 6.0}}
+    dying(workshop, [], cloud=times, **SETTINGS)
     with Requester(workshop.broker_url) as requester:
         warm_up(requester)
         with publishing(requester, [overloaded, lost]):
@@ -327,15 +327,15 @@ def test_a_worker_that_dies_behind_its_answer_leaves_it_to_be_found_out_by_the_n
     tenant = workshop.tenant()
     asked = ask(tenant, simulated)
     spoil(simulated, asked, delay=13)
-    constants = {"handlers.openstack.http.CALL_TIMEOUT": 1.5}
-    worker = dying(workshop, [], constants=constants, **SETTINGS)
+    times = {"call_timeout": 1.5}
+    worker = dying(workshop, [], cloud=times, **SETTINGS)
     with Requester(workshop.broker_url) as requester:
         warm_up(requester)
         with publishing(requester, [asked]):
             pass
         before = answers(requester, asked)
         worker.kill()
-        dying(workshop, [], constants=constants, **SETTINGS)
+        dying(workshop, [], cloud=times, **SETTINGS)
         await_ends(requester, [asked])
         settled(workshop, requester)
         assert answers(requester, asked) == before
@@ -361,12 +361,11 @@ def test_what_never_happened_has_its_last_update_of_the_next_worker_too(
     tenant = workshop.tenant()
     asked = ask(tenant, simulated)
     spoil(simulated, asked, delay=11, status=504, error="gateway time-out")
-    constants = {
-        "handlers.openstack.http.CALL_TIMEOUT": 1.5,
-        "handlers.effects.once.LATE_COMMAND": 30.0,
-        "handlers.effects.once.FLIGHT": 2.0,
+    times = {
+        "call_timeout": 1.5,
+        "effects": {"late_command": 30.0, "flight": 2.0},
     }
-    worker = dying(workshop, [], constants=constants, **SETTINGS)
+    worker = dying(workshop, [], cloud=times, **SETTINGS)
     with Requester(workshop.broker_url) as requester:
         warm_up(requester)
         with publishing(requester, [asked]):
@@ -376,7 +375,7 @@ def test_what_never_happened_has_its_last_update_of_the_next_worker_too(
         dying(
             workshop,
             [],
-            constants=constants | {"handlers.effects.once.LATE_COMMAND": 2.0},
+            cloud=times | {"effects": {"late_command": 2.0, "flight": 2.0}},
             **SETTINGS,
         )
         last = requester.last_update_of(kind, asked.message_id)
@@ -393,7 +392,7 @@ def test_what_is_looked_for_behind_an_answer_waits_for_no_other_request(
     (server_id,) = asked.actions
     spoil(simulated, asked, delay=3, status=504, error="gateway time-out")
     simulated.fault("virt.reboot", match=server_id, delay=25)
-    dying(workshop, [], constants={"handlers.effects.once.LATE_COMMAND": 4.0}, **SETTINGS)
+    dying(workshop, [], cloud={"effects": {"late_command": 4.0}}, **SETTINGS)
     with Requester(workshop.broker_url) as requester:
         warm_up(requester)
         asked.publish(requester)
@@ -478,7 +477,7 @@ def test_a_hard_reboot_that_was_lost_does_not_take_the_soft_one_that_hangs_for_i
     tenant = workshop.tenant()
     server_id = tenant.make_server(disk=None)
     simulated.fault("virt.reboot", match=server_id, delay=40, times=1)
-    dying(workshop, [], constants={"handlers.effects.once.LATE_COMMAND": 5.0}, **SETTINGS)
+    dying(workshop, [], cloud={"effects": {"late_command": 5.0}}, **SETTINGS)
     with Requester(workshop.broker_url) as requester:
         warm_up(requester)
         tenant.act(server_id, SOFT)

@@ -15,8 +15,10 @@ import pytest
 import requests
 
 from handlers.openstack import http
-from handlers.openstack.cloud import Cloud, CloudSettings, Project, Service
+from handlers.openstack.cloud import Cloud
 from handlers.openstack.errors import CloudRefusal, Conflict, Forbidden, NotFound, QuotaExceeded
+from handlers.openstack.project import Project
+from handlers.openstack.sessions import CloudSettings, Service
 from messages.errors import Ambiguous, Transient
 from sandbox.openstack import SimulatedOpenStack
 
@@ -25,21 +27,29 @@ from sandbox.openstack import SimulatedOpenStack
 async def project(
     simulated: SimulatedOpenStack, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Project]:
+    async for found in _project(simulated, monkeypatch, CloudSettings("ecs-worker")):
+        yield found
+
+
+@pytest.fixture
+async def impatient(
+    simulated: SimulatedOpenStack, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Project]:
+    """With time-outs of a second or two."""
+    settings = CloudSettings("ecs-worker", call_timeout=1.0, call_limit=2.0)
+    async for found in _project(simulated, monkeypatch, settings):
+        yield found
+
+
+async def _project(
+    simulated: SimulatedOpenStack, monkeypatch: pytest.MonkeyPatch, settings: CloudSettings
+) -> AsyncIterator[Project]:
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(simulated.clouds_yaml))
-    cloud = Cloud(CloudSettings("ecs-worker"))
+    cloud = Cloud(settings)
     name = await cloud.find_project("tenant-a")
     yield await cloud.project(name.id)
     await cloud.close()
     simulated.clear_faults()
-
-
-@pytest.fixture
-def impatient(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """With time-outs of a second or two."""
-    monkeypatch.setattr(http, "CALL_TIMEOUT", 1.0)
-    monkeypatch.setattr(http, "CALL_LIMIT", 2.0)
-    project._connection.session.timeout = 1.0
-    return project
 
 
 async def answered(
@@ -130,26 +140,18 @@ async def test_the_time_that_the_cloud_asks_for_is_known(
     ],
 )
 async def test_after_a_lost_answer_a_call_may_have_been_carried_out(
-    project: Project,
-    simulated: SimulatedOpenStack,
-    monkeypatch: pytest.MonkeyPatch,
-    fault: Any,
-    reason: str,
-    late: bool,
+    impatient: Project, simulated: SimulatedOpenStack, fault: Any, reason: str, late: bool
 ) -> None:
-    monkeypatch.setattr(http, "CALL_TIMEOUT", 1.0)
-    monkeypatch.setattr(http, "CALL_LIMIT", 2.0)
-    project._connection.session.timeout = 1.0
     began = time.monotonic()
-    error = await answered(project, simulated, "POST", **fault)
+    error = await answered(impatient, simulated, "POST", **fault)
     assert isinstance(error, Ambiguous)
     assert (error.reason, error.may_land_late) == (reason, late)
-    error = await answered(project, simulated, "GET", **fault)
+    error = await answered(impatient, simulated, "GET", **fault)
     assert isinstance(error, Transient)
     assert not isinstance(error, Ambiguous)
     assert time.monotonic() - began < 20
     # The connections that were given up on are in nobody's way.
-    assert await answered(project, simulated, "GET") is None
+    assert await answered(impatient, simulated, "GET") is None
 
 
 async def test_an_endless_answer_takes_no_more_memory_than_the_longest_that_is_read(
@@ -231,10 +233,10 @@ async def test_a_thread_is_free_again_when_its_call_has_ended_not_when_nobody_wa
         loop.call_soon_threadsafe(begun.set)
         ending.wait(10)
 
-    first = asyncio.create_task(cloud.in_thread(call))
+    first = asyncio.create_task(cloud.threads.run(call))
     await begun.wait()
     first.cancel()
-    second = asyncio.create_task(cloud.in_thread(lambda: "done"))
+    second = asyncio.create_task(cloud.threads.run(lambda: "done"))
     await asyncio.wait([first, second], timeout=0.2)
     assert (first.cancelled(), second.done()) == (True, False)
     ending.set()
@@ -246,7 +248,7 @@ async def test_a_call_that_may_no_longer_be_sent_is_not(
     project: Project, simulated: SimulatedOpenStack
 ) -> None:
     from handlers.effects.backoff import Deadline  # noqa: PLC0415
-    from handlers.openstack.cloud import fence  # noqa: PLC0415
+    from handlers.openstack.project import fence  # noqa: PLC0415
 
     async def over() -> Deadline:
         return Deadline.after(-1)
@@ -289,9 +291,9 @@ def rude_server() -> Iterator[Any]:
         yield answer_with
 
 
-def ours() -> requests.Session:
+def ours(limit: float = 60.0) -> requests.Session:
     session = requests.Session()
-    session.mount("http://", http.Transport(1))
+    session.mount("http://", http.Transport(1, http.CallTimes(silence=30.0, total=limit)))
     return session
 
 
@@ -314,12 +316,11 @@ def trickle(text: bytes) -> list[bytes]:
     ],
 )
 def test_an_answer_that_trickles_in_ends_at_the_limit(
-    rude_server: Any, monkeypatch: pytest.MonkeyPatch, chunks: list[bytes], pause: float
+    rude_server: Any, chunks: list[bytes], pause: float
 ) -> None:
-    monkeypatch.setattr(http, "CALL_LIMIT", 1.5)
     began = time.monotonic()
     url = rude_server(chunks, pause)
-    with ours() as session, pytest.raises(requests.RequestException):
+    with ours(limit=1.5) as session, pytest.raises(requests.RequestException):
         session.get(url, timeout=1.0)
     assert 1.0 < time.monotonic() - began < 6.0
 

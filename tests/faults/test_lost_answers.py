@@ -18,7 +18,7 @@ from tests.workshop import Workshop
 UNSUBSCRIBE = Kind("unsubscribe", unsubscribe("unsubscribe", "delete:", locked=False))
 SPOILED = [kind for kind in FEW if kind.name != "unsubscribe"] + [UNSUBSCRIBE]
 #: Of transport: a time-out that a test can wait for.
-QUICK = {"handlers.openstack.http.CALL_TIMEOUT": 1.5}
+QUICK = {"call_timeout": 1.5}
 
 
 def spoil(cloud: SimulatedOpenStack, asked: Asked, **fault: Any) -> None:
@@ -53,7 +53,7 @@ def test_an_effect_whose_answer_is_lost_is_done_once(
     asked = ask_all(SPOILED, tenant, simulated)
     for one in asked:
         spoil(simulated, one, **fault)
-    dying(workshop, [], constants=QUICK)
+    dying(workshop, [], cloud=QUICK)
     with Requester(workshop.broker_url) as requester:
         for one in asked:
             one.publish(requester)

@@ -16,7 +16,7 @@ from tests.orders import carried_out, publish, reported
 from tests.workshop import Workshop
 
 #: A time-out that a test can wait for, and so can what may still land.
-QUICK = {"handlers.openstack.http.CALL_TIMEOUT": 1.5, "handlers.effects.once.LATE": 6.0}
+QUICK = {"call_timeout": 1.5, "effects": {"late": 6.0}}
 CALLS = {
     "volume": ("api.cinder", "^POST .*/volumes$"),
     "port": ("api.neutron", "^POST .*/ports$"),
@@ -28,7 +28,7 @@ CALLS = {
 def shop(declared: str, tmp_path: Path) -> Iterator[Workshop]:
     """A cloud of its own: whose call is spoiled cannot be told by its path."""
     with SimulatedOpenStack(pace=0.3) as cloud, Workshop(declared, cloud, tmp_path) as found:
-        dying(found, [], constants=QUICK)
+        dying(found, [], cloud=QUICK)
         yield found
 
 

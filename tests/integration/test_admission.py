@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from handlers.effects.backoff import Deadline
-from handlers.openstack.cloud import Cloud, CloudSettings
+from handlers.openstack.cloud import Cloud
+from handlers.openstack.sessions import CloudSettings
 from messages.codes import Code
 from messages.errors import Refused, Transient
 from sandbox.documents import REGION

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from handlers.openstack.cinder import list_volumes
-from handlers.openstack.cloud import Cloud, CloudSettings
+from handlers.openstack.cloud import Cloud
 from handlers.openstack.nova import host_id, list_flavors, list_servers
+from handlers.openstack.sessions import CloudSettings
 from tests.tenant import COMPUTE, VOLUME, Tenant
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -419,9 +420,10 @@ async def test_lists_are_read_to_their_last_page(
 ) -> None:
     servers = {server_id, own.make_server(disk=None), own.make_server(disk=None)}
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.clouds_yaml))
-    monkeypatch.setattr("handlers.openstack.cloud.PAGE", 1)
     calls: list[str] = []
-    found = Cloud(CloudSettings("ecs-worker"), lambda _service, method, *_: calls.append(method))
+    found = Cloud(
+        CloudSettings("ecs-worker", page_size=1), lambda _service, method, *_: calls.append(method)
+    )
     project = await found.project(own.project_id)
     assert servers <= {server.id for server in await list_servers(project)}
     assert len(calls) >= 3

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from handlers.openstack.error_responses import ErrorResponse
+from handlers.openstack.errors import ErrorResponse
 from tests.new_orders import quota, used
 from tests.tenant import COMPUTE, VOLUME, Tenant
 

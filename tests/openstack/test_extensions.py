@@ -109,7 +109,7 @@ def test_every_order_goes_on_and_views_have_nulls_without_extensions(
     networks = tenant.connection.network.get("/networks").json()["networks"]
     network = next(one["id"] for one in networks if one["name"] == "tenant-a-net")
     order = new(tenant, chosen={"networkId": network, "tags": ["web"]})
-    dying(own, [], constants={"handlers.openstack.cloud.MISSING": MISSING})
+    dying(own, [], cloud={"missing_ttl": MISSING})
     with Requester(own.broker_url) as requester:
         whole = view_of(requester, shown)
         assert whole["eip"]["eipid"] == floating_ip

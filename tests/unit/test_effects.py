@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from handlers.effects import once as module
-from handlers.effects.backoff import Deadline
+from handlers.effects.backoff import Deadline, EffectTiming
 from handlers.effects.ledger import Effect, EffectId, EffectKind
 from handlers.effects.once import Effects
-from handlers.openstack.cloud import Reply, fence
 from handlers.openstack.errors import CloudRefusal, Conflict
+from handlers.openstack.project import fence
+from handlers.openstack.sessions import Reply
 from messages.errors import Ambiguous, OutcomeUnknown, Refused, Transient
 
 STOP = EffectId(EffectKind.STOP, "1")
@@ -66,16 +66,20 @@ class Cloud:
         return "req-found" if self.shows else None
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SETTLE", "FLIGHT", "LATE", "LATE_COMMAND", "LOOK_EVERY"):
-        monkeypatch.setattr(module, name, 0.02)
+#: So that nothing is waited for.
+QUICK = EffectTiming(settle=0.02, flight=0.02, late=0.02, late_command=0.02, look_every=0.02)
+
+
+def quick(
+    book: Book, patience: Deadline, expiry: Deadline | None = None, deadline: Deadline | None = None
+) -> Effects:
+    return Effects(book, patience, expiry, deadline, QUICK)
 
 
 async def once(
     book: Book, cloud: Cloud, *, patience: float = 5.0, expiry: float | None = None
 ) -> None:
-    effects = Effects(
+    effects = quick(
         book, Deadline.after(patience), None if expiry is None else Deadline.after(expiry)
     )
     await effects.once(STOP, cloud.do, cloud.landed, "marker")
@@ -149,7 +153,7 @@ async def test_what_surely_was_not_done_within_patience_is_known_not_to_have_bee
     with pytest.raises(Transient):
         await once(book, Cloud(book, Transient("no_connection", retry_after=60.0)), patience=0.5)
     assert book.known[STOP].refused
-    late = Effects(book, Deadline.after(5), deadline=Deadline(0.0))
+    late = quick(book, Deadline.after(5), deadline=Deadline(0.0))
     cloud = Cloud(book)
     with pytest.raises(Refused) as caught:
         await late.once(STOP, cloud.do, cloud.landed, "marker")
@@ -185,7 +189,7 @@ async def test_a_repeat_that_meets_its_own_traces_is_done() -> None:
         cloud.shows = True
         return await Cloud.do(cloud)
 
-    await Effects(book, Deadline.after(5)).once(STOP, refuse, cloud.landed, "marker")
+    await quick(book, Deadline.after(5)).once(STOP, refuse, cloud.landed, "marker")
     assert book.known[STOP].done
 
 
@@ -224,9 +228,7 @@ async def test_what_was_answered_while_it_waited_to_be_sent_is_not_sent() -> Non
         return await sent(book, cloud)
 
     with pytest.raises(Refused) as caught:
-        await Effects(book, Deadline.after(5)).once(
-            STOP, waits_for_a_thread, cloud.landed, "marker"
-        )
+        await quick(book, Deadline.after(5)).once(STOP, waits_for_a_thread, cloud.landed, "marker")
     assert caught.value.reason == "timeout"
     assert "do" not in book.lines
     # It is known not to have been done: nobody looks for it.
@@ -242,14 +244,14 @@ async def test_a_call_whose_answer_was_lost_is_not_made_again_for_whom_has_been_
         return await cloud.do()
 
     with pytest.raises(OutcomeUnknown):
-        await Effects(book, Deadline.after(5)).once(STOP, answers_late, cloud.landed, "marker")
+        await quick(book, Deadline.after(5)).once(STOP, answers_late, cloud.landed, "marker")
     assert book.lines.count("do") == 1
 
 
 async def test_what_may_have_been_done_is_found_out_behind_the_answer() -> None:
     book = Book(stop=Effect("marker", 1.0))
     book.closed = True
-    await Effects(book, Deadline(0.0), Deadline(0.0)).find_out(STOP, Cloud(book, shows=True).landed)
+    await quick(book, Deadline(0.0), Deadline(0.0)).find_out(STOP, Cloud(book, shows=True).landed)
     assert book.known[STOP].done
     assert "do" not in book.lines
 
@@ -262,7 +264,7 @@ async def test_a_cloud_that_does_not_tell_is_asked_again_by_a_later_run() -> Non
         raise Transient("http_503")
 
     with pytest.raises(Transient):
-        await Effects(book, Deadline(0.0), Deadline(0.0)).find_out(STOP, down)
+        await quick(book, Deadline(0.0), Deadline(0.0)).find_out(STOP, down)
 
 
 async def test_what_is_remembered_is_made_once() -> None:
@@ -272,7 +274,7 @@ async def test_what_is_remembered_is_made_once() -> None:
         made.append(1)
         return [len(made)]
 
-    effects = Effects(book, Deadline.after(1))
+    effects = quick(book, Deadline.after(1))
     assert (
         await effects.remember(EffectId(EffectKind.PLAN), make)
         == await effects.remember(EffectId(EffectKind.PLAN), make)
@@ -288,7 +290,7 @@ async def test_what_the_cloud_shows_by_its_mark_is_not_done_though_no_intent_is_
         book.lines.append("look for the mark")
         return ""
 
-    effects = Effects(book, Deadline.after(5))
+    effects = quick(book, Deadline.after(5))
     await effects.once(STOP, cloud.do, cloud.landed, "marker", marked=marked)
     assert book.lines == ["look for the mark", "intend", "record"]
     assert book.known[STOP].done
@@ -302,7 +304,7 @@ async def test_a_mark_is_looked_for_once_before_the_first_intent() -> None:
         looks.append(1)
         return None
 
-    effects = Effects(book, Deadline.after(5))
+    effects = quick(book, Deadline.after(5))
     for _ in range(2):
         await effects.once(STOP, Cloud(book, None).do, Cloud(book).landed, "m", marked=marked)
     assert len(looks) == 1
@@ -317,9 +319,7 @@ async def test_a_mark_is_looked_for_again_where_the_call_was_refused_before() ->
         return "req-found"
 
     cloud = Cloud(book)
-    await Effects(book, Deadline.after(5)).once(
-        STOP, cloud.do, cloud.landed, "marker", marked=marked
-    )
+    await quick(book, Deadline.after(5)).once(STOP, cloud.do, cloud.landed, "marker", marked=marked)
     assert book.known[STOP].request_id == "req-found"
     assert "do" not in book.lines
 

@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
-from handlers.openstack.error_responses import MAX_DETAIL, ErrorResponse
-from handlers.openstack.errors import CloudRefusal, Conflict, Forbidden, QuotaExceeded
+from handlers.openstack.errors import (
+    MAX_DETAIL,
+    CloudRefusal,
+    Conflict,
+    ErrorResponse,
+    Forbidden,
+    QuotaExceeded,
+)
 from messages.errors import Ambiguous, Transient
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "openstack_errors"

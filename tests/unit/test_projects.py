@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 
-from handlers.openstack import projects as module
-from handlers.openstack.projects import ProjectName, ProjectNames, TenantIs
+from handlers.openstack.keystone import ProjectName, ProjectNames, ProjectTimes, TenantIs
 from messages.errors import Refused, Transient
 
 
@@ -37,8 +36,8 @@ class Keystone:
 A, B = ProjectName("id-a", "a", "default"), ProjectName("id-b", "b", "default")
 
 
-def names(keystone: Keystone) -> ProjectNames:
-    return ProjectNames(keystone.list_projects, keystone.resolve, "default")
+def names(keystone: Keystone, **times: float) -> ProjectNames:
+    return ProjectNames(keystone.list_projects, keystone.resolve, "default", ProjectTimes(**times))
 
 
 async def test_a_project_is_found_by_its_id_and_by_its_name_in_the_domain() -> None:
@@ -78,12 +77,9 @@ async def test_all_who_wait_are_told_by_one_question() -> None:
     assert (keystone.asked, keystone.resolved) == (1, 1)
 
 
-async def test_a_name_that_means_another_project_now_is_learnt(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "FRESH", 0.05)
+async def test_a_name_that_means_another_project_now_is_learnt() -> None:
     keystone = Keystone(A, B)
-    found = names(keystone)
+    found = names(keystone, name=0.05)
     assert await found.find("a") == A
     moved = ProjectName("id-b", "a", "default")
     keystone.renamed = [ProjectName("id-a", "a-old", "default"), moved]
@@ -94,12 +90,9 @@ async def test_a_name_that_means_another_project_now_is_learnt(
     assert (await found.find("a", TenantIs.NAME)) == moved
 
 
-async def test_a_name_is_not_believed_when_keystone_cannot_tell_whose_it_is_now(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "FRESH", 0.05)
+async def test_a_name_is_not_believed_when_keystone_cannot_tell_whose_it_is_now() -> None:
     keystone = Keystone(A)
-    found = names(keystone)
+    found = names(keystone, name=0.05)
     await found.find("a")
     keystone.is_down = True
     await asyncio.sleep(0.05)
@@ -107,13 +100,9 @@ async def test_a_name_is_not_believed_when_keystone_cannot_tell_whose_it_is_now(
         await found.find("a")
 
 
-async def test_the_list_is_renewed_beside_the_work_before_it_is_old(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "RENEW", 0.2)
-    monkeypatch.setattr(module, "MISSING_LASTS", 0.05)
+async def test_the_list_is_renewed_beside_the_work_before_it_is_old() -> None:
     keystone = Keystone(A)
-    found = names(keystone)
+    found = names(keystone, list=0.2, missing=0.05)
     await found.find("a")
     await asyncio.sleep(0.25)
     await found.find("a")
@@ -121,18 +110,15 @@ async def test_the_list_is_renewed_beside_the_work_before_it_is_old(
     assert keystone.asked == 2
 
 
-async def test_an_id_is_known_while_keystone_is_away_but_not_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "RENEW", 0.0)
+async def test_an_id_is_known_while_keystone_is_away_but_not_for_ever() -> None:
     keystone = Keystone(A)
-    found = names(keystone)
+    found = names(keystone, list=0.0, list_most=0.3)
     await found.find("id-a")
     keystone.is_down = True
     assert await found.find("id-a") == A
     await asyncio.sleep(0.05)
     assert await found.find("id-a") == A
-    monkeypatch.setattr(module, "OLD", 0.0)
+    await asyncio.sleep(0.3)
     with pytest.raises(Transient):
         await found.find("id-a")
     keystone.is_down = False

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import AliasChoices
 
-from handlers.openstack.cloud import CloudSettings, region_name
+from handlers.openstack.sessions import CloudSettings, region_name
 from messages.errors import Transient
 from workers.amqp.topology import DEFAULT_RETRY_DELAYS, topology
 from workers.journal.database import url_without_password

@@ -5,7 +5,9 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from handlers.openstack.cloud import Cloud, CloudSettings, Project, Service
+from handlers.openstack.cloud import Cloud
+from handlers.openstack.project import Project
+from handlers.openstack.sessions import CloudSettings, Service
 
 T = TypeVar("T")
 _NAME = "tenant-a"

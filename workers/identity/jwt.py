@@ -1,7 +1,7 @@
 """Bearers of tokens: each message proves by itself who asks, and for which project."""
 
 from handlers.openstack.cloud import Cloud
-from handlers.openstack.projects import TenantIs
+from handlers.openstack.keystone import TenantIs
 from workers.amqp.envelope import Envelope
 from workers.identity.requester import NotProven, Requester
 from workers.identity.tenants import project_of

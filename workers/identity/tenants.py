@@ -1,7 +1,7 @@
 """From what a tenant is called to its project."""
 
 from handlers.openstack.cloud import Cloud
-from handlers.openstack.projects import TenantIs
+from handlers.openstack.keystone import TenantIs
 from messages.errors import Refused
 from workers.identity.requester import NotProven
 

@@ -14,8 +14,9 @@ from handlers.context import Environment, Policy, ProjectContext, RequestContext
 from handlers.effects.backoff import Deadline
 from handlers.effects.once import Effects
 from handlers.final_updates import ends_of, tell_ends
-from handlers.openstack.cloud import Cloud, counted
+from handlers.openstack.cloud import Cloud
 from handlers.openstack.errors import CloudRefusal
+from handlers.openstack.project import counted
 from handlers.orders.new.handler import needs_secrets
 from handlers.orders.progress import order_update
 from handlers.servers.targets import answer_in_time, failure, outcome_unknown

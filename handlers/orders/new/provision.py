@@ -13,9 +13,9 @@ from typing import Any
 from handlers.context import PART, ProjectContext
 from handlers.effects.ledger import EffectId, EffectKind
 from handlers.openstack import cinder, neutron, nova
-from handlers.openstack.cloud import Reply
 from handlers.openstack.errors import CloudRefusal, Conflict, Forbidden, NotFound, QuotaExceeded
 from handlers.openstack.nova import Server
+from handlers.openstack.sessions import Reply
 from handlers.orders.billing import NEXT_FEE_TIME, START_FEE_TIME, local_time, written
 from handlers.orders.delete_resources import Deletions
 from handlers.orders.new.plan import CreationPlan, NewServer, marks_of, metadata_of

@@ -12,8 +12,8 @@ from handlers.context import ProjectContext
 from handlers.effects.concurrency import wait_for_all
 from handlers.effects.ledger import EffectKind
 from handlers.openstack import nova
-from handlers.openstack.cloud import Reply
 from handlers.openstack.nova import ERROR, METADATA_STATES, Server
+from handlers.openstack.sessions import Reply
 from handlers.orders.billing import NEXT_FEE_TIME, fee_time, local_time, written
 from handlers.orders.instances import idle_server
 from handlers.orders.limits import Demand, check_quotas, items_with

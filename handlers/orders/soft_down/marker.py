@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from handlers.context import ProjectContext
 from handlers.effects.ledger import EffectId, EffectKind
 from handlers.openstack import nova
-from handlers.openstack.cloud import Reply
 from handlers.openstack.nova import Server
+from handlers.openstack.sessions import Reply
 from handlers.orders.step import Step
 from handlers.orders.steps import change_metadata, metadata_refused
 

@@ -11,8 +11,8 @@ from pydantic import TypeAdapter
 
 from handlers.context import ProjectContext, RequestContext
 from handlers.effects.ledger import EffectId, EffectKind
+from handlers.openstack.keystone import TenantIs
 from handlers.openstack.nova import ERROR, Server, set_metadata
-from handlers.openstack.projects import TenantIs
 from handlers.orders.delete_server import (
     ServerDeletion,
     deletion_steps,
