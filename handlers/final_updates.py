@@ -8,9 +8,9 @@ from typing import Any
 
 from handlers.context import ProjectContext
 from handlers.effects.ledger import Effect, EffectId, EffectKind
-from handlers.images.progress import tell_image_end
-from handlers.servers.guard import tell_end
-from handlers.servers.targets import MADE_IMAGE, power_effect, told_accepted, told_unknown
+from handlers.images.follow import publish_end as publish_image_end
+from handlers.servers.follow import publish_end
+from handlers.servers.targets import MADE_IMAGE, answered_accepted, answered_unknown, power_effect
 from messages.commands import PowerAction, PowerBatch
 from messages.images import CreateImage, ImageBatchDelete, ImageDelete
 from messages.orders import Order
@@ -42,20 +42,20 @@ async def tell_ends(work: Any, answered: Result, context: ProjectContext) -> Non
     `Transient` where the cloud does not say.
     """
     match work:
-        case PowerAction() if told_unknown(answered):
-            await tell_end(
+        case PowerAction() if answered_unknown(answered):
+            await publish_end(
                 context, work.server_id, work.power.value, power_effect(work.power, work.server_id)
             )
         case PowerBatch():
             for one in work.server_ids:
-                if told_unknown(answered, one):
-                    await tell_end(context, one, work.power.value, power_effect(work.power, one))
-        case ImageDelete() if told_unknown(answered):
-            await tell_image_end(work.image_id, context)
+                if answered_unknown(answered, one):
+                    await publish_end(context, one, work.power.value, power_effect(work.power, one))
+        case ImageDelete() if answered_unknown(answered):
+            await publish_image_end(work.image_id, context)
         case ImageBatchDelete():
             for one in work.image_ids:
-                if told_unknown(answered, one):
-                    await tell_image_end(one, context)
+                if answered_unknown(answered, one):
+                    await publish_image_end(one, context)
 
 
 def _owner(server_id: str, effects: Mapping[EffectId, Effect]) -> str | None:
@@ -78,7 +78,7 @@ def _made(effects: Mapping[EffectId, Effect]) -> list[str]:
 def _ends_of_command(
     work: Any, answered: Result, effects: Mapping[EffectId, Effect]
 ) -> list[Update]:
-    owes = answered.succeeded or told_unknown(answered)
+    owes = answered.succeeded or answered_unknown(answered)
     match work:
         case PowerAction() if owes:
             return [_server(work.server_id, work.power.value)]
@@ -109,5 +109,5 @@ def _image(image_id: str) -> Update:
 
 def _owed(target_ids: Iterable[str], answered: Result, kind: str) -> list[str]:
     """The targets of which something was told, or may have been done."""
-    accepted = told_accepted(answered, kind)
-    return [one for one in target_ids if one in accepted or told_unknown(answered, one)]
+    accepted = answered_accepted(answered, kind)
+    return [one for one in target_ids if one in accepted or answered_unknown(answered, one)]

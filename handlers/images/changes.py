@@ -1,19 +1,17 @@
 """image.delete, image.batch_delete and image.update."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from handlers.context import ProjectContext
-from handlers.effects.concurrency import wait_for_all
 from handlers.effects.ledger import EffectId, EffectKind
 from handlers.effects.once import Landed
-from handlers.images.progress import follow_deletion, tell_image_end
+from handlers.images.follow import follow_deletion, publish_end
 from handlers.images.queries import find_image, unknown_image
 from handlers.images.users import users_of
 from handlers.openstack.errors import CloudRefusal, NotFound
 from handlers.openstack.glance import Image, delete_image, find_images, get_image, patch_image
-from handlers.servers.targets import answer_of_images, deletion_effect, told_unknown
+from handlers.servers.targets import Batch, answer_of_images, answered_unknown, deletion_effect
 from messages.codes import Code
 from messages.errors import OutcomeUnknown, Refused, Transient
 from messages.images import ImageBatchDelete, ImageDelete, ImageUpdate, PatchedField
@@ -36,30 +34,63 @@ async def remove_image(task: ImageDelete, context: ProjectContext) -> Result:
     if context.effects.done(effect):
         await context.replies.answer(deleted)
         await follow_deletion(task.image_id, context)
-    elif context.answered is not None and told_unknown(context.answered):
-        await tell_image_end(task.image_id, context)
+    elif context.answered is not None and answered_unknown(context.answered):
+        await publish_end(task.image_id, context)
     return context.answered or deleted
 
 
 async def remove_images(task: ImageBatchDelete, context: ProjectContext) -> Result:
     """Delete each by itself: one that may not be deleted does not keep the others."""
+    batch = _DeletionBatch(task, context)
     if context.answered is not None:
-        await wait_for_all(
-            (_told_to_its_end(one, context) for one in task.image_ids), passing_first=True
-        )
-        return context.answered
-    images = await context.retrying(lambda: find_images(context.project, task.image_ids))
-    users = await users_of(images.values(), context)
-    judged = {one: asyncio.Event() for one in task.image_ids}
-    answered = asyncio.Event()
-    deleting = [
-        _delete_one(one, images.get(one), users, context, judged=judged[one], answered=answered)
-        for one in task.image_ids
-    ]
-    await wait_for_all(
-        [_answer_when_judged(task, judged, answered, context), *deleting], passing_first=True
-    )
-    return context.answered or _answer(task, context)
+        return await batch.resume()
+    batch.images = await context.retrying(lambda: find_images(context.project, task.image_ids))
+    batch.users = await users_of(batch.images.values(), context)
+    return await batch.run()
+
+
+class _DeletionBatch(Batch):
+    def __init__(self, task: ImageBatchDelete, context: ProjectContext) -> None:
+        super().__init__(context, {one: deletion_effect(one) for one in task.image_ids})
+        self._task = task
+        #: The images that there are, by id, and a user of each that has any.
+        self.images: Mapping[str, Image] = {}
+        self.users: Mapping[str, str] = {}
+
+    async def begin(self, target_id: str) -> Refused | None:
+        context = self.context
+        try:
+            if not context.effects.begun(self.effects[target_id]):
+                image = self.images.get(target_id)
+                if image is None:
+                    return unknown_image(target_id)
+                if refused := _refusal(image, self.users, context):
+                    return refused
+            await _delete(target_id, context)
+        except Refused as refused:
+            return refused
+        except OutcomeUnknown:
+            pass  # so the effects say
+        except Transient as error:
+            if context.answered is not None:
+                raise  # nobody waits for it any more: it is retried, and found out
+            return Refused(Code.IMAGE_DELETE, reason=error.reason, detail=str(error))
+        return None
+
+    async def find_out(self, target_id: str) -> None:
+        landed = _gone(target_id, self.context)
+        await self.context.effects.find_out(self.effects[target_id], landed)
+
+    async def follow(self, target_id: str) -> None:
+        await follow_deletion(target_id, self.context)
+
+    async def publish_end(self, target_id: str) -> None:
+        await publish_end(target_id, self.context)
+
+    def result(self) -> Result:
+        rest = Refused(Code.FAILED, reason="timeout")
+        effects, checked = self.context.effects.known, self.context.replies.checked
+        return answer_of_images(self._task, effects, checked, rest)
 
 
 async def update_image(task: ImageUpdate, context: ProjectContext) -> Result:
@@ -76,24 +107,18 @@ async def update_image(task: ImageUpdate, context: ProjectContext) -> Result:
             raise Refused(Code.IMAGE_CREATING)
     operations = _patch(image, task.values)
     if operations:
-        await _apply(effect, task, operations, context)
+        try:
+            await context.effects.once(
+                effect,
+                do=lambda: patch_image(context.project, task.image_id, operations),
+                landed=_updated(task, context),
+                marker=None,
+            )
+        except NotFound:
+            raise unknown_image(task.image_id) from None
+        except CloudRefusal as error:
+            raise Refused(Code.IMAGE_UPDATE, reason=error.reason, detail=str(error)) from error
     return Result.of(Code.OK, "")
-
-
-async def _apply(
-    effect: EffectId, task: ImageUpdate, operations: list[dict[str, Any]], context: ProjectContext
-) -> None:
-    try:
-        await context.effects.once(
-            effect,
-            do=lambda: patch_image(context.project, task.image_id, operations),
-            landed=_updated(task, context),
-            marker=None,
-        )
-    except NotFound:
-        raise unknown_image(task.image_id) from None
-    except CloudRefusal as error:
-        raise Refused(Code.IMAGE_UPDATE, reason=error.reason, detail=str(error)) from error
 
 
 def _updated(task: ImageUpdate, context: ProjectContext) -> Landed:
@@ -105,7 +130,7 @@ def _updated(task: ImageUpdate, context: ProjectContext) -> Landed:
 
 
 def _patch(image: Image, values: Mapping[PatchedField, str | None]) -> list[dict[str, Any]]:
-    """What is still to be changed. Glance refuses to remove or to replace a property that is not
+    """The operations that are still to be done. Glance refuses to remove or to replace a property that is not
     there.
     """
     operations: list[dict[str, Any]] = []
@@ -116,83 +141,6 @@ def _patch(image: Image, values: Mapping[PatchedField, str | None]) -> list[dict
         elif value is not None and value != known:
             operations.append({"op": "add", "path": f"/{field.value}", "value": value})
     return operations
-
-
-async def _delete_one(
-    image_id: str,
-    image: Image | None,
-    users: Mapping[str, str],
-    context: ProjectContext,
-    *,
-    judged: asyncio.Event,
-    answered: asyncio.Event,
-) -> None:
-    """Delete it, and tell its course to the end."""
-    effect = deletion_effect(image_id)
-    try:
-        refused = await _have_it_deleted(image_id, image, users, context)
-        if refused is not None:
-            context.replies.checked[image_id] = refused
-    finally:
-        judged.set()
-    if context.effects.unknown(effect):
-        await answered.wait()
-    await _tell_course(image_id, context)
-
-
-async def _have_it_deleted(
-    image_id: str, image: Image | None, users: Mapping[str, str], context: ProjectContext
-) -> Refused | None:
-    try:
-        if not context.effects.begun(deletion_effect(image_id)):
-            if image is None:
-                return unknown_image(image_id)
-            if refused := _refusal(image, users, context):
-                return refused
-        await _delete(image_id, context)
-    except Refused as refused:
-        return refused
-    except OutcomeUnknown:
-        return None  # as the effects say
-    except Transient as error:
-        if context.answered is not None:
-            raise  # nobody waits for it any more: it comes again, and is found out
-        return Refused(Code.IMAGE_DELETE, reason=error.reason, detail=str(error))
-    return None
-
-
-async def _answer_when_judged(
-    task: ImageBatchDelete,
-    judged: Mapping[str, asyncio.Event],
-    answered: asyncio.Event,
-    context: ProjectContext,
-) -> None:
-    try:
-        for one in judged.values():
-            await one.wait()
-        # Written down before it is told: a later run must not better it.
-        await context.replies.answer(_answer(task, context))
-    finally:
-        answered.set()
-
-
-def _answer(task: ImageBatchDelete, context: ProjectContext) -> Result:
-    return answer_of_images(
-        task, context.effects.known, context.replies.checked, Refused(Code.FAILED, reason="timeout")
-    )
-
-
-async def _told_to_its_end(image_id: str, context: ProjectContext) -> None:
-    """One image of a batch that was answered: nothing is begun."""
-    await context.effects.find_out(deletion_effect(image_id), _gone(image_id, context))
-    await _tell_course(image_id, context)
-
-
-async def _tell_course(image_id: str, context: ProjectContext) -> None:
-    if context.effects.done(deletion_effect(image_id)):
-        await follow_deletion(image_id, context)
-    elif context.answered is not None and told_unknown(context.answered, image_id):
-        await tell_image_end(image_id, context)
 
 
 async def _delete(image_id: str, context: ProjectContext) -> None:
@@ -221,7 +169,7 @@ def _gone(image_id: str, context: ProjectContext) -> Landed:
 
 
 def _refusal(image: Image, users: Mapping[str, str], context: ProjectContext) -> Refused | None:
-    """Why an image may not be deleted: another tenant's that is shown to all, in use, protected."""
+    """The refusal of an image that may not be deleted: another tenant's that is shown to all, in use, protected."""
     if image.owner != context.project.id:
         return Refused(Code.IMAGE_DELETE, reason="not_owned")
     if image.id in users:

@@ -1,20 +1,24 @@
 """createImage: an image of a server."""
 
-import asyncio
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 
 from handlers.context import MARK, ProjectContext
-from handlers.effects.backoff import Deadline, delays, retrying
+from handlers.effects.backoff import Deadline, retrying
 from handlers.effects.ledger import EffectId, EffectKind
 from handlers.effects.once import Landed
-from handlers.images.progress import follow_creation
+from handlers.images.follow import follow_creation
 from handlers.openstack.errors import CloudRefusal, Conflict, NotFound
 from handlers.openstack.glance import Image, get_image, list_images, tag_image
 from handlers.openstack.nova import Server, create_image
 from handlers.servers.disks import image_of, system_and_data
-from handlers.servers.guard import find_server, unknown_server, wait_until_idle
+from handlers.servers.guard import (
+    find_server,
+    require_server,
+    retrying_conflicts,
+    unknown_server,
+    wait_until_idle,
+)
 from handlers.servers.queries import images_of_servers, volumes_of_server
 from handlers.servers.targets import MADE_IMAGE
 from handlers.servers.view import image_words_of
@@ -37,7 +41,7 @@ _TAGGING = 20.0
 
 
 async def make_image(task: CreateImage, context: ProjectContext) -> Result:
-    """Answered once Glance knows of it, followed until it can be used."""
+    """Have Nova make an image of a server; answered once Glance knows of it, followed until it can be used."""
     effect = EffectId(EffectKind.CREATE_IMAGE, task.server_id)
     if context.answered is None:
         image_id = await _create(task, effect, context)
@@ -55,7 +59,7 @@ async def make_image(task: CreateImage, context: ProjectContext) -> Result:
 
 async def _create(task: CreateImage, effect: EffectId, context: ProjectContext) -> str:
     if not context.effects.begun(effect):
-        # Before the server is judged: what a lost journal does not know may be there, and the
+        # Before the server is checked: what a lost journal does not know may be there, and the
         # server gone since.
         found = await context.retrying(lambda: _find(context))
         if found is not None:
@@ -66,33 +70,41 @@ async def _create(task: CreateImage, effect: EffectId, context: ProjectContext) 
 
 
 async def _begin(task: CreateImage, effect: EffectId, context: ProjectContext) -> None:
-    if context.effects.done(effect):
-        return
-    for delay in delays(0.5, 4.0):
+    """Have Nova accept it, or raise `Refused`. A conflicting task is waited out, and the state is
+    checked again.
+    """
+
+    async def act() -> None:
         if context.effects.begun(effect):
             server = await find_server(context, task.server_id)
         else:
             server = await _check(task.server_id, context)
         about = await _about(server, task, context) if server is not None else {}
+        properties = {**task.properties, **about, MARK: context.mark}
         try:
-            await _call(task, about, effect, context)
-        except Conflict as error:
-            # A task that began meanwhile is waited out, and the state is judged again.
-            if delay > context.times.deadline.left:
-                raise Refused(Code.IMAGE_CREATE, reason=error.reason, detail=str(error)) from error
-            await asyncio.sleep(delay)
+            await context.effects.once(
+                effect,
+                do=lambda: create_image(context.project, task.server_id, task.name, properties),
+                landed=_appeared(context),
+                marker=None,
+            )
+        except Conflict:
+            raise
         except NotFound:
             raise unknown_server(task.server_id, None) from None
         except CloudRefusal as error:
-            raise Refused(Code.IMAGE_CREATE, reason=error.reason, detail=str(error)) from error
-        else:
-            return
+            raise _refusal(error) from error
+
+    if not context.effects.done(effect):
+        await retrying_conflicts(act, context, _refusal)
+
+
+def _refusal(error: CloudRefusal) -> Refused:
+    return Refused(Code.IMAGE_CREATE, reason=error.reason, detail=str(error))
 
 
 async def _check(server_id: str, context: ProjectContext) -> Server:
-    server = await find_server(context, server_id)
-    if server is None:
-        raise unknown_server(server_id, None)
+    server = await require_server(context, server_id)
     server = await wait_until_idle(context, server, context.times.deadline)
     if server.status not in _STATES:
         raise Refused(Code.IMAGE_STATE, server.status)
@@ -128,19 +140,6 @@ async def _about(server: Server, task: CreateImage, context: ProjectContext) -> 
     if disk is not None:
         about["instance_uuid"] = server.id  # Nova writes it on all other images
     return about
-
-
-async def _call(
-    task: CreateImage, about: Mapping[str, str], effect: EffectId, context: ProjectContext
-) -> None:
-    properties = {**task.properties, **about, MARK: context.mark}
-
-    await context.effects.once(
-        effect,
-        do=lambda: create_image(context.project, task.server_id, task.name, properties),
-        landed=_appeared(context),
-        marker=None,
-    )
 
 
 def _appeared(context: ProjectContext) -> Landed:

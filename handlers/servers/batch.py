@@ -1,15 +1,22 @@
-"""Start, stop and reboot many servers: all checked before any is touched, then all at once."""
+"""Start, stop and reboot many servers: all are checked before any is touched, then all at once."""
 
 import asyncio
 from collections.abc import Mapping
 
 from handlers.context import ProjectContext
-from handlers.effects.concurrency import wait_for_all
 from handlers.openstack.errors import CloudRefusal
 from handlers.openstack.nova import Server
-from handlers.servers.guard import find_servers, tell_end, unknown_server, unpaid
-from handlers.servers.power import begin, find_out, follow_accepted, idle_for, judge_for
-from handlers.servers.targets import answer_of_servers, power_effect, told_unknown
+from handlers.servers.follow import publish_end
+from handlers.servers.guard import find_servers, unknown_server
+from handlers.servers.power import (
+    begin,
+    find_out,
+    follow_accepted,
+    idle_for,
+    is_unpaid,
+    power_refusal,
+)
+from handlers.servers.targets import Batch, answer_of_servers, power_effect
 from messages.codes import Code
 from messages.commands import PowerBatch
 from messages.errors import OutcomeUnknown, Refused, Transient
@@ -20,144 +27,84 @@ async def act_on_servers(task: PowerBatch, context: ProjectContext) -> Result:
     """Carry it out on all; answered once Nova has accepted or refused each, each followed until it
     has ended.
     """
+    batch = _PowerBatch(task, context)
     if context.answered is not None:
-        await wait_for_all(
-            (_told_to_its_end(one, task, context) for one in task.server_ids), passing_first=True
-        )
-        return context.answered
+        return await batch.resume()
     unseen: Mapping[str, Refused] = {}
-    if any(context.effects.begun(power_effect(task.power, one)) for one in task.server_ids):
+    if any(context.effects.begun(effect) for effect in batch.effects.values()):
         servers, unseen = await find_servers(context, task.server_ids)
     else:
-        servers = await _checked(task, context)
+        servers = await _check(task, context)
     if any(context.replies.checked.values()):
-        return _answer(task, context)
-    judged = {one: asyncio.Event() for one in task.server_ids}
-    answered = asyncio.Event()
-    # A server that has ended waits for no other one; the answer waits until all have been judged,
-    # and no longer.
-    acting = [
-        _act(
-            one,
-            task,
-            servers.get(one) or unseen.get(one),
-            context,
-            judged=judged[one],
-            answered=answered,
-        )
-        for one in task.server_ids
-    ]
-    await wait_for_all(
-        [_answer_when_judged(task, judged, answered, context), *acting], passing_first=True
-    )
-    return context.answered or _answer(task, context)
+        return batch.result()
+    batch.servers = {**servers, **unseen}
+    return await batch.run()
 
 
-async def _checked(task: PowerBatch, context: ProjectContext) -> dict[str, Server]:
-    """The servers by id; what is wrong with which stands in the verdicts."""
-    verdicts = context.replies.checked
+async def _check(task: PowerBatch, context: ProjectContext) -> dict[str, Server]:
+    """Return the servers by id; `checked` says what is wrong with which."""
+    power, checked = task.power, context.replies.checked
     servers, unseen = await find_servers(context, task.server_ids)
     for one in task.server_ids:
-        verdicts[one] = unseen.get(one) or _owned_and_paid(one, servers.get(one), task, context)
-    if not any(verdicts.values()):
-        # A batch that is refused anyway waits for nothing: its other servers are judged as they
+        checked[one] = unseen.get(one)
+        if checked[one] is None and one not in servers:
+            checked[one] = unknown_server(one, power)
+        elif checked[one] is None and is_unpaid(servers[one], power, context):
+            checked[one] = Refused(Code.SERVER_UNPAID)
+
+    async def wait(server_id: str) -> None:
+        try:
+            servers[server_id] = await idle_for(servers[server_id], power, task.force, context)
+        except Refused as refused:  # it has gone away
+            checked[server_id] = refused
+
+    if not any(checked.values()):
+        # A batch that is refused anyway waits for nothing: its other servers are checked as they
         # are.
-        await asyncio.gather(*(_wait(one, task, servers, context) for one in task.server_ids))
+        await asyncio.gather(*map(wait, task.server_ids))
     for one in task.server_ids:
-        verdicts[one] = verdicts[one] or judge_for(servers[one], task.power, task.force)
+        checked[one] = checked[one] or power_refusal(servers[one], power, task.force)
     return servers
 
 
-def _owned_and_paid(
-    server_id: str, server: Server | None, task: PowerBatch, context: ProjectContext
-) -> Refused | None:
-    if server is None:
-        return unknown_server(server_id, task.power)
-    return Refused(Code.SERVER_UNPAID) if unpaid(server, task.power, context) else None
+class _PowerBatch(Batch):
+    def __init__(self, task: PowerBatch, context: ProjectContext) -> None:
+        super().__init__(context, {one: power_effect(task.power, one) for one in task.server_ids})
+        self._task = task
+        #: The servers by id, or why one cannot be seen.
+        self.servers: Mapping[str, Server | Refused] = {}
 
+    async def begin(self, target_id: str) -> Refused | None:
+        task, context = self._task, self.context
+        if context.effects.done(self.effects[target_id]):
+            return None  # by an earlier run; the server may even be gone since
+        server = self.servers.get(target_id)
+        if server is None:
+            return unknown_server(target_id, task.power)
+        if isinstance(server, Refused):
+            return server
+        try:
+            await begin(server, task.power, task.force, context)
+        except Refused as refused:
+            return refused
+        except OutcomeUnknown:
+            pass  # so the effects say
+        except (CloudRefusal, Transient) as error:
+            if context.answered is not None:
+                raise  # nobody waits for it any more: it is retried, and found out
+            return Refused(Code.FAILED, reason=error.reason, detail=str(error))
+        return None
 
-async def _wait(
-    server_id: str, task: PowerBatch, servers: dict[str, Server], context: ProjectContext
-) -> None:
-    try:
-        servers[server_id] = await idle_for(servers[server_id], task.power, task.force, context)
-    except Refused as refused:  # it has gone away
-        context.replies.checked[server_id] = refused
+    async def find_out(self, target_id: str) -> None:
+        await find_out(target_id, self._task.power, self.context)
 
+    async def follow(self, target_id: str) -> None:
+        await follow_accepted(target_id, self._task.power, self._task.force, self.context)
 
-async def _act(
-    server_id: str,
-    task: PowerBatch,
-    server: Server | Refused | None,
-    context: ProjectContext,
-    *,
-    judged: asyncio.Event,
-    answered: asyncio.Event,
-) -> None:
-    """Have Nova accept it, and tell its course to the end. `Refused`: why the server cannot be
-    seen.
-    """
-    effect = power_effect(task.power, server_id)
-    try:
-        context.replies.checked[server_id] = await _begin(server_id, task, server, context)
-    finally:
-        judged.set()
-    if context.effects.unknown(effect):
-        await answered.wait()
-    await _tell_course(server_id, task, context)
+    async def publish_end(self, target_id: str) -> None:
+        await publish_end(self.context, target_id, self._task.power.value, self.effects[target_id])
 
-
-async def _begin(
-    server_id: str, task: PowerBatch, server: Server | Refused | None, context: ProjectContext
-) -> Refused | None:
-    if context.effects.done(power_effect(task.power, server_id)):
-        return None  # by an earlier run; the server may even be gone since
-    if isinstance(server, Refused):
-        return server
-    if server is None:
-        return unknown_server(server_id, task.power)
-    try:
-        await begin(server, task.power, task.force, context)
-    except Refused as refused:
-        return refused
-    except OutcomeUnknown:
-        pass  # so the effects say
-    except (CloudRefusal, Transient) as error:
-        if context.answered is not None:
-            raise  # nobody waits for it any more: it comes again, and is found out
-        return Refused(Code.FAILED, reason=error.reason, detail=str(error))
-    return None
-
-
-async def _answer_when_judged(
-    task: PowerBatch,
-    judged: dict[str, asyncio.Event],
-    answered: asyncio.Event,
-    context: ProjectContext,
-) -> None:
-    try:
-        for one in judged.values():
-            await one.wait()
-        # A partial outcome is written down before it is told: a later run must not better it.
-        await context.replies.answer(_answer(task, context))
-    finally:
-        answered.set()
-
-
-def _answer(task: PowerBatch, context: ProjectContext) -> Result:
-    rest = Refused(Code.FAILED, reason="timeout")
-    return answer_of_servers(task, context.effects.known, context.replies.checked, rest)
-
-
-async def _told_to_its_end(server_id: str, task: PowerBatch, context: ProjectContext) -> None:
-    """One server of a batch that was answered: nothing is begun."""
-    await find_out(server_id, task.power, context)
-    await _tell_course(server_id, task, context)
-
-
-async def _tell_course(server_id: str, task: PowerBatch, context: ProjectContext) -> None:
-    effect = power_effect(task.power, server_id)
-    if context.effects.done(effect):
-        await follow_accepted(server_id, task.power, task.force, context)
-    elif context.answered is not None and told_unknown(context.answered, server_id):
-        await tell_end(context, server_id, task.power.value, effect)
+    def result(self) -> Result:
+        rest = Refused(Code.FAILED, reason="timeout")
+        effects, checked = self.context.effects.known, self.context.replies.checked
+        return answer_of_servers(self._task, effects, checked, rest)

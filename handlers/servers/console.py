@@ -5,7 +5,7 @@ from dataclasses import replace
 from handlers.context import ProjectContext
 from handlers.openstack.errors import CloudRefusal, Conflict, NotFound
 from handlers.openstack.nova import open_console
-from handlers.servers.guard import find_server, judge_state, unknown_server, wait_until_idle
+from handlers.servers.guard import require_server, state_refusal, unknown_server, wait_until_idle
 from messages.codes import Code
 from messages.commands import OpenConsole
 from messages.errors import Refused
@@ -16,13 +16,11 @@ _BAD_REQUEST = 400
 
 
 async def open_server_console(task: OpenConsole, context: ProjectContext) -> Result:
-    """A fresh URL; it holds a short-lived token of Nova's, so nobody keeps it."""
-    server = await find_server(context, task.server_id)
-    if server is None:
-        raise unknown_server(task.server_id, None)
+    """Open a console; the URL holds a short-lived token of Nova's, so it is kept nowhere."""
+    server = await require_server(context, task.server_id)
     server = await wait_until_idle(context, server, context.times.deadline)
     if server.status not in _NEEDS or server.busy:
-        raise judge_state(server, _NEEDS) or Refused(Code.SERVER_STATE)
+        raise state_refusal(server, _NEEDS) or Refused(Code.SERVER_STATE)
     try:
         url = await context.retrying(
             lambda: open_console(context.project, task.server_id, task.console_type)

@@ -1,35 +1,56 @@
 """Start, stop and reboot one server."""
 
-import asyncio
 from typing import Any
 
 from handlers.context import ProjectContext
-from handlers.effects.backoff import delays
-from handlers.effects.ledger import EffectId
 from handlers.effects.once import Landed
 from handlers.openstack.errors import CloudRefusal, Conflict, NotFound
 from handlers.openstack.nova import Server, change_power, find_action, find_actions
+from handlers.servers.follow import follow_to_end, publish_end
 from handlers.servers.guard import (
-    STATES,
-    TASKS,
-    find_server,
-    follow_to_end,
-    judge_state,
-    tell_end,
+    CHARGE_TYPE,
+    require_server,
+    retrying_conflicts,
+    state_refusal,
     unknown_server,
-    unpaid,
     wait_until_idle,
 )
-from handlers.servers.targets import power_effect, told_unknown
+from handlers.servers.targets import answered_unknown, power_effect
 from messages.codes import Code
 from messages.commands import Force, Power, PowerAction
 from messages.errors import Refused
 from messages.results import Result
 
+#: The states that an action needs. A hard reboot takes what Nova takes, also in the middle of the
+#: tasks below.
+_STATES = {
+    (Power.START, Force.SOFT): frozenset({"SHUTOFF"}),
+    (Power.STOP, Force.SOFT): frozenset({"ACTIVE"}),
+    (Power.STOP, Force.HARD): frozenset({"ACTIVE"}),
+    (Power.REBOOT, Force.SOFT): frozenset({"ACTIVE"}),
+    (Power.REBOOT, Force.HARD): frozenset(
+        {"ACTIVE", "ERROR", "HARD_REBOOT", "PAUSED", "REBOOT", "SHUTOFF", "SUSPENDED"}
+    ),
+}
+#: The tasks that an action need not wait for: Nova's own list.
+_TASKS = {
+    (Power.REBOOT, Force.HARD): frozenset(
+        {
+            "rebooting",
+            "reboot_pending",
+            "reboot_started",
+            "rebooting_hard",
+            "pausing",
+            "unpausing",
+            "suspending",
+            "resuming",
+        }
+    )
+}
 #: Nova's name of the action in its own log.
 _LOGGED_AS = {Power.START: "start", Power.STOP: "stop", Power.REBOOT: "reboot"}
-#: The status and the task that a server has when Nova has accepted it.
-FIRST_STATE = {
+#: The status and the task that a server has when Nova has accepted the action.
+_FIRST_STATE = {
     (Power.START, Force.SOFT): ("SHUTOFF", "powering-on"),
     (Power.STOP, Force.SOFT): ("ACTIVE", "powering-off"),
     (Power.STOP, Force.HARD): ("ACTIVE", "powering-off"),
@@ -38,96 +59,105 @@ FIRST_STATE = {
 }
 #: The status of a server that another action has taken over: a hard reboot does not wait for a soft
 #: one.
-OVERTAKEN = {(Power.REBOOT, Force.SOFT): "HARD_REBOOT"}
+_OVERTAKEN = {(Power.REBOOT, Force.SOFT): "HARD_REBOOT"}
+
+
 _NONE: frozenset[str] = frozenset()
-#: The journal's name for an action on a server.
-effect_name = power_effect
 
 
 async def act_on_server(task: PowerAction, context: ProjectContext) -> Result:
     """Carry it out; answered once Nova has accepted it, followed until it has ended."""
-    effect = effect_name(task.power, task.server_id)
-    accepted = Result.of(Code.OK)
+    power, force = task.power, task.force
+    effect, accepted = power_effect(power, task.server_id), Result.of(Code.OK)
     if context.answered is not None:
-        await find_out(task.server_id, task.power, context)
+        await find_out(task.server_id, power, context)
     elif not context.effects.done(effect):
-        await _have_it_accepted(task, effect, context)
+        server = await require_server(context, task.server_id, power)
+        if not context.effects.begun(effect):
+            if is_unpaid(server, power, context):
+                raise Refused(Code.SERVER_UNPAID)
+            server = await idle_for(server, power, force, context)
+        await begin(server, power, force, context)
     if context.effects.done(effect):
         await context.replies.answer(accepted)
-        await follow_accepted(task.server_id, task.power, task.force, context)
-    elif context.answered is not None and told_unknown(context.answered):
-        await tell_end(context, task.server_id, task.power.value, effect)
+        await follow_accepted(task.server_id, power, force, context)
+    elif context.answered is not None and answered_unknown(context.answered):
+        await publish_end(context, task.server_id, power.value, effect)
     return context.answered or accepted
 
 
-async def _have_it_accepted(task: PowerAction, effect: EffectId, context: ProjectContext) -> None:
-    server = await find_server(context, task.server_id)
-    if server is None:
-        raise unknown_server(task.server_id, task.power)
-    if not context.effects.begun(effect):
-        if unpaid(server, task.power, context):
-            raise Refused(Code.SERVER_UNPAID)
-        server = await idle_for(server, task.power, task.force, context)
-    await begin(server, task.power, task.force, context)
-
-
-async def idle_for(server: Server, power: Power, force: Force, context: ProjectContext) -> Server:
-    """The server once no task is in the way of the action; as it is then, if the time is up before."""
-    return await wait_until_idle(
-        context, server, context.times.deadline, power, TASKS.get((power, force), _NONE)
+def is_unpaid(server: Server, power: Power, context: ProjectContext) -> bool:
+    """True where the fee rule forbids the action."""
+    return (
+        power is Power.STOP
+        and context.policy.require_fee_data
+        and not server.metadata.get(CHARGE_TYPE)
     )
 
 
-def judge_for(server: Server, power: Power, force: Force) -> Refused | None:
-    """The refusal of a server that is not in a state for the action."""
-    return judge_state(server, STATES[power, force], TASKS.get((power, force), _NONE))
+async def idle_for(server: Server, power: Power, force: Force, context: ProjectContext) -> Server:
+    """Return the server once no task is in the way of the action; as it is then, where the time is
+    up before.
+    """
+    tasks = _TASKS.get((power, force), _NONE)
+    return await wait_until_idle(context, server, context.times.deadline, power, tasks)
+
+
+def power_refusal(server: Server, power: Power, force: Force) -> Refused | None:
+    """Return the refusal of a server that is in no state for the action; None where it is."""
+    return state_refusal(server, _STATES[power, force], _TASKS.get((power, force), _NONE))
 
 
 async def begin(server: Server, power: Power, force: Force, context: ProjectContext) -> None:
-    """Have Nova accept it, or `Refused`. A conflicting task is waited out, and the state is judged
-    again.
+    """Have Nova accept the action, or raise `Refused`. A conflicting task is waited out, and the
+    state is checked again.
     """
-    name = effect_name(power, server.id)
-    for delay in delays(0.5, 4.0):
-        if not context.effects.begun(name) and (refused := judge_for(server, power, force)):
+    effect, server_id = power_effect(power, server.id), server.id
+    known: Server | None = server
+
+    async def act() -> None:
+        nonlocal known
+        if known is None:  # after a conflict
+            found = await require_server(context, server_id, power)
+            known = await idle_for(found, power, force, context)
+        server, known = known, None
+        if not context.effects.begun(effect) and (refused := power_refusal(server, power, force)):
             raise refused
         try:
-            await _change_power(server, power, force, context)
-        except Conflict as error:
-            server = await _after_conflict(server, power, force, context, delay=delay, error=error)
+            await context.effects.once(
+                effect,
+                do=lambda: change_power(context.project, server_id, power, force),
+                landed=_logged(server_id, power, context),
+                marker=await _marker(server, power, context),
+            )
+        except Conflict:
+            raise
         except NotFound:
-            raise unknown_server(server.id, power) from None
+            raise unknown_server(server_id, power) from None
         except CloudRefusal as error:
             raise error.as_failure() from error
-        else:
-            return
+
+    await retrying_conflicts(act, context, Conflict.as_failure)
 
 
 async def find_out(server_id: str, power: Power, context: ProjectContext) -> None:
-    """Look whether what may have been begun was; nothing is begun."""
+    """Look whether an action that may have been begun was; nothing is begun."""
     await context.effects.find_out(
-        effect_name(power, server_id), _logged(server_id, power, context)
+        power_effect(power, server_id), _logged(server_id, power, context)
     )
 
 
 async def follow_accepted(
     server_id: str, power: Power, force: Force, context: ProjectContext
 ) -> None:
-    """Tell the course of what Nova has accepted, to its end."""
-    first, effect = FIRST_STATE[power, force], effect_name(power, server_id)
+    """Publish the states of a server whose action Nova has accepted, to the final one."""
     await follow_to_end(
-        context, server_id, power.value, first, effect, overtaken=OVERTAKEN.get((power, force))
-    )
-
-
-async def _change_power(
-    server: Server, power: Power, force: Force, context: ProjectContext
-) -> None:
-    await context.effects.once(
-        effect_name(power, server.id),
-        do=lambda: change_power(context.project, server.id, power, force),
-        landed=_logged(server.id, power, context),
-        marker=await _marker(server, power, context),
+        context,
+        server_id,
+        power.value,
+        _FIRST_STATE[power, force],
+        power_effect(power, server_id),
+        overtaken=_OVERTAKEN.get((power, force)),
     )
 
 
@@ -137,7 +167,7 @@ async def _marker(server: Server, power: Power, context: ProjectContext) -> str 
 
     Nova's log does not tell a hard reboot from the soft one that it does not wait for.
     """
-    if not server.busy or context.effects.begun(effect_name(power, server.id)):
+    if not server.busy or context.effects.begun(power_effect(power, server.id)):
         return server.updated
     since, action = server.updated, _LOGGED_AS[power]
     others = await context.retrying(lambda: find_actions(context.project, server.id, action, since))
@@ -152,24 +182,3 @@ def _logged(server_id: str, power: Power, context: ProjectContext) -> Landed:
         return await find_action(context.project, server_id, _LOGGED_AS[power], since, others)
 
     return landed
-
-
-async def _after_conflict(
-    server: Server,
-    power: Power,
-    force: Force,
-    context: ProjectContext,
-    *,
-    delay: float,
-    error: Conflict,
-) -> Server:
-    """The server as it is once what was in the way has ended; what stays in the way ends the
-    request in time.
-    """
-    if delay > context.times.deadline.left:
-        raise error.as_failure() from error
-    await asyncio.sleep(delay)
-    found = await find_server(context, server.id)
-    if found is None:
-        raise unknown_server(server.id, power)
-    return await idle_for(found, power, force, context)

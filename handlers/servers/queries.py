@@ -12,7 +12,7 @@ from handlers.openstack.errors import CloudRefusal, NotFound
 from handlers.openstack.glance import Image, find_images, list_images_of_snapshots
 from handlers.openstack.nova import Server
 from handlers.servers.disks import image_of, system_and_data
-from handlers.servers.guard import FEW, find_server, unknown_server
+from handlers.servers.guard import FEW, require_server
 from handlers.servers.pages import find_page
 from handlers.servers.view import Surroundings, Thing, policy_of, server_details, server_view
 from messages.codes import Code
@@ -45,9 +45,7 @@ async def show_servers(task: ServerList, context: ProjectContext) -> Result:
 
 async def show_server(task: ServerShow, context: ProjectContext) -> Result:
     """One server."""
-    server = await find_server(context, task.server_id)
-    if server is None:
-        raise unknown_server(task.server_id, None)
+    server = await require_server(context, task.server_id)
     volumes, hosts, nets = await asyncio.gather(
         volumes_of_server(server, context), _hosts(context), _networks(context)
     )

@@ -1,10 +1,14 @@
-"""Answers that tell of several targets: each has its code and its reason, also where the whole is
-refused.
+"""Commands on several targets, and their answers: each target has its code and its reason, also
+where the whole is refused.
 """
 
+import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from handlers.context import ProjectContext
+from handlers.effects.concurrency import wait_for_all
 from handlers.effects.ledger import Effect, EffectId, EffectKind
 from messages.codes import Code
 from messages.commands import Power, PowerBatch
@@ -12,8 +16,8 @@ from messages.errors import Refused
 from messages.images import CreateImage, ImageBatchDelete
 from messages.results import Result
 
-#: What became of the targets so far, by id: why one fails, or None: it is right, and not begun.
-Verdicts = Mapping[str, Refused | None]
+#: The checks of the targets so far, by id: why one fails, or None: it is right, and not begun.
+Checked = Mapping[str, Refused | None]
 #: The kinds of failure of servers in the order in which they are checked; the first gives the code
 #: of the whole.
 _ORDER = (
@@ -29,71 +33,142 @@ MADE_IMAGE = EffectId(EffectKind.IMAGE)
 
 
 def power_effect(power: Power, server_id: str) -> EffectId:
-    """The journal's name for an action on a server."""
+    """Return the id of an action on a server."""
     return EffectId(EffectKind(power), server_id)
 
 
 def deletion_effect(image_id: str) -> EffectId:
-    """The journal's name for the deletion of an image."""
+    """Return the id of the deletion of an image."""
     return EffectId(EffectKind.DELETE, image_id)
 
 
 def outcome_unknown() -> Refused:
-    """The failure of what may have been done, where it cannot be told."""
+    """Return the failure of a target that may have been changed, where it cannot be told."""
     return Refused(Code.FAILED, reason=UNKNOWN)
+
+
+class Batch(ABC):
+    """A command on several targets: each is begun and followed by itself. `effects` are by target."""
+
+    def __init__(self, context: ProjectContext, effects: Mapping[str, EffectId]) -> None:
+        self.context = context
+        self.effects = effects
+
+    @abstractmethod
+    async def begin(self, target_id: str) -> Refused | None:
+        """Have the cloud accept it for one target; why it failed, or None."""
+
+    @abstractmethod
+    async def find_out(self, target_id: str) -> None:
+        """Look whether what may have been begun was; nothing is begun."""
+
+    @abstractmethod
+    async def follow(self, target_id: str) -> None:
+        """Publish the states of a target that the cloud accepted, to the final one."""
+
+    @abstractmethod
+    async def publish_end(self, target_id: str) -> None:
+        """Publish the final state of a target of which it is not known what became of it."""
+
+    @abstractmethod
+    def result(self) -> Result:
+        """Return the answer by what is known now."""
+
+    async def run(self) -> Result:
+        """Begin on all targets at once and follow each; answered when each was accepted or refused.
+
+        A target that has ended waits for no other one; the answer waits until all have begun, and
+        no longer.
+        """
+        begun = {one: asyncio.Event() for one in self.effects}
+        answered = asyncio.Event()
+
+        async def act(target_id: str) -> None:
+            try:
+                self.context.replies.checked[target_id] = await self.begin(target_id)
+            finally:
+                begun[target_id].set()
+            if self.context.effects.unknown(self.effects[target_id]):
+                await answered.wait()
+            await self._follow(target_id)
+
+        async def answer() -> None:
+            try:
+                for one in begun.values():
+                    await one.wait()
+                # A partial outcome is written down before it is published: a later run must not
+                # better it.
+                await self.context.replies.answer(self.result())
+            finally:
+                answered.set()
+
+        await wait_for_all([answer(), *map(act, self.effects)], passing_first=True)
+        return self.context.answered or self.result()
+
+    async def resume(self) -> Result:
+        """Follow a batch that was answered to its end; nothing is begun."""
+
+        async def resume(target_id: str) -> None:
+            await self.find_out(target_id)
+            await self._follow(target_id)
+
+        await wait_for_all(map(resume, self.effects), passing_first=True)
+        return self.context.answered or self.result()
+
+    async def _follow(self, target_id: str) -> None:
+        answer = self.context.answered
+        if self.context.effects.done(self.effects[target_id]):
+            await self.follow(target_id)
+        elif answer is not None and answered_unknown(answer, target_id):
+            await self.publish_end(target_id)
 
 
 def failure(
     work: Any,
     refused: Refused,
     effects: Mapping[EffectId, Effect] | None = None,
-    verdicts: Verdicts | None = None,
+    checked: Checked | None = None,
 ) -> Result:
-    """The answer to a command that ends as a whole; a batch that the cloud failed tells of each
-    target.
+    """Return the answer to a command that ends as a whole; a batch that the cloud failed tells of
+    each target.
 
-    `refused` is what became of the targets of which nothing else is known.
+    `refused` is for the targets of which nothing else is known.
     """
     if refused.data is not None or refused.code is not Code.FAILED:
         return Result.refusal(refused)
     match work:
         case PowerBatch():
-            return answer_of_servers(work, effects or {}, verdicts or {}, refused)
+            return answer_of_servers(work, effects or {}, checked or {}, refused)
         case ImageBatchDelete():
-            return answer_of_images(work, effects or {}, verdicts or {}, refused)
+            return answer_of_images(work, effects or {}, checked or {}, refused)
         case _:
             return Result.refusal(refused)
 
 
 def answer_in_time(
-    work: Any, effects: Mapping[EffectId, Effect], verdicts: Verdicts, late: Refused
+    work: Any, effects: Mapping[EffectId, Effect], checked: Checked, late: Refused
 ) -> Result:
-    """The answer to a command whose time is up, by what is known then; `late` is what befell what
+    """Return the answer to a command whose time is up, by what is known then; `late` is for what
     was not sent.
     """
     made = effects.get(MADE_IMAGE)
-    if (
-        isinstance(work, CreateImage)
-        and made is not None
-        and made.is_memory
-        and made.outcome is not None
-    ):
-        return Result.of(Code.CREATED, {"image_id": made.outcome["value"]})
+    if isinstance(work, CreateImage) and made is not None and made.is_memory:
+        return Result.of(Code.CREATED, {"image_id": made.value})
     begun = any(one.unknown or (one.done and not one.is_memory) for one in effects.values())
     several = isinstance(work, (PowerBatch, ImageBatchDelete))
     rest = outcome_unknown() if begun and not several else late
-    return failure(work, rest, effects, verdicts)
+    return failure(work, rest, effects, checked)
 
 
 def answer_of_servers(
-    task: PowerBatch, effects: Mapping[EffectId, Effect], verdicts: Verdicts, rest: Refused
+    task: PowerBatch, effects: Mapping[EffectId, Effect], checked: Checked, rest: Refused
 ) -> Result:
-    """What became of each server of a batch, and of the whole. `rest`: why the others were not
-    judged, or not begun.
+    """Return the answer of a batch of servers: of each, and of the whole. `rest` is for those that
+    were not checked, or not begun.
     """
     names = {one: power_effect(task.power, one) for one in task.server_ids}
-    found = _each(names, effects, verdicts, rest)
-    listed = [_listed(server_id, verdict) for server_id, verdict in found.items()]
+    found = _each(names, effects, checked, rest)
+    listed = [_listed(server_id, outcome) for server_id, outcome in found.items()]
     failures = [one for one in found.values() if isinstance(one, Refused)]
     if all(one is Code.OK for one in found.values()):
         return Result.of(Code.OK, {"servers": listed})
@@ -105,25 +180,25 @@ def answer_of_servers(
 
 
 def answer_of_images(
-    task: ImageBatchDelete, effects: Mapping[EffectId, Effect], verdicts: Verdicts, rest: Refused
+    task: ImageBatchDelete, effects: Mapping[EffectId, Effect], checked: Checked, rest: Refused
 ) -> Result:
-    """The same of a batch of images; it succeeds whatever became of each, unless the cloud did not
-    show any.
+    """Return the same for a batch of images; it succeeds whatever became of each, unless the cloud
+    did not show any.
     """
     names = {one: deletion_effect(one) for one in task.image_ids}
-    found = _each(names, effects, verdicts, rest)
+    found = _each(names, effects, checked, rest)
     deleted = sum(one is Code.OK for one in found.values())
     data = {
         "status": f"删除成功{deleted}台,删除失败{len(found) - deleted}台",
-        "images": [_listed(image_id, verdict) for image_id, verdict in found.items()],
+        "images": [_listed(image_id, outcome) for image_id, outcome in found.items()],
     }
-    if not verdicts and not _is_begun(names, effects):
+    if not checked and not _is_begun(names, effects):
         return Result.of(Code.FAILED, {"reason": rest.reason, **data})
     return Result.of(Code.OK, data)
 
 
-def told_unknown(answer: Result, target_id: str | None = None) -> bool:
-    """Whether it was answered that it is not known what became of it, or of one of its targets."""
+def answered_unknown(answer: Result, target_id: str | None = None) -> bool:
+    """True where the answer says that it is not known what became of it, or of one of its targets."""
     data = answer.data if isinstance(answer.data, dict) else {}
     if target_id is None:
         return data.get("reason") == UNKNOWN
@@ -131,10 +206,8 @@ def told_unknown(answer: Result, target_id: str | None = None) -> bool:
     return any(one["id"] == target_id and one["reason"] == UNKNOWN for one in listed)
 
 
-def told_accepted(answer: Result, kind: str) -> list[str]:
-    """The ids of the targets (`servers` or `images`) of which it was answered that the cloud
-    accepted it.
-    """
+def answered_accepted(answer: Result, kind: str) -> list[str]:
+    """Return the ids of the targets (`servers` or `images`) that the answer says were accepted."""
     data = answer.data if isinstance(answer.data, dict) else {}
     return [one["id"] for one in data.get(kind, ()) if one["code"] == Code.OK.wire]
 
@@ -142,24 +215,22 @@ def told_accepted(answer: Result, kind: str) -> list[str]:
 def _each(
     names: Mapping[str, EffectId],
     effects: Mapping[EffectId, Effect],
-    verdicts: Verdicts,
+    checked: Checked,
     rest: Refused,
 ) -> dict[str, Code | Refused | None]:
-    """Each target by its id: accepted, failed, or (None) right and not begun. `names` are those of
-    their effects.
-    """
+    """Each target by its id: accepted, failed, or (None) right and not begun."""
     begun = _is_begun(names, effects)
     found: dict[str, Code | Refused | None] = {}
     for target_id, name in names.items():
-        effect, verdict = effects.get(name), verdicts.get(target_id)
+        effect, refused = effects.get(name), checked.get(target_id)
         if effect is not None and effect.done:
             found[target_id] = Code.OK
         elif effect is not None and effect.unknown:
             found[target_id] = outcome_unknown()
-        elif verdict is None and target_id in verdicts and not begun:
+        elif refused is None and target_id in checked and not begun:
             found[target_id] = None
         else:
-            found[target_id] = verdict or rest
+            found[target_id] = refused or rest
     return found
 
 
@@ -167,18 +238,16 @@ def _is_begun(names: Mapping[str, EffectId], effects: Mapping[EffectId, Effect])
     return any(name in effects for name in names.values())
 
 
-def _listed(target_id: str, verdict: Code | Refused | None) -> dict[str, Any]:
-    if isinstance(verdict, Refused):
-        message = verdict.code.text_for(verdict.subject)
-        return {
-            "id": target_id,
-            "code": verdict.code.wire,
-            "message": message,
-            "reason": verdict.word,
-        }
-    if verdict is None:
-        return {"id": target_id, "code": None, "message": None, "reason": None}
-    return {"id": target_id, "code": verdict.wire, "message": verdict.text, "reason": None}
+def _listed(target_id: str, outcome: Code | Refused | None) -> dict[str, Any]:
+    code: int | str | None = None
+    message: str | None = None
+    reason: str | None = None
+    if isinstance(outcome, Refused):
+        code, reason = outcome.code.wire, outcome.word
+        message = outcome.code.text_for(outcome.subject)
+    elif outcome is not None:
+        code, message = outcome.wire, outcome.text
+    return {"id": target_id, "code": code, "message": message, "reason": reason}
 
 
 def _reason(failures: Sequence[Refused]) -> dict[str, Any]:

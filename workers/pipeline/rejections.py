@@ -8,7 +8,7 @@ import structlog
 from handlers.context import Policy
 from handlers.effects.ledger import Effect, EffectId
 from handlers.orders.progress import refused_order_update
-from handlers.servers.targets import Verdicts, failure
+from handlers.servers.targets import Checked, failure
 from messages.codes import Code
 from messages.commands import Operation
 from messages.errors import Refused, wrong
@@ -56,7 +56,7 @@ class Rejections:
         *,
         changed: bool = False,
         effects: Mapping[EffectId, Effect] | None = None,
-        verdicts: Verdicts | None = None,
+        verdicts: Checked | None = None,
     ) -> Result:
         """What the requester is told, in the shape of what was asked; `changed`: something may have
         been done.

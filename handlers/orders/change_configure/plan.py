@@ -25,7 +25,7 @@ from handlers.orders.limits import Demand, DiskDemand, check_quotas, items_with,
 from handlers.orders.order_markers import has_order, with_order
 from handlers.orders.snapshot import Snapshot, snapshot_of, volumes_of
 from handlers.servers.disks import image_of, system_and_data
-from handlers.servers.guard import CHARGE_TYPE, judge_state
+from handlers.servers.guard import CHARGE_TYPE, state_refusal
 from messages.codes import Code
 from messages.errors import Refused, wrong
 from messages.orders import ChangedProduct, Item, ItemKind, OrderChangeConfigure, of_kind
@@ -162,7 +162,7 @@ async def _server_at_rest(
     with context.checks.of("newest", server_id):
         refuse_superseded(order, server, context)
     with context.checks.of("state", server_id):
-        if refused := judge_state(server, AT_REST | {VERIFY_RESIZE}):
+        if refused := state_refusal(server, AT_REST | {VERIFY_RESIZE}):
             raise refused
     return server
 

@@ -24,8 +24,8 @@ from handlers.orders.snapshot import Snapshot, take_snapshot, unchanged_outcomes
 from handlers.orders.soft_down.marker import STOPPED, is_marked, mark, unmark
 from handlers.orders.step import Deed
 from handlers.orders.steps import change_metadata, declare
-from handlers.servers.guard import find_server, judge_state
-from handlers.servers.power import effect_name
+from handlers.servers.guard import find_server, state_refusal
+from handlers.servers.targets import power_effect
 from messages.commands import Power
 from messages.errors import Transient, wrong
 from messages.order_results import ProductOutcome
@@ -141,7 +141,7 @@ class Renewing(Saga[OrderRenew, RenewalPlan]):
             server_id = str(outcome.instance_id)
             # An earlier run may have told of the start of a server that was found renewed.
             is_told = self._renewal_of(server_id).found
-            if is_told or self.context.effects.begun(effect_name(Power.START, server_id)):
+            if is_told or self.context.effects.begun(power_effect(Power.START, server_id)):
                 await self.progress.end_server(server_id, outcome.status)
         return [ended]
 
@@ -227,7 +227,7 @@ class Renewing(Saga[OrderRenew, RenewalPlan]):
 
     async def _undo(self, renewal: Renewal) -> None:
         server_id, context = renewal.server_id, self.context
-        if context.effects.begun(effect_name(Power.START, server_id)):
+        if context.effects.begun(power_effect(Power.START, server_id)):
             await switch(
                 server_id, Power.STOP, context, self.progress, effect=f"undo-start:{server_id}"
             )
@@ -305,7 +305,7 @@ async def _judged(server: Server, context: ProjectContext) -> None:
     with context.checks.of("state", server.id):
         if server.status == "VERIFY_RESIZE":
             raise Transient("busy", detail="the server is in the middle of a resize")
-        if refused := judge_state(
+        if refused := state_refusal(
             server, METADATA_STATES | {ERROR} if context.cloud.has_admin else METADATA_STATES
         ):
             raise refused

@@ -29,7 +29,7 @@ from handlers.orders.snapshot import take_snapshot
 from handlers.orders.soft_down.marker import ITEM, is_marked, mark_step, unmark_step
 from handlers.orders.step import Ready, Step, failed
 from handlers.orders.steps import metadata_refused, server_now
-from handlers.servers.guard import judge_state, unknown_server
+from handlers.servers.guard import state_refusal, unknown_server
 from handlers.servers.targets import power_effect
 from messages.codes import Code
 from messages.commands import Power
@@ -224,7 +224,7 @@ class ServerSoftDown:
         """Tell whether it is stopped, or runs, already; `Refused` where it is in no state to be."""
         end, states = _STATES[power]
         with self._request.checks.of("state", server.id):
-            refused = judge_state(server, states)
+            refused = state_refusal(server, states)
             if server.status != end and refused:
                 raise refused
         return server.status == end
