@@ -1,4 +1,4 @@
-"""What strangers put into messages does not command the terminal of whoever reads of them."""
+"""Texts from messages cannot control the terminal on which they are shown."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import pytest
 from sandbox.documents import change_configure, new_order_id
 from sandbox.requester import Requester
 from tests.workshop import REPOSITORY, Workshop, eventually
-from workers.cli.output import Format, Page, json_text, show
+from workers.cli.output import Format, Report, json_text, show
 
 #: Escape, C1's own way to say it, a bell, a title, delete, bidirectional overrides and isolates,
 #: what joins, line ends of all kinds, a byte order mark, rich's own markup.
@@ -61,7 +61,7 @@ def park(requester: Requester) -> tuple[str, str]:
     return message_id, order["orderId"]
 
 
-def test_no_command_and_no_log_passes_on_what_commands_a_terminal(workshop: Workshop) -> None:
+def test_commands_and_logs_escape_control_characters(workshop: Workshop) -> None:
     workshop.worker(ECS_LOG_FORMAT="console", ECS_LOG_LEVEL="debug")
     with Requester(workshop.broker_url) as requester:
         park(requester)
@@ -136,7 +136,7 @@ def shown_at_terminal(workshop: Workshop, *words: str) -> str:
     return seen.decode()
 
 
-def test_the_brokers_own_words_are_made_plain_too(workshop: Workshop) -> None:
+def test_error_texts_are_escaped_too(workshop: Workshop) -> None:
     """An error, a file's name, a virtual host: whatever comes back in an error's text."""
     odd = f"{workshop.folder}/\x1b[31m\u202e\x9b"
     for words, settings in (
@@ -157,19 +157,19 @@ def test_the_brokers_own_words_are_made_plain_too(workshop: Workshop) -> None:
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_a_page_is_plain_in_every_part(terminal: bool) -> None:
+def test_every_part_of_a_report_is_escaped(terminal: bool) -> None:
     class File(StringIO):
         def isatty(self) -> bool:
             return terminal
 
     file = File()
-    page = Page(file)
-    page.heading(NASTY)
-    page.line(NASTY)
-    page.facts({NASTY: NASTY})
-    page.table([{"name": NASTY, "value": {NASTY: [NASTY]}}])
-    page.document({NASTY: NASTY}, 10_000)
-    page.document(NASTY, 10_000)
+    report = Report(file)
+    report.heading(NASTY)
+    report.line(NASTY)
+    report.facts({NASTY: NASTY})
+    report.table([{"name": NASTY, "value": {NASTY: [NASTY]}}])
+    report.document({NASTY: NASTY}, 10_000)
+    report.document(NASTY, 10_000)
     without_colours = (
         re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue()) if terminal else file.getvalue()
     )
@@ -177,7 +177,7 @@ def test_a_page_is_plain_in_every_part(terminal: bool) -> None:
     assert without_colours.count("[bold]n[/bold]") >= 1
 
 
-def test_json_stays_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_stays_json(capsys: pytest.CaptureFixture[str]) -> None:
     value = {NASTY: [NASTY, "\udc80", "中文 \U0001f600", {"a": None}]}
     assert json.loads(json_text(value)) == value
     assert json.loads(json_text(value, 2)) == value

@@ -96,6 +96,13 @@ def test_a_table_shows_what_would_move_the_cursor_escaped(
     assert json.loads(capsys.readouterr().out) == rows
 
 
+def test_a_text_is_made_safe_for_a_terminal() -> None:
+    hostile = "\x1b[2J\u202eabc\r\n参数"
+    assert terminal_safe(hostile) == "\\x1b[2J\\u202eabc\\r\\n参数"
+    assert terminal_safe(hostile, lines=True) == "\\x1b[2J\\u202eabc\\r\n参数"
+    assert json.loads(f'"{terminal_safe(hostile, json=True)}"') == hostile
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_text_of_all_kinds_is_a_line_and_stays_as_it_is(text: str) -> None:
     assert is_line(text)

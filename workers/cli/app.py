@@ -10,10 +10,10 @@ import typer
 from typer.exceptions import TyperException
 
 from messages.secrets import mask_text
-from workers.cli.dead_commands import dead_app
-from workers.cli.exits import CommandFailed, Exit
-from workers.cli.options import Output, settings_or_fail, topology_settings_or_fail
-from workers.cli.output import Format, complain, plain, show
+from messages.texts import terminal_safe
+from workers.cli.dead_letters import dead_app
+from workers.cli.exits import CommandFailed, Exit, settings_or_fail, topology_settings_or_fail
+from workers.cli.output import Format, Output, complain, show
 from workers.cli.times import instant
 
 app = typer.Typer(
@@ -210,7 +210,8 @@ def run_app() -> None:
     except Exception as error:
         if verbose:
             complain(mask_text(traceback.format_exc().rstrip()))
-        complain(plain(mask_text(f"unexpected {type(error).__name__}: {error} (-v shows where)")))
+        text = mask_text(f"unexpected {type(error).__name__}: {error} (-v shows where)")
+        complain(terminal_safe(text))
         sys.exit(Exit.UNEXPECTED)
 
 

@@ -1,10 +1,18 @@
-"""Exit codes, and errors as one line."""
+"""Exit codes, and what ends a command with one of them."""
 
+from collections.abc import Callable
 from enum import IntEnum
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from handlers.context import Policy
+    from workers.settings import Settings, TopologySettings
+
+T = TypeVar("T")
 
 
 class Exit(IntEnum):
-    """Contract 9."""
+    """The exit codes of contract 9."""
 
     OK = 0
     UNEXPECTED = 1
@@ -17,8 +25,40 @@ class Exit(IntEnum):
 
 
 class CommandFailed(Exception):
-    """A command ends here; the text is what is wrong and what to do."""
+    """Ends a command; the text is one line that says what is wrong and what to do."""
 
     def __init__(self, code: Exit, text: str) -> None:
         self.code = code
         super().__init__(text)
+
+
+def settings_or_fail() -> "Settings":
+    """Return the configuration. Raises `CommandFailed` where it is wrong."""
+    from workers.settings import load_settings  # noqa: PLC0415 - each command imports what it needs
+
+    return _loaded(load_settings)
+
+
+def topology_settings_or_fail() -> "TopologySettings":
+    """Return the settings that name exchanges and queues; the rest need not be configured to look
+    at them.
+    """
+    from workers.settings import load_topology_settings  # noqa: PLC0415
+
+    return _loaded(load_topology_settings)
+
+
+def policy_or_fail(settings: "Settings") -> "Policy":
+    """Return the policy of orders. Raises `CommandFailed` where the region is unknown."""
+    from workers.bootstrap import policy_of  # noqa: PLC0415 - reads clouds.yaml
+
+    return _loaded(lambda: policy_of(settings))
+
+
+def _loaded(load: Callable[[], T]) -> T:
+    from workers.settings import ConfigurationError  # noqa: PLC0415
+
+    try:
+        return load()
+    except ConfigurationError as error:
+        raise CommandFailed(Exit.CONFIGURATION, str(error)) from error

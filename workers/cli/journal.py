@@ -1,4 +1,4 @@
-"""`ecs-worker journal`: what was asked, meant and done, for a person."""
+"""`ecs-worker journal list|show`: requests with their effects, updates and results."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -6,22 +6,23 @@ from typing import Any
 
 from messages.secrets import mask
 from workers.cli.exits import CommandFailed, Exit
-from workers.cli.output import Format, Page, show_json
+from workers.cli.output import Format, Report, show_json
 from workers.cli.times import ago, shown, wire
 from workers.journal import EffectRecord, History, JournalError, Replay, Request, State, Wanted
 from workers.settings import Settings
 
 _STATES = {
-    State.RUNNING: "running: begun, not answered yet",
-    State.DONE: "done: has its result, which may not have been published",
-    State.SETTLED: "settled: answered, and the answer is confirmed",
+    State.RUNNING: "running: begun, no result yet",
+    State.DONE: "done: has its result, which may not be published yet",
+    State.SETTLED: "settled: its result is published and confirmed",
 }
-_TOLD = "told:"
+#: Prefix of the effects that are status updates, as the journal stores them.
+_UPDATE = "told:"
 
 
 @contextmanager
-def history_of(settings: Settings) -> Iterator[History]:
-    """The journal to read in; its trouble ends the command."""
+def open_history(settings: Settings) -> Iterator[History]:
+    """Open the journal for reading. Raises `CommandFailed` where it cannot be read."""
     try:
         history = History(settings.journal_url.get_secret_value()).open()
         try:
@@ -29,20 +30,23 @@ def history_of(settings: Settings) -> Iterator[History]:
         finally:
             history.close()
     except JournalError as error:
-        raise CommandFailed(
-            Exit.UNREACHABLE, f"{error}; see ecs-worker check, ECS_JOURNAL_URL"
-        ) from error
+        raise journal_failed(error) from error
+
+
+def journal_failed(error: JournalError) -> CommandFailed:
+    """Return the failure of a command that needs the journal."""
+    return CommandFailed(Exit.UNREACHABLE, f"{error}; see ecs-worker check, ECS_JOURNAL_URL")
 
 
 def list_requests(settings: Settings, wanted: Wanted, output: Format) -> None:
     """Print requests, newest first."""
-    with history_of(settings) as history:
+    with open_history(settings) as history:
         found = history.requests(wanted)
     if output is not Format.TABLE:
         show_json([_brief(one) for one in found], output)
         return
-    page = Page()
-    page.table(
+    report = Report()
+    report.table(
         [
             {
                 "received": shown(one.received_at),
@@ -57,25 +61,25 @@ def list_requests(settings: Settings, wanted: Wanted, output: Format) -> None:
         ]
     )
     if wanted.limit is not None and len(found) == wanted.limit:
-        page.line(f"the newest {wanted.limit}; --limit shows more")
+        report.line(f"the newest {wanted.limit}; --limit shows more")
 
 
 def show_request(settings: Settings, key: str, output: Format) -> None:
-    """Print all that is known of a request, of each where several have this name."""
-    with history_of(settings) as history:
+    """Print the history of each request with this name or key."""
+    with open_history(settings) as history:
         found = history.find(key)
         replays = {one.key: history.replays(name=one.name) for one in found}
     if not found:
         raise CommandFailed(
             Exit.CHECK_FAILED,
-            f"the journal knows no request {key!r}; it is asked by message_id, orderId, flowId or the whole key "
-            "(what was refused for its form or identity is not in the journal: see ecs-worker dead list)",
+            f"the journal knows no request {key!r}; KEY is a message_id, orderId, flowId or the whole key "
+            "(requests that were rejected for form or identity are not in the journal: see ecs-worker dead list)",
         )
     if output is not Format.TABLE:
-        show_json([record(one, replays[one.key]) for one in found], output)
+        show_json([request_record(one, replays[one.key]) for one in found], output)
         return
     for one in found:
-        print_request(Page(), one, replays[one.key])
+        print_request(Report(), one, replays[one.key])
 
 
 def _brief(request: Request) -> dict[str, Any]:
@@ -94,9 +98,9 @@ def _brief(request: Request) -> dict[str, Any]:
     }
 
 
-def record(request: Request, replays: list[Replay]) -> dict[str, Any]:
-    """A request as JSON (contract 9)."""
-    told = [one for one in request.effects if one.name.startswith(_TOLD)]
+def request_record(request: Request, replays: list[Replay]) -> dict[str, Any]:
+    """Return a request as JSON (contract 9)."""
+    told = [one for one in request.effects if one.name.startswith(_UPDATE)]
     return {
         "key": request.key,
         "operation": request.operation,
@@ -119,7 +123,7 @@ def record(request: Request, replays: list[Replay]) -> dict[str, Any]:
         "result": mask(request.result),
         "course": [
             {
-                "status": one.name.removeprefix(_TOLD),
+                "status": one.name.removeprefix(_UPDATE),
                 "progress": _value(one),
                 "time": wire(one.intended_at),
             }
@@ -136,7 +140,7 @@ def record(request: Request, replays: list[Replay]) -> dict[str, Any]:
 
 
 def replay_row(replay: Replay) -> dict[str, Any]:
-    """What an operator did with a message, as JSON."""
+    """Return a replay or discard of a message as JSON."""
     return {
         "batch": replay.batch,
         "action": replay.action,
@@ -156,10 +160,10 @@ def replay_row(replay: Replay) -> dict[str, Any]:
     }
 
 
-def print_request(page: Page, request: Request, replays: list[Replay]) -> None:
-    """A request for a tired person's eyes."""
-    page.heading(request.key)
-    page.facts(
+def print_request(report: Report, request: Request, replays: list[Replay]) -> None:
+    """Print a request as a report."""
+    report.heading(request.key)
+    report.facts(
         {
             "operation": request.operation,
             "tenant": request.tenant,
@@ -170,21 +174,21 @@ def print_request(page: Page, request: Request, replays: list[Replay]) -> None:
             "result": result_line(request.result) or "none yet",
         }
     )
-    _print_effects(page, [one for one in request.effects if _is_effect(one)])
-    _print_course(page, request)
+    _print_effects(report, [one for one in request.effects if _is_effect(one)])
+    _print_updates(report, request)
     if replays:
-        page.line("what operators did with it while it was parked")
-        page.table([replay_line(one) for one in replays], indent=2)
+        report.line("replays and discards of its dead letters")
+        report.table([replay_line(one) for one in replays], indent=2)
 
 
-def _print_effects(page: Page, effects: list[EffectRecord]) -> None:
-    page.line("what was done in the cloud" if effects else "nothing was done in the cloud")
-    page.table(
+def _print_effects(report: Report, effects: list[EffectRecord]) -> None:
+    report.line("effects in OpenStack" if effects else "no effects in OpenStack")
+    report.table(
         [
             {
-                "meant at": shown(one.intended_at),
+                "intended at": shown(one.intended_at),
                 "effect": one.name,
-                "what became of it": _outcome_line(one),
+                "outcome": _outcome_line(one),
                 "OpenStack request": one.request_id or "",
             }
             for one in effects
@@ -193,40 +197,41 @@ def _print_effects(page: Page, effects: list[EffectRecord]) -> None:
     )
 
 
-def _print_course(page: Page, request: Request) -> None:
-    told = [one for one in request.effects if one.name.startswith(_TOLD)]
-    course = [
+def _print_updates(report: Report, request: Request) -> None:
+    told = [one for one in request.effects if one.name.startswith(_UPDATE)]
+    updates = [
         {
             "time": shown(one.intended_at),
-            "update": f"{one.name.removeprefix(_TOLD)} {_value(one)} %",
+            "update": f"{one.name.removeprefix(_UPDATE)} {_value(one)} %",
         }
         for one in told
     ]
-    course += [
+    updates += [
         {
             "time": str(update.get("time"))[:19].replace("T", " ") + "Z",
             "update": _update_line(update),
         }
         for update in request.updates
     ]
-    if course:
-        page.line("what was told (updates)")
-        page.table(course, indent=2)
+    if updates:
+        report.line("status updates")
+        report.table(updates, indent=2)
 
 
 def replay_line(replay: Replay) -> dict[str, Any]:
+    """Return a replay or discard as a row of a table."""
     return {
         "at": shown(replay.done_at or replay.pinned_at),
         "what": f"{replay.action}: {replay.state.value}",
         "by": replay.operator,
         "user": replay.real_user,
         "batch": replay.batch,
-        "a worker met it": shown(replay.arrived_at),
+        "arrived at a worker": shown(replay.arrived_at),
     }
 
 
 def _is_effect(effect: EffectRecord) -> bool:
-    """Whether something was done: a value that is remembered is written down in the same way."""
+    """False for a remembered value, which is stored in the same table."""
     return effect.outcome is None or "value" not in effect.outcome
 
 
@@ -237,9 +242,9 @@ def _value(effect: EffectRecord) -> Any:
 def _outcome_line(effect: EffectRecord) -> str:
     outcome = effect.outcome
     if outcome is None:
-        return "not known: begun, and cut off before the answer was written down"
+        return "unknown: interrupted before the answer was recorded"
     if outcome.get("refused", "") is None:
-        return "not done: the time was up before it could be sent"
+        return "not done: the time limit passed before it could be sent"
     if "refused" in outcome:
         return f"refused by OpenStack ({outcome['refused']})"
     if "found" in outcome:
@@ -253,14 +258,14 @@ def _update_line(update: Mapping[str, Any]) -> str:
 
 
 def reason_of(result: Mapping[str, Any]) -> str | None:
-    """The word for programs in a result."""
+    """Return `data.reason` of a result; None where there is none."""
     data = result.get("data")
     reason = data.get("reason") if isinstance(data, dict) else None
     return reason if isinstance(reason, str) else None
 
 
 def result_line(result: Mapping[str, Any] | None) -> str:
-    """Code, message and reason in a line; empty where there is no result."""
+    """Return code, message and reason as a line; empty where there is no result."""
     if result is None:
         return ""
     reason = reason_of(result)

@@ -1,31 +1,35 @@
-"""Rows to stdout: as a table for eyes, as JSON for programs."""
+"""Printing: tables and pages for a person, JSON for programs."""
 
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
 
 from messages.texts import terminal_safe
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
 
 class Format(StrEnum):
-    """What `-o` takes."""
+    """The formats of `-o`."""
 
     TABLE = "table"
     JSON = "json"
     JSONL = "jsonl"
 
 
+Output = Annotated[Format, typer.Option("--output", "-o", help="How data is printed to stdout.")]
+
+
 def show(rows: Iterable[Mapping[str, Any]], output: Format) -> None:
     """Print rows that all have the same fields."""
     listed = [dict(row) for row in rows]
     if output is Format.TABLE:
-        Page().table(listed)
+        Report().table(listed)
     else:
         show_json(listed, output)
 
@@ -41,7 +45,7 @@ def show_json(rows: Sequence[Mapping[str, Any]], output: Format) -> None:
 
 
 def show_document(document: Mapping[str, Any], output: Format) -> None:
-    """Print one document: for eyes as YAML, for programs as JSON, on one line with `jsonl`."""
+    """Print one document: as YAML for `table`, else as JSON, on one line with `jsonl`."""
     if output is Format.TABLE:
         import yaml  # noqa: PLC0415
 
@@ -52,64 +56,60 @@ def show_document(document: Mapping[str, Any], output: Format) -> None:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON that may be shown on a terminal, too: what would move its cursor or turn a line round is
-    escaped.
-    """
+    """Return JSON that is safe on a terminal; a program reads the same values."""
     return terminal_safe(
         json.dumps(value, ensure_ascii=False, indent=indent), lines=True, json=True
     )
 
 
-def plain(value: Any) -> str:
-    """A value on one line of a screen: what others wrote must neither move the cursor nor turn the
-    line around.
-    """
-    text = (
-        ""
-        if value is None
-        else value
-        if isinstance(value, str)
-        else json.dumps(value, ensure_ascii=False)
-    )
-    return terminal_safe(text)
-
-
 def complain(text: str) -> None:
-    """Lines on stderr, for whoever sits there."""
+    """Print lines on stderr."""
     print(terminal_safe(text, lines=True), file=sys.stderr)
 
 
-class Page:
-    """What a person reads: headings, facts, tables. On stdout, unless it goes beside the data."""
+def _cell(value: Any) -> str:
+    """A value as one line that is safe on a terminal."""
+    if value is None:
+        return ""
+    return terminal_safe(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+class Report:
+    """Headings, facts and tables for a person, on stdout unless another file is given."""
 
     def __init__(self, file: TextIO | None = None) -> None:
-        self._console = _console(file or sys.stdout)
+        from rich.console import Console  # noqa: PLC0415 - programs need no tables
+
+        out = file or sys.stdout
+        # A pipe has no width: nothing is cut there.
+        width = None if out.isatty() else 240
+        self._console = Console(file=out, width=width, highlight=False)
 
     def heading(self, text: str) -> None:
-        """A line that stands out."""
+        """Print a line in bold."""
         from rich.text import Text  # noqa: PLC0415
 
-        self._console.print(Text(plain(text), style="bold"))
+        self._console.print(Text(_cell(text), style="bold"))
 
     def line(self, text: str = "") -> None:
-        """A line."""
+        """Print a line."""
         from rich.text import Text  # noqa: PLC0415
 
-        self._console.print(Text(plain(text)))
+        self._console.print(Text(_cell(text)))
 
     def document(self, value: Any, longest: int) -> None:
-        """JSON over several lines, or a text on one; at most so many characters."""
+        """Print JSON on several lines, or a text on one; `longest` characters at most."""
         from rich.text import Text  # noqa: PLC0415
 
-        text = plain(value) if isinstance(value, str) else json_text(value, 2)
+        text = _cell(value) if isinstance(value, str) else json_text(value, 2)
         more = f"\n… {len(text) - longest} characters more: -o json" if len(text) > longest else ""
         self._console.print(Text(text[:longest] + more))
 
     def facts(self, facts: Mapping[str, Any]) -> None:
-        """A name and a value a line; what is unknown is left out."""
+        """Print a name and a value on each line; empty values are left out."""
         self._grid(
             [
-                (plain(name), plain(value))
+                (_cell(name), _cell(value))
                 for name, value in facts.items()
                 if value not in (None, "")
             ],
@@ -117,10 +117,10 @@ class Page:
         )
 
     def table(self, rows: Sequence[Mapping[str, Any]], indent: int = 0) -> None:
-        """Rows under their fields' names."""
+        """Print rows under the names of their fields."""
         if rows:
             names = tuple(rows[0])
-            self._grid([tuple(plain(row[name]) for name in names) for row in rows], names, indent)
+            self._grid([tuple(_cell(row[name]) for name in names) for row in rows], names, indent)
 
     def _grid(
         self, rows: Sequence[Sequence[str]], names: Sequence[str] | None, indent: int = 2
@@ -145,15 +145,8 @@ class Page:
         if self._console.is_terminal:
             self._console.print(table)
             return
-        # A table fills its lines up with blanks.
+        # A table pads its lines with blanks.
         with self._console.capture() as captured:
             self._console.print(table)
         text = "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
         self._console.file.write(text)
-
-
-def _console(file: TextIO) -> "Console":
-    from rich.console import Console  # noqa: PLC0415 - programs need no tables
-
-    # Cut by nobody where nobody looks: a pipe has no width.
-    return Console(file=file, width=None if file.isatty() else 240, highlight=False)

@@ -16,9 +16,8 @@ from messages.errors import Refused, Transient
 from messages.secrets import mask
 from messages.wire import decode
 from workers.bootstrap import cloud_settings
-from workers.cli.exits import CommandFailed, Exit
-from workers.cli.options import policy_or_fail
-from workers.cli.output import Format, Page, show_json
+from workers.cli.exits import CommandFailed, Exit, policy_or_fail
+from workers.cli.output import Format, Report, show_json
 from workers.settings import Settings
 
 #: Seconds for which calls to the cloud are retried, and for which a busy server is waited for.
@@ -80,12 +79,12 @@ async def _previewed(
 
 
 def _show(plan: dict[str, Any]) -> None:
-    page = Page()
-    page.heading(
+    report = Report()
+    report.heading(
         f"order.{plan['orderType']} {plan['orderId'] or 'without id'}: {_VERDICTS[plan['verdict']]}"
     )
-    page.line()
-    page.table(
+    report.line()
+    report.table(
         [
             {
                 "check": one["name"],
@@ -98,8 +97,8 @@ def _show(plan: dict[str, Any]) -> None:
         ]
     )
     if plan["steps"]:
-        page.line()
-        page.table(
+        report.line()
+        report.table(
             [
                 {
                     "step": one["number"],
@@ -114,7 +113,7 @@ def _show(plan: dict[str, Any]) -> None:
             ]
         )
     elif plan["verdict"] == Verdict.CARRIED_OUT:
-        page.line("nothing is to be done")
+        report.line("nothing is to be done")
 
 
 def _brief(value: Any) -> Any:

@@ -1,1 +1,1 @@
-"""Parked messages in an operator's hand: read, judged, put in again, thrown away."""
+"""Dead letters: read, selected, previewed, replayed, discarded."""

@@ -1,10 +1,7 @@
-"""A parked message: what a person is told of it, what tells it from all others, what it is when it
-is put in again.
-"""
+"""A dead letter: what is shown of it, how it is identified, and the message that its replay is."""
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -34,13 +31,24 @@ from workers.identity import NOBODY
 from workers.pipeline import parsing
 from workers.pipeline.replies import again
 
-#: Which set of an operator's a message was put in again with; stays with it if it is parked once
-#: more.
+#: The batch by which a message was replayed; it stays on the message if it is dead-lettered again.
 REPLAY_HEADER = "x-ecs-replay"
-#: What the broker adds each time that it delivers a message again.
-COUNTS = ("x-delivery-count", "x-acquired-count")
-#: What was written on the message when it was parked, or on its way before: it starts afresh.
-_NOT_AGAIN = frozenset(
+#: Headers that the broker adds each time that it delivers a message again.
+DELIVERY_COUNTS = ("x-delivery-count", "x-acquired-count")
+#: The fields of a dead letter in a list (contract 9).
+ROW_FIELDS = (
+    "id",
+    "key",
+    "operation",
+    "tenant",
+    "code",
+    "error",
+    "origin",
+    "attempts",
+    "failed_at",
+)
+#: Headers that a worker wrote as it dead-lettered or retried the message: a replay begins without.
+_NOT_REPLAYED = frozenset(
     {
         ERROR_CODE_HEADER,
         ERROR_HEADER,
@@ -54,17 +62,19 @@ _NOT_AGAIN = frozenset(
         FIRST_SEEN_HEADER,
     }
 )
-#: What a new server is made with, and what is not kept when a message is parked.
+#: Secrets that a new server is created with. They are masked in a dead letter.
 _NEEDED_SECRETS = ("adminPass", "userData")
+#: Characters of a text that a stranger wrote.
+_LONGEST = 600
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A message in `ecs.dead`.
 
-    `key` is what the journal knows the request by (message_id, orderId or flowId), None where it
-    has nothing of the kind; `failed_at` is the header as it stands. `digest` is the request's
-    content, empty where it is no request.
+    `key` is the name by which the journal knows the request (message_id, orderId or flowId), None
+    where it has none. `failed_at` is the header as it stands. `digest` is that of the request's
+    content, empty where the message is no request.
     """
 
     envelope: Envelope
@@ -78,31 +88,68 @@ class DeadLetter:
     failed_at: str | None
     digest: str
 
+    @classmethod
+    def of(cls, envelope: Envelope) -> "DeadLetter":
+        """Read a delivery of `ecs.dead`, with the parser that a worker would use for its replay."""
+        key = operation = tenant = None
+        digest = ""
+        as_replayed = replayed_envelope(envelope, "?")
+        try:
+            request = parsing.read(as_replayed, None)
+        except parsing.Rejected as rejected:
+            message = rejected.message or {}
+            key = _text(message.get("orderId")) or _text(message.get("flowId"))
+            operation = rejected.operation or _text(message.get("operation"))
+            tenant = _text(message.get("tenant_id"))
+        except parsing.Ignored:  # or its body was not kept
+            routing_key = as_replayed.routed_by[1]
+            operation = routing_key if routing_key.startswith("order.") else None
+        else:
+            key, operation = request.name, request.operation
+            tenant, digest = request.tenant, request.digest
+        headers = envelope.headers
+        return cls(
+            envelope=envelope,
+            key=key or envelope.message_id,
+            operation=operation,
+            tenant=tenant,
+            code=_text(headers.get(ERROR_CODE_HEADER)),
+            error=_text(headers.get(ERROR_HEADER)),
+            origin=_text(headers.get(ORIGIN_HEADER)) or envelope.routing_key or None,
+            attempts=envelope.attempts,
+            failed_at=_text(headers.get(FAILED_AT_HEADER)),
+            digest=digest,
+        )
+
     @property
     def id(self) -> str | None:
         """The message_id."""
         return self.envelope.message_id
 
     @property
+    def identity(self) -> str:
+        """The digest that identifies this very message (`identity_of`)."""
+        return identity_of(self.envelope)
+
+    @property
     def failed(self) -> float:
-        """When it was parked, in Unix seconds; 0 where that is not told."""
-        return instant_of(self.failed_at)
+        """The time of dead-lettering in Unix seconds; 0 where the message has none."""
+        return unix_time(self.failed_at)
 
     def is_unproven(self, *, trusting: bool) -> bool:
-        """Tell whether an operator must vouch for who sent it.
+        """Tell whether an operator must vouch for the sender.
 
-        `trusting`: publishers are trusted, so that only what was refused for its identity is in
-        doubt.
+        `trusting`: publishers are trusted, so only messages that were rejected for their identity
+        are in doubt.
         """
-        refused = self.code == str(Code.IDENTITY.wire)
-        return refused or not (trusting or self.envelope.headers.get(IDENTITY_HEADER) == PROVEN)
+        rejected = self.code == str(Code.IDENTITY.wire)
+        return rejected or not (trusting or self.envelope.headers.get(IDENTITY_HEADER) == PROVEN)
 
     @property
     def proven_project(self) -> str | None:
-        """The project in which it was proven who sent it; None where it was not, or it acts in no
-        single one.
+        """The project for which the sender was proven; None where it was not, or for no single one.
 
-        It acts there alone when it is put in again: an order without `tenant_id` would act in
+        A replay acts in this project alone: an order without `tenant_id` would otherwise act in
         whichever project its instance belongs to.
         """
         headers = self.envelope.headers
@@ -110,62 +157,40 @@ class DeadLetter:
         return project if headers.get(IDENTITY_HEADER) == PROVEN and project != NOBODY else None
 
     def row(self) -> dict[str, Any]:
-        """What a list tells of it (contract 9)."""
-        return {
-            "id": self.id,
-            "key": self.key,
-            "operation": self.operation,
-            "tenant": self.tenant,
-            "code": self.code,
-            "error": self.error,
-            "origin": self.origin,
-            "attempts": self.attempts,
-            "failed_at": self.failed_at,
-        }
+        """The fields of a list's row, `ROW_FIELDS`."""
+        return {name: getattr(self, name) for name in ROW_FIELDS}
 
     @property
     def hindrance(self) -> str | None:
-        """Why it cannot be put in again at all; None where it can."""
+        """The reason why the message cannot be replayed at all; None where it can."""
         names = self.envelope.names
         if self.origin not in (*names.input_queues, names.undelivered_queue):
             return "it does not say which of the worker's queues it came from"
-        if (
-            self.origin == names.undelivered_queue
-            and _first_route(self.envelope)[0] != names.commands_exchange
-        ):
+        exchange, _ = _first_route(self.envelope)
+        if self.origin == names.undelivered_queue and exchange != names.commands_exchange:
             return "it does not say by which exchange it came"
-        message = _read(self.envelope.body)
+        try:
+            message = json.loads(self.envelope.body)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(message, dict):
+            return None
         if message.keys() == {"masked", "bytes"}:
             return "its body was not kept: it could not be read, and could have held a secret"
-        missing = _masked(message) if self.operation == "order.new" else None
+        missing = _masked_secret(message) if self.operation == "order.new" else None
         return f"its {missing} was not kept: the order must be sent anew" if missing else None
 
 
-def dead_letter_of(envelope: Envelope) -> DeadLetter:
-    """A delivery of `ecs.dead`, read."""
-    headers, seen = envelope.headers, _Seen.of(envelope_again(envelope, "?"))
-    return DeadLetter(
-        envelope=envelope,
-        key=seen.key or envelope.message_id,
-        operation=seen.operation,
-        tenant=seen.tenant,
-        code=_text(headers.get(ERROR_CODE_HEADER)),
-        error=_text(headers.get(ERROR_HEADER)),
-        origin=_text(headers.get(ORIGIN_HEADER)) or envelope.routing_key or None,
-        attempts=envelope.attempts,
-        failed_at=_text(headers.get(FAILED_AT_HEADER)),
-        digest=seen.digest,
-    )
-
-
 def identity_of(envelope: Envelope) -> str:
-    """What tells this parked message from any other; the same however often it is delivered: 64
+    """Return a digest that tells this message from any other and is the same at each delivery: 64
     hexadecimal digits.
     """
     headers = {
-        str(name): _stable(value) for name, value in envelope.headers.items() if name not in COUNTS
+        str(name): _comparable(value)
+        for name, value in envelope.headers.items()
+        if name not in DELIVERY_COUNTS
     }
-    told = (
+    properties = (
         envelope.message_id,
         envelope.correlation_id,
         envelope.reply_to,
@@ -177,19 +202,19 @@ def identity_of(envelope: Envelope) -> str:
         sorted(headers.items()),
     )
     return hashlib.sha256(
-        repr(told).encode("utf-8", "backslashreplace") + envelope.body
+        repr(properties).encode("utf-8", "backslashreplace") + envelope.body
     ).hexdigest()
 
 
 def times_returned(envelope: Envelope) -> int:
-    """How often the broker has counted that it was taken and not acked."""
-    counts = (envelope.headers.get(name) for name in COUNTS)
+    """Return how many deliveries without an ack the broker has counted."""
+    counts = (envelope.headers.get(name) for name in DELIVERY_COUNTS)
     return max((count for count in counts if isinstance(count, int)), default=0)
 
 
-def envelope_again(envelope: Envelope, resume_token: str) -> Envelope:
-    """The message as a worker gets it when it is put in again with this word."""
-    exchange, routing_key, headers = _way_again(envelope, resume_token)
+def replayed_envelope(envelope: Envelope, resume_token: str) -> Envelope:
+    """Return a dead letter as a worker receives it after a replay with this resume token."""
+    exchange, routing_key, headers = _replay_route(envelope, resume_token)
     queue = routing_key if exchange == "" else envelope.names.undelivered_queue
     return replace(
         envelope,
@@ -202,23 +227,27 @@ def envelope_again(envelope: Envelope, resume_token: str) -> Envelope:
     )
 
 
-def publication_again(envelope: Envelope, resume_token: str, batch: str) -> Publication:
-    """The message as it is put in again: straight into the queue that it came from, so that nobody
-    else gets a copy.
+def replay_publication(envelope: Envelope, resume_token: str, batch: str) -> Publication:
+    """Return the publication that replays a dead letter.
 
-    What no queue had taken goes by its exchange: it may have a queue by now.
+    It goes straight into the queue that the message came from, so that nobody else gets a copy. A
+    message that no queue had taken goes by its exchange: it may have a queue by now.
     """
-    exchange, routing_key, headers = _way_again(envelope, resume_token)
+    exchange, routing_key, headers = _replay_route(envelope, resume_token)
     return again(envelope, exchange, routing_key, envelope.body, {**headers, REPLAY_HEADER: batch})
 
 
-def publication_renewed(envelope: Envelope) -> Publication:
-    """The message as it lies in `ecs.dead`, as one that was never delivered."""
-    return again(envelope, envelope.exchange, envelope.routing_key, envelope.body, _kept(envelope))
+def renewed_publication(envelope: Envelope) -> Publication:
+    """Return the publication that puts a dead letter into `ecs.dead` once more, with no deliveries
+    counted.
+    """
+    return again(
+        envelope, envelope.exchange, envelope.routing_key, envelope.body, _kept_headers(envelope)
+    )
 
 
-def instant_of(time_text: str | None) -> float:
-    """Unix seconds of a time on the wire; 0 where it is none."""
+def unix_time(time_text: str | None) -> float:
+    """Return a time on the wire in Unix seconds; 0 where it is none."""
     try:
         found = datetime.fromisoformat(time_text or "")
     except ValueError:
@@ -226,10 +255,13 @@ def instant_of(time_text: str | None) -> float:
     return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
 
 
-def _way_again(envelope: Envelope, resume_token: str) -> tuple[str, str, dict[str, Any]]:
+def _replay_route(envelope: Envelope, resume_token: str) -> tuple[str, str, dict[str, Any]]:
+    """Exchange, routing key and headers of a replay."""
     origin = _text(envelope.headers.get(ORIGIN_HEADER)) or envelope.routing_key
     exchange, key = _first_route(envelope)
-    headers = {name: value for name, value in _kept(envelope).items() if name not in _NOT_AGAIN}
+    headers = {
+        name: value for name, value in _kept_headers(envelope).items() if name not in _NOT_REPLAYED
+    }
     headers[RESUME_TOKEN_HEADER] = resume_token
     if origin == envelope.names.undelivered_queue and exchange:
         headers.pop(ROUTING_KEY_HEADER, None)
@@ -237,14 +269,13 @@ def _way_again(envelope: Envelope, resume_token: str) -> tuple[str, str, dict[st
     return "", origin, headers
 
 
-def _kept(envelope: Envelope) -> dict[str, Any]:
-    """The headers that go along. The worker has left only such when it parked the message; a
-    stranger may not have.
+def _kept_headers(envelope: Envelope) -> dict[str, Any]:
+    """The headers that go along. A worker left only texts and whole numbers, within the limits,
+    when it dead-lettered the message; others may come from a stranger and are checked again.
     """
     headers = envelope.headers
-    if any(
-        not isinstance(name, str) or not isinstance(value, _WRITABLE)
-        for name, value in headers.items()
+    if not all(isinstance(one, str) for one in headers) or not all(
+        isinstance(value, (str, int)) for value in headers.values()
     ):
         return kept(headers)
     return {
@@ -254,75 +285,30 @@ def _kept(envelope: Envelope) -> dict[str, Any]:
     }
 
 
-#: As what nearly all headers come; whatever else is looked at more closely.
-_WRITABLE = (str, int)
-
-
 def _first_route(envelope: Envelope) -> tuple[str, str]:
-    """Exchange and routing key of the first time, as they were written down when it was parked."""
+    """Exchange and routing key of the first publication, as the worker recorded them."""
     exchange, _, key = (_text(envelope.headers.get(ROUTING_KEY_HEADER)) or "").partition(" ")
     return exchange, key
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What the worker's own intake makes of it."""
-
-    key: str | None
-    operation: str | None
-    tenant: str | None
-    digest: str
-
-    @classmethod
-    def of(cls, envelope: Envelope) -> "_Seen":
-        try:
-            request = parsing.read(envelope, None)
-        except parsing.Rejected as unfit:
-            message = unfit.message or {}
-            operation = unfit.operation or _text(message.get("operation"))
-            return cls(_name_of(message), operation, _text(message.get("tenant_id")), "")
-        except parsing.Ignored:  # or its body was not kept
-            key = envelope.routed_by[1]
-            return cls(None, key if key.startswith("order.") else None, None, "")
-        return cls(request.name, request.operation, request.tenant, request.digest)
-
-
-def _name_of(message: Mapping[str, Any]) -> str | None:
-    return next(
-        (found for name in ("orderId", "flowId") if (found := _text(message.get(name)))), None
-    )
-
-
-def _read(body: bytes) -> dict[str, Any]:
-    try:
-        message = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return message if isinstance(message, dict) else {}
-
-
-def _masked(value: Any) -> str | None:
-    """The name of a secret that a new server needs and that is masked."""
+def _masked_secret(value: Any) -> str | None:
+    """The name of a secret that a new server needs and that is masked; None where there is none."""
     if isinstance(value, dict):
         for name in _NEEDED_SECRETS:
             if value.get(name) == MASK:
                 return name
         value = list(value.values())
     if isinstance(value, list):
-        return next((found for inner in value if (found := _masked(inner))), None)
+        return next((found for inner in value if (found := _masked_secret(inner))), None)
     return None
 
 
 def _text(value: Any) -> str | None:
-    """A short text, or nothing: what a stranger wrote may be of any kind and length."""
+    """A short text, or None: what a stranger wrote may be of any type and length."""
     return value.strip()[:_LONGEST] or None if isinstance(value, str) else None
 
 
-_LONGEST = 600
-
-
-def _stable(value: Any) -> Any:
-    """The same for what is the same on the wire: whole numbers have several kinds there."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        return str(value)
-    return int(value)
+def _comparable(value: Any) -> Any:
+    """Equal for what is equal on the wire: AMQP has several types of whole numbers."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return int(value) if is_number else str(value)

@@ -1,4 +1,4 @@
-"""Journal, publisher and delivery of a rehearsal: nothing is written, published or settled."""
+"""Doubles for a dry run: a journal, a publisher and a delivery that change nothing."""
 
 import asyncio
 from typing import Any
@@ -7,7 +7,8 @@ from handlers.openstack.errors import Foreseen
 from workers.amqp.consumer import Delivery
 from workers.amqp.envelope import Envelope
 from workers.amqp.publication import Publication, Published
-from workers.dead_letters.forecast import Fate
+from workers.amqp.publisher import Publisher
+from workers.dead_letters.dry_run_result import DryRunOutcome, DryRunResult
 from workers.journal import (
     Begun,
     Claim,
@@ -18,41 +19,38 @@ from workers.journal import (
     Known,
     NewRequest,
     Outcome,
-    Replay,
-    ReplayState,
     Request,
     Resumed,
     State,
 )
 
 
-class Told(BaseException):
-    """It is known what would become of it. Nothing may catch it on its way."""
+class Decided(BaseException):
+    """The result is known before the handler runs. No error: nothing may catch it on its way."""
 
-    def __init__(self, fate: Fate, detail: str) -> None:
-        self.fate = fate
-        self.detail = detail
+    def __init__(self, outcome: DryRunOutcome, detail: str) -> None:
+        self.result = DryRunResult(outcome, detail)
         super().__init__(detail)
 
 
-class Held(Delivery):
-    """A message that nobody delivered."""
+class UnsettledDelivery(Delivery):
+    """A delivery that no broker made."""
 
-    __slots__ = ("given_back",)
+    __slots__ = ("requeued",)
 
     def __init__(self, envelope: Envelope) -> None:
         self.envelope = envelope
-        self.given_back = False
+        self.requeued = False
 
     def settle(self) -> None:
         return
 
     def requeue(self) -> None:
-        self.given_back = True
+        self.requeued = True
 
 
-class Caught:
-    """A publisher that publishes nothing."""
+class CapturingPublisher(Publisher):
+    """Keeps what would be published."""
 
     def __init__(self) -> None:
         self.publications: list[Publication] = []
@@ -62,13 +60,16 @@ class Caught:
         return _done(Published.CONFIRMED)
 
 
-class ReadJournal(Journal):
-    """The journal as it is for one message; what would be written is only remembered."""
+class ReadOnlyJournal(Journal):
+    """The journal as it is for one message; writes are only remembered.
 
-    def __init__(self, history: History, begun: dict[str, str], tenant: str | None) -> None:
+    `begun` has the digest by key of the requests that other messages of the dry run would begin: of
+    several equal ones the first would be carried out.
+    """
+
+    def __init__(self, history: History, begun: dict[str, str]) -> None:
         self._history = history
         self._begun = begun
-        self._tenant = tenant
         self.outcome: Outcome | None = None
         self.intents: list[str] = []
         self.remembered: dict[str, Any] = {}
@@ -78,104 +79,56 @@ class ReadJournal(Journal):
         return None
 
     def begin(self, request: NewRequest) -> "asyncio.Future[Outcome]":
-        return asyncio.ensure_future(self._look(request))
+        return asyncio.ensure_future(self._begin(request))
 
-    async def _look(self, new: NewRequest) -> Outcome:
+    async def _begin(self, new: NewRequest) -> Outcome:
         found = await asyncio.to_thread(self._history.find, new.key)
         request = next((one for one in found if one.key == new.key), None)
-        self.outcome = (
-            await self._known(request, new) if request is not None else self._unknown(new)
-        )
+        if request is not None:
+            self.outcome = await self._outcome_of(request, new)
+        elif new.key not in self._begun:
+            self._begun[new.key] = new.digest
+            self.outcome = Begun(Claim(new.key, ""))
+        elif self._begun[new.key] == new.digest:
+            detail = "equal to another message of this dry run, whose result it would get"
+            raise Decided(DryRunOutcome.KNOWN, detail)
+        else:
+            self.outcome = Conflict()
         return self.outcome
 
-    def _unknown(self, new: NewRequest) -> Outcome:
-        if new.key not in self._begun:
-            self._begun[new.key] = new.digest
-            return Begun(Claim(new.key, ""))
-        if self._begun[new.key] == new.digest:
-            raise Told(
-                Fate.KNOWN, "the same as another message of this set, whose result it would get"
-            )
-        return Conflict()
-
-    async def _known(self, request: Request, new: NewRequest) -> Outcome:
+    async def _outcome_of(self, request: Request, new: NewRequest) -> Outcome:
         if request.digest != new.digest:
             return Conflict()
         if request.state is not State.RUNNING:
-            return Known(
-                request.result or {}, list(request.updates), request.state is State.SETTLED
-            )
-        if request.owner is not None and await asyncio.to_thread(
-            self._history.lives, request.owner
-        ):
-            raise Told(Fate.UNDER_WAY, "a worker is at it: it would get that one's result")
+            is_settled = request.state is State.SETTLED
+            return Known(request.result or {}, list(request.updates), is_settled)
+        owner = request.owner
+        if owner is not None and await asyncio.to_thread(self._history.lives, owner):
+            detail = "a worker is carrying it out: it would get that result"
+            raise Decided(DryRunOutcome.IN_PROGRESS, detail)
         effects = {one.name: one for one in request.effects}
         return Resumed(Claim(request.key, ""), effects, request.attempts, request.received_at)
 
     def intend(self, claim: Claim, name: str, marker: Any) -> "asyncio.Future[None]":
+        """End the dry run: the handler is about to change something."""
         self.intents.append(name)
         raise Foreseen(name)
-
-    def record(
-        self, claim: Claim, name: str, outcome: dict[str, Any], request_id: str | None
-    ) -> "asyncio.Future[None]":
-        return _done(None)
 
     def remember(self, claim: Claim, name: str, value: Any) -> "asyncio.Future[None]":
         self.remembered[name] = value
         return _done(None)
-
-    def still(self, claim: Claim) -> "asyncio.Future[None]":
-        return _done(None)
-
-    def finish(
-        self, claim: Claim, result: dict[str, Any], updates: list[dict[str, Any]]
-    ) -> "asyncio.Future[None]":
-        return _done(None)
-
-    def settle(self, key: str) -> "asyncio.Future[None]":
-        return _done(None)
-
-    def release(
-        self, claim: Claim, attempts: int = 0, pass_hash: str | None = None
-    ) -> "asyncio.Future[None]":
-        return _done(None)
-
-    def acquire_locks(self, claim: Claim, servers: tuple[str, ...] = ()) -> "asyncio.Future[Any]":
-        return _done(None)
-
-    def leave(self, key: str) -> "asyncio.Future[None]":
-        return _done(None)
-
-    def redeem(self, pass_hash: str, digest: str) -> "asyncio.Future[Replay | None]":
-        """As if the operator had put it in."""
-        return _done(
-            Replay(
-                id="",
-                batch="",
-                position=0,
-                action="",
-                operator="operator",
-                selection="",
-                name=None,
-                message_id=None,
-                operation=None,
-                origin="",
-                code="",
-                failed_at="",
-                identity="",
-                digest=digest,
-                tenant=self._tenant,
-                state=ReplayState.ISSUED,
-                pinned_at=0.0,
-            )
-        )
 
     async def find(self, word: str) -> list[Request]:
         return await asyncio.to_thread(self._history.find, word)
 
     async def admitted(self, kind: Kind, name: str, digest: str, pass_hash: str) -> str | None:
         return None
+
+    def _write_nothing(self, *_args: Any, **_options: Any) -> "asyncio.Future[Any]":
+        return _done(None)
+
+    record = still = finish = settle = release = give_pass = _write_nothing
+    acquire_locks = leave = expire_lock = _write_nothing
 
 
 def _done(value: Any) -> "asyncio.Future[Any]":

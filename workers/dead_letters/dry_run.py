@@ -1,9 +1,8 @@
-"""What would become of a parked message if it were put in again: the worker's own way, gone without
-touching anything.
+"""The dry run of a replay: what would happen to a dead letter, found out without changing anything.
 
-The dispatcher is the worker's, and so are its intake, identity and handlers. The journal is only
-read, the cloud only asked, and what would be published is caught. The first step that would change
-something ends it.
+It takes the worker's own way: its pipeline with parsing, identity and handlers. The journal and the
+cloud are only read, and publications are captured. The first step that would change something ends
+it.
 """
 
 import asyncio
@@ -14,10 +13,19 @@ from handlers.openstack.cloud import Cloud
 from handlers.openstack.errors import Foreseen
 from workers.amqp.envelope import Envelope
 from workers.amqp.topology import queue_of_command
-from workers.dead_letters.dead_letter import DeadLetter, envelope_again
-from workers.dead_letters.doubles import Caught, Held, ReadJournal, Told
-from workers.dead_letters.forecast import Fate, Forecast, judged
-from workers.identity import OperatorReplays, Readmission, TrustedPublishers, new_resume_token
+from workers.dead_letters.dead_letter import DeadLetter, replayed_envelope
+from workers.dead_letters.doubles import (
+    CapturingPublisher,
+    Decided,
+    ReadOnlyJournal,
+    UnsettledDelivery,
+)
+from workers.dead_letters.dry_run_result import (
+    DryRunOutcome,
+    DryRunResult,
+    result_of_publications,
+)
+from workers.identity import Readmission, ReplayAuthority, TrustedPublishers, new_resume_token
 from workers.journal import History, Known, Resumed
 from workers.pipeline.process import Pipeline
 from workers.pipeline.replies import Replies
@@ -29,13 +37,13 @@ from workers.telemetry import Metrics
 PATIENCE = 5.0
 #: Seconds for all of one message.
 LIMIT = 30.0
-#: Messages that are looked at at once.
+#: Messages at once.
 AT_ONCE = 32
 
 
 class DryRun:
-    """Forecasts one message after another. `tenant` is the project that the operator names for
-    them.
+    """Previews the replay of one dead letter after another. `tenant` is the project that the
+    operator names for those of which none is proven.
     """
 
     def __init__(
@@ -48,56 +56,52 @@ class DryRun:
         self._tenant = tenant
         self._metrics = Metrics()
         self._places = asyncio.Semaphore(AT_ONCE)
-        #: Contents by key of what would be begun: of several that are alike the first would be
-        #: carried out.
         self._begun: dict[str, str] = {}
 
-    async def forecast(self, parked: DeadLetter) -> Forecast:
-        """What would become of it."""
-        if (hindrance := parked.hindrance) is not None:
-            return Forecast(Fate.IMPOSSIBLE, hindrance)
-        envelope, names = envelope_again(parked.envelope, new_resume_token()), parked.envelope.names
-        if (
-            envelope.queue == names.undelivered_queue
-            and queue_of_command(names, envelope.routing_key) is None
-        ):
-            return Forecast(Fate.PARKED, f"no queue takes {envelope.routing_key}")
+    async def preview(self, letter: DeadLetter) -> DryRunResult:
+        """Return what a replay of this dead letter would do. Raises `JournalError`."""
+        if (hindrance := letter.hindrance) is not None:
+            return DryRunResult(DryRunOutcome.IMPOSSIBLE, hindrance)
+        envelope = replayed_envelope(letter.envelope, new_resume_token())
+        names, key = envelope.names, envelope.routing_key
+        if envelope.queue == names.undelivered_queue and queue_of_command(names, key) is None:
+            return DryRunResult(DryRunOutcome.DEAD_LETTERED, f"no queue takes {key}")
         async with self._places:
             try:
                 async with asyncio.timeout(LIMIT):
-                    return await self._gone_through(envelope, parked.proven_project or self._tenant)
+                    return await self._process(envelope, letter.proven_project or self._tenant)
             except TimeoutError:
-                return Forecast(Fate.UNSURE, f"it could not be told in {LIMIT:.0f} s")
+                return DryRunResult(DryRunOutcome.UNKNOWN, f"no answer within {LIMIT:.0f} s")
 
-    async def _gone_through(self, envelope: Envelope, tenant: str | None) -> Forecast:
-        journal = ReadJournal(self._history, self._begun, tenant)
-        caught = Caught()
-        dispatcher = self._dispatcher(journal, caught)
-        delivery = Held(envelope)
+    async def _process(self, envelope: Envelope, tenant: str | None) -> DryRunResult:
+        journal = ReadOnlyJournal(self._history, self._begun)
+        publisher = CapturingPublisher()
+        pipeline = self._pipeline(journal, publisher, tenant)
+        delivery = UnsettledDelivery(envelope)
         try:
-            await dispatcher.handle(delivery)
+            await pipeline.handle(delivery)
         except Foreseen as foreseen:
-            return _foreseen(foreseen, journal)
-        except Told as told:
-            return Forecast(told.fate, told.detail)
+            return _first_step(foreseen, journal)
+        except Decided as decided:
+            return decided.result
         finally:
-            await dispatcher.drain(0)
-        if delivery.given_back:
-            return Forecast(
-                Fate.UNSURE, "who asks cannot be told now: Keystone or the key set does not answer"
-            )
-        return judged(
-            caught.publications, self._settings.names, known=isinstance(journal.outcome, Known)
-        )
+            await pipeline.drain(0)
+        if delivery.requeued:
+            detail = "the sender cannot be checked now: Keystone or the key set does not answer"
+            return DryRunResult(DryRunOutcome.UNKNOWN, detail)
+        known = isinstance(journal.outcome, Known)
+        return result_of_publications(publisher.publications, self._settings.names, known=known)
 
-    def _dispatcher(self, journal: ReadJournal, caught: Caught) -> Pipeline:
+    def _pipeline(
+        self, journal: ReadOnlyJournal, publisher: CapturingPublisher, tenant: str | None
+    ) -> Pipeline:
         settings = self._settings
         trusted = TrustedPublishers(self._cloud, journal)
         return Pipeline(
             cloud=self._cloud,
-            identity=Readmission(trusted, self._cloud, journal, OperatorReplays(journal)),
+            identity=Readmission(trusted, self._cloud, journal, _Authorized(tenant)),
             journal=journal,
-            outbox=Replies(caught, settings.names, on_returned=lambda: None),  # type: ignore[arg-type]  # all that is used of a publisher
+            outbox=Replies(publisher, settings.names, on_returned=lambda: None),
             handlers=HANDLERS,
             policy=self._policy,
             limits=Timeouts(PATIENCE, PATIENCE, settings.max_age, tuple(settings.retry_delays)),
@@ -105,11 +109,22 @@ class DryRun:
         )
 
 
-def _foreseen(foreseen: Foreseen, journal: ReadJournal) -> Forecast:
+class _Authorized:
+    """The authority of an operator who replays the message in this project."""
+
+    def __init__(self, tenant: str | None) -> None:
+        self._authority = ReplayAuthority("operator", tenant)
+
+    async def replay_of(self, resume_token: str, digest: str) -> ReplayAuthority | None:
+        return self._authority
+
+
+def _first_step(foreseen: Foreseen, journal: ReadOnlyJournal) -> DryRunResult:
     plan = {
         name: value for name, value in journal.remembered.items() if not name.startswith("told:")
-    } or None
+    }
     more = f" and {len(journal.intents) - 1} more" if len(journal.intents) > 1 else ""
     if isinstance(journal.outcome, Resumed):
-        return Forecast(Fate.GO_ON, f"it was begun and cut off; next: {foreseen.what}{more}", plan)
-    return Forecast(Fate.RUN, f"first step: {foreseen.what}{more}", plan)
+        detail = f"begun and interrupted; next step: {foreseen.what}{more}"
+        return DryRunResult(DryRunOutcome.RESUME, detail, plan or None)
+    return DryRunResult(DryRunOutcome.RUN, f"first step: {foreseen.what}{more}", plan or None)

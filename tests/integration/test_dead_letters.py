@@ -1,6 +1,4 @@
-"""`ecs-worker dead`, the real command on a real broker: looked at, rehearsed, put in again, thrown
-away.
-"""
+"""`ecs-worker dead`, the real command on a real broker: list, dry run, replay, discard."""
 
 import contextlib
 import json
@@ -65,7 +63,7 @@ def start_of_nothing(requester: Requester, **properties: Any) -> str:
     )
 
 
-def park_unread(workshop: Workshop, requester: Requester, number: int) -> list[str]:
+def dead_letters_unread(workshop: Workshop, requester: Requester, number: int) -> list[str]:
     """Commands that no worker has read: they ran out in the queue, and the broker gave them up."""
     sent = [start_of_nothing(requester, expiration=0.001) for _ in range(number)]
     moved = workshop.worker()
@@ -89,10 +87,10 @@ def deliveries(workshop: Workshop, message_id: str) -> int:
     return rows[0]["deliveries"] if rows else 0
 
 
-# Looking.
+# Listing.
 
 
-def test_what_is_parked_is_listed_grouped_filtered_and_shown(
+def test_dead_letters_are_listed_grouped_filtered_and_shown(
     workshop: Workshop, requester: Requester
 ) -> None:
     workshop.worker()
@@ -138,7 +136,7 @@ def test_what_is_parked_is_listed_grouped_filtered_and_shown(
     groups = dead(workshop, "list", "--summary")
     assert sum(group["count"] for group in groups) == 4
     table = workshop.command("dead", "list").stdout
-    assert "4 parked" in table
+    assert "4 dead letters" in table
     assert order_id in table
     assert "\x1b" not in table
     shown = workshop.command("dead", "show", order_id)
@@ -153,10 +151,10 @@ def test_what_is_parked_is_listed_grouped_filtered_and_shown(
     assert requester.depth("ecs.dead") == 4
 
 
-def test_nothing_is_lost_by_being_looked_at(
+def test_listing_loses_nothing_under_a_delivery_limit(
     workshop: Workshop, requester: Requester, broker: PrivateBroker
 ) -> None:
-    """A delivery limit, which RabbitMQ 4 has by itself, throws away what was given back too often."""
+    """A delivery limit, which RabbitMQ 4 has by default, drops what was returned too often."""
     workshop.worker()
     for number in range(20):
         requester.publish(
@@ -174,7 +172,7 @@ def test_nothing_is_lost_by_being_looked_at(
     assert requester.depth("ecs.dead") == 20
 
 
-def test_who_reads_at_the_same_time_is_told_of(workshop: Workshop, requester: Requester) -> None:
+def test_another_reader_is_reported(workshop: Workshop, requester: Requester) -> None:
     workshop.worker()
     requester.publish("ecs.commands", "server.action", b"{")
     eventually(lambda: requester.depth("ecs.dead") == 1)
@@ -182,13 +180,13 @@ def test_who_reads_at_the_same_time_is_told_of(workshop: Workshop, requester: Re
         channel.basic_consume("ecs.dead", callback=lambda _: None)
         done = workshop.command("dead", "list")
         assert done.returncode == 0
-        assert "somebody else is reading" in done.stderr
+        assert "another reader is reading" in done.stderr
     assert len(dead(workshop, "list")) == 1
 
 
-def test_what_is_not_there_is_told(workshop: Workshop) -> None:
+def test_an_empty_queue_and_a_broker_that_is_down_are_reported(workshop: Workshop) -> None:
     assert dead(workshop, "list") == []
-    assert "nothing is parked" in workshop.command("dead", "list").stdout
+    assert "no dead letters" in workshop.command("dead", "list").stdout
     down = workshop.command("dead", "list", ECS_BROKER_URL="amqp://guest:secret-word@127.0.0.1:1//")
     assert (down.returncode, len(down.stderr.splitlines())) == (4, 1)
     assert "secret-word" not in down.stderr
@@ -196,10 +194,10 @@ def test_what_is_not_there_is_told(workshop: Workshop) -> None:
     assert workshop.command("dead", "list", "--since", "yesterday").returncode == 2
 
 
-# Rehearsing.
+# Dry run.
 
 
-def test_a_dry_run_says_what_would_become_of_each_and_touches_nothing(
+def test_a_dry_run_predicts_each_replay_and_changes_nothing(
     workshop: Workshop, requester: Requester, simulated: SimulatedOpenStack
 ) -> None:
     tenant = workshop.tenant()
@@ -269,10 +267,10 @@ def test_a_dry_run_says_what_would_become_of_each_and_touches_nothing(
     assert unsure["would"] == "unsure"
 
 
-# Putting in again.
+# Replaying.
 
 
-def test_what_never_ran_runs_and_what_is_known_is_only_answered(
+def test_a_replay_runs_what_never_ran_and_answers_what_is_known(
     place: Workshop, simulated: SimulatedOpenStack
 ) -> None:
     tenant = place.tenant()
@@ -319,7 +317,7 @@ def test_what_never_ran_runs_and_what_is_known_is_only_answered(
     assert history[0]["replays"][0]["operator"] == "night@shift"
 
 
-def test_the_record_holds_the_user_that_the_command_ran_as_whatever_he_calls_himself(
+def test_the_record_has_the_real_user_whatever_the_operator_is_called(
     place: Workshop,
 ) -> None:
     user, host = pwd.getpwuid(os.getuid()).pw_name, socket.gethostname()
@@ -347,7 +345,7 @@ def test_the_record_holds_the_user_that_the_command_ran_as_whatever_he_calls_him
         assert "claimed" not in one["real_user"]
 
 
-def test_a_replay_that_is_submitted_twice_has_no_second_effect(
+def test_a_replay_that_is_published_twice_has_no_second_effect(
     workshop: Workshop, requester: Requester
 ) -> None:
     """Fault 58: the command was killed between the publishing and the ack, and is run again."""
@@ -375,10 +373,10 @@ def test_a_replay_that_is_submitted_twice_has_no_second_effect(
     assert tenant.actions(server_id) == ["create", "reboot"]
 
 
-def test_an_old_message_is_not_refused_for_having_lain_there(
+def test_an_old_message_is_not_refused_as_too_old_when_it_is_replayed(
     workshop: Workshop, requester: Requester
 ) -> None:
-    message_id = park_unread(workshop, requester, 1)[0]
+    message_id = dead_letters_unread(workshop, requester, 1)[0]
     start = {
         "operation": "server.action",
         "tenant_id": "tenant-a",
@@ -396,7 +394,9 @@ def test_an_old_message_is_not_refused_for_having_lain_there(
     assert requester.result_of(message_id).body["code"] == UNKNOWN
 
 
-def test_what_came_meanwhile_is_not_touched(workshop: Workshop, requester: Requester) -> None:
+def test_a_stored_list_leaves_newer_dead_letters_alone(
+    workshop: Workshop, requester: Requester
+) -> None:
     workshop.worker()
     listed = [requester.publish("ecs.commands", "server.action", b"{") for _ in range(3)]
     eventually(lambda: requester.depth("ecs.dead") == 3)
@@ -417,7 +417,7 @@ def test_what_came_meanwhile_is_not_touched(workshop: Workshop, requester: Reque
     assert workshop.command("dead", "replay", "--batch", "no-such", "--yes").returncode == 5
 
 
-def test_what_is_thrown_away_is_gone_and_on_record(
+def test_a_discarded_message_is_gone_and_on_record(
     workshop: Workshop, requester: Requester
 ) -> None:
     workshop.worker()
@@ -434,7 +434,7 @@ def test_what_is_thrown_away_is_gone_and_on_record(
     )
 
 
-def test_what_cannot_be_put_in_again_stays(workshop: Workshop, requester: Requester) -> None:
+def test_a_message_that_cannot_be_replayed_stays(workshop: Workshop, requester: Requester) -> None:
     workshop.worker()
     requester.publish("ecs.commands", "server.action", b'{"token": "eyJhbGciOiJub25lIn0.e30.')
     eventually(lambda: requester.depth("ecs.dead") == 1)
@@ -450,7 +450,7 @@ def test_what_cannot_be_put_in_again_stays(workshop: Workshop, requester: Reques
     assert again["headers"]["x-ecs-replay"] == row["batch"]
 
 
-# Whoever sits there.
+# Asking the operator.
 
 
 def test_without_yes_and_a_terminal_nothing_is_done(
@@ -467,13 +467,13 @@ def test_without_yes_and_a_terminal_nothing_is_done(
 
 
 @pytest.mark.parametrize(("answer", "code", "left"), [("n", 7, 1), ("y", 0, 0)])
-def test_at_a_terminal_it_shows_what_would_be_done_and_asks(
+def test_at_a_terminal_it_shows_a_preview_and_asks(
     workshop: Workshop, requester: Requester, answer: str, code: int, left: int
 ) -> None:
-    park_unread(workshop, requester, 1)
+    dead_letters_unread(workshop, requester, 1)
     seen, returned = at_terminal(workshop, answer, "dead", "replay")
     assert "would be refused" in seen
-    assert "Go on? [y/N]" in seen
+    assert "Continue? [y/N]" in seen
     assert returned == code
     assert requester.depth("ecs.dead") == left
 
@@ -515,7 +515,7 @@ def spawn(workshop: Workshop, *words: str, **streams: Any) -> "subprocess.Popen[
     )
 
 
-# Cut off.
+# Interrupted.
 
 
 def replaying(
@@ -536,18 +536,18 @@ def heard_of(requester: Requester) -> int:
     return len({one.correlation_id for one in requester.heard if one.source is Source.REPLY})
 
 
-def test_it_is_stopped_half_way_and_taken_up_again(place: Workshop) -> None:
+def test_a_replay_is_stopped_half_way_and_resumed(place: Workshop) -> None:
     with Requester(place.broker_url) as requester:
-        sent = park_unread(place, requester, 60)
+        sent = dead_letters_unread(place, requester, 60)
         place.worker()
         process = replaying(place, requester, 60, "--rate", "20")
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 6
         said = (place.folder / "replay.out").read_text()
-        assert "go on with: ecs-worker dead replay --batch" in said
+        assert "resume with: ecs-worker dead replay --batch" in said
         (batch,) = dead(place, "replays")
         assert 0 < batch["done"] < 60
-        assert f"{batch['done']} of 60 are put in again" in said
+        assert f"{batch['done']} of 60 are replayed" in said
         newcomer = requester.publish("ecs.commands", "server.action", b"{")
         eventually(lambda: requester.depth("ecs.dead") == 61 - batch["done"])
         # The same command goes on with what it left, and with nothing else.
@@ -563,9 +563,9 @@ def test_it_is_stopped_half_way_and_taken_up_again(place: Workshop) -> None:
         assert (done.returncode, "60 of 60 are done" in done.stderr) == (0, True)
 
 
-def test_it_is_killed_again_and_again_and_loses_and_doubles_nothing(place: Workshop) -> None:
+def test_a_replay_that_is_killed_three_times_loses_and_repeats_nothing(place: Workshop) -> None:
     with Requester(place.broker_url) as requester:
-        sent = park_unread(place, requester, 80)
+        sent = dead_letters_unread(place, requester, 80)
         place.worker()
         for _ in range(3):
             had = heard_of(requester)
@@ -594,7 +594,7 @@ def test_it_is_killed_again_and_again_and_loses_and_doubles_nothing(place: Works
 # Secrets.
 
 
-def test_no_secret_is_seen_anywhere(
+def test_no_secret_is_shown_anywhere(
     workshop: Workshop, requester: Requester, tmp_path: Path
 ) -> None:
     token, password = new_token(), f"canary-{uuid.uuid4().hex}"

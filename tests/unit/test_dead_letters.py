@@ -1,7 +1,6 @@
-"""A parked message read, chosen, and made what it is when it is put in again."""
+"""Dead letters: read, selected, grouped, and turned into the message of their replay."""
 
 import asyncio
-import json
 import time
 from dataclasses import replace
 from typing import Any
@@ -16,21 +15,19 @@ from tests.envelopes import envelope
 from tests.names import NAMES
 from workers.amqp.envelope import Envelope
 from workers.amqp.headers import RESUME_TOKEN_HEADER
-from workers.amqp.publication import Publication, Published
 from workers.amqp.topology import queue_of_command
-from workers.cli.output import plain
 from workers.cli.times import instant
+from workers.dead_letters.batch_run import RateLimit
 from workers.dead_letters.dead_letter import (
     DeadLetter,
-    dead_letter_of,
-    envelope_again,
     identity_of,
-    publication_again,
-    publication_renewed,
+    renewed_publication,
+    replay_publication,
+    replayed_envelope,
     times_returned,
 )
-from workers.dead_letters.replay import Pace
-from workers.dead_letters.selection import Found, Wanted, grouped, row_text
+from workers.dead_letters.doubles import CapturingPublisher
+from workers.dead_letters.selection import Selection, grouped, row_text
 from workers.pipeline import parsing
 from workers.pipeline.replies import Replies
 
@@ -43,24 +40,11 @@ COMMAND = {
 }
 
 
-class Press:
-    """Keeps what the outbox publishes."""
-
-    def __init__(self) -> None:
-        self.published: list[Publication] = []
-
-    def publish(self, publication: Publication) -> "asyncio.Future[Published]":
-        self.published.append(publication)
-        future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
-        future.set_result(Published.CONFIRMED)
-        return future
-
-
-async def parked(message: Envelope, refused: Refused, attempts: int = 0) -> Envelope:
-    """As it lies in `ecs.dead` once the worker's outbox has parked it."""
-    press = Press()
-    await Replies(press, NAMES, on_returned=lambda: None).park(message, refused, attempts)  # type: ignore[arg-type]
-    (one,) = press.published
+async def dead_lettered(message: Envelope, refused: Refused, attempts: int = 0) -> Envelope:
+    """Return the message as it is in `ecs.dead` once a worker has dead-lettered it."""
+    publisher = CapturingPublisher()
+    await Replies(publisher, NAMES, on_returned=lambda: None).park(message, refused, attempts)
+    (one,) = publisher.publications
     return replace(
         message,
         queue="ecs.dead",
@@ -74,9 +58,11 @@ async def parked(message: Envelope, refused: Refused, attempts: int = 0) -> Enve
 INTERNAL = Refused(Code.FAILED, reason="internal", detail="KeyError")
 
 
-async def test_a_row_tells_what_the_contract_says() -> None:
-    lies = await parked(envelope(COMMAND, headers={"x-ecs-attempts": 2}), INTERNAL, attempts=2)
-    row = dead_letter_of(lies).row()
+async def test_a_row_has_the_fields_of_the_contract() -> None:
+    letter = await dead_lettered(
+        envelope(COMMAND, headers={"x-ecs-attempts": 2}), INTERNAL, attempts=2
+    )
+    row = DeadLetter.of(letter).row()
     failed_at = row.pop("failed_at")
     assert row == {
         "id": "m-1",
@@ -88,11 +74,11 @@ async def test_a_row_tells_what_the_contract_says() -> None:
         "origin": "ecs.servers",
         "attempts": 2,
     }
-    assert time.time() - dead_letter_of(lies).failed < 5
+    assert time.time() - DeadLetter.of(letter).failed < 5
     assert failed_at.endswith("Z")
 
 
-async def test_it_comes_back_to_its_queue_as_it_came_and_only_there() -> None:
+async def test_a_replay_goes_to_its_own_queue_alone_with_its_own_properties() -> None:
     first = envelope(
         COMMAND,
         headers={"traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01", "x-ecs-deadline": "99"},
@@ -100,11 +86,11 @@ async def test_it_comes_back_to_its_queue_as_it_came_and_only_there() -> None:
         correlation_id="c",
         timestamp=1000,
     )
-    lies = await parked(first, INTERNAL)
-    again = publication_again(lies, "word", "batch-1")
+    letter = await dead_lettered(first, INTERNAL)
+    again = replay_publication(letter, "word", "batch-1")
     assert (again.exchange, again.routing_key, again.mandatory) == ("", "ecs.servers", True)
     assert (again.body, again.reply_to, again.correlation_id, again.timestamp) == (
-        lies.body,
+        letter.body,
         "mine",
         "c",
         1000,
@@ -116,25 +102,25 @@ async def test_it_comes_back_to_its_queue_as_it_came_and_only_there() -> None:
     assert headers == {"traceparent": first.headers["traceparent"], "x-ecs-deadline": "99"}
 
 
-async def test_the_worker_reads_it_as_it_read_it_the_first_time() -> None:
+async def test_a_worker_parses_a_replay_as_it_parsed_the_first_delivery() -> None:
     first = envelope(COMMAND)
-    again = parsing.read(envelope_again(await parked(first, INTERNAL), "word"), REGION)
+    again = parsing.read(replayed_envelope(await dead_lettered(first, INTERNAL), "word"), REGION)
     assert again.digest == parsing.read(first, REGION).digest
     assert (again.operation, again.name, again.tenant) == ("server.action", "m-1", "tenant-a")
 
 
-async def test_a_command_about_an_order_is_no_order_when_it_comes_back() -> None:
+async def test_a_command_about_an_order_is_still_a_command_when_it_is_replayed() -> None:
     first = envelope({"operation": "server.action"}, queue="ecs.orders", routing_key="order.plan")
-    again = envelope_again(await parked(first, INTERNAL), "word")
+    again = replayed_envelope(await dead_lettered(first, INTERNAL), "word")
     assert again.queue == "ecs.orders"
     assert again.routed_by == ("ecs.commands", "order.plan")
 
 
-async def test_what_no_queue_took_goes_by_its_exchange_again() -> None:
+async def test_a_message_that_no_queue_took_is_replayed_by_its_exchange() -> None:
     first = envelope(
         {"operation": "volume.create"}, queue="ecs.undelivered", routing_key="volume.create"
     )
-    again = publication_again(await parked(first, INTERNAL), "word", "b")
+    again = replay_publication(await dead_lettered(first, INTERNAL), "word", "b")
     assert (again.exchange, again.routing_key) == ("ecs.commands", "volume.create")
     assert queue_of_command(NAMES, "volume.create") is None
     assert queue_of_command(NAMES, "server.action") == "ecs.servers"
@@ -165,30 +151,32 @@ async def test_what_no_queue_took_goes_by_its_exchange_again() -> None:
         (b"{", {}, None),
     ],
 )
-async def test_what_cannot_be_put_in_again_says_why(
+async def test_a_message_that_cannot_be_replayed_has_a_reason(
     body: Any, fields: dict[str, Any], hindrance: str | None
 ) -> None:
-    found = dead_letter_of(await parked(envelope(body, **fields), INTERNAL)).hindrance
+    found = DeadLetter.of(await dead_lettered(envelope(body, **fields), INTERNAL)).hindrance
     assert (found is None) if hindrance is None else (hindrance in (found or ""))
 
 
-async def test_its_identity_stays_while_the_broker_counts_and_when_it_is_renewed() -> None:
-    lies = await parked(envelope(COMMAND), INTERNAL)
+async def test_identity_is_the_same_after_redeliveries_and_renewal() -> None:
+    letter = await dead_lettered(envelope(COMMAND), INTERNAL)
     counted = replace(
-        lies,
-        headers={**lies.headers, "x-delivery-count": 7, "x-acquired-count": 9},
+        letter,
+        headers={**letter.headers, "x-delivery-count": 7, "x-acquired-count": 9},
         redelivered=True,
     )
-    assert identity_of(counted) == identity_of(lies)
-    assert (times_returned(counted), times_returned(lies)) == (9, 0)
-    renewed = publication_renewed(counted)
+    assert identity_of(counted) == identity_of(letter)
+    assert (times_returned(counted), times_returned(letter)) == (9, 0)
+    renewed = renewed_publication(counted)
     assert (renewed.exchange, renewed.routing_key) == ("ecs.dead", "ecs.servers")
-    assert renewed.headers == lies.headers
-    assert identity_of(await parked(envelope(COMMAND | {"x": 1}), INTERNAL)) != identity_of(lies)
-    assert identity_of(replace(lies, message_id="m-2")) != identity_of(lies)
+    assert renewed.headers == letter.headers
+    assert identity_of(await dead_lettered(envelope(COMMAND | {"x": 1}), INTERNAL)) != identity_of(
+        letter
+    )
+    assert identity_of(replace(letter, message_id="m-2")) != identity_of(letter)
 
 
-async def test_a_stranger_in_the_queue_breaks_nothing() -> None:
+async def test_a_foreign_message_in_the_queue_is_read_without_error() -> None:
     for headers in (
         {},
         {"x-ecs-failed-at": 7, "x-ecs-error-code": ["a"], "x-ecs-origin-queue": b"\xff"},
@@ -202,14 +190,14 @@ async def test_a_stranger_in_the_queue_breaks_nothing() -> None:
             headers=headers,
             message_id=None,
         )
-        found = dead_letter_of(strange)
+        found = DeadLetter.of(strange)
         assert (found.id, found.key, found.failed, found.code) == (None, None, 0.0, None)
         assert found.hindrance is not None
         assert identity_of(strange)
-        assert publication_renewed(strange).body == b"\x00\xff"
+        assert renewed_publication(strange).body == b"\x00\xff"
 
 
-def one(number: int, **fields: Any) -> Found:
+def one(number: int, **fields: Any) -> DeadLetter:
     known: dict[str, Any] = {
         "key": f"m-{number}",
         "operation": "server.action",
@@ -221,39 +209,39 @@ def one(number: int, **fields: Any) -> Found:
         "failed_at": f"2026-11-23T10:00:{number:02d}.000Z",
         "digest": "",
     }
-    return Found(DeadLetter(envelope({}, message_id=f"m-{number}"), **known | fields), str(number))
+    return DeadLetter(envelope({}, message_id=f"m-{number}"), **known | fields)
 
 
-def test_filters_are_all_of_them_at_once_and_the_limit_takes_the_oldest() -> None:
+def test_all_filters_must_match_and_the_limit_takes_the_oldest() -> None:
     found = [
         one(5),
         one(2),
         one(9, code="101.001040"),
         one(3, operation="server.list", origin="ecs.images"),
     ]
-    chosen = Wanted(limit=2).choose(found)
-    assert [item.identity for item in chosen] == ["2", "3"]
+    chosen = Selection(limit=2).choose(found)
+    assert [item.id for item in chosen] == ["m-2", "m-3"]
     middle = instant("2026-11-23T10:00:05Z")
-    for wanted, expected in (
-        (Wanted(ids=("m-5", "m-9")), "59"),
-        (Wanted(codes=("101.001040",)), "9"),
-        (Wanted(operations=("server.list",), codes=("101.001040",)), ""),
-        (Wanted(origins=("ecs.images",)), "3"),
-        (Wanted(since=middle), "59"),
-        (Wanted(before=middle), "23"),
+    for selection, expected in (
+        (Selection(ids=("m-5", "m-9")), "59"),
+        (Selection(codes=("101.001040",)), "9"),
+        (Selection(operations=("server.list",), codes=("101.001040",)), ""),
+        (Selection(origins=("ecs.images",)), "3"),
+        (Selection(since=middle), "59"),
+        (Selection(before=middle), "23"),
     ):
-        assert "".join(item.identity for item in wanted.choose(found)) == expected
+        assert "".join((item.id or "")[-1] for item in selection.choose(found)) == expected
 
 
-def test_a_kept_list_takes_each_of_its_rows_once() -> None:
+def test_a_stored_list_selects_each_of_its_rows_once() -> None:
     alike = [one(1), one(1), one(1), one(2)]
-    rows = tuple(row_text({**item.parked.row(), "added": 1}) for item in (alike[0], alike[1]))
-    assert [item.parked.id for item in Wanted(rows=rows).choose(alike)] == ["m-1", "m-1"]
-    assert Wanted(rows=()).choose(alike) == []
+    rows = tuple(row_text({**item.row(), "added": 1}) for item in (alike[0], alike[1]))
+    assert [item.id for item in Selection(rows=rows).choose(alike)] == ["m-1", "m-1"]
+    assert Selection(rows=()).choose(alike) == []
 
 
 def test_groups_are_by_code_operation_and_origin() -> None:
-    groups = grouped([one(1).parked, one(7, error="the newest").parked, one(3, code="x").parked])
+    groups = grouped([one(1), one(7, error="the newest"), one(3, code="x")])
     assert [(group.count, group.code, group.error) for group in groups] == [
         (2, "101.001002", "the newest"),
         (1, "x", "e"),
@@ -264,7 +252,7 @@ def test_groups_are_by_code_operation_and_origin() -> None:
     )
 
 
-def test_times_are_read_as_people_write_them() -> None:
+def test_times_are_parsed_as_dates_and_as_durations_ago() -> None:
     assert (
         instant("2026-11-23T10:00:00Z")
         == instant("2026-11-23 10:00:00")
@@ -276,19 +264,14 @@ def test_times_are_read_as_people_write_them() -> None:
             instant(wrong)
 
 
-def test_what_others_wrote_moves_no_cursor() -> None:
-    assert plain("\x1b[2J\u202eabc\r\n参数") == "\\x1b[2J\\u202eabc\\r\\n参数"
-    assert plain(json.loads("null")) == ""
-
-
-async def test_a_rate_is_kept_and_a_stop_ends_the_wait() -> None:
-    pace, stopping = Pace(50.0), asyncio.Event()
+async def test_the_rate_limit_is_kept_and_stopping_ends_the_wait() -> None:
+    pace, stopping = RateLimit(50.0), asyncio.Event()
     began = time.monotonic()
     for _ in range(11):
         assert await pace.permit(1, stopping)
     assert 0.19 <= time.monotonic() - began < 2
-    slow = Pace(0.01)
+    slow = RateLimit(0.01)
     assert await slow.permit(1, stopping)
     asyncio.get_running_loop().call_later(0.05, stopping.set)
     assert not await slow.permit(1, stopping)
-    assert not await Pace(None).permit(1, stopping)
+    assert not await RateLimit(None).permit(1, stopping)
