@@ -48,7 +48,7 @@ class Flavor:
 
     @property
     def content(self) -> "FlavorContent":
-        """By which a flavor is known again."""
+        """The values by which a flavor is recognized."""
         return self.name, self.vcpus, self.ram, self.disk
 
 
@@ -85,22 +85,22 @@ class Server:
 
     @property
     def busy(self) -> bool:
-        """Whether a task is under way."""
+        """True while a task is under way."""
         return self.task_state is not None
 
     @property
     def at_rest(self) -> bool:
-        """Whether it runs or is off, and nothing is under way with it."""
+        """True where it runs or is off, and nothing is under way with it."""
         return self.status in AT_REST and not self.busy
 
     @property
     def shown_name(self) -> str:
-        """What a person knows it by."""
+        """The name that a person knows it by."""
         return str(self.body.get("name") or self.id)
 
     @classmethod
     def from_api(cls, body: Mapping[str, Any]) -> "Server":
-        """A server from Nova's JSON."""
+        """Read a server from Nova's JSON."""
         flavor = body["flavor"]
         image = body.get("image")
         volumes = body.get("os-extended-volumes:volumes_attached", ())
@@ -128,22 +128,22 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """A server of which no more is known."""
+class ServerName:
+    """A server's id and name, as a plain list shows them."""
 
     id: str
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """An order by one of Nova's columns; ties are in that of the ids."""
+class SortBy:
+    """A sort order by one of Nova's columns; ties are in the order of the ids."""
 
     column: str
     descending: bool
 
     def params(self) -> dict[str, list[str]]:
-        """The order as Nova is asked for it."""
+        """Return the query parameters."""
         return {
             "sort_key": [self.column, "uuid"],
             "sort_dir": ["desc" if self.descending else "asc", "asc"],
@@ -167,7 +167,7 @@ class InstanceAction:
 
 @dataclass(frozen=True, slots=True)
 class ComputeLimits:
-    """What the project may still use; None where there is no limit, or Nova does not tell.
+    """The rest of the project's quota; None where there is no limit, or Nova does not tell.
 
     `metadata_items` is the most that one server may have.
     """
@@ -179,13 +179,13 @@ class ComputeLimits:
 
 
 async def get_server(project: Project, server_id: str) -> Server:
-    """One server, or `NotFound`."""
+    """Return one server, or raise `NotFound`."""
     reply = await project.get(Service.COMPUTE, f"/servers/{server_id}")
     return Server.from_api(reply.body["server"])
 
 
 async def list_servers(project: Project, **filters: str) -> list[Server]:
-    """All of the project's servers that match; a call for each thousand."""
+    """List all of the project's servers that match; a call for each thousand."""
     found = await project.get_all(Service.COMPUTE, "/servers/detail", "servers", filters)
     return [Server.from_api(server) for server in found]
 
@@ -214,17 +214,17 @@ async def unlock(project: Project, server_id: str) -> Reply:
     return await _act(project, server_id, {"unlock": None})
 
 
-async def list_names(project: Project, order: Order) -> list[Named]:
-    """All of the project's servers in an order, only id and name; a call for each thousand."""
-    found = await project.get_all(Service.COMPUTE, "/servers", "servers", order.params())
-    return [Named(server["id"], server["name"]) for server in found]
+async def list_names(project: Project, sort: SortBy) -> list[ServerName]:
+    """List all of the project's servers, only id and name; a call for each thousand."""
+    found = await project.get_all(Service.COMPUTE, "/servers", "servers", sort.params())
+    return [ServerName(server["id"], server["name"]) for server in found]
 
 
-async def list_part(project: Project, order: Order, limit: int, marker: str | None) -> list[Server]:
-    """Up to `limit` (at most 1000) servers after the one that `marker` names; `CloudRefusal` 400 if
-    it is gone.
+async def list_part(project: Project, sort: SortBy, limit: int, marker: str | None) -> list[Server]:
+    """List up to `limit` (at most 1000) servers after the one that `marker` names; `CloudRefusal`
+    400 where that is gone.
     """
-    params: dict[str, Any] = {**order.params(), "limit": limit}
+    params: dict[str, Any] = {**sort.params(), "limit": limit}
     if marker is not None:
         params["marker"] = marker
     reply = await project.get(Service.COMPUTE, "/servers/detail", params)
@@ -232,7 +232,9 @@ async def list_part(project: Project, order: Order, limit: int, marker: str | No
 
 
 async def name_of_user(project: Project, image_id: str) -> str | None:
-    """The name of a server of the project that was made from an image; None where there is none."""
+    """Return the name of a server of the project that was made from an image; None where there is
+    none.
+    """
     reply = await project.get(Service.COMPUTE, "/servers", {"image": image_id, "limit": 1})
     return next((server["name"] or server["id"] for server in reply.body["servers"]), None)
 
@@ -251,7 +253,7 @@ async def resize(project: Project, server_id: str, flavor_id: str) -> Reply:
 
 
 async def list_compute_hosts(admin: Project) -> list[str]:
-    """The names of all hosts that servers run on, a minute old; only an admin is told."""
+    """List the names of all hosts that servers run on, at most a minute old; only an admin is told."""
 
     async def ask() -> list[str]:
         reply = await admin.get(Service.COMPUTE, "/os-services", {"binary": "nova-compute"})
@@ -261,12 +263,12 @@ async def list_compute_hosts(admin: Project) -> list[str]:
 
 
 def host_id(project_id: str, host: str) -> str:
-    """The `hostId` under which a project sees a host: Nova's own formula."""
+    """Return the `hostId` under which a project sees a host: Nova's own formula."""
     return hashlib.sha224(f"{project_id}{host}".encode()).hexdigest()
 
 
 async def list_tags(project: Project, server_id: str) -> list[str]:
-    """A server's tags, or `NotFound`."""
+    """List a server's tags, or raise `NotFound`."""
     tags: list[str] = (await project.get(Service.COMPUTE, f"/servers/{server_id}/tags")).body[
         "tags"
     ]
@@ -303,7 +305,7 @@ async def reset_state(admin: Project, server_id: str, *, well: bool = True) -> R
 
 
 async def open_console(project: Project, server_id: str, console_type: str) -> str:
-    """A fresh URL of the server's VNC console."""
+    """Return a fresh URL of the server's VNC console."""
     reply = await project.post(
         Service.COMPUTE,
         f"/servers/{server_id}/remote-consoles",
@@ -326,13 +328,13 @@ async def remove_metadata(project: Project, server_id: str, item: str) -> Reply:
 
 
 async def list_actions(project: Project, server_id: str) -> list[InstanceAction]:
-    """The server's action log, newest first; whether they have finished is not in it."""
+    """List the server's action log, newest first; it does not say whether they have finished."""
     reply = await project.get(Service.COMPUTE, f"/servers/{server_id}/os-instance-actions")
     return [_action(action, ()) for action in reply.body["instanceActions"]]
 
 
 async def find_actions(project: Project, server_id: str, action: str, since: str) -> list[str]:
-    """OpenStack's request ids of such actions since a time of Nova's clock, the newest first."""
+    """List the request ids of such actions since a time of Nova's clock, the newest first."""
     return [
         entry.request_id
         for entry in await list_actions(project, server_id)
@@ -343,7 +345,7 @@ async def find_actions(project: Project, server_id: str, action: str, since: str
 async def find_action(
     project: Project, server_id: str, action: str, since: str, others: Collection[str] = ()
 ) -> str | None:
-    """OpenStack's request id of the newest such action since a time of Nova's clock; None where
+    """Return the request id of the newest such action since a time of Nova's clock; None where
     there is none.
 
     `others` are request ids of actions that are known to be somebody else's.
@@ -353,7 +355,7 @@ async def find_action(
 
 
 async def get_action(project: Project, server_id: str, request_id: str) -> InstanceAction:
-    """One action by OpenStack's request id of the call that began it, with its events, or
+    """Return one action by the request id of the call that began it, with its events, or raise
     `NotFound`.
     """
     reply = await project.get(
@@ -364,7 +366,7 @@ async def get_action(project: Project, server_id: str, request_id: str) -> Insta
 
 
 async def list_flavors(project: Project) -> list[Flavor]:
-    """Every flavor that the project may use."""
+    """List every flavor that the project may use."""
     found = await project.get_all(Service.COMPUTE, "/flavors/detail", "flavors", {})
     return [
         Flavor(flavor["id"], flavor["name"], flavor["vcpus"], flavor["ram"], flavor["disk"])
@@ -373,7 +375,7 @@ async def list_flavors(project: Project) -> list[Flavor]:
 
 
 async def list_zones(project: Project) -> set[str]:
-    """The names of the availability zones in which servers can be made."""
+    """Return the names of the availability zones in which servers can be made."""
     reply = await project.get(Service.COMPUTE, "/os-availability-zone")
     return {
         zone["zoneName"]
@@ -383,14 +385,14 @@ async def list_zones(project: Project) -> set[str]:
 
 
 async def get_key_pair(project: Project, name: str) -> None:
-    """`NotFound` where the service account has no such key pair: they are a user's, not a
-    project's.
+    """Look for a key pair; raises `NotFound` where the service account has none of that name: they
+    are a user's, not a project's.
     """
     await project.get(Service.COMPUTE, f"/os-keypairs/{quote(name, safe='')}")
 
 
 async def get_limits(project: Project) -> ComputeLimits:
-    """What is left of the project's quota; nothing is known where the cloud forbids to ask."""
+    """Return the rest of the project's quota; nothing is known where the cloud forbids to ask."""
     try:
         reply = await project.get(Service.COMPUTE, "/limits")
     except CloudRefusal:

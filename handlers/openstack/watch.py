@@ -1,36 +1,49 @@
-"""Waiting for what OpenStack does by itself: one watch for each project and kind, whoever waits,
-and no thread.
+"""Waiting for changes that OpenStack makes by itself: one watch for each project and kind of
+resource, shared by all who wait, and no thread.
 
-A tick asks for everything that changed since the last one, in one call. What a waiter has not heard
-of for some time is looked at singly: a clock that runs apart, or a service that forgets, must not
-make anybody wait for nothing.
+A poll asks for everything that changed since the last one, in one call. A resource of which a
+waiter has not heard for some time is asked for singly: a clock that differs, or a service that
+forgets, must not make anybody wait for nothing.
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
-from handlers.effects.backoff import Deadline
+from handlers.effects.backoff import Deadline, delay_after
 from handlers.openstack.errors import CloudRefusal, NotFound
 from messages.errors import Transient
 
-#: Seconds between ticks: the least for whoever has just begun to wait, the most for those who wait
-#: long.
-TICK, LONGEST_TICK = 0.5, 2.0
-#: Seconds of silence after which a resource is looked at singly, doubled each time.
-SILENCE, LONGEST_SILENCE = 3.0, 30.0
-#: Up to so many are looked at singly; more by one list of everything.
+#: Up to so many are asked for singly; more by one list of everything.
 FEW = 4
-#: How far the first tick looks back, against clocks that differ.
-LOOK_BACK = timedelta(seconds=60)
+#: How far the first poll looks back, against clocks that differ.
+_LOOK_BACK = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class WatchTiming:
+    """How often is asked, in seconds."""
+
+    #: Between polls: the least while somebody has just begun to wait, the most while all wait long.
+    poll: float = 0.5
+    longest_poll: float = 2.0
+    #: Of silence after which a resource is asked for singly; doubled each time, up to the longest.
+    silence: float = 3.0
+    longest_silence: float = 30.0
+
+
+_TIMING = WatchTiming()
 
 
 class Watched(Protocol):
-    """What can be watched: `updated` is the service's own clock (ISO 8601, whole seconds)."""
+    """A resource that can be watched: `updated` is the service's own clock (ISO 8601, whole
+    seconds).
+    """
 
     @property
     def id(self) -> str: ...
@@ -42,35 +55,36 @@ T = TypeVar("T", bound=Watched)
 
 
 class Poller(Generic[T]):
-    """What one waiter hears of one resource, in order."""
+    """The states of one resource for one waiter, in order."""
 
-    def __init__(self) -> None:
-        self._heard: asyncio.Queue[T | Exception] = asyncio.Queue()
+    def __init__(self, timing: WatchTiming) -> None:
+        self._states: asyncio.Queue[T | Exception] = asyncio.Queue()
         self._last: T | None = None
         self._since = self._heard_at = monotonic()
-        self._silence = SILENCE
+        self._looks = 0
+        self._timing = timing
 
     async def next(self, until: Deadline) -> T:
-        """The resource in its next state; `NotFound` when it is gone, `TimeoutError` at the
-        deadline.
+        """Return the resource in its next state; raises `NotFound` when it is gone, `TimeoutError`
+        at the deadline.
         """
         async with asyncio.timeout(until.left):
-            news = await self._heard.get()
-        if isinstance(news, Exception):
-            raise news
-        return news
+            state = await self._states.get()
+        if isinstance(state, Exception):
+            raise state
+        return state
 
-    def hear(self, news: T) -> None:
-        """Pass on what is new; the first news always is."""
+    def hear(self, state: T) -> None:
+        """Pass on a state that is new; the first one always is."""
         self._heard_at = monotonic()
-        if news != self._last:
-            self._last = news
-            self._heard.put_nowait(news)
+        if state != self._last:
+            self._last = state
+            self._states.put_nowait(state)
 
-    def lost(self, error: Exception) -> None:
-        """The resource can no longer be seen, or no longer be looked at."""
+    def lose(self, error: Exception) -> None:
+        """Pass on that the resource can no longer be seen, or no longer be asked for."""
         self._heard_at = monotonic()
-        self._heard.put_nowait(error)
+        self._states.put_nowait(error)
 
     @property
     def age(self) -> float:
@@ -78,73 +92,77 @@ class Poller(Generic[T]):
         return monotonic() - self._since
 
     def is_silent(self) -> bool:
-        """Whether it is time to look singly; the next such look comes later."""
-        if monotonic() - self._heard_at < self._silence:
+        """True where it is time to ask singly; the next such question comes later."""
+        timing = self._timing
+        silence = delay_after(self._looks, timing.silence, timing.longest_silence)
+        if monotonic() - self._heard_at < silence:
             return False
-        self._silence = min(self._silence * 2, LONGEST_SILENCE)
+        self._looks += 1
         return True
 
 
 class Watch(Generic[T]):
-    """All waiting for one kind of resource in one project. Ticks only while somebody waits."""
+    """All who wait for one kind of resource in one project. Polls only while somebody waits."""
 
     def __init__(
         self,
         changed: Callable[[str], Awaitable[list[T]]],
         everything: Callable[[], Awaitable[list[T]]],
         get: Callable[[str], Awaitable[T]],
+        timing: WatchTiming = _TIMING,
     ) -> None:
-        """`changed` since a time (ISO 8601), `everything` there is, and one by its id: `NotFound`
-        when it is gone.
+        """Three questions: `changed` since a time (ISO 8601), `everything`, and one by its id, which
+        raises `NotFound` when it is gone.
         """
         self._changed = changed
         self._everything = everything
         self._get = get
-        self._feeds: defaultdict[str, set[Poller[T]]] = defaultdict(set)
-        self._ticking: asyncio.Task[None] | None = None
+        self._timing = timing
+        self._pollers: defaultdict[str, set[Poller[T]]] = defaultdict(set)
+        self._polling: asyncio.Task[None] | None = None
 
     @contextmanager
     def follow(self, resource_id: str) -> Iterator[Poller[T]]:
-        """Hear of a resource; whatever is heard was true after this call."""
-        feed: Poller[T] = Poller()
-        self._feeds[resource_id].add(feed)
-        if self._ticking is None or self._ticking.done():
-            self._ticking = asyncio.create_task(self._tick())
-            self._ticking.add_done_callback(self._ticked)
+        """Follow a resource; every state that its poller returns was true after this call."""
+        poller: Poller[T] = Poller(self._timing)
+        self._pollers[resource_id].add(poller)
+        if self._polling is None or self._polling.done():
+            self._polling = asyncio.create_task(self._poll())
+            self._polling.add_done_callback(self._poll_ended)
         try:
-            yield feed
+            yield poller
         finally:
-            self._feeds[resource_id].discard(feed)
-            if not self._feeds[resource_id]:
-                del self._feeds[resource_id]
+            self._pollers[resource_id].discard(poller)
+            if not self._pollers[resource_id]:
+                del self._pollers[resource_id]
 
     @property
     def idle(self) -> bool:
-        """Whether nobody waits."""
-        return not self._feeds
+        """True while nobody waits."""
+        return not self._pollers
 
     def close(self) -> None:
-        """Stop ticking; who waits already hears no more."""
-        if self._ticking is not None:
-            self._ticking.cancel()
-            self._ticking = None  # whoever begins to wait now starts it again
+        """Stop polling; a poller that waits already hears no more."""
+        if self._polling is not None:
+            self._polling.cancel()
+            self._polling = None  # whoever begins to wait now starts it again
 
-    def _ticked(self, ticking: "asyncio.Task[None]") -> None:
-        """An error that nobody foresaw is everybody's who waits: without ticks they would wait for
+    def _poll_ended(self, polling: "asyncio.Task[None]") -> None:
+        """Raise an unforeseen error to everybody who waits: without polls they would wait for
         nothing.
         """
-        if not ticking.cancelled() and (error := ticking.exception()) is not None:
-            for feed in [feed for feeds in self._feeds.values() for feed in feeds]:
-                feed.lost(
+        if not polling.cancelled() and (error := polling.exception()) is not None:
+            for poller in [poller for pollers in self._pollers.values() for poller in pollers]:
+                poller.lose(
                     error if isinstance(error, Exception) else RuntimeError(type(error).__name__)
                 )
 
-    async def _tick(self) -> None:
-        since = (datetime.now(UTC) - LOOK_BACK).strftime("%Y-%m-%dT%H:%M:%SZ")
+    async def _poll(self) -> None:
+        since = (datetime.now(UTC) - _LOOK_BACK).strftime("%Y-%m-%dT%H:%M:%SZ")
         failures = 0
         while True:
             await asyncio.sleep(self._pause() * 2 ** min(failures, 3))
-            if not self._feeds:
+            if not self._pollers:
                 return
             try:
                 since = await self._ask(since)
@@ -156,36 +174,38 @@ class Watch(Generic[T]):
     async def _ask(self, since: str) -> str:
         # Only for those who waited before the question: an older answer would tell them of the
         # past.
-        asking = {resource_id: tuple(feeds) for resource_id, feeds in self._feeds.items()}
+        asking = {resource_id: tuple(pollers) for resource_id, pollers in self._pollers.items()}
         changed = await self._changed(since)
         for resource in changed:
-            for feed in asking.get(resource.id, ()):
-                feed.hear(resource)
-        await self._look_at({name: feeds for name, feeds in asking.items() if _silent(feeds)})
+            for poller in asking.get(resource.id, ()):
+                poller.hear(resource)
+        await self._look_at({name: pollers for name, pollers in asking.items() if _silent(pollers)})
         return max([since, *(resource.updated for resource in changed)])
 
     async def _look_at(self, silent: dict[str, tuple[Poller[T], ...]]) -> None:
         if len(silent) > FEW:
             for resource in await self._everything():
-                for feed in silent.pop(resource.id, ()):
-                    feed.hear(resource)
-        await asyncio.gather(*(self._look(name, feeds) for name, feeds in silent.items()))
+                for poller in silent.pop(resource.id, ()):
+                    poller.hear(resource)
+        await asyncio.gather(*(self._look(name, pollers) for name, pollers in silent.items()))
 
-    async def _look(self, resource_id: str, feeds: tuple[Poller[T], ...]) -> None:
+    async def _look(self, resource_id: str, pollers: tuple[Poller[T], ...]) -> None:
         try:
             found = await self._get(resource_id)
         except NotFound as error:
-            for feed in feeds:
-                feed.lost(error)
+            for poller in pollers:
+                poller.lose(error)
         else:
-            for feed in feeds:
-                feed.hear(found)
+            for poller in pollers:
+                poller.hear(found)
 
     def _pause(self) -> float:
-        youngest = min((feed.age for feeds in self._feeds.values() for feed in feeds), default=0.0)
-        return min(max(TICK, youngest / 10), LONGEST_TICK)
+        youngest = min(
+            (poller.age for pollers in self._pollers.values() for poller in pollers), default=0.0
+        )
+        return min(max(self._timing.poll, youngest / 10), self._timing.longest_poll)
 
 
-def _silent(feeds: tuple[Poller[T], ...]) -> bool:
-    # Every feed is asked, so that each counts its own silence.
-    return sum(feed.is_silent() for feed in feeds) > 0
+def _silent(pollers: tuple[Poller[T], ...]) -> bool:
+    # Every poller is asked, so that each counts its own silence.
+    return sum(poller.is_silent() for poller in pollers) > 0

@@ -1,8 +1,8 @@
-"""Which servers a list shows, and how many match in all.
+"""Pages of a list of servers, and how many match in all.
 
-Without a search Nova orders and counts: the page in one detailed call, the ids of all in a plain
-one. What Nova cannot tell as the contract means it is looked for among all servers, or among those
-that it has narrowed them down to.
+Without a search Nova sorts and counts: the page in one detailed call, the ids of all in a plain
+one. A search that Nova does not make as the contract means it is made here, among all servers or
+among those that Nova has narrowed them down to.
 """
 
 import re
@@ -13,9 +13,9 @@ from typing import Any
 from handlers.context import ProjectContext
 from handlers.openstack.errors import CloudRefusal, NotFound
 from handlers.openstack.nova import (
-    Named,
-    Order,
     Server,
+    ServerName,
+    SortBy,
     get_server,
     list_names,
     list_part,
@@ -27,9 +27,9 @@ from messages.paging import Sort
 from messages.servers import UNUSUAL, Search, ServerList
 from messages.updates import is_unusual
 
-#: What Nova orders by, for the fields by which it orders as we do; statuses it makes up of two
-#: things.
-_ORDERS = {"createTime": "created_at", "name": "display_name"}
+#: Nova's columns for the fields by which it sorts as the contract does; a status it makes up of two
+#: columns.
+_COLUMNS = {"createTime": "created_at", "name": "display_name"}
 #: The statuses that Nova lets anybody filter by. It may find more than those in the status, never
 #: fewer.
 _FILTERED = frozenset(
@@ -59,16 +59,16 @@ _BAD_REQUEST = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ServerPage:
     """The servers of one page, in order, and how many there are on all of them."""
 
     total: int
     servers: Sequence[Server]
 
 
-async def find_page(task: ServerList, context: ProjectContext) -> Found:
-    """The page that is asked for."""
-    found = await _in_novas_order(task, context) if task.search is None else None
+async def find_page(task: ServerList, context: ProjectContext) -> ServerPage:
+    """Find the page that is asked for."""
+    found = await _sorted_by_nova(task, context) if task.search is None else None
     if found is None:
         servers = await _candidates(task.search, context)
         mine = [
@@ -76,60 +76,60 @@ async def find_page(task: ServerList, context: ProjectContext) -> Found:
             for one in servers
             if one.project_id == context.project.id and _matches(one, task.search)
         ]
-        found = Found(len(mine), task.page.of(_sorted(mine, task.sort)))
+        found = ServerPage(len(mine), task.page.of(_sorted(mine, task.sort)))
     return found
 
 
 # Without a search.
 
 
-async def _in_novas_order(task: ServerList, context: ProjectContext) -> Found | None:
-    """The page where Nova's order is ours; None where it is not, or where the list changed under
-    our hands.
+async def _sorted_by_nova(task: ServerList, context: ProjectContext) -> ServerPage | None:
+    """Find the page where Nova sorts as the contract does; None where it does not, or where the
+    list changed meanwhile.
     """
-    column = _ORDERS.get(task.sort.field)
+    column = _COLUMNS.get(task.sort.field)
     if column is None:
         return None
-    order = Order(column, task.sort.descending)
+    sort = SortBy(column, task.sort.descending)
     if task.page.number == 1 and task.sort.field == "createTime":
-        return await _first_page(task, order, context)
-    named = await context.retrying(lambda: list_names(context.project, order))
+        return await _first_page(task, sort, context)
+    named = await context.retrying(lambda: list_names(context.project, sort))
     if task.sort.field == "name" and named != _by_name(named, task.sort):
         return None  # the database compares names in a way of its own
     begin = (task.page.number - 1) * task.page.size
     if begin >= len(named):
-        return Found(len(named), ())
+        return ServerPage(len(named), ())
     marker = named[begin - 1].id if begin else None
     try:
         part = await context.retrying(
-            lambda: list_part(context.project, order, task.page.size, marker)
+            lambda: list_part(context.project, sort, task.page.size, marker)
         )
     except CloudRefusal as error:
         if error.status != _BAD_REQUEST:
             raise
         return None  # the server before the page is gone
-    return Found(len(named), _sorted(part, task.sort))
+    return ServerPage(len(named), _sorted(part, task.sort))
 
 
-async def _first_page(task: ServerList, order: Order, context: ProjectContext) -> Found:
-    """Most tenants have no more than one: it counts itself."""
-    part = await context.retrying(lambda: list_part(context.project, order, task.page.size, None))
+async def _first_page(task: ServerList, sort: SortBy, context: ProjectContext) -> ServerPage:
+    """Most tenants have no more than one page: it counts itself."""
+    part = await context.retrying(lambda: list_part(context.project, sort, task.page.size, None))
     total = len(part)
     if total == task.page.size:
-        total = max(total, len(await context.retrying(lambda: list_names(context.project, order))))
-    return Found(total, _sorted(part, task.sort))
+        total = max(total, len(await context.retrying(lambda: list_names(context.project, sort))))
+    return ServerPage(total, _sorted(part, task.sort))
 
 
-def _by_name(named: Iterable[Named], sort: Sort) -> list[Named]:
+def _by_name(named: Iterable[ServerName], sort: Sort) -> list[ServerName]:
     by_id = sorted(named, key=lambda one: one.id)
     return sorted(by_id, key=lambda one: one.name, reverse=sort.descending)
 
 
-# With one, or in an order of our own.
+# With one, or sorted here.
 
 
 async def _candidates(search: Search | None, context: ProjectContext) -> list[Server]:
-    """All that may match: as few as Nova can be told to find."""
+    """List all that may match: as few as Nova can be told to find."""
     if search is not None and search.field == "uuid":
         return await _one(search.value.lower(), context)
     filters = _narrowing(search) if search is not None else {}
@@ -137,7 +137,7 @@ async def _candidates(search: Search | None, context: ProjectContext) -> list[Se
 
 
 def _narrowing(search: Search) -> dict[str, str]:
-    """Filters of Nova's that leave out nothing that matches."""
+    """Return filters of Nova's that leave out nothing that matches."""
     wanted = search.value.lower()
     if search.field == "status" and wanted in _FILTERED:
         return {"status": wanted.upper()}
@@ -157,7 +157,7 @@ async def _one(server_id: str, context: ProjectContext) -> list[Server]:
 
 
 def _rough_pattern(part: str) -> str:
-    """A regular expression that matches at least the names that hold this part, in whatever
+    """Return a regular expression that matches at least the names that hold this part, in whatever
     dialect.
 
     Only letters and digits of ASCII are sure to mean the same to every database, and only if both
@@ -170,7 +170,7 @@ def _rough_pattern(part: str) -> str:
 
 
 def _matches(server: Server, search: Search | None) -> bool:
-    """Characters are only characters, in whatever case."""
+    """Compare texts in whatever case; no character is special."""
     if search is None:
         return True
     wanted = search.value.lower()
@@ -202,7 +202,7 @@ _KEYS: dict[str, Callable[[Server], Any]] = {
 
 
 def _sorted(servers: Iterable[Server], sort: Sort) -> Sequence[Server]:
-    """Ties are always in the order of the ids."""
+    """Sort; ties are in the order of the ids."""
     return sorted(
         sorted(servers, key=lambda one: one.id), key=_KEYS[sort.field], reverse=sort.descending
     )

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from handlers.effects.backoff import Deadline
-from handlers.openstack import watch
 from handlers.openstack.errors import NotFound
-from handlers.openstack.watch import Watch
+from handlers.openstack.watch import Watch, WatchTiming
 
 
 @dataclass(frozen=True)
@@ -41,32 +40,22 @@ class Service:
         return self.things[name]
 
     def watch(self) -> Watch[Thing]:
-        return Watch(self.changed, self.everything, self.get)
+        return Watch(self.changed, self.everything, self.get, QUICK)
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {
-        "TICK": 0.02,
-        "LONGEST_TICK": 0.02,
-        "SILENCE": 0.1,
-        "LONGEST_SILENCE": 0.2,
-    }.items():
-        monkeypatch.setattr(watch, name, seconds)
-
-
+QUICK = WatchTiming(poll=0.02, longest_poll=0.02, silence=0.1, longest_silence=0.2)
 SOON = 2.0
 
 
 async def test_news_come_in_order_and_each_once() -> None:
     service = Service({"a": Thing("a", "BUILD")})
-    with service.watch().follow("a") as feed:
-        assert (await feed.next(Deadline.after(SOON))).status == "BUILD"
+    with service.watch().follow("a") as poller:
+        assert (await poller.next(Deadline.after(SOON))).status == "BUILD"
         await asyncio.sleep(0.1)
         service.things["a"] = Thing("a", "ACTIVE")
-        assert (await feed.next(Deadline.after(SOON))).status == "ACTIVE"
+        assert (await poller.next(Deadline.after(SOON))).status == "ACTIVE"
         with pytest.raises(TimeoutError):
-            await feed.next(Deadline.after(0.1))
+            await poller.next(Deadline.after(0.1))
 
 
 async def test_a_hundred_wait_by_one_question_a_tick() -> None:
@@ -74,8 +63,8 @@ async def test_a_hundred_wait_by_one_question_a_tick() -> None:
     watch = service.watch()
 
     async def wait(name: str) -> Thing:
-        with watch.follow(name) as feed:
-            return await feed.next(Deadline.after(SOON))
+        with watch.follow(name) as poller:
+            return await poller.next(Deadline.after(SOON))
 
     found = await asyncio.gather(*(wait(str(one)) for one in range(100)))
     assert len(found) == 100
@@ -85,8 +74,8 @@ async def test_a_hundred_wait_by_one_question_a_tick() -> None:
 
 async def test_a_service_that_forgets_changes_is_asked_singly() -> None:
     service = Service({"a": Thing("a", "ACTIVE")}, forgets=True)
-    with service.watch().follow("a") as feed:
-        assert (await feed.next(Deadline.after(SOON))).status == "ACTIVE"
+    with service.watch().follow("a") as poller:
+        assert (await poller.next(Deadline.after(SOON))).status == "ACTIVE"
     assert "a" in service.asked
 
 
@@ -96,9 +85,9 @@ async def test_many_silent_ones_are_looked_at_by_one_list() -> None:
     watch = service.watch()
 
     async def wait(name: str) -> str:
-        with watch.follow(name) as feed:
+        with watch.follow(name) as poller:
             try:
-                return (await feed.next(Deadline.after(SOON))).status
+                return (await poller.next(Deadline.after(SOON))).status
             except NotFound:
                 return "gone"
 
@@ -108,15 +97,15 @@ async def test_many_silent_ones_are_looked_at_by_one_list() -> None:
 
 
 async def test_what_is_gone_is_told() -> None:
-    with Service().watch().follow("a") as feed, pytest.raises(NotFound):
-        await feed.next(Deadline.after(SOON))
+    with Service().watch().follow("a") as poller, pytest.raises(NotFound):
+        await poller.next(Deadline.after(SOON))
 
 
 async def test_nothing_is_asked_when_nobody_waits() -> None:
     service = Service({"a": Thing("a", "ACTIVE")})
     watch = service.watch()
-    with watch.follow("a") as feed:
-        await feed.next(Deadline.after(SOON))
+    with watch.follow("a") as poller:
+        await poller.next(Deadline.after(SOON))
     await asyncio.sleep(0.1)
     asked = len(service.asked)
     await asyncio.sleep(0.1)
@@ -136,10 +125,10 @@ async def test_an_error_that_nobody_foresaw_reaches_all_who_wait_and_whoever_com
 
     watch = Watch(changed, service.everything, service.get)
     with watch.follow("a") as first, watch.follow("b") as second:
-        for feed in (first, second):
+        for poller in (first, second):
             with pytest.raises(KeyError):
-                await feed.next(Deadline.after(SOON))
+                await poller.next(Deadline.after(SOON))
     broken = False
     service.things["a"] = Thing("a", "ACTIVE")
-    with watch.follow("a") as feed:
-        assert (await feed.next(Deadline.after(SOON))).status == "ACTIVE"
+    with watch.follow("a") as poller:
+        assert (await poller.next(Deadline.after(SOON))).status == "ACTIVE"
