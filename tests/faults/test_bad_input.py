@@ -95,10 +95,10 @@ def test_every_bad_message_is_answered_or_parked_and_the_next_is_handled_as_ever
         for number, case in enumerate(cases()):
             for replies in (True, False):
                 sent[send(ears, case, f"{number}-{replies}", replies=replies)] = case, replies
-            ask_something_good(
-                ears, "order.x" if case.is_order else case.routing_key, f"good-{number}"
-            )
-            assert ears.await_reply(f"good-{number}") in ("101.001033", "101.003033"), case.name
+            key = "order.x" if case.is_order else case.routing_key
+            ask_something_good(ears, key, f"good-{number}")
+            absent = "101.003033" if key.startswith("image.") else "101.001033"
+            assert ears.await_reply(f"good-{number}") == absent, case.name
         eventually(lambda: not any(ears.depth(queue) for queue in CONSUMED))
         ears.listen(2.0)
         parked = ears.take_parked()

@@ -176,7 +176,7 @@ def test_an_unknown_tenant_is_refused(small: Workshop) -> None:
                 "server.action", tenant=tenant, server_id=str(uuid.uuid4()), body={"os-start": None}
             )
             result = requester.result_of(message_id).body
-            assert result["code"] in (PARAMETER, "101.001401")
+            assert (result["code"], result["message"]) == (PARAMETER, "参数tenant_id不符合规范")
 
 
 @pytest.mark.parametrize(

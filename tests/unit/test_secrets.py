@@ -309,9 +309,10 @@ def test_what_could_hold_none_is_kept(raw: bytes) -> None:
     assert not could_hold_secret(raw)
 
 
-@given(st.binary(max_size=200))
-def test_any_bytes_are_judged(raw: bytes) -> None:
-    assert could_hold_secret(raw) in (True, False)
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_a_secret_is_found_between_any_bytes(before: bytes, after: bytes) -> None:
+    assert could_hold_secret(before + b'"token": "canary"' + after)
+    assert could_hold_secret(before + '"token": "canary"'.encode("utf-16-le") + after)
 
 
 @pytest.mark.parametrize(
