@@ -1,6 +1,4 @@
-"""The disks of a new server: what they are made from, how large they must be, in which zone they
-are made.
-"""
+"""Plan the disks of a new server: their sources, sizes and zones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ _BYTES_IN_GIB = 1024**3
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A volume to be made; GiB. `image_id` is set for a system disk; `zone` is one of Cinder's."""
+    """A volume to be created; GiB. `image_id` is set for a system disk; `zone` is Cinder's."""
 
     size: int
     volume_type: str
@@ -28,22 +26,28 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
-class DiskOffers:
-    """What the project may choose from: volume types, Cinder's zones by name and whether they are
-    available.
+class Offers:
+    """The flavors, zones and volume types that the project may use.
+
+    Zones are known where the order names one: `zones` are Nova's that are available, `volume_zones`
+    Cinder's with their availability.
     """
 
-    types: frozenset[str]
-    zones: Mapping[str, bool]
+    flavors: list[Flavor]
+    zones: set[str]
+    volume_types: frozenset[str]
+    volume_zones: Mapping[str, bool]
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """What a system disk is made from; it needs so many bytes."""
+    """The image of a system disk, which needs at least so many bytes.
+
+    `is_snapshot`: the image is a snapshot of a volume, and the disk is created in the zone of that.
+    """
 
     image_id: str
     least: int
-    #: Whether it is a snapshot of a volume: then the disk is made in the zone of that volume.
     is_snapshot: bool
 
 
@@ -51,16 +55,15 @@ async def plan_disks(
     product: NewProduct,
     flavor: Flavor,
     zone: str | None,
-    offers: DiskOffers,
+    offers: Offers,
     context: ProjectContext,
 ) -> tuple[Disk, ...]:
-    """The system disk, then the data disks, or `Refused` naming the item. `zone` is Nova's."""
+    """Plan the system disk, then the data disks. Raises `Refused` naming the item. `zone` is Nova's."""
     with context.checks.of("availableZone"):
-        if zone is not None and offers.zones.get(zone) is False:
+        if zone is not None and offers.volume_zones.get(zone) is False:
             raise wrong("availableZone", "no volume can be made in this zone now")
-        # A zone that Cinder does not have is Nova's alone: the disks are made where Cinder makes
-        # them by itself.
-        disks_zone = zone if zone in offers.zones else None
+        # A zone that Cinder does not have is Nova's alone: Cinder chooses where the disks are.
+        disks_zone = zone if zone in offers.volume_zones else None
     with context.checks.of("image"):
         image_item = _only(product, ItemKind.IMAGE)
         system_item = _only(product, ItemKind.SYSTEM_DISK)
@@ -86,8 +89,8 @@ def _only(product: NewProduct, kind: ItemKind) -> Item:
     return found[0]
 
 
-def _disk(item: Item, offers: DiskOffers, image_id: str | None, zone: str | None) -> Disk:
-    if item.volume_type is None or item.volume_type not in offers.types:
+def _disk(item: Item, offers: Offers, image_id: str | None, zone: str | None) -> Disk:
+    if item.volume_type is None or item.volume_type not in offers.volume_types:
         raise wrong(item.code, "there is no such volume type")
     size = item.number()
     if size < 1:
@@ -122,7 +125,7 @@ async def _image(item: Item, context: ProjectContext) -> Image:
 
 
 async def _snapshot_size(item: Item, snapshot_id: str, context: ProjectContext) -> int:
-    """GiB of the snapshot behind an image, which is all that the image consists of."""
+    """The size in GiB of the snapshot that an image consists of."""
     try:
         snapshot = await context.retrying(lambda: cinder.get_snapshot(context.project, snapshot_id))
     except NotFound:

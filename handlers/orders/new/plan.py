@@ -1,8 +1,8 @@
-"""What a `new` order would make, found out wholly before anything is made."""
+"""Plan a `new` order, checked wholly before anything is created."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from handlers.context import MARK, PART, ProjectContext
@@ -13,7 +13,7 @@ from handlers.openstack.nova import Flavor
 from handlers.orders.billing import NEXT_FEE_TIME, START_FEE_TIME, local_time, written
 from handlers.orders.items import check_size, ordered_flavor
 from handlers.orders.limits import Demand, DiskDemand, check_quotas
-from handlers.orders.new.disks import Disk, DiskOffers, plan_disks
+from handlers.orders.new.disks import Disk, Offers, plan_disks
 from messages.errors import wrong
 from messages.orders import NewProduct, OrderNew
 
@@ -23,7 +23,7 @@ FEE_TIMES = (START_FEE_TIME, NEXT_FEE_TIME)
 
 @dataclass(frozen=True, slots=True)
 class NewServer:
-    """A server to be made, the `number`th of the order (from 1), of the set and the product with
+    """A server to be created, the `number`th of the order (from 1), of the set and the product with
     these indices.
     """
 
@@ -38,8 +38,9 @@ class NewServer:
 
 @dataclass(frozen=True, slots=True)
 class CreationPlan:
-    """All that is to be made. With a subnet each server gets a port of ours, otherwise Nova makes
-    one.
+    """The servers to be created, as the plan is stored in the journal.
+
+    With a subnet each server gets a port that the order creates, otherwise Nova creates one.
     """
 
     servers: tuple[NewServer, ...]
@@ -48,34 +49,15 @@ class CreationPlan:
     security_groups: tuple[str, ...]
     purchase_time: str
     user_name: str | None
-    #: An earlier run, of which the journal knows nothing, has made it all.
+    #: An earlier run, of which the journal knows nothing, has created all of it.
     is_made: bool = False
-    #: Reason and detail: an earlier run has made a part, and the rest cannot be made any more.
+    #: Reason and detail: an earlier run has created a part, and the rest can no longer be created.
     refusal: tuple[str, str | None] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The record for the journal."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "CreationPlan":
-        """What the journal kept."""
-        servers = tuple(
-            NewServer(**{**server, "disks": tuple(Disk(**disk) for disk in server["disks"])})
-            for server in record["servers"]
-        )
-        groups, refusal = tuple(record["security_groups"]), record.get("refusal")
-        known = {
-            "servers": servers,
-            "security_groups": groups,
-            "refusal": refusal and tuple(refusal),
-        }
-        return cls(**record | known)
 
 
 @dataclass(frozen=True, slots=True)
-class _Model:
-    """What each server of a product is made of."""
+class _Template:
+    """The flavor, zone and disks of each server of a product."""
 
     flavor: Flavor
     zone: str | None
@@ -85,35 +67,37 @@ class _Model:
 async def plan_creation(
     order: OrderNew, context: ProjectContext, *, is_begun: bool = False
 ) -> CreationPlan:
-    """What is to be made, or `Refused`; `is_begun`: a part of it is there, and has taken its part
-    of the quota.
+    """Plan the order; `Refused` where it cannot be carried out.
+
+    `is_begun`: a part of it is there, and has taken its part of the quota.
     """
     with context.checks.of("secrets"):
         if order.secrets.withheld is not None:
             raise wrong(
                 order.secrets.withheld, "it was masked on the way", reason="secret_withheld"
             )
-    models = await _models(order, context)
-    network_id, subnet_id, groups, _ = await asyncio.gather(
-        _network(order, context),
-        _subnet(order, context),
-        _groups(order, context),
-        _check_key(order, context),
+    templates = await _templates(order, context)
+    network_id, groups, _ = await asyncio.gather(
+        _network(order, context), _groups(order, context), _check_key(order, context)
     )
-    servers = tuple(_servers(order, models))
     creation = CreationPlan(
-        servers, network_id, subnet_id, groups, _paid_at(order, context), order.user_name
+        servers=_servers(order, templates),
+        network_id=network_id,
+        subnet_id=order.customization.subnet_id,
+        security_groups=groups,
+        purchase_time=_paid_at(order, context),
+        user_name=order.user_name,
     )
     if not is_begun:
-        items = [*metadata_of(servers[0], order, creation, context), *FEE_TIMES]
-        await check_quotas(_demand(order, models, items), context)
+        items = [*metadata_of(creation.servers[0], order, creation, context), *FEE_TIMES]
+        await check_quotas(_demand(order, templates, items), context)
     return creation
 
 
 def metadata_of(
     server: NewServer, order: OrderNew, creation: CreationPlan, context: ProjectContext
 ) -> dict[str, str]:
-    """The items of metadata that a server is made with; `FEE_TIMES` follow once all are there."""
+    """The metadata with which a server is created; `FEE_TIMES` follow once all are there."""
     heading = order.heading
     known = {
         "charge_type": heading.bill_type,
@@ -126,84 +110,81 @@ def metadata_of(
 
 
 def marks_of(part: str, order: OrderNew, context: ProjectContext) -> dict[str, str]:
-    """The items of metadata by which a part of what the order makes is found again."""
+    """The metadata by which one part of what the order creates is found again."""
     return {"order_id": order.name, MARK: context.mark, PART: part}
 
 
 def outline_creation(order: OrderNew, context: ProjectContext, **known: Any) -> CreationPlan:
-    """The servers of the order by number and name alone; `known` is what else is known of their
-    making.
+    """A plan of the servers by number and name alone, with these other fields of `CreationPlan`.
 
-    It is enough to tell what became of them, and to take them away.
+    It is enough to report on them, and to delete them.
     """
-    models = [_Model(Flavor("", "", 0, 0, 0), None, ())] * len(order.products)
-    servers = tuple(_servers(order, models))
-    subnet_id = order.customization.subnet_id
+    templates = [_Template(Flavor("", "", 0, 0, 0), None, ())] * len(order.products)
     return CreationPlan(
-        servers, "", subnet_id, (), _paid_at(order, context), order.user_name, **known
+        servers=_servers(order, templates),
+        network_id="",
+        subnet_id=order.customization.subnet_id,
+        security_groups=(),
+        purchase_time=_paid_at(order, context),
+        user_name=order.user_name,
+        **known,
     )
 
 
 def _paid_at(order: OrderNew, context: ProjectContext) -> str:
-    """When the billing system says that it was paid; now, where it says nothing that could be read."""
+    """The time of payment by the billing system; now, where it gives none that can be read."""
     policy = context.policy
     return written(
         local_time(order.heading.status_time, policy.billing_zone) or policy.billing_now()
     )
 
 
-def _servers(order: OrderNew, models: Sequence[_Model]) -> Iterator[NewServer]:
-    number = 0
-    for set_index in range(order.sets):
-        for product_index, (product, model) in enumerate(zip(order.products, models, strict=True)):
-            for _ in range(product.count):
-                number += 1
-                name = order.server_name(number)
-                yield NewServer(
-                    number, set_index, product_index, name, model.flavor.id, model.zone, model.disks
-                )
-
-
-# What the products are made of.
-
-
-@dataclass(frozen=True, slots=True)
-class _Offers:
-    """What the cloud offers the project."""
-
-    flavors: list[Flavor]
-    zones: set[str]
-    disks: DiskOffers
-
-
-async def _models(order: OrderNew, context: ProjectContext) -> list[_Model]:
-    is_zone_named = any(_zone(product, order) is not None for product in order.products)
-    flavors, types, (zones, disk_zones) = await asyncio.gather(
-        context.retrying(lambda: nova.list_flavors(context.project)),
-        context.retrying(lambda: cinder.list_types(context.project)),
-        _zones(is_zone_named, context),
+def _servers(order: OrderNew, templates: Sequence[_Template]) -> tuple[NewServer, ...]:
+    places = [
+        (set_index, product_index)
+        for set_index in range(order.sets)
+        for product_index, product in enumerate(order.products)
+        for _ in range(product.count)
+    ]
+    return tuple(
+        NewServer(
+            number,
+            set_index,
+            product_index,
+            order.server_name(number),
+            templates[product_index].flavor.id,
+            templates[product_index].zone,
+            templates[product_index].disks,
+        )
+        for number, (set_index, product_index) in enumerate(places, start=1)
     )
-    offers = _Offers(flavors, zones, DiskOffers(frozenset(types), disk_zones))
-    return [await _model(product, order, offers, context) for product in order.products]
 
 
-async def _zones(is_zone_named: bool, context: ProjectContext) -> tuple[set[str], dict[str, bool]]:
-    """Nova's zones that are available, and Cinder's; both are asked only where it matters."""
-    if not is_zone_named:
-        return set(), {}
-    return await asyncio.gather(
-        context.retrying(lambda: nova.list_zones(context.project)),
-        context.retrying(lambda: cinder.list_zones(context.project)),
+# Flavors, zones and disks.
+
+
+async def _templates(order: OrderNew, context: ProjectContext) -> list[_Template]:
+    project, zones, volume_zones = context.project, set[str](), dict[str, bool]()
+    flavors, types = await asyncio.gather(
+        context.retrying(lambda: nova.list_flavors(project)),
+        context.retrying(lambda: cinder.list_types(project)),
     )
+    if any(_zone(product, order) is not None for product in order.products):
+        zones, volume_zones = await asyncio.gather(
+            context.retrying(lambda: nova.list_zones(project)),
+            context.retrying(lambda: cinder.list_zones(project)),
+        )
+    offers = Offers(flavors, zones, frozenset(types), volume_zones)
+    return [await _template(product, order, offers, context) for product in order.products]
 
 
 def _zone(product: NewProduct, order: OrderNew) -> str | None:
     return product.zone or order.customization.zone
 
 
-async def _model(
-    product: NewProduct, order: OrderNew, offers: _Offers, context: ProjectContext
-) -> _Model:
+async def _template(
+    product: NewProduct, order: OrderNew, offers: Offers, context: ProjectContext
+) -> _Template:
     with context.checks.of("flavor"):
         flavor = ordered_flavor(product.items, offers.flavors)
         if flavor is None:
@@ -213,53 +194,35 @@ async def _model(
     with context.checks.of("availableZone"):
         if zone is not None and zone not in offers.zones:
             raise wrong("availableZone", "there is no such zone, or it is not available")
-    disks = await plan_disks(product, flavor, zone, offers.disks, context)
-    return _Model(flavor, zone, disks)
+    disks = await plan_disks(product, flavor, zone, offers, context)
+    return _Template(flavor, zone, disks)
 
 
-# Where they are put.
+# Network.
 
 
 async def _network(order: OrderNew, context: ProjectContext) -> str:
-    with context.checks.of("network"):
-        return await _chosen_network(order, context)
-
-
-async def _chosen_network(order: OrderNew, context: ProjectContext) -> str:
     """The network that is named, by itself or by its subnet, else the tenant's only one."""
-    usable = {
-        one["id"]: one
-        for one in await context.retrying(lambda: neutron.list_networks(context.project))
-    }
-    chosen = order.customization
-    if chosen.subnet_id is not None:
-        subnet = await _find_subnet(chosen.subnet_id, context)
-        if subnet is None or subnet["network_id"] not in usable:
-            raise wrong("subnetId", "there is no such subnet")
-        if chosen.network_id not in (None, subnet["network_id"]):
-            raise wrong("subnetId", "the subnet is in another network")
-        return str(subnet["network_id"])
-    if chosen.network_id is None and len(usable) != 1:
-        raise wrong("networkId", f"the tenant has {len(usable)} networks, and none is named")
-    network = usable.get(chosen.network_id or next(iter(usable)))
-    if network is None:
-        raise wrong("networkId", "there is no such network")
-    if not network["subnets"]:
-        raise wrong("networkId", "the network has no subnet")
-    return str(network["id"])
-
-
-async def _subnet(order: OrderNew, context: ProjectContext) -> str | None:
-    chosen = order.customization.subnet_id
-    if chosen is None:
-        return None
-    subnet = await _find_subnet(chosen, context)
-    return str(subnet["id"]) if subnet is not None else None
-
-
-async def _find_subnet(subnet_id: str, context: ProjectContext) -> Thing | None:
-    found = await context.retrying(lambda: neutron.list_subnets_now(context.project))
-    return next((one for one in found if one["id"] == subnet_id), None)
+    with context.checks.of("network"):
+        chosen, project = order.customization, context.project
+        networks = await context.retrying(lambda: neutron.list_networks(project))
+        usable = {one["id"]: one for one in networks}
+        if chosen.subnet_id is not None:
+            subnets = await context.retrying(lambda: neutron.list_subnets_now(project))
+            found = next((one for one in subnets if one["id"] == chosen.subnet_id), None)
+            if found is None or found["network_id"] not in usable:
+                raise wrong("subnetId", "there is no such subnet")
+            if chosen.network_id not in (None, found["network_id"]):
+                raise wrong("subnetId", "the subnet is in another network")
+            return str(found["network_id"])
+        if chosen.network_id is None and len(usable) != 1:
+            raise wrong("networkId", f"the tenant has {len(usable)} networks, and none is named")
+        network = usable.get(chosen.network_id or next(iter(usable)))
+        if network is None:
+            raise wrong("networkId", "there is no such network")
+        if not network["subnets"]:
+            raise wrong("networkId", "the network has no subnet")
+        return str(network["id"])
 
 
 async def _groups(order: OrderNew, context: ProjectContext) -> tuple[str, ...]:
@@ -293,23 +256,23 @@ async def _check_key(order: OrderNew, context: ProjectContext) -> None:
             raise wrong("keyName", "the service account has no such key pair") from None
 
 
-# Whether there is room.
+# Quota.
 
 
-def _demand(order: OrderNew, models: Sequence[_Model], items: Iterable[str]) -> Demand:
+def _demand(order: OrderNew, templates: Sequence[_Template], items: Iterable[str]) -> Demand:
     counted = [
-        (product.count * order.sets, model)
-        for product, model in zip(order.products, models, strict=True)
+        (product.count * order.sets, template)
+        for product, template in zip(order.products, templates, strict=True)
     ]
     return Demand(
         servers=order.count,
-        cores=sum(count * model.flavor.vcpus for count, model in counted),
-        ram=sum(count * model.flavor.ram for count, model in counted),
+        cores=sum(count * template.flavor.vcpus for count, template in counted),
+        ram=sum(count * template.flavor.ram for count, template in counted),
         ports=order.count,
         disks=tuple(
             DiskDemand(disk.volume_type, 0, disk.size)
-            for count, model in counted
-            for disk in model.disks
+            for count, template in counted
+            for disk in template.disks
             for _ in range(count)
         ),
         metadata=((None, len(set(items))),),
