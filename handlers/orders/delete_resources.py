@@ -14,8 +14,7 @@ from handlers.openstack.errors import CloudRefusal, NotFound
 from handlers.openstack.nova import ERROR, GONE, SOFT_DELETED
 from handlers.orders.instances import find_remaining
 from handlers.orders.progress import OrderProgress
-from handlers.orders.step import Ready, Step, failed
-from handlers.orders.steps import with_fault
+from handlers.orders.step import Ready, Step, failed, with_fault
 
 #: The tasks that Nova sets before it accepts a deletion.
 _DELETING_SERVER = frozenset({"deleting", "soft-deleting"})

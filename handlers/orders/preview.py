@@ -3,7 +3,7 @@
 Serves `order.plan` and `ecs-worker plan`. Nothing is touched.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -13,13 +13,13 @@ from handlers.effects.backoff import Deadline
 from handlers.effects.ledger import NoLedger
 from handlers.effects.once import Effects
 from handlers.openstack.errors import CloudRefusal
-from handlers.orders.change_configure.handler import Changing
+from handlers.orders.change_configure.handler import ChangeConfigureSaga
 from handlers.orders.checks import Check
 from handlers.orders.new.handler import NewSaga
-from handlers.orders.renew.handler import Renewing
+from handlers.orders.renew.handler import RenewSaga
 from handlers.orders.saga import Saga
 from handlers.orders.soft_down.handler import preview_soft_down
-from handlers.orders.step import Deed, Step
+from handlers.orders.step import Step
 from handlers.orders.unsubscribe.handler import UnsubscribeSaga
 from handlers.servers.guard import unknown_server
 from messages.codes import Code
@@ -42,9 +42,9 @@ from messages.results import Result
 from messages.secrets import mask
 
 _SAGAS: Mapping[type, Callable[[Any, ProjectContext], Saga[Any, Any]]] = {
-    OrderChangeConfigure: Changing,
+    OrderChangeConfigure: ChangeConfigureSaga,
     OrderNew: NewSaga,
-    OrderRenew: Renewing,
+    OrderRenew: RenewSaga,
     OrderUnsubscribe: UnsubscribeSaga,
 }
 #: The part of the time for an answer for which a busy server may be waited for.
@@ -68,7 +68,7 @@ class Preview:
 
     message: Mapping[str, Any]
     checks: list[Check]
-    steps: Sequence[Step | Deed]
+    steps: list[Step]
 
     @property
     def failed(self) -> Check | None:
@@ -139,7 +139,7 @@ async def preview_order(
     Raises `Transient` where the cloud cannot be asked.
     """
     checks = context.checks
-    steps: Sequence[Step | Deed] = []
+    steps: list[Step] = []
     try:
         with checks.of("form"):
             if not is_paid(message):
@@ -155,9 +155,7 @@ async def preview_order(
     return Preview(message, checks.listed, steps)
 
 
-async def _steps_of(
-    order: Order, context: RequestContext, project_id: str | None
-) -> Sequence[Step | Deed]:
+async def _steps_of(order: Order, context: RequestContext, project_id: str | None) -> list[Step]:
     if isinstance(order, OrderSoftDown):
         steps = await preview_soft_down(order, context, project_id)
         return [step for step in steps if step.printed]

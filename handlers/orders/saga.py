@@ -8,15 +8,17 @@ nothing was begun is made anew: in the meantime the servers may have been change
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
 from handlers.context import ProjectContext, RequestContext
+from handlers.effects.concurrency import wait_for_all
+from handlers.effects.ledger import EffectId, EffectKind
 from handlers.openstack.errors import CloudRefusal
 from handlers.orders.progress import OrderProgress
-from handlers.orders.step import Deed, Ready, Step, failed
+from handlers.orders.step import Ready, Step, failed
 from messages.errors import OutcomeUnknown, Refused, Transient
 from messages.order_results import ProductOutcome, order_result
 from messages.orders import Order
@@ -28,7 +30,7 @@ Outcomes = Sequence[Sequence[ProductOutcome]]
 OrderT = TypeVar("OrderT", bound=Order)
 PlanT = TypeVar("PlanT")
 
-_PLAN, _FAILURE = "plan", "failure"
+PLAN, FAILURE = EffectId(EffectKind.PLAN), EffectId(EffectKind.FAILURE)
 
 
 class Saga(ABC, Generic[OrderT, PlanT]):
@@ -58,7 +60,7 @@ class Saga(ABC, Generic[OrderT, PlanT]):
         """List the steps of the plan."""
         return []
 
-    def printed(self) -> Sequence[Step | Deed]:
+    def printed(self) -> list[Step]:
         """List the steps that a preview prints."""
         return [step for step in self.steps() if step.printed]
 
@@ -78,8 +80,8 @@ class Saga(ABC, Generic[OrderT, PlanT]):
     async def load_plan(self) -> None:
         """Set `plan`: the one that an earlier run has begun to carry out, or a new one."""
         effects = self.context.effects
-        known = effects.remembered(_PLAN)
-        if known is not None and (effects.any_begun or effects.remembered(_FAILURE) is not None):
+        known = effects.remembered(PLAN)
+        if known is not None and (effects.any_begun or effects.remembered(FAILURE) is not None):
             self.plan = self._stored.validate_python(known)
             return
         await self.progress.publish(OrderStatus.VALIDATING)
@@ -93,7 +95,7 @@ class Saga(ABC, Generic[OrderT, PlanT]):
 
     async def store_plan(self) -> None:
         """Write the plan to the journal, in the place of an earlier one."""
-        await self.context.effects.revise(_PLAN, self._stored.dump_python(self.plan, mode="json"))
+        await self.context.effects.revise(PLAN, self._stored.dump_python(self.plan, mode="json"))
 
 
 async def carry_out(saga: Saga[Any, Any]) -> Result:
@@ -115,7 +117,7 @@ async def carry_out(saga: Saga[Any, Any]) -> Result:
 async def _carried_out(saga: Saga[Any, Any]) -> Refused | None:
     """Return None, or why not; then everything that could be undone has been."""
     effects = saga.context.effects
-    failure = effects.remembered(_FAILURE)
+    failure = effects.remembered(FAILURE)
     if failure is None:
         try:
             await saga.do()
@@ -125,7 +127,7 @@ async def _carried_out(saga: Saga[Any, Any]) -> Refused | None:
             return None
         # Before the first step is undone: from here on a later run only undoes.
         failure = [found.reason, found.detail]
-        await effects.revise(_FAILURE, failure)
+        await effects.revise(FAILURE, failure)
     await saga.undo()
     return failed(*failure)
 
@@ -155,7 +157,8 @@ async def do_steps(steps: Iterable[Step], context: ProjectContext, progress: Ord
     for same in _by_name(steps):
         if same[0].status is not None:
             await progress.publish(same[0].status)
-        await all_done(_do(step, context) for step in same)
+        # An error that passes comes first: the next run finds the others' outcome again.
+        await wait_for_all((do_step(step, context) for step in same), passing_first=True)
 
 
 async def undo_steps(steps: Iterable[Step], context: ProjectContext) -> None:
@@ -184,7 +187,8 @@ def _by_name(steps: Iterable[Step]) -> list[list[Step]]:
     return list(groups.values())
 
 
-async def _do(step: Step, context: ProjectContext) -> None:
+async def do_step(step: Step, context: ProjectContext) -> None:
+    """Do one step, or go on with it where an earlier run was."""
     effects = context.effects
     ready: Ready | None = Ready()
     # Once it may have been done, its preconditions no longer say anything.
@@ -204,19 +208,7 @@ async def _do(step: Step, context: ProjectContext) -> None:
 
 async def _undo(step: Step, context: ProjectContext) -> None:
     for one in step.undo:
-        await _do(one, context)
-
-
-async def all_done(running: Iterable[Coroutine[Any, Any, Any]]) -> None:
-    """Run all at once to their ends, for what they have begun must be known; then raise an error.
-
-    `Transient` comes first: the others' outcome will be found again by the next run.
-    """
-    ended = await asyncio.gather(*running, return_exceptions=True)
-    errors = [error for error in ended if isinstance(error, BaseException)]
-    errors.sort(key=lambda error: isinstance(error, (Refused, OutcomeUnknown)))
-    if errors:
-        raise errors[0]
+        await do_step(one, context)
 
 
 async def all_undone(running: Iterable[Awaitable[Any]], context: ProjectContext) -> None:

@@ -2,6 +2,7 @@
 the real one.
 """
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from tests.faults.kinds import (
     taken_down,
     unsubscribe,
 )
-from tests.faults.stage import dying, settled
+from tests.faults.stage import await_held, dying, settled
 from tests.names import DEAD_QUEUE
 from tests.openstack.conftest import Cloud
+from tests.orders import ended, paid, publish
 from tests.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
 
@@ -164,3 +166,36 @@ def test_orders_that_were_parked_are_carried_out_once_when_they_are_replayed(
         requester.wait(lambda _: results(requester, asked) >= 2 * len(asked), 60)
         settled(own, requester)
         check(requester.heard, asked, tenant, None)
+
+
+@pytest.mark.timeout(300)
+def test_a_resize_that_somebody_else_began_while_the_order_waited_is_not_the_orders_own(
+    own: Workshop, cloud: Cloud
+) -> None:
+    """The worker dies before it has resized the second server; then its owner resizes that one."""
+    tenant = own.tenant()
+    first, second = tenant.make_server(disk=None), tenant.make_server(disk=None)
+    order = paid("changeConfigure", first, second)
+    for product in order["productList"]:
+        product["itemList"] = [{"code": "std_2C4G", "value": "S1.medium.2"}]
+    message_id = uuid.uuid4().hex
+    worker = dying(
+        own,
+        [
+            Hold(message_id, Instant.CALL_EXECUTED, f"resize:{first}"),
+            Hold(message_id, Instant.EFFECT_NOT_BEGUN, f"resize:{second}"),
+        ],
+    )
+    with Requester(own.broker_url) as requester:
+        publish(requester, order, message_id=message_id)
+        await_held(own, worker)
+        tenant.act(second, {"resize": {"flavorRef": tenant.flavors["S1.medium.2"]}})
+        tenant.wait(second, lambda one: one["status"] == "VERIFY_RESIZE")
+        own.worker()
+        result, _ = ended(requester, message_id)
+        settled(own, requester)
+    assert result.body["code"] == "101.001040"
+    assert tenant.server(second)["status"] == "VERIFY_RESIZE"
+    assert tenant.actions(second).count("resize") == 1
+    assert tenant.actions(first) == ["create", "resize", "revertResize"]
+    tenant.act(second, {"confirmResize": None})

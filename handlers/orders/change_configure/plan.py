@@ -1,8 +1,9 @@
-"""What a changeConfigure order would change, found out wholly before anything is touched."""
+"""The plan of a changeConfigure order, checked wholly before anything is touched."""
 
 import asyncio
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from handlers.context import ProjectContext
 from handlers.effects.concurrency import wait_for_all
@@ -17,21 +18,25 @@ from handlers.openstack.nova import (
     list_actions,
     list_flavors,
 )
-from handlers.orders.billing import ORDER_ID, STATUS_TIME, written
-from handlers.orders.change_configure.superseded import refuse_superseded, time_of
+from handlers.orders.billing import ORDER_ID, STATUS_TIME, fee_time, local_time, written
 from handlers.orders.instances import idle_server
 from handlers.orders.items import check_size, ordered_flavor
 from handlers.orders.limits import Demand, DiskDemand, check_quotas, items_with, wait_until_usable
 from handlers.orders.order_markers import has_order, with_order
 from handlers.orders.snapshot import Snapshot, snapshot_of, volumes_of
+from handlers.orders.step import failed
 from handlers.servers.disks import image_of, system_and_data
 from handlers.servers.guard import CHARGE_TYPE, state_refusal
 from messages.codes import Code
 from messages.errors import Refused, wrong
 from messages.orders import ChangedProduct, Item, ItemKind, OrderChangeConfigure, of_kind
 
-#: What ends in VERIFY_RESIZE, as Nova's action log has it.
+#: The reason of an order after which a newer one was carried out on the server.
+SUPERSEDED = "superseded"
+#: Actions of Nova's log that end in VERIFY_RESIZE.
 _MOVES = frozenset({"resize", "migrate"})
+#: Length of `2026-11-23T10:00:00`: Nova writes the same second in two ways.
+_SECOND = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +52,10 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What becomes of one server. `flavor_id` is None where the flavor stays.
+    """The change of one server. `flavor_id` is None where the flavor stays.
 
-    Of a plan that an earlier version has made only the flavors' names are known.
+    Stored in the journal. Of a plan that an earlier version has made only the flavors' names are
+    known.
     """
 
     server_id: str
@@ -60,7 +66,7 @@ class Change:
     flavor_after: FlavorContent | str
     before: Snapshot
     growths: tuple[Growth, ...]
-    #: The server bears the order's mark: an earlier run, of which the journal knows nothing, has
+    #: The order's name is on the server: an earlier run, of which the journal knows nothing, has
     #: done it all.
     found: bool = False
     #: OpenStack's request id of the resize to this flavor that an earlier run has begun; it waits
@@ -69,17 +75,12 @@ class Change:
 
     @property
     def resizes(self) -> bool:
-        """Whether the flavor changes."""
+        """True where the flavor changes."""
         return self.flavor_id is not None
 
     @property
-    def is_nothing(self) -> bool:
-        """Whether the server is already as it was ordered."""
-        return not self.resizes and not self.growths
-
-    @property
     def is_before_known(self) -> bool:
-        """Tell whether the server was as it was before the order when this was planned."""
+        """True where the server was as it was before the order when this was planned."""
         return not self.found and self.found_resize is None
 
 
@@ -89,7 +90,7 @@ def has_flavor(server: Server, flavor: FlavorContent | str) -> bool:
 
 
 async def plan_changes(order: OrderChangeConfigure, context: ProjectContext) -> list[Change]:
-    """A change for each product, in its order, or `Refused`."""
+    """Plan a change for each product, in the order's sequence, or raise `Refused`."""
     noted = len(context.checks.listed)
     drafts = await _drafts(order, context)
     while any(draft.waited for draft in drafts):
@@ -97,31 +98,46 @@ async def plan_changes(order: OrderChangeConfigure, context: ProjectContext) -> 
         del context.checks.listed[noted:]
         drafts = await _drafts(order, context)
     due = [draft for draft in drafts if not draft.change.found]
-    await check_quotas(_demand(due, fee_items(order, context), context), context)
+    await check_quotas(_demand(due, order, context), context)
     return [draft.change for draft in drafts]
 
 
-async def _drafts(order: OrderChangeConfigure, context: ProjectContext) -> "list[_Draft]":
-    servers = await wait_for_all(_server_at_rest(one, order, context) for one in order.instance_ids)
-    flavors, volumes = await asyncio.gather(
-        context.retrying(lambda: list_flavors(context.project)),
-        asyncio.gather(*(volumes_of(server, context) for server in servers)),
-    )
-    return await wait_for_all(
-        _draft(product, server, attached, flavors, context)
-        for product, server, attached in zip(order.products, servers, volumes, strict=True)
-    )
+# Of several orders for a server the newest counts: one that comes late must not undo it.
 
 
 def fee_items(order: OrderChangeConfigure, context: ProjectContext) -> dict[str, str]:
-    """The items of metadata that each server of the order is given."""
-    bill_type, time = order.heading.bill_type, time_of(order, context)
+    """Return the items of metadata that each server of the order is given."""
+    bill_type, time = order.heading.bill_type, _paid_at(order, context)
     items = {ORDER_ID: order.name}
     if bill_type is not None:
         items[CHARGE_TYPE] = bill_type
     if time is not None:
         items[STATUS_TIME] = written(time)
     return items
+
+
+def refuse_superseded(order: OrderChangeConfigure, server: Server, context: ProjectContext) -> None:
+    """Raise `Refused` where an order of a later statusTime has been carried out on the server; an
+    order without a statusTime has none later.
+    """
+    own, last = _paid_at(order, context), fee_time(server, STATUS_TIME, context.policy.billing_zone)
+    if own is not None and last is not None and own < last:
+        raise failed(
+            SUPERSEDED,
+            f"an order of {last} has been carried out on {server.id}, this one is of {own}",
+        )
+
+
+def _paid_at(order: OrderChangeConfigure, context: ProjectContext) -> datetime | None:
+    """Return the statusTime by the billing system's clock. One in the future counts as now: it
+    would shut out whatever comes.
+    """
+    now = context.policy.billing_now().replace(microsecond=0)
+    paid = local_time(order.heading.status_time, context.policy.billing_zone)
+    return min(paid, now) if paid is not None else None
+
+
+# Drafts: a change of each server, with what the quota is compared with.
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +149,13 @@ class _Draft:
     waited: bool = False
 
 
-def _demand(drafts: Iterable[_Draft], items: Iterable[str], context: ProjectContext) -> Demand:
-    """What all the servers together take; what one gives back is not there yet when another is
+def _demand(
+    drafts: Sequence[_Draft], order: OrderChangeConfigure, context: ProjectContext
+) -> Demand:
+    """Add up what all the servers take; what one gives back is not there yet when another is
     resized.
     """
-    drafts, items = list(drafts), list(items)
+    items = fee_items(order, context)
     return Demand(
         cores=sum(max(0, draft.flavor.vcpus - draft.server.vcpus) for draft in drafts),
         ram=sum(max(0, draft.flavor.ram - draft.server.ram) for draft in drafts),
@@ -150,6 +168,18 @@ def _demand(drafts: Iterable[_Draft], items: Iterable[str], context: ProjectCont
             items_with(draft.server, [*items, *with_order(draft.server, context)])
             for draft in drafts
         ),
+    )
+
+
+async def _drafts(order: OrderChangeConfigure, context: ProjectContext) -> list[_Draft]:
+    servers = await wait_for_all(_server_at_rest(one, order, context) for one in order.instance_ids)
+    flavors, volumes = await asyncio.gather(
+        context.retrying(lambda: list_flavors(context.project)),
+        asyncio.gather(*(volumes_of(server, context) for server in servers)),
+    )
+    return await wait_for_all(
+        _draft(product, server, attached, flavors, context)
+        for product, server, attached in zip(order.products, servers, volumes, strict=True)
     )
 
 
@@ -175,8 +205,18 @@ async def _draft(
     context: ProjectContext,
 ) -> _Draft:
     current = Flavor("", server.flavor_name, server.vcpus, server.ram, server.disk)
+    unchanged = Change(
+        server_id=server.id,
+        status=server.status,
+        updated=server.updated,
+        flavor_before=server.flavor,
+        flavor_id=None,
+        flavor_after=server.flavor,
+        before=snapshot_of(server, volumes),
+        growths=(),
+    )
     if has_order(server, context):
-        return _Draft(_as_found(server, volumes), server, current)
+        return _Draft(replace(unchanged, found=True), server, current)
     system, data = system_and_data(server, volumes)
     with context.checks.of("flavor", server.id):
         ordered = ordered_flavor(product.items, flavors)
@@ -189,7 +229,7 @@ async def _draft(
     with context.checks.of("image", server.id):
         await _check_image(product, server, system, context)
     with context.checks.of("disks", server.id):
-        growths = [*_system_growth(product, system, flavor), *_data_growths(product, data)]
+        growths = (*_system_growth(product, system, flavor), *_data_growths(product, data))
     resizes = ordered is not None and (ordered.content != server.flavor or found_resize is not None)
     waited = False
     # A disk of a resize that was begun before is looked at by the step that grows it.
@@ -200,63 +240,56 @@ async def _draft(
         used = [one for one in volumes if resizes or one.id in grown]
         with context.checks.of("volumeState", server.id):
             waited = await wait_until_usable(used, context)
-    change = Change(
-        server_id=server.id,
-        status=server.status,
-        updated=server.updated,
-        flavor_before=server.flavor,
-        flavor_id=ordered.id if ordered is not None and resizes else None,
+    change = replace(
+        unchanged,
+        flavor_id=flavor.id if resizes else None,
         flavor_after=flavor.content,
-        before=snapshot_of(server, volumes),
-        growths=tuple(growths),
+        growths=growths,
         found_resize=found_resize,
     )
     return _Draft(change, server, flavor, waited)
 
 
-def _as_found(server: Server, volumes: list[Volume]) -> Change:
-    return Change(
-        server_id=server.id,
-        status=server.status,
-        updated=server.updated,
-        flavor_before=server.flavor,
-        flavor_id=None,
-        flavor_after=server.flavor,
-        before=snapshot_of(server, volumes),
-        growths=(),
-        found=True,
-    )
-
-
 async def _resize_found(server: Server, ordered: Flavor | None, context: ProjectContext) -> str:
-    """OpenStack's request id of the resize that an earlier run has begun; `Refused` where it is
-    somebody else's.
+    """Return OpenStack's request id of the resize that an earlier run has begun; raises `Refused`
+    where it is somebody else's.
     """
+    found = None
     if ordered is not None and ordered.content == server.flavor:
-        project = context.project
-        actions = await context.retrying(lambda: list_actions(project, server.id))
-        newest = next((one for one in actions if one.action in _MOVES), None)
-        user_id = await context.retrying(project.user_id)
-        if newest is not None and (newest.action, newest.user_id) == ("resize", user_id):
-            return newest.request_id
-    raise Refused(Code.SERVER_STATE)
+        found = await context.retrying(lambda: find_own_resize(server.id, context))
+    if found is None:
+        raise Refused(Code.SERVER_STATE)
+    return found
+
+
+async def find_own_resize(server_id: str, context: ProjectContext, since: str = "") -> str | None:
+    """Look in Nova's action log for the newest move of a server since a time of Nova's clock.
+
+    Returns its request id where it is a resize by the service account's user, else None: only the
+    worker can have begun that one, and whoever moved the server later has it in hand.
+    """
+    project = context.project
+    moves = (one for one in await list_actions(project, server_id) if one.action in _MOVES)
+    newest = next(moves, None)
+    if newest is None or newest.start_time[:_SECOND] < since[:_SECOND]:
+        return None
+    is_own = (newest.action, newest.user_id) == ("resize", await project.user_id())
+    return newest.request_id if is_own else None
 
 
 async def _check_image(
     product: ChangedProduct, server: Server, system: Volume | None, context: ProjectContext
 ) -> None:
     items = of_kind(product.items, ItemKind.IMAGE)
-    if not items:
-        return
-    known = await _known_images(server, system, context)
+    known = await _known_images(server, system, context) if items else set()
     for item in items:
         if known and item.value.lower() not in known:
             raise wrong(item.code, "the server was made from another image")
 
 
 async def _known_images(server: Server, system: Volume | None, context: ProjectContext) -> set[str]:
-    """The ids of the images that the server may be said to be made from; none where that cannot be
-    told.
+    """Return the ids of the images that the server may be said to be made from; none where that
+    cannot be told.
 
     A disk that was made from a snapshot is the image's that consists of it. Where there is none
     (any more), the image that Cinder names for it is only where its line began.

@@ -1,212 +1,266 @@
-"""The steps of a changeConfigure order on one server. Each may be run again and does nothing twice.
+"""The steps of a changeConfigure order on one server; each may be done again and acts only once."""
 
-A step that fails for good raises `Refused` with FAILED and a reason.
-"""
-
+from dataclasses import replace
 from http import HTTPStatus
 
 from handlers.context import ProjectContext
+from handlers.effects.ledger import EffectId, EffectKind
 from handlers.openstack import cinder, nova
 from handlers.openstack.errors import CloudRefusal
 from handlers.openstack.nova import AT_REST, ERROR, VERIFY_RESIZE, Server
-from handlers.orders.change_configure.plan import Change, Growth, has_flavor
+from handlers.openstack.sessions import Reply
+from handlers.orders.change_configure.plan import Change, Growth, find_own_resize, has_flavor
 from handlers.orders.limits import busy_with
 from handlers.orders.progress import OrderProgress
-from handlers.orders.step import failed
-from handlers.orders.steps import (
-    declare,
+from handlers.orders.step import (
+    Ready,
+    Step,
+    failed,
     follow_server,
     follow_volume,
     logged,
     logged_action,
-    once,
     server_now,
+    state_step,
 )
-from messages.errors import Refused
+from messages.updates import OrderStatus
 
 #: Events of Nova's action log in which a host is looked for.
 _SCHEDULING = frozenset({"cold_migrate", "conductor_migrate_server"})
+#: A flavor that has its name from another.
+_FLAVOR = "{} ({} vCPU, {} MiB, {} GiB)"
 
 
-async def resize(
-    change: Change, context: ProjectContext, progress: OrderProgress, *, looks: bool
-) -> None:
+def resize_step(
+    change: Change, context: ProjectContext, progress: OrderProgress, *, resumed: bool
+) -> Step:
     """Bring the server to its new flavor, to be confirmed or reverted.
 
-    `looks`: the planning was another run's, and it is to be found out afresh whether it was done.
+    `resumed`: the plan is another run's, and the call is looked for before its first intent.
     """
-    if change.flavor_id is None:
-        return
-    effect = f"resize:{change.server_id}"
-    flavor_id, landed = change.flavor_id, logged(context, change.server_id, "resize")
+    server_id, flavor_id, effects = change.server_id, change.flavor_id, context.effects
+    effect, confirm = _effect(EffectKind.RESIZE, change), _effect(EffectKind.CONFIRM, change)
+    assert flavor_id is not None
+
+    async def landed(since: str) -> str | None:
+        # Somebody else's resize must be neither confirmed nor reverted.
+        return await find_own_resize(server_id, context, since)
 
     async def marked() -> str | None:
-        if change.found_resize is not None or not looks:
+        if change.found_resize is not None or not resumed:
             return change.found_resize
         return await landed(change.updated)
 
-    await once(
-        context,
-        effect,
-        do=lambda: nova.resize(context.project, change.server_id, flavor_id),
+    async def prepare() -> Ready:
+        return Ready(change.updated)
+
+    async def follow() -> None:
+        if effects.begun(confirm) or effects.begun(revert.effect):
+            return
+        server = await follow_server(server_id, effect, context, progress, lambda one: not one.busy)
+        await _verify(server, change, effect, context)
+
+    revert = _revert_step(change, context, progress)
+    return Step(
+        name="resize",
+        effect=effect,
+        instance_id=server_id,
+        before=_flavors(change)[0],
+        after=_flavors(change)[1],
+        prepare=prepare,
+        act=lambda: nova.resize(context.project, server_id, flavor_id),
         landed=landed,
-        marker=change.updated,
         marked=marked,
+        follow=follow,
+        undo=(revert, _reset_step(change, context)),
+        status=OrderStatus.RESIZING,
     )
-    if context.effects.begun(f"confirm:{change.server_id}") or context.effects.begun(
-        f"revert:{change.server_id}"
-    ):
-        return
-    server = await follow_server(
-        change.server_id, effect, context, progress, lambda server: not server.busy
-    )
-    await _verify(server, change, effect, context)
 
 
-async def _verify(server: Server, change: Change, effect: str, context: ProjectContext) -> None:
-    """A status proves nothing: a resize that found no host is ACTIVE, too. Flavor and action log
-    do.
+async def _verify(
+    server: Server, change: Change, effect: EffectId, context: ProjectContext
+) -> None:
+    """Check flavor and action log; a status proves nothing: a resize that found no host is ACTIVE,
+    too.
     """
     right = has_flavor(server, change.flavor_after) and server.status in (VERIFY_RESIZE, *AT_REST)
     action = await logged_action(
         server.id, context.effects.request_id(effect), context, until_ended=not right
     )
     if action is not None and action.failed:
-        raise failed(
-            "no_host" if action.detail in _SCHEDULING else "resize_failed",
-            f"event {action.detail} failed",
-        )
+        reason = "no_host" if action.detail in _SCHEDULING else "resize_failed"
+        raise failed(reason, f"event {action.detail} failed")
     if not right:
-        raise failed(
-            "resize_failed", f"the server is {server.status} with flavor {server.flavor_name}"
-        )
+        raise failed("resize_failed", _state_of(server))
 
 
-async def extend(growth: Growth, context: ProjectContext, *, looks: bool) -> None:
-    """Grow one volume; `looks` as in `resize`."""
-    effect = f"extend:{growth.volume_id}"
-
-    async def landed(_: object) -> str | None:
-        volume = await cinder.get_volume(context.project, growth.volume_id)
-        grown_or_trying = volume.size >= growth.after or volume.status in (
-            "extending",
-            "error_extending",
-        )
-        return "" if grown_or_trying else None
-
-    async def marked() -> str | None:
-        return await landed(None)
-
-    try:
-        await context.effects.once(
-            effect,
-            lambda: cinder.extend(context.project, growth.volume_id, growth.after),
-            landed,
-            None,
-            marked=marked if looks else None,
-        )
-    except CloudRefusal as error:
-        if error.status != HTTPStatus.BAD_REQUEST:
-            raise error.as_failure() from error
-        # Something may have begun with it since it was looked at: that passes, and needs no revert.
-        volume = await context.retrying(
-            lambda: cinder.get_volume(context.project, growth.volume_id)
-        )
-        raise busy_with(volume) if volume.busy else error.as_failure() from error
-    volume = await follow_volume(
-        growth.volume_id, effect, context, lambda volume: volume.status != "extending"
-    )
-    if volume.size < growth.after:
-        raise failed("extend_failed", f"volume {growth.volume_id} is {volume.status}")
-
-
-async def confirm(change: Change, context: ProjectContext, progress: OrderProgress) -> None:
-    """Keep the new flavor; there is no way back from here."""
-    if not change.resizes:
-        return
-    effect = f"confirm:{change.server_id}"
-    server = await server_now(change.server_id, context)
-    if (
-        server.status in AT_REST
-        and has_flavor(server, change.flavor_after)
-        and not context.effects.begun(effect)
-    ):
-        return  # the cloud confirms by itself
-    try:
-        await once(
-            context,
-            effect,
-            do=lambda: nova.confirm_resize(context.project, change.server_id),
-            landed=logged(context, change.server_id, "confirmResize"),
-            marker=server.updated,
-        )
-    except Refused:
-        # The cloud's own confirmation may have been quicker.
-        server = await server_now(change.server_id, context)
-        if server.status not in AT_REST or not has_flavor(server, change.flavor_after):
-            raise
-    # Nova confirms without setting a task: only the status tells when it has.
-    done = await follow_server(
-        change.server_id,
-        effect,
-        context,
-        progress,
-        lambda server: not server.busy and server.status != VERIFY_RESIZE,
-    )
-    if done.status not in AT_REST or not has_flavor(done, change.flavor_after):
-        raise failed(
-            "confirm_failed", f"the server is {done.status} with flavor {done.flavor_name}"
-        )
-
-
-async def revert(change: Change, context: ProjectContext, progress: OrderProgress) -> None:
+def _revert_step(change: Change, context: ProjectContext, progress: OrderProgress) -> Step:
     """Go back to the old flavor, where the resize has come as far as to be confirmed."""
-    effect = f"revert:{change.server_id}"
-    server = await server_now(change.server_id, context)
-    if server.status == VERIFY_RESIZE or context.effects.begun(effect):
-        await once(
-            context,
-            effect,
-            do=lambda: nova.revert_resize(context.project, change.server_id),
-            landed=logged(context, change.server_id, "revertResize"),
-            marker=server.updated,
-        )
-        await follow_server(
-            change.server_id,
-            effect,
-            context,
-            progress,
-            lambda server: not server.busy and server.status != VERIFY_RESIZE,
-        )
+    server_id, effect = change.server_id, _effect(EffectKind.REVERT, change)
+
+    async def prepare() -> Ready | None:
+        if context.effects.begun(_effect(EffectKind.CONFIRM, change)):
+            return None
+        server = await server_now(server_id, context)
+        return Ready(server.updated) if server.status == VERIFY_RESIZE else None
+
+    async def follow() -> None:
+        await follow_server(server_id, effect, context, progress, _is_decided)
+
+    return Step(
+        name="revert",
+        effect=effect,
+        instance_id=server_id,
+        before=None,
+        after=None,
+        prepare=prepare,
+        act=lambda: nova.revert_resize(context.project, server_id),
+        landed=logged(context, server_id, "revertResize"),
+        follow=follow,
+    )
 
 
-async def rescue(server: Server, context: ProjectContext) -> Server:
-    """A server that a failed resize left in ERROR is declared well, where there is an admin cloud
-    to do it.
-    """
-    if server.status != ERROR or not context.cloud.has_admin:
-        return server
-    await declare(server.id, f"reset:{server.id}", context, well=True)
-    return await server_now(server.id, context)
+def _reset_step(change: Change, context: ProjectContext) -> Step:
+    """Declare well a server that the resize left in ERROR, where there is an admin cloud."""
+
+    async def prepare() -> Ready | None:
+        server = await server_now(change.server_id, context)
+        return Ready() if server.status == ERROR and context.cloud.has_admin else None
+
+    reset = state_step("reset", _effect(EffectKind.RESET, change), context, well=True)
+    return replace(reset, prepare=prepare)
 
 
-async def rescue_volume(growth: Growth, context: ProjectContext) -> None:
-    """A volume that a failed extension left in error_extending is declared to be as it was, by the
-    admin cloud.
-    """
-    volume = await context.retrying(lambda: cinder.get_volume(context.project, growth.volume_id))
-    if volume.status != "error_extending" or not context.cloud.has_admin:
-        return
-    admin = await context.cloud.admin()
+def extend_step(change: Change, growth: Growth, context: ProjectContext, *, resumed: bool) -> Step:
+    """Grow one volume; `resumed` as in `resize_step`."""
+    volume_id, effect = growth.volume_id, EffectId(EffectKind.EXTEND, growth.volume_id)
 
     async def landed(_: object) -> str | None:
-        found = await cinder.get_volume(context.project, growth.volume_id)
+        volume = await cinder.get_volume(context.project, volume_id)
+        begun = volume.size >= growth.after or volume.status in ("extending", "error_extending")
+        return "" if begun else None
+
+    async def refused(error: CloudRefusal) -> None:
+        if error.status == HTTPStatus.BAD_REQUEST:
+            # Something may have begun with it since it was looked at: that passes, and needs no
+            # revert.
+            volume = await context.retrying(lambda: cinder.get_volume(context.project, volume_id))
+            if volume.busy:
+                raise busy_with(volume) from error
+        raise error.as_failure() from error
+
+    async def follow() -> None:
+        volume = await follow_volume(
+            volume_id, effect, context, lambda one: one.status != "extending"
+        )
+        if volume.size < growth.after:
+            raise failed("extend_failed", f"volume {volume_id} is {volume.status}")
+
+    return Step(
+        name="extend",
+        effect=effect,
+        instance_id=change.server_id,
+        target=volume_id,
+        before=growth.before,
+        after=growth.after,
+        act=lambda: cinder.extend(context.project, volume_id, growth.after),
+        landed=landed,
+        marked=(lambda: landed(None)) if resumed else None,
+        refused=refused,
+        follow=follow,
+        undo=(_reset_volume_step(change, growth, context),),
+        can_be_undone=False,
+        status=OrderStatus.EXTENDING,
+    )
+
+
+def _reset_volume_step(change: Change, growth: Growth, context: ProjectContext) -> Step:
+    """Have the admin cloud declare a volume to be as it was that a failed extension left in
+    error_extending.
+    """
+    volume_id = growth.volume_id
+
+    async def prepare() -> Ready | None:
+        volume = await context.retrying(lambda: cinder.get_volume(context.project, volume_id))
+        left = volume.status == "error_extending" and context.cloud.has_admin
+        return Ready() if left else None
+
+    async def act() -> Reply:
+        return await cinder.reset_status(await context.cloud.admin(), volume_id, growth.status)
+
+    async def landed(_: object) -> str | None:
+        found = await cinder.get_volume(context.project, volume_id)
         return None if found.status == "error_extending" else ""
 
-    await once(
-        context,
-        f"reset:{growth.volume_id}",
-        do=lambda: cinder.reset_status(admin, growth.volume_id, growth.status),
+    return Step(
+        name="reset",
+        effect=EffectId(EffectKind.RESET, volume_id),
+        instance_id=change.server_id,
+        before=None,
+        after=None,
+        prepare=prepare,
+        act=act,
         landed=landed,
-        marker=None,
     )
+
+
+def confirm_step(change: Change, context: ProjectContext, progress: OrderProgress) -> Step:
+    """Keep the new flavor; there is no way back from here."""
+    server_id, effect = change.server_id, _effect(EffectKind.CONFIRM, change)
+
+    def is_confirmed(server: Server) -> bool:
+        return server.status in AT_REST and has_flavor(server, change.flavor_after)
+
+    async def prepare() -> Ready | None:
+        server = await server_now(server_id, context)
+        # The cloud may confirm by itself.
+        return None if is_confirmed(server) else Ready(server.updated)
+
+    async def refused(error: CloudRefusal) -> None:
+        # The cloud's own confirmation may have been quicker.
+        if not is_confirmed(await server_now(server_id, context)):
+            raise error.as_failure() from error
+
+    async def follow() -> None:
+        # Nova confirms without setting a task: only the status tells when it has.
+        done = await follow_server(server_id, effect, context, progress, _is_decided)
+        if not is_confirmed(done):
+            raise failed("confirm_failed", _state_of(done))
+
+    return Step(
+        name="confirm",
+        effect=effect,
+        instance_id=server_id,
+        before=_flavors(change)[0],
+        after=_flavors(change)[1],
+        prepare=prepare,
+        act=lambda: nova.confirm_resize(context.project, server_id),
+        landed=logged(context, server_id, "confirmResize"),
+        refused=refused,
+        follow=follow,
+        can_be_undone=False,
+        status=OrderStatus.CONFIRMING,
+    )
+
+
+def _effect(kind: EffectKind, change: Change) -> EffectId:
+    return EffectId(kind, change.server_id)
+
+
+def _is_decided(server: Server) -> bool:
+    """Tell whether a resize was confirmed or reverted."""
+    return not server.busy and server.status != VERIFY_RESIZE
+
+
+def _state_of(server: Server) -> str:
+    return f"the server is {server.status} with flavor {server.flavor_name}"
+
+
+def _flavors(change: Change) -> tuple[str, str]:
+    """Name the flavors before and after; with what is in them, where they have one name."""
+    flavors = change.flavor_before, change.flavor_after
+    names = [one if isinstance(one, str) else one[0] for one in flavors]
+    if names[0] != names[1]:
+        return names[0], names[1]
+    before, after = (one if isinstance(one, str) else _FLAVOR.format(*one) for one in flavors)
+    return before, after

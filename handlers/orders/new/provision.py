@@ -22,8 +22,14 @@ from handlers.orders.new.plan import CreationPlan, NewServer, marks_of, metadata
 from handlers.orders.new.resources import OrderResources
 from handlers.orders.progress import OrderProgress
 from handlers.orders.saga import all_undone, do_steps
-from handlers.orders.step import Step, failed
-from handlers.orders.steps import follow_server, follow_volume, metadata_refused, with_fault
+from handlers.orders.step import (
+    Step,
+    failed,
+    follow_server,
+    follow_volume,
+    metadata_refused,
+    with_fault,
+)
 from messages.orders import OrderNew, disk_name, read_time
 
 #: Creations of one order that are called at the same time.

@@ -1,6 +1,4 @@
-"""renew: the date until which a server is paid for moves on; what softDown had stopped is started
-again.
-"""
+"""renew: move on the date until which a server is paid for; start what softDown had stopped."""
 
 import asyncio
 from dataclasses import dataclass, replace
@@ -10,312 +8,319 @@ from pydantic import TypeAdapter
 
 from handlers.context import ProjectContext
 from handlers.effects.concurrency import wait_for_all
-from handlers.effects.ledger import EffectKind
+from handlers.effects.ledger import EffectId, EffectKind
 from handlers.openstack import nova
-from handlers.openstack.nova import ERROR, METADATA_STATES, Server
+from handlers.openstack.nova import ERROR, METADATA_STATES, VERIFY_RESIZE, Server
 from handlers.openstack.sessions import Reply
 from handlers.orders.billing import NEXT_FEE_TIME, fee_time, local_time, written
 from handlers.orders.instances import idle_server
 from handlers.orders.limits import Demand, check_quotas, items_with
 from handlers.orders.order_markers import has_order, with_order, without_order
-from handlers.orders.power import switch
-from handlers.orders.saga import Outcomes, Saga, all_done, all_undone, carry_out
+from handlers.orders.saga import Outcomes, Saga, carry_out, do_step, request_ids
 from handlers.orders.snapshot import Snapshot, take_snapshot, unchanged_outcomes
-from handlers.orders.soft_down.marker import STOPPED, is_marked, mark, unmark
-from handlers.orders.step import Deed
-from handlers.orders.steps import change_metadata, declare
+from handlers.orders.soft_down.marker import is_marked, mark_step, unmark_step
+from handlers.orders.step import Ready, Step, metadata_step, power_step, server_now, state_step
 from handlers.servers.guard import find_server, state_refusal
-from handlers.servers.targets import power_effect
 from messages.commands import Power
 from messages.errors import Transient, wrong
 from messages.order_results import ProductOutcome
 from messages.orders import InstanceProduct, OrderRenew, read_time
 from messages.results import Result
-from messages.updates import OrderStatus
 
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What becomes of one server: paid for until `until`, as fee data have it."""
+    """The renewal of one server, which is paid for until `until`, written as fee data are.
+
+    Stored in the journal.
+    """
 
     server_id: str
     until: str
     starts: bool
     unmarks: bool
     before: Snapshot
-    #: The server bore the order's mark when it was planned: an earlier run has moved the date, of
-    #: which the journal knows nothing. From where, nobody knows any more.
+    #: The order's name was on the server when it was planned: an earlier run, of which the journal
+    #: knows nothing, has moved the date. From where, nobody knows any more.
     found: bool = False
 
     @property
     def was_until(self) -> str | None:
-        """Until when it was paid for; None where nothing says so."""
+        """The date until which it was paid for; None where nothing says so."""
         until: str | None = self.before["feeData"][NEXT_FEE_TIME]
         return until
 
     @property
     def in_error(self) -> bool:
-        """Whether Nova must be made to take metadata of it."""
-        return bool(self.before["status"] == ERROR)
+        """True where Nova takes its metadata only after it was declared well."""
+        return not self.found and bool(self.before["status"] == ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalPlan:
+    """The plan of an order, stored in the journal.
+
+    `now` is the billing time at which it was first made: a term begins then, however long ago that
+    is.
+    """
+
+    now: str
+    renewals: tuple[Renewal, ...]
+
+
+_STORED = TypeAdapter(RenewalPlan)
 
 
 async def renew_servers(order: OrderRenew, context: ProjectContext) -> Result:
     """Carry the order out on all its servers, or leave all as they were; `Transient` where a later
     try may do it.
     """
-    return await carry_out(Renewing(order, context))
+    return await carry_out(RenewSaga(order, context))
 
 
-@dataclass(frozen=True, slots=True)
-class RenewalPlan:
-    """The plan of an order. `now` is the billing time at which it was first made: the terms begin
-    then, however long ago that is.
-    """
-
-    now: str
-    renewals: list[Renewal]
-
-
-_STORED = TypeAdapter(RenewalPlan)
-
-
-class Renewing(Saga[OrderRenew, RenewalPlan]):
-    """The order's plan, steps and undoing."""
+class RenewSaga(Saga[OrderRenew, RenewalPlan]):
+    """The saga of one renew order."""
 
     def __init__(self, order: OrderRenew, context: ProjectContext) -> None:
         super().__init__(order, context, _STORED)
-        self._now = context.policy.billing_now()
         #: The servers as this run has planned with them.
         self._planned: dict[str, Server] = {}
 
+    # The plan.
+
     async def make_plan(self) -> RenewalPlan:
-        context = self.context
+        context, now = self.context, self.context.policy.billing_now()
         servers = await wait_for_all(idle_server(one, context) for one in self.order.instance_ids)
         self._planned = {server.id: server for server in servers}
         due = [one for one in servers if not has_order(one, context)]
-        await wait_for_all(_judged(one, context) for one in due)
+        await wait_for_all(_check_state(one, context) for one in due)
         items = [items_with(one, (NEXT_FEE_TIME, *with_order(one, context))) for one in due]
         await check_quotas(Demand(metadata=tuple(items)), context)
-        pictures = await asyncio.gather(
-            *(take_snapshot(server, self.context) for server in servers)
-        )
-        now = written(self._now)
-        return RenewalPlan(
-            now, [self._renewal(*pair) for pair in zip(servers, pictures, strict=True)]
-        )
+        befores = await asyncio.gather(*(take_snapshot(server, context) for server in servers))
+        renewals = [self._renewal(*one, now) for one in zip(servers, befores, strict=True)]
+        return RenewalPlan(written(now), tuple(renewals))
 
-    def _renewal_of(self, server_id: str) -> Renewal:
-        return next(one for one in self.plan.renewals if one.server_id == server_id)
-
-    async def do(self) -> None:
-        renewals, zone = self.plan.renewals, self.context.policy.billing_zone
-        self._now = local_time(read_time(self.plan.now), zone) or self._now
-        await all_done(self._move(one) for one in renewals)
-        starting = [one for one in renewals if one.starts]
-        if starting:
-            await self.progress.publish(OrderStatus.STARTING)
-            await all_done(
-                switch(one.server_id, Power.START, self.context, self.progress) for one in starting
-            )
-        await all_done(unmark(one.server_id, self.context) for one in renewals if one.unmarks)
-
-    def printed(self) -> list[Deed]:
-        renewals = self.plan.renewals
-        return [
-            *(
-                Deed("renew", one.server_id, one.was_until, one.until)
-                for one in renewals
-                if not one.found
-            ),
-            *(Deed("start", one.server_id, "SHUTOFF", "ACTIVE") for one in renewals if one.starts),
-            *(Deed("unmark", one.server_id, STOPPED, None) for one in renewals if one.unmarks),
-        ]
-
-    async def undo(self) -> None:
-        await self.progress.publish(OrderStatus.REVERTING)
-        await all_undone([self._undo(one) for one in self.plan.renewals], self.context)
-
-    async def outcomes(self) -> Outcomes:
-        ended = await asyncio.gather(*map(self._outcome, self.order.products))
-        for outcome in ended:
-            server_id = str(outcome.instance_id)
-            # An earlier run may have told of the start of a server that was found renewed.
-            is_told = self._renewal_of(server_id).found
-            if is_told or self.context.effects.begun(power_effect(Power.START, server_id)):
-                await self.progress.end_server(server_id, outcome.status)
-        return [ended]
-
-    async def untouched(self) -> Outcomes:
-        return await unchanged_outcomes(self.order.products, self.context)
-
-    def _renewal(self, server: Server, picture: Snapshot) -> Renewal:
+    def _renewal(self, server: Server, before: Snapshot, now: datetime) -> Renewal:
         found = has_order(server, self.context)
-        # Who has not paid since the order was carried out was rightly stopped again.
-        resumes = is_marked(server) and (not found or self._is_paid(server))
+        # A server that has not been paid for since the order was carried out was rightly stopped
+        # again.
+        resumes = is_marked(server) and (not found or self._is_paid(server, now))
         return Renewal(
             server_id=server.id,
-            until=server.metadata.get(NEXT_FEE_TIME, "") if found else self._until(server),
+            until=server.metadata.get(NEXT_FEE_TIME, "") if found else self._until(server, now),
             starts=resumes and server.status == "SHUTOFF",
             unmarks=resumes and server.status != ERROR,
-            before=picture,
+            before=before,
             found=found,
         )
 
-    def _is_paid(self, server: Server) -> bool:
+    def _is_paid(self, server: Server, now: datetime) -> bool:
         zone = self.context.policy.billing_zone
         until = local_time(read_time(server.metadata.get(NEXT_FEE_TIME)), zone)
-        return until is not None and until > self._now
+        return until is not None and until > now
 
-    def _until(self, server: Server) -> str:
+    def _until(self, server: Server, now: datetime) -> str:
         with self.context.checks.of("feeData", server.id):
-            begin = _later(
-                fee_time(server, NEXT_FEE_TIME, self.context.policy.billing_zone), self._now
-            )
+            paid = fee_time(server, NEXT_FEE_TIME, self.context.policy.billing_zone)
+            # By the instant: two times of one zone are compared by what the clocks show, which
+            # repeats itself.
+            begin = max(paid or now, now, key=datetime.timestamp)
         with self.context.checks.of("duration", server.id):
             try:
                 return written(self.order.term.after(begin))
             except (ValueError, OverflowError):
                 raise wrong("duration", "no calendar goes that far") from None
 
-    # The date.
+    def _renewal_of(self, server_id: str) -> Renewal:
+        return next(one for one in self.plan.renewals if one.server_id == server_id)
 
-    async def _move(self, renewal: Renewal) -> None:
-        server_id = renewal.server_id
+    # The steps. A server in ERROR is declared well for as long as its metadata are written.
 
-        async def landed(_: object) -> str | None:
-            server = await nova.get_server(self.context.project, server_id)
-            return "" if has_order(server, self.context) else None
+    def steps(self) -> list[Step]:
+        listed = self.plan.renewals
+        in_error = [one.server_id for one in listed if one.in_error]
+        return [
+            *(self._reset_step(one) for one in in_error),
+            *(self._renew_step(one.server_id) for one in listed if not one.found),
+            *(self._error_step(one) for one in in_error),
+            *(self._start_step(one.server_id) for one in listed if one.starts),
+            *(self._unmark_step(one.server_id) for one in listed if one.unmarks),
+        ]
+
+    def _reset_step(self, server_id: str) -> Step:
+        reset, undo = (
+            EffectId(one, server_id) for one in (EffectKind.RESET, EffectKind.UNDO_RESET)
+        )
+        back = state_step("error", undo, self.context, well=False)
+        return replace(state_step("reset", reset, self.context, well=True), undo=(back,))
+
+    def _error_step(self, server_id: str) -> Step:
+        effect = EffectId(EffectKind.ERROR, server_id)
+        return state_step("error", effect, self.context, well=False)
+
+    def _start_step(self, server_id: str) -> Step:
+        start, undo = (
+            EffectId(one, server_id) for one in (EffectKind.START, EffectKind.UNDO_START)
+        )
+        return replace(
+            power_step(Power.START, start, self.context, self.progress),
+            before="SHUTOFF",
+            undo=(power_step(Power.STOP, undo, self.context, self.progress),),
+        )
+
+    def _unmark_step(self, server_id: str) -> Step:
+        mark = mark_step(server_id, self.context, EffectKind.UNDO_UNMARK)
+        return replace(unmark_step(server_id, self.context), undo=(mark,))
+
+    def _renew_step(self, server_id: str) -> Step:
+        context, renewal = self.context, self._renewal_of(server_id)
 
         async def marked() -> str | None:
             # What the planning has just read need not be asked for again.
-            planned = self._planned.pop(server_id, None)
-            if planned is None:
-                return await landed(None)
-            return "" if has_order(planned, self.context) else None
+            server = self._planned.pop(server_id, None)
+            if server is None:
+                return await step.landed(None)
+            return "" if has_order(server, context) else None
 
-        if renewal.in_error and not renewal.found:
-            await declare(server_id, f"reset:{server_id}", self.context, well=True)
-        await change_metadata(
-            server_id,
-            _effect(server_id),
-            lambda: self._write(server_id),
-            landed,
-            self.context,
-            marked=marked,
+        async def follow() -> None:
+            # At once: another server of the order may have to be waited for.
+            if renewal.in_error:
+                await do_step(self._error_step(server_id), context)
+
+        step = metadata_step(
+            "renew",
+            EffectId(EffectKind.RENEW, server_id),
+            context,
+            write=lambda: self._move_date(server_id),
+            written=lambda server: has_order(server, context),
         )
-        if renewal.in_error and not renewal.found:
-            await declare(server_id, f"error:{server_id}", self.context, well=False)
+        return replace(
+            step,
+            before=renewal.was_until,
+            after=renewal.until,
+            marked=marked,
+            follow=follow,
+            undo=(self._well_step(server_id), *self._restore_steps(server_id)),
+        )
 
-    async def _write(self, server_id: str) -> Reply:
+    async def _move_date(self, server_id: str) -> Reply:
         """Move the date from where it is now: another order may have moved it since this one was
         planned.
         """
         server = await nova.get_server(self.context.project, server_id)
-        known, date = self._renewal_of(server_id), server.metadata.get(NEXT_FEE_TIME)
-        if date != known.was_until:
-            before = {**known.before, "feeData": {**known.before["feeData"], NEXT_FEE_TIME: date}}
-            moved = replace(known, until=self._until(server), before=before)
-            listed = [moved if one is known else one for one in self.plan.renewals]
-            self.plan = replace(self.plan, renewals=listed)
+        renewal, date = self._renewal_of(server_id), server.metadata.get(NEXT_FEE_TIME)
+        if date != renewal.was_until:
+            policy = self.context.policy
+            now = local_time(read_time(self.plan.now), policy.billing_zone) or policy.billing_now()
+            fee_data = {**renewal.before["feeData"], NEXT_FEE_TIME: date}
+            moved = replace(
+                renewal,
+                until=self._until(server, now),
+                before={**renewal.before, "feeData": fee_data},
+            )
+            listed = [moved if one is renewal else one for one in self.plan.renewals]
+            self.plan = replace(self.plan, renewals=tuple(listed))
             await self.store_plan()
-        items = {NEXT_FEE_TIME: self._renewal_of(server_id).until} | with_order(
-            server, self.context
-        )
+            renewal = moved
+        items = {NEXT_FEE_TIME: renewal.until} | with_order(server, self.context)
         return await nova.set_metadata(self.context.project, server_id, items)
 
-    # The way back.
+    def _well_step(self, server_id: str) -> Step:
+        """Declare a server well that is in ERROR, for the steps that restore its metadata."""
 
-    async def _undo(self, renewal: Renewal) -> None:
-        server_id, context = renewal.server_id, self.context
-        if context.effects.begun(power_effect(Power.START, server_id)):
-            await switch(
-                server_id, Power.STOP, context, self.progress, effect=f"undo-start:{server_id}"
-            )
-        if context.effects.begun(f"unmark:{server_id}"):
-            await mark(server_id, context, EffectKind.UNDO_UNMARK)
-        if context.effects.begun(_effect(server_id)) and not renewal.found:
-            await self._restore(renewal)
-        if renewal.in_error and context.effects.begun(f"reset:{server_id}"):
-            await declare(server_id, f"undo-reset:{server_id}", context, well=False)
+        async def prepare() -> Ready | None:
+            server = await server_now(server_id, self.context)
+            is_wrong = server.status == ERROR and has_order(server, self.context)
+            return Ready() if is_wrong and self.context.cloud.has_admin else None
 
-    async def _restore(self, renewal: Renewal) -> None:
-        """Bring the date back where it was, and then take the order's mark away."""
-        server_id, project = renewal.server_id, self.context.project
-        server = await nova.get_server(project, server_id)
-        if not has_order(server, self.context):
-            return
+        effect = EffectId(EffectKind.UNDO_ERROR, server_id)
+        return replace(state_step("reset", effect, self.context, well=True), prepare=prepare)
 
-        async def landed(_: object) -> str | None:
-            found = await nova.get_server(project, server_id)
-            return "" if found.metadata.get(NEXT_FEE_TIME) == renewal.was_until else None
+    def _restore_steps(self, server_id: str) -> tuple[Step, Step]:
+        """Bring the date back to where it was, and then take the order's name away.
 
-        async def write() -> Reply:
-            if renewal.was_until is None:
-                return await nova.remove_metadata(project, server_id, NEXT_FEE_TIME)
-            return await nova.set_metadata(project, server_id, {NEXT_FEE_TIME: renewal.was_until})
-
-        if server.status == ERROR:
-            await declare(server_id, f"undo-error:{server_id}", self.context, well=True)
-        await change_metadata(server_id, f"undo-renew:{server_id}", write, landed, self.context)
-        await self._unname(server)
-
-    async def _unname(self, server: Server) -> None:
-        """Take the mark away: the order was not carried out, and whoever finds the mark would say
-        that it was.
+        The order was not carried out, and the name would say that it was.
         """
+        context, project = self.context, self.context.project
 
-        async def landed(_: object) -> str | None:
-            found = await nova.get_server(self.context.project, server.id)
-            return None if has_order(found, self.context) else ""
+        async def prepare() -> Ready | None:
+            return Ready() if has_order(await server_now(server_id, context), context) else None
 
-        async def write() -> Reply:
-            item, others = without_order(server, self.context)
+        async def restore() -> Reply:
+            date = self._renewal_of(server_id).was_until
+            if date is None:
+                return await nova.remove_metadata(project, server_id, NEXT_FEE_TIME)
+            return await nova.set_metadata(project, server_id, {NEXT_FEE_TIME: date})
+
+        async def unname() -> Reply:
+            server = await nova.get_server(project, server_id)
+            item, others = without_order(server, context)
             if not others:
-                return await nova.remove_metadata(self.context.project, server.id, item)
-            return await nova.set_metadata(self.context.project, server.id, {item: others})
+                return await nova.remove_metadata(project, server_id, item)
+            return await nova.set_metadata(project, server_id, {item: others})
 
-        await change_metadata(server.id, f"undo-name:{server.id}", write, landed, self.context)
+        restored = metadata_step(
+            "restore",
+            EffectId(EffectKind.UNDO_RENEW, server_id),
+            context,
+            write=restore,
+            written=lambda server: (
+                server.metadata.get(NEXT_FEE_TIME) == self._renewal_of(server_id).was_until
+            ),
+        )
+        unnamed = metadata_step(
+            "unname",
+            EffectId(EffectKind.UNDO_NAME, server_id),
+            context,
+            write=unname,
+            written=lambda server: not has_order(server, context),
+        )
+        return replace(restored, prepare=prepare), replace(unnamed, prepare=prepare)
+
+    # The outcomes.
+
+    async def outcomes(self) -> Outcomes:
+        ended = await asyncio.gather(*map(self._outcome, self.order.products))
+        for product, outcome in zip(self.order.products, ended, strict=True):
+            server_id = product.instance_id
+            started = self.context.effects.begun(EffectId(EffectKind.START, server_id))
+            # An earlier run may have published the start of a server that was found renewed.
+            if started or self._renewal_of(server_id).found:
+                await self.progress.end_server(server_id, outcome.status)
+        return [ended]
 
     async def _outcome(self, product: InstanceProduct) -> ProductOutcome:
-        """Whether anything was left changed is looked up, not reckoned."""
-        renewal = self._renewal_of(product.instance_id)
-        server = await find_server(self.context, product.instance_id)
+        """Look up what has changed: it is not concluded from what was done."""
+        server_id, context = product.instance_id, self.context
+        renewal = self._renewal_of(server_id)
+        server = await find_server(context, server_id)
         outcome = ProductOutcome(
             product.ordered,
-            product.instance_id,
+            server_id,
             None,
             changed=True,
             before=None if renewal.found else renewal.before,
-            request_ids=self.context.effects.request_ids([product.instance_id]),
+            request_ids=request_ids(self.steps(), context, server_id),
         )
         if server is None:
             return outcome
         moved = server.metadata.get(NEXT_FEE_TIME) != renewal.was_until
-        changed = renewal.found or moved or server.status != renewal.before["status"]
         return replace(
             outcome,
             status=server.status,
-            changed=changed,
-            after=await take_snapshot(server, self.context),
+            changed=renewal.found or moved or server.status != renewal.before["status"],
+            after=await take_snapshot(server, context),
         )
 
+    async def untouched(self) -> Outcomes:
+        return await unchanged_outcomes(self.order.products, self.context)
 
-async def _judged(server: Server, context: ProjectContext) -> None:
-    """`Refused` where the date cannot be moved, `Transient` where it can be later."""
+
+async def _check_state(server: Server, context: ProjectContext) -> None:
+    """Raise `Refused` where the date cannot be moved, `Transient` where it can be later."""
     with context.checks.of("state", server.id):
-        if server.status == "VERIFY_RESIZE":
+        if server.status == VERIFY_RESIZE:
             raise Transient("busy", detail="the server is in the middle of a resize")
-        if refused := state_refusal(
-            server, METADATA_STATES | {ERROR} if context.cloud.has_admin else METADATA_STATES
-        ):
+        states = METADATA_STATES | {ERROR} if context.cloud.has_admin else METADATA_STATES
+        if refused := state_refusal(server, states):
             raise refused
-
-
-def _later(one: datetime | None, other: datetime) -> datetime:
-    # By the instant: two times of one zone are compared by what the clocks show, which repeats
-    # itself.
-    return max(one, other, key=datetime.timestamp) if one is not None else other
-
-
-def _effect(server_id: str) -> str:
-    return f"renew:{server_id}"

@@ -22,13 +22,11 @@ from handlers.orders.delete_server import (
 from handlers.orders.instances import find_remaining, idle_server
 from handlers.orders.limits import Demand, check_quotas, items_with
 from handlers.orders.order_markers import has_order, with_order
-from handlers.orders.power import power_step
 from handlers.orders.progress import OrderProgress
 from handlers.orders.saga import do_steps
 from handlers.orders.snapshot import take_snapshot
 from handlers.orders.soft_down.marker import ITEM, is_marked, mark_step, unmark_step
-from handlers.orders.step import Ready, Step, failed
-from handlers.orders.steps import metadata_refused, server_now
+from handlers.orders.step import Ready, Step, failed, metadata_refused, power_step, server_now
 from handlers.servers.guard import state_refusal, unknown_server
 from handlers.servers.targets import power_effect
 from messages.codes import Code
@@ -199,7 +197,8 @@ class ServerSoftDown:
         power = Power.STOP if self._operate is Operate.STOP else Power.START
         begun, steps = self._effects.begun(power_effect(power, server.id)), list[Step]()
         if begun or not self._is_so(server, power):
-            steps.append(power_step(server, power, context, self._progress))
+            step = power_step(power, power_effect(power, server.id), context, self._progress)
+            steps.append(replace(step, before=server.status))
         if power is Power.START:
             return [*steps, *([unmark_step(server.id, context)] if is_marked(server) else [])]
         if steps and not begun:

@@ -17,7 +17,7 @@ from handlers.orders.delete_server import (
     plan_deletion,
 )
 from handlers.orders.instances import find_remaining
-from handlers.orders.saga import Outcomes, Saga, all_done, carry_out, do_steps, request_ids
+from handlers.orders.saga import Outcomes, Saga, carry_out, do_steps, request_ids
 from handlers.orders.snapshot import take_snapshot, unchanged_outcomes
 from handlers.orders.step import Step
 from messages.order_results import ProductOutcome
@@ -51,7 +51,8 @@ class UnsubscribeSaga(Saga[OrderUnsubscribe, list[ServerDeletion]]):
 
     async def do(self) -> None:
         # Each server has a list of its own: one that cannot be deleted keeps no other's disks.
-        await all_done(self._delete(deletion) for deletion in self.plan if not deletion.gone)
+        deleting = (self._delete(deletion) for deletion in self.plan if not deletion.gone)
+        await wait_for_all(deleting, passing_first=True)
 
     async def _delete(self, deletion: ServerDeletion) -> None:
         await do_steps(self._steps_of(deletion), self.context, self.progress)
