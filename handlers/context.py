@@ -1,4 +1,4 @@
-"""What a handler is given: the requester's project, its effects, its time limits, and its replies."""
+"""The context of a request: its project, its effects, its time limits, and its replies."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -83,7 +83,7 @@ class Watchers:
 
 
 class Environment:
-    """What all requests of a process share: the cloud, the policy, a watch for each project."""
+    """The parts that all requests of a process share: cloud, policy, a watch for each project."""
 
     def __init__(self, cloud: Cloud, policy: Policy) -> None:
         self.cloud = cloud

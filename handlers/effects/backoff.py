@@ -26,7 +26,7 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float) -> "Deadline":
-        """So many seconds from now."""
+        """Return the deadline so many seconds from now."""
         return cls(time.monotonic() + seconds)
 
     @property
@@ -36,13 +36,13 @@ class Deadline:
 
     @property
     def passed(self) -> bool:
-        """Whether it is over."""
+        """True when it is over."""
         return time.monotonic() >= self.at
 
 
 @dataclass(frozen=True, slots=True)
 class EffectTiming:
-    """How late the call of an effect may be, in seconds."""
+    """Times by which the call of an effect may be late, in seconds."""
 
     #: Until the cloud shows a call whose answer was lost.
     settle: float = 2.0
@@ -80,9 +80,9 @@ def delays(first: float, most: float) -> Iterator[float]:
 async def retrying(
     call: Callable[[], Awaitable[T]], patience: Deadline, expiry: Deadline | None = None
 ) -> T:
-    """The answer of a call that changes nothing, tried again until patience ends; then `Transient`.
+    """Make a call that changes nothing, and retry it until patience ends; then raise `Transient`.
 
-    Past `expiry`, where there is one, an answer is of no use to whoever asked: it is not waited
+    Past `expiry`, where there is one, an answer is of no use to the requester: it is not waited
     for.
     """
     for delay in delays(0.2, 5.0):

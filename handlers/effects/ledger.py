@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class EffectKind(StrEnum):
-    """What is done to a target, or which value is remembered; the values are stored in the journal."""
+    """Kinds of changes to a target, and of values that are remembered; stored in the journal."""
 
     # Changes of servers.
     START = "os-start"
@@ -60,7 +60,7 @@ class EffectKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EffectId:
-    """What is done, and to which target (an id; empty where the kind alone says it).
+    """An effect's kind and its target (an id; empty where the kind alone says it).
 
     `str()` is the text that is stored in the journal, and `parse` reads it.
     """
@@ -85,7 +85,7 @@ class EffectId:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What the journal knows of an effect: `outcome` is None between intent and answer, times are
+    """The state of an effect as the journal knows it: `outcome` is None between intent and answer, times are
     Unix seconds.
 
     `sent` is false for a call that this run intends and that surely has not been sent yet.
@@ -124,7 +124,7 @@ class Effect:
 
 
 class Ledger(Protocol):
-    """Where effects are written down durably before the next step is taken."""
+    """A durable record of effects, written before the next step is taken."""
 
     def effect(self, name: EffectId) -> Effect | None:
         """Return what is known of an effect."""
@@ -170,4 +170,4 @@ class NoLedger:
         raise RuntimeError(f"{name}: a read must change nothing")
 
     async def remember(self, name: EffectId, value: Any) -> None:
-        """Nothing is remembered."""
+        """Remember nothing."""

@@ -116,7 +116,7 @@ async def _check(server_id: str, context: ProjectContext) -> Server:
 
 
 async def _about(server: Server, task: CreateImage, context: ProjectContext) -> dict[str, str]:
-    """What the image says of the server's disk and system, as far as it is known; the customer's
+    """Properties of the image that tell of the server's disk and system, as far as it is known; the customer's
     words come first.
 
     `Refused` naming `name` where Cinder would not take the names of the snapshots.

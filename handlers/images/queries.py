@@ -39,7 +39,7 @@ _FIELDS = (
 
 
 async def show_images(task: ImageList, context: ProjectContext) -> Result:
-    """A page of the images that the tenant may use, and how many there are in all."""
+    """Show a page of the images that the tenant may use, and how many there are in all."""
     filters = {"visibility": task.visibility} if task.visibility is not None else {}
     found = await context.retrying(lambda: list_images(context.project, **filters))
     matching = _sorted([image for image in found if _matches(image, task.search)], task.sort)
@@ -47,7 +47,7 @@ async def show_images(task: ImageList, context: ProjectContext) -> Result:
 
 
 async def show_private_images(task: ImageListPrivate, context: ProjectContext) -> Result:
-    """All private images with a tag, newest first."""
+    """Show all private images with a tag, newest first."""
     found = await context.retrying(
         lambda: list_images(context.project, visibility="private", tag=task.tag)
     )
@@ -59,12 +59,12 @@ async def show_private_images(task: ImageListPrivate, context: ProjectContext) -
 
 
 async def show_image(task: ImageShow, context: ProjectContext) -> Result:
-    """One image."""
+    """Show one image."""
     return Result.of(Code.OK, image_view(await find_image(task.image_id, context)))
 
 
 async def find_image(image_id: str, context: ProjectContext) -> Image:
-    """An image that the tenant may see, or `Refused`."""
+    """Return an image that the tenant may see, or raise `Refused`."""
     try:
         return await context.retrying(lambda: get_image(context.project, image_id))
     except NotFound:
@@ -72,7 +72,7 @@ async def find_image(image_id: str, context: ProjectContext) -> Image:
 
 
 def unknown_image(image_id: str) -> Refused:
-    """The refusal of an image that the requester does not have."""
+    """Return the refusal of an image that the requester does not have."""
     return Refused(Code.IMAGE_UNKNOWN, image_id)
 
 

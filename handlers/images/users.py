@@ -1,4 +1,4 @@
-"""Which of the tenant's servers uses an image: made from it, or with a disk that was."""
+"""The tenant's servers that use an image: made from it, or with a disk that was."""
 
 import asyncio
 from collections.abc import Collection, Iterable
@@ -11,7 +11,7 @@ from handlers.servers.guard import FEW, find_server
 
 
 async def users_of(images: Collection[Image], context: ProjectContext) -> dict[str, str]:
-    """The name of one of its users by the id of each of these images that has any."""
+    """Return the name of one of its users by the id of each of these images that has any."""
     volumes = context.retrying(lambda: list_volumes(context.project))
     if len(images) > FEW:
         servers = context.retrying(lambda: list_servers(context.project))

@@ -74,7 +74,7 @@ class Volume:
 
     @classmethod
     def from_api(cls, body: Mapping[str, Any]) -> "Volume":
-        """A volume from Cinder's JSON."""
+        """Read a volume from Cinder's JSON."""
         attachments: Sequence[Mapping[str, Any]] = body.get("attachments") or ()
         attachment: Mapping[str, Any] = next(iter(attachments), {})
         return cls(
@@ -100,19 +100,19 @@ class Volume:
 
 
 async def get_volume(project: Project, volume_id: str) -> Volume:
-    """One volume, or `NotFound`."""
+    """Return one volume, or raise `NotFound`."""
     reply = await project.get(Service.VOLUME, f"/volumes/{volume_id}")
     return Volume.from_api(reply.body["volume"])
 
 
 async def list_volumes(project: Project, **filters: str) -> list[Volume]:
-    """All of the project's volumes that match; a call for each thousand."""
+    """List all of the project's volumes that match; a call for each thousand."""
     found = await project.get_all(Service.VOLUME, "/volumes/detail", "volumes", filters)
     return [Volume.from_api(volume) for volume in found]
 
 
 async def list_marked(project: Project, metadata: Mapping[str, str]) -> list[Volume]:
-    """All of the project's volumes with these items of metadata."""
+    """List all of the project's volumes with these items of metadata."""
     # A cloud may refuse this filter, or ignore it: its resource_filters.json tells which it takes.
     try:
         found = await list_volumes(project, metadata=json.dumps(dict(metadata)))
@@ -124,7 +124,7 @@ async def list_marked(project: Project, metadata: Mapping[str, str]) -> list[Vol
 
 
 async def has_snapshots(project: Project, volume_id: str) -> bool:
-    """True where a volume has snapshots: as long as it does Cinder does not delete it."""
+    """Return True where a volume has snapshots: while it has, Cinder does not delete it."""
     reply = await project.get(Service.VOLUME, "/snapshots", {"volume_id": volume_id, "limit": 1})
     return bool(reply.body["snapshots"])
 
@@ -174,13 +174,13 @@ class Snapshot:
 
 
 async def get_snapshot(project: Project, snapshot_id: str) -> Snapshot:
-    """One snapshot, or `NotFound`."""
+    """Return one snapshot, or raise `NotFound`."""
     body = (await project.get(Service.VOLUME, f"/snapshots/{snapshot_id}")).body["snapshot"]
     return Snapshot(body["id"], body["status"], body["size"])
 
 
 async def list_zones(project: Project) -> dict[str, bool]:
-    """The names of Cinder's availability zones, and whether each is available; none where Cinder
+    """Return Cinder's availability zones: by name, True for one that is available; none where Cinder
     does not tell.
     """
     try:
@@ -194,7 +194,7 @@ async def list_zones(project: Project) -> dict[str, bool]:
 
 
 async def list_types(project: Project) -> set[str]:
-    """The names of the volume types that the project may use."""
+    """Return the names of the volume types that the project may use."""
     found = await project.get_all(Service.VOLUME, "/types", "volume_types", {})
     return {one["name"] for one in found}
 
@@ -234,7 +234,7 @@ class VolumeQuota:
 
     @classmethod
     def from_api(cls, quota_set: Mapping[str, Any]) -> "VolumeQuota":
-        """The quotas of Cinder's JSON: objects where it tells the usage, else numbers."""
+        """Read the quotas of Cinder's JSON: objects where it tells the usage, else numbers."""
         limits: dict[str, int] = {}
         used: dict[str, int] = {}
         for name, one in quota_set.items():
@@ -246,7 +246,7 @@ class VolumeQuota:
         return cls(limits, used)
 
     def with_totals(self, absolute: Mapping[str, int]) -> "VolumeQuota":
-        """The same with the totals that `/limits` tells."""
+        """Return the same with the totals of `/limits`."""
         limits, used = dict(self.limits), dict(self.used)
         for name, most, taken in _TOTALS:
             if most in absolute and taken in absolute:
@@ -254,8 +254,8 @@ class VolumeQuota:
         return VolumeQuota(limits, used)
 
     def left(self, name: str) -> int | None:
-        """What is left of one: `volumes`, `gigabytes`, `gigabytes_SSD` ...; None where no limit is
-        known.
+        """Return the rest of a quota: `volumes`, `gigabytes`, `gigabytes_SSD` ...; None where no limit
+        is known.
         """
         most = self.limits.get(name, -1)
         return most - self.used[name] if most >= 0 and name in self.used else None
@@ -268,7 +268,7 @@ class VolumeQuota:
 
 
 async def get_quota(project: Project) -> VolumeQuota:
-    """What the project may have and has.
+    """Return the project's quotas and their usage.
 
     A cloud may forbid members to read quota sets, or leave out the usage: then the totals come
     from the limits.

@@ -129,7 +129,7 @@ class Cloud:
 
     @property
     def effect_timing(self) -> EffectTiming:
-        """How late the cloud may carry out what changes something."""
+        """Times by which the cloud may carry out a change late."""
         return self._settings.effects
 
     async def close(self) -> None:

@@ -31,7 +31,7 @@ class Image:
 
     @classmethod
     def from_api(cls, body: Mapping[str, Any]) -> "Image":
-        """An image from Glance's JSON."""
+        """Read an image from Glance's JSON."""
         return cls(
             id=body["id"],
             name=body.get("name") or "",
@@ -65,7 +65,7 @@ class Image:
 
     @property
     def has_mapping(self) -> bool:
-        """Whether it stands for the disks of a server that was booted from a volume, and has no
+        """True where it stands for the disks of a server that was booted from a volume, and has no
         data itself.
         """
         return bool(_mapping(self.body))
@@ -95,13 +95,13 @@ class Image:
         )
 
     def may_be_seen_by(self, project_id: str) -> bool:
-        """Whether it is a project's own or shown to others; an admin's role would show everybody's."""
+        """True where it is the project's own or shown to others; an admin's role would show all."""
         return self.owner == project_id or self.visibility != "private"
 
 
 def _mapping(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What Nova writes on the image of a server that was booted from a volume: an entry for each
-    disk, as JSON.
+    """Nova's property on the image of a server that was booted from a volume: an entry for each disk,
+    as JSON.
     """
     try:
         listed = json.loads(body.get("block_device_mapping") or "[]")
@@ -111,7 +111,7 @@ def _mapping(body: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 async def get_image(project: Project, image_id: str) -> Image:
-    """One image, or `NotFound`."""
+    """Return one image, or raise `NotFound`."""
     image = Image.from_api((await project.get(Service.IMAGE, f"/images/{image_id}")).body)
     if not image.may_be_seen_by(project.id):
         raise NotFound(404, "another tenant's image", None)
@@ -119,7 +119,7 @@ async def get_image(project: Project, image_id: str) -> Image:
 
 
 async def list_images(project: Project, **filters: str) -> list[Image]:
-    """All images that match and that the project may use; a call for each thousand."""
+    """List all images that match and that the project may use; a call for each thousand."""
     found: list[Image] = []
     params: dict[str, Any] = {**filters, "limit": project.page_size}
     while True:
@@ -132,7 +132,7 @@ async def list_images(project: Project, **filters: str) -> list[Image]:
 
 
 async def find_images(project: Project, image_ids: Iterable[str]) -> dict[str, Image]:
-    """Those of the images that there are; a call for each hundred, none for none."""
+    """Return those of the images that there are, by id; a call for each hundred, none for none."""
     wanted = sorted(set(image_ids))
     found: list[Image] = []
     for begin in range(0, len(wanted), _IDS):
@@ -141,7 +141,7 @@ async def find_images(project: Project, image_ids: Iterable[str]) -> dict[str, I
 
 
 async def list_images_of_snapshots(project: Project) -> list[Image]:
-    """All images that consist of snapshots of volumes: Nova writes this property on them."""
+    """List all images that consist of snapshots of volumes: Nova writes this property on them."""
     return await list_images(project, bdm_v2="True")
 
 

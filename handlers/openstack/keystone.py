@@ -42,7 +42,7 @@ class TenantIs(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProjectTimes:
-    """How long is counted on what Keystone said of projects, in seconds."""
+    """Times for which Keystone's answers about projects count, in seconds."""
 
     #: A list without a name proves that there is no such project: a flood of names that do not
     #: exist must not flood Keystone.

@@ -1,4 +1,4 @@
-"""Neutron: the calls that are made. What is read is left as Neutron writes it.
+"""Neutron: the calls that are made. Their answers are left as Neutron writes them.
 
 Networks, subnets and ports every Neutron has. All else comes with extensions, any of which a cloud
 may be without: then there is nothing of it. A filter that an extension adds may be ignored, so what
@@ -18,7 +18,7 @@ _IDS = 150
 
 
 async def list_ports(project: Project, device_ids: Iterable[str]) -> list[Thing]:
-    """The ports of these servers and routers; a call for each hundred and fifty of them, none for
+    """List the ports of these servers and routers; a call for each hundred and fifty of them, none for
     none.
     """
     wanted = sorted(set(device_ids))
@@ -31,7 +31,7 @@ async def list_ports(project: Project, device_ids: Iterable[str]) -> list[Thing]
 
 
 async def find_ports(project: Project, port_ids: Iterable[str]) -> list[Thing]:
-    """Those of the ports that there are; a call for each hundred and fifty, none for none."""
+    """Return those of the ports that there are; a call for each hundred and fifty, none for none."""
     wanted = sorted(set(port_ids))
     found: list[Thing] = []
     for begin in range(0, len(wanted), _IDS):
@@ -42,7 +42,7 @@ async def find_ports(project: Project, port_ids: Iterable[str]) -> list[Thing]:
 
 
 async def list_ports_described(project: Project, description: str) -> list[Thing]:
-    """The project's ports with this description."""
+    """List the project's ports with this description."""
     filters = {"description": description, "project_id": project.id}
     found = await project.get_all(Service.NETWORK, "/ports", "ports", filters)
     return [one for one in found if one.get("description") == description]
@@ -57,7 +57,7 @@ async def create_port(
     description: str,
     security_groups: Iterable[str],
 ) -> Reply:
-    """A port with an address of this subnet, and these security groups (none: the default);
+    """Make a port with an address of this subnet, and these security groups (none: the default);
     `body["port"]["id"]`.
     """
     wanted: dict[str, Any] = {
@@ -87,13 +87,13 @@ async def release_floating_ip(project: Project, floating_ip_id: str) -> Reply:
 
 
 async def is_released(project: Project, floating_ip_id: str, ports: Collection[str]) -> bool:
-    """Whether a floating IP is on none of these ports, or is gone."""
+    """Return True where a floating IP is on none of these ports, or is gone."""
     found = await _list_floating_ips(project, {"id": floating_ip_id})
     return all(one["port_id"] not in ports for one in found)
 
 
 async def list_networks(project: Project) -> list[Thing]:
-    """The networks in which the project may put servers: its own and those that are shared; none
+    """List the networks in which the project may put servers: its own and the shared ones; none
     that are external.
     """
     found = await project.get_all(Service.NETWORK, "/networks", "networks", {})
@@ -105,7 +105,7 @@ async def list_networks(project: Project) -> list[Thing]:
 
 
 async def list_security_groups(project: Project) -> list[Thing]:
-    """The project's security groups."""
+    """List the project's security groups."""
     filters = {"project_id": project.id}
     return await project.get_all_if_offered(
         Service.NETWORK, "/security-groups", "security_groups", filters
@@ -113,7 +113,7 @@ async def list_security_groups(project: Project) -> list[Thing]:
 
 
 async def ports_left(project: Project) -> int | None:
-    """What is left of the project's quota of ports; None where there is no limit, or the cloud does
+    """Return the rest of the project's quota of ports; None where there is no limit, or the cloud does
     not tell.
     """
     try:
@@ -126,7 +126,7 @@ async def ports_left(project: Project) -> int | None:
 
 
 async def list_floating_ips(project: Project) -> list[Thing]:
-    """The project's floating IPs."""
+    """List the project's floating IPs."""
     return await _list_floating_ips(project, {"project_id": project.id})
 
 
@@ -135,19 +135,19 @@ async def _list_floating_ips(project: Project, filters: Mapping[str, Any]) -> li
 
 
 async def list_subnets(project: Project) -> list[Thing]:
-    """The subnets that the project may use; seconds old."""
+    """List the subnets that the project may use; seconds old."""
     return await project.recent.get("subnets", lambda: list_subnets_now(project))
 
 
 async def list_subnets_now(project: Project) -> list[Thing]:
-    """The subnets that the project may use, as they are: an order must not be refused for one made
+    """List the subnets that the project may use, as they are: an order must not be refused for one made
     a moment ago.
     """
     return await project.get_all(Service.NETWORK, "/subnets", "subnets", {})
 
 
 async def list_routers(project: Project) -> list[Thing]:
-    """The project's routers; seconds old."""
+    """List the project's routers; seconds old."""
     filters = {"project_id": project.id}
     return await project.recent.get(
         "routers",
@@ -156,7 +156,7 @@ async def list_routers(project: Project) -> list[Thing]:
 
 
 async def list_policies(project: Project) -> list[Thing]:
-    """The QoS policies that the project may use, with their rules; seconds old."""
+    """List the QoS policies that the project may use, with their rules; seconds old."""
     return await project.recent.get(
         "policies",
         lambda: project.get_all_if_offered(Service.NETWORK, "/qos/policies", "policies", {}),

@@ -27,7 +27,7 @@ _LOOK_BACK = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class WatchTiming:
-    """How often is asked, in seconds."""
+    """Times of a watch, in seconds."""
 
     #: Between polls: the least while somebody has just begun to wait, the most while all wait long.
     poll: float = 0.5

@@ -1,4 +1,4 @@
-"""Which of a server's volumes is its system disk, and which image it was made from."""
+"""The system disk among a server's volumes, and the image that the server was made from."""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,7 +9,7 @@ from handlers.openstack.nova import Server
 def system_and_data(
     server: Server, attached: Iterable[Volume]
 ) -> tuple[Volume | None, list[Volume]]:
-    """The system disk where it is a volume, and the others in the order of their devices."""
+    """Return the system disk where it is a volume, and the others in the order of their devices."""
     # The shorter name first: /dev/vdz comes before /dev/vdaa.
     volumes = sorted(attached, key=lambda one: (len(one.device or ""), one.device or ""))
     if not volumes or (server.image_id is not None and not _is_root(volumes[0])):
@@ -32,7 +32,7 @@ def _is_root(volume: Volume) -> bool:
 def image_of(
     server: Server, system: Volume | None, images_of_snapshots: Mapping[str, str]
 ) -> str | None:
-    """The id of the image that the server was made from; image ids by the snapshots that images
+    """Return the id of the image that the server was made from; image ids by the snapshots that images
     consist of.
 
     Of a disk that was made from a snapshot Cinder names the image from which the first of its line

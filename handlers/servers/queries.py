@@ -29,7 +29,7 @@ class _Networks:
 
 
 async def show_servers(task: ServerList, context: ProjectContext) -> Result:
-    """A page of the tenant's servers, and how many there are in all."""
+    """Show a page of the tenant's servers, and how many there are in all."""
     found, volumes, hosts, nets = await asyncio.gather(
         find_page(task, context), _all_volumes(context), _hosts(context), _networks(context)
     )
@@ -44,7 +44,7 @@ async def show_servers(task: ServerList, context: ProjectContext) -> Result:
 
 
 async def show_server(task: ServerShow, context: ProjectContext) -> Result:
-    """One server."""
+    """Show one server."""
     server = await require_server(context, task.server_id)
     volumes, hosts, nets = await asyncio.gather(
         volumes_of_server(server, context), _hosts(context), _networks(context)
@@ -98,7 +98,7 @@ async def _networks(context: ProjectContext) -> _Networks:
 async def images_of_servers(
     servers: Iterable[Server], volumes: dict[str, Volume], context: ProjectContext
 ) -> tuple[dict[str, Image], dict[str, str]]:
-    """The servers' images by id, and ids of images by those of the snapshots that they consist of.
+    """Return the servers' images by id, and ids of images by those of the snapshots that they consist of.
 
     `volumes` are all that the servers have, by id.
     """
@@ -132,7 +132,7 @@ async def _all_volumes(context: ProjectContext) -> dict[str, Volume]:
 
 
 async def volumes_of_server(server: Server, context: ProjectContext) -> dict[str, Volume]:
-    """The server's volumes that there are, by id."""
+    """Return the server's volumes that there are, by id."""
     if len(server.volume_ids) > FEW:
         return await _all_volumes(context)
     found = await asyncio.gather(*(_volume(one, context) for one in server.volume_ids))
@@ -154,7 +154,7 @@ async def _policies(floating_ips: Iterable[Thing], context: ProjectContext) -> l
 
 
 async def _hosts(context: ProjectContext) -> dict[str, str]:
-    """The hosts by the ids under which the tenant sees them.
+    """Return the hosts by the ids under which the tenant sees them.
 
     An extra for the operator's console: where the admin cloud does not tell, the view is made
     without.
