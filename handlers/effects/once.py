@@ -1,12 +1,13 @@
-"""Effects: what is done to the cloud at most once for a request, whatever dies in between.
+"""Effects: changes of the cloud that are made at most once for a request, whatever dies in between.
 
-The intent is written before the call and the outcome after it. What is found with an intent and no
-outcome was cut off in between, and the cloud is asked whether it was done before it is done again.
+The intent is written before the call and the outcome after it. An effect that has an intent and no
+outcome was cut off in between: the cloud is asked whether it was done before it is done again.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from handlers.effects.backoff import DEFAULT_TIMING, Deadline, EffectTiming, delays, pause, retrying
@@ -19,9 +20,17 @@ from messages.errors import Ambiguous, OutcomeUnknown, Refused, Transient
 
 T = TypeVar("T")
 
-
 #: Until every caller passes an id: a text is parsed.
 EffectName = EffectId | str
+#: Makes the call of an effect.
+Do = Callable[[], Awaitable[Reply]]
+#: Looks at the cloud since the marker: returns OpenStack's request id of the call that it finds
+#: (empty where it has none), None where it finds none.
+Landed = Callable[[Any], Awaitable[str | None]]
+#: Looks for the mark that the request leaves on what it changes; returns the same as `Landed`.
+Marked = Callable[[], Awaitable[str | None]]
+#: Looks for an effect's call until a deadline, and records it; True where it was found.
+_Look = Callable[[Deadline], Awaitable[bool]]
 
 
 def effect_id(name: EffectName) -> EffectId:
@@ -33,18 +42,17 @@ class _NotSent(Refused):
     """The time was up before the call was sent: it will not be."""
 
 
-#: Looks at the cloud since the marker: OpenStack's request id of the call that was found (empty
-#: where it has none).
-Landed = Callable[[Any], Awaitable[str | None]]
-#: Looks for the mark that the request leaves on what it changes; answers as `Landed` does.
-Marked = Callable[[], Awaitable[str | None]]
+def _too_late() -> _NotSent:
+    return _NotSent(
+        Code.FAILED, reason="timeout", detail="the time was up before it could be begun"
+    )
 
 
 class Effects:
     """The effects of one request.
 
-    `patience` says until when a call that failed in passing is tried again; past `expiry`, where
-    there is one, nothing is begun any more: whoever asked has given up. Past `deadline`, the
+    `patience`: until when a call that failed in passing is retried. Past `expiry`, which only a
+    command has, nothing is begun any more: the requester has given up. Past `deadline`, the
     requester's own, the first effect is not begun; those that follow one are.
     """
 
@@ -61,94 +69,93 @@ class Effects:
         self._deadline = deadline
         self._timing = timing
         self.patience = patience
-        #: When this run began, by both clocks, and when it meant each effect, by the monotonic one.
+        #: The start of this run, by both clocks, and of each of its intents, by the monotonic one.
         self._began, self._began_at = time.monotonic(), time.time()
-        self._meant: dict[EffectId, float] = {}
-
-    def begun(self, name: EffectName) -> bool:
-        """Whether this was meant to be done before, by whomever; its preconditions no longer say
-        anything.
-        """
-        effect = self._ledger.effect(effect_id(name))
-        return effect is not None and not effect.refused
-
-    def done(self, name: EffectName) -> bool:
-        """Whether this is known to have been done."""
-        effect = self._ledger.effect(effect_id(name))
-        return effect is not None and effect.done
+        self._intended: dict[EffectId, float] = {}
 
     @property
     def known(self) -> Mapping[EffectId, Effect]:
-        """All that is known of them, by their names."""
+        """All that is known of the request's effects."""
         return self._ledger.effects()
 
+    def _effect(self, name: EffectName) -> Effect | None:
+        return self._ledger.effect(effect_id(name))
+
+    def begun(self, name: EffectName) -> bool:
+        """True where it was intended before, by whichever run: its preconditions no longer hold."""
+        effect = self._effect(name)
+        return effect is not None and not effect.refused
+
+    def done(self, name: EffectName) -> bool:
+        """True where it is known to have been done."""
+        effect = self._effect(name)
+        return effect is not None and effect.done
+
     def unknown(self, name: EffectName) -> bool:
-        """Whether this may have been done, and it is not known."""
-        effect = self._ledger.effect(effect_id(name))
+        """True where it may have been done, and it is not known."""
+        effect = self._effect(name)
         return effect is not None and effect.unknown
 
     def request_id(self, name: EffectName) -> str | None:
-        """OpenStack's id of the call that did it."""
-        effect = self._ledger.effect(effect_id(name))
+        """Return OpenStack's id of the call that did it."""
+        effect = self._effect(name)
         return effect.request_id if effect is not None else None
 
-    def request_ids(self, subjects: Collection[str]) -> list[str]:
-        """OpenStack's ids of the calls that changed one of these things: an effect is named
-        `what:whose`.
-        """
+    def request_ids(self, targets: Collection[str]) -> list[str]:
+        """Return OpenStack's ids of the calls that changed one of these targets."""
         return [
             effect.request_id
-            for name, effect in self._ledger.effects().items()
-            if effect.request_id is not None and name.target in subjects
+            for name, effect in self.known.items()
+            if effect.request_id is not None and name.target in targets
         ]
 
     @property
     def any_begun(self) -> bool:
-        """Whether anything at all may have been done to the cloud for this request."""
-        return any(not (one.refused or one.is_memory) for one in self._ledger.effects().values())
+        """True where anything at all may have been done to the cloud for this request."""
+        return any(not (one.refused or one.is_memory) for one in self.known.values())
 
     @property
     def any_done(self) -> bool:
-        """Whether anything is known to have been done to the cloud for this request."""
-        return any(one.done and not one.is_memory for one in self._ledger.effects().values())
+        """True where anything is known to have been done to the cloud for this request."""
+        return any(one.done and not one.is_memory for one in self.known.values())
 
     def age(self, name: EffectName) -> float:
-        """Seconds since it was meant to be done; 0 where it was not. A clock that jumps meanwhile
+        """Return the seconds since it was intended; 0 where it was not. A clock that jumps meanwhile
         does not count.
         """
-        name = effect_id(name)
-        if name in self._meant:
-            return time.monotonic() - self._meant[name]
-        effect = self._ledger.effect(effect_id(name))
+        intended = self._intended.get(effect_id(name))
+        if intended is not None:
+            return time.monotonic() - intended
+        effect = self._effect(name)
         if effect is None:
             return 0.0
         return max(0.0, self._began_at - effect.intended_at) + time.monotonic() - self._began
 
     def remembered(self, name: EffectName) -> Any:
-        """What was remembered under this name; None if nothing was."""
-        effect = self._ledger.effect(effect_id(name))
-        return (
-            effect.outcome["value"] if effect is not None and effect.outcome is not None else None
-        )
+        """Return the value that was remembered under this id; None where none was."""
+        effect = self._effect(name)
+        return effect.value if effect is not None else None
 
     async def remember(self, name: EffectName, make: Callable[[], Awaitable[Any]]) -> Any:
-        """A value that is made once, and found again by whoever goes on with the request. JSON, not
-        None.
-        """
+        """Return a value that is made once, and found again by every later run. JSON, not None."""
         known = self.remembered(name)
         if known is None:
             known = await make()
-            await self._ledger.remember(effect_id(name), known)
+            await self.revise(name, known)
         return known
 
     async def revise(self, name: EffectName, value: Any) -> None:
         """Remember another value in its place; a later run finds this one."""
         await self._ledger.remember(effect_id(name), value)
 
+    async def retrying(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make a call that changes nothing, and retry it while there is time."""
+        return await retrying(call, self.patience, self._expiry)
+
     async def once(
         self,
         name: EffectName,
-        do: Callable[[], Awaitable[Reply]],
+        do: Do,
         landed: Landed,
         marker: Any,
         *,
@@ -157,9 +164,9 @@ class Effects:
         """Do it, unless it has been done.
 
         `marker` is what was known of the cloud just before (its clock); `landed` gets that of the
-        first intent. `marked` is asked before the first intent is written: a ledger that was lost,
-        or restored from a backup, does not know what the cloud shows to be done. Raises what `do`
-        raises when the cloud refuses, `Transient` when patience ends, and `OutcomeUnknown`.
+        first intent. `marked` is asked before the first intent is written: a journal that was lost,
+        or restored from a backup, does not know what the cloud shows to be done. Raises the error
+        of `do` where the cloud refuses, `Transient` when patience ends, and `OutcomeUnknown`.
         """
         name = effect_id(name)
         effect = self._ledger.effect(name)
@@ -168,7 +175,9 @@ class Effects:
         unsure = effect is not None and not effect.refused
         if effect is not None and unsure:
             marker = effect.marker
-            if await self._found(name, landed, marker, Deadline.after(self._timing.flight)):
+        look = partial(self._found, name, landed, marker)
+        if unsure:
+            if await look(Deadline.after(self._timing.flight)):
                 return
             if self._is_over:
                 await self.find_out(name, landed)
@@ -179,98 +188,85 @@ class Effects:
             if marked is not None and (request_id := await self.retrying(marked)) is not None:
                 await self.adopt(name, marker, request_id)
                 return
-            self._check_expiry()
+            self._check_time()
             await self._intend(name, marker)
         fenced = fence.set(lambda: self._right_to_send(name, marker))
         try:
-            await self._do(name, do, landed, marker, unsure=unsure)
+            await self._do(name, do, look, unsure=unsure)
         finally:
             fence.reset(fenced)
 
     async def adopt(self, name: EffectName, marker: Any = None, request_id: str = "") -> None:
-        """Record as done what the cloud shows to be done by its mark, though no intent is known."""
+        """Record as done an effect that the cloud shows by its mark, though no intent is known."""
         name = effect_id(name)
         await self._intend(name, marker)
         await self._ledger.record(name, {"found": True}, request_id or None)
 
     async def find_out(self, name: EffectName, landed: Landed) -> None:
-        """Look for what may have been done, and do nothing; what is found is recorded.
-
-        `Transient` where the cloud does not tell.
+        """Look for an effect that may have been done, and do nothing; a call that is found is
+        recorded. `Transient` where the cloud does not tell.
         """
         name = effect_id(name)
         effect = self._ledger.effect(name)
         if effect is not None and effect.unknown:
-            until = Deadline.after(
-                max(self._timing.flight, self._timing.late_command - self.age(name))
-            )
-            await self._found(name, landed, effect.marker, until)
+            left = max(self._timing.flight, self._timing.late_command - self.age(name))
+            await self._found(name, landed, effect.marker, Deadline.after(left))
 
-    async def _intend(self, name: EffectId, marker: Any) -> None:
-        # Before it is written, which may take long.
-        self._meant[name] = time.monotonic()
-        await self._ledger.intend(name, marker)
-
-    async def _right_to_send(self, name: EffectId, marker: Any) -> Deadline:
-        """Until when the call may be sent; what the ledger raises where the request is another's by
-        now.
-        """
-        self._check_expiry()
-        if time.monotonic() - self._meant.get(name, 0.0) > self._timing.fresh:
-            await self._intend(name, marker)
-            self._check_expiry()
-        # Nothing may come in between: who answers in our place asks whether it was sent.
-        self._ledger.sending(name)
-        return Deadline(self._meant[name] + self._timing.send_within)
+    # The right to begin, and to send.
 
     @property
     def _is_over(self) -> bool:
-        """Whether nothing is to be begun any more."""
+        """True where nothing is to be begun any more."""
         return self._ledger.closed or (self._expiry is not None and self._expiry.passed)
 
-    @property
-    def _any_sent(self) -> bool:
-        """Whether anything may have been done to the cloud: what is only meant to be does not
-        count.
-        """
-        return any(
-            one.unknown or (one.done and not one.is_memory)
-            for one in self._ledger.effects().values()
-        )
-
-    def _check_expiry(self) -> None:
-        if self._deadline is not None and self._deadline.passed and not self._any_sent:
-            raise _NotSent(Code.FAILED, reason="deadline")
+    def _check_time(self) -> None:
+        if self._deadline is not None and self._deadline.passed:
+            # An intent that was not sent does not count.
+            sent = (one.unknown or (one.done and not one.is_memory) for one in self.known.values())
+            if not any(sent):
+                raise _NotSent(Code.FAILED, reason="deadline")
         if self._is_over:
-            raise _NotSent(
-                Code.FAILED, reason="timeout", detail="the time was up before it could be begun"
-            )
+            raise _too_late()
 
-    async def _do(
-        self,
-        name: EffectId,
-        do: Callable[[], Awaitable[Reply]],
-        landed: Landed,
-        marker: Any,
-        *,
-        unsure: bool,
-    ) -> None:
+    async def _intend(self, name: EffectId, marker: Any) -> None:
+        # Before it is written, which may take long.
+        self._intended[name] = time.monotonic()
+        await self._ledger.intend(name, marker)
+
+    async def _right_to_send(self, name: EffectId, marker: Any) -> Deadline:
+        """Return until when the call may be sent; raises the ledger's error where another worker has
+        the request by now.
+        """
+        self._check_time()
+        if time.monotonic() - self._intended.get(name, 0.0) > self._timing.fresh:
+            await self._intend(name, marker)
+            self._check_time()
+        # Nothing may come in between: whoever answers in our place asks whether it was sent.
+        self._ledger.sending(name)
+        return Deadline(self._intended[name] + self._timing.send_within)
+
+    # The call.
+
+    async def _do(self, name: EffectId, do: Do, look: _Look, *, unsure: bool) -> None:
+        """Make the call until its outcome is known. `unsure`: a call before it may have been
+        carried out.
+        """
         for delay in delays(0.2, 5.0):
             try:
                 reply = await do()
             except Ambiguous as error:
                 unsure = True
-                if await self._landed_after_all(name, landed, marker, error):
+                if await look(self._latest(error)):
                     return
-                await self._pause(error, delay)
+                if error.may_land_late or self._ledger.closed:
+                    raise OutcomeUnknown(str(name)) from error
+                await pause(error, delay, self.patience)
             except _NotSent as error:
                 raise await self._given_up(name, error, unsure=unsure) from None
             except Transient as error:
-                if self._ledger.closed:
-                    raise await self._given_up(name, error, unsure=unsure) from error
                 await self._pause_unsent(name, error, delay, unsure=unsure)
             except CloudRefusal as error:
-                if unsure and await self._left_traces(name, landed, marker):
+                if unsure and await self._left_traces(look):
                     return
                 await self._ledger.record(name, {"refused": error.status}, error.request_id)
                 raise
@@ -278,47 +274,45 @@ class Effects:
                 await self._ledger.record(name, {"status": reply.status}, reply.request_id)
                 return
 
-    async def _landed_after_all(
-        self, name: EffectId, landed: Landed, marker: Any, error: Ambiguous
-    ) -> bool:
-        """Whether a call was carried out whose answer was lost; `OutcomeUnknown` where it must not
-        be made again.
-        """
-        if await self._found(name, landed, marker, self._until(error)):
-            return True
-        if error.may_land_late or self._ledger.closed:
-            raise OutcomeUnknown(str(name)) from error
-        return False
-
-    async def _given_up(self, name: EffectId, error: Exception, *, unsure: bool) -> Exception:
-        """The error that ends an effect whose time was up before its call could be sent, or sent
-        again.
-        """
+    async def _given_up(self, name: EffectId, error: _NotSent, *, unsure: bool) -> Exception:
+        """Return the error that ends an effect whose call could not be sent in time, or not again."""
         if unsure:
             return OutcomeUnknown(str(name))
         await self._ledger.record(name, {"refused": None}, None)
-        if isinstance(error, _NotSent):
-            return error
-        return _NotSent(
-            Code.FAILED, reason="timeout", detail="the time was up before it could be begun"
-        )
+        return error
 
-    def _until(self, error: Ambiguous) -> Deadline:
-        """Until when a call is looked for whose answer was lost."""
-        if not error.may_land_late:
-            return Deadline.after(self._timing.settle)
-        return Deadline.after(
-            self._timing.late if self._expiry is None else self._timing.late_command
-        )
+    async def _pause_unsent(
+        self, name: EffectId, error: Transient, delay: float, *, unsure: bool
+    ) -> None:
+        """Pause after a call that was surely not carried out; where there is no later try, record
+        that.
+        """
+        if self._ledger.closed:
+            raise await self._given_up(name, _too_late(), unsure=unsure) from error
+        try:
+            await pause(error, delay, self.patience)
+        except Transient:
+            if not unsure:  # else a call before it may have been
+                await self._ledger.record(name, {"refused": None}, None)
+            raise
 
-    async def _left_traces(self, name: EffectId, landed: Landed, marker: Any) -> bool:
-        """A repeat of what landed after all is refused for its own traces: in conflict, gone
+    async def _left_traces(self, look: _Look) -> bool:
+        """A repeat of a call that landed after all is refused for its own traces: in conflict, gone
         already, large enough.
         """
         try:
-            return await self._found(name, landed, marker, Deadline(0.0))
+            return await look(Deadline(0.0))
         except CloudRefusal:
             return False  # there is nothing left to look at
+
+    # The look.
+
+    def _latest(self, error: Ambiguous) -> Deadline:
+        """Return until when a call is looked for whose answer was lost."""
+        timing = self._timing
+        if not error.may_land_late:
+            return Deadline.after(timing.settle)
+        return Deadline.after(timing.late if self._expiry is None else timing.late_command)
 
     async def _found(self, name: EffectId, landed: Landed, marker: Any, until: Deadline) -> bool:
         while True:
@@ -330,10 +324,6 @@ class Effects:
                 return False
             await asyncio.sleep(self._timing.look_every)
 
-    async def retrying(self, call: Callable[[], Awaitable[T]]) -> T:
-        """The answer of a call that changes nothing, tried again for as long as there is time."""
-        return await retrying(call, self.patience, self._expiry)
-
     async def _look(
         self, name: EffectId, landed: Landed, marker: Any, until: Deadline
     ) -> str | None:
@@ -341,25 +331,9 @@ class Effects:
             return await self.retrying(lambda: landed(marker))
         except Transient as error:
             if self._expiry is None:
-                raise  # an order comes back, and looks again
+                raise  # an order is retried, and looks again
             if not until.passed:
                 return None
             if self._ledger.closed:
-                raise  # so does a command that has its answer
+                raise  # so is a command that has its answer
             raise OutcomeUnknown(str(name)) from error
-
-    async def _pause(self, error: Transient, delay: float) -> None:
-        await pause(error, delay, self.patience)
-
-    async def _pause_unsent(
-        self, name: EffectId, error: Transient, delay: float, *, unsure: bool
-    ) -> None:
-        """Pause after a call that was surely not carried out; where there is no later try, record
-        that.
-        """
-        try:
-            await self._pause(error, delay)
-        except Transient:
-            if not unsure:  # else a call before it may have been
-                await self._ledger.record(name, {"refused": None}, None)
-            raise
