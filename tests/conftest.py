@@ -22,7 +22,7 @@ settings.load_profile("busy")
 #: that come back.
 _SLOW = (
     "tests/faults/",
-    "tests/integration/test_dead.py",
+    "tests/integration/test_dead_letters.py",
     "tests/integration/test_identity.py",
     "tests/integration/test_orders_in_between.py",
     "tests/integration/test_pause.py",

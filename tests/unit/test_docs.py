@@ -1,0 +1,32 @@
+"""The documentation names what there is."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.workshop import REPOSITORY
+
+PAGES = (
+    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((REPOSITORY / "docs").rglob("*.md")),
+)
+_PATH = re.compile(r"`((?:messages|handlers|workers|sandbox|tests|docs)/[\w/.-]*)`")
+_LINK = re.compile(r"\]\(([^)\s:#]+)(?:#[^)]*)?\)")
+#: Terms of its own that the glossary may have.
+_TERMS = 20
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_and_link_of_a_page_leads_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    paths = {one for one in _PATH.findall(text) if not (REPOSITORY / one).exists()}
+    links = {one for one in _LINK.findall(text) if not (page.parent / one).exists()}
+    assert paths | links == set()
+
+
+def test_the_glossary_has_few_terms_of_its_own() -> None:
+    text = (REPOSITORY / "docs" / "glossary.md").read_text(encoding="utf-8")
+    own = text.partition("## Terms of this project")[2].partition("## Standard terms")[0]
+    rows = [line for line in own.splitlines() if line.startswith("| ")][1:]
+    assert 10 <= len(rows) <= _TERMS
