@@ -296,6 +296,11 @@ class Tenant:
         """Have a server deleted that somebody else made."""
         self._made.append(server_id)
 
+    def forget(self) -> None:
+        """Leave what was made where it is."""
+        self._made.clear()
+        self._rest.clear()
+
     def later(self, service: str, path: str) -> None:
         """Have something deleted when the servers are."""
         self._rest.append((service, path))

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from sandbox.openstack import extensions
+from sandbox.openstack import extensions, saved
 from sandbox.openstack.cinder import Cinder
 from sandbox.openstack.faults import Rule, spoil
 from sandbox.openstack.glance import Glance
@@ -106,7 +106,18 @@ def _controls(world: World) -> list[Route]:
     async def executed(_: Request) -> Response:
         return JSONResponse(world.executed)
 
+    async def saved_world(_: Request) -> Response:
+        await world.rest()
+        return JSONResponse(saved.save(world))
+
+    async def load_world(request: Request) -> Response:
+        body = await body_of(request)
+        saved.load(world, body["world"], body["later"])
+        return Response(status_code=204)
+
     return [
+        Route("/_sandbox/world", saved_world),
+        Route("/_sandbox/world", load_world, methods=["PUT"]),
         Route("/_sandbox/faults", add_fault, methods=["POST"]),
         Route("/_sandbox/faults", clear_faults, methods=["DELETE"]),
         Route("/_sandbox/reclaim-interval", _sets_reclaim_interval(world), methods=["POST"]),

@@ -117,6 +117,14 @@ class SimulatedOpenStack:
         listed: list[str] = json.loads(self._control("GET", "executed"))
         return listed
 
+    def save(self) -> Any:
+        """Everything in it as JSON values, once nothing is under way."""
+        return json.loads(self._control("GET", "world"))
+
+    def load(self, world: Any, later: float = 0.0) -> None:
+        """Be what was saved; all times are `later` seconds later."""
+        self._control("PUT", "world", {"world": world, "later": later})
+
     def _control(self, method: str, what: str, body: Any = None) -> bytes:
         request = urllib.request.Request(
             f"{self.url}/_sandbox/{what}",

@@ -46,15 +46,15 @@ class Faults:
     """The rules that are in force."""
 
     def __init__(self) -> None:
-        self._rules: list[Rule] = []
+        self.rules: list[Rule] = []
 
     def add(self, rule: Rule) -> None:
         """Put a rule in force."""
-        self._rules.append(rule)
+        self.rules.append(rule)
 
     def clear(self, points: str = "") -> None:
         """Forget the rules of points that begin so."""
-        self._rules = [rule for rule in self._rules if not rule.point.startswith(points)]
+        self.rules = [rule for rule in self.rules if not rule.point.startswith(points)]
 
     async def strike(self, point: str, subject: str) -> Rule | None:
         """Wait as the first rule that matches says; the rule, if it says that the call fails."""
@@ -66,13 +66,13 @@ class Faults:
 
     def taken(self, point: str, subject: str, user: str | None = None) -> Rule | None:
         """The first rule that matches, one strike of it used up."""
-        for rule in _matching(self._rules, point, subject):
+        for rule in _matching(self.rules, point, subject):
             if rule.user not in (None, user):
                 continue
             if rule.times is not None:
                 rule.times -= 1
                 if rule.times <= 0:
-                    self._rules.remove(rule)
+                    self.rules.remove(rule)
             return rule
         return None
 

@@ -2,7 +2,7 @@
 
 import ipaddress
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -22,6 +22,20 @@ class Nets:
         self.security_groups: dict[str, Thing] = {}
         self._addresses: dict[str, Iterator[ipaddress.IPv4Address]] = {}
         self._macs = count(1)
+
+    def restore(self, things: Mapping[str, dict[str, Thing]]) -> None:
+        """Have these things of each kind, and give no address away that one of them has."""
+        for kind, found in things.items():
+            kept: dict[str, Thing] = getattr(self, kind)
+            kept.clear()
+            kept.update(found)
+        taken = {one["ip_address"] for port in self.ports.values() for one in port["fixed_ips"]}
+        taken |= {one["floating_ip_address"] for one in self.floating_ips.values()}
+        self._macs = count(len(self.ports) + 1)
+        for subnet in self.subnets.values():
+            hosts = ipaddress.IPv4Network(subnet["cidr"]).hosts()
+            next(hosts)
+            self._addresses[subnet["id"]] = (one for one in hosts if str(one) not in taken)
 
     def add_network(self, project_id: str, name: str, *, external: bool = False) -> Thing:
         """A network."""

@@ -276,6 +276,11 @@ class World:
         """Let time go by."""
         await asyncio.sleep(seconds * self.pace)
 
+    async def rest(self) -> None:
+        """Wait until nothing happens by itself any more."""
+        while self._running:
+            await asyncio.wait(self._running)
+
     def run(self, course: Coroutine[Any, Any, None]) -> None:
         """Let something happen by itself."""
         task = asyncio.get_running_loop().create_task(course)
