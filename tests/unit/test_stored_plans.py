@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from handlers.orders.change_configure.plan import Change, Growth
 from handlers.orders.delete_server import ServerDeletion
 from handlers.orders.new.disks import Disk
 from handlers.orders.new.plan import CreationPlan, NewServer
+from handlers.orders.renew.handler import Renewal, RenewalPlan
 
 CREATION_V1 = """{"servers": [{"number": 1, "set_index": 0, "product_index": 0, "name": "web",
  "flavor_id": "c9a1", "zone": "az-1", "disks": [{"size": 40, "volume_type": "SATA", "image_id": "i"},
@@ -31,6 +33,27 @@ DELETIONS = """[{"server_id": "s1", "gone": false, "locked": true, "before": {"s
  "own_ports": ["p1"], "other_ports": ["p2"], "floating_ips": ["f1"]}, {"server_id": "s2",
  "gone": true, "locked": false, "before": null, "volumes": [], "kept_volumes": [], "own_ports": [],
  "other_ports": [], "floating_ips": []}]"""
+
+#: Before flavors were compared by their content, a plan had only their names.
+CHANGES_V1 = """[{"server_id": "s1", "status": "ACTIVE", "updated": "2026-11-23T10:00:00Z",
+ "flavor_before": "S1.small.1", "flavor_id": "f2", "flavor_after": "S1.medium.2", "before":
+ {"status": "ACTIVE", "flavor": "S1.small.1", "disks": [], "feeData": {"charge_type": "hourly"}},
+ "growths": [{"volume_id": "v1", "before": 10, "after": 20, "status": "in-use"}]}]"""
+CHANGES_V2 = """[{"server_id": "s1", "status": "ACTIVE", "updated": "2026-11-23T10:00:00Z",
+ "flavor_before": ["S1.small.1", 1, 1024, 0], "flavor_id": "f2", "flavor_after":
+ ["S1.medium.2", 2, 4096, 0], "before": {"status": "ACTIVE", "flavor": "S1.small.1",
+ "disks": [{"id": "v1", "size": 10, "type": "SSD"}], "feeData": {"charge_type": "hourly",
+ "start_fee_time": null, "next_fee_time": "2026-12-01 00:00:00", "purchase_time": null,
+ "order_id": null}}, "growths": [{"volume_id": "v1", "before": 10, "after": 20, "status": "in-use",
+ "volume_type": "SSD"}], "found": false, "found_resize": "req-1"}]"""
+RENEWALS_V1 = """{"now": "2026-11-23 10:00:00", "renewals": [{"server_id": "s1",
+ "until": "2027-01-01 00:00:00", "starts": true, "unmarks": true, "before": {"status": "SHUTOFF",
+ "flavor": "S1.small.1", "disks": [], "feeData": {"next_fee_time": "2026-12-01 00:00:00"}}}]}"""
+RENEWALS_V2 = """{"now": "2026-11-23 10:00:00", "renewals": [{"server_id": "s1",
+ "until": "2027-01-01 00:00:00", "starts": false, "unmarks": true, "before": {"status": "ACTIVE",
+ "flavor": "S1.small.1", "disks": [{"id": "v1", "size": 10, "type": "SSD"}], "feeData":
+ {"charge_type": "hourly", "start_fee_time": null, "next_fee_time": null, "purchase_time": null,
+ "order_id": null}}, "found": true}]}"""
 
 
 def creation(zone: str | None) -> CreationPlan:
@@ -61,9 +84,39 @@ def test_the_plan_of_a_deletion_is_read() -> None:
     assert second == ServerDeletion("s2", gone=True)
 
 
+def test_the_plan_of_a_changed_configuration_is_read() -> None:
+    stored = TypeAdapter(list[Change])
+    (old,) = stored.validate_python(json.loads(CHANGES_V1))
+    assert (old.flavor_before, old.flavor_after) == ("S1.small.1", "S1.medium.2")
+    assert old.growths == (Growth("v1", 10, 20, "in-use"),)
+    assert (old.resizes, old.found, old.found_resize) == (True, False, None)
+    (new,) = stored.validate_python(json.loads(CHANGES_V2))
+    assert new.flavor_before == ("S1.small.1", 1, 1024, 0)
+    assert new.flavor_after == ("S1.medium.2", 2, 4096, 0)
+    assert new.growths == (Growth("v1", 10, 20, "in-use", "SSD"),)
+    assert (new.found_resize, new.is_before_known) == ("req-1", False)
+
+
+def test_the_plan_of_a_renewal_is_read() -> None:
+    stored = TypeAdapter(RenewalPlan)
+    old, new = (stored.validate_python(json.loads(one)) for one in (RENEWALS_V1, RENEWALS_V2))
+    before = {
+        "status": "SHUTOFF",
+        "flavor": "S1.small.1",
+        "disks": [],
+        "feeData": {"next_fee_time": "2026-12-01 00:00:00"},
+    }
+    renewal = Renewal("s1", "2027-01-01 00:00:00", starts=True, unmarks=True, before=before)
+    assert old == RenewalPlan("2026-11-23 10:00:00", (renewal,))
+    assert renewal.was_until == "2026-12-01 00:00:00"
+    assert (new.renewals[0].found, new.renewals[0].was_until) == (True, None)
+
+
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
+        (list[Change], CHANGES_V2),
+        (RenewalPlan, RENEWALS_V2),
         (CreationPlan, CREATION_V2),
         (CreationPlan, CREATION_REFUSED),
         (list[ServerDeletion], DELETIONS),
