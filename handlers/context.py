@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from handlers.effects.backoff import Deadline
 from handlers.effects.ledger import EffectId, EffectKind
-from handlers.effects.once import EffectName, Effects
+from handlers.effects.once import Effects
 from handlers.openstack.cinder import Volume, get_volume, list_volumes
 from handlers.openstack.cloud import Cloud
 from handlers.openstack.glance import Image, get_image, list_images
@@ -209,7 +209,7 @@ class RequestContext:
         """Make a call that changes nothing, and retry it within the time limit."""
         return await self.effects.retrying(call)
 
-    async def next(self, poller: Poller[W], effect: EffectName) -> W:
+    async def next(self, poller: Poller[W], effect: EffectId) -> W:
         """Return the next state of something that this effect began.
 
         `TimeoutError` when the wait has lasted its time, in all its deliveries; `Postponed` when

@@ -20,8 +20,6 @@ from messages.errors import Ambiguous, OutcomeUnknown, Refused, Transient
 
 T = TypeVar("T")
 
-#: Until every caller passes an id: a text is parsed.
-EffectName = EffectId | str
 #: Makes the call of an effect.
 Do = Callable[[], Awaitable[Reply]]
 #: Looks at the cloud since the marker: returns OpenStack's request id of the call that it finds
@@ -31,11 +29,6 @@ Landed = Callable[[Any], Awaitable[str | None]]
 Marked = Callable[[], Awaitable[str | None]]
 #: Looks for an effect's call until a deadline, and records it; True where it was found.
 _Look = Callable[[Deadline], Awaitable[bool]]
-
-
-def effect_id(name: EffectName) -> EffectId:
-    """Return the id that a name stands for."""
-    return name if isinstance(name, EffectId) else EffectId.parse(name)
 
 
 class _NotSent(Refused):
@@ -78,27 +71,24 @@ class Effects:
         """All that is known of the request's effects."""
         return self._ledger.effects()
 
-    def _effect(self, name: EffectName) -> Effect | None:
-        return self._ledger.effect(effect_id(name))
-
-    def begun(self, name: EffectName) -> bool:
+    def begun(self, name: EffectId) -> bool:
         """True where it was intended before, by whichever run: its preconditions no longer hold."""
-        effect = self._effect(name)
+        effect = self._ledger.effect(name)
         return effect is not None and not effect.refused
 
-    def done(self, name: EffectName) -> bool:
+    def done(self, name: EffectId) -> bool:
         """True where it is known to have been done."""
-        effect = self._effect(name)
+        effect = self._ledger.effect(name)
         return effect is not None and effect.done
 
-    def unknown(self, name: EffectName) -> bool:
+    def unknown(self, name: EffectId) -> bool:
         """True where it may have been done, and it is not known."""
-        effect = self._effect(name)
+        effect = self._ledger.effect(name)
         return effect is not None and effect.unknown
 
-    def request_id(self, name: EffectName) -> str | None:
+    def request_id(self, name: EffectId) -> str | None:
         """Return OpenStack's id of the call that did it."""
-        effect = self._effect(name)
+        effect = self._ledger.effect(name)
         return effect.request_id if effect is not None else None
 
     def request_ids(self, targets: Collection[str]) -> list[str]:
@@ -119,24 +109,24 @@ class Effects:
         """True where anything is known to have been done to the cloud for this request."""
         return any(one.done and not one.is_memory for one in self.known.values())
 
-    def age(self, name: EffectName) -> float:
+    def age(self, name: EffectId) -> float:
         """Return the seconds since it was intended; 0 where it was not. A clock that jumps meanwhile
         does not count.
         """
-        intended = self._intended.get(effect_id(name))
+        intended = self._intended.get(name)
         if intended is not None:
             return time.monotonic() - intended
-        effect = self._effect(name)
+        effect = self._ledger.effect(name)
         if effect is None:
             return 0.0
         return max(0.0, self._began_at - effect.intended_at) + time.monotonic() - self._began
 
-    def remembered(self, name: EffectName) -> Any:
+    def remembered(self, name: EffectId) -> Any:
         """Return the value that was remembered under this id; None where none was."""
-        effect = self._effect(name)
+        effect = self._ledger.effect(name)
         return effect.value if effect is not None else None
 
-    async def remember(self, name: EffectName, make: Callable[[], Awaitable[Any]]) -> Any:
+    async def remember(self, name: EffectId, make: Callable[[], Awaitable[Any]]) -> Any:
         """Return a value that is made once, and found again by every later run. JSON, not None."""
         known = self.remembered(name)
         if known is None:
@@ -144,9 +134,9 @@ class Effects:
             await self.revise(name, known)
         return known
 
-    async def revise(self, name: EffectName, value: Any) -> None:
+    async def revise(self, name: EffectId, value: Any) -> None:
         """Remember another value in its place; a later run finds this one."""
-        await self._ledger.remember(effect_id(name), value)
+        await self._ledger.remember(name, value)
 
     async def retrying(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call that changes nothing, and retry it while there is time."""
@@ -154,7 +144,7 @@ class Effects:
 
     async def once(
         self,
-        name: EffectName,
+        name: EffectId,
         do: Do,
         landed: Landed,
         marker: Any,
@@ -168,7 +158,6 @@ class Effects:
         or restored from a backup, does not know what the cloud shows to be done. Raises the error
         of `do` where the cloud refuses, `Transient` when patience ends, and `OutcomeUnknown`.
         """
-        name = effect_id(name)
         effect = self._ledger.effect(name)
         if effect is not None and effect.done:
             return
@@ -196,17 +185,15 @@ class Effects:
         finally:
             fence.reset(fenced)
 
-    async def adopt(self, name: EffectName, marker: Any = None, request_id: str = "") -> None:
+    async def adopt(self, name: EffectId, marker: Any = None, request_id: str = "") -> None:
         """Record as done an effect that the cloud shows by its mark, though no intent is known."""
-        name = effect_id(name)
         await self._intend(name, marker)
         await self._ledger.record(name, {"found": True}, request_id or None)
 
-    async def find_out(self, name: EffectName, landed: Landed) -> None:
+    async def find_out(self, name: EffectId, landed: Landed) -> None:
         """Look for an effect that may have been done, and do nothing; a call that is found is
         recorded. `Transient` where the cloud does not tell.
         """
-        name = effect_id(name)
         effect = self._ledger.effect(name)
         if effect is not None and effect.unknown:
             left = max(self._timing.flight, self._timing.late_command - self.age(name))
