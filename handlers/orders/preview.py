@@ -1,9 +1,9 @@
 """Preview of an order: its checks and its steps, by the same planning that carries the order out.
 
-Serves `order.plan` and `ecs-worker plan`. Nothing is touched.
+Serves `order.plan`, `ecs-worker plan` and the dry run of a replay. Nothing is touched.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -12,12 +12,12 @@ from handlers.context import ProjectContext, RequestContext
 from handlers.effects.backoff import Deadline
 from handlers.effects.ledger import NoLedger
 from handlers.effects.once import Effects
-from handlers.openstack.errors import CloudRefusal
+from handlers.openstack.errors import CloudRefusal, Foreseen
 from handlers.orders.change_configure.handler import ChangeConfigureSaga
 from handlers.orders.checks import Check
 from handlers.orders.new.handler import NewSaga
 from handlers.orders.renew.handler import RenewSaga
-from handlers.orders.saga import Saga
+from handlers.orders.saga import Saga, carry_out
 from handlers.orders.soft_down.handler import preview_soft_down
 from handlers.orders.step import Step
 from handlers.orders.unsubscribe.handler import UnsubscribeSaga
@@ -164,6 +164,36 @@ async def _steps_of(order: Order, context: RequestContext, project_id: str | Non
     saga = _SAGAS[type(order)](order, inside)
     await saga.plan_now()
     return saga.printed()
+
+
+class NextSteps(Foreseen):
+    """Ends the dry run of an order before its next step; `steps` are those still to be done."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.steps = steps
+        super().__init__(str(steps[0].effect))
+
+
+async def dry_run_order(order: Order, context: ProjectContext) -> Result:
+    """Handle an order in the dry run of a replay, with a ledger and a cloud that are only read.
+
+    Raises `NextSteps` where steps are still to be done; otherwise goes on as the order's handler.
+    """
+    saga = _SAGAS[type(order)](order, context)
+
+    async def do() -> None:
+        steps = [one for one in saga.printed() if not context.effects.done(one.effect)]
+        if steps:
+            raise NextSteps(steps)
+        await saga.do()
+
+    return await carry_out(saga, do)
+
+
+#: Handlers of a dry run that stand in for those of the catalogue.
+DRY_RUN_HANDLERS: dict[type, Callable[[Any, Any], Awaitable[Result]]] = dict.fromkeys(
+    _SAGAS, dry_run_order
+)
 
 
 async def _project_of(order: Order, context: RequestContext, project_id: str | None) -> str:

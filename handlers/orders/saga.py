@@ -8,7 +8,7 @@ nothing was begun is made anew: in the meantime the servers may have been change
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
@@ -98,8 +98,13 @@ class Saga(ABC, Generic[OrderT, PlanT]):
         await self.context.effects.revise(PLAN, self._stored.dump_python(self.plan, mode="json"))
 
 
-async def carry_out(saga: Saga[Any, Any]) -> Result:
-    """Carry an order out wholly, or not at all; `Transient` where a later try may do it."""
+async def carry_out(
+    saga: Saga[Any, Any], do: Callable[[], Awaitable[None]] | None = None
+) -> Result:
+    """Carry an order out wholly, or not at all; `Transient` where a later try may do it.
+
+    `do` is called instead of `saga.do` in a dry run.
+    """
     context = saga.context
     await saga.progress.publish(OrderStatus.ACCEPTED)
     failure: Refused | None
@@ -108,19 +113,19 @@ async def carry_out(saga: Saga[Any, Any]) -> Result:
     except (Refused, CloudRefusal, Transient) as error:
         outcomes, failure = await saga.untouched(), final_failure(error, context)
     else:
-        failure = await _carried_out(saga)
+        failure = await _carried_out(saga, do or saga.do)
         outcomes = await saga.outcomes()
     await saga.progress.publish(OrderStatus.FAILED if failure else OrderStatus.SUCCEEDED)
     return order_result(saga.order, outcomes, failure, context.policy.billing_now())
 
 
-async def _carried_out(saga: Saga[Any, Any]) -> Refused | None:
+async def _carried_out(saga: Saga[Any, Any], do: Callable[[], Awaitable[None]]) -> Refused | None:
     """Return None, or why not; then everything that could be undone has been."""
     effects = saga.context.effects
     failure = effects.remembered(FAILURE)
     if failure is None:
         try:
-            await saga.do()
+            await do()
         except (Refused, CloudRefusal, OutcomeUnknown, Transient) as error:
             found = final_failure(error, saga.context)
         else:

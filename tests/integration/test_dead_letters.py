@@ -254,6 +254,8 @@ def test_a_dry_run_predicts_each_replay_and_changes_nothing(
     (of_order,) = [row for row in told if row["id"] == ordered]
     assert (of_order["would"], of_order["detail"]) == ("run", f"first step: resize:{active}")
     assert of_order["plan"]["plan"][0]["server_id"] == active
+    steps = [step["name"] for step in of_order["steps"]]
+    assert steps == ["resize", "extend", "confirm", "feeData"]
     assert sorted(row["would"] for row in told if row["operation"].startswith("order.")) == [
         "impossible",
         "parked",

@@ -172,6 +172,7 @@ def _print_previews(
                 "would": preview.outcome.value,
                 "detail": preview.detail,
                 "plan": mask(preview.plan),
+                "steps": mask(list(preview.steps)),
             }
             for letter, preview in pairs
         ]

@@ -11,6 +11,7 @@ from handlers.catalogue import HANDLERS
 from handlers.context import Policy
 from handlers.openstack.cloud import Cloud
 from handlers.openstack.errors import Foreseen
+from handlers.orders.preview import DRY_RUN_HANDLERS, NextSteps
 from workers.amqp.envelope import Envelope
 from workers.amqp.topology import queue_of_command
 from workers.dead_letters.dead_letter import DeadLetter, replayed_envelope
@@ -102,7 +103,7 @@ class DryRun:
             identity=Readmission(trusted, self._cloud, journal, _Authorized(tenant)),
             journal=journal,
             outbox=Replies(publisher, settings.names, on_returned=lambda: None),
-            handlers=HANDLERS,
+            handlers=HANDLERS | DRY_RUN_HANDLERS,
             policy=self._policy,
             limits=Timeouts(PATIENCE, PATIENCE, settings.max_age, tuple(settings.retry_delays)),
             metrics=self._metrics,
@@ -123,8 +124,11 @@ def _first_step(foreseen: Foreseen, journal: ReadOnlyJournal) -> DryRunResult:
     plan = {
         name: value for name, value in journal.remembered.items() if not name.startswith("told:")
     }
-    more = f" and {len(journal.intents) - 1} more" if len(journal.intents) > 1 else ""
+    steps = foreseen.steps if isinstance(foreseen, NextSteps) else ()
+    at_once = [one for one in steps if one.name == steps[0].name] or journal.intents
+    more = f" and {len(at_once) - 1} more" if len(at_once) > 1 else ""
+    outcome, detail = DryRunOutcome.RUN, f"first step: {foreseen.what}{more}"
     if isinstance(journal.outcome, Resumed):
+        outcome = DryRunOutcome.RESUME
         detail = f"begun and interrupted; next step: {foreseen.what}{more}"
-        return DryRunResult(DryRunOutcome.RESUME, detail, plan or None)
-    return DryRunResult(DryRunOutcome.RUN, f"first step: {foreseen.what}{more}", plan or None)
+    return DryRunResult(outcome, detail, plan or None, [one.to_json() for one in steps])

@@ -55,11 +55,14 @@ _TEXTS = {
 
 @dataclass(frozen=True, slots=True)
 class DryRunResult:
-    """The outcome for one message; `detail` explains it, `plan` is what the handler would store."""
+    """The outcome for one message; `detail` explains it, `plan` is what the handler would store,
+    `steps` are those of an order that would still be done, as in `order.plan`.
+    """
 
     outcome: DryRunOutcome
     detail: str
     plan: Mapping[str, Any] | None = None
+    steps: Sequence[Mapping[str, Any]] = ()
 
 
 def result_of_publications(

@@ -85,7 +85,7 @@ class NewSaga(Saga[OrderNew, CreationPlan]):
             )
 
     def steps(self) -> list[Step]:
-        if self.plan.is_made:
+        if self.plan.is_made or self.plan.refusal is not None:
             return []
         return [step for one in self.plan.servers for step in self._provisioner.steps(one)]
 
