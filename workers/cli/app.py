@@ -174,11 +174,19 @@ def demo(
     ] = "simulated",
 ) -> None:
     """Run everything on this machine for half a minute and show what happens."""
-    from workers.cli.demo import run_demo  # noqa: PLC0415
+    from sandbox.processes import SandboxError  # noqa: PLC0415
+    from workers.demo.scenarios import run_demo  # noqa: PLC0415
 
     if openstack not in ("simulated", "real"):
         raise CommandFailed(Exit.USAGE, "--openstack is simulated or real")
-    raise typer.Exit(run_demo(openstack))
+    try:
+        held = run_demo(openstack)
+    except SandboxError as error:
+        raise CommandFailed(Exit.UNREACHABLE, str(error)) from error
+    except TimeoutError as error:
+        text = f"the demo did not see what it should: {error}"
+        raise CommandFailed(Exit.CHECK_FAILED, text) from error
+    raise typer.Exit(Exit.OK if held else Exit.CHECK_FAILED)
 
 
 @app.command()

@@ -1,10 +1,9 @@
-"""`ecs-worker check`: configuration, broker, journal, cloud, a line each with what to do."""
+"""`ecs-worker check`: configuration, broker, journal, keys and cloud, with what to do about each."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 from urllib.parse import urlsplit
 
 from handlers.openstack.cloud import Cloud
@@ -26,11 +25,12 @@ from workers.journal.database import (
 )
 from workers.settings import ConfigurationError, Settings, load_settings
 
-_SECONDS = 30
+#: Seconds for one check.
+_LIMIT = 30
 
 
-class Verdict(StrEnum):
-    """How a check ended."""
+class Status(StrEnum):
+    """The result of a check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -43,255 +43,218 @@ class Finding:
     """One line. `advice` is empty where there is nothing to do."""
 
     check: str
-    verdict: Verdict
+    status: Status
     found: str
     advice: str = ""
 
     def row(self) -> dict[str, str]:
-        """The line's fields."""
+        """Return the line's fields."""
         return {
             "check": self.check,
-            "result": self.verdict.value,
+            "result": self.status.value,
             "found": self.found,
             "advice": self.advice,
         }
 
 
+Check = Callable[[Settings], AsyncIterator[Finding]]
+
+
 def check_all() -> tuple[list[Finding], Exit]:
-    """Every finding, and the exit code that they amount to."""
+    """Return all findings, and the exit code that they amount to."""
     try:
         settings = load_settings()
     except ConfigurationError as error:
+        advice = "see docs/reference/configuration.md"
         return [
-            Finding("configuration", Verdict.FAILED, problem, "see docs/reference/configuration.md")
-            for problem in error.problems
+            Finding("configuration", Status.FAILED, problem, advice) for problem in error.problems
         ], Exit.CONFIGURATION
     findings = asyncio.run(_check(settings))
-    if any(one.verdict is Verdict.UNREACHABLE for one in findings):
+    found = {one.status for one in findings}
+    if Status.UNREACHABLE in found:
         return findings, Exit.UNREACHABLE
-    return findings, Exit.CHECK_FAILED if any(
-        one.verdict is Verdict.FAILED for one in findings
-    ) else Exit.OK
+    return findings, Exit.CHECK_FAILED if Status.FAILED in found else Exit.OK
 
 
 async def _check(settings: Settings) -> list[Finding]:
-    findings = [
-        Finding("configuration", Verdict.OK, _shown(settings)),
-        await asyncio.to_thread(_region, settings),
-    ]
-    for check in (_broker, _journal, _keys, _cloud):
-        findings += await _guarded(check, settings)
+    findings: list[Finding] = []
+    checks: dict[str, Check] = {
+        "configuration": _configuration,
+        "broker": _broker,
+        "journal": _journal,
+        "keys": _keys,
+        "cloud": _cloud,
+    }
+    for name, check in checks.items():
+        try:
+            async with asyncio.timeout(_LIMIT):
+                findings += [finding async for finding in check(settings)]
+        except TimeoutError:
+            found = f"no answer in {_LIMIT} s"
+            findings.append(Finding(name, Status.UNREACHABLE, found, "check the network between"))
     return findings
 
 
-async def _guarded(
-    check: Callable[[Settings], Awaitable[list[Finding]]], settings: Settings
-) -> list[Finding]:
-    name = check.__name__.strip("_")
-    try:
-        async with asyncio.timeout(_SECONDS):
-            return await check(settings)
-    except TimeoutError:
-        return [
-            Finding(
-                name,
-                Verdict.UNREACHABLE,
-                f"no answer in {_SECONDS} s",
-                "look at the network between",
-            )
-        ]
-
-
-def _shown(settings: Settings) -> str:
-    """The configuration in a line; URLs without their passwords."""
+async def _configuration(settings: Settings) -> AsyncIterator[Finding]:
+    """The configuration in a line, URLs without their passwords; and the region."""
     journal = url_without_password(settings.journal_url.get_secret_value())
-    return f"broker {settings.broker.endpoint}, journal {journal}, cloud {settings.os_cloud or '(environment)'}"
-
-
-def _region(settings: Settings) -> Finding:
+    cloud = settings.os_cloud or "(environment)"
+    shown = f"broker {settings.broker.endpoint}, journal {journal}, cloud {cloud}"
+    yield Finding("configuration", Status.OK, shown)
     try:
-        region = own_region(settings)
+        region = await asyncio.to_thread(own_region, settings)
     except ConfigurationError as error:
-        return Finding(
-            "region", Verdict.FAILED, str(error), "set ECS_REGION, and region_name in clouds.yaml"
-        )
-    return Finding("region", Verdict.OK, f"orders for {region} are carried out, all others refused")
+        advice = "set ECS_REGION, and region_name in clouds.yaml"
+        yield Finding("region", Status.FAILED, str(error), advice)
+    else:
+        found = f"orders for {region} are carried out, all others refused"
+        yield Finding("region", Status.OK, found)
 
 
-async def _broker(settings: Settings) -> list[Finding]:
+async def _broker(settings: Settings) -> AsyncIterator[Finding]:
     shown = str(settings.broker.endpoint)
     try:
         wanted = topology(settings.retry_delays, settings.names)
         version, missing = await asyncio.to_thread(compare, settings.broker, wanted)
     except TopologyMismatch as error:
-        return [Finding("broker", Verdict.FAILED, "another topology", str(error))]
+        yield Finding("broker", Status.FAILED, "another topology", str(error))
     except Exception as error:
-        told = explain(error, settings.broker)
-        verdict = Verdict.FAILED if told.is_refused else Verdict.UNREACHABLE
-        return [Finding("broker", verdict, f"{shown}: {told.reason}", told.advice)]
-    findings = [Finding("broker", Verdict.OK, f"RabbitMQ {version} at {shown}")]
-    if missing:
-        findings.append(
-            Finding(
-                "topology",
-                Verdict.WARNING,
-                f"not declared yet: {', '.join(missing)}",
-                "the worker declares them at its start; or run: ecs-worker topology apply",
-            )
-        )
+        cause = explain(error, settings.broker)
+        status = Status.FAILED if cause.is_refused else Status.UNREACHABLE
+        yield Finding("broker", status, f"{shown}: {cause.reason}", cause.advice)
     else:
-        findings.append(Finding("topology", Verdict.OK, "declared"))
-    return findings
+        yield Finding("broker", Status.OK, f"RabbitMQ {version} at {shown}")
+        if missing:
+            found = f"not declared yet: {', '.join(missing)}"
+            advice = "the worker declares them at its start; or run: ecs-worker topology apply"
+            yield Finding("topology", Status.WARNING, found, advice)
+        else:
+            yield Finding("topology", Status.OK, "declared")
 
 
-async def _journal(settings: Settings) -> list[Finding]:
+async def _journal(settings: Settings) -> AsyncIterator[Finding]:
     try:
         engine = open_engine(settings.journal_url.get_secret_value())
         await asyncio.to_thread(check_encoding, engine)
         current = await asyncio.to_thread(current_revision, engine)
         engine.dispose()
     except JournalUnfit as error:
-        return [
-            Finding(
-                "journal",
-                Verdict.FAILED,
-                str(error),
-                "make the journal's database anew, and set ECS_JOURNAL_URL",
-            )
-        ]
+        advice = "create the journal's database anew, and set ECS_JOURNAL_URL"
+        yield Finding("journal", Status.FAILED, str(error), advice)
+        return
     except JournalError as error:
-        return [
-            Finding(
-                "journal",
-                Verdict.UNREACHABLE,
-                str(error),
-                "start the database, or set ECS_JOURNAL_URL",
-            )
-        ]
-    findings = [
-        Finding("journal", Verdict.WARNING, one, "chmod go-rwx; it names servers and customers")
-        for one in exposed(engine)
-    ]
-    if current == head_revision():
-        return [
-            Finding("journal", Verdict.OK, f"{engine.dialect.name}, revision {current}"),
-            *findings,
-        ]
-    found = f"{engine.dialect.name}, revision {current or 'none'}, {head_revision()} is needed"
-    return [
-        Finding("journal", Verdict.WARNING, found, "the worker migrates it at its start"),
-        *findings,
-    ]
+        advice = "start the database, or set ECS_JOURNAL_URL"
+        yield Finding("journal", Status.UNREACHABLE, str(error), advice)
+        return
+    found, head = f"{engine.dialect.name}, revision {current or 'none'}", head_revision()
+    if current == head:
+        yield Finding("journal", Status.OK, found)
+    else:
+        advice = "the worker migrates it at its start"
+        yield Finding("journal", Status.WARNING, f"{found}, {head} is needed", advice)
+    for one in exposed(engine):
+        advice = "chmod go-rwx; it names servers and customers"
+        yield Finding("journal", Status.WARNING, one, advice)
 
 
-async def _keys(settings: Settings) -> list[Finding]:
+async def _keys(settings: Settings) -> AsyncIterator[Finding]:
     if settings.jwt_jwks is None:
         names = settings.names
         guarded = f"{names.commands_exchange} and {names.orders_exchange}"
         advice = f"whoever may publish acts for every tenant: guard {guarded} by permissions"
-        return [Finding("keys", Verdict.OK, "not needed: ECS_TRUST_PUBLISHERS=true", advice)]
+        yield Finding("keys", Status.OK, "not needed: ECS_TRUST_PUBLISHERS=true", advice)
+        return
     from workers.identity.jwks import usable_keys  # noqa: PLC0415 - cryptography, where it is needed
 
-    from_where = key_source(settings.jwt_jwks)
-    source = from_where.name
+    source = key_source(settings.jwt_jwks)
     try:
-        document = await asyncio.to_thread(from_where.read)
+        document = await asyncio.to_thread(source.read)
     except KeySetError as error:
-        advice = "check ECS_JWT_JWKS and the network between; until it can be had nobody is let in"
-        return [Finding("keys", Verdict.UNREACHABLE, str(error), advice)]
+        advice = "check ECS_JWT_JWKS and the network between; no token is accepted without the keys"
+        yield Finding("keys", Status.UNREACHABLE, str(error), advice)
+        return
     try:
-        usable = usable_keys(document)
+        number = len(usable_keys(document))
     except KeySetError as error:
         advice = "ECS_JWT_JWKS must name a JSON Web Key Set (of Keycloak: …/protocol/openid-connect/certs)"
-        return [Finding("keys", Verdict.FAILED, f"{source}: {error}", advice)]
-    findings = [
-        Finding(
-            "keys", Verdict.OK, f"{len(usable)} usable {_plural('key', len(usable))} at {source}"
-        )
-    ]
-    if is_url(source) and not source.startswith("https://") and not _is_local(source):
-        advice = "whoever is on the way can put his own keys in; use https://"
-        findings.append(Finding("keys", Verdict.WARNING, "they come over http://", advice))
+        yield Finding("keys", Status.FAILED, f"{source.name}: {error}", advice)
+        return
+    found = f"{number} usable {'key' if number == 1 else 'keys'} at {source.name}"
+    yield Finding("keys", Status.OK, found)
+    is_local = urlsplit(source.name).hostname in ("127.0.0.1", "::1", "localhost")
+    if is_url(source.name) and not source.name.startswith("https://") and not is_local:
+        advice = "anybody on the network path can replace the keys; use https://"
+        yield Finding("keys", Status.WARNING, "they come over http://", advice)
     if settings.jwt_issuer is None:
         advice = "tokens of every issuer that signs with these keys count; set ECS_JWT_ISSUER"
-        findings.append(Finding("keys", Verdict.WARNING, "no issuer is asked for", advice))
-    return findings
+        yield Finding("keys", Status.WARNING, "no issuer is checked", advice)
 
 
-def _plural(word: str, number: int) -> str:
-    return word if number == 1 else f"{word}s"
-
-
-def _is_local(url: str) -> bool:
-    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
-
-
-async def _cloud(settings: Settings) -> list[Finding]:
+async def _cloud(settings: Settings) -> AsyncIterator[Finding]:
     cloud = Cloud(cloud_settings(settings))
     try:
-        return [*await _service_account(cloud), *await _admin(cloud, settings)]
+        async for finding in _service_account(cloud):
+            yield finding
+        yield await _admin(cloud, settings)
     finally:
         await cloud.close()
 
 
-async def _service_account(cloud: Cloud) -> list[Finding]:
+async def _service_account(cloud: Cloud) -> AsyncIterator[Finding]:
     try:
         projects = await cloud.list_projects()
-        if (trouble := await cloud.account_trouble()) is not None:
-            advice = "it needs the role member in every tenant's project (an inherited role on their domain does it)"
-            found = Finding("keystone", Verdict.OK, "the service account can log in")
-            return [found, Finding("rights", Verdict.FAILED, trouble, advice)]
-        missing = await cloud.missing_services()
+        trouble = await cloud.account_trouble()
+        missing = await cloud.missing_services() if trouble is None else ()
     except (Transient, CloudRefusal) as error:
-        return [_unreached("keystone", error)]
-    findings = [Finding("keystone", Verdict.OK, "the service account can log in")]
+        yield _unreached("keystone", error)
+        return
+    yield Finding("keystone", Status.OK, "the service account can log in")
+    if trouble is not None:
+        advice = "it needs the role member in every tenant's project (an inherited role on their domain does it)"
+        yield Finding("rights", Status.FAILED, trouble, advice)
+        return
     if missing:
         advice = "the service catalogue must list them; ask who runs the cloud"
-        findings.append(
-            Finding("catalogue", Verdict.FAILED, f"missing: {', '.join(missing)}", advice)
-        )
+        yield Finding("catalogue", Status.FAILED, f"missing: {', '.join(missing)}", advice)
     else:
-        findings.append(
-            Finding("catalogue", Verdict.OK, "compute, block storage, image and network are there")
-        )
-        findings += await _offers(cloud)
+        found = "compute, block storage, image and network are there"
+        yield Finding("catalogue", Status.OK, found)
+        async for finding in _versions(cloud):
+            yield finding
     names = ", ".join(sorted(project.name for project in projects)[:10])
-    findings.append(Finding("rights", Verdict.OK, f"a role in {len(projects)} projects: {names}"))
-    return findings
+    yield Finding("rights", Status.OK, f"a role in {len(projects)} projects: {names}")
 
 
-async def _offers(cloud: Cloud) -> list[Finding]:
-    """Look for services that are too old, and for extensions that are missing."""
+async def _versions(cloud: Cloud) -> AsyncIterator[Finding]:
+    """Services that are too old, and extensions that are missing."""
     try:
         old, absent = await cloud.old_services(), await cloud.missing_extensions()
     except (Transient, CloudRefusal) as error:
-        return [_unreached("extensions", error)]
-    findings = []
+        yield _unreached("extensions", error)
+        return
     if old:
         advice = "nothing can be asked of it until it is upgraded; see docs/operations/running.md"
-        findings.append(Finding("microversions", Verdict.FAILED, "; ".join(old), advice))
+        yield Finding("microversions", Status.FAILED, "; ".join(old), advice)
     if absent:
         found = f"Neutron is without {', '.join(absent)}"
         advice = "what they add is null in views, and no order uses it"
-        findings.append(Finding("extensions", Verdict.OK, found, advice))
-    return findings
+        yield Finding("extensions", Status.OK, found, advice)
 
 
-async def _admin(cloud: Cloud, settings: Settings) -> list[Finding]:
+async def _admin(cloud: Cloud, settings: Settings) -> Finding:
     if settings.admin_cloud is None:
         advice = "without it: no owner of an instance is looked up, no server in ERROR is reset (ECS_ADMIN_CLOUD)"
-        return [Finding("admin cloud", Verdict.OK, "not configured", advice)]
+        return Finding("admin cloud", Status.OK, "not configured", advice)
     try:
         admin = await cloud.admin()
     except (Transient, CloudRefusal) as error:
-        return [_unreached("admin cloud", error)]
-    return [Finding("admin cloud", Verdict.OK, f"{settings.admin_cloud}, project {admin.id}")]
+        return _unreached("admin cloud", error)
+    return Finding("admin cloud", Status.OK, f"{settings.admin_cloud}, project {admin.id}")
 
 
-def _unreached(check: str, error: Any) -> Finding:
+def _unreached(check: str, error: Transient | CloudRefusal) -> Finding:
     text = " ".join(str(error).split())[:250]
-    refused = "401" in text or "Unauthorized" in text
-    configuration = getattr(error, "reason", "") == "cloud_configuration"
-    verdict = Verdict.FAILED if refused or configuration else Verdict.UNREACHABLE
+    is_refused = "401" in text or "Unauthorized" in text or error.reason == "cloud_configuration"
+    status = Status.FAILED if is_refused else Status.UNREACHABLE
     advice = "check OS_CLOUD, OS_CLIENT_CONFIG_FILE and the account in clouds.yaml"
-    return Finding(check, verdict, text, advice)
+    return Finding(check, status, text, advice)

@@ -1,3 +1,1 @@
-"""`ecs-worker demo`: broker, journal, cloud, worker and their users on one machine, for half a
-minute.
-"""
+"""`ecs-worker demo`: broker, journal, cloud, worker and its users on one machine."""

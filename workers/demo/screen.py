@@ -1,4 +1,4 @@
-"""What the person at the terminal sees."""
+"""What the demo prints."""
 
 import textwrap
 import time
@@ -25,52 +25,45 @@ class Screen:
         self._console = Console(highlight=False, soft_wrap=True)
         self._started = time.monotonic()
 
-    @property
-    def seconds(self) -> float:
-        """Since the start."""
-        return time.monotonic() - self._started
-
     @contextmanager
-    def step(self, what: str) -> Iterator[None]:
-        """A part that is started; a line once it is there."""
-        begun = self.seconds
-        with self._console.status(f"{what} ..."):
+    def step(self, title: str) -> Iterator[None]:
+        """Show that a part is starting, and print a line once it has started."""
+        begun = time.monotonic()
+        with self._console.status(f"{title} ..."):
             yield
-        self._line("ready", f"{what} ({self.seconds - begun:.1f} s)", "bold")
+        self._line("ready", f"{title} ({time.monotonic() - begun:.1f} s)", "bold")
 
     def title(self, text: str) -> None:
-        """A scene begins."""
+        """Print the title of a scenario."""
         self._console.print()
         self._console.print(Text(terminal_safe(text), "bold"))
 
-    def sent(self, text: str) -> None:
-        """A request was published."""
+    def request(self, text: str) -> None:
+        """Print a request that is published."""
         self._line("request →", text, "yellow")
 
-    def note(self, text: str) -> None:
-        """What is seen elsewhere: in the cloud, in a queue."""
+    def observation(self, text: str) -> None:
+        """Print what was observed in the cloud or in a queue."""
         self._line("seen", text, "magenta")
 
-    def heard(self, one: Heard) -> None:
-        """A message came back."""
+    def message(self, one: Heard) -> None:
+        """Print a result or a status update that came."""
         text = _update(one.body) if one.source is Source.STATUS else _result(one.body)
         self._line(f"← {_NAMES[one.source]}", text, _STYLES[one.source])
 
-    def verdict(self, checks: list[tuple[str, bool]]) -> None:
-        """The summary."""
-        table = Table(
-            title=f"What was promised, and what was seen ({self.seconds:.0f} s)",
-            title_justify="left",
-        )
+    def summary(self, checks: list[tuple[str, bool]]) -> None:
+        """Print each promise, and whether it held."""
+        seconds = time.monotonic() - self._started
+        table = Table(title=f"Promises ({seconds:.0f} s)", title_justify="left")
         table.add_column("")
-        table.add_column("promised", overflow="fold")
-        for what, held in checks:
-            table.add_row(Text("held", "green") if held else Text("BROKEN", "bold red"), what)
+        table.add_column("promise", overflow="fold")
+        for promise, held in checks:
+            table.add_row(Text("held", "green") if held else Text("BROKEN", "bold red"), promise)
         self._console.print()
         self._console.print(table)
 
     def _line(self, kind: str, text: str, style: str) -> None:
-        line = Text(f"{self.seconds:6.1f} s  ", "dim")
+        line = Text(f"{time.monotonic() - self._started:6.1f} s  ", "dim")
         line.append(f"{kind:<15}", style)
         line.append(terminal_safe(text))
         self._console.print(line)
@@ -79,7 +72,9 @@ class Screen:
 def _update(body: dict[str, object]) -> str:
     progress = f", {body['progress']} %" if "progress" in body else ""
     final = ", final" if body["final"] else ""
-    return f"{body['resource']} {str(body['id'])[:8]} {body['status']} {body['translation'] or ''}{progress}{final}"
+    shown_id = str(body["id"])[:8]
+    translation = body["translation"] or ""
+    return f"{body['resource']} {shown_id} {body['status']} {translation}{progress}{final}"
 
 
 def _result(body: dict[str, object]) -> str:
@@ -87,7 +82,8 @@ def _result(body: dict[str, object]) -> str:
     shown = ""
     if isinstance(data, dict) and "productSetList" in data:
         one = data["productSetList"][0]
-        shown = f"order {data['orderId']}: {one['productSetStatus']}, resourceChanged {one['resourceChanged']}"
+        changed = f"resourceChanged {one['resourceChanged']}"
+        shown = f"order {data['orderId']}: {one['productSetStatus']}, {changed}"
     elif data is not None:
         shown = textwrap.shorten(str(data), _MOST, placeholder=" …")
     return f"{body['code']} {body['message']} {shown}"
