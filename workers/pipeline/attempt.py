@@ -304,7 +304,13 @@ class Attempt:
         expiry = None if is_order else self._limits.patience(request, age)
         errand = RequestContext(
             environment=self._environment,
-            effects=Effects(session, patience, expiry, own_deadline(request.envelope)),
+            effects=Effects(
+                session,
+                patience,
+                expiry,
+                own_deadline(request.envelope),
+                self._environment.cloud.effect_timing,
+            ),
             times=RequestTimes(
                 patience, Deadline.after(HOLD), self._limits.order_timeout, is_last_try(age)
             ),
