@@ -12,8 +12,8 @@ from handlers.openstack import cinder, neutron, nova
 from handlers.openstack.cinder import PASSING, Volume
 from handlers.openstack.errors import CloudRefusal, NotFound
 from handlers.openstack.nova import ERROR, GONE, SOFT_DELETED
-from handlers.orders.instances import find_remaining
 from handlers.orders.progress import OrderProgress
+from handlers.orders.snapshot import find_remaining
 from handlers.orders.step import Ready, Step, failed, with_fault
 
 #: The tasks that Nova sets before it accepts a deletion.

@@ -21,7 +21,7 @@ from handlers.openstack.nova import GONE, Server
 from handlers.orders.delete_resources import Deletions, gone_already
 from handlers.orders.progress import OrderProgress
 from handlers.orders.saga import do_steps
-from handlers.orders.snapshot import Snapshot, snapshot_of, volumes_of, volumes_there
+from handlers.orders.snapshot import Snapshot, find_volumes, snapshot_of
 from handlers.orders.step import Ready, Step, failed
 from handlers.servers.disks import system_and_data
 from handlers.servers.guard import find_server, unknown_server, wait_until_idle
@@ -61,7 +61,7 @@ async def plan_deletion(server_id: str, context: ProjectContext) -> ServerDeleti
         server = await _find_idle(server_id, context)
     if server is None:
         return ServerDeletion(server_id, gone=True)
-    attached, is_gone = await volumes_of(server, context), server.status in GONE
+    attached, is_gone = await find_volumes(server.volume_ids, context), server.status in GONE
     deleted = _came_with(server, attached)
     if not is_gone:
         deleted -= await _held(server_id, [one for one in attached if one.id in deleted], context)
@@ -247,7 +247,7 @@ async def kept_resources(
     The cloud is asked: Nova deletes some of it itself, and some of it may be held for reasons that
     could not be planned for.
     """
-    volumes = await volumes_there([*deletion.kept_volumes, *deletion.volumes], context)
+    volumes = await find_volumes([*deletion.kept_volumes, *deletion.volumes], context)
     port_ids = (*deletion.other_ports, *deletion.own_ports)
     ports = (
         await context.retrying(lambda: neutron.find_ports(context.project, port_ids))

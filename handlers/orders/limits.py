@@ -1,8 +1,8 @@
-"""Checks of what the cloud would refuse later: quotas, room for metadata, states of volumes.
+"""Checks of what the cloud would refuse later: flavors, quotas, room for metadata, volumes' states.
 
-Every kind of order asks here while it plans, before anything is touched; so do `order.plan`,
-`ecs-worker plan` and the rehearsal of a replay, which run the same planning. What a cloud does not
-tell is left for the cloud to refuse.
+Every kind of order makes them while it plans, before anything is touched; so do `order.plan` and
+`ecs-worker plan`, which run the same planning. What a cloud does not tell is left for the cloud to
+refuse.
 """
 
 from collections import Counter
@@ -15,14 +15,46 @@ from handlers.effects.concurrency import wait_for_all
 from handlers.openstack.cinder import Volume, VolumeQuota, get_quota
 from handlers.openstack.errors import NotFound
 from handlers.openstack.neutron import ports_left
-from handlers.openstack.nova import ComputeLimits, Server, get_limits
+from handlers.openstack.nova import Flavor, Server, get_limits
 from handlers.orders.step import failed
-from messages.errors import Transient
+from messages.errors import Transient, wrong
+from messages.orders import Item, ItemKind, of_kind
+
+_MIB_IN_GIB = 1024
+
+
+def ordered_flavor(items: Sequence[Item], flavors: Sequence[Flavor]) -> Flavor | None:
+    """Find the flavor that the flavor item names; None where there is no such item.
+
+    Raises `Refused` naming an item that names no flavor, or a second one.
+    """
+    by_word = {flavor.name: flavor for flavor in flavors} | {
+        flavor.id: flavor for flavor in flavors
+    }
+    named = of_kind(items, ItemKind.OTHER)
+    for item in named:
+        if item.value not in by_word:
+            raise wrong(item.code, "there is no such flavor")
+    if len(named) > 1:
+        raise wrong(named[1].code, "the product names two flavors")
+    return by_word[named[0].value] if named else None
+
+
+def check_size(items: Sequence[Item], flavor: Flavor) -> None:
+    """Raise `Refused` where the CPU or memory item names another size than the flavor has."""
+    for item in of_kind(items, ItemKind.CPU):
+        if item.number() != flavor.vcpus:
+            raise wrong(item.code, "the flavor has another number of CPUs")
+    for item in of_kind(items, ItemKind.MEMORY):
+        if item.number() * _MIB_IN_GIB != flavor.ram:
+            raise wrong(item.code, "the flavor has another size of memory")
 
 
 @dataclass(frozen=True, slots=True)
 class DiskDemand:
-    """A volume that is to become larger, in GiB; `before` is 0 for one that is to be made."""
+    """A volume that is to become larger, in GiB; `before` is 0 for one that is to be
+    created.
+    """
 
     volume_type: str | None
     before: int
@@ -31,10 +63,10 @@ class DiskDemand:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Numbers, MiB of RAM and volumes that an order takes beyond what there is.
+    """The resources that an order takes beyond what there is; `ram` in MiB.
 
     `metadata` are the numbers of items that its servers will have, by id; None is a server to be
-    made.
+    created.
     """
 
     servers: int = 0
@@ -71,11 +103,7 @@ async def _check_compute(demand: Demand, context: ProjectContext) -> None:
     _check_within(demand.servers, limits.instances_left, "servers")
     _check_within(demand.cores, limits.cores_left, "cores")
     _check_within(demand.ram, limits.ram_left, "ram")
-    _check_metadata(demand, limits)
-
-
-def _check_metadata(demand: Demand, limits: ComputeLimits) -> None:
-    """Nova counts all items: a server over the limit takes not even a replacement."""
+    # Nova counts all items: a server over the limit takes not even a replacement.
     most = limits.metadata_items
     for server_id, items in demand.metadata:
         if most is not None and items > most:
@@ -104,7 +132,7 @@ async def _check_disks(disks: Sequence[DiskDemand], context: ProjectContext) -> 
 
 
 def _volume_quotas(disks: Iterable[DiskDemand]) -> Mapping[str, int]:
-    """What the volumes take of each of Cinder's quotas, in all and of their types."""
+    """Add up what the volumes take of each of Cinder's quotas, in all and of their types."""
     taken: Counter[str] = Counter()
     for disk in disks:
         for suffix in ("", f"_{disk.volume_type}"):
@@ -114,13 +142,13 @@ def _volume_quotas(disks: Iterable[DiskDemand]) -> Mapping[str, int]:
 
 
 def _check_within(more: int, left: int | None, what: str) -> None:
-    """`Refused` where more is ordered than is left; None: no limit is known."""
+    """Raise `Refused` where more is ordered than is left; None: no limit is known."""
     if left is not None and more > max(left, 0):
         raise failed("quota", f"{more} more {what} ordered, {left} left")
 
 
 async def wait_until_usable(volumes: Iterable[Volume], context: ProjectContext) -> bool:
-    """Wait until each volume can be grown, and its server resized; True if it had to be waited.
+    """Wait until each volume can be grown, and its server resized; True where one was busy.
 
     A state that passes by itself is waited for as a busy server is: `Transient` `busy` where it
     lasts longer than this delivery. One that does not pass is `Refused` with reason `volume_state`.
@@ -148,7 +176,7 @@ async def _wait_for(volume: Volume, until: Deadline, context: ProjectContext) ->
 
 
 def busy_with(volume: Volume) -> Transient:
-    """The error of a step for which something must pass that is under way with a volume."""
+    """Return the error of a step that must wait for what is under way with a volume."""
     move = f" ({volume.migration_status})" if volume.migration_status else ""
     return Transient("busy", detail=f"volume {volume.id} is {volume.status}{move}")
 

@@ -1,4 +1,4 @@
-"""What an order tells of its progress: its own updates, and those of its servers."""
+"""Status updates of an order and of its servers."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,8 +11,8 @@ from messages.fields import optional_word
 from messages.orders import Order, name_of
 from messages.updates import ORDER_WORDS, OrderStatus, Update, server_update
 
-#: How far an order is when a status is told, in percent. It never falls: what is lower is told as
-#: the last one was.
+#: Percentage of an order's progress at each status. What is published never falls: a lower one is
+#: published as the last one was.
 _PROGRESS = {
     OrderStatus.ACCEPTED: 0,
     OrderStatus.VALIDATING: 10,
@@ -25,15 +25,15 @@ _PROGRESS = {
     OrderStatus.CONFIRMING: 80,
     OrderStatus.REVERTING: 80,
     OrderStatus.SUCCEEDED: 100,
-    OrderStatus.FAILED: 0,  # as far as it had come
+    OrderStatus.FAILED: 0,  # published as the last one was
 }
 
 
 def order_update(
     order: Order, status: OrderStatus, progress: int, made: str | None = None
 ) -> Update:
-    """An update of an order; it names the instance where there is just one, which the order names
-    or has made.
+    """Build an update of an order. It names the instance where there is just one, in the order or
+    created by it (`made`).
     """
     named = order.instance_ids
     instance = named[0] if len(named) == 1 else made
@@ -41,7 +41,7 @@ def order_update(
 
 
 def refused_order_update(message: Mapping[str, Any]) -> Update | None:
-    """The final update of an order that could not even be read; None where it has no usable id."""
+    """Build the final update of an order that cannot be parsed; None where it has no usable id."""
     listed = message.get("instanceList", message.get("productList"))
     only = listed[0] if isinstance(listed, list) and len(listed) == 1 else None
     try:
@@ -64,42 +64,42 @@ def _update(
 
 
 class OrderProgress:
-    """One order's updates."""
+    """Publishes the updates of one order."""
 
     def __init__(self, order: Order, context: RequestContext) -> None:
         self._order = order
         self._context = context
         self._made: str | None = None
-        self._told: set[str] = set()
+        self._published: set[str] = set()
         self._last: dict[str, tuple[str, str | None]] = {}
 
     async def publish(self, status: OrderStatus) -> None:
-        """Say how far the order is; once for each status."""
-        if status in self._told:
+        """Publish the status of the order; once for each status."""
+        if status in self._published:
             return
-        self._told.add(status)
+        self._published.add(status)
         await self._context.replies.publish(
             order_update(self._order, status, _PROGRESS[status], self._made)
         )
 
     def name_instance(self, server_id: str | None) -> None:
-        """The one instance that the order has made."""
+        """Name the one instance that the order has created in the updates that follow."""
         self._made = server_id
 
     async def publish_server(self, server: Server) -> None:
-        """Say what a server of the order does; only what is new. That it is at rest again, its end
-        says.
+        """Publish the state of a server of the order where it is new. A server at rest is left to
+        `end_server`.
         """
         state = (server.status, server.task_state)
         if self._last.get(server.id) != state and not server.at_rest:
             self._last[server.id] = state
-            told = server_update(server.id, None, *state, final=False)
-            await self._context.replies.publish(replace(told, tenant_id=server.project_id))
+            update = server_update(server.id, None, *state, final=False)
+            await self._context.replies.publish(replace(update, tenant_id=server.project_id))
 
     async def end_server(
         self, server_id: str, status: str | None, project_id: str | None = None
     ) -> None:
-        """Say what a server of the order ended as; None: it is gone.
+        """Publish the final update of a server of the order; `status` None: it is gone.
 
         `project_id` is its owner's where the order has no project of its own.
         """

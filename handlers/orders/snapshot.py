@@ -1,5 +1,6 @@
-"""What a server is before an order, and after it: told in the result, so that the message alone
-settles a dispute.
+"""The servers that an order names, as the cloud shows them: at rest, and before and after the order.
+
+The snapshots are a part of the result, so that the message alone settles a dispute.
 """
 
 import asyncio
@@ -7,13 +8,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from handlers.context import ProjectContext
+from handlers.effects.backoff import Deadline
 from handlers.openstack.cinder import Volume, get_volume
 from handlers.openstack.errors import NotFound
-from handlers.openstack.nova import Server
-from handlers.orders.billing import FEE_ITEMS
-from handlers.orders.order_markers import has_order
+from handlers.openstack.nova import GONE, Server
+from handlers.orders.billing import FEE_ITEMS, has_order
 from handlers.servers.disks import system_and_data
-from handlers.servers.guard import find_server
+from handlers.servers.guard import find_server, unknown_server, wait_until_idle
+from messages.errors import Transient
 from messages.order_results import ProductOutcome
 from messages.orders import InstanceProduct
 
@@ -22,8 +24,54 @@ from messages.orders import InstanceProduct
 Snapshot = Mapping[str, Any]
 
 
+async def idle_server(server_id: str, context: ProjectContext) -> Server:
+    """Find the tenant's server and wait until no task is under way.
+
+    Raises `Refused` where there is none, `Transient` where it stays busy.
+    """
+    with context.checks.of("instance", server_id):
+        server = await find_remaining(server_id, context)
+        if server is None:
+            raise unknown_server(server_id, None)
+        until = min(context.times.hold, Deadline.after(context.times.wait_timeout))
+        server = await wait_until_idle(context, server, until)
+        if server.status in GONE:
+            raise unknown_server(server_id, None)
+        if server.busy:
+            raise Transient("busy", detail=f"the server is busy with {server.task_state}")
+    return server
+
+
+async def find_remaining(server_id: str, context: ProjectContext) -> Server | None:
+    """Find the tenant's server; None also for one that the cloud keeps for a while after its
+    deletion.
+    """
+    server = await find_server(context, server_id)
+    return server if server is not None and server.status not in GONE else None
+
+
+async def find_volumes(volume_ids: Iterable[str], context: ProjectContext) -> list[Volume]:
+    """Find those of the volumes that there are."""
+
+    async def find(volume_id: str) -> Volume | None:
+        try:
+            return await context.retrying(lambda: get_volume(context.project, volume_id))
+        except NotFound:  # detached and deleted since
+            return None
+
+    found = await asyncio.gather(*map(find, volume_ids))
+    return [one for one in found if one is not None]
+
+
+async def take_snapshot(server: Server, context: ProjectContext) -> Snapshot:
+    """Take the snapshot of a server as it is."""
+    return snapshot_of(server, await find_volumes(server.volume_ids, context))
+
+
 def snapshot_of(server: Server, volumes: Iterable[Volume]) -> Snapshot:
-    """The picture of a server with these volumes; a local system disk has neither id nor type."""
+    """Return the snapshot of a server with these volumes; a local system disk has neither id nor
+    type.
+    """
     system, data = system_and_data(server, volumes)
     local = [] if system is not None else [{"id": None, "size": server.disk, "type": None}]
     disks = [
@@ -39,50 +87,27 @@ def snapshot_of(server: Server, volumes: Iterable[Volume]) -> Snapshot:
     }
 
 
-async def take_snapshot(server: Server, context: ProjectContext) -> Snapshot:
-    """The picture of a server as it is."""
-    return snapshot_of(server, await volumes_of(server, context))
-
-
-async def volumes_of(server: Server, context: ProjectContext) -> list[Volume]:
-    """The server's volumes that there are."""
-    return await volumes_there(server.volume_ids, context)
-
-
-async def volumes_there(volume_ids: Iterable[str], context: ProjectContext) -> list[Volume]:
-    """Those of the volumes that there are."""
-
-    async def volume(volume_id: str) -> Volume | None:
-        try:
-            return await context.retrying(lambda: get_volume(context.project, volume_id))
-        except NotFound:  # detached and deleted since
-            return None
-
-    found = await asyncio.gather(*map(volume, volume_ids))
-    return [one for one in found if one is not None]
-
-
 async def unchanged_outcomes(
     products: Iterable[InstanceProduct], context: ProjectContext
 ) -> list[list[ProductOutcome]]:
-    """Look up the outcomes of the one set of an order of which nothing was begun."""
-    return [list(await asyncio.gather(*(_unchanged(one, context) for one in products)))]
+    """Look up the outcomes of an order to whose servers this run does nothing, as its one set.
 
-
-async def _unchanged(product: InstanceProduct, context: ProjectContext) -> ProductOutcome:
-    """What is told of a server to which this run does nothing.
-
-    An earlier run may have changed it of which the journal knows nothing: the order's mark tells.
+    An earlier run may have changed a server of which the journal knows nothing: the order's name on
+    the server tells.
     """
-    server = await find_server(context, product.instance_id)
-    if server is None:
-        return ProductOutcome(product.ordered, product.instance_id, None, changed=False)
-    picture, changed = await take_snapshot(server, context), has_order(server, context)
-    return ProductOutcome(
-        product.ordered,
-        product.instance_id,
-        server.status,
-        changed=changed,
-        before=None if changed else picture,
-        after=picture,
-    )
+
+    async def outcome(product: InstanceProduct) -> ProductOutcome:
+        server = await find_server(context, product.instance_id)
+        if server is None:
+            return ProductOutcome(product.ordered, product.instance_id, None, changed=False)
+        snapshot, changed = await take_snapshot(server, context), has_order(server, context)
+        return ProductOutcome(
+            product.ordered,
+            product.instance_id,
+            server.status,
+            changed=changed,
+            before=None if changed else snapshot,
+            after=snapshot,
+        )
+
+    return [list(await asyncio.gather(*map(outcome, products)))]

@@ -11,6 +11,7 @@ from handlers.openstack import cinder, nova
 from handlers.openstack.errors import NotFound
 from handlers.openstack.nova import Server
 from handlers.openstack.sessions import Reply
+from handlers.orders.billing import has_order, with_order
 from handlers.orders.change_configure.plan import (
     SUPERSEDED,
     Change,
@@ -20,7 +21,6 @@ from handlers.orders.change_configure.plan import (
     refuse_superseded,
 )
 from handlers.orders.change_configure.steps import confirm_step, extend_step, resize_step
-from handlers.orders.order_markers import has_order, with_order
 from handlers.orders.saga import FAILURE, Outcomes, Saga, carry_out, request_ids
 from handlers.orders.snapshot import take_snapshot, unchanged_outcomes
 from handlers.orders.step import Ready, Step, metadata_step, server_now

@@ -18,12 +18,25 @@ from handlers.openstack.nova import (
     list_actions,
     list_flavors,
 )
-from handlers.orders.billing import ORDER_ID, STATUS_TIME, fee_time, local_time, written
-from handlers.orders.instances import idle_server
-from handlers.orders.items import check_size, ordered_flavor
-from handlers.orders.limits import Demand, DiskDemand, check_quotas, items_with, wait_until_usable
-from handlers.orders.order_markers import has_order, with_order
-from handlers.orders.snapshot import Snapshot, snapshot_of, volumes_of
+from handlers.orders.billing import (
+    ORDER_ID,
+    STATUS_TIME,
+    fee_time,
+    has_order,
+    local_time,
+    with_order,
+    written,
+)
+from handlers.orders.limits import (
+    Demand,
+    DiskDemand,
+    check_quotas,
+    check_size,
+    items_with,
+    ordered_flavor,
+    wait_until_usable,
+)
+from handlers.orders.snapshot import Snapshot, find_volumes, idle_server, snapshot_of
 from handlers.orders.step import failed
 from handlers.servers.disks import image_of, system_and_data
 from handlers.servers.guard import CHARGE_TYPE, state_refusal
@@ -175,7 +188,7 @@ async def _drafts(order: OrderChangeConfigure, context: ProjectContext) -> list[
     servers = await wait_for_all(_server_at_rest(one, order, context) for one in order.instance_ids)
     flavors, volumes = await asyncio.gather(
         context.retrying(lambda: list_flavors(context.project)),
-        asyncio.gather(*(volumes_of(server, context) for server in servers)),
+        asyncio.gather(*(find_volumes(server.volume_ids, context) for server in servers)),
     )
     return await wait_for_all(
         _draft(product, server, attached, flavors, context)

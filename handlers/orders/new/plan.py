@@ -11,8 +11,7 @@ from handlers.openstack.errors import NotFound
 from handlers.openstack.neutron import Thing
 from handlers.openstack.nova import Flavor
 from handlers.orders.billing import NEXT_FEE_TIME, START_FEE_TIME, local_time, written
-from handlers.orders.items import check_size, ordered_flavor
-from handlers.orders.limits import Demand, DiskDemand, check_quotas
+from handlers.orders.limits import Demand, DiskDemand, check_quotas, check_size, ordered_flavor
 from handlers.orders.new.disks import Disk, Offers, plan_disks
 from messages.errors import wrong
 from messages.orders import NewProduct, OrderNew

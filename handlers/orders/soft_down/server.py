@@ -13,18 +13,17 @@ from handlers.context import ProjectContext, RequestContext
 from handlers.effects.ledger import EffectId, EffectKind
 from handlers.openstack.keystone import TenantIs
 from handlers.openstack.nova import ERROR, Server, set_metadata
+from handlers.orders.billing import has_order, with_order
 from handlers.orders.delete_server import (
     ServerDeletion,
     deletion_steps,
     kept_resources,
     plan_deletion,
 )
-from handlers.orders.instances import find_remaining, idle_server
 from handlers.orders.limits import Demand, check_quotas, items_with
-from handlers.orders.order_markers import has_order, with_order
 from handlers.orders.progress import OrderProgress
 from handlers.orders.saga import do_steps
-from handlers.orders.snapshot import take_snapshot
+from handlers.orders.snapshot import find_remaining, idle_server, take_snapshot
 from handlers.orders.soft_down.marker import ITEM, is_marked, mark_step, unmark_step
 from handlers.orders.step import Ready, Step, failed, metadata_refused, power_step, server_now
 from handlers.servers.guard import state_refusal, unknown_server

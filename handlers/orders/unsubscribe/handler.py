@@ -16,9 +16,8 @@ from handlers.orders.delete_server import (
     kept_resources,
     plan_deletion,
 )
-from handlers.orders.instances import find_remaining
 from handlers.orders.saga import Outcomes, Saga, carry_out, do_steps, request_ids
-from handlers.orders.snapshot import take_snapshot, unchanged_outcomes
+from handlers.orders.snapshot import find_remaining, take_snapshot, unchanged_outcomes
 from handlers.orders.step import Step
 from messages.order_results import ProductOutcome
 from messages.orders import InstanceProduct, OrderUnsubscribe
