@@ -1,5 +1,6 @@
 """Start, stop and reboot one server."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from handlers.context import ProjectContext
@@ -21,48 +22,49 @@ from messages.commands import Force, Power, PowerAction
 from messages.errors import Refused
 from messages.results import Result
 
-#: The states that an action needs. A hard reboot takes what Nova takes, also in the middle of the
-#: tasks below.
-_STATES = {
-    (Power.START, Force.SOFT): frozenset({"SHUTOFF"}),
-    (Power.STOP, Force.SOFT): frozenset({"ACTIVE"}),
-    (Power.STOP, Force.HARD): frozenset({"ACTIVE"}),
-    (Power.REBOOT, Force.SOFT): frozenset({"ACTIVE"}),
-    (Power.REBOOT, Force.HARD): frozenset(
-        {"ACTIVE", "ERROR", "HARD_REBOOT", "PAUSED", "REBOOT", "SHUTOFF", "SUSPENDED"}
+
+@dataclass(frozen=True, slots=True)
+class _Action:
+    """One of Nova's actions, as the server goes through it."""
+
+    #: Nova's name of it in the action log.
+    name: str
+    #: The states that it needs, and the tasks in the middle of which Nova takes it.
+    states: frozenset[str]
+    #: The status and the task that the server has when Nova has accepted it.
+    first: tuple[str, str]
+    tasks: frozenset[str] = frozenset()
+    #: The status of a server that another action has taken over.
+    overtaken: str | None = None
+
+
+_STOP = _Action("stop", frozenset({"ACTIVE"}), ("ACTIVE", "powering-off"))
+_ACTIONS = {
+    (Power.START, Force.SOFT): _Action("start", frozenset({"SHUTOFF"}), ("SHUTOFF", "powering-on")),
+    (Power.STOP, Force.SOFT): _STOP,
+    (Power.STOP, Force.HARD): _STOP,
+    # A hard reboot does not wait for a soft one.
+    (Power.REBOOT, Force.SOFT): _Action(
+        "reboot", frozenset({"ACTIVE"}), ("REBOOT", "rebooting"), overtaken="HARD_REBOOT"
+    ),
+    (Power.REBOOT, Force.HARD): _Action(
+        "reboot",
+        frozenset({"ACTIVE", "ERROR", "HARD_REBOOT", "PAUSED", "REBOOT", "SHUTOFF", "SUSPENDED"}),
+        ("HARD_REBOOT", "rebooting_hard"),
+        tasks=frozenset(
+            {
+                "rebooting",
+                "reboot_pending",
+                "reboot_started",
+                "rebooting_hard",
+                "pausing",
+                "unpausing",
+                "suspending",
+                "resuming",
+            }
+        ),
     ),
 }
-#: The tasks that an action need not wait for: Nova's own list.
-_TASKS = {
-    (Power.REBOOT, Force.HARD): frozenset(
-        {
-            "rebooting",
-            "reboot_pending",
-            "reboot_started",
-            "rebooting_hard",
-            "pausing",
-            "unpausing",
-            "suspending",
-            "resuming",
-        }
-    )
-}
-#: Nova's name of the action in its own log.
-_LOGGED_AS = {Power.START: "start", Power.STOP: "stop", Power.REBOOT: "reboot"}
-#: The status and the task that a server has when Nova has accepted the action.
-_FIRST_STATE = {
-    (Power.START, Force.SOFT): ("SHUTOFF", "powering-on"),
-    (Power.STOP, Force.SOFT): ("ACTIVE", "powering-off"),
-    (Power.STOP, Force.HARD): ("ACTIVE", "powering-off"),
-    (Power.REBOOT, Force.SOFT): ("REBOOT", "rebooting"),
-    (Power.REBOOT, Force.HARD): ("HARD_REBOOT", "rebooting_hard"),
-}
-#: The status of a server that another action has taken over: a hard reboot does not wait for a soft
-#: one.
-_OVERTAKEN = {(Power.REBOOT, Force.SOFT): "HARD_REBOOT"}
-
-
-_NONE: frozenset[str] = frozenset()
 
 
 async def act_on_server(task: PowerAction, context: ProjectContext) -> Result:
@@ -99,13 +101,14 @@ async def idle_for(server: Server, power: Power, force: Force, context: ProjectC
     """Return the server once no task is in the way of the action; as it is then, where the time is
     up before.
     """
-    tasks = _TASKS.get((power, force), _NONE)
+    tasks = _ACTIONS[power, force].tasks
     return await wait_until_idle(context, server, context.times.deadline, power, tasks)
 
 
 def power_refusal(server: Server, power: Power, force: Force) -> Refused | None:
     """Return the refusal of a server that is in no state for the action; None where it is."""
-    return state_refusal(server, _STATES[power, force], _TASKS.get((power, force), _NONE))
+    action = _ACTIONS[power, force]
+    return state_refusal(server, action.states, action.tasks)
 
 
 async def begin(server: Server, power: Power, force: Force, context: ProjectContext) -> None:
@@ -151,13 +154,9 @@ async def follow_accepted(
     server_id: str, power: Power, force: Force, context: ProjectContext
 ) -> None:
     """Publish the states of a server whose action Nova has accepted, to the final one."""
+    action, effect = _ACTIONS[power, force], power_effect(power, server_id)
     await follow_to_end(
-        context,
-        server_id,
-        power.value,
-        _FIRST_STATE[power, force],
-        power_effect(power, server_id),
-        overtaken=_OVERTAKEN.get((power, force)),
+        context, server_id, power.value, action.first, effect, overtaken=action.overtaken
     )
 
 
@@ -169,7 +168,7 @@ async def _marker(server: Server, power: Power, context: ProjectContext) -> str 
     """
     if not server.busy or context.effects.begun(power_effect(power, server.id)):
         return server.updated
-    since, action = server.updated, _LOGGED_AS[power]
+    since, action = server.updated, _ACTIONS[power, Force.SOFT].name
     others = await context.retrying(lambda: find_actions(context.project, server.id, action, since))
     return {"since": since, "others": others}
 
@@ -179,6 +178,8 @@ def _logged(server_id: str, power: Power, context: ProjectContext) -> Landed:
         since, others = (
             (marker, ()) if isinstance(marker, str) else (marker["since"], marker["others"])
         )
-        return await find_action(context.project, server_id, _LOGGED_AS[power], since, others)
+        return await find_action(
+            context.project, server_id, _ACTIONS[power, Force.SOFT].name, since, others
+        )
 
     return landed
