@@ -16,7 +16,7 @@ from tests.names import NAMES
 from workers.amqp.envelope import Envelope
 from workers.amqp.headers import RESUME_TOKEN_HEADER
 from workers.amqp.topology import queue_of_command
-from workers.cli.times import instant
+from workers.cli.times import parse_time
 from workers.dead_letters.batch_run import RateLimit
 from workers.dead_letters.dead_letter import (
     DeadLetter,
@@ -221,7 +221,7 @@ def test_all_filters_must_match_and_the_limit_takes_the_oldest() -> None:
     ]
     chosen = Selection(limit=2).choose(found)
     assert [item.id for item in chosen] == ["m-2", "m-3"]
-    middle = instant("2026-11-23T10:00:05Z")
+    middle = parse_time("2026-11-23T10:00:05Z")
     for selection, expected in (
         (Selection(ids=("m-5", "m-9")), "59"),
         (Selection(codes=("101.001040",)), "9"),
@@ -254,14 +254,14 @@ def test_groups_are_by_code_operation_and_origin() -> None:
 
 def test_times_are_parsed_as_dates_and_as_durations_ago() -> None:
     assert (
-        instant("2026-11-23T10:00:00Z")
-        == instant("2026-11-23 10:00:00")
-        == instant("2026-11-23T18:00:00+08:00")
+        parse_time("2026-11-23T10:00:00Z")
+        == parse_time("2026-11-23 10:00:00")
+        == parse_time("2026-11-23T18:00:00+08:00")
     )
-    assert abs(instant("2h") - (time.time() - 7200)) < 2
+    assert abs(parse_time("2h") - (time.time() - 7200)) < 2
     for wrong in ("yesterday", "", "2x", "-2h"):
         with pytest.raises(typer.BadParameter):
-            instant(wrong)
+            parse_time(wrong)
 
 
 async def test_the_rate_limit_is_kept_and_stopping_ends_the_wait() -> None:

@@ -1,4 +1,4 @@
-"""The commands."""
+"""The command line: commands and groups, and what ends them."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from messages.texts import terminal_safe
 from workers.cli.dead_letters import dead_app
 from workers.cli.exits import CommandFailed, Exit, settings_or_fail, topology_settings_or_fail
 from workers.cli.output import Format, Output, complain, show
-from workers.cli.times import instant
+from workers.cli.times import parse_time
 
 app = typer.Typer(
     name="ecs-worker",
@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 topology_app = typer.Typer(no_args_is_help=True, help="Exchanges and queues.")
 app.add_typer(topology_app, name="topology")
-journal_app = typer.Typer(no_args_is_help=True, help="What was asked, meant and done.")
+journal_app = typer.Typer(no_args_is_help=True, help="Requests, with their effects and results.")
 app.add_typer(journal_app, name="journal")
 app.add_typer(dead_app, name="dead")
 
@@ -37,7 +37,7 @@ def options(context: typer.Context, verbose: Verbose = False) -> None:
     """Carries out server actions and paid orders from RabbitMQ on OpenStack."""
     from workers.telemetry import configure_logs  # noqa: PLC0415
 
-    # Beside the data only errors, of libraries too: `run` has its own way.
+    # Only errors, of libraries too, are logged beside the data; `run` configures its own logs.
     configure_logs("console", "error")
     context.obj = verbose
 
@@ -78,7 +78,7 @@ def run() -> None:
 
 @app.command()
 def check(output: Output = Format.TABLE) -> None:
-    """Look at the configuration, the broker, the journal and the cloud."""
+    """Check the configuration, the broker, the journal and the cloud."""
     from workers.cli.check import check_all  # noqa: PLC0415
 
     findings, code = check_all()
@@ -88,7 +88,7 @@ def check(output: Output = Format.TABLE) -> None:
 
 @topology_app.command("show")
 def topology_show(output: Output = Format.TABLE) -> None:
-    """List what the worker declares."""
+    """List the exchanges and queues that the worker declares."""
     from workers.amqp.topology import rows, topology  # noqa: PLC0415
 
     settings = topology_settings_or_fail()
@@ -108,8 +108,8 @@ def topology_apply(output: Output = Format.TABLE) -> None:
     except TopologyMismatch as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
     except Exception as error:
-        told = explain(error, settings.broker)
-        text = f"the broker cannot be reached: {told.reason}; {told.advice}"
+        cause = explain(error, settings.broker)
+        text = f"the broker cannot be reached: {cause.reason}; {cause.advice}"
         raise CommandFailed(Exit.UNREACHABLE, text) from error
     show(rows(wanted), output)
 
@@ -125,7 +125,8 @@ def journal_list(
     ] = None,
     tenant: Annotated[str | None, typer.Option(help="A project's id.")] = None,
     since: Annotated[
-        float | None, typer.Option(parser=instant, metavar="TIME", help="Received since; 2h, 3d.")
+        float | None,
+        typer.Option(parser=parse_time, metavar="TIME", help="Received since; 2h, 3d."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
     output: Output = Format.TABLE,
@@ -161,7 +162,7 @@ def plan(
     ] = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Tell what an order would do, and touch nothing; 5 when it would be refused."""
+    """Preview an order, and change nothing; exit code 5 if it would be refused."""
     from workers.cli.plan import plan_file  # noqa: PLC0415
 
     raise typer.Exit(plan_file(settings_or_fail(), file, tenant, output))
@@ -199,32 +200,28 @@ def asyncapi(output: Output = Format.TABLE) -> None:
 
 
 def run_app() -> None:
-    """Run the command line; an error, of usage too, is one line on stderr, a traceback only with
-    `-v`.
-    """
+    """Run the command line, and exit. An error is one line on stderr; `-v` adds the traceback."""
     verbose = "-v" in sys.argv[1:] or "--verbose" in sys.argv[1:]
     try:
         code = app(standalone_mode=False, prog_name="ecs-worker")
         sys.exit(code if isinstance(code, int) else Exit.OK)
     except TyperException as error:
         sys.exit(_usage(error))
-    except CommandFailed as error:
-        if verbose:
-            complain(mask_text(traceback.format_exc().rstrip()))
-        complain(str(error))
-        sys.exit(error.code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except Exception as error:
         if verbose:
             complain(mask_text(traceback.format_exc().rstrip()))
+        if isinstance(error, CommandFailed):
+            complain(str(error))
+            sys.exit(error.code)
         text = mask_text(f"unexpected {type(error).__name__}: {error} (-v shows where)")
         complain(terminal_safe(text))
         sys.exit(Exit.UNEXPECTED)
 
 
 def _usage(error: Any) -> Exit:
-    """Say what is wrong with what was typed; nothing where the help has been shown instead."""
+    """Print what is wrong with the options; nothing where the help was shown instead."""
     text, context = error.format_message(), error.ctx
     if text:
         help_of = f"{context.command_path} --help" if context is not None else "ecs-worker --help"

@@ -19,7 +19,7 @@ from workers.cli.journal import (
     result_line,
 )
 from workers.cli.output import Format, Report, complain, show, show_json
-from workers.cli.times import ago, shown, wire
+from workers.cli.times import ago, json_time, shown_time
 from workers.dead_letters.dead_letter import DeadLetter, unix_time
 from workers.dead_letters.reader import Unreachable
 from workers.dead_letters.selection import Selected, Selection, grouped, select_dead_letters
@@ -119,7 +119,7 @@ def print_groups(report: Report, letters: Sequence[DeadLetter]) -> None:
 
 def _when(time_text: str | None) -> str:
     seconds = unix_time(time_text)
-    return f"{shown(seconds)} ({ago(seconds)})" if seconds else ""
+    return f"{shown_time(seconds)} ({ago(seconds)})" if seconds else ""
 
 
 def show_dead_letters(settings: Settings, selection: Selection, output: Format) -> None:
@@ -215,7 +215,7 @@ def list_replays(settings: Settings, batch: str | None, limit: int, output: Form
     if output is Format.TABLE:
         rows = [
             {
-                name: shown(unix_time(value)) if name.endswith("_at") and value else value
+                name: shown_time(unix_time(value)) if name.endswith("_at") and value else value
                 for name, value in row.items()
             }
             for row in rows
@@ -232,8 +232,8 @@ def _batches(settings: Settings, limit: int) -> list[dict[str, Any]]:
             "action": one.action,
             "operator": one.operator,
             "real_user": one.real_user,
-            "begun_at": wire(one.begun_at),
-            "ended_at": wire(one.ended_at),
+            "begun_at": json_time(one.begun_at),
+            "ended_at": json_time(one.ended_at),
             "messages": one.messages,
             "done": one.done,
             "left": one.messages - one.done,
@@ -261,8 +261,8 @@ def _members(settings: Settings, batch: str) -> list[dict[str, Any]]:
                 "operator": one.operator,
                 "real_user": one.real_user,
                 "vouched": one.vouched,
-                "done_at": wire(one.done_at),
-                "arrived_at": wire(one.arrived_at),
+                "done_at": json_time(one.done_at),
+                "arrived_at": json_time(one.arrived_at),
                 "request": request.state.value if request is not None else None,
                 "result": result_line(result) or None,
                 "reason": reason_of(result or {}),

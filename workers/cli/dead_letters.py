@@ -13,7 +13,7 @@ import typer
 
 from workers.cli.exits import CommandFailed, Exit, settings_or_fail
 from workers.cli.output import Format, Output
-from workers.cli.times import instant
+from workers.cli.times import parse_time
 
 if TYPE_CHECKING:
     from workers.dead_letters.selection import Selection
@@ -64,8 +64,8 @@ class _Filters:
             codes=tuple(self.codes or ()),
             operations=tuple(self.operations or ()),
             origins=tuple(self.origins or ()),
-            since=instant(self.since) if self.since is not None else None,
-            before=instant(self.before) if self.before is not None else None,
+            since=parse_time(self.since) if self.since is not None else None,
+            before=parse_time(self.before) if self.before is not None else None,
             limit=self.limit,
             rows=tuple(map(row_text, _read_rows(set_file))) if set_file is not None else None,
         )
@@ -99,8 +99,8 @@ def _with_options(record: Callable[..., T]) -> Callable[[Callable[..., R]], Call
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
 
         @functools.wraps(command)
-        def called(**words: Any) -> R:
-            return command(record(**{one.name: words.pop(one.name) for one in options}), **words)
+        def called(**values: Any) -> R:
+            return command(record(**{one.name: values.pop(one.name) for one in options}), **values)
 
         # typer reads the options of a command from its signature.
         vars(called)["__signature__"] = inspect.Signature(
@@ -129,11 +129,11 @@ def dead_list(
 
 @dead_app.command("show")
 @_with_options(_Filters)
-def dead_show(filters: _Filters, *, word: Id = None, output: Output = Format.TABLE) -> None:
+def dead_show(filters: _Filters, *, named: Id = None, output: Output = Format.TABLE) -> None:
     """Show whole messages, without their secrets, and what the journal knows of them."""
     from workers.cli.dead_letter_views import show_dead_letters  # noqa: PLC0415
 
-    show_dead_letters(settings_or_fail(), filters.selection(word), output)
+    show_dead_letters(settings_or_fail(), filters.selection(named), output)
 
 
 @dead_app.command("replay")
@@ -141,7 +141,7 @@ def dead_show(filters: _Filters, *, word: Id = None, output: Output = Format.TAB
 def dead_replay(
     options: _BatchOptions,
     *,
-    word: Id = None,
+    named: Id = None,
     rate: Annotated[
         float | None, typer.Option(min=0.01, help="Messages a second, at most.")
     ] = None,
@@ -160,16 +160,18 @@ def dead_replay(
     from workers.journal import Action  # noqa: PLC0415
 
     terms = _Terms(Action.REPLAY, tenant, rate, vouch)
-    raise typer.Exit(_run_batch(options, word, terms, output))
+    raise typer.Exit(_run_batch(options, named, terms, output))
 
 
 @dead_app.command("discard")
 @_with_options(_BatchOptions)
-def dead_discard(options: _BatchOptions, *, word: Id = None, output: Output = Format.TABLE) -> None:
+def dead_discard(
+    options: _BatchOptions, *, named: Id = None, output: Output = Format.TABLE
+) -> None:
     """Discard messages for good; who did it, and what it was, stays on record."""
     from workers.journal import Action  # noqa: PLC0415
 
-    raise typer.Exit(_run_batch(options, word, _Terms(Action.DISCARD), output))
+    raise typer.Exit(_run_batch(options, named, _Terms(Action.DISCARD), output))
 
 
 @dead_app.command("replays")
@@ -197,13 +199,13 @@ class _Terms:
     vouch: bool = False
 
 
-def _run_batch(options: _BatchOptions, word: str | None, terms: _Terms, output: Format) -> Exit:
+def _run_batch(options: _BatchOptions, named: str | None, terms: _Terms, output: Format) -> Exit:
     from workers.cli.batches import BatchCommand, run_batch  # noqa: PLC0415
     from workers.dead_letters.batch import BatchRequest, default_operator  # noqa: PLC0415
 
-    selection = options.selection(word, options.set_file)
+    selection = options.selection(named, options.set_file)
     if options.batch is not None and selection != _Filters().selection():
-        text = "--batch names all messages of a batch: no other words select beside it"
+        text = "--batch names all messages of a batch: no other option selects beside it"
         raise CommandFailed(Exit.USAGE, text)
     request = BatchRequest(
         action=terms.action,
@@ -220,8 +222,8 @@ def _run_batch(options: _BatchOptions, word: str | None, terms: _Terms, output: 
 
 
 def _digest(options: _BatchOptions, selection: "Selection", terms: _Terms) -> str:
-    """The same for the same words: 64 hexadecimal digits. It is stored in the journal."""
-    words = (
+    """Equal for the same command: 64 hexadecimal digits, which the journal stores."""
+    options_given = (
         terms.action.value,
         selection.ids,
         selection.codes,
@@ -234,7 +236,7 @@ def _digest(options: _BatchOptions, selection: "Selection", terms: _Terms) -> st
         terms.tenant,
         *([True] if terms.vouch else []),
     )
-    return hashlib.sha256(repr(words).encode("utf-8", "backslashreplace")).hexdigest()
+    return hashlib.sha256(repr(options_given).encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def _read_rows(set_file: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 from messages.secrets import mask
 from workers.cli.exits import CommandFailed, Exit
 from workers.cli.output import Format, Report, show_json
-from workers.cli.times import ago, shown, wire
+from workers.cli.times import ago, json_time, shown_time
 from workers.journal import EffectRecord, History, JournalError, Replay, Request, State, Wanted
 from workers.settings import Settings
 
@@ -49,7 +49,7 @@ def list_requests(settings: Settings, wanted: Wanted, output: Format) -> None:
     report.table(
         [
             {
-                "received": shown(one.received_at),
+                "received": shown_time(one.received_at),
                 "state": one.state.value,
                 "request": one.name,
                 "operation": one.operation,
@@ -89,8 +89,8 @@ def _brief(request: Request) -> dict[str, Any]:
         "operation": request.operation,
         "tenant": request.tenant,
         "state": request.state.value,
-        "received_at": wire(request.received_at),
-        "updated_at": wire(request.updated_at),
+        "received_at": json_time(request.received_at),
+        "updated_at": json_time(request.updated_at),
         "deliveries": request.deliveries,
         "attempts": request.attempts,
         "code": result.get("code"),
@@ -106,14 +106,14 @@ def request_record(request: Request, replays: list[Replay]) -> dict[str, Any]:
         "operation": request.operation,
         "tenant": request.tenant,
         "state": request.state.value,
-        "received_at": wire(request.received_at),
-        "updated_at": wire(request.updated_at),
+        "received_at": json_time(request.received_at),
+        "updated_at": json_time(request.updated_at),
         "deliveries": request.deliveries,
         "attempts": request.attempts,
         "effects": [
             {
                 "name": one.name,
-                "intended_at": wire(one.intended_at),
+                "intended_at": json_time(one.intended_at),
                 "outcome": one.outcome,
                 "request_id": one.request_id,
             }
@@ -125,7 +125,7 @@ def request_record(request: Request, replays: list[Replay]) -> dict[str, Any]:
             {
                 "status": one.name.removeprefix(_UPDATE),
                 "progress": _value(one),
-                "time": wire(one.intended_at),
+                "time": json_time(one.intended_at),
             }
             for one in told
         ],
@@ -153,9 +153,9 @@ def replay_row(replay: Replay) -> dict[str, Any]:
         "code": replay.code,
         "failed_at": replay.failed_at,
         "state": replay.state.value,
-        "pinned_at": wire(replay.pinned_at),
-        "done_at": wire(replay.done_at),
-        "arrived_at": wire(replay.arrived_at),
+        "pinned_at": json_time(replay.pinned_at),
+        "done_at": json_time(replay.done_at),
+        "arrived_at": json_time(replay.arrived_at),
         "vouched": replay.vouched,
     }
 
@@ -168,8 +168,8 @@ def print_request(report: Report, request: Request, replays: list[Replay]) -> No
             "operation": request.operation,
             "tenant": request.tenant,
             "state": _STATES[request.state],
-            "received": f"{shown(request.received_at)} ({ago(request.received_at)})",
-            "last change": f"{shown(request.updated_at)} ({ago(request.updated_at)})",
+            "received": f"{shown_time(request.received_at)} ({ago(request.received_at)})",
+            "last change": f"{shown_time(request.updated_at)} ({ago(request.updated_at)})",
             "deliveries": f"{request.deliveries}, failed attempts before the last: {request.attempts}",
             "result": result_line(request.result) or "none yet",
         }
@@ -186,7 +186,7 @@ def _print_effects(report: Report, effects: list[EffectRecord]) -> None:
     report.table(
         [
             {
-                "intended at": shown(one.intended_at),
+                "intended at": shown_time(one.intended_at),
                 "effect": one.name,
                 "outcome": _outcome_line(one),
                 "OpenStack request": one.request_id or "",
@@ -201,7 +201,7 @@ def _print_updates(report: Report, request: Request) -> None:
     told = [one for one in request.effects if one.name.startswith(_UPDATE)]
     updates = [
         {
-            "time": shown(one.intended_at),
+            "time": shown_time(one.intended_at),
             "update": f"{one.name.removeprefix(_UPDATE)} {_value(one)} %",
         }
         for one in told
@@ -221,12 +221,12 @@ def _print_updates(report: Report, request: Request) -> None:
 def replay_line(replay: Replay) -> dict[str, Any]:
     """Return a replay or discard as a row of a table."""
     return {
-        "at": shown(replay.done_at or replay.pinned_at),
+        "at": shown_time(replay.done_at or replay.pinned_at),
         "what": f"{replay.action}: {replay.state.value}",
         "by": replay.operator,
         "user": replay.real_user,
         "batch": replay.batch,
-        "arrived at a worker": shown(replay.arrived_at),
+        "arrived at a worker": shown_time(replay.arrived_at),
     }
 
 
