@@ -78,9 +78,9 @@ def delays(first: float, most: float) -> Iterator[float]:
 
 
 async def retrying(
-    call: Callable[[], Awaitable[T]], patience: Deadline, expiry: Deadline | None = None
+    call: Callable[[], Awaitable[T]], retry_until: Deadline, expiry: Deadline | None = None
 ) -> T:
-    """Make a call that changes nothing, and retry it until patience ends; then raise `Transient`.
+    """Make a call that changes nothing, and retry it until a deadline; then raise `Transient`.
 
     Past `expiry`, where there is one, an answer is of no use to the requester: it is not waited
     for.
@@ -89,7 +89,7 @@ async def retrying(
         try:
             return await _within(call, expiry)
         except Transient as error:
-            await pause(error, delay, patience)
+            await pause(error, delay, retry_until)
     raise AssertionError("delays never end")
 
 
@@ -105,9 +105,9 @@ async def _within(call: Callable[[], Awaitable[T]], expiry: Deadline | None) -> 
         raise Transient("timeout", detail="the time was up before OpenStack answered") from None
 
 
-async def pause(error: Transient, delay: float, patience: Deadline) -> None:
+async def pause(error: Transient, delay: float, retry_until: Deadline) -> None:
     """Wait before the next try, or raise the error where that would be too late."""
     wait = max(delay, error.retry_after or 0.0)
-    if wait > patience.left:
+    if wait > retry_until.left:
         raise error
     await asyncio.sleep(wait)

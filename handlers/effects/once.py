@@ -44,7 +44,7 @@ def _too_late() -> _NotSent:
 class Effects:
     """The effects of one request.
 
-    `patience`: until when a call that failed in passing is retried. Past `expiry`, which only a
+    Until `retry_until` a call that failed in passing is retried. Past `expiry`, which only a
     command has, nothing is begun any more: the requester has given up. Past `deadline`, the
     requester's own, the first effect is not begun; those that follow one are.
     """
@@ -52,7 +52,7 @@ class Effects:
     def __init__(
         self,
         ledger: Ledger,
-        patience: Deadline,
+        retry_until: Deadline,
         expiry: Deadline | None = None,
         deadline: Deadline | None = None,
         timing: EffectTiming = DEFAULT_TIMING,
@@ -61,7 +61,7 @@ class Effects:
         self._expiry = expiry
         self._deadline = deadline
         self._timing = timing
-        self.patience = patience
+        self.retry_until = retry_until
         #: The start of this run, by both clocks, and of each of its intents, by the monotonic one.
         self._began, self._began_at = time.monotonic(), time.time()
         self._intended: dict[EffectId, float] = {}
@@ -140,7 +140,7 @@ class Effects:
 
     async def retrying(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call that changes nothing, and retry it while there is time."""
-        return await retrying(call, self.patience, self._expiry)
+        return await retrying(call, self.retry_until, self._expiry)
 
     async def once(
         self,
@@ -156,7 +156,7 @@ class Effects:
         `marker` is what was known of the cloud just before (its clock); `landed` gets that of the
         first intent. `marked` is asked before the first intent is written: a journal that was lost,
         or restored from a backup, does not know what the cloud shows to be done. Raises the error
-        of `do` where the cloud refuses, `Transient` when patience ends, and `OutcomeUnknown`.
+        of `do` where the cloud refuses, `Transient` when the time for retries is over, and `OutcomeUnknown`.
         """
         effect = self._ledger.effect(name)
         if effect is not None and effect.done:
@@ -247,7 +247,7 @@ class Effects:
                     return
                 if error.may_land_late or self._ledger.closed:
                     raise OutcomeUnknown(str(name)) from error
-                await pause(error, delay, self.patience)
+                await pause(error, delay, self.retry_until)
             except _NotSent as error:
                 raise await self._given_up(name, error, unsure=unsure) from None
             except Transient as error:
@@ -277,7 +277,7 @@ class Effects:
         if self._ledger.closed:
             raise await self._given_up(name, _too_late(), unsure=unsure) from error
         try:
-            await pause(error, delay, self.patience)
+            await pause(error, delay, self.retry_until)
         except Transient:
             if not unsure:  # else a call before it may have been
                 await self._ledger.record(name, {"refused": None}, None)

@@ -77,8 +77,8 @@ def unknown_image(image_id: str) -> Refused:
 
 
 def image_view(image: Image) -> dict[str, Any]:
-    """The document's image. Where it lies is nobody's to know: `locations` and `direct_url` are
-    null.
+    """Return the image as the API document has it. Its place in the store is not shown: `locations`
+    and `direct_url` are null.
     """
     shown = {name: image.body.get(name) for name in _FIELDS} | image_words_of(image.body)
     return shown | {

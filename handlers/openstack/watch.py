@@ -74,14 +74,14 @@ class Poller(Generic[T]):
             raise state
         return state
 
-    def hear(self, state: T) -> None:
+    def put(self, state: T) -> None:
         """Pass on a state that is new; the first one always is."""
         self._heard_at = monotonic()
         if state != self._last:
             self._last = state
             self._states.put_nowait(state)
 
-    def lose(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """Pass on that the resource can no longer be seen, or no longer be asked for."""
         self._heard_at = monotonic()
         self._states.put_nowait(error)
@@ -153,7 +153,7 @@ class Watch(Generic[T]):
         """
         if not polling.cancelled() and (error := polling.exception()) is not None:
             for poller in [poller for pollers in self._pollers.values() for poller in pollers]:
-                poller.lose(
+                poller.fail(
                     error if isinstance(error, Exception) else RuntimeError(type(error).__name__)
                 )
 
@@ -178,7 +178,7 @@ class Watch(Generic[T]):
         changed = await self._changed(since)
         for resource in changed:
             for poller in asking.get(resource.id, ()):
-                poller.hear(resource)
+                poller.put(resource)
         await self._look_at({name: pollers for name, pollers in asking.items() if _silent(pollers)})
         return max([since, *(resource.updated for resource in changed)])
 
@@ -186,7 +186,7 @@ class Watch(Generic[T]):
         if len(silent) > FEW:
             for resource in await self._everything():
                 for poller in silent.pop(resource.id, ()):
-                    poller.hear(resource)
+                    poller.put(resource)
         await asyncio.gather(*(self._look(name, pollers) for name, pollers in silent.items()))
 
     async def _look(self, resource_id: str, pollers: tuple[Poller[T], ...]) -> None:
@@ -194,10 +194,10 @@ class Watch(Generic[T]):
             found = await self._get(resource_id)
         except NotFound as error:
             for poller in pollers:
-                poller.lose(error)
+                poller.fail(error)
         else:
             for poller in pollers:
-                poller.hear(found)
+                poller.put(found)
 
     def _pause(self) -> float:
         youngest = min(

@@ -116,7 +116,7 @@ def _outcome(failure: Refused | None) -> dict[str, Any]:
 
 async def plan_order(task: OrderPlan, context: ProjectContext) -> Result:
     """Answer `order.plan`: the preview as the result's data, with code 200 whatever the verdict."""
-    patience = context.effects.patience
+    patience = context.effects.retry_until
     asking = replace(
         context,
         effects=Effects(NoLedger(), patience),

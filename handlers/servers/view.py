@@ -47,7 +47,7 @@ _JOINTS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a server's view is made of besides the server; the mappings are by id."""
+    """The sources of a server's view besides the server itself; the mappings are by id."""
 
     region: str
     volumes: Mapping[str, Volume]
@@ -67,7 +67,7 @@ class Surroundings:
 
 
 def server_view(server: Server, around: Surroundings) -> dict[str, Any]:
-    """The document's server, of table and examples together."""
+    """Return the server as the API document has it, in table and examples together."""
     body = server.body
     attached = [around.volumes[one] for one in server.volume_ids if one in around.volumes]
     system, data = system_and_data(server, attached)
@@ -111,7 +111,7 @@ def server_view(server: Server, around: Surroundings) -> dict[str, Any]:
 
 
 def server_details(server: Server, around: Surroundings) -> dict[str, Any]:
-    """What is shown of a single server: the view, and whose it is in the console."""
+    """Return the view of a single server, with its user in the console."""
     return server_view(server, around) | {
         "keyCloakUserId": server.metadata.get("keycloak_user_id"),
         "keyCloakUserName": server.metadata.get("keycloak_user_name"),
@@ -142,8 +142,8 @@ def image_words_of(properties: Mapping[str, Any]) -> dict[str, str | None]:
 def _image(
     image_id: str | None, system: Volume | None, around: Surroundings
 ) -> dict[str, Any] | None:
-    """None where the server was made from none, or it cannot be told; a deleted one is known by the
-    volume.
+    """The image's view; None where the server was made from none, or it is not known. A deleted image
+    is known by the volume.
     """
     if image_id is None:
         return None
@@ -175,7 +175,7 @@ def _group_names(body: Mapping[str, Any]) -> list[str]:
 
 
 def _ports_in_order(server: Server, around: Surroundings) -> list[Thing]:
-    """As the server has them: Nova lists the addresses so. Neutron's times are too coarse to tell."""
+    """The ports in the server's order: Nova lists the addresses so. Neutron's times are too coarse."""
     networks = (server.body.get("addresses") or {}).values()
     macs = [one.get("OS-EXT-IPS-MAC:mac_addr") for network in networks for one in network]
     places = {mac: place for place, mac in reversed(list(enumerate(macs)))}
@@ -240,7 +240,7 @@ def policy_of(floating_ip: Thing) -> str | None:
 
 
 def _notes(floating_ip: Thing) -> dict[str, str]:
-    """What tags and description tell; a tag wins."""
+    """Notes in the tags and the description; a tag takes precedence."""
     texts = [floating_ip.get("description") or "", *(floating_ip.get("tags") or ())]
     return {name.lower(): value for text in texts for name, value in _NOTE.findall(text)}
 
