@@ -55,8 +55,10 @@ _TEXTS = {
 
 @dataclass(frozen=True, slots=True)
 class DryRunResult:
-    """The outcome for one message; `detail` explains it, `plan` is what the handler would store,
-    `steps` are those of an order that would still be done, as in `order.plan`.
+    """The outcome for one message.
+
+    `detail` explains it, `plan` is what the handler would store, and `steps` are those of an order
+    that are still to be done, as in `order.plan`.
     """
 
     outcome: DryRunOutcome
