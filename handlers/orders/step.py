@@ -64,9 +64,9 @@ class Step:
     name: str
     #: The id of the call in the journal.
     effect: EffectId
-    instance_id: str | None
-    before: Any
-    after: Any
+    instance_id: str | None = None
+    before: Any = None
+    after: Any = None
     #: Makes the one call to OpenStack.
     act: Callable[[], Awaitable[Reply]]
     #: Looks in the cloud for the call whose answer was lost. Called with the marker; returns the

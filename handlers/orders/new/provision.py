@@ -7,7 +7,7 @@ whose call was lost and lands late finds its disk gone and comes to nothing.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from handlers.context import PART, ProjectContext
@@ -27,7 +27,7 @@ from handlers.orders.step import (
     failed,
     follow_server,
     follow_volume,
-    metadata_refused,
+    metadata_step,
     with_fault,
 )
 from messages.orders import OrderNew, disk_name, read_time
@@ -37,15 +37,8 @@ AT_ONCE = 8
 _NO_HOST = "No valid host"
 #: A volume that was found may be with its server already.
 _USABLE = frozenset({"available", "reserved", "attaching", "in-use"})
-#: The steps' names, and the objects in OpenStack's answers that have the ids.
-_STEPS = {
-    EffectKind.VOLUME: ("createVolume", "volume"),
-    EffectKind.PORT: ("createPort", "port"),
-    EffectKind.CREATE: ("create", "server"),
-}
-
-Call = Callable[[], Awaitable[Reply]]
-Find = Callable[[], Awaitable[str | None]]
+#: The object in OpenStack's answer that has the id of what was created.
+_CREATED = {EffectKind.VOLUME: "volume", EffectKind.PORT: "port", EffectKind.CREATE: "server"}
 
 
 def create_effect(number: int | str) -> EffectId:
@@ -140,105 +133,102 @@ class Provisioner:
         return [*disks, *port, self._server_step(server)]
 
     def _volume_step(self, server: NewServer, index: int) -> Step:
-        disk, part = server.disks[index], _part(server, index)
+        disk, part, context = server.disks[index], _part(server, index), self.context
         effect = EffectId(EffectKind.VOLUME, part)
 
-        async def find() -> str | None:
-            volumes = await self.resources.volumes()
-            return next((one.id for one in volumes if one.metadata.get(PART) == part), None)
-
         async def until_usable(volume_id: str) -> None:
-            if self.context.effects.begun(create_effect(server.number)):
+            if context.effects.begun(create_effect(server.number)):
                 return  # it has been available, and now belongs to its server
+            passing = ("creating", "downloading")
             volume = await follow_volume(
-                volume_id,
-                effect,
-                self.context,
-                lambda one: one.status not in ("creating", "downloading"),
+                volume_id, effect, context, lambda one: one.status not in passing
             )
             if volume.status not in _USABLE:
                 raise failed("volume_failed", f"volume {volume_id} is {volume.status}")
 
-        def create() -> Awaitable[Reply]:
-            return cinder.create_volume(
-                self.context.project,
+        step = self._create_step(
+            "createVolume",
+            effect,
+            lambda: cinder.create_volume(
+                context.project,
                 name=disk_name(server.name, index),
                 size=disk.size,
                 volume_type=disk.volume_type,
                 image_id=disk.image_id,
                 zone=disk.zone,
-                metadata=marks_of(part, self.order, self.context),
-            )
-
+                metadata=marks_of(part, self.order, context),
+            ),
+            lambda: self.resources.find_volume(part),
+            until_usable,
+        )
         after = {"size": disk.size, "type": disk.volume_type, "image": disk.image_id}
-        return self._create_step(effect, after, create, find, until_usable)
+        return replace(step, after=after)
 
     def _port_step(self, server: NewServer) -> Step:
-        async def find() -> str | None:
-            ports = await self.resources.ports()
-            return next((one["id"] for one in ports if one["name"] == server.name), None)
-
-        def create() -> Awaitable[Reply]:
-            return neutron.create_port(
+        step = self._create_step(
+            "createPort",
+            EffectId(EffectKind.PORT, str(server.number)),
+            lambda: neutron.create_port(
                 self.context.project,
                 network_id=self.plan.network_id,
                 subnet_id=str(self.plan.subnet_id),
                 name=server.name,
                 description=self.resources.port_mark,
                 security_groups=self.plan.security_groups,
-            )
-
-        effect = EffectId(EffectKind.PORT, str(server.number))
-        after = {"subnet": self.plan.subnet_id}
-        return self._create_step(effect, after, create, find)
+            ),
+            lambda: self.resources.find_port(server.name),
+        )
+        return replace(step, after={"subnet": self.plan.subnet_id})
 
     def _server_step(self, server: NewServer) -> Step:
-        effect = create_effect(server.number)
-
-        async def find() -> str | None:
-            servers, part = await self.resources.servers(), str(server.number)
-            return next((one.id for one in servers if one.metadata.get(PART) == part), None)
+        effect, context = create_effect(server.number), self.context
 
         async def until_active(server_id: str) -> None:
-            made = await follow_server(
+            found = await follow_server(
                 server_id,
                 effect,
-                self.context,
+                context,
                 self.progress,
                 lambda one: one.status != "BUILD" and not one.busy,
             )
-            if made.status != "ACTIVE":
-                made = await with_fault(made, self.context)
-                reason = "no_host" if _NO_HOST in (made.fault or "") else "create_failed"
-                raise failed(reason, f"server {server_id} is {made.status}: {made.fault}")
+            if found.status != "ACTIVE":
+                found = await with_fault(found, context)
+                reason = "no_host" if _NO_HOST in (found.fault or "") else "create_failed"
+                raise failed(reason, f"server {server_id} is {found.status}: {found.fault}")
 
+        step = self._create_step(
+            "create",
+            effect,
+            lambda: self._create_server(server),
+            lambda: self.resources.find_server(effect.target),
+            until_active,
+        )
         after = {
             "name": server.name,
             "flavor": server.flavor_id,
             "zone": server.zone,
             "network": self.plan.network_id,
         }
-        create = self._create_server
-        return self._create_step(effect, after, lambda: create(server), find, until_active)
+        return replace(step, after=after)
 
     def _create_step(
         self,
+        name: str,
         effect: EffectId,
-        after: Mapping[str, Any],
-        create: Call,
-        find: Find,
-        ready: Callable[[str], Awaitable[None]] | None = None,
+        create: Callable[[], Awaitable[Reply]],
+        find: Callable[[], Awaitable[str | None]],
+        until_ready: Callable[[str], Awaitable[None]] | None = None,
     ) -> Step:
-        """Create something once and remember its id. It is found by its mark where the answer, or
-        the journal, was lost.
+        """Build a step that creates something once, remembers its id and waits until it is ready.
+
+        It is found by its mark where the answer, or the journal, was lost.
         """
         created: list[str] = []
-        name, body = _STEPS[effect.kind]
 
         async def act() -> Reply:
             async with self._calls:
                 reply = await create()
-            created.append(reply.body[body]["id"])
+            created.append(reply.body[_CREATED[effect.kind]]["id"])
             return reply
 
         async def landed(_: object = None) -> str | None:
@@ -252,23 +242,14 @@ class Provisioner:
 
         async def follow() -> None:
             found: str = await self.context.effects.remember(effect.id_of_made, its_id)
-            if ready is not None:
-                await ready(found)
+            if until_ready is not None:
+                await until_ready(found)
 
         # Of ports the planning does not know: one that was left behind has no volume that tells of
         # it.
         looks = effect.kind is EffectKind.PORT or not self.resources.none_before
-        return Step(
-            name=name,
-            effect=effect,
-            instance_id=None,
-            before=None,
-            after=after,
-            act=act,
-            landed=landed,
-            marked=landed if looks else None,
-            follow=follow,
-        )
+        marked = landed if looks else None
+        return Step(name=name, effect=effect, act=act, landed=landed, marked=marked, follow=follow)
 
     async def _create_server(self, server: NewServer) -> Reply:
         port_id = None
@@ -345,32 +326,24 @@ class Provisioner:
 
     def _fee_step(self, server_id: str, fees: Mapping[str, str]) -> Step:
         """Write the fee dates on a server that has none."""
-        project = self.context.project
 
-        async def act() -> Reply:
+        async def write() -> Reply:
             async with self._calls:
-                return await nova.set_metadata(project, server_id, fees)
-
-        async def landed(_: object) -> str | None:
-            server = await nova.get_server(project, server_id)
-            return "" if fees.items() <= server.metadata.items() else None
+                return await nova.set_metadata(self.context.project, server_id, fees)
 
         async def marked() -> str | None:
             # A renewal may have moved them since.
             return "" if await self._has_dates(server_id) else None
 
-        return Step(
-            name="feeData",
-            effect=EffectId(EffectKind.METADATA, server_id),
-            instance_id=server_id,
-            before=None,
-            after=fees,
-            act=act,
-            landed=landed,
-            marked=marked,
-            refused=metadata_refused(server_id, self.context),
-            printed=False,
+        effect = EffectId(EffectKind.METADATA, server_id)
+        step = metadata_step(
+            "feeData",
+            effect,
+            self.context,
+            write=write,
+            written=lambda server: fees.items() <= server.metadata.items(),
         )
+        return replace(step, after=fees, marked=marked, printed=False)
 
     # Compensation.
 

@@ -1,10 +1,10 @@
-"""Find what was created for a `new` order in the cloud, by the order's mark, without the journal."""
+"""Find what was created for a `new` order in the cloud by its mark, without the journal."""
 
 import asyncio
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from handlers.context import MARK, ProjectContext
+from handlers.context import MARK, PART, ProjectContext
 from handlers.effects.concurrency import SingleFlightCache
 from handlers.openstack import cinder, neutron, nova
 from handlers.openstack.cinder import Volume
@@ -77,6 +77,20 @@ class OrderResources:
         project, mark = self._context.project, self.port_mark
         return await self._cache.get("ports", lambda: neutron.list_ports_described(project, mark))
 
+    async def find_server(self, part: str) -> str | None:
+        """Look for a server by its number in the order; returns its id."""
+        servers = await self.servers()
+        return next((one.id for one in servers if one.metadata.get(PART) == part), None)
+
+    async def find_volume(self, part: str) -> str | None:
+        """Look for a volume by the server's number and its own, `1.0`; returns its id."""
+        volumes = await self.volumes()
+        return next((one.id for one in volumes if one.metadata.get(PART) == part), None)
+
+    async def find_port(self, name: str) -> str | None:
+        """Look for a port by its name; returns its id."""
+        return next((one["id"] for one in await self.ports() if one["name"] == name), None)
+
     @property
     def port_mark(self) -> str:
         """The description of the order's ports."""
@@ -99,7 +113,8 @@ class OrderResources:
         """Look for what an earlier run has created; None where that is nothing, which costs one
         call.
 
-        No server is without a volume of its own: volumes are created first and go with their server.
+        No server is without a volume of its own: volumes are created first, and are deleted with
+        their server.
         """
         if not await self._context.retrying(self.volumes):
             self.none_before = True

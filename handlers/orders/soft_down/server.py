@@ -25,7 +25,7 @@ from handlers.orders.progress import OrderProgress
 from handlers.orders.saga import do_steps
 from handlers.orders.snapshot import find_remaining, idle_server, take_snapshot
 from handlers.orders.soft_down.marker import ITEM, is_marked, mark_step, unmark_step
-from handlers.orders.step import Ready, Step, failed, metadata_refused, power_step, server_now
+from handlers.orders.step import Ready, Step, failed, metadata_step, power_step
 from handlers.servers.guard import state_refusal, unknown_server
 from handlers.servers.targets import power_effect
 from messages.codes import Code
@@ -230,21 +230,14 @@ class ServerSoftDown:
     def _note_step(self, server: Server, context: ProjectContext) -> Step:
         """Write the order's name on a server that was started."""
         items = with_order(server, context)
-
-        async def landed(_: object) -> str | None:
-            return "" if has_order(await server_now(server.id, context), context) else None
-
-        return Step(
-            name="note",
-            effect=self._id(EffectKind.NOTE),
-            instance_id=server.id,
-            before=None,
-            after=items,
-            act=lambda: set_metadata(context.project, server.id, items),
-            landed=landed,
-            refused=metadata_refused(server.id, context),
-            printed=False,
+        step = metadata_step(
+            "note",
+            self._id(EffectKind.NOTE),
+            context,
+            write=lambda: set_metadata(context.project, server.id, items),
+            written=lambda found: has_order(found, context),
         )
+        return replace(step, printed=False)
 
     # Delete.
 
