@@ -203,7 +203,7 @@ def _release_step(floating_ip_id: str, deletion: ServerDeletion, context: Projec
 
 
 def _unlock_step(deletion: ServerDeletion, context: ProjectContext) -> Step:
-    """Undo the lock that forbids the deletion: the tenant's own, or an admin's with the admin cloud."""
+    """Remove the lock that forbids the deletion; an admin's lock needs the admin cloud."""
     effect = EffectId(EffectKind.UNLOCK, deletion.server_id)
 
     async def prepare() -> Ready | None:

@@ -1,6 +1,4 @@
-"""What an earlier run has made of a `new` order: when it counts as unfinished, and when not any
-more.
-"""
+"""Resources of a `new` order that an earlier run has created: unfinished, or too old to be."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,8 +21,6 @@ def volume(age: timedelta) -> Volume:
 def test_disks_older_than_an_order_can_be_are_no_unfinished_order(
     ages: tuple[int, ...], is_old: bool
 ) -> None:
-    """They may be what a customer kept when the servers went: nobody goes on with them, or removes
-    them.
-    """
+    """They may be what a customer kept when the servers were deleted: they are left alone."""
     disks = tuple(volume(timedelta(hours=one)) for one in ages)
     assert Resources((), disks, ()).is_old() is is_old

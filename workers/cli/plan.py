@@ -30,7 +30,7 @@ def plan_file(settings: Settings, file: str, tenant: str | None, output: Format)
     """
     message = _read(file)
     try:
-        plan = asyncio.run(_previewed(settings, message, tenant))
+        plan = asyncio.run(_preview(settings, message, tenant))
     except (Transient, CloudRefusal) as error:
         raise CommandFailed(
             Exit.UNREACHABLE, f"the cloud cannot be asked: {error}; see ecs-worker check"
@@ -55,7 +55,7 @@ def _read(file: str) -> dict[str, Any]:
         ) from refused
 
 
-async def _previewed(
+async def _preview(
     settings: Settings, message: dict[str, Any], tenant: str | None
 ) -> dict[str, Any]:
     cloud = Cloud(cloud_settings(settings))
@@ -117,7 +117,7 @@ def _show(plan: dict[str, Any]) -> None:
 
 
 def _brief(value: Any) -> Any:
-    """Shorten a value for a table cell: a server to its status and flavor, all else to what is set."""
+    """Shorten a value for a table cell: a server to its status and flavor."""
     if not isinstance(value, dict):
         return value
     if "status" in value and "flavor" in value:

@@ -58,7 +58,7 @@ async def plan_disks(
     offers: Offers,
     context: ProjectContext,
 ) -> tuple[Disk, ...]:
-    """Plan the system disk, then the data disks. Raises `Refused` naming the item. `zone` is Nova's."""
+    """Plan the system disk and the data disks; `Refused` names the item. `zone` is Nova's."""
     with context.checks.of("availableZone"):
         if zone is not None and offers.volume_zones.get(zone) is False:
             raise wrong("availableZone", "no volume can be made in this zone now")

@@ -392,7 +392,7 @@ class Provisioner:
         await all_undone(running, self.context)
 
     async def _remember_id(self, server: Server) -> None:
-        """Remember the id of a server that is found only now: its final update must be sent, too."""
+        """Remember the id of a server that is found only now: it needs a final update, too."""
 
         async def its_id() -> str:
             return server.id

@@ -24,7 +24,7 @@ from messages.updates import OrderStatus
 
 
 async def soft_down(order: OrderSoftDown, context: RequestContext) -> Result:
-    """Carry the order out on each server. Raises `Transient` where a retry may do it on the rest."""
+    """Carry the order out on each server; `Transient` where a retry may do it on the rest."""
     progress = OrderProgress(order, context)
     await progress.publish(OrderStatus.ACCEPTED)
     await progress.publish(OrderStatus.VALIDATING)

@@ -27,7 +27,7 @@ def mark_step(
     kind: EffectKind = EffectKind.MARK,
     order: Mapping[str, str] | None = None,
 ) -> Step:
-    """Leave the marker; `order` is the metadata item that names the order which stopped the server."""
+    """Leave the marker; `order` is the metadata item with the name of the order."""
     items = {ITEM: STOPPED, **(order or {})}
     step = metadata_step(
         "mark",
