@@ -93,7 +93,7 @@ def publishing(requester: Requester, asked: list[Asked]) -> Iterator[None]:
         ({"delay": 13}, {}),
         ({"delay": 13}, {"call_timeout": 1.5}),
         ({"delay": 11, "status": 504, "error": "gateway time-out", "after": True}, {}),
-        ({"answer": "drip", "after": True}, {"handlers.openstack.http.CALL_LIMIT": 11.0}),
+        ({"answer": "drip", "after": True}, {"call_limit": 11.0}),
     ],
     ids=["slow", "lost", "gateway", "drip"],
 )

@@ -1,4 +1,4 @@
-"""Effects: at most once, whatever is lost in between."""
+"""Effects: at most once, whatever is lost between intent and outcome."""
 
 import time
 from typing import Any
@@ -92,20 +92,20 @@ async def test_the_intent_is_written_before_the_call_and_the_outcome_after() -> 
     assert book.known[STOP].request_id == "req-1"
 
 
-async def test_what_is_done_is_not_done_again() -> None:
+async def test_an_effect_that_was_done_is_not_repeated() -> None:
     book = Book(stop=Effect("marker", 1.0, {"status": 202}, "req-0"))
     await once(book, Cloud(book))
     assert book.lines == []
 
 
-async def test_what_was_cut_off_is_looked_for_first() -> None:
+async def test_an_intent_without_an_outcome_is_looked_for_first() -> None:
     book = Book(stop=Effect("marker", 1.0))
     await once(book, Cloud(book, shows=True))
     assert book.lines == ["look", "record"]
     assert book.known[STOP].request_id == "req-found"
 
 
-async def test_what_was_cut_off_and_cannot_be_found_is_done() -> None:
+async def test_an_intent_without_an_outcome_that_is_not_found_is_done() -> None:
     book = Book(stop=Effect("marker", 1.0))
     cloud = Cloud(book, None)
     await once(book, cloud)
@@ -113,9 +113,7 @@ async def test_what_was_cut_off_and_cannot_be_found_is_done() -> None:
     assert book.lines[-2:] == ["do", "record"]
 
 
-async def test_an_answer_that_was_lost_is_looked_for_and_the_call_repeated_if_nothing_is_found() -> (
-    None
-):
+async def test_a_lost_answer_is_looked_for_and_the_call_repeated_if_nothing_is_found() -> None:
     book = Book()
     cloud = Cloud(book, Ambiguous("http_500"), None)
     await once(book, cloud)
@@ -132,7 +130,7 @@ async def test_a_call_that_may_still_land_is_never_repeated() -> None:
     assert book.lines.count("do") == 1
 
 
-async def test_what_surely_was_not_done_is_tried_again_within_patience() -> None:
+async def test_a_transient_error_is_retried_until_the_deadline() -> None:
     book = Book()
     await once(
         book, Cloud(book, Transient("no_connection"), Transient("http_429", retry_after=0.01), None)
@@ -145,7 +143,7 @@ async def test_what_surely_was_not_done_is_tried_again_within_patience() -> None
         )
 
 
-async def test_what_surely_was_not_done_within_patience_is_known_not_to_have_been_done() -> None:
+async def test_a_call_that_never_was_carried_out_is_recorded_as_not_done() -> None:
     """A later run finds nothing begun: it may plan anew, and a deadline that has passed still
     counts.
     """
@@ -162,7 +160,7 @@ async def test_what_surely_was_not_done_within_patience_is_known_not_to_have_bee
 
 
 @pytest.mark.parametrize("first", [Ambiguous("http_500"), None], ids=["answer lost", "cut off"])
-async def test_what_may_have_been_done_stays_unknown_though_its_repeat_was_not_sent(
+async def test_an_ambiguous_call_stays_unknown_though_its_repeat_was_not_sent(
     first: Exception | None,
 ) -> None:
     book = Book() if first is not None else Book(stop=Effect("marker", 1.0))
@@ -172,7 +170,7 @@ async def test_what_may_have_been_done_stays_unknown_though_its_repeat_was_not_s
     assert book.known[STOP].unknown
 
 
-async def test_a_refusal_is_written_down_and_may_be_tried_again_by_a_later_run() -> None:
+async def test_a_refusal_is_recorded_and_may_be_retried_by_a_later_run() -> None:
     book = Book()
     with pytest.raises(CloudRefusal):
         await once(book, Cloud(book, Conflict(409, "busy", "req-9")))
@@ -181,7 +179,7 @@ async def test_a_refusal_is_written_down_and_may_be_tried_again_by_a_later_run()
     assert book.known[STOP].done
 
 
-async def test_a_repeat_that_meets_its_own_traces_is_done() -> None:
+async def test_a_repeat_that_is_refused_for_its_own_traces_counts_as_done() -> None:
     book = Book(stop=Effect("marker", 1.0))
     cloud = Cloud(book, Conflict(409, "Cannot 'stop' instance in vm_state stopped", None))
 
@@ -201,7 +199,7 @@ async def test_past_its_expiry_nothing_is_begun() -> None:
     assert book.lines == []
 
 
-async def test_past_its_expiry_what_may_have_been_done_is_looked_for_and_not_done_again() -> None:
+async def test_past_its_expiry_an_ambiguous_call_is_looked_for_and_not_repeated() -> None:
     book = Book(stop=Effect("marker", 1.0))
     with pytest.raises(OutcomeUnknown):
         await once(book, Cloud(book), expiry=-1.0)
@@ -219,7 +217,7 @@ async def sent(book: Book, cloud: Cloud) -> Reply:
     return await cloud.do()
 
 
-async def test_what_was_answered_while_it_waited_to_be_sent_is_not_sent() -> None:
+async def test_a_call_is_not_sent_after_its_request_was_answered() -> None:
     book = Book()
     cloud = Cloud(book)
 
@@ -235,7 +233,7 @@ async def test_what_was_answered_while_it_waited_to_be_sent_is_not_sent() -> Non
     assert book.known[STOP].refused
 
 
-async def test_a_call_whose_answer_was_lost_is_not_made_again_for_whom_has_been_answered() -> None:
+async def test_an_ambiguous_call_is_not_repeated_after_its_request_was_answered() -> None:
     book = Book()
     cloud = Cloud(book, Ambiguous("http_503"), None)
 
@@ -248,7 +246,7 @@ async def test_a_call_whose_answer_was_lost_is_not_made_again_for_whom_has_been_
     assert book.lines.count("do") == 1
 
 
-async def test_what_may_have_been_done_is_found_out_behind_the_answer() -> None:
+async def test_an_ambiguous_call_is_looked_for_after_the_answer() -> None:
     book = Book(stop=Effect("marker", 1.0))
     book.closed = True
     await quick(book, Deadline(0.0), Deadline(0.0)).find_out(STOP, Cloud(book, shows=True).landed)
@@ -256,7 +254,7 @@ async def test_what_may_have_been_done_is_found_out_behind_the_answer() -> None:
     assert "do" not in book.lines
 
 
-async def test_a_cloud_that_does_not_tell_is_asked_again_by_a_later_run() -> None:
+async def test_a_cloud_that_does_not_answer_is_asked_again_by_a_later_run() -> None:
     book = Book(stop=Effect("marker", 1.0))
     book.closed = True
 
@@ -267,7 +265,7 @@ async def test_a_cloud_that_does_not_tell_is_asked_again_by_a_later_run() -> Non
         await quick(book, Deadline(0.0), Deadline(0.0)).find_out(STOP, down)
 
 
-async def test_what_is_remembered_is_made_once() -> None:
+async def test_a_remembered_value_is_made_once() -> None:
     book, made = Book(), []
 
     async def make() -> list[int]:
@@ -282,7 +280,9 @@ async def test_what_is_remembered_is_made_once() -> None:
     )
 
 
-async def test_what_the_cloud_shows_by_its_mark_is_not_done_though_no_intent_is_known() -> None:
+async def test_an_effect_that_the_cloud_shows_by_its_mark_is_not_repeated_though_no_intent_is_known() -> (
+    None
+):
     book = Book()
     cloud = Cloud(book)
 

@@ -1,4 +1,4 @@
-"""Which project a name means: asked for seldom, known while Keystone is away, and not for ever."""
+"""Projects by name: Keystone is asked seldom, and an answer does not count for ever."""
 
 import asyncio
 
@@ -55,7 +55,7 @@ async def test_a_project_is_found_by_its_id_and_by_its_name_in_the_domain() -> N
     assert keystone.asked == 1, "who makes names up does not have Keystone asked each time"
 
 
-async def test_what_is_one_projects_id_and_anothers_name_is_refused_unless_it_is_said_which() -> (
+async def test_an_id_that_is_another_projects_name_is_refused_unless_it_is_said_which_it_is() -> (
     None
 ):
     other = ProjectName("id-evil", "id-a", "default")
@@ -70,14 +70,14 @@ async def test_what_is_one_projects_id_and_anothers_name_is_refused_unless_it_is
     assert await found.find("same") is not None, "its own id as its name is no other's"
 
 
-async def test_all_who_wait_are_told_by_one_question() -> None:
+async def test_all_waiters_share_one_call() -> None:
     keystone = Keystone(A)
     found = names(keystone)
     assert await asyncio.gather(*(found.find("a") for _ in range(100))) == [A] * 100
     assert (keystone.asked, keystone.resolved) == (1, 1)
 
 
-async def test_a_name_that_means_another_project_now_is_learnt() -> None:
+async def test_a_name_that_now_means_another_project_is_resolved_anew() -> None:
     keystone = Keystone(A, B)
     found = names(keystone, name=0.05)
     assert await found.find("a") == A
@@ -90,7 +90,7 @@ async def test_a_name_that_means_another_project_now_is_learnt() -> None:
     assert (await found.find("a", TenantIs.NAME)) == moved
 
 
-async def test_a_name_is_not_believed_when_keystone_cannot_tell_whose_it_is_now() -> None:
+async def test_a_stale_name_is_not_used_while_keystone_is_down() -> None:
     keystone = Keystone(A)
     found = names(keystone, name=0.05)
     await found.find("a")
@@ -100,7 +100,7 @@ async def test_a_name_is_not_believed_when_keystone_cannot_tell_whose_it_is_now(
         await found.find("a")
 
 
-async def test_the_list_is_renewed_beside_the_work_before_it_is_old() -> None:
+async def test_the_list_is_renewed_in_the_background_before_it_is_old() -> None:
     keystone = Keystone(A)
     found = names(keystone, list=0.2, missing=0.05)
     await found.find("a")
@@ -110,7 +110,7 @@ async def test_the_list_is_renewed_beside_the_work_before_it_is_old() -> None:
     assert keystone.asked == 2
 
 
-async def test_an_id_is_known_while_keystone_is_away_but_not_for_ever() -> None:
+async def test_an_id_is_known_while_keystone_is_down_but_not_for_ever() -> None:
     keystone = Keystone(A)
     found = names(keystone, list=0.0, list_most=0.3)
     await found.find("id-a")
@@ -125,7 +125,7 @@ async def test_an_id_is_known_while_keystone_is_away_but_not_for_ever() -> None:
     assert await found.find("id-a") == A
 
 
-async def test_while_keystone_is_away_nobody_is_unknown() -> None:
+async def test_while_keystone_is_down_no_project_counts_as_unknown() -> None:
     keystone = Keystone(A)
     keystone.is_down = True
     with pytest.raises(Transient):

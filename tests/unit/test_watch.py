@@ -1,4 +1,4 @@
-"""Waiting: one watch for all, in order, and nobody waits for nothing."""
+"""Watches: one poll for all waiters, states in order, and nobody waits in vain."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ QUICK = WatchTiming(poll=0.02, longest_poll=0.02, silence=0.1, longest_silence=0
 SOON = 2.0
 
 
-async def test_news_come_in_order_and_each_once() -> None:
+async def test_states_come_in_order_and_each_once() -> None:
     service = Service({"a": Thing("a", "BUILD")})
     with service.watch().follow("a") as poller:
         assert (await poller.next(Deadline.after(SOON))).status == "BUILD"
@@ -58,7 +58,7 @@ async def test_news_come_in_order_and_each_once() -> None:
             await poller.next(Deadline.after(0.1))
 
 
-async def test_a_hundred_wait_by_one_question_a_tick() -> None:
+async def test_a_hundred_waiters_share_one_call_a_poll() -> None:
     service = Service({str(one): Thing(str(one), "ACTIVE") for one in range(100)})
     watch = service.watch()
 
@@ -79,7 +79,7 @@ async def test_a_service_that_forgets_changes_is_asked_singly() -> None:
     assert "a" in service.asked
 
 
-async def test_many_silent_ones_are_looked_at_by_one_list() -> None:
+async def test_many_silent_resources_are_asked_for_by_one_list() -> None:
     names = [str(one) for one in range(20)]
     service = Service({one: Thing(one, "ACTIVE") for one in names[:-1]}, forgets=True)
     watch = service.watch()
@@ -96,12 +96,12 @@ async def test_many_silent_ones_are_looked_at_by_one_list() -> None:
     assert [one for one in service.asked if one in names] == ["19"]
 
 
-async def test_what_is_gone_is_told() -> None:
+async def test_a_resource_that_is_gone_is_not_found() -> None:
     with Service().watch().follow("a") as poller, pytest.raises(NotFound):
         await poller.next(Deadline.after(SOON))
 
 
-async def test_nothing_is_asked_when_nobody_waits() -> None:
+async def test_nothing_is_polled_while_nobody_waits() -> None:
     service = Service({"a": Thing("a", "ACTIVE")})
     watch = service.watch()
     with watch.follow("a") as poller:
@@ -112,7 +112,7 @@ async def test_nothing_is_asked_when_nobody_waits() -> None:
     assert len(service.asked) == asked
 
 
-async def test_an_error_that_nobody_foresaw_reaches_all_who_wait_and_whoever_comes_next_waits_afresh() -> (
+async def test_an_unforeseen_error_is_raised_to_all_waiters_and_the_next_waiter_polls_afresh() -> (
     None
 ):
     service = Service()

@@ -1,4 +1,4 @@
-"""Several things at once: an error keeps its kind, and nothing is cut off or left running."""
+"""Concurrency: an error keeps its kind, nothing is cancelled or left running, one question at a time."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ async def test_all_run_at_once_to_their_end() -> None:
     assert ended == [3, 2, 1]
 
 
-async def test_one_that_is_put_off_lets_the_others_end_and_is_told_by_its_kind() -> None:
+async def test_one_that_is_postponed_lets_the_others_end_and_is_raised_by_its_kind() -> None:
     told: list[str] = []
 
     async def follows() -> None:
