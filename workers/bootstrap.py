@@ -7,14 +7,15 @@ import gc
 import importlib
 import signal
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import structlog
 
 from handlers.catalogue import HANDLERS, Handler
-from handlers.context import Policy
+from handlers.context import Environment, Policy
 from handlers.effects.backoff import Deadline
 from handlers.openstack.cloud import Cloud
 from handlers.openstack.errors import CloudRefusal
@@ -35,10 +36,17 @@ from workers.identity.key_set import Keys
 from workers.identity.tokens import Expected
 from workers.identity.verifier import TokenVerifier
 from workers.journal import Journal
+from workers.pipeline.attempt import Attempt
+from workers.pipeline.authentication import Authentication
+from workers.pipeline.idempotency import Idempotency
+from workers.pipeline.in_flight import InFlightRequests
 from workers.pipeline.large_bodies import SWITCH_INTERVAL
-from workers.pipeline.process import Pipeline
+from workers.pipeline.process import Pipeline, Stages
+from workers.pipeline.rejections import Rejections
 from workers.pipeline.replies import Replies
+from workers.pipeline.server_locks import ServerLocks
 from workers.pipeline.timeouts import Timeouts
+from workers.pipeline.undeliverable import Undeliverable
 from workers.settings import ConfigurationError, Settings
 from workers.telemetry import Metrics
 
@@ -146,6 +154,40 @@ async def _within(end: Coroutine[Any, Any, Any], seconds: float) -> bool:
     return True
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """All that a pipeline works with. A dry run puts doubles in the place of journal and replies.
+
+    `declare_again` is called where a binding of the worker's is gone.
+    """
+
+    cloud: Cloud
+    identity: Identity
+    journal: Journal
+    replies: Replies
+    handlers: Mapping[type, Handler]
+    policy: Policy
+    timeouts: Timeouts
+    metrics: Metrics
+    declare_again: Callable[[], None] = lambda: None
+
+
+def wire_pipeline(around: Surroundings) -> Pipeline:
+    """Return a pipeline with all its stages."""
+    journal, replies, timeouts = around.journal, around.replies, around.timeouts
+    in_flight = InFlightRequests()
+    rejections = Rejections(replies, around.identity, journal, around.policy, around.metrics)
+    stages = Stages(
+        Authentication(around.identity, journal, timeouts),
+        Idempotency(journal, in_flight, replies, timeouts),
+        ServerLocks(journal, in_flight, timeouts.retry_delays),
+        Attempt(Environment(around.cloud, around.policy), around.handlers, timeouts),
+        rejections,
+        Undeliverable(replies, rejections, around.identity, journal, around.declare_again),
+    )
+    return Pipeline(stages, timeouts, around.metrics, around.policy.region)
+
+
 class Worker:
     """A worker from start to drained."""
 
@@ -159,36 +201,37 @@ class Worker:
         self.metrics = Metrics()
         self.journal = Journal(settings.journal_url.get_secret_value())
         self.cloud = Cloud(cloud_settings(settings), self._called)
-        self.weather = CircuitBreaker(
+        self.circuit_breaker = CircuitBreaker(
             names, self.cloud.probe, lambda: self.journal.trouble, self._steer
         )
         self._keys = Keys(key_source(settings.jwt_jwks)) if settings.jwt_jwks is not None else None
         wanted = topology(settings.retry_delays, names)
         self._upkeep = Upkeep(broker, wanted, on_mismatch=self.stop)
         self.publisher = Publisher(broker, on_missing=self._upkeep.soon)
-        self._outbox = Replies(self.publisher, names, on_returned=self._upkeep.soon)
-        self.dispatcher = Pipeline(
-            cloud=self.cloud,
-            identity=self._identity(),
-            journal=self.journal,
-            outbox=self._outbox,
-            handlers=handlers,
-            policy=self._policy,
-            limits=Timeouts(
-                settings.command_timeout,
-                settings.order_timeout,
-                settings.max_age,
-                tuple(settings.retry_delays),
-            ),
-            metrics=self.metrics,
-            declare_again=self._upkeep.soon,
+        self.pipeline = wire_pipeline(
+            Surroundings(
+                cloud=self.cloud,
+                identity=self._identity(),
+                journal=self.journal,
+                replies=Replies(self.publisher, names, on_returned=self._upkeep.soon),
+                handlers=handlers,
+                policy=self._policy,
+                timeouts=Timeouts(
+                    settings.command_timeout,
+                    settings.order_timeout,
+                    settings.max_age,
+                    tuple(settings.retry_delays),
+                ),
+                metrics=self.metrics,
+                declare_again=self._upkeep.soon,
+            )
         )
-        self.metrics.in_flight.set_function(lambda: self.dispatcher.in_flight)
+        self.metrics.in_flight.set_function(lambda: self.pipeline.in_flight)
         self.consumer = Consumer(
             broker,
             self._consumed,
             settings.prefetch,
-            self.dispatcher.accept,
+            self.pipeline.accept,
             on_cancelled=lambda _: self._upkeep.soon(),
             names=names,
             largest=MAX_BODY,
@@ -217,7 +260,10 @@ class Worker:
         sys.setswitchinterval(SWITCH_INTERVAL)
         self.publisher.open()
         self.consumer.open()
-        besides = [asyncio.create_task(self._prune()), asyncio.create_task(self.weather.watch())]
+        besides = [
+            asyncio.create_task(self._prune()),
+            asyncio.create_task(self.circuit_breaker.watch()),
+        ]
         besides += [
             asyncio.create_task(self._upkeep.watch()),
             asyncio.create_task(self._look_at_account()),
@@ -269,7 +315,8 @@ class Worker:
         if not self.consumer.link.is_up or self.consumer.consuming != self.consumer.wanted:
             found.append("not consuming from the broker")
         found += [
-            f"paused, {dependency} is down: {why}" for dependency, why in self.weather.down.items()
+            f"paused, {dependency} is down: {why}"
+            for dependency, why in self.circuit_breaker.down.items()
         ]
         if self._account_trouble is not None:
             found.append(f"nothing can be done in the cloud: {self._account_trouble}")
@@ -279,7 +326,7 @@ class Worker:
             found.append("the broker takes no messages (memory or disk alarm)")
         if self._keys is not None and self._keys.is_empty:
             found.append(f"no key set, so nobody can be told: {self._keys.trouble}")
-        if self.journal.trouble is not None and JOURNAL not in self.weather.down:
+        if self.journal.trouble is not None and JOURNAL not in self.circuit_breaker.down:
             found.append(f"journal: {self.journal.trouble}")
         return found
 
@@ -299,19 +346,21 @@ class Worker:
 
     def _called(self, service: str, method: str, outcome: str, seconds: float) -> None:
         self.metrics.called(service, method, outcome, seconds)
-        self.weather.called(service, outcome)
+        self.circuit_breaker.called(service, outcome)
 
     def _steer(self) -> None:
         """Take messages of those queues alone whose requests can be carried out now."""
         if not self._stopping.is_set():
-            self.consumer.want(queue for queue in self._consumed if self.weather.may_consume(queue))
+            self.consumer.want(
+                queue for queue in self._consumed if self.circuit_breaker.may_consume(queue)
+            )
 
     async def _drain(self) -> None:
         """Stop consuming, finish or leave to the next worker, confirms, then acks."""
-        log.info("worker.draining", in_flight=self.dispatcher.in_flight)
+        log.info("worker.draining", in_flight=self.pipeline.in_flight)
         end = Deadline.after(DRAIN_LIMIT)
         self.consumer.pause()
-        await self.dispatcher.drain(DRAIN)
+        await self.pipeline.drain(DRAIN)
         await _within(self.publisher.drain(), _CONFIRMS)
         self._upkeep.close()
         await _within(self.consumer.close(), _GOODBYE)

@@ -160,7 +160,7 @@ class CircuitBreaker:
             self._down.pop(service, None)
         if was_down != (why is not None):
             log.warning(
-                "weather.down" if why is not None else "weather.well_again",
+                "circuit_breaker.opened" if why is not None else "circuit_breaker.closed",
                 dependency=service,
                 why=why,
             )

@@ -95,7 +95,7 @@ async def _park(url: str, commands: list[Envelope]) -> None:
     publisher.open()
     outbox = Replies(publisher, NAMES, on_returned=lambda: None)
     refused = Refused(Code.FAILED, reason="internal", detail="KeyError")
-    await asyncio.gather(*(outbox.park(one, refused, 0) for one in commands))
+    await asyncio.gather(*(outbox.dead_letter(one, refused) for one in commands))
     await publisher.close()
 
 

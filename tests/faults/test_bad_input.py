@@ -289,7 +289,7 @@ def test_further_routing_keys_do_not_take_a_retried_order_into_other_queues(
         ears.publish(
             "ecs.orders", "order.changeConfigure", json.dumps(message).encode(), properties
         )
-        eventually(lambda: "request.put_off" in workshop.logs(), PATIENCE)
+        eventually(lambda: "request.rescheduled" in workshop.logs(), PATIENCE)
         cloud.clear_faults()
         eventually(
             lambda: len(ears.outcomes["cc"].results) > 0 or ears.listen(0.1) is not None, PATIENCE

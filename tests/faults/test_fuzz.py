@@ -28,7 +28,8 @@ from tests.workshop import Workshop
 from workers.amqp.envelope import Envelope
 from workers.amqp.headers import kept
 from workers.amqp.publisher import properties_of
-from workers.pipeline import parsing
+from workers.pipeline.exits import Ignored, Rejected
+from workers.pipeline.parsing import parse
 from workers.pipeline.replies import again, masked_body
 from workers.request import Request
 
@@ -50,10 +51,10 @@ def check(message: Message) -> str:
     started = time.process_time()
     envelope = delivered(message)
     try:
-        request = parsing.read(envelope, REGION)
-    except parsing.Ignored:
+        request = parse(envelope, REGION)
+    except Ignored:
         return "ignored"
-    except parsing.Rejected as unfit:
+    except Rejected as unfit:
         _check_refusal(envelope, unfit)
         found = "unfit"
     else:
@@ -63,7 +64,7 @@ def check(message: Message) -> str:
     return found
 
 
-def _check_refusal(envelope: Envelope, unfit: parsing.Rejected) -> None:
+def _check_refusal(envelope: Envelope, unfit: Rejected) -> None:
     """It is answered with a body that is within the limits itself, under a key that is one; it can
     be parked.
     """

@@ -15,7 +15,6 @@ from handlers.effects.backoff import Deadline
 from handlers.openstack.cloud import Cloud
 from handlers.openstack.sessions import CloudSettings
 from messages.codes import Code
-from messages.errors import Refused, Transient
 from sandbox.documents import REGION
 from sandbox.issuer import USER, Issuer
 from sandbox.openstack import SimulatedOpenStack
@@ -23,7 +22,7 @@ from tests.envelopes import envelope
 from tests.tenant import Tenant
 from workers.amqp.envelope import Envelope
 from workers.amqp.headers import RESUME_TOKEN_HEADER
-from workers.identity import NOBODY, Readmission, hash_of, new_resume_token
+from workers.identity import NOBODY, Readmission, Requester, hash_of, new_resume_token
 from workers.identity.jwks_source import FileSource
 from workers.identity.jwt import TokenBearers
 from workers.identity.key_set import Keys
@@ -31,8 +30,10 @@ from workers.identity.requester import NotProven
 from workers.identity.tokens import Expected
 from workers.identity.verifier import TokenVerifier
 from workers.journal import Begun, Journal, NewRequest
-from workers.pipeline import parsing
-from workers.pipeline.authentication import Authentication, Requeue
+from workers.pipeline.authentication import Authentication
+from workers.pipeline.exits import Rejected, Requeue
+from workers.pipeline.parsing import parse
+from workers.pipeline.timeouts import Timeouts
 from workers.request import Request
 
 DAY = 86400.0
@@ -50,7 +51,16 @@ class Door:
         verifier = TokenVerifier(keys, Expected(None, None, "project"))
         bearers = TokenBearers(verifier, cloud, journal, frozenset({"billing"}))
         self.identity = Readmission(bearers, cloud, journal, None)
-        self.admission = Authentication(self.identity, journal, DAY)
+        self.timeouts = Timeouts(30.0, 1500.0, DAY, (5, 30))
+        self.authentication = Authentication(self.identity, journal, self.timeouts)
+
+    async def authenticate(self, request: Request, patience: float = 0.5) -> Requester:
+        """Wait for as many seconds at most."""
+        timing = self.timeouts.timing(request, time.monotonic())
+        until = Deadline.after(patience)
+        return await self.authentication.authenticate(
+            request, replace(timing, hold=until, deadline=until)
+        )
 
     async def project_of(self, request: Request) -> str:
         return (await self.identity.identify(request)).project_id
@@ -141,7 +151,7 @@ async def test_soft_down_is_taken_from_the_publishers_that_need_no_token(
 ) -> None:
     server_id = tenant.make_server(disk=None)
     for more in ({}, {"tenant_id": "tenant-a"}):
-        request = parsing.read(ordered(soft_down(server_id, **more), user_id="billing"), REGION)
+        request = parse(ordered(soft_down(server_id, **more), user_id="billing"), REGION)
         assert await door.project_of(request) == NOBODY, "each server in the project that owns it"
 
 
@@ -158,9 +168,7 @@ async def test_soft_down_of_anybody_else_is_refused_whatever_it_carries(
         body = soft_down(str(uuid.uuid4()), tenant_id="tenant-a", **more)
         for headers in ({}, {RESUME_TOKEN_HEADER: new_resume_token()}, {"user_id": "billing"}):
             with pytest.raises(NotProven):
-                await door.project_of(
-                    parsing.read(ordered(body, user_id=user, headers=headers), REGION)
-                )
+                await door.project_of(parse(ordered(body, user_id=user, headers=headers), REGION))
 
 
 async def test_a_publisher_that_needs_no_token_for_soft_down_needs_one_for_all_else(
@@ -168,7 +176,7 @@ async def test_a_publisher_that_needs_no_token_for_soft_down_needs_one_for_all_e
 ) -> None:
     for body in (order(None, tenant_id="tenant-a"), order("***", tenant_id="tenant-a")):
         with pytest.raises(NotProven):
-            await door.project_of(parsing.read(ordered(body, user_id="billing"), REGION))
+            await door.project_of(parse(ordered(body, user_id="billing"), REGION))
     body = {
         "operation": "server.show",
         "server_id": str(uuid.uuid4()),
@@ -177,20 +185,20 @@ async def test_a_publisher_that_needs_no_token_for_soft_down_needs_one_for_all_e
     }
     with pytest.raises(NotProven):
         await door.project_of(
-            parsing.read(envelope(body, routing_key="server.show", user_id="billing"), REGION)
+            parse(envelope(body, routing_key="server.show", user_id="billing"), REGION)
         )
 
 
 async def test_a_soft_down_that_was_put_off_is_known_by_its_pass(door: Door) -> None:
     """It comes back published by the worker, not by the billing system."""
     body, word = soft_down(str(uuid.uuid4()), tenant_id="tenant-a"), new_resume_token()
-    request = parsing.read(ordered(body, user_id="billing"), REGION)
+    request = parse(ordered(body, user_id="billing"), REGION)
     begun = await door.begin(request, NOBODY)
     again = ordered(body, headers={RESUME_TOKEN_HEADER: word})
     with pytest.raises(NotProven):
-        await door.project_of(parsing.read(again, REGION))
+        await door.project_of(parse(again, REGION))
     await door.journal.release(begun.claim, 1, hash_of(word))
-    requester = await door.identity.identify(parsing.read(again, REGION))
+    requester = await door.identity.identify(parse(again, REGION))
     assert (requester.project_id, requester.resume_token) == (NOBODY, word)
 
 
@@ -204,56 +212,55 @@ def late(seconds: float, **properties: Any) -> dict[str, Any]:
 async def test_an_order_is_given_back_and_a_command_is_told_while_there_is_no_key_set(
     door: Door,
 ) -> None:
-    request = parsing.read(ordered(order(door.issuer.token(project="tenant-a"))), REGION)
+    request = parse(ordered(order(door.issuer.token(project="tenant-a"))), REGION)
     with pytest.raises(Requeue):
-        await door.admission.admit(request, Deadline.after(0.5))
+        await door.authenticate(request)
     body = {
         "operation": "server.show",
         "server_id": str(uuid.uuid4()),
         "user_id": USER,
         "token": door.issuer.token(),
     }
-    with pytest.raises(Transient) as caught:
-        await door.admission.admit(
-            parsing.read(envelope(body, routing_key="server.show"), REGION), Deadline.after(0.5)
-        )
-    assert caught.value.reason == "keys"
+    with pytest.raises(Rejected) as caught:
+        await door.authenticate(parse(envelope(body, routing_key="server.show"), REGION))
+    assert caught.value.refused.reason == "keys"
 
 
 async def test_it_is_let_in_as_soon_as_there_is_one(door: Door, tenant: Tenant) -> None:
-    request = parsing.read(ordered(order(door.issuer.token(project="tenant-a"))), REGION)
+    request = parse(ordered(order(door.issuer.token(project="tenant-a"))), REGION)
     with pytest.raises(Requeue):
-        await door.admission.admit(request, Deadline.after(0.5))
+        await door.authenticate(request)
     door.issuer.write(door.key_set)
-    assert (await door.admission.admit(request, Deadline.after(20))).project_id == tenant.project_id
+    assert (await door.authenticate(request, 20)).project_id == tenant.project_id
 
 
 async def test_what_is_too_old_when_it_first_comes_is_not_waited_for(door: Door) -> None:
     """Or an old token would only have to come while the key set is away."""
-    old = parsing.read(ordered(order(door.issuer.token()), **late(DAY + 100)), REGION)
-    with pytest.raises(Refused) as caught:
-        await door.admission.admit(old, Deadline.after(0.5))
-    assert (caught.value.code, caught.value.reason) == (Code.PARAMETER, "too_old")
+    old = parse(ordered(order(door.issuer.token()), **late(DAY + 100)), REGION)
+    with pytest.raises(Rejected) as caught:
+        await door.authenticate(old)
+    refused = caught.value.refused
+    assert (refused.code, refused.reason) == (Code.PARAMETER, "too_old")
 
 
 async def test_what_was_given_back_is_not_too_old_for_having_waited(door: Door) -> None:
     body = order(door.issuer.token())
-    again = parsing.read(ordered(body, **late(DAY + 100, redelivered=True)), REGION)
+    again = parse(ordered(body, **late(DAY + 100, redelivered=True)), REGION)
     with pytest.raises(Requeue):
-        await door.admission.admit(again, Deadline.after(0.5))
-    assert door.admission.stale(again.envelope) is None
+        await door.authenticate(again)
+    assert door.timeouts.too_old(again.envelope) is None
     # For as long as an order would be tried, and not for ever.
     ancient = ordered(body, **late(2 * DAY + 100, redelivered=True))
-    assert door.admission.stale(ancient) is not None
+    assert door.timeouts.too_old(ancient) is not None
 
 
 async def test_an_old_copy_of_what_is_known_waits_for_its_result(
     door: Door, tenant: Tenant
 ) -> None:
-    old = parsing.read(ordered(order(door.issuer.token()), **late(DAY + 100)), REGION)
+    old = parse(ordered(order(door.issuer.token()), **late(DAY + 100)), REGION)
     await door.begin(old, tenant.project_id)
     with pytest.raises(Requeue):
-        await door.admission.admit(old, Deadline.after(0.5))
+        await door.authenticate(old)
 
 
 def spoil(folder: Path) -> None:
@@ -269,12 +276,13 @@ async def test_while_the_journal_cannot_be_read_nobody_with_a_pass_is_refused(
     body = ordered(
         order("***", tenant_id="tenant-a"), headers={RESUME_TOKEN_HEADER: new_resume_token()}
     )
-    with pytest.raises(NotProven):
-        await door.admission.admit(parsing.read(body, REGION), Deadline.after(0.5))
+    with pytest.raises(Rejected) as caught:
+        await door.authenticate(parse(body, REGION))
+    assert isinstance(caught.value.refused, NotProven)
     await door.journal.close()
     spoil(tmp_path)
     with pytest.raises(Requeue):
-        await door.admission.admit(parsing.read(body, REGION), Deadline.after(0.5))
+        await door.authenticate(parse(body, REGION))
 
 
 # Which project.
@@ -287,9 +295,7 @@ async def test_the_tokens_tenant_and_the_messages_may_be_told_by_name_or_id(
     door.issuer.write(door.key_set)
     claim = "tenant-a" if by == "name" else tenant.project_id
     for said in (None, "tenant-a", tenant.project_id):
-        request = parsing.read(
-            ordered(order(door.issuer.token(project=claim), tenant_id=said)), REGION
-        )
+        request = parse(ordered(order(door.issuer.token(project=claim), tenant_id=said)), REGION)
         assert await door.project_of(request) == tenant.project_id
 
 
@@ -312,25 +318,20 @@ async def test_another_tenant_than_the_tokens_is_refused(
     door.issuer.write(door.key_set)
     with pytest.raises(NotProven):
         await door.project_of(
-            parsing.read(ordered(order(door.issuer.token(project=claim), tenant_id=said)), REGION)
+            parse(ordered(order(door.issuer.token(project=claim), tenant_id=said)), REGION)
         )
 
 
 async def test_a_pass_counts_in_place_of_a_masked_token_only(door: Door, tenant: Tenant) -> None:
     door.issuer.write(door.key_set)
     body, word = order("***"), new_resume_token()
-    request = parsing.read(ordered(body), REGION)
+    request = parse(ordered(body), REGION)
     begun = await door.begin(request, tenant.project_id)
     await door.journal.release(begun.claim, 1, hash_of(word))
     with_pass = {"headers": {RESUME_TOKEN_HEADER: word}}
-    assert (
-        await door.project_of(parsing.read(ordered(body, **with_pass), REGION)) == tenant.project_id
-    )
+    assert await door.project_of(parse(ordered(body, **with_pass), REGION)) == tenant.project_id
     without = {name: value for name, value in body.items() if name != "token"}
-    assert (
-        await door.project_of(parsing.read(ordered(without, **with_pass), REGION))
-        == tenant.project_id
-    )
+    assert await door.project_of(parse(ordered(without, **with_pass), REGION)) == tenant.project_id
     # The key that nobody has comes first: once the set has been fetched, such an order waits for
     # the next set.
     for token in (
@@ -341,9 +342,7 @@ async def test_a_pass_counts_in_place_of_a_masked_token_only(door: Door, tenant:
         door.issuer.token(typ="Refresh"),
     ):
         with pytest.raises(NotProven):
-            await door.project_of(
-                parsing.read(ordered(body | {"token": token}, **with_pass), REGION)
-            )
+            await door.project_of(parse(ordered(body | {"token": token}, **with_pass), REGION))
     with pytest.raises(NotProven):
         await door.project_of(
             replace(

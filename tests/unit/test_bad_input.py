@@ -14,7 +14,8 @@ from sandbox.documents import REGION
 from tests.faults import amqp
 from tests.faults.corpus import ORDERS, Case, Fate, cases
 from workers.amqp.envelope import Envelope
-from workers.pipeline import parsing
+from workers.pipeline.exits import Ignored, Rejected
+from workers.pipeline.parsing import parse
 from workers.request import Request
 
 CASES = [case for case in cases() if case.fate is not Fate.UNROUTABLE]
@@ -45,10 +46,10 @@ def test_what_is_wrong_is_named_and_what_is_right_is_a_request(case: Case) -> No
     started = time.monotonic()
     found: Any
     try:
-        found = parsing.read(envelope(case), REGION)
-    except parsing.Rejected as unfit:
+        found = parse(envelope(case), REGION)
+    except Rejected as unfit:
         found = unfit
-    except parsing.Ignored:
+    except Ignored:
         found = None
     assert time.monotonic() - started < LIMIT
     if case.fate is Fate.IGNORED:
@@ -57,7 +58,7 @@ def test_what_is_wrong_is_named_and_what_is_right_is_a_request(case: Case) -> No
         assert isinstance(found, Request), getattr(found, "refused", None)
         assert found.operation == case.operation
     else:
-        assert isinstance(found, parsing.Rejected)
+        assert isinstance(found, Rejected)
         assert (found.refused.code, found.refused.subject) == (Code.PARAMETER, case.subject)
         assert (found.operation, found.is_order) == (case.operation, case.is_order)
 

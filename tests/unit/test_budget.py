@@ -2,11 +2,11 @@
 
 import asyncio
 
-from workers.pipeline.memory_budget import Budget
+from workers.pipeline.large_bodies import MemoryBudget
 
 
 async def test_who_waits_has_room_in_the_order_in_which_he_came() -> None:
-    budget, order = Budget(10), list[str]()
+    budget, order = MemoryBudget(10), list[str]()
 
     async def wait(name: str, size: int) -> None:
         await budget.wait(size, 5.0)
@@ -31,7 +31,7 @@ async def test_who_waits_has_room_in_the_order_in_which_he_came() -> None:
 
 
 async def test_nobody_waits_longer_than_he_may_or_is_waited_for_after_that() -> None:
-    budget = Budget(10)
+    budget = MemoryBudget(10)
     assert budget.take(10, again=False)
     await budget.wait(5, 0.05)
     budget.give(10)

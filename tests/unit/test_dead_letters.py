@@ -28,7 +28,7 @@ from workers.dead_letters.dead_letter import (
 )
 from workers.dead_letters.doubles import CapturingPublisher
 from workers.dead_letters.selection import Selection, grouped, row_text
-from workers.pipeline import parsing
+from workers.pipeline.parsing import parse
 from workers.pipeline.replies import Replies
 
 COMMAND = {
@@ -40,10 +40,10 @@ COMMAND = {
 }
 
 
-async def dead_lettered(message: Envelope, refused: Refused, attempts: int = 0) -> Envelope:
+async def dead_lettered(message: Envelope, refused: Refused) -> Envelope:
     """Return the message as it is in `ecs.dead` once a worker has dead-lettered it."""
     publisher = CapturingPublisher()
-    await Replies(publisher, NAMES, on_returned=lambda: None).park(message, refused, attempts)
+    await Replies(publisher, NAMES, on_returned=lambda: None).dead_letter(message, refused)
     (one,) = publisher.publications
     return replace(
         message,
@@ -59,9 +59,8 @@ INTERNAL = Refused(Code.FAILED, reason="internal", detail="KeyError")
 
 
 async def test_a_row_has_the_fields_of_the_contract() -> None:
-    letter = await dead_lettered(
-        envelope(COMMAND, headers={"x-ecs-attempts": 2}), INTERNAL, attempts=2
-    )
+    retried = {"x-ecs-attempts": 2, "x-ecs-routing-key": "ecs.commands server.action"}
+    letter = await dead_lettered(envelope(COMMAND, exchange="", headers=retried), INTERNAL)
     row = DeadLetter.of(letter).row()
     failed_at = row.pop("failed_at")
     assert row == {
@@ -104,8 +103,8 @@ async def test_a_replay_goes_to_its_own_queue_alone_with_its_own_properties() ->
 
 async def test_a_worker_parses_a_replay_as_it_parsed_the_first_delivery() -> None:
     first = envelope(COMMAND)
-    again = parsing.read(replayed_envelope(await dead_lettered(first, INTERNAL), "word"), REGION)
-    assert again.digest == parsing.read(first, REGION).digest
+    again = parse(replayed_envelope(await dead_lettered(first, INTERNAL), "word"), REGION)
+    assert again.digest == parse(first, REGION).digest
     assert (again.operation, again.name, again.tenant) == ("server.action", "m-1", "tenant-a")
 
 

@@ -44,7 +44,7 @@ def logged(log_format: str, statement: str) -> list[bytes]:
 def test_a_log_line_is_one_line_whatever_a_message_says(log_format: str) -> None:
     lines = logged(
         log_format,
-        f"log.info('message.unfit', message_id={HOSTILE!r}, why={HOSTILE * 2!r}, data={{'a': {HOSTILE!r}}})",
+        f"log.info('message.malformed', message_id={HOSTILE!r}, why={HOSTILE * 2!r}, data={{'a': {HOSTILE!r}}})",
     )
     assert len(lines) == 1
     assert not {0x1B, 0x07, 0x0D} & set(lines[0])

@@ -8,7 +8,7 @@ from handlers.openstack.errors import Conflict, QuotaExceeded
 from messages.codes import Code
 from messages.errors import Ambiguous, OutcomeUnknown, Postponed, Refused, Transient
 from workers.journal import Kind
-from workers.pipeline.retry import Answer, GiveBack, Retry, decide, decide_unbegun
+from workers.pipeline.retry import Answer, Retry, decide, refusal
 
 DELAYS = (5, 30, 120)
 DAY = 86400.0
@@ -42,7 +42,7 @@ def test_a_command_that_was_answered_is_followed_as_long_as_an_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "attempts", "age", "reason", "park"),
+    ("error", "kind", "attempts", "age", "reason", "dead_letter"),
     [
         (Transient("http_503"), Kind.COMMAND, 0, 0.0, "http_503", False),
         (Transient("http_503"), Kind.ORDER, 50, DAY, "http_503", False),
@@ -53,14 +53,14 @@ def test_a_command_that_was_answered_is_followed_as_long_as_an_order() -> None:
     ],
 )
 def test_what_will_not_pass_is_answered(
-    error: Exception, kind: Kind, attempts: int, age: float, reason: str, park: bool
+    error: Exception, kind: Kind, attempts: int, age: float, reason: str, dead_letter: bool
 ) -> None:
     decision = decide(error, kind, attempts, age, DELAYS)
     assert isinstance(decision, Answer)
-    assert (decision.refused.code, decision.refused.reason, decision.park) == (
+    assert (decision.refused.code, decision.refused.reason, decision.dead_letter) == (
         Code.FAILED,
         reason,
-        park,
+        dead_letter,
     )
 
 
@@ -71,17 +71,10 @@ def test_a_refusal_is_answered_as_it_is() -> None:
     assert isinstance(answer, Answer)
 
 
-def test_an_order_of_nobody_knows_whom_is_given_back_and_a_command_is_answered() -> None:
-    assert decide_unbegun(Transient("keys"), Kind.ORDER) == GiveBack()
-    answer = decide_unbegun(Transient("keys"), Kind.COMMAND)
-    assert isinstance(answer, Answer)
-    assert (answer.refused.code, answer.refused.reason, answer.park) == (Code.FAILED, "keys", False)
-
-
-@pytest.mark.parametrize("kind", list(Kind))
-def test_who_is_not_proven_is_answered_and_an_unforeseen_error_is_parked(kind: Kind) -> None:
+def test_each_error_has_its_failure() -> None:
     refused = Refused(Code.IDENTITY)
-    assert decide_unbegun(refused, kind) == Answer(refused)
-    answer = decide_unbegun(ZeroDivisionError(), kind)
-    assert isinstance(answer, Answer)
-    assert (answer.refused.reason, answer.park) == ("internal", True)
+    assert refusal(refused) is refused
+    assert refusal(Transient("keys")).reason == "keys"
+    assert refusal(OutcomeUnknown("resize")).reason == "outcome_unknown"
+    assert refusal(Conflict(409, "Cannot 'stop' instance", None)).reason == "conflict"
+    assert refusal(Postponed("a resize")).reason == "internal"

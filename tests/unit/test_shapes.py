@@ -23,7 +23,8 @@ from tests.faults.fuzz import samples, stream
 from tests.names import NAMES
 from workers.amqp.topology import topology
 from workers.asyncapi import document
-from workers.pipeline import parsing
+from workers.pipeline.exits import Ignored, Rejected
+from workers.pipeline.parsing import parse
 
 
 @cache
@@ -39,11 +40,11 @@ def validator_of(operation: str) -> Draft7Validator:
 def taken(queue: str, routing_key: str, body: bytes, exchange: str) -> Any:
     """The request, where the message is one."""
     try:
-        return parsing.read(
+        return parse(
             envelope(body, queue=queue, exchange=exchange, routing_key=routing_key, reply_to="r"),
             REGION,
         )
-    except (parsing.Rejected, parsing.Ignored):
+    except (Rejected, Ignored):
         return None
 
 

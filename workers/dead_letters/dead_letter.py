@@ -28,7 +28,8 @@ from workers.amqp.headers import (
 )
 from workers.amqp.publication import Publication
 from workers.identity import NOBODY
-from workers.pipeline import parsing
+from workers.pipeline.exits import Ignored, Rejected
+from workers.pipeline.parsing import parse
 from workers.pipeline.replies import again
 
 #: The batch by which a message was replayed; it stays on the message if it is dead-lettered again.
@@ -95,13 +96,13 @@ class DeadLetter:
         digest = ""
         as_replayed = replayed_envelope(envelope, "?")
         try:
-            request = parsing.read(as_replayed, None)
-        except parsing.Rejected as rejected:
+            request = parse(as_replayed, None)
+        except Rejected as rejected:
             message = rejected.message or {}
             key = _text(message.get("orderId")) or _text(message.get("flowId"))
             operation = rejected.operation or _text(message.get("operation"))
             tenant = _text(message.get("tenant_id"))
-        except parsing.Ignored:  # or its body was not kept
+        except Ignored:  # or its body was not kept
             routing_key = as_replayed.routed_by[1]
             operation = routing_key if routing_key.startswith("order.") else None
         else:

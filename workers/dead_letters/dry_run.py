@@ -14,6 +14,7 @@ from handlers.openstack.errors import Foreseen
 from handlers.orders.preview import DRY_RUN_HANDLERS, NextSteps
 from workers.amqp.envelope import Envelope
 from workers.amqp.topology import queue_of_command
+from workers.bootstrap import Surroundings, wire_pipeline
 from workers.dead_letters.dead_letter import DeadLetter, replayed_envelope
 from workers.dead_letters.doubles import (
     CapturingPublisher,
@@ -98,15 +99,19 @@ class DryRun:
     ) -> Pipeline:
         settings = self._settings
         trusted = TrustedPublishers(self._cloud, journal)
-        return Pipeline(
-            cloud=self._cloud,
-            identity=Readmission(trusted, self._cloud, journal, _Authorized(tenant)),
-            journal=journal,
-            outbox=Replies(publisher, settings.names, on_returned=lambda: None),
-            handlers=HANDLERS | DRY_RUN_HANDLERS,
-            policy=self._policy,
-            limits=Timeouts(PATIENCE, PATIENCE, settings.max_age, tuple(settings.retry_delays)),
-            metrics=self._metrics,
+        return wire_pipeline(
+            Surroundings(
+                cloud=self._cloud,
+                identity=Readmission(trusted, self._cloud, journal, _Authorized(tenant)),
+                journal=journal,
+                replies=Replies(publisher, settings.names, on_returned=lambda: None),
+                handlers=HANDLERS | DRY_RUN_HANDLERS,
+                policy=self._policy,
+                timeouts=Timeouts(
+                    PATIENCE, PATIENCE, settings.max_age, tuple(settings.retry_delays)
+                ),
+                metrics=self._metrics,
+            )
         )
 
 

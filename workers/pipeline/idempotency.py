@@ -1,214 +1,186 @@
-"""A request is carried out once, however often its message comes: in this process, in another, or
-after a crash.
+"""Stage 3: a request is carried out once, however often its message comes: in this process, in
+another, or after a crash.
 """
 
 import asyncio
-import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from handlers.effects.backoff import Deadline
+import structlog
+
 from handlers.orders.new.handler import has_secrets
+from messages.errors import wrong
+from messages.orders import OrderSoftDown
 from messages.results import Result
-from workers.identity import NOBODY, Identity, Requester, hash_of, new_resume_token
-from workers.journal import Begun, Conflict, Elsewhere, Journal, Known, NewRequest, Resumed
-from workers.pipeline.attempt import Attempt
-from workers.pipeline.authentication import Authentication, Requeue
+from workers.identity import Requester, hash_of, new_resume_token
+from workers.journal import (
+    Begun,
+    Claim,
+    Conflict,
+    Elsewhere,
+    Journal,
+    Kind,
+    Known,
+    NewRequest,
+    Resumed,
+)
+from workers.pipeline.exits import Answered, Rejected, Requeue, Rescheduled
 from workers.pipeline.in_flight import InFlight, InFlightRequests
-from workers.pipeline.progress import Progress, request_log
-from workers.pipeline.rejections import Rejections
+from workers.pipeline.progress import Claimed, MemoryLedger, Progress
+from workers.pipeline.rejections import CONFLICT
 from workers.pipeline.replies import Replies
-from workers.pipeline.timeouts import HOLD
+from workers.pipeline.timeouts import Timeouts, Timing
 from workers.request import Request
-from workers.telemetry import Metrics
 
-#: Seconds between two looks at a request that another worker is at.
+log = structlog.get_logger()
+
+#: Seconds between two looks at a request that another worker carries out.
 _LOOK_EVERY = 1.0
 
 
-class GoesOn(Exception):
-    """The broker gave up on a message whose request does not end with it: it was sent again."""
-
-
 class Idempotency:
-    """Knows a request again: it is begun, gone on with, or has its answer already."""
+    """Claims requests: new ones, and those whose worker is gone."""
 
     def __init__(
         self,
-        *,
         journal: Journal,
-        identity: Identity,
-        admission: Authentication,
-        outbox: Replies,
-        execution: Attempt,
-        refusals: Rejections,
-        flights: InFlightRequests,
-        metrics: Metrics,
+        in_flight: InFlightRequests,
+        replies: Replies,
+        timeouts: Timeouts,
     ) -> None:
         self._journal = journal
-        self._identity = identity
-        self._admission = admission
-        self._outbox = outbox
-        self._execution = execution
-        self._refusals = refusals
-        self._flights = flights
-        self._metrics = metrics
+        self._in_flight = in_flight
+        self._replies = replies
+        self._timeouts = timeouts
 
-    async def carry_out(
-        self, request: Request, key: str, requester: Requester, started: float
-    ) -> None:
-        """Have it done, or answer what is known; `started`: when this delivery began, by the
-        monotonic clock.
+    @asynccontextmanager
+    async def claim(
+        self, request: Request, requester: Requester, timing: Timing
+    ) -> AsyncIterator[Progress]:
+        """Inside the context this process alone acts for the request.
 
-        `Requeue` where another worker is at it and the message must not go to a retry queue,
-        `ClaimLost` where another has taken it over.
+        Raises `Answered` where it has its result already, `Rejected` where it comes too late or its
+        key belongs to another content, `Rescheduled` or `Requeue` where another worker is at it.
         """
-        if await self._comes_too_late(request, key, requester):
+        key = request.key(requester.project_id)
+        await self._check_age(request, requester, key)
+        if key is None:
+            # A read leaves no entry in the journal, and a repeat of it is looked up afresh.
+            envelope = request.envelope
+            claim = Claim(f"{request.kind}:{requester.project_id}:{envelope.fingerprint}", "")
+            claimed = Claimed(MemoryLedger(), claim, {}, envelope.attempts, InFlight(""))
+            yield Progress(request, requester, timing, claimed, self._replies)
             return
         # From the look at what is under way to the place among it nothing is awaited.
-        while (flight := self._flights.get(key)) is not None:
+        while (flight := self._in_flight.get(key)) is not None:
             if flight.digest != request.digest:
-                await self._refusals.conflict(request, requester.project_id)
-                return
+                raise _conflict(request, requester)
             answer = await flight.answer()
             if answer is not None:
-                await self._repeat(request, key, requester.project_id, answer)
-                return
-        with self._flights.begun(key, request.digest) as flight:
-            await self._begin(request, key, requester, started, flight)
+                await self._repeat(request, key, answer)
+        with self._in_flight.begun(key, request.digest) as flight:
+            yield await self._begin(request, requester, timing, key, flight)
 
-    async def _comes_too_late(self, request: Request, key: str, requester: Requester) -> bool:
-        """Refuse what is too old when it first comes. It leaves no key, so that it may be put in
-        again.
+    async def _check_age(self, request: Request, requester: Requester, key: str | None) -> None:
+        """Reject what is too old when it first comes. It leaves no key, so that it may be replayed.
 
-        What an operator puts in again, and what the broker gave up on, may be of any age.
+        What an operator replays, and what the broker gave up on, may be of any age.
         """
         if requester.operator is not None or request.given_up is not None:
-            return False
-        refused = self._admission.stale(request.envelope)
-        if refused is None or await self._journal.find(key):
-            return False
-        await self._refusals.refuse(request, refused, park=True, tenant=requester.project_id)
-        return True
-
-    async def give_up(self, request: Request) -> bool:
-        """Carry out what was begun of a request that is only to be ended; False where nothing was.
-
-        Nor is anything ended for a sender who is not proven. `GoesOn` where the request is not to
-        end with this message; `JournalError`, or `Transient`, where it cannot be told.
-        """
-        for known in await self._journal.find(request.name) if request.name is not None else ():
-            if known.key == request.key(known.tenant) and known.digest == request.digest:
-                if not await self._identity.proves(request):
-                    return False
-                requester = Requester(known.tenant, resume_token=request.envelope.resume_token)
-                await self.carry_out(request, known.key, requester, time.monotonic())
-                return True
-        return False
+            return
+        too_old = self._timeouts.too_old(request.envelope)
+        if too_old is not None and (key is None or not await self._journal.find(key)):
+            raise Rejected.of(request, too_old, requester.project_id)
 
     async def _begin(
-        self, request: Request, key: str, requester: Requester, started: float, flight: InFlight
-    ) -> None:
-        hold, project_id = Deadline.after(HOLD), requester.project_id
-        # Whoever asks has waited since the message came, also while it was found out who that is.
-        first_seen = request.envelope.first_seen
-        received = min(started, _monotonic(first_seen))
+        self,
+        request: Request,
+        requester: Requester,
+        timing: Timing,
+        key: str,
+        flight: InFlight,
+    ) -> Progress:
         new = NewRequest(
             key,
             request.name or "",
             request.kind,
             request.operation,
-            project_id,
+            requester.project_id,
             request.digest,
-            first_seen,
+            request.envelope.first_seen,
         )
         outcome = await self._journal.begin(new)
-        while isinstance(outcome, Elsewhere) and not hold.passed:
+        while isinstance(outcome, Elsewhere) and not timing.hold.passed:
             await asyncio.sleep(_LOOK_EVERY)
             outcome = await self._journal.begin(new)
         match outcome:
             case Known():
-                await self._repeat(
-                    request, key, project_id, Result.restored(outcome.result), outcome
-                )
+                await self._repeat(request, key, Result.restored(outcome.result), outcome)
             case Conflict():
-                await self._refusals.conflict(request, project_id)
+                raise _conflict(request, requester)
             case Elsewhere() if request.given_up is not None or has_secrets(request.work):
                 raise Requeue
             case Elsewhere():
-                resume_token = requester.resume_token or new_resume_token()
-                await self._journal.give_pass(key, hash_of(resume_token))
-                await self._execution.reschedule(request, project_id, resume_token)
+                token = requester.resume_token or new_resume_token()
+                await self._journal.give_pass(key, hash_of(token))
+                await self._reschedule(request, token)
             case Begun():
-                session = self._session(request, key, requester, outcome, flight)
-                await self._execution.carry_out(session, outcome, project_id, received, started)
+                claimed = Claimed(self._journal, outcome.claim, {}, 0, flight)
+                return Progress(request, requester, timing, claimed, self._replies)
             case Resumed() if request.given_up is not None and _goes_on(
                 request, requester, outcome
             ):
-                await self._send_again(request, key, requester, outcome)
+                await self._publish_again(request, requester, outcome)
             case Resumed():
-                session = self._session(request, key, requester, outcome, flight)
-                session.log.info("request.resumed", effects=sorted(outcome.effects))
-                received = _monotonic(outcome.received_at)
-                await self._execution.carry_out(session, outcome, project_id, received, started)
+                log.info("request.resumed", effects=sorted(outcome.effects))
+                timing = timing.resumed(outcome.received_at)
+                claimed = Claimed(
+                    self._journal, outcome.claim, outcome.effects, outcome.attempts, flight
+                )
+                return Progress(request, requester, timing, claimed, self._replies)
+        raise AssertionError("each of the other outcomes is an exit")
 
-    async def _send_again(
-        self, request: Request, key: str, requester: Requester, outcome: Resumed
+    async def _publish_again(
+        self, request: Request, requester: Requester, outcome: Resumed
     ) -> None:
-        """Have a message that the broker gave up on come again, for its request is not to end with
-        it.
-        """
+        """Have a message that the broker gave up on come again: its request does not end with it."""
         if has_secrets(request.work):  # a retry queue would have them masked
             await self._journal.release(outcome.claim)
-            await self._outbox.send_again(request.envelope)
-        else:
-            resume_token = requester.resume_token or new_resume_token()
-            await self._journal.release(outcome.claim, 0, hash_of(resume_token))
-            await self._execution.reschedule(request, requester.project_id, resume_token)
-        raise GoesOn
+            await self._replies.publish_again(request.envelope)
+            raise Rescheduled
+        token = requester.resume_token or new_resume_token()
+        await self._journal.release(outcome.claim, 0, hash_of(token))
+        await self._reschedule(request, token)
 
-    def _session(
-        self,
-        request: Request,
-        key: str,
-        requester: Requester,
-        outcome: Begun | Resumed,
-        flight: InFlight,
-    ) -> Progress:
-        effects = outcome.effects if isinstance(outcome, Resumed) else {}
-        attempt = outcome.attempts if isinstance(outcome, Resumed) else 0
-        log_of = request_log(request, requester.project_id, attempt)
-        session = Progress(
-            request, key, self._outbox, self._journal, outcome.claim, effects, log_of
-        )
-        session.answered = flight.answered
-        session.resume_token = requester.resume_token
-        session.operator = requester.operator
-        session.project_id = requester.project_id if requester.project_id != NOBODY else None
-        return session
+    async def _reschedule(self, request: Request, token: str) -> None:
+        """Look again later at what another worker is at."""
+        delay = self._timeouts.retry_delays[0]
+        await self._replies.retry(request, delay, request.envelope.attempts, token)
+        raise Rescheduled
 
     async def _repeat(
-        self, request: Request, key: str, tenant: str, result: Result, known: Known | None = None
+        self, request: Request, key: str, result: Result, known: Known | None = None
     ) -> None:
-        """Give a known request's result to whoever asks again; and what was finished and not
-        published, too.
+        """Publish a known request's result to whoever asks again; and the final updates, where they
+        may not have been published.
         """
-        published = self._outbox.result(request.envelope, request.operation, key, result)
+        envelope = request.envelope
+        published = self._replies.result(envelope, request.operation, key, result)
         if known is not None and not known.settled:
-            published += [
-                self._outbox.update(request.envelope, body, key) for body in known.updates
-            ]
+            published += [self._replies.update(envelope, body, key) for body in known.updates]
         for one in published:
             await one
         if known is not None and not known.settled:
             self._journal.settle(key)
-        self._metrics.event("duplicate")
-        request_log(request, tenant).info("request.repeated", code=result.code)
+        log.info("request.repeated", code=result.code)
+        raise Answered
 
 
 def _goes_on(request: Request, requester: Requester, outcome: Resumed) -> bool:
-    """Return whether a request goes on although the broker gave up on a message of it.
+    """Tell whether a request goes on although the broker gave up on a message of it.
 
-    A deadline counts until the first effect. And what was put off comes again with its pass: one
-    without is a copy, whose end is not that of the request.
+    A deadline counts until the first effect. And what was rescheduled comes again with its resume
+    token: one without is a copy, whose end is not that of the request.
     """
     if outcome.passed and requester.resume_token is None and not has_secrets(request.work):
         return True
@@ -218,6 +190,12 @@ def _goes_on(request: Request, requester: Requester, outcome: Resumed) -> bool:
     return done and request.given_up is not None and request.given_up.reason == "deadline"
 
 
-def _monotonic(unix: float) -> float:
-    """An instant of the past by the clock that does not jump; one of the future counts as now."""
-    return time.monotonic() - max(0.0, time.time() - unix)
+def _conflict(request: Request, requester: Requester) -> Rejected:
+    """Return the rejection of a request whose key belongs to another content; what that one did is
+    not touched.
+    """
+    name = "message_id"
+    if request.kind is Kind.ORDER:
+        name = "flowId" if isinstance(request.work, OrderSoftDown) else "orderId"
+    refused = wrong(name, "the key is known with another content", reason=CONFLICT)
+    return Rejected.of(request, refused, requester.project_id)

@@ -1,4 +1,4 @@
-"""The requests under way in this process: whoever asks for one again waits for its answer."""
+"""The requests under way in this process: a duplicate waits for the first one's answer."""
 
 import asyncio
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from messages.results import Result
 
 @dataclass(slots=True)
 class InFlight:
-    """One of them. `answered` is cancelled where it ended without an answer."""
+    """A request under way. `answered` is cancelled where it ended without an answer."""
 
     digest: str
     answered: "asyncio.Future[Result]" = field(
@@ -19,7 +19,7 @@ class InFlight:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def answer(self) -> Result | None:
-        """The answer, as soon as there is one; None where it ended without."""
+        """Return the answer, as soon as there is one; None where the request ended without."""
         try:
             return await asyncio.shield(self.answered)
         except asyncio.CancelledError:
@@ -29,23 +29,18 @@ class InFlight:
 
 
 class InFlightRequests:
-    """All of them, by their keys."""
+    """All requests under way in this process, by their keys."""
 
     def __init__(self) -> None:
         self._by_key: dict[str, InFlight] = {}
 
     def get(self, key: str) -> InFlight | None:
-        """The one with this key."""
+        """Return the request with this key; None where it is not under way here."""
         return self._by_key.get(key)
-
-    def ended_event(self, key: str) -> asyncio.Event | None:
-        """What is set when the request has ended; None where it is not under way here."""
-        flight = self._by_key.get(key)
-        return flight.ended if flight is not None else None
 
     @contextmanager
     def begun(self, key: str, digest: str) -> Iterator[InFlight]:
-        """Inside it the request is under way."""
+        """Keep a request as under way inside the context."""
         flight = self._by_key[key] = InFlight(digest)
         try:
             yield flight

@@ -1,136 +1,81 @@
-"""From bytes to a typed request, or to a decision about what is none."""
+"""Stage 1: from bytes to a typed request."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from messages.commands import READS, OpenConsole, Operation, parse_command
+from messages.commands import Operation, parse_command
 from messages.errors import Refused, wrong
 from messages.fields import optional_word
-from messages.orders import OrderPlan, OrderSoftDown, is_paid, name_of, order_type_of, parse_order
+from messages.operations import Mode, spec_of
+from messages.orders import OrderPlan, is_paid, name_of, order_type_of, parse_order
 from messages.regions import check_order_region, check_region
 from messages.secrets import mask
 from messages.wire import body_too_large, decode, digest
 from workers.amqp import headers
 from workers.amqp.envelope import Envelope
 from workers.journal import Kind
+from workers.pipeline.exits import Ignored, Rejected
 from workers.request import Request
 
 _OPERATIONS = frozenset(one.value for one in Operation)
 
 
-class Ignored(Exception):
-    """An order message that asks for nothing: what it is known by, and its `orderStatus`."""
+def parse(envelope: Envelope, region: str | None) -> Request:
+    """Return the request in a message. Raises `Ignored`, or `Rejected` naming what is wrong.
 
-    def __init__(self, name: str | None, status: Any) -> None:
-        self.name = name
-        self.status = status
-        super().__init__("it asks for nothing")
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected(Exception):
-    """A message that cannot be carried out as it is. `operation` is None where it cannot be told."""
-
-    refused: Refused
-    operation: str | None
-    is_order: bool
-    message: dict[str, Any] | None
-
-
-def read(envelope: Envelope, region: str | None) -> Request:
-    """Return the request in a message; raises `Ignored`, or `Rejected` saying what is wrong.
-
-    `region` is the worker's own: what is meant for another is `Rejected` (None: for whichever it is
-    meant).
+    `region` is the worker's own: what is meant for another is `Rejected` (None: any region is
+    right).
     """
-    ordered = envelope.is_order
+    is_order, message = envelope.is_order, None
     try:
         if envelope.left_out is not None:
             raise body_too_large()
         message = decode(envelope.body, envelope.content_type, envelope.content_encoding)
-    except Refused as refused:
-        raise Rejected(refused, _from_routing_key(envelope, ordered), ordered, None) from None
-    try:
-        if ordered and not is_paid(message):
+        if is_order and not is_paid(message):
             raise Ignored(name_of(message), message.get("orderStatus"))
         _check_properties(envelope)
         if region is not None:
-            (check_order_region if ordered else check_region)(message, region)
-        return _order(envelope, message) if ordered else _command(envelope, message)
+            (check_order_region if is_order else check_region)(message, region)
+        return _order(envelope, message) if is_order else _command(envelope, message)
     except Refused as refused:
-        raise Rejected(
-            refused, operation_of(envelope, message, ordered), ordered, message
-        ) from None
+        operation = operation_of(envelope, message or {}, is_order=is_order)
+        raise Rejected(refused, operation, is_order=is_order, message=message) from None
 
 
-def as_order(envelope: Envelope, operation: str, message: Mapping[str, Any]) -> Request:
-    """An order that is wrong in form, as far as it says who sent it."""
-    return Request(
-        envelope=envelope,
-        kind=Kind.ORDER,
-        operation=operation,
-        name=name_of(message),
-        digest="",
-        tenant=None,
-        user_id=_user_of(message),
-        instance_id=None,
-        work=None,
-        message=message,
-        token=_token(message),
-    )
+def operation_of(envelope: Envelope, message: Mapping[str, Any], *, is_order: bool) -> str | None:
+    """Return what a message that is wrong asked for: an operation, or `order.<orderType>`.
+
+    None where that cannot be told.
+    """
+    if is_order:
+        return f"order.{order_type_of(message)}"
+    for named in (message.get("operation"), envelope.routed_by[1]):
+        if isinstance(named, str) and named in _OPERATIONS:
+            return named
+    return None
 
 
-def _user_of(message: Mapping[str, Any]) -> str | None:
-    try:
-        return optional_word(message.get("userId"), "userId")
-    except Refused:
-        return None
-
-
-def not_carried_out(request: Request) -> Rejected:
-    """What becomes of a request that is right in form and that this version has no handler for."""
-    is_order = request.kind is Kind.ORDER
-    field = (
-        ("operateType" if isinstance(request.work, OrderSoftDown) else "orderType")
-        if is_order
-        else "operation"
-    )
-    refused = wrong(field, "this version does not carry it out")
-    return Rejected(refused, request.operation, is_order, dict(request.message))
-
-
-def decoded(envelope: Envelope) -> dict[str, Any]:
-    """The JSON object in a message; an empty one where there is none that could be read."""
+def read_body(envelope: Envelope) -> dict[str, Any]:
+    """Return the JSON object in a message; an empty one where it cannot be read."""
     try:
         return decode(envelope.body, envelope.content_type, envelope.content_encoding)
     except Refused:
         return {}
 
 
-def known_by(envelope: Envelope) -> dict[str, Any]:
-    """What every log line of a request says, as far as it is known before its body is read."""
-    key = envelope.routed_by[1]
-    return {
-        "message_id": envelope.message_id,
-        "request": None,
-        "operation": key if key.startswith("order.") or key in _OPERATIONS else None,
-        "tenant": None,
-        "attempt": envelope.attempts,
-    }
+def token_in(message: Mapping[str, Any]) -> str | None:
+    """Return the token as it came; it is verified by the authentication."""
+    token = message.get("token")
+    return token if isinstance(token, str) else None
 
 
 def _check_properties(envelope: Envelope) -> None:
     if envelope.unreadable:
         raise wrong(envelope.unreadable[0], "it cannot be read")
     if envelope.reply_to and envelope.reply_queue is None:
-        own = envelope.names.is_own_queue(envelope.reply_to)
-        raise wrong(
-            "reply_to",
-            "it names one of the worker's own queues"
-            if own
-            else "it does not match ECS_REPLY_QUEUES",
-        )
+        is_own = envelope.names.is_own_queue(envelope.reply_to)
+        detail = "it names one of the worker's own queues" if is_own else None
+        raise wrong("reply_to", detail or "it does not match ECS_REPLY_QUEUES")
     _ = envelope.deadline  # raises where it is no time
     headers.check(envelope.headers)
 
@@ -140,27 +85,28 @@ def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
     if exchange == "":  # put into the queue by hand: the body alone says what it is
         routing_key = str(message.get("operation"))
     command = parse_command(message, routing_key)
-    journaled = not isinstance(command.task, READS)
+    task, mode = command.task, spec_of(command.task).mode
     name = optional_word(envelope.message_id, "message_id")
-    if name is None and (journaled or isinstance(command.task, OpenConsole)):
+    if name is None and mode is not Mode.READ:
         raise wrong("message_id", "a command that is more than a read needs a message_id")
-    if isinstance(command.task, OpenConsole) and envelope.reply_queue is None:
+    if mode is Mode.CONFIDENTIAL and envelope.reply_queue is None:
         raise wrong("reply_to", "the URL of a console is told to a reply queue alone")
+    is_journaled = mode is Mode.CHANGE
     shown = mask(message)
+    # A read is known by its digest only where an operator replays it.
+    needs_digest = is_journaled or headers.RESUME_TOKEN_HEADER in envelope.headers
     return Request(
         envelope=envelope,
         kind=Kind.COMMAND,
         operation=command.operation.value,
-        name=name if journaled else None,
-        digest=digest(shown, without=("token",))
-        if journaled or headers.RESUME_TOKEN_HEADER in envelope.headers
-        else "",
+        name=name if is_journaled else None,
+        digest=digest(shown, without=("token",)) if needs_digest else "",
         tenant=command.tenant,
         user_id=command.user_id,
-        work=command.task,
+        instance_id=task.instance_id if isinstance(task, OrderPlan) else None,
+        work=task,
         message=shown,
-        token=_token(message),
-        instance_id=command.task.instance_id if isinstance(command.task, OrderPlan) else None,
+        token=token_in(message),
     )
 
 
@@ -178,29 +124,5 @@ def _order(envelope: Envelope, message: dict[str, Any]) -> Request:
         instance_id=next(iter(order.instance_ids), None),
         work=order,
         message=heading.ordered,
-        token=_token(message),
+        token=token_in(message),
     )
-
-
-def _token(message: Mapping[str, Any]) -> str | None:
-    """The token as it came; who asks is judged later."""
-    token = message.get("token")
-    return token if isinstance(token, str) else None
-
-
-def operation_of(envelope: Envelope, message: dict[str, Any], is_order: bool) -> str | None:
-    """What a message that is wrong asked for, as far as it can be told: an operation, or
-    `order.<orderType>`.
-    """
-    if is_order:
-        return f"order.{order_type_of(message)}"
-    named = message.get("operation")
-    known = isinstance(named, str) and named in _OPERATIONS
-    return str(named) if known else _from_routing_key(envelope, is_order)
-
-
-def _from_routing_key(envelope: Envelope, is_order: bool) -> str | None:
-    if is_order:
-        return "order.unknown"
-    key = envelope.routed_by[1]
-    return key if key in _OPERATIONS else None

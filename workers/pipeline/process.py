@@ -1,97 +1,73 @@
-"""The one place where deliveries end: what is it, who asks, which way does it go, may it leave its
-queue.
+"""The way of a delivery, from the broker to its ack:
+
+    parse        bytes -> Request                                  Ignored, Rejected
+    authenticate Request -> Requester                              Rejected, Requeue
+    claim        idempotency: new, resumed, known result, conflict Answered, Rejected, Requeue
+    lock         FIFO locks of the servers that it changes         busy, postponed
+    run          the handler; an error becomes a decision          Answer | Retry
+    finish       journal, then broker confirms                     Rescheduled
+    settle       ack, requeue or dead-letter
+
+A read goes the same way with a ledger in memory and without locks.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 
 import structlog
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
-from handlers.catalogue import Handler
-from handlers.context import Policy
-from handlers.openstack.cloud import Cloud
-from messages.codes import Code
-from messages.errors import EcsError, Refused, Transient
-from messages.orders import name_of
-from messages.regions import OTHER_REGION
+from messages.errors import Transient
 from workers.amqp.consumer import Delivery
 from workers.amqp.envelope import Envelope
-from workers.identity import Identity
-from workers.journal import ClaimLost, Journal, JournalError, Kind
-from workers.pipeline import parsing
-from workers.pipeline.attempt import Attempt, unforeseen
-from workers.pipeline.authentication import Authentication, Requeue
+from workers.identity import Requester
+from workers.journal import ClaimLost, JournalError
+from workers.pipeline.attempt import Attempt, writable
+from workers.pipeline.authentication import Authentication
+from workers.pipeline.exits import Answered, Ignored, Rejected, Requeue, Rescheduled
 from workers.pipeline.idempotency import Idempotency
-from workers.pipeline.in_flight import InFlightRequests
-from workers.pipeline.large_bodies import LARGE, aside
-from workers.pipeline.memory_budget import Budget
-from workers.pipeline.progress import request_log
+from workers.pipeline.large_bodies import LARGE, MemoryBudget, in_thread_if_large
+from workers.pipeline.parsing import operation_of, parse
+from workers.pipeline.progress import Ended, Progress
 from workers.pipeline.rejections import Rejections
-from workers.pipeline.replies import Replies
-from workers.pipeline.retry import MACHINE_TROUBLE, GiveBack, decide_unbegun
+from workers.pipeline.retry import MACHINE_TROUBLE, Retry, unforeseen
 from workers.pipeline.server_locks import ServerLocks
-from workers.pipeline.timeouts import HOLD, HOLD_LIMIT, Timeouts
-from workers.pipeline.undeliverable import Undelivered
+from workers.pipeline.timeouts import HOLD, Timeouts, Timing
+from workers.pipeline.undeliverable import Undeliverable
 from workers.request import Request
 from workers.telemetry import Metrics
 
 log = structlog.get_logger()
 
-#: Seconds before a message is given back that the machine could not handle just now.
+#: Seconds after which a delivery is requeued, whatever it waits for: a journal or a broker that
+#: takes nothing.
+HOLD_LIMIT = 290.0
+#: Seconds before a message is requeued that the machine could not handle just now.
 _BREATH = 2.0
 
 
-class Pipeline:
-    """Takes deliveries and settles each once what it asked for is safe."""
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The stages, in order."""
 
-    def __init__(
-        self,
-        *,
-        cloud: Cloud,
-        identity: Identity,
-        journal: Journal,
-        outbox: Replies,
-        handlers: Mapping[type, Handler],
-        policy: Policy,
-        limits: Timeouts,
-        metrics: Metrics,
-        declare_again: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`declare_again` is called where a binding of ours is gone."""
-        flights = InFlightRequests()
-        self._region = policy.region
-        self._journal = journal
-        self._handlers = handlers
-        self._limits = limits
+    authentication: Authentication
+    idempotency: Idempotency
+    locks: ServerLocks
+    attempt: Attempt
+    rejections: Rejections
+    undeliverable: Undeliverable
+
+
+class Pipeline:
+    """Takes deliveries, and settles each once what it asked for is safe."""
+
+    def __init__(self, stages: Stages, timeouts: Timeouts, metrics: Metrics, region: str) -> None:
+        self._stages = stages
+        self._timeouts = timeouts
         self._metrics = metrics
-        self._admission = Authentication(identity, journal, limits.max_age)
-        self._refusals = Rejections(outbox, policy, metrics, identity, journal)
-        self._undelivered = Undelivered(outbox, self._refusals, self.give_up, declare_again)
-        self._execution = Attempt(
-            cloud=cloud,
-            journal=journal,
-            outbox=outbox,
-            handlers=handlers,
-            policy=policy,
-            limits=limits,
-            refusals=self._refusals,
-            turns=ServerLocks(journal, flights.ended_event, limits.retry_delays),
-            metrics=metrics,
-        )
-        self._once = Idempotency(
-            journal=journal,
-            identity=identity,
-            admission=self._admission,
-            outbox=outbox,
-            execution=self._execution,
-            refusals=self._refusals,
-            flights=flights,
-            metrics=metrics,
-        )
-        self._budget = Budget()
+        self._region = region
+        self._budget = MemoryBudget()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -105,20 +81,142 @@ class Pipeline:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def give_up(self, envelope: Envelope, refused: Refused) -> bool:
-        """End what was begun of a request on whose message the broker gave up; False where nothing
-        was.
+    async def process(self, envelope: Envelope) -> None:
+        """Carry out what a message asks for; returns when it may leave its queue."""
+        started = time.monotonic()
+        if envelope.queue == envelope.names.undelivered_queue:
 
-        It has its one result and its final updates by the way of every request: what was answered
-        stays the answer. `Requeue` where another worker is at it, `JournalError` where that cannot
-        be told.
+            async def execute(request: Request, requester: Requester) -> None:
+                await self.execute(request, requester, self._timeouts.timing(request, started))
+
+            await self._stages.undeliverable.handle(envelope, execute)
+            return
+        request = await in_thread_if_large(
+            len(envelope.body), lambda: parse(envelope, self._region)
+        )
+        bind_contextvars(request=request.name, operation=request.operation)
+        timing = self._timeouts.timing(request, started)
+        requester = await self._stages.authentication.authenticate(request, timing)
+        await self.execute(request, requester, timing)
+
+    async def execute(self, request: Request, requester: Requester, timing: Timing) -> None:
+        """Carry out an authenticated request, once.
+
+        ORDER: the intent of an effect is in the journal before its call to OpenStack; the result is
+        in the journal before it is published; the broker has confirmed everything before the ack.
+        """
+        bind_contextvars(request=request.name, tenant=requester.project_id)
+        stages = self._stages
+        async with stages.idempotency.claim(request, requester, timing) as progress:
+            bind_contextvars(attempt=progress.attempts)
+            try:
+                ended = await self._run(progress)
+                await progress.finish(ended)
+            except (ClaimLost, Requeue, Rescheduled, JournalError, *MACHINE_TROUBLE):
+                raise
+            except Exception as error:  # it has begun, so it must have its one result
+                ended = stages.attempt.failed_unforeseen(progress, error)
+                await progress.finish(ended)
+        self._metrics.answered(
+            request.operation, ended.result.code, time.monotonic() - timing.started
+        )
+        if ended.dead_letter is not None:
+            self._metrics.event("parked")
+
+    async def _run(self, progress: Progress) -> Ended:
+        """Lock the servers and call the handler; an error becomes a decision.
+
+        Raises `Rescheduled` or `Requeue` where there is to be another attempt.
+        """
+        request, attempt = progress.request, self._stages.attempt
+        try:
+            if request.given_up is not None:
+                raise request.given_up
+            if not progress.any_begun and (too_late := request.envelope.too_late) is not None:
+                raise too_late
+            progress.publish_known()
+            async with attempt.answered_in_time(progress), self._stages.locks.held(progress):
+                result = await attempt.run(progress)
+            # What was answered already stays the answer.
+            return Ended(writable(progress, progress.early_answer or result))
+        except ClaimLost:
+            raise
+        except Exception as error:
+            decision = await attempt.decide(progress, error)
+        if isinstance(decision, Retry):
+            await progress.reschedule(decision)
+        return attempt.failed(progress, decision)
+
+    async def handle(self, delivery: Delivery) -> None:
+        """Settle a delivery: ack it when it is done with, else requeue it."""
+        envelope = delivery.envelope
+        size, is_large = len(envelope.body), len(envelope.body) > LARGE
+        if is_large and not self._budget.take(size, again=envelope.redelivered):
+            delivery.forget_body()
+            await self._budget.wait(size, HOLD)
+            delivery.requeue()
+            return
+        try:
+            with bound_contextvars(
+                message_id=envelope.message_id,
+                request=None,
+                operation=operation_of(envelope, {}, is_order=False),
+                tenant=None,
+                attempt=envelope.attempts,
+            ):
+                requeue_after = await self._settled(envelope)
+        finally:
+            if is_large:
+                self._budget.give(size)
+        if requeue_after is None:
+            delivery.settle()
+            return
+        if requeue_after:
+            delivery.forget_body()
+            await asyncio.sleep(requeue_after)
+        delivery.requeue()
+
+    async def _settled(self, envelope: Envelope) -> float | None:
+        """Return None where the message is done with, else the seconds after which it is requeued."""
+        limit = asyncio.timeout(HOLD_LIMIT)
+        try:
+            async with limit:
+                await self._answered(envelope)
+        except ClaimLost:
+            # Another worker is at it; the broker gives the message to it, or it is found done.
+            log.warning("request.taken_over")
+            return 0.0
+        except Requeue as requeue:
+            return requeue.after
+        except (Transient, JournalError, *MACHINE_TROUBLE) as error:
+            if limit.expired():
+                log.warning("request.held_too_long", queue=envelope.queue)
+                return 0.0
+            log.warning("request.requeued", queue=envelope.queue, exc_info=error)
+            return _BREATH
+        return None
+
+    async def _answered(self, envelope: Envelope) -> None:
+        """Process a message; whatever it ends in, it is answered.
+
+        The broad `except`: an error that nobody foresaw is answered, and its message dead-lettered.
         """
         try:
-            # Whatever its region: what was begun is ended, or its result would deny what was done.
-            request = parsing.read(envelope, None)
-        except (parsing.Ignored, parsing.Rejected):
-            return False
-        return await self._once.give_up(replace(request, given_up=refused))
+            await self.process(envelope)
+        except Ignored as ignored:
+            self._metrics.event("ignored")
+            log.info("order.ignored", request=ignored.name, status=ignored.status)
+        except Rejected as rejected:
+            await self._stages.rejections.reject(envelope, rejected)
+        except Answered:
+            self._metrics.event("duplicate")
+        except Rescheduled:
+            self._metrics.event("retried")
+        except (ClaimLost, Requeue, Transient, JournalError, *MACHINE_TROUBLE):
+            raise
+        except Exception as error:
+            log.exception("pipeline.unforeseen", queue=envelope.queue)
+            await self._stages.rejections.unforeseen(envelope, unforeseen(error))
 
     async def drain(self, seconds: float) -> None:
         """Wait for what is under way; what has not ended by then is left to the next worker."""
@@ -127,123 +225,4 @@ class Pipeline:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._execution.close()
-
-    async def handle(self, delivery: Delivery) -> None:
-        """Whatever happens ends in a decision: it is settled, or given back."""
-        size = len(delivery.envelope.body)
-        is_large = size > LARGE
-        if is_large and not self._budget.take(size, again=delivery.envelope.redelivered):
-            delivery.forget_body()
-            await self._budget.wait(size, HOLD)
-            delivery.requeue()
-            return
-        try:
-            with bound_contextvars(**parsing.known_by(delivery.envelope)):
-                after = await self._decided(delivery.envelope)
-        finally:
-            if is_large:
-                self._budget.give(size)
-        if after is None:
-            delivery.settle()
-            return
-        if after:
-            delivery.forget_body()
-            await asyncio.sleep(after)
-        delivery.requeue()
-
-    async def _decided(self, envelope: Envelope) -> float | None:
-        """None where the message is done with; else seconds after which it is given back."""
-        limit = asyncio.timeout(HOLD_LIMIT)
-        try:
-            async with limit:
-                await self._end_of(envelope)
-        except ClaimLost:
-            # Another worker is at it; the broker gives the message to him, or it is found done.
-            log.warning("request.taken_over")
-            return 0.0
-        except Requeue as given_back:
-            return given_back.after
-        except (Transient, JournalError, *MACHINE_TROUBLE) as error:
-            if limit.expired():
-                log.warning("request.held_too_long", queue=envelope.queue)
-                return 0.0
-            log.warning("request.given_back", queue=envelope.queue, exc_info=error)
-            return _BREATH
-        return None
-
-    async def _end_of(self, envelope: Envelope) -> None:
-        """The one broad except: an error that nobody foresaw is answered, and its message parked."""
-        try:
-            await self._take(envelope)
-        except (ClaimLost, Requeue, Transient, JournalError, *MACHINE_TROUBLE):
-            raise
-        except Exception as error:
-            log.exception("dispatch.unforeseen", queue=envelope.queue)
-            await self._refusals.unforeseen(envelope, unforeseen(error))
-
-    async def _take(self, envelope: Envelope) -> None:
-        if envelope.queue == envelope.names.undelivered_queue:
-            await self._undelivered.take(envelope)
-            return
-        try:
-            region = self._region
-            request = await aside(len(envelope.body), lambda: parsing.read(envelope, region))
-        except parsing.Ignored as ignored:
-            self._metrics.event("ignored")
-            log.info("order.ignored", request=ignored.name, status=ignored.status)
-            return
-        except parsing.Rejected as unfit:
-            if await self._was_begun(unfit):
-                await self._refusals.park(envelope, unfit.refused)
-            else:
-                await self._refusals.reject(envelope, unfit)
-            return
-        if type(request.work) not in self._handlers:
-            await self._refusals.reject(envelope, parsing.not_carried_out(request))
-            return
-        bind_contextvars(request=request.name, operation=request.operation)
-        started = time.monotonic()
-        try:
-            requester = await self._admission.admit(request, self._limits.admission(request))
-        except Requeue:
-            raise
-        except Exception as error:
-            await self._fail_early(request, error)
-            return
-        bind_contextvars(tenant=requester.project_id)
-        key = request.key(requester.project_id)
-        too_old = (
-            self._admission.stale(envelope) if key is None and requester.operator is None else None
-        )
-        if too_old is not None:
-            await self._refusals.refuse(request, too_old, park=True, tenant=requester.project_id)
-        elif key is None:
-            await self._execution.answer(request, requester, started)
-        else:
-            await self._once.carry_out(request, key, requester, started)
-
-    async def _was_begun(self, unfit: parsing.Rejected) -> bool:
-        """True for another region's order that the journal knows: begun when this worker's region
-        was another.
-
-        It has a result of its own, or gets one when the region is set right and it is put in again.
-        """
-        if unfit.refused.reason != OTHER_REGION or not unfit.is_order:
-            return False
-        name = name_of(unfit.message or {})
-        found = await self._journal.find(name) if name is not None else []
-        return any(one.kind is Kind.ORDER for one in found)
-
-    async def _fail_early(self, request: Request, error: Exception) -> None:
-        """Who asks is not known, and that is the end of it."""
-        decision = decide_unbegun(error, request.kind)
-        if isinstance(decision, GiveBack):
-            raise Requeue from error
-        if not isinstance(error, EcsError):
-            request_log(request, None).error("identity.unforeseen", exc_info=error)
-        refused = decision.refused
-        parks = decision.park or refused.code in (Code.PARAMETER, Code.IDENTITY)
-        unheard = request.kind is Kind.ORDER or request.envelope.reply_queue is None
-        too_old = refused.reason == "too_old"
-        await self._refusals.refuse(request, refused, park=too_old or (parks and unheard))
+        self._stages.attempt.close()

@@ -1,178 +1,248 @@
-"""One request while it is carried out: what its handler says is written down and published."""
+"""Progress of one request: what its handler says is written to the journal, then published."""
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, Protocol
 
 import structlog
 
 from handlers.context import ANSWER
 from handlers.effects.ledger import Effect, EffectId, EffectKind
-from messages.commands import PowerBatch
+from handlers.orders.new.handler import needs_secrets
+from handlers.orders.progress import order_update
 from messages.errors import Refused
-from messages.images import CreateImage, ImageBatchDelete
+from messages.operations import Finals, spec_of
 from messages.orders import Order
 from messages.results import Result
 from messages.updates import OrderStatus, Update, wire_time
 from messages.wire import encode
-from workers.journal import Claim, EffectRecord, Journal
+from workers.identity import NOBODY, Requester, hash_of, new_resume_token
+from workers.journal import Claim, EffectRecord
+from workers.pipeline.exits import Requeue, Rescheduled
+from workers.pipeline.in_flight import InFlight
 from workers.pipeline.replies import Replies
+from workers.pipeline.retry import Retry
+from workers.pipeline.timeouts import HOLD, Timing
 from workers.request import Request
 
-#: Requests of which one resource may end long before another.
-_SEVERAL = (PowerBatch, ImageBatchDelete, CreateImage, Order)
-#: Seconds for which it is sure that a request is ours.
-_SURE = 2.0
+log = structlog.get_logger()
+
+#: Seconds after which the claim is checked again before an update is published.
+_CLAIM_FRESH = 2.0
+#: Seconds at least before a message goes back to its queue that must not go to a retry queue.
+_LEAST_PAUSE = 1.0
+
+
+class Ledger(Protocol):
+    """The journal's part of a request that was claimed. Each raises `ClaimLost` where another
+    worker has taken the request over.
+    """
+
+    def intend(self, claim: Claim, name: str, marker: Any) -> Awaitable[None]: ...
+    def record(
+        self, claim: Claim, name: str, outcome: dict[str, Any], request_id: str | None
+    ) -> Awaitable[None]: ...
+    def remember(self, claim: Claim, name: str, value: Any) -> Awaitable[None]: ...
+    def still(self, claim: Claim) -> Awaitable[None]: ...
+    def finish(
+        self, claim: Claim, result: dict[str, Any], updates: list[dict[str, Any]]
+    ) -> Awaitable[None]: ...
+    def release(
+        self, claim: Claim, attempts: int = 0, pass_hash: str | None = None
+    ) -> Awaitable[None]: ...
+    def settle(self, key: str) -> Awaitable[None]: ...
+
+
+class MemoryLedger:
+    """The ledger of a read: nothing is written, for a repeat is looked up afresh."""
+
+    async def intend(self, claim: Claim, name: str, marker: Any) -> None:
+        raise RuntimeError(f"{name}: a read must change nothing")
+
+    async def record(
+        self, claim: Claim, name: str, outcome: dict[str, Any], request_id: str | None
+    ) -> None:
+        raise RuntimeError(f"{name}: a read must change nothing")
+
+    async def remember(self, claim: Claim, name: str, value: Any) -> None: ...
+    async def still(self, claim: Claim) -> None: ...
+    async def finish(
+        self, claim: Claim, result: dict[str, Any], updates: list[dict[str, Any]]
+    ) -> None: ...
+    async def release(
+        self, claim: Claim, attempts: int = 0, pass_hash: str | None = None
+    ) -> None: ...
+    def settle(self, key: str) -> "asyncio.Future[None]":
+        return asyncio.get_running_loop().create_future()
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The right to act for a request, with what earlier attempts have written."""
+
+    ledger: Ledger
+    claim: Claim
+    effects: Mapping[str, EffectRecord]
+    attempts: int
+    flight: InFlight
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of a request. `dead_letter`: why a person must look at its message, too."""
+
+    result: Result
+    dead_letter: Refused | None = None
 
 
 class Progress:
-    """The handler's way to the journal and to whoever asked; a `Ledger`."""
+    """The handler's way to the journal and to the requester; implements `Ledger` of the effects."""
 
-    def __init__(  # noqa: PLR0917 - all that a request is known by
+    def __init__(
         self,
         request: Request,
-        key: str,
-        outbox: Replies,
-        journal: Journal | None,
-        claim: Claim | None,
-        effects: Mapping[str, EffectRecord],
-        log: Any,
+        requester: Requester,
+        timing: Timing,
+        claimed: Claimed,
+        replies: Replies,
     ) -> None:
         self.request = request
-        self.key = key
-        self.log = log
-        self._outbox = outbox
-        self._journal = journal
-        self._claim = claim
-        #: When the request was last known to be ours, by the monotonic clock.
-        self._sure_at = time.monotonic()
+        self.requester = requester
+        self.timing = timing
+        self.claim = claimed.claim
+        self.attempts = claimed.attempts
+        self._ledger = claimed.ledger
+        self._answered = claimed.flight.answered
+        self._replies = replies
+        #: When the claim was last known to hold, by the monotonic clock.
+        self._claimed_at = time.monotonic()
         self._effects = {
             EffectId.parse(name): Effect(
                 found.marker, found.intended_at, found.outcome, found.request_id
             )
-            for name, found in effects.items()
+            for name, found in claimed.effects.items()
         }
-        #: Final updates: those of earlier runs, those told already, and those that are held until
-        #: the result is safe.
+        #: Final updates: those of earlier attempts, those published already, and those that are
+        #: held until the result is safe.
         self.finals: list[dict[str, Any]] = [
-            found.outcome["value"]
+            found.value
             for name, found in self._effects.items()
             if name.kind is EffectKind.FINAL and found.outcome is not None
         ]
-        #: Those of them that this run has published, by kind and id.
+        #: Those of them that this attempt has published, by kind and id.
         self._published_finals: set[tuple[str, str]] = set()
         #: What became of the targets of a batch so far, by id.
         self.checked: dict[str, Refused | None] = {}
-        #: What an earlier run told of an order: progress by status.
-        self._told = {
-            name.target: int(found.outcome["value"])
+        #: Progress that an earlier attempt published of an order, by status.
+        self._percent_by_status = {
+            name.target: int(found.value)
             for name, found in self._effects.items()
             if name.kind is EffectKind.TOLD and found.outcome is not None
         }
-        #: Progress last told of an order, by whichever run.
-        self.progress = max(self._told.values(), default=0)
-        #: What it is answered with before the end, and whether that is written down: one answer at
-        #: a time is decided.
-        self._decided: Result | None = self.told
+        #: Progress last published of an order, in percent, by whichever attempt.
+        self.percent = max(self._percent_by_status.values(), default=0)
+        #: The early answer, from the moment at which it is decided; one at a time is decided.
+        self._decided: Result | None = self.early_answer
         self._deciding = asyncio.Lock()
-        #: What was answered before the end.
-        self.answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._published: list[Awaitable[Any]] = []
-        #: What the message was known by when it came without its token.
-        self.resume_token: str | None = None
-        #: Who has put it in again, where somebody has.
-        self.operator: str | None = None
-        #: OpenStack calls of this run by HTTP method.
+        #: OpenStack calls of this attempt by HTTP method.
         self.calls: Counter[str] = Counter()
-        #: The project that it acts in; None where that is no single one.
-        self.project_id: str | None = None
 
-    # What the effects are written down with.
+    @property
+    def key(self) -> str:
+        """The journal's key, also part of the ids of what is published."""
+        return self.claim.key
+
+    @property
+    def project_id(self) -> str | None:
+        """The project that the request acts in; None where that is no single one."""
+        project_id = self.requester.project_id
+        return project_id if project_id != NOBODY else None
+
+    # Effects: ORDER, the intent is in the journal before the call to OpenStack is made.
 
     def effect(self, name: EffectId) -> Effect | None:
-        """What is known of an effect."""
+        """Return what is known of an effect."""
         return self._effects.get(name)
 
     def effects(self) -> Mapping[EffectId, Effect]:
-        """All that is known, in the order in which it was meant."""
+        """Return all that is known, in the order in which it was intended."""
         return self._effects
 
     @property
     def any_begun(self) -> bool:
-        """Whether anything may have been done to the cloud."""
+        """True where anything may have been done to the cloud."""
         return any(not (one.refused or one.is_memory) for one in self._effects.values())
 
     async def intend(self, name: EffectId, marker: Any) -> None:
-        """Write that it is about to be done."""
-        known = self._effects.get(name)
-        await self._write(lambda journal, claim: journal.intend(claim, str(name), marker))
+        """Write that an effect is about to be done. Raises `ClaimLost`."""
+        known, began = self._effects.get(name), time.monotonic()
+        await self._ledger.intend(self.claim, str(name), marker)
+        self._claimed_at = began
         self._effects[name] = Effect(marker, time.time(), sent=known is not None and known.unknown)
 
     def sending(self, name: EffectId) -> None:
-        """Note that its call is sent now."""
+        """Note that the call of an effect is sent now."""
         self._effects[name] = replace(self._effects[name], sent=True)
 
     @property
     def closed(self) -> bool:
-        """Whether it has its answer: nothing more is begun."""
+        """True once the request has its answer: nothing more is begun."""
         return self._decided is not None
 
     async def record(self, name: EffectId, outcome: dict[str, Any], request_id: str | None) -> None:
-        """Write what became of it."""
-        await self._write(
-            lambda journal, claim: journal.record(claim, str(name), outcome, request_id)
-        )
-        known = self._effects[name]
+        """Write what became of an effect. Raises `ClaimLost`."""
+        known, began = self._effects[name], time.monotonic()
+        await self._ledger.record(self.claim, str(name), outcome, request_id)
+        self._claimed_at = began
         self._effects[name] = Effect(known.marker, known.intended_at, outcome, request_id)
-        self.log.info(
+        log.info(
             "effect.recorded", effect=str(name), outcome=outcome, openstack_request_id=request_id
         )
 
     async def remember(self, name: EffectId, value: Any) -> None:
-        """Write a value that a later run must find."""
-        await self._write(lambda journal, claim: journal.remember(claim, str(name), value))
+        """Write a value that a later attempt must find. Raises `ClaimLost`."""
+        began = time.monotonic()
+        await self._ledger.remember(self.claim, str(name), value)
+        self._claimed_at = began
         self._effects[name] = Effect(None, time.time(), {"value": value})
 
-    async def _write(self, write: Callable[[Journal, Claim], Awaitable[None]]) -> None:
-        """`ClaimLost` where another worker has taken the request over."""
-        began = time.monotonic()
-        if self._journal is not None and self._claim is not None:
-            await write(self._journal, self._claim)
-        self._sure_at = began
-
-    # What is told.
+    # Status updates.
 
     async def publish(self, update: Update) -> None:
-        """Publish an update. A final one is written down first, so that no other run tells another
-        one.
+        """Publish a status update; a final one is written first, so that no other attempt publishes
+        another one.
 
-        Where the request ends with it, it is written down with the result.
+        A final update that ends the request is written with the result, and published after it.
         """
         body = self.body_of(update)
         if self.final_published(update.resource, update.id):
             return
         if update.order is not None:
-            if self._told.get(update.status, self.progress) < self.progress:
-                return  # an earlier run had come further than this
-            await self._note_progress(update.status, body)
+            last = self._percent_by_status.get(update.status, self.percent)
+            if last < self.percent:
+                return  # an earlier attempt had come further than this
+            await self._note_percent(update.status, body)
         if update.final:
-            if isinstance(self.request.work, _SEVERAL) and update.order is None:
-                await self.remember(
-                    EffectId(EffectKind.FINAL, f"{update.resource}:{update.id}"), body
-                )
+            ends_early = spec_of(self.request.work).finals is Finals.EACH and update.order is None
+            if ends_early:
+                name = EffectId(EffectKind.FINAL, f"{update.resource}:{update.id}")
+                await self.remember(name, body)
                 self._publish_final(body)
             self.finals.append(body)
             return
-        if time.monotonic() - self._sure_at > _SURE:
-            # A worker that stood still must not tell on what another has told to its end.
-            await self._write(lambda journal, claim: journal.still(claim))
-        self._published.append(self._outbox.update(self.request.envelope, body, self.key))
+        now = time.monotonic()
+        if now - self._claimed_at > _CLAIM_FRESH:
+            # A worker that stood still must not publish after another has published the end.
+            await self._ledger.still(self.claim)
+            self._claimed_at = now
+        self._published.append(self._replies.update(self.request.envelope, body, self.key))
 
     def body_of(self, update: Update) -> dict[str, Any]:
-        """The update as it goes over the wire."""
+        """Return the update as it goes over the wire."""
         request = self.request
         return update_body(
             update,
@@ -182,70 +252,110 @@ class Progress:
             user_id=request.user_id,
         )
 
-    async def _note_progress(self, status: str, body: dict[str, Any]) -> None:
-        """It never falls; written down before it is told, so that a later run begins where this one
-        was.
+    async def _note_percent(self, status: str, body: dict[str, Any]) -> None:
+        """Raise the progress, which never falls. It is written before it is published, so that a
+        later attempt begins where this one was.
         """
-        risen = body["progress"] > self.progress or status not in self._told
-        self.progress = body["progress"] = max(self.progress, body["progress"])
+        risen = body["progress"] > self.percent or status not in self._percent_by_status
+        self.percent = body["progress"] = max(self.percent, body["progress"])
         if risen and not body["final"] and status != OrderStatus.WAITING_RETRY:
-            self._told[status] = self.progress
-            await self.remember(EffectId(EffectKind.TOLD, status), self.progress)
+            self._percent_by_status[status] = self.percent
+            await self.remember(EffectId(EffectKind.TOLD, status), self.percent)
+
+    def final_published(self, kind: str, resource_id: str) -> bool:
+        """Tell whether this resource has its final update."""
+        return any((one["resource"], one["id"]) == (kind, resource_id) for one in self.finals)
+
+    # The result.
 
     @property
-    def told(self) -> Result | None:
-        """What was answered before the end, by whichever run: it stays the answer."""
+    def early_answer(self) -> Result | None:
+        """The result that was published before the end, by whichever attempt: it stays the result."""
         known = self._effects.get(ANSWER)
-        return (
-            Result.restored(known.outcome["value"])
-            if known is not None and known.outcome is not None
-            else None
-        )
+        is_known = known is not None and known.outcome is not None
+        return Result.restored(known.value) if known is not None and is_known else None
 
     @property
-    def given(self) -> Result | None:
-        """What this run has published as the result; None where it has not."""
-        return (
-            self.answered.result()
-            if self.answered.done() and not self.answered.cancelled()
-            else None
-        )
+    def published_result(self) -> Result | None:
+        """The result that this attempt has published; None where it has not."""
+        has_result = self._answered.done() and not self._answered.cancelled()
+        return self._answered.result() if has_result else None
 
     async def answer(self, result: Result) -> None:
-        """Publish the result before the end. Written down first: whatever happens, no run may tell
-        another one.
+        """Publish the result before the end; without effect where the request has its answer.
 
-        It has no effect where the request has its answer.
+        It is written first: whatever happens, no attempt may publish another one. Raises what
+        `encode` raises for a result that is no JSON.
         """
-        encode(result.stored())  # raises where it could not be told: nothing is remembered then
+        encode(result.stored())  # raises where it could not be published: nothing is written then
         if self._decided is None:
             # At once: from now on nothing is begun, and whoever comes next waits until this one is
-            # written down.
+            # written.
             self._decided = result
         async with self._deciding:
-            if self.told is None:
+            if self.early_answer is None:
                 await self.remember(ANSWER, self._decided.stored())
         self._publish_result(self._decided)
 
-    def final_published(self, kind: str, resource_id: str) -> bool:
-        """Whether the final update of this resource was told."""
-        return any((one["resource"], one["id"]) == (kind, resource_id) for one in self.finals)
-
     def publish_known(self) -> None:
-        """Publish what an earlier run has written down: the answer and final updates, of which
-        copies do no harm.
+        """Publish what an earlier attempt has written: the answer and final updates, of which copies
+        do no harm.
         """
-        if self.told is not None:
-            self._publish_result(self.told)
+        if (answer := self.early_answer) is not None:
+            self._publish_result(answer)
         self._publish_finals()
 
+    async def finish(self, ended: Ended) -> None:
+        """End the request: afterwards its message may leave its queue.
+
+        ORDER: the result is in the journal before it is published, and the broker has confirmed
+        everything before the message is acked.
+        """
+        result = ended.result
+        await self._ledger.finish(self.claim, result.stored(), self.finals)
+        await self.publish_end(result)
+        if ended.dead_letter is not None:
+            await self._replies.dead_letter(
+                self.request.envelope, ended.dead_letter, proven=self.requester.project_id
+            )
+        # Not awaited: should it be lost, the next delivery finds the result and publishes it again.
+        self._ledger.settle(self.key)
+        log.info(
+            "request.done",
+            code=result.code,
+            seconds=round(time.monotonic() - self.timing.started, 3),
+            openstack_calls=dict(self.calls),
+            openstack_request_ids=[
+                one.request_id for one in self._effects.values() if one.request_id
+            ],
+        )
+
     async def publish_end(self, result: Result) -> None:
-        """Publish what has not been: the result and the final updates; ends when the broker has
-        everything.
+        """Publish what has not been: the result and the final updates; returns when the broker has
+        confirmed everything.
         """
         self._publish_result(result)
         self._publish_finals()
-        await self.flush()
+        await self._confirmed()
+
+    async def reschedule(self, retry: Retry) -> NoReturn:
+        """Release the request and have its message come back: the next attempt goes on where this
+        one was. Always raises: `Rescheduled`, or `Requeue` where a retry queue would mask secrets
+        that are still needed.
+        """
+        request, counted = self.request, int(retry.counts)
+        if counted and isinstance(request.work, Order):
+            await self.publish(order_update(request.work, OrderStatus.WAITING_RETRY, self.percent))
+        await self._confirmed()
+        token = self.requester.resume_token or new_resume_token()
+        await self._ledger.release(self.claim, counted, hash_of(token))
+        attempts = self.attempts + counted
+        if needs_secrets(request.work, self):
+            log.info("request.requeued", attempt=attempts)
+            held = time.monotonic() - self.timing.started
+            raise Requeue(max(_LEAST_PAUSE, min(retry.delay, HOLD - held)))
+        await self._replies.retry(request, retry.delay, attempts, token)
+        raise Rescheduled
 
     def _publish_finals(self) -> None:
         for body in self.finals:
@@ -254,24 +364,21 @@ class Progress:
 
     def _publish_final(self, body: dict[str, Any]) -> None:
         self._published_finals.add((body["resource"], body["id"]))
-        self._published.append(self._outbox.update(self.request.envelope, body, self.key))
+        self._published.append(self._replies.update(self.request.envelope, body, self.key))
 
     def _publish_result(self, result: Result) -> None:
-        if not self.answered.done():
-            self._published += self._outbox.result(
-                self.request.envelope, self.request.operation, self.key, result
+        if not self._answered.done():
+            request = self.request
+            self._published += self._replies.result(
+                request.envelope, request.operation, self.key, result
             )
-            self.answered.set_result(result)
+            self._answered.set_result(result)
 
-    async def flush(self) -> None:
-        """Wait until the broker has everything that was published."""
+    async def _confirmed(self) -> None:
+        """Wait until the broker has confirmed everything that was published."""
         published, self._published = self._published, []
         for one in published:
             await one
-
-    def openstack_request_ids(self) -> list[str]:
-        """OpenStack's ids of the calls that changed something."""
-        return [effect.request_id for effect in self._effects.values() if effect.request_id]
 
 
 def update_body(
@@ -282,7 +389,7 @@ def update_body(
     tenant_id: str | None,
     user_id: str | None,
 ) -> dict[str, Any]:
-    """The update as it goes over the wire; message id and user are the request's.
+    """Return the update as it goes over the wire; message id and user are the request's.
 
     `tenant_id` is the request's project, which an update's own takes precedence over; None: not
     known, or several.
@@ -301,16 +408,3 @@ def update_body(
         "time": wire_time(),
         **(update.order or {}),
     }
-
-
-def request_log(request: Request, project_id: str | None, attempt: int | None = None) -> Any:
-    """A logger whose lines carry what the request is known by; None: not known yet, or as its
-    message says.
-    """
-    return structlog.get_logger().bind(
-        message_id=request.envelope.message_id,
-        request=request.name,
-        operation=request.operation,
-        tenant=project_id,
-        attempt=request.envelope.attempts if attempt is None else attempt,
-    )

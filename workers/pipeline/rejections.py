@@ -1,6 +1,17 @@
-"""What is not carried out: answered, and parked where nobody may hear the answer."""
+"""Messages for which nothing is begun: answered, and dead-lettered where nobody hears the answer.
+
+Nobody can answer another's order. What is published for a rejected order hangs on its id:
+
+| its id | its sender | published |
+|---|---|---|
+| not known | proven | result and final update |
+| not known | not proven | result alone |
+| known | proven | result alone: the known order has updates, and a final one, of its own |
+| known | not proven | nothing; the message is dead-lettered |
+"""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -11,218 +22,142 @@ from handlers.orders.progress import refused_order_update
 from handlers.servers.targets import Checked, failure
 from messages.codes import Code
 from messages.commands import Operation
-from messages.errors import Refused, wrong
+from messages.errors import Refused, Transient
+from messages.fields import optional_word
 from messages.order_results import unread_order_result
-from messages.orders import Order, OrderSoftDown, OrderType, name_of
+from messages.orders import OrderType, name_of
 from messages.regions import OTHER_REGION
 from messages.results import Result
 from workers.amqp.envelope import Envelope
 from workers.identity import Identity
 from workers.journal import Journal, Kind
-from workers.pipeline import parsing
-from workers.pipeline.large_bodies import aside
-from workers.pipeline.progress import request_log, update_body
+from workers.pipeline.exits import Rejected
+from workers.pipeline.large_bodies import in_thread_if_large
+from workers.pipeline.parsing import operation_of, read_body, token_in
+from workers.pipeline.progress import update_body
 from workers.pipeline.replies import Replies
-from workers.pipeline.standing import Standing, standing_of
 from workers.request import Request
 from workers.telemetry import Metrics
 
 log = structlog.get_logger()
 
+#: Operations that are a label of the metrics: a publisher's own words must not become labels.
 _COUNTED = frozenset((*Operation, *(f"order.{one}" for one in OrderType)))
+#: Reasons for which a message is dead-lettered although its sender hears the answer: it was sent to
+#: the wrong place, or an operator may replay it.
+CONFLICT = "conflicting_duplicate"
+_DEAD_LETTERED = frozenset({OTHER_REGION, CONFLICT, "too_old"})
+#: Codes of failures that a sender who hears nothing must be told by a person.
+_FAULTS = (Code.PARAMETER, Code.IDENTITY)
 
 
 class Rejections:
-    """Says no, without a trace in the journal."""
+    """Answers and dead-letters messages without a trace in the journal."""
 
     def __init__(
         self,
-        outbox: Replies,
-        policy: Policy,
-        metrics: Metrics,
+        replies: Replies,
         identity: Identity,
         journal: Journal,
+        policy: Policy,
+        metrics: Metrics,
     ) -> None:
-        self._outbox = outbox
-        self._policy = policy
-        self._metrics = metrics
+        self._replies = replies
         self._identity = identity
         self._journal = journal
+        self._policy = policy
+        self._metrics = metrics
 
-    def result(
-        self,
-        request: Request,
-        refused: Refused,
-        *,
-        changed: bool = False,
-        effects: Mapping[EffectId, Effect] | None = None,
-        verdicts: Checked | None = None,
-    ) -> Result:
-        """What the requester is told, in the shape of what was asked; `changed`: something may have
-        been done.
-
-        `effects` and `verdicts` are what is known of the targets of a batch.
-        """
-        order = request.message if request.kind is Kind.ORDER else None
-        if order is None:
-            return failure(request.work, refused, effects, verdicts)
-        return self._result(request.envelope, refused, order, changed=changed)
-
-    def _result(
-        self,
-        envelope: Envelope,
-        refused: Refused,
-        order: Mapping[str, Any] | None,
-        *,
-        changed: bool = False,
-    ) -> Result:
-        if order is None:
-            return Result.refusal(refused)
-        # Nothing remembers this result: it must be the same, byte for byte, when the message comes
-        # again.
-        time = self._policy.billing_time(envelope.published_at)
-        return unread_order_result(order, refused, time, changed=changed)
-
-    async def undelivered(
-        self,
-        envelope: Envelope,
-        operation: str | None,
-        refused: Refused,
-        order: Mapping[str, Any] | None,
-    ) -> None:
-        """Answer what never came to be a request, where there is somebody to hear it."""
-        await self._answer(envelope, "undelivered", operation, refused, order)
-
-    async def unforeseen(self, envelope: Envelope, refused: Refused) -> None:
-        """Answer and park a message at which the worker itself failed before it was begun."""
-        message = await aside(len(envelope.body), lambda: parsing.decoded(envelope))
-        is_order = envelope.is_order
-        operation = parsing.operation_of(envelope, message, is_order)
-        if is_order or not await self._is_known(envelope):
-            await self._answer(
-                envelope, "unforeseen", operation, refused, message if is_order else None
-            )
-        await self.park(envelope, refused)
-
-    async def _is_known(self, envelope: Envelope) -> bool:
-        """Return whether a command was begun: it has its one result by the way of every request."""
-        found = await self._journal.find(envelope.message_id) if envelope.message_id else ()
-        return any(one.kind is Kind.COMMAND for one in found)
-
-    async def _answer(
-        self,
-        envelope: Envelope,
-        why: str,
-        operation: str | None,
-        refused: Refused,
-        order: Mapping[str, Any] | None,
-    ) -> None:
-        """Answer a message, as far as its sender may be answered; `why` tells its result from
-        others.
-        """
-        if operation is None and envelope.reply_queue is None:
+    async def reject(self, envelope: Envelope, rejected: Rejected) -> None:
+        """Answer a rejected message as far as its sender may be answered, and dead-letter it."""
+        refused, request = rejected.refused, rejected.request
+        if await self._was_begun_elsewhere(rejected):
+            # It has a result, or gets one when the region is set right and it is replayed.
+            await self.dead_letter(envelope, refused)
             return
-        operation = operation or "unknown"
-        standing = None
-        if order is not None:
-            standing = await self._standing(parsing.as_order(envelope, operation, order))
-        if standing is not None and not standing.answered:
-            return
-        result = await aside(len(envelope.body), lambda: self._result(envelope, refused, order))
-        key = f"{why}:{envelope.fingerprint}"
-        await self._tell(envelope, operation, key, result, order, standing=standing)
-
-    async def _standing(self, request: Request, *, proven: bool | None = None) -> Standing:
-        found = await standing_of(request, self._identity, self._journal, proven=proven)
-        if not found.answered:
-            request_log(request, None).warning("order.not_answered", why="its id is another's")
-        return found
-
-    async def reject(self, envelope: Envelope, unfit: parsing.Rejected) -> None:
-        """Answer a message that is wrong in form, and park it where nobody may hear the answer.
-
-        What is meant for another region is parked in any case: it was sent to the wrong place.
-        """
-        refused = unfit.refused
+        await self._answer(envelope, rejected, "unfit" if request is None else "refused")
+        is_unheard = rejected.is_order or envelope.reply_queue is None
+        if refused.reason in _DEAD_LETTERED or (is_unheard and refused.code in _FAULTS):
+            await self.dead_letter(envelope, refused, proven=rejected.tenant)
+        named = {"operation": rejected.operation}
+        if rejected.is_order:
+            named["request"] = name_of(rejected.message or {})
         log.warning(
-            "message.unfit",
-            message_id=envelope.message_id,
-            request=name_of(unfit.message or {}) if unfit.is_order else None,
-            operation=unfit.operation,
+            "message.malformed" if request is None else "request.rejected",
+            **named,
             queue=envelope.queue,
-            attempt=envelope.attempts,
             code=refused.code.wire,
             subject=refused.subject,
             why=refused.detail,
         )
-        order = (unfit.message or {}) if unfit.is_order else None
-        await self._answer(envelope, "unfit", unfit.operation, refused, order)
-        unheard = unfit.is_order or envelope.reply_queue is None
-        if unheard or refused.reason == OTHER_REGION:
-            await self.park(envelope, refused)
-        self._metrics.answered(_counted_as(unfit), refused.code.wire, 0.0)
+        if refused.reason == CONFLICT:
+            self._metrics.event("conflict")
+        self._metrics.answered(_label(rejected), refused.code.wire, 0.0)
 
-    async def refuse(
-        self, request: Request, refused: Refused, *, park: bool, tenant: str | None = None
-    ) -> None:
-        """Answer a request that was not begun; `tenant`: whose it is, where that was proven."""
-        order = request.message if request.kind is Kind.ORDER else None
-        standing = None
-        if order is not None and tenant is None:
-            # An error of identity has just been found out, and is not asked again.
-            proven = False if refused.code is Code.IDENTITY else None
-            standing = await self._standing(request, proven=proven)
-        await self._refuse(request, tenant, refused, order, standing, park=park)
+    async def undelivered(self, envelope: Envelope, refused: Refused, *, is_order: bool) -> None:
+        """Answer a message that the broker gave up on before anything was begun for it."""
+        await self._answer_unread(envelope, refused, "undelivered", is_order=is_order)
 
-    async def _refuse(
-        self,
-        request: Request,
-        tenant: str | None,
-        refused: Refused,
-        order: Mapping[str, Any] | None,
-        standing: Standing | None = None,
-        *,
-        park: bool,
-    ) -> None:
-        size = len(request.envelope.body)
-        result = await aside(size, lambda: self.result(request, refused))
-        key = f"refused:{request.envelope.fingerprint}"
-        await self._tell(request.envelope, request.operation, key, result, order, standing=standing)
-        if park:
-            await self.park(request.envelope, refused, proven=tenant)
-        request_log(request, tenant).info("request.refused", code=result.code, why=refused.detail)
-        self._metrics.answered(request.operation, result.code, 0.0)
+    async def unforeseen(self, envelope: Envelope, refused: Refused) -> None:
+        """Answer and dead-letter a message at which the worker itself failed.
 
-    async def conflict(self, request: Request, tenant: str) -> None:
-        """Answer a request whose key belongs to another content; what that one did is not touched."""
-        key = "message_id" if request.kind is Kind.COMMAND else _key_of(request.work)
-        self._metrics.event("conflict")
-        refused = wrong(
-            key, "the key is known with another content", reason="conflicting_duplicate"
-        )
-        # No update: the order of this id has a course of its own, which this one must not seem to
-        # end.
-        await self._refuse(request, tenant, refused, None, park=True)
-
-    async def _tell(
-        self,
-        envelope: Envelope,
-        operation: str,
-        key: str,
-        result: Result,
-        order: Mapping[str, Any] | None,
-        *,
-        standing: Standing | None = None,
-    ) -> None:
-        """Publish the result, and the one update of an order that has got no further.
-
-        `standing`: which of them may be; None: both.
+        A command that was begun is not answered here: it has its one result by the way of every
+        request.
         """
-        if standing is not None and not standing.answered:
+        known = await self._journal.find(envelope.message_id) if envelope.message_id else ()
+        if envelope.is_order or not any(one.kind is Kind.COMMAND for one in known):
+            await self._answer_unread(envelope, refused, "unforeseen", is_order=envelope.is_order)
+        await self.dead_letter(envelope, refused)
+
+    async def dead_letter(
+        self, envelope: Envelope, refused: Refused, *, proven: str | None = None
+    ) -> None:
+        """Dead-letter a message; `proven` as in `Replies.dead_letter`."""
+        await self._replies.dead_letter(envelope, refused, proven=proven)
+        self._metrics.event("parked")
+
+    async def _was_begun_elsewhere(self, rejected: Rejected) -> bool:
+        """True for another region's order that was begun when this worker's region was that one."""
+        if rejected.refused.reason != OTHER_REGION or not rejected.is_order:
+            return False
+        name = name_of(rejected.message or {})
+        found = await self._journal.find(name) if name is not None else []
+        return any(one.kind is Kind.ORDER for one in found)
+
+    async def _answer_unread(
+        self, envelope: Envelope, refused: Refused, why: str, *, is_order: bool
+    ) -> None:
+        message = await in_thread_if_large(len(envelope.body), lambda: read_body(envelope))
+        operation = operation_of(envelope, message, is_order=is_order)
+        rejected = Rejected(refused, operation, is_order=is_order, message=message)
+        await self._answer(envelope, rejected, why)
+
+    async def _answer(self, envelope: Envelope, rejected: Rejected, why: str) -> None:
+        """Publish the result and, for an order, its one update; `why` is part of the result's id."""
+        refused, request = rejected.refused, rejected.request
+        order = (rejected.message or {}) if rejected.is_order else None
+        if rejected.operation is None and envelope.reply_queue is None:
             return
-        published = self._outbox.result(envelope, operation, key, result)
-        told = order if standing is None or standing.updated else None
-        update = refused_order_update(told) if told is not None else None
+        operation = rejected.operation or "unknown"
+        with_result, with_update = True, False
+        if order is not None:
+            with_result, with_update = await self._audience(envelope, rejected, operation)
+        if not with_result:
+            log.warning("order.not_answered", why="its id is another's")
+            return
+        # Nothing remembers this result: it is made of the message alone, so that it is the same,
+        # byte for byte, when the message comes again.
+        result = await in_thread_if_large(
+            len(envelope.body),
+            lambda: (
+                order_failure(envelope, refused, order, self._policy)
+                if order is not None
+                else failure(request.work if request is not None else None, refused)
+            ),
+        )
+        key = f"{why}:{envelope.fingerprint}"
+        published = self._replies.result(envelope, operation, key, result)
+        update = refused_order_update(order) if order is not None and with_update else None
         if update is not None:
             user_id = order.get("userId") if order is not None else None
             body = update_body(
@@ -232,27 +167,94 @@ class Rejections:
                 tenant_id=None,
                 user_id=user_id if isinstance(user_id, str) else None,
             )
-            published.append(self._outbox.update(envelope, body, key))
+            published.append(self._replies.update(envelope, body, key))
         for one in published:
             await one
 
-    async def park(
-        self, envelope: Envelope, refused: Refused, *, proven: str | None = None
-    ) -> None:
-        """Put the message where an operator finds it.
+    async def _audience(
+        self, envelope: Envelope, rejected: Rejected, operation: str
+    ) -> tuple[bool, bool]:
+        """Return for an order whether its result is published, and whether its final update is.
 
-        `proven` is the project in which it was proven who sent it; None: it was not.
+        Raises `JournalError` where it cannot be told whether its id is known.
         """
-        await self._outbox.park(envelope, refused, envelope.attempts, proven=proven)
-        self._metrics.event("parked")
+        if rejected.tenant is not None:
+            # The order of a conflicting id has updates of its own, which this one must not seem to
+            # end.
+            return True, rejected.refused.reason != CONFLICT
+        message = rejected.message or {}
+        # An error of identity has just been found out, and is not looked for again.
+        proven = False
+        if rejected.request is None or rejected.refused.code is not Code.IDENTITY:
+            request = rejected.request or _unread_order(envelope, operation, message)
+            try:
+                proven = await self._identity.proves(request)
+            except Transient:
+                # The key set is away: the order is refused whoever sent it, and is not held for that.
+                proven = False
+        is_known = False
+        for field in ("orderId", "flowId"):  # a number is an id to some readers
+            value = message.get(field)
+            if isinstance(value, (str, int)) and not isinstance(value, bool) and str(value).strip():
+                found = await self._journal.find(str(value).strip())
+                is_known = is_known or any(one.kind is Kind.ORDER for one in found)
+        return proven or not is_known, proven and not is_known
 
 
-def _counted_as(unfit: parsing.Rejected) -> str:
-    """An operation that there is: a label of the metrics must not be a publisher's to invent."""
-    if unfit.operation is not None and unfit.operation in _COUNTED:
-        return unfit.operation
-    return "order.unknown" if unfit.is_order else "unknown"
+def failed_result(
+    request: Request,
+    refused: Refused,
+    policy: Policy,
+    *,
+    effects: Mapping[EffectId, Effect],
+    checked: Checked,
+) -> Result:
+    """Return the failing result of a request in the shape of what was asked.
+
+    `effects` and `checked` say what is known of the targets of a batch.
+    """
+    if request.kind is Kind.COMMAND:
+        return failure(request.work, refused, effects, checked)
+    changed = any(not (one.refused or one.is_memory) for one in effects.values())
+    return order_failure(request.envelope, refused, request.message, policy, changed=changed)
 
 
-def _key_of(order: Order) -> str:
-    return "flowId" if isinstance(order, OrderSoftDown) else "orderId"
+def order_failure(
+    envelope: Envelope,
+    refused: Refused,
+    order: Mapping[str, Any],
+    policy: Policy,
+    *,
+    changed: bool = False,
+) -> Result:
+    """Return the failing result of an order, as its message has it; `changed`: something may have
+    been done.
+    """
+    time = policy.billing_time(envelope.published_at)
+    return unread_order_result(order, refused, time, changed=changed)
+
+
+def _unread_order(envelope: Envelope, operation: str, message: Mapping[str, Any]) -> Request:
+    """Return an order that is wrong in form, as far as it says who sent it."""
+    user_id = None
+    with suppress(Refused):
+        user_id = optional_word(message.get("userId"), "userId")
+    return Request(
+        envelope=envelope,
+        kind=Kind.ORDER,
+        operation=operation,
+        name=name_of(message),
+        digest="",
+        tenant=None,
+        user_id=user_id,
+        instance_id=None,
+        work=None,
+        message=message,
+        token=token_in(message),
+    )
+
+
+def _label(rejected: Rejected) -> str:
+    if rejected.operation in _COUNTED:
+        return str(rejected.operation)
+    return "order.unknown" if rejected.is_order else "unknown"

@@ -43,8 +43,9 @@ from workers.amqp.names import Names
 from workers.amqp.publication import Publication, Published
 from workers.amqp.publisher import Publisher
 from workers.identity import NOBODY
-from workers.pipeline.large_bodies import aside
+from workers.pipeline.large_bodies import in_thread_if_large
 from workers.pipeline.retry import MACHINE_TROUBLE
+from workers.request import Request
 
 log = structlog.get_logger()
 
@@ -123,62 +124,51 @@ class Replies:
             )
         )
 
-    async def retry(
-        self,
-        envelope: Envelope,
-        message: Mapping[str, Any],
-        delay: int,
-        attempts: int,
-        resume_token: str,
-    ) -> None:
-        """Have the message come back after a delay, without its secrets, and with a pass in their
-        place.
+    async def retry(self, request: Request, delay: int, attempts: int, resume_token: str) -> None:
+        """Have the message come back after `delay` seconds, without its secrets; the resume token
+        stands for the JWT.
         """
-        exchange, routing_key = envelope.routed_by
+        envelope = request.envelope
         headers = {
             **kept(envelope.headers),
             RETRY_HEADER: str(delay),
             RESUME_TOKEN_HEADER: resume_token,
             ATTEMPTS_HEADER: attempts,
             FIRST_SEEN_HEADER: int(envelope.first_seen),
-            ROUTING_KEY_HEADER: f"{exchange} {routing_key}",
+            ROUTING_KEY_HEADER: " ".join(envelope.routed_by),
             **_own_deadline(envelope),
         }
-        body = await aside(len(envelope.body), lambda: encode(mask(dict(message))))
+        body = await in_thread_if_large(
+            len(envelope.body), lambda: encode(mask(dict(request.message)))
+        )
         await self._must_arrive(
             again(envelope, self._names.retry_exchange, envelope.queue, body, headers)
         )
+        log.info("request.rescheduled", seconds=delay, attempt=attempts)
 
-    async def send_again(self, envelope: Envelope) -> None:
+    async def publish_again(self, envelope: Envelope) -> None:
         """Publish a message as it came, to where it had been published."""
         headers = {**kept(envelope.headers), **_own_deadline(envelope)}
         await self._must_arrive(
             again(envelope, envelope.exchange, envelope.routing_key, envelope.body, headers)
         )
 
-    async def park(
-        self,
-        envelope: Envelope,
-        refused: Refused,
-        attempts: int,
-        origin: str | None = None,
-        route: tuple[str, str] | None = None,
-        *,
-        proven: str | None = None,
+    async def dead_letter(
+        self, envelope: Envelope, refused: Refused, *, proven: str | None = None
     ) -> None:
         """Put a message that cannot be handled where an operator finds it, without its secrets.
 
-        `origin` and `route` (exchange and routing key) are how it came, where the envelope does not
-        say it. `proven` is the project (or `NOBODY`) in which it was proven who sent it, so that an
-        operator who puts it in again need not answer for that; None: it was not.
+        `proven` is the project (or `NOBODY`) in which it was proven who sent it, so that an
+        operator who replays it need not answer for that; None: it was not.
         """
         try:
-            await self._park(envelope, refused, attempts, origin, route, proven=proven)
+            publication = await self._dead_letter(envelope, refused, proven)
+            await self._must_arrive(publication)
         except MACHINE_TROUBLE:
             raise
         except Exception:
             # Whatever it is that cannot be masked or written as AMQP: it must not be held for ever.
-            log.exception("park.unforeseen", message_id=envelope.message_id)
+            log.exception("dead_letter.unforeseen", message_id=envelope.message_id)
             headers = {
                 ERROR_CODE_HEADER: str(refused.code.wire),
                 ORIGIN_HEADER: envelope.queue,
@@ -190,37 +180,35 @@ class Replies:
             )
             await self._must_arrive(bare)
 
-    async def _park(
-        self,
-        envelope: Envelope,
-        refused: Refused,
-        attempts: int,
-        origin: str | None,
-        route: tuple[str, str] | None,
-        *,
-        proven: str | None,
-    ) -> None:
+    async def _dead_letter(
+        self, envelope: Envelope, refused: Refused, proven: str | None
+    ) -> Publication:
+        described = (refused.code.text_for(refused.subject), refused.reason, refused.detail)
+        error = "; ".join(part for part in described if part)
         headers = {
             **kept(envelope.headers),
             ERROR_CODE_HEADER: str(refused.code.wire),
-            ERROR_HEADER: _one_line(_described(refused)),
-            ORIGIN_HEADER: origin or envelope.queue,
-            ROUTING_KEY_HEADER: " ".join(route or envelope.routed_by),
+            # What is quoted of a message is its publisher's.
+            ERROR_HEADER: terminal_safe(mask_text(error)[:_MAX_ERROR])[:_MAX_ERROR],
+            ORIGIN_HEADER: envelope.queue,
+            ROUTING_KEY_HEADER: " ".join(envelope.routed_by),
             FIRST_SEEN_HEADER: int(envelope.first_seen),
-            ATTEMPTS_HEADER: attempts,
+            ATTEMPTS_HEADER: envelope.attempts,
             FAILED_AT_HEADER: wire_time(),
             IDENTITY_HEADER: UNPROVEN if proven is None else PROVEN,
             # Always ours: a publisher's own header of this name must not stay.
             PROJECT_HEADER: proven or NOBODY,
         }
-        body = await aside(len(envelope.body), lambda: masked_body(envelope.body))
-        parked = again(envelope, self._names.dead_exchange, origin or envelope.queue, body, headers)
+        dead = self._names.dead_exchange
         if envelope.left_out is not None:
             left_out = encode({"bytes": envelope.left_out.size, "sha256": envelope.left_out.sha256})
-            parked = replace(
-                parked, body=left_out, content_type="application/json", content_encoding=None
+            return replace(
+                again(envelope, dead, envelope.queue, left_out, headers),
+                content_type="application/json",
+                content_encoding=None,
             )
-        await self._must_arrive(parked)
+        body = await in_thread_if_large(len(envelope.body), lambda: masked_body(envelope.body))
+        return again(envelope, dead, envelope.queue, body, headers)
 
     async def _until_answered(
         self, published: "asyncio.Future[Published]", reply: Publication, *, elsewhere: bool
@@ -274,17 +262,6 @@ def _own_deadline(envelope: Envelope) -> dict[str, int]:
     """The deadline that an `expiration` is, which does not go along: it would end in a retry queue."""
     limit = envelope.deadline if envelope.expiration is not None else None
     return {DEADLINE_HEADER: math.ceil(limit)} if limit is not None else {}
-
-
-def _described(refused: Refused) -> str:
-    """Code's message, reason and detail, whichever there are."""
-    parts = (refused.code.text_for(refused.subject), refused.reason, refused.detail)
-    return "; ".join(part for part in parts if part)
-
-
-def _one_line(text: str) -> str:
-    """What is quoted of a message is its publisher's."""
-    return terminal_safe(mask_text(text)[:_MAX_ERROR])[:_MAX_ERROR]
 
 
 def without_content(body: bytes) -> bytes:

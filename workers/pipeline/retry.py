@@ -1,4 +1,4 @@
-"""What comes after a failure: one pure function."""
+"""The decision after a failure: one pure function."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,25 +18,21 @@ UNFORESEEN_TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """It is over: this is the answer. `park`: a person has to look at the message, too."""
+    """The request ends with this failure. `dead_letter`: a person has to look at the message, too."""
 
     refused: Refused
-    park: bool = False
+    dead_letter: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Again after so many seconds. `counts`: as an attempt that failed; without, it only waits for
-    something long.
+    """Another attempt after `delay` seconds.
+
+    `counts`: this attempt failed; without, the request only waits for something that takes long.
     """
 
     delay: int
     counts: bool
-
-
-@dataclass(frozen=True, slots=True)
-class GiveBack:
-    """Back to its queue as it came, for a later time."""
 
 
 Decision = Answer | Retry
@@ -51,59 +47,46 @@ def decide(
     *,
     answered: bool = False,
 ) -> Decision:
-    """The decision after an error; `attempts` failed before this one, `age` is in seconds since the
-    first delivery.
+    """Return the decision after an error.
 
-    `answered`: only the course is still to be told, which nobody waits for, and which must have its
-    end.
+    `attempts` failed before this one, `age` is in seconds since the first delivery, `delays` are
+    the seconds before each retry. `answered`: the request has its answer, and only its final
+    updates are still to be published; nobody waits for those, and they must come.
     """
     may_wait = kind is Kind.ORDER or answered
+    is_passing = isinstance(error, (Transient, *MACHINE_TROUBLE)) and age < GIVE_UP_AFTER
+    is_unforeseen = not isinstance(error, EcsError) and attempts < UNFORESEEN_TRIES
     match error:
         case Postponed():
             return Retry(delays[0], counts=False)
-        case _ if (
-            isinstance(error, (Transient, *MACHINE_TROUBLE)) and may_wait and age < GIVE_UP_AFTER
-        ):
-            return Retry(_delay(attempts, delays), counts=True)
+        case _ if may_wait and (is_passing or is_unforeseen):
+            return Retry(delays[min(attempts, len(delays) - 1)], counts=True)
         case EcsError():
-            return _answer(error)
-        case _ if may_wait and attempts < UNFORESEEN_TRIES:
-            return Retry(_delay(attempts, delays), counts=True)
+            return Answer(refusal(error))
         case _:
-            return _answer(error)
+            return Answer(unforeseen(error), dead_letter=True)
 
 
-def decide_unbegun(error: Exception, kind: Kind) -> Answer | GiveBack:
-    """The decision where it cannot be told who asks. Nothing is in the journal: what comes back
-    must come as it was.
+def refusal(error: EcsError) -> Refused:
+    """Return the failure that a request is answered with which this error ends."""
+    match error:
+        case Refused():
+            return error
+        case CloudRefusal():
+            return error.as_failure()
+        case OutcomeUnknown():
+            return Refused(Code.FAILED, reason="outcome_unknown", detail=str(error))
+        case Transient():
+            return Refused(Code.FAILED, reason=error.reason, detail=str(error))
+        case _:
+            return unforeseen(error)
 
-    Nobody waits for a command longer than its time limit, which has been waited out.
-    """
-    if kind is Kind.ORDER and isinstance(error, Transient):
-        return GiveBack()
-    return _answer(error)
+
+def unforeseen(error: Exception) -> Refused:
+    """Return the failure for an error of the worker itself."""
+    return Refused(Code.FAILED, reason="internal", detail=type(error).__name__)
 
 
 def is_last_try(age: float) -> bool:
-    """Whether a failure that may pass would not be tried again."""
+    """Tell whether a failure that may pass would not be tried again; `age` in seconds."""
     return age >= GIVE_UP_AFTER
-
-
-def _answer(error: Exception) -> Answer:
-    match error:
-        case Refused():
-            return Answer(error)
-        case CloudRefusal():
-            return Answer(error.as_failure())
-        case OutcomeUnknown():
-            return Answer(Refused(Code.FAILED, reason="outcome_unknown", detail=str(error)))
-        case Transient():
-            return Answer(Refused(Code.FAILED, reason=error.reason, detail=str(error)))
-        case _:
-            return Answer(
-                Refused(Code.FAILED, reason="internal", detail=type(error).__name__), park=True
-            )
-
-
-def _delay(attempts: int, delays: Sequence[int]) -> int:
-    return delays[min(attempts, len(delays) - 1)]

@@ -1,137 +1,109 @@
-"""Requests that change the same server take turns, in the order in which they came."""
+"""Stage 4: FIFO locks of the servers that a request changes, kept in the journal for all workers."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from time import monotonic
-from typing import Any
 
 import structlog
 
 from handlers.effects.backoff import Deadline
-from messages.commands import Force, Power, PowerAction, PowerBatch
-from messages.errors import EcsError, Postponed
-from messages.images import CreateImage
-from messages.orders import Order
-from messages.servers import ServerTagsUpdate
-from workers.journal import Ahead, Claim, Journal, Standing
+from messages.codes import Code
+from messages.errors import EcsError, Postponed, Refused
+from messages.operations import spec_of
+from workers.journal import Ahead, Claim, Journal, Kind, Standing
+from workers.pipeline.in_flight import InFlightRequests
+from workers.pipeline.progress import Progress
 
 log = structlog.get_logger()
 
-#: Seconds between two looks at a request that another worker is at.
+#: Seconds between two looks at a request that another worker carries out.
 LOOK_EVERY = 0.5
-#: Seconds, besides those in its retry queue, for which a request that nobody is at keeps its place:
-#: the broker has its message, and gives it to somebody.
+#: Seconds, besides those in its retry queue, for which a request that nobody carries out keeps its
+#: place: the broker has its message, and gives it to a worker.
 GRACE = 10.0
 
 
-#: Added to a server's id: the line in which hard reboots stand, and everything else but soft ones.
-_HARD = " hard"
-
-
-def lock_names_of(work: Any) -> tuple[str, ...]:
-    """The lines in which a request waits for its turn: two for each server that it changes.
-
-    A hard reboot waits for no soft one, which may hang: they stand in one line each, and everything
-    else in both.
-    """
-    match work:
-        case PowerAction():
-            return _lines((work.server_id,), work)
-        case CreateImage() | ServerTagsUpdate():
-            return _lines((work.server_id,))
-        case PowerBatch():
-            return _lines(work.server_ids, work)
-        case Order():
-            return _lines(work.instance_ids)
-        case _:
-            return ()
-
-
-def _lines(
-    server_ids: Iterable[str], action: PowerAction | PowerBatch | None = None
-) -> tuple[str, ...]:
-    ends: tuple[str, ...] = ("", _HARD)
-    if action is not None and action.power is Power.REBOOT:
-        ends = (_HARD,) if action.force is Force.HARD else ("",)
-    return tuple(one + end for one in server_ids for end in ends)
-
-
 class ServerLocks:
-    """The lines before the servers. `under_way` gives what is set when a request of this process
-    has ended.
-    """
+    """The locks of servers. Whoever waits is served in the order of the requests."""
 
     def __init__(
-        self,
-        journal: Journal,
-        under_way: Callable[[str], asyncio.Event | None],
-        retry_delays: Sequence[float],
+        self, journal: Journal, in_flight: InFlightRequests, retry_delays: Sequence[float]
     ) -> None:
         self._journal = journal
+        self._in_flight = in_flight
         self._delays = retry_delays
-        self._under_way = under_way
 
     @asynccontextmanager
-    async def taken(
-        self,
-        claim: Claim,
-        places: tuple[str, ...],
-        until: Deadline,
-        too_late: EcsError,
-        keeps: Callable[[], bool] = lambda: False,
-    ) -> AsyncIterator[None]:
-        """Inside it is this request's turn at all these places; `too_late` is raised where it does
-        not come in time.
+    async def held(self, progress: Progress) -> AsyncIterator[None]:
+        """Inside the context the request has the locks of all its servers.
 
-        A request that goes on later (`Postponed`) keeps its place; so does one that failed, where
-        `keeps` says so: it may be in the middle of something.
+        Where they are not free in time a command is `Refused` as busy, and an order `Postponed`.
+        A request that goes on later (`Postponed`) keeps its place; so does an order that failed
+        with something begun: whoever came later would find the server in the middle of a change.
         """
-        if not places:
+        request = progress.request
+        names = spec_of(request.work).locks(request.work)
+        if not names or progress.closed:
+            # Nothing is begun for a closed one any more: its final updates wait behind nobody.
             yield
             return
+        claim, is_order = progress.claim, request.kind is Kind.ORDER
+        until, too_late = progress.timing.hold, _busy(is_order)
+        if not is_order:
+            until = progress.timing.patience(any_begun=progress.any_begun)
         try:
-            if not await self._comes_first(claim, places, until):
+            if not await self._acquire(claim, names, until):
                 raise too_late
             yield
         except Postponed:
             raise
         except Exception:
-            if not keeps():
-                self._leave(claim)
+            if not (is_order and progress.any_begun):
+                self._release(claim)
             raise
-        self._leave(claim)
+        self._release(claim)
 
-    def _leave(self, claim: Claim) -> None:
+    def _release(self, claim: Claim) -> None:
         # Not awaited: a place whose request has ended counts no more.
         self._journal.leave(claim.key)
 
-    async def _comes_first(self, claim: Claim, places: tuple[str, ...], until: Deadline) -> bool:
+    async def _acquire(self, claim: Claim, names: tuple[str, ...], until: Deadline) -> bool:
+        """Take a place at these locks, and wait for them; False where they are not free in time."""
         gone: dict[Claim, float] = {}
-        ahead = await self._journal.acquire_locks(claim, places)
+        ahead = await self._journal.acquire_locks(claim, names)
         while ahead is not None and not until.passed:
             await self._wait_for(ahead, until, gone)
             ahead = await self._journal.acquire_locks(claim)
         return ahead is None
 
     async def _wait_for(self, ahead: Ahead, until: Deadline, gone: dict[Claim, float]) -> None:
-        ended = self._under_way(ahead.claim.key)
-        if ended is not None:
+        """Wait for a while for the request right ahead; expire the lock of one that nobody has.
+
+        `gone`: since when (monotonic clock) nobody has carried a request out.
+        """
+        flight = self._in_flight.get(ahead.claim.key)
+        if flight is not None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), until.left)
+                await asyncio.wait_for(flight.ended.wait(), until.left)
             return
         if ahead.standing is not Standing.ELSEWHERE and not self._is_in_retry(ahead):
-            since = gone.setdefault(ahead.claim, monotonic())
-            if monotonic() - since > self._delays[0] + GRACE:
-                log.warning("turn.forfeited", key=ahead.claim.key)
+            since = gone.setdefault(ahead.claim, time.monotonic())
+            if time.monotonic() - since > self._delays[0] + GRACE:
+                log.warning("server_lock.expired", key=ahead.claim.key)
                 await self._journal.expire_lock(ahead.claim)
                 return
         await asyncio.sleep(min(LOOK_EVERY, until.left))
 
     def _is_in_retry(self, ahead: Ahead) -> bool:
-        """Whether its message has not come back yet from the retry queue that it was put into."""
+        """Tell whether its message has not come back yet from its retry queue."""
         if ahead.put_off_at is None or ahead.attempts == 0:
             return False
         delay = self._delays[min(ahead.attempts, len(self._delays)) - 1]
         return ahead.put_off_at <= time.time() < ahead.put_off_at + delay
+
+
+def _busy(is_order: bool) -> EcsError:
+    if is_order:
+        return Postponed("the locks of its servers")
+    return Refused(Code.FAILED, reason="busy", detail="other requests for the server are under way")
