@@ -12,36 +12,33 @@ from handlers.openstack.errors import Forbidden, NotFound
 from handlers.openstack.project import Project
 from handlers.openstack.sessions import Reply, Service
 
-Thing = Mapping[str, Any]
+#: A resource as Neutron writes it.
+Resource = Mapping[str, Any]
 #: Ids in one call; a URL has an end.
 _IDS = 150
 
 
-async def list_ports(project: Project, device_ids: Iterable[str]) -> list[Thing]:
-    """List the ports of these servers and routers; a call for each hundred and fifty of them, none for
-    none.
-    """
-    wanted = sorted(set(device_ids))
-    found: list[Thing] = []
+async def list_ports(project: Project, device_ids: Iterable[str]) -> list[Resource]:
+    """List the ports of these servers and routers."""
+    return await _list_ports_where(project, "device_id", device_ids)
+
+
+async def find_ports(project: Project, port_ids: Iterable[str]) -> list[Resource]:
+    """Return those of the ports that there are."""
+    return await _list_ports_where(project, "id", port_ids)
+
+
+async def _list_ports_where(project: Project, field: str, values: Iterable[str]) -> list[Resource]:
+    """A call for each hundred and fifty values, none for none."""
+    wanted = sorted(set(values))
+    found: list[Resource] = []
     for begin in range(0, len(wanted), _IDS):
-        found += await project.get_all(
-            Service.NETWORK, "/ports", "ports", {"device_id": wanted[begin : begin + _IDS]}
-        )
+        filters = {field: wanted[begin : begin + _IDS]}
+        found += await project.get_all(Service.NETWORK, "/ports", "ports", filters)
     return found
 
 
-async def find_ports(project: Project, port_ids: Iterable[str]) -> list[Thing]:
-    """Return those of the ports that there are; a call for each hundred and fifty, none for none."""
-    wanted = sorted(set(port_ids))
-    found: list[Thing] = []
-    for begin in range(0, len(wanted), _IDS):
-        found += await project.get_all(
-            Service.NETWORK, "/ports", "ports", {"id": wanted[begin : begin + _IDS]}
-        )
-    return found
-
-
-async def list_ports_described(project: Project, description: str) -> list[Thing]:
+async def list_ports_described(project: Project, description: str) -> list[Resource]:
     """List the project's ports with this description."""
     filters = {"description": description, "project_id": project.id}
     found = await project.get_all(Service.NETWORK, "/ports", "ports", filters)
@@ -92,7 +89,7 @@ async def is_released(project: Project, floating_ip_id: str, ports: Collection[s
     return all(one["port_id"] not in ports for one in found)
 
 
-async def list_networks(project: Project) -> list[Thing]:
+async def list_networks(project: Project) -> list[Resource]:
     """List the networks in which the project may put servers: its own and the shared ones; none
     that are external.
     """
@@ -104,7 +101,7 @@ async def list_networks(project: Project) -> list[Thing]:
     ]
 
 
-async def list_security_groups(project: Project) -> list[Thing]:
+async def list_security_groups(project: Project) -> list[Resource]:
     """List the project's security groups."""
     filters = {"project_id": project.id}
     return await project.get_all_if_offered(
@@ -125,28 +122,28 @@ async def ports_left(project: Project) -> int | None:
     return left if quota["limit"] >= 0 else None
 
 
-async def list_floating_ips(project: Project) -> list[Thing]:
+async def list_floating_ips(project: Project) -> list[Resource]:
     """List the project's floating IPs."""
     return await _list_floating_ips(project, {"project_id": project.id})
 
 
-async def _list_floating_ips(project: Project, filters: Mapping[str, Any]) -> list[Thing]:
+async def _list_floating_ips(project: Project, filters: Mapping[str, Any]) -> list[Resource]:
     return await project.get_all_if_offered(Service.NETWORK, "/floatingips", "floatingips", filters)
 
 
-async def list_subnets(project: Project) -> list[Thing]:
+async def list_subnets(project: Project) -> list[Resource]:
     """List the subnets that the project may use; seconds old."""
     return await project.recent.get("subnets", lambda: list_subnets_now(project))
 
 
-async def list_subnets_now(project: Project) -> list[Thing]:
+async def list_subnets_now(project: Project) -> list[Resource]:
     """List the subnets that the project may use, as they are: an order must not be refused for one made
     a moment ago.
     """
     return await project.get_all(Service.NETWORK, "/subnets", "subnets", {})
 
 
-async def list_routers(project: Project) -> list[Thing]:
+async def list_routers(project: Project) -> list[Resource]:
     """List the project's routers; seconds old."""
     filters = {"project_id": project.id}
     return await project.recent.get(
@@ -155,7 +152,7 @@ async def list_routers(project: Project) -> list[Thing]:
     )
 
 
-async def list_policies(project: Project) -> list[Thing]:
+async def list_policies(project: Project) -> list[Resource]:
     """List the QoS policies that the project may use, with their rules; seconds old."""
     return await project.recent.get(
         "policies",

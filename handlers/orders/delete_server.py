@@ -16,7 +16,7 @@ from handlers.effects.ledger import EffectId, EffectKind
 from handlers.openstack import neutron, nova
 from handlers.openstack.cinder import Volume, has_snapshots
 from handlers.openstack.errors import CloudRefusal, Conflict, Forbidden, NotFound
-from handlers.openstack.neutron import Thing
+from handlers.openstack.neutron import Resource
 from handlers.openstack.nova import GONE, Server
 from handlers.orders.delete_resources import Deletions, gone_already
 from handlers.orders.progress import OrderProgress
@@ -134,7 +134,7 @@ async def _held(server_id: str, volumes: Iterable[Volume], context: ProjectConte
     return {one for one in await asyncio.gather(*map(held, volumes)) if one is not None}
 
 
-def _is_own(port: Thing) -> bool:
+def _is_own(port: Resource) -> bool:
     return str(port.get("description") or "").startswith(f"{MARK}=")
 
 

@@ -10,11 +10,12 @@ from handlers.openstack import neutron, nova
 from handlers.openstack.cinder import Volume, get_volume, list_volumes
 from handlers.openstack.errors import CloudRefusal, NotFound
 from handlers.openstack.glance import Image, find_images, list_images_of_snapshots
+from handlers.openstack.neutron import Resource
 from handlers.openstack.nova import Server
 from handlers.servers.disks import image_of, system_and_data
 from handlers.servers.guard import FEW, require_server
 from handlers.servers.pages import find_page
-from handlers.servers.view import Surroundings, Thing, policy_of, server_details, server_view
+from handlers.servers.view import Surroundings, policy_of, server_details, server_view
 from messages.codes import Code
 from messages.errors import Transient
 from messages.results import Result
@@ -23,9 +24,9 @@ from messages.servers import ServerList, ServerShow
 
 @dataclass(frozen=True, slots=True)
 class _Networks:
-    routers: list[Thing]
-    subnets: list[Thing]
-    floating_ips: list[Thing]
+    routers: list[Resource]
+    subnets: list[Resource]
+    floating_ips: list[Resource]
 
 
 async def show_servers(task: ServerList, context: ProjectContext) -> Result:
@@ -146,7 +147,7 @@ async def _volume(volume_id: str, context: ProjectContext) -> Volume | None:
         return None
 
 
-async def _policies(floating_ips: Iterable[Thing], context: ProjectContext) -> list[Thing]:
+async def _policies(floating_ips: Iterable[Resource], context: ProjectContext) -> list[Resource]:
     """Asked for only where one is used: not every Neutron has them."""
     if not any(policy_of(one) for one in floating_ips):
         return []

@@ -10,12 +10,12 @@ from typing import Any
 
 from handlers.openstack.cinder import Volume
 from handlers.openstack.glance import Image
+from handlers.openstack.neutron import Resource
 from handlers.openstack.nova import Server
 from handlers.orders.billing import shown
 from handlers.servers.disks import image_of, system_and_data
 from messages.updates import server_words
 
-Thing = Mapping[str, Any]
 _FLAVOR_FIELDS = ("disk", "ephemeral", "extra_specs", "original_name", "ram", "swap", "vcpus")
 #: The document's name and the metadata item of what a server is paid by.
 _FEE_FIELDS = {
@@ -52,12 +52,12 @@ class Surroundings:
     region: str
     volumes: Mapping[str, Volume]
     images: Mapping[str, Image]
-    subnets: Mapping[str, Thing]
-    routers: Mapping[str, Thing]
+    subnets: Mapping[str, Resource]
+    routers: Mapping[str, Resource]
     #: Of servers and of routers.
-    ports: Iterable[Thing]
-    floating_ips: Iterable[Thing]
-    policies: Mapping[str, Thing]
+    ports: Iterable[Resource]
+    floating_ips: Iterable[Resource]
+    policies: Mapping[str, Resource]
     #: Names by the ids that a tenant sees.
     hosts: Mapping[str, str]
     #: Ids of images by those of the snapshots that they consist of.
@@ -174,7 +174,7 @@ def _group_names(body: Mapping[str, Any]) -> list[str]:
     return [group["name"] for group in body.get("security_groups") or ()]
 
 
-def _ports_in_order(server: Server, around: Surroundings) -> list[Thing]:
+def _ports_in_order(server: Server, around: Surroundings) -> list[Resource]:
     """The ports in the server's order: Nova lists the addresses so. Neutron's times are too coarse."""
     networks = (server.body.get("addresses") or {}).values()
     macs = [one.get("OS-EXT-IPS-MAC:mac_addr") for network in networks for one in network]
@@ -190,7 +190,7 @@ def _ports_in_order(server: Server, around: Surroundings) -> list[Thing]:
     )
 
 
-def _vpc(ports: Iterable[Thing], around: Surroundings) -> Thing:
+def _vpc(ports: Iterable[Resource], around: Surroundings) -> Resource:
     """The router that joins the first subnet."""
     first = next((one["subnet_id"] for port in ports for one in port["fixed_ips"]), None)
     for port in around.ports:
@@ -200,7 +200,7 @@ def _vpc(ports: Iterable[Thing], around: Surroundings) -> Thing:
     return {}
 
 
-def _nics(port: Thing, around: Surroundings) -> list[dict[str, Any]]:
+def _nics(port: Resource, around: Surroundings) -> list[dict[str, Any]]:
     """One for each address of a port; one without an address for a port that has none."""
     return [
         {
@@ -234,18 +234,18 @@ def _eip(port_ids: set[str], around: Surroundings) -> dict[str, Any] | None:
     }
 
 
-def policy_of(floating_ip: Thing) -> str | None:
+def policy_of(floating_ip: Resource) -> str | None:
     """The id of the QoS policy that it is under: its own, else that of its network."""
     return floating_ip.get("qos_policy_id") or floating_ip.get("qos_network_policy_id")
 
 
-def _notes(floating_ip: Thing) -> dict[str, str]:
+def _notes(floating_ip: Resource) -> dict[str, str]:
     """Notes in the tags and the description; a tag takes precedence."""
     texts = [floating_ip.get("description") or "", *(floating_ip.get("tags") or ())]
     return {name.lower(): value for text in texts for name, value in _NOTE.findall(text)}
 
 
-def _limit(policy: Thing) -> int | None:
+def _limit(policy: Resource) -> int | None:
     """Mbit/s that a policy allows: its bandwidth rule, that of outgoing traffic where there are
     two.
     """

@@ -8,7 +8,7 @@ from typing import Any
 from handlers.context import MARK, PART, ProjectContext
 from handlers.openstack import cinder, neutron, nova
 from handlers.openstack.errors import NotFound
-from handlers.openstack.neutron import Thing
+from handlers.openstack.neutron import Resource
 from handlers.openstack.nova import Flavor
 from handlers.orders.billing import NEXT_FEE_TIME, START_FEE_TIME, local_time, written
 from handlers.orders.limits import Demand, DiskDemand, check_quotas, check_size, ordered_flavor
@@ -235,7 +235,7 @@ async def _groups(order: OrderNew, context: ProjectContext) -> tuple[str, ...]:
         )
 
 
-def _group(named: str, listed: Sequence[Thing]) -> str:
+def _group(named: str, listed: Sequence[Resource]) -> str:
     found = [one for one in listed if one["id"] == named] or [
         one for one in listed if one["name"] == named
     ]

@@ -8,7 +8,7 @@ from handlers.context import MARK, PART, ProjectContext
 from handlers.effects.concurrency import SingleFlightCache
 from handlers.openstack import cinder, neutron, nova
 from handlers.openstack.cinder import Volume
-from handlers.openstack.neutron import Thing
+from handlers.openstack.neutron import Resource
 from handlers.openstack.nova import ERROR, GONE, Server
 from handlers.orders.billing import NEXT_FEE_TIME
 from messages.orders import OrderNew
@@ -27,7 +27,7 @@ class Resources:
 
     servers: tuple[Server, ...]
     volumes: tuple[Volume, ...]
-    ports: tuple[Thing, ...]
+    ports: tuple[Resource, ...]
 
     def is_complete(self, order: OrderNew) -> bool:
         """Tell whether the order was carried out to its end, whatever became of its servers since.
@@ -70,7 +70,7 @@ class OrderResources:
         project, mark = self._context.project, {MARK: self._context.mark}
         return await self._cache.get("volumes", lambda: cinder.list_marked(project, mark))
 
-    async def ports(self) -> list[Thing]:
+    async def ports(self) -> list[Resource]:
         """List the ports."""
         if not self._has_ports:
             return []
