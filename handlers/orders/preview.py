@@ -3,7 +3,7 @@
 Serves `order.plan`, `ecs-worker plan` and the dry run of a replay. Nothing is touched.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -157,13 +157,17 @@ async def preview_order(
 
 async def _steps_of(order: Order, context: RequestContext, project_id: str | None) -> list[Step]:
     if isinstance(order, OrderSoftDown):
-        steps = await preview_soft_down(order, context, project_id)
-        return [step for step in steps if step.printed]
+        return remaining_steps(await preview_soft_down(order, context, project_id), context.effects)
     with context.checks.of("tenant"):
         inside = await context.in_project(await _project_of(order, context, project_id))
     saga = _SAGAS[type(order)](order, inside)
     await saga.plan_now()
-    return saga.printed()
+    return remaining_steps(saga.steps(), context.effects)
+
+
+def remaining_steps(steps: Iterable[Step], effects: Effects) -> list[Step]:
+    """The steps that a preview prints: without those that are known to be done."""
+    return [one for one in steps if one.printed and not effects.done(one.effect)]
 
 
 class NextSteps(Foreseen):
@@ -182,8 +186,7 @@ async def dry_run_order(order: Order, context: ProjectContext) -> Result:
     saga = _SAGAS[type(order)](order, context)
 
     async def do() -> None:
-        steps = [one for one in saga.printed() if not context.effects.done(one.effect)]
-        if steps:
+        if steps := remaining_steps(saga.steps(), context.effects):
             raise NextSteps(steps)
         await saga.do()
 

@@ -60,10 +60,6 @@ class Saga(ABC, Generic[OrderT, PlanT]):
         """List the steps of the plan."""
         return []
 
-    def printed(self) -> list[Step]:
-        """List the steps that a preview prints."""
-        return [step for step in self.steps() if step.printed]
-
     async def do(self) -> None:
         """Do all steps, each once. Raises where a step fails."""
         await do_steps(self.steps(), self.context, self.progress)
