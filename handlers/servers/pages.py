@@ -59,14 +59,14 @@ _BAD_REQUEST = 400
 
 
 @dataclass(frozen=True, slots=True)
-class ServerPage:
+class FoundServers:
     """The servers of one page, in order, and how many there are on all of them."""
 
     total: int
     servers: Sequence[Server]
 
 
-async def find_page(task: ServerList, context: ProjectContext) -> ServerPage:
+async def find_page(task: ServerList, context: ProjectContext) -> FoundServers:
     """Find the page that is asked for."""
     found = await _sorted_by_nova(task, context) if task.search is None else None
     if found is None:
@@ -76,14 +76,14 @@ async def find_page(task: ServerList, context: ProjectContext) -> ServerPage:
             for one in servers
             if one.project_id == context.project.id and _matches(one, task.search)
         ]
-        found = ServerPage(len(mine), task.page.of(_sorted(mine, task.sort)))
+        found = FoundServers(len(mine), task.page.of(_sorted(mine, task.sort)))
     return found
 
 
 # Without a search.
 
 
-async def _sorted_by_nova(task: ServerList, context: ProjectContext) -> ServerPage | None:
+async def _sorted_by_nova(task: ServerList, context: ProjectContext) -> FoundServers | None:
     """Find the page where Nova sorts as the contract does; None where it does not, or where the
     list changed meanwhile.
     """
@@ -98,7 +98,7 @@ async def _sorted_by_nova(task: ServerList, context: ProjectContext) -> ServerPa
         return None  # the database compares names in a way of its own
     begin = (task.page.number - 1) * task.page.size
     if begin >= len(named):
-        return ServerPage(len(named), ())
+        return FoundServers(len(named), ())
     marker = named[begin - 1].id if begin else None
     try:
         part = await context.retrying(
@@ -108,16 +108,16 @@ async def _sorted_by_nova(task: ServerList, context: ProjectContext) -> ServerPa
         if error.status != _BAD_REQUEST:
             raise
         return None  # the server before the page is gone
-    return ServerPage(len(named), _sorted(part, task.sort))
+    return FoundServers(len(named), _sorted(part, task.sort))
 
 
-async def _first_page(task: ServerList, sort: SortBy, context: ProjectContext) -> ServerPage:
+async def _first_page(task: ServerList, sort: SortBy, context: ProjectContext) -> FoundServers:
     """Most tenants have no more than one page: it counts itself."""
     part = await context.retrying(lambda: list_part(context.project, sort, task.page.size, None))
     total = len(part)
     if total == task.page.size:
         total = max(total, len(await context.retrying(lambda: list_names(context.project, sort))))
-    return ServerPage(total, _sorted(part, task.sort))
+    return FoundServers(total, _sorted(part, task.sort))
 
 
 def _by_name(named: Iterable[ServerName], sort: Sort) -> list[ServerName]:
