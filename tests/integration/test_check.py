@@ -1,6 +1,4 @@
-"""What `ecs-worker check` says of a journal and of clouds.yaml, and that a worker is not ready
-where it says no.
-"""
+"""`ecs-worker check` of a journal and of clouds.yaml; a worker is not ready where the check fails."""
 
 import json
 import os
@@ -62,7 +60,7 @@ def test_a_password_among_the_journals_options_is_not_shown(workshop: Workshop) 
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
-def test_the_journal_is_its_owners_alone_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+def test_only_its_owner_may_read_the_journal_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     folder = tmp_path / "new"
     before = os.umask(umask)
     try:
@@ -76,7 +74,7 @@ def test_the_journal_is_its_owners_alone_whatever_the_umask(tmp_path: Path, umas
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_a_journal_that_others_may_read_is_told(workshop: Workshop) -> None:
+def test_a_journal_that_others_may_read_is_a_warning(workshop: Workshop) -> None:
     workshop.folder.chmod(0o700)
     workshop.worker()
     rows = json.loads(workshop.command("check", "-o", "json").stdout)
@@ -117,7 +115,7 @@ BROKEN: dict[str, tuple[Callable[[Path], str], str]] = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_clouds_yaml_that_cannot_be_used_is_told(workshop: Workshop, case: str) -> None:
+def test_a_clouds_yaml_that_cannot_be_used_is_reported(workshop: Workshop, case: str) -> None:
     make, word = BROKEN[case]
     file = make(workshop.folder)
     settings = {"OS_CLIENT_CONFIG_FILE": file}

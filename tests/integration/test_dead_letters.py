@@ -45,7 +45,7 @@ def requester(workshop: Workshop) -> Iterator[Requester]:
 
 
 def dead(workshop: Workshop, *words: str, code: int = 0) -> list[dict[str, Any]]:
-    """What the command prints as JSON; it must end with this code."""
+    """Return what the command prints as JSON; it must exit with this code."""
     done = workshop.command("dead", *words, "-o", "json")
     assert done.returncode == code, done.stdout + done.stderr
     rows: list[dict[str, Any]] = json.loads(done.stdout or "[]")
@@ -57,14 +57,14 @@ def ids(rows: list[dict[str, Any]]) -> set[str]:
 
 
 def start_of_nothing(requester: Requester, **properties: Any) -> str:
-    """A command on a server that does not exist: it is answered, known, and changes nothing."""
+    """Send a command on a server that does not exist: it is answered, and changes nothing."""
     return requester.command(
         "server.action", server_id=str(uuid.uuid4()), body={"os-start": None}, **properties
     )
 
 
-def dead_letters_unread(workshop: Workshop, requester: Requester, number: int) -> list[str]:
-    """Commands that no worker has read: they ran out in the queue, and the broker gave them up."""
+def expire_unread(workshop: Workshop, requester: Requester, number: int) -> list[str]:
+    """Dead-letter commands that no worker has read: they expired in the queue."""
     sent = [start_of_nothing(requester, expiration=0.001) for _ in range(number)]
     moved = workshop.worker()
     eventually(lambda: requester.depth("ecs.dead") == number, 60)
@@ -378,7 +378,7 @@ def test_a_replay_that_is_published_twice_has_no_second_effect(
 def test_an_old_message_is_not_refused_as_too_old_when_it_is_replayed(
     workshop: Workshop, requester: Requester
 ) -> None:
-    message_id = dead_letters_unread(workshop, requester, 1)[0]
+    message_id = expire_unread(workshop, requester, 1)[0]
     start = {
         "operation": "server.action",
         "tenant_id": "tenant-a",
@@ -472,7 +472,7 @@ def test_without_yes_and_a_terminal_nothing_is_done(
 def test_at_a_terminal_it_shows_a_preview_and_asks(
     workshop: Workshop, requester: Requester, answer: str, code: int, left: int
 ) -> None:
-    dead_letters_unread(workshop, requester, 1)
+    expire_unread(workshop, requester, 1)
     seen, returned = at_terminal(workshop, answer, "dead", "replay")
     assert "would be refused" in seen
     assert "Continue? [y/N]" in seen
@@ -481,7 +481,7 @@ def test_at_a_terminal_it_shows_a_preview_and_asks(
 
 
 def at_terminal(workshop: Workshop, answer: str, *words: str) -> tuple[str, int]:
-    """What somebody sees who types this answer to the question, and the exit code."""
+    """Answer the question at a terminal; return what was printed, and the exit code."""
     ours, theirs = pty.openpty()
     process = spawn(workshop, *words, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
@@ -523,7 +523,7 @@ def spawn(workshop: Workshop, *words: str, **streams: Any) -> "subprocess.Popen[
 def replaying(
     workshop: Workshop, requester: Requester, total: int, *words: str
 ) -> "subprocess.Popen[bytes]":
-    """A replay that is well under way, and far from its end."""
+    """Start a replay, and return while it is under way."""
     out = (workshop.folder / "replay.out").open("wb")
     process = spawn(
         workshop, "dead", "replay", "--yes", *words, stdout=out, stderr=subprocess.STDOUT
@@ -540,7 +540,7 @@ def heard_of(requester: Requester) -> int:
 
 def test_a_replay_is_stopped_half_way_and_resumed(place: Workshop) -> None:
     with Requester(place.broker_url) as requester:
-        sent = dead_letters_unread(place, requester, 60)
+        sent = expire_unread(place, requester, 60)
         place.worker()
         process = replaying(place, requester, 60, "--rate", "20")
         process.send_signal(signal.SIGINT)
@@ -567,7 +567,7 @@ def test_a_replay_is_stopped_half_way_and_resumed(place: Workshop) -> None:
 
 def test_a_replay_that_is_killed_three_times_loses_and_repeats_nothing(place: Workshop) -> None:
     with Requester(place.broker_url) as requester:
-        sent = dead_letters_unread(place, requester, 80)
+        sent = expire_unread(place, requester, 80)
         place.worker()
         for _ in range(3):
             had = heard_of(requester)

@@ -1,6 +1,4 @@
-"""`ecs-worker journal`, the real command beside a worker that runs: what a person is told of a
-request.
-"""
+"""`ecs-worker journal`, the real command beside a running worker."""
 
 import json
 import uuid
@@ -64,7 +62,7 @@ def shown(workshop: Workshop, *words: str) -> list[dict[str, Any]]:
     return rows
 
 
-def test_an_orders_history_is_told_whole(asked: tuple[Workshop, dict[str, str]]) -> None:
+def test_the_history_of_an_order_is_complete(asked: tuple[Workshop, dict[str, str]]) -> None:
     workshop, ids = asked
     (found,) = shown(workshop, "show", ids["order"])
     assert found["key"].startswith("order:")
@@ -87,22 +85,22 @@ def test_an_orders_history_is_told_whole(asked: tuple[Workshop, dict[str, str]])
     assert shown(workshop, "show", found["key"]) == [found]
 
 
-def test_a_tired_person_can_read_it(asked: tuple[Workshop, dict[str, str]]) -> None:
+def test_a_history_is_printed_as_a_report(asked: tuple[Workshop, dict[str, str]]) -> None:
     workshop, ids = asked
     done = workshop.command("journal", "show", ids["order"])
     assert done.returncode == 0
     for words in (
-        "settled: answered",
+        "settled: its result is published",
         "200 OK",
         f"resize:{ids['server']}",
         "done (202)",
-        "what was told",
+        "status updates",
         "succeeded",
     ):
         assert words in done.stdout
     assert "eyJ" not in done.stdout
     refused = workshop.command("journal", "show", ids["unknown"]).stdout
-    assert "nothing was done in the cloud" in refused
+    assert "no effects in OpenStack" in refused
     assert "101.001033" in refused
 
 
@@ -137,7 +135,7 @@ def test_requests_are_listed_newest_first_and_filtered(
     assert "101.001033" in table
 
 
-def test_wrong_words_are_usage(asked: tuple[Workshop, dict[str, str]]) -> None:
+def test_wrong_options_are_a_usage_error(asked: tuple[Workshop, dict[str, str]]) -> None:
     for words in (["--state", "asleep"], ["--since", "yesterday"], ["--limit", "0"]):
         done = asked[0].command("journal", "list", *words)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
@@ -157,7 +155,7 @@ def test_wrong_words_are_usage(asked: tuple[Workshop, dict[str, str]]) -> None:
         )
 
 
-def test_a_journal_that_is_not_there_is_told(workshop: Workshop) -> None:
+def test_a_missing_journal_is_reported(workshop: Workshop) -> None:
     done = workshop.command("journal", "list")
     assert done.returncode == 4
     assert len(done.stderr.splitlines()) == 1

@@ -1,6 +1,4 @@
-"""`ecs-worker plan`: what an order would do, asked of the cloud alone; no broker, no journal, no
-worker.
-"""
+"""`ecs-worker plan`: the preview of an order, with the cloud alone; no broker, journal or worker."""
 
 import json
 from pathlib import Path
@@ -23,7 +21,7 @@ def written(workshop: Workshop, order: Any) -> str:
     return str(path)
 
 
-def test_a_plan_is_printed_and_nothing_is_touched(workshop: Workshop) -> None:
+def test_a_preview_is_printed_and_nothing_is_changed(workshop: Workshop) -> None:
     tenant = workshop.tenant()
     server_id = tenant.make_server(disk=None)
     order = paid("changeConfigure", server_id, tenant=None)
@@ -50,7 +48,7 @@ def test_a_plan_is_printed_and_nothing_is_touched(workshop: Workshop) -> None:
     ] == []
 
 
-def test_an_order_that_would_be_refused_is_five(workshop: Workshop) -> None:
+def test_an_order_that_would_be_refused_exits_5(workshop: Workshop) -> None:
     told = workshop.command("plan", written(workshop, paid("renew", UNKNOWN)))
     assert told.returncode == 5
     assert "would be refused" in told.stdout
@@ -90,7 +88,7 @@ def test_secrets_are_not_shown(workshop: Workshop) -> None:
         assert secret not in told.stdout + told.stderr
 
 
-def test_what_is_no_order_and_what_cannot_be_reached_is_told_in_one_line(
+def test_a_malformed_order_and_a_cloud_that_is_down_are_reported_in_one_line(
     workshop: Workshop,
 ) -> None:
     for text, code in (("{", 5), ('{"a": 1}', 5)):

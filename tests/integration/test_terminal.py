@@ -32,9 +32,9 @@ def odd_characters(text: str) -> set[str]:
     return {one for one in text if not one.isprintable() and one != "\n"}
 
 
-def park(requester: Requester) -> tuple[str, str]:
-    """A command with such texts everywhere, and an order whose texts reach the journal; both are
-    parked.
+def send_hostile(requester: Requester) -> tuple[str, str]:
+    """Send a command with such texts everywhere, and an order whose texts reach the journal; both are
+    dead-lettered.
     """
     message_id = f"{SHORT}-{uuid.uuid4().hex}"
     requester.command(
@@ -64,7 +64,7 @@ def park(requester: Requester) -> tuple[str, str]:
 def test_commands_and_logs_escape_control_characters(workshop: Workshop) -> None:
     workshop.worker(ECS_LOG_FORMAT="console", ECS_LOG_LEVEL="debug")
     with Requester(workshop.broker_url) as requester:
-        park(requester)
+        send_hostile(requester)
         known = requester.command(
             "server.action",
             server_id=str(uuid.uuid4()),
@@ -76,7 +76,7 @@ def test_commands_and_logs_escape_control_characters(workshop: Workshop) -> None
         eventually(lambda: requester.depth("ecs.dead") == 3)
         workshop.running.terminate()
         with_json = workshop.worker(ECS_LOG_LEVEL="debug")
-        park(requester)
+        send_hostile(requester)
         eventually(lambda: requester.depth("ecs.dead") == 6)
         with_json.terminate()
     logs = workshop.logs()
@@ -105,7 +105,7 @@ def test_commands_and_logs_escape_control_characters(workshop: Workshop) -> None
 
 
 def shown_at_terminal(workshop: Workshop, *words: str) -> str:
-    """What a terminal that knows no colours gets."""
+    """Return what is printed at a terminal without colours."""
     ours, theirs = pty.openpty()
     environment = {
         "PATH": "/usr/bin:/bin",
