@@ -29,12 +29,11 @@ from workers.amqp.publisher import Publisher
 from workers.amqp.topology import topology
 from workers.circuit_breaker import JOURNAL, CircuitBreaker
 from workers.health import HealthServer
-from workers.identity import Identity, OperatorReplays, Readmission, TrustedPublishers
+from workers.identity import Identity, JournalReplays, ResumeTokenAuthentication, TrustedPublishers
 from workers.identity.jwks_source import key_source
-from workers.identity.jwt import TokenBearers
-from workers.identity.key_set import Keys
+from workers.identity.jwt import TokenAuthentication, TokenVerifier
+from workers.identity.key_set import KeySet
 from workers.identity.tokens import Expected
-from workers.identity.verifier import TokenVerifier
 from workers.journal import Journal
 from workers.pipeline.attempt import Attempt
 from workers.pipeline.authentication import Authentication
@@ -204,7 +203,9 @@ class Worker:
         self.circuit_breaker = CircuitBreaker(
             names, self.cloud.probe, lambda: self.journal.trouble, self._steer
         )
-        self._keys = Keys(key_source(settings.jwt_jwks)) if settings.jwt_jwks is not None else None
+        self._keys = (
+            KeySet(key_source(settings.jwt_jwks)) if settings.jwt_jwks is not None else None
+        )
         wanted = topology(settings.retry_delays, names)
         self._upkeep = Upkeep(broker, wanted, on_mismatch=self.stop)
         self.publisher = Publisher(broker, on_missing=self._upkeep.soon)
@@ -282,7 +283,7 @@ class Worker:
             raise self._upkeep.mismatch
 
     def _identity(self) -> Identity:
-        first_time: Identity = TrustedPublishers(self.cloud, self.journal)
+        authentication: Identity = TrustedPublishers(self.cloud, self.journal)
         if self._keys is not None:
             settings = self._settings
             expected = Expected(
@@ -291,14 +292,16 @@ class Worker:
                 settings.jwt_tenant_claim,
                 settings.token_grace,
             )
-            first_time = TokenBearers(
+            authentication = TokenAuthentication(
                 TokenVerifier(self._keys, expected),
                 self.cloud,
                 self.journal,
                 frozenset(settings.tokenless_publishers),
                 settings.jwt_tenant_is,
             )
-        return Readmission(first_time, self.cloud, self.journal, OperatorReplays(self.journal))
+        return ResumeTokenAuthentication(
+            authentication, self.cloud, self.journal, JournalReplays(self.journal)
+        )
 
     def stop(self) -> None:
         """Begin to drain."""

@@ -22,13 +22,19 @@ from tests.envelopes import envelope
 from tests.tenant import Tenant
 from workers.amqp.envelope import Envelope
 from workers.amqp.headers import RESUME_TOKEN_HEADER
-from workers.identity import NOBODY, Readmission, Requester, hash_of, new_resume_token
+from workers.identity import (
+    NO_PROJECT,
+    JournalReplays,
+    Requester,
+    ResumeTokenAuthentication,
+    hash_of,
+    new_resume_token,
+)
 from workers.identity.jwks_source import FileSource
-from workers.identity.jwt import TokenBearers
-from workers.identity.key_set import Keys
+from workers.identity.jwt import TokenAuthentication, TokenVerifier
+from workers.identity.key_set import KeySet
 from workers.identity.requester import NotProven
 from workers.identity.tokens import Expected
-from workers.identity.verifier import TokenVerifier
 from workers.journal import Begun, Journal, NewRequest
 from workers.pipeline.authentication import Authentication
 from workers.pipeline.exits import Rejected, Requeue
@@ -47,10 +53,10 @@ class Door:
         self.journal = journal
         self.issuer = Issuer()
         self.key_set = folder / "keys.json"
-        keys = Keys(FileSource(str(self.key_set)))
+        keys = KeySet(FileSource(str(self.key_set)))
         verifier = TokenVerifier(keys, Expected(None, None, "project"))
-        bearers = TokenBearers(verifier, cloud, journal, frozenset({"billing"}))
-        self.identity = Readmission(bearers, cloud, journal, None)
+        by_token = TokenAuthentication(verifier, cloud, journal, frozenset({"billing"}))
+        self.identity = ResumeTokenAuthentication(by_token, cloud, journal, JournalReplays(journal))
         self.timeouts = Timeouts(30.0, 1500.0, DAY, (5, 30))
         self.authentication = Authentication(self.identity, journal, self.timeouts)
 
@@ -152,7 +158,9 @@ async def test_soft_down_is_taken_from_the_publishers_that_need_no_token(
     server_id = tenant.make_server(disk=None)
     for more in ({}, {"tenant_id": "tenant-a"}):
         request = parse(ordered(soft_down(server_id, **more), user_id="billing"), REGION)
-        assert await door.project_of(request) == NOBODY, "each server in the project that owns it"
+        assert await door.project_of(request) == NO_PROJECT, (
+            "each server in the project that owns it"
+        )
 
 
 @pytest.mark.parametrize("user", [None, "console", "guest", "BILLING"])
@@ -193,13 +201,13 @@ async def test_a_soft_down_that_was_put_off_is_known_by_its_pass(door: Door) -> 
     """It comes back published by the worker, not by the billing system."""
     body, word = soft_down(str(uuid.uuid4()), tenant_id="tenant-a"), new_resume_token()
     request = parse(ordered(body, user_id="billing"), REGION)
-    begun = await door.begin(request, NOBODY)
+    begun = await door.begin(request, NO_PROJECT)
     again = ordered(body, headers={RESUME_TOKEN_HEADER: word})
     with pytest.raises(NotProven):
         await door.project_of(parse(again, REGION))
     await door.journal.release(begun.claim, 1, hash_of(word))
     requester = await door.identity.identify(parse(again, REGION))
-    assert (requester.project_id, requester.resume_token) == (NOBODY, word)
+    assert (requester.project_id, requester.resume_token) == (NO_PROJECT, word)
 
 
 # What cannot be told just now.

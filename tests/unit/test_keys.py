@@ -15,10 +15,9 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 from messages.errors import Transient
 from messages.wire import MAX_BODY
 from sandbox.issuer import Issuer, KeySetServer
-from workers.identity import key_set as keys_module
 from workers.identity.jwks import MAX_KEYS, usable_keys
 from workers.identity.jwks_source import FileSource, KeySetError, UrlSource, key_source
-from workers.identity.key_set import Keys
+from workers.identity.key_set import FetchTimes, KeySet
 
 
 @pytest.fixture
@@ -155,9 +154,8 @@ def test_a_server_that_is_not_there_is_told(server: KeySetServer) -> None:
         UrlSource(server.url).read()
 
 
-def test_a_server_that_drips_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_drips_is_hung_up_on() -> None:
     """Each byte comes in time, the whole never would."""
-    monkeypatch.setattr("workers.identity.jwks_source.TOTAL", 1.0)
     listening = socket.create_server(("127.0.0.1", 0))
 
     def drip() -> None:
@@ -173,9 +171,10 @@ def test_a_server_that_drips_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> N
 
     threading.Thread(target=drip, daemon=True).start()
     started = time.monotonic()
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
     with listening, pytest.raises(KeySetError):
-        usable_keys(UrlSource(f"http://127.0.0.1:{listening.getsockname()[1]}/").read())
-    assert time.monotonic() - started < 20
+        usable_keys(UrlSource(url, limit=1.0).read())
+    assert time.monotonic() - started < 10
 
 
 # When it is fetched.
@@ -185,7 +184,7 @@ async def test_it_is_fetched_when_it_is_first_needed_and_once_for_all(
     server: KeySetServer, issuer: Issuer
 ) -> None:
     server.delay = 0.2
-    keys = Keys(UrlSource(server.url))
+    keys = KeySet(UrlSource(server.url))
     assert keys.is_empty
     found = await asyncio.gather(*(keys.find(issuer.kid, "RS256") for _ in range(50)))
     assert all(len(one) == 1 for one in found)
@@ -193,10 +192,9 @@ async def test_it_is_fetched_when_it_is_first_needed_and_once_for_all(
 
 
 async def test_a_key_that_is_new_is_fetched_and_what_is_made_up_is_not(
-    server: KeySetServer, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+    server: KeySetServer, issuer: Issuer
 ) -> None:
-    monkeypatch.setattr(keys_module, "REFRESH_EVERY", 1.0)
-    keys = Keys(UrlSource(server.url))
+    keys = KeySet(UrlSource(server.url), FetchTimes(retry=1.0))
     await keys.fetch()
     await asyncio.sleep(1.0)
     old, new = issuer.kid, issuer.rotate()
@@ -212,7 +210,7 @@ async def test_a_key_that_is_new_is_fetched_and_what_is_made_up_is_not(
 
 
 async def test_the_same_set_again_is_no_change(server: KeySetServer, issuer: Issuer) -> None:
-    keys = Keys(UrlSource(server.url))
+    keys = KeySet(UrlSource(server.url))
     await keys.fetch()
     (before,) = await keys.find(issuer.kid, "RS256")
     await keys.fetch()
@@ -224,7 +222,7 @@ async def test_a_set_that_was_never_had_is_no_proof_against_anybody(
     server: KeySetServer, issuer: Issuer
 ) -> None:
     server.instead = (503, {}, b"")
-    keys = Keys(UrlSource(server.url))
+    keys = KeySet(UrlSource(server.url), FetchTimes(first=0.3))
     for _ in range(100):
         with pytest.raises(Transient, match="HTTP 503") as caught:
             await keys.find(issuer.kid, "RS256")
@@ -233,17 +231,16 @@ async def test_a_set_that_was_never_had_is_no_proof_against_anybody(
     assert keys.trouble is not None
     assert len(server.asked) <= 3, "it is not asked for each message"
     server.instead = None
-    await asyncio.sleep(keys_module.FIRST_EVERY)
+    await asyncio.sleep(0.3)
     assert await keys.find(issuer.kid, "RS256")
     assert keys.trouble is None
 
 
 @pytest.mark.parametrize("how", ["gone", "nonsense", "empty"])
 async def test_old_keys_are_kept_while_the_set_cannot_be_had(
-    server: KeySetServer, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, how: str
+    server: KeySetServer, issuer: Issuer, how: str
 ) -> None:
-    monkeypatch.setattr(keys_module, "REFRESH_EVERY", 0.1)
-    keys = Keys(UrlSource(server.url))
+    keys = KeySet(UrlSource(server.url), FetchTimes(retry=0.1))
     await keys.fetch()
     old = issuer.kid
     if how == "gone":
@@ -262,10 +259,9 @@ async def test_old_keys_are_kept_while_the_set_cannot_be_had(
 
 
 async def test_a_key_that_was_withdrawn_goes_though_none_is_missing_and_nobody_asks(
-    server: KeySetServer, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+    server: KeySetServer, issuer: Issuer
 ) -> None:
-    monkeypatch.setattr(keys_module, "RENEW", 0.1)
-    keys = Keys(UrlSource(server.url))
+    keys = KeySet(UrlSource(server.url), FetchTimes(renew=0.1))
     watching = asyncio.create_task(keys.watch())
     await keys.fetch()
     old = issuer.kid
@@ -279,12 +275,10 @@ async def test_a_key_that_was_withdrawn_goes_though_none_is_missing_and_nobody_a
 
 
 async def test_a_set_that_was_not_asked_for_long_is_asked_before_a_key_counts(
-    server: KeySetServer, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+    server: KeySetServer, issuer: Issuer
 ) -> None:
     """A process that stood still has renewed nothing meanwhile."""
-    monkeypatch.setattr(keys_module, "FRESH", 0.1)
-    monkeypatch.setattr(keys_module, "REFRESH_EVERY", 0.0)
-    keys = Keys(UrlSource(server.url))
+    keys = KeySet(UrlSource(server.url), FetchTimes(fresh=0.1, retry=0.0))
     await keys.fetch()
     old = issuer.kid
     issuer.rotate(forget=True)
@@ -294,11 +288,9 @@ async def test_a_set_that_was_not_asked_for_long_is_asked_before_a_key_counts(
 
 
 async def test_a_set_that_cannot_be_had_is_tried_again_and_keeps_nobody_waiting(
-    server: KeySetServer, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+    server: KeySetServer, issuer: Issuer
 ) -> None:
-    monkeypatch.setattr(keys_module, "RENEW", 0.1)
-    monkeypatch.setattr(keys_module, "REFRESH_EVERY", 0.2)
-    keys = Keys(UrlSource(server.url))
+    keys = KeySet(UrlSource(server.url), FetchTimes(renew=0.1, retry=0.2))
     watching = asyncio.create_task(keys.watch())
     await keys.fetch()
     server.delay = 3.0
@@ -310,11 +302,8 @@ async def test_a_set_that_cannot_be_had_is_tried_again_and_keeps_nobody_waiting(
     watching.cancel()
 
 
-async def test_a_server_that_says_nothing_holds_nobody_up_for_long(
-    server: KeySetServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("workers.identity.jwks_source._WAIT", 0.3)
+async def test_a_server_that_says_nothing_holds_nobody_up_for_long(server: KeySetServer) -> None:
     server.delay = 5
-    keys = Keys(UrlSource(server.url))
+    keys = KeySet(UrlSource(server.url, wait=0.3))
     with pytest.raises(Transient, match="timed out"):
         await asyncio.wait_for(keys.find("k", "RS256"), 4)

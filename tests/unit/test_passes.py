@@ -5,7 +5,7 @@ import pytest
 from tests.envelopes import envelope
 from workers.amqp.headers import RESUME_TOKEN_HEADER
 from workers.identity import hash_of, new_resume_token
-from workers.identity.tokenless import may_omit_token
+from workers.identity.requester import may_omit_token
 
 
 def test_a_pass_is_long_and_never_the_same() -> None:

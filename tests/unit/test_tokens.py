@@ -1,5 +1,6 @@
 """What a token proves, and every way in which it does not."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -21,20 +22,19 @@ from messages.codes import Code
 from sandbox.issuer import USER, Issuer, KeySetServer
 from tests.envelopes import envelope
 from workers.identity.jwks_source import FileSource, UrlSource
-from workers.identity.jwt import published_at
-from workers.identity.key_set import Keys
+from workers.identity.jwt import TokenCache, TokenVerifier, published_at
+from workers.identity.key_set import FetchTimes, KeySet
 from workers.identity.requester import NotProven
-from workers.identity.token_cache import TokenCache
 from workers.identity.tokens import (
     LEEWAY,
     MAX_TOKEN,
     Claims,
     Expected,
+    Expired,
     bare,
     read_claims,
     read_header,
 )
-from workers.identity.verifier import Expired, TokenVerifier
 
 NOW = time.time()
 ANYBODY = Expected(None, None, "project")
@@ -53,7 +53,7 @@ def key_set(issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def verifier(key_set: Path, issuer: Issuer) -> TokenVerifier:
     return TokenVerifier(
-        Keys(FileSource(str(key_set))), Expected(issuer.name, "client-gaoss", "project")
+        KeySet(FileSource(str(key_set))), Expected(issuer.name, "client-gaoss", "project")
     )
 
 
@@ -100,13 +100,13 @@ async def test_each_algorithm_of_ours_counts(tmp_path: Path, algorithm: str) -> 
     for key in document["keys"]:
         del key["alg"]
     (tmp_path / "keys.json").write_text(json.dumps(document))
-    verifier = TokenVerifier(Keys(FileSource(str(tmp_path / "keys.json"))), ANYBODY)
+    verifier = TokenVerifier(KeySet(FileSource(str(tmp_path / "keys.json"))), ANYBODY)
     token = issuer.token(header={"alg": algorithm})
     assert (await verifier.verify(token, USER, time.time())).subject == USER
 
 
 async def test_claims_that_are_not_asked_for_may_be_missing(key_set: Path, issuer: Issuer) -> None:
-    verifier = TokenVerifier(Keys(FileSource(str(key_set))), ANYBODY)
+    verifier = TokenVerifier(KeySet(FileSource(str(key_set))), ANYBODY)
     token = issuer.token(typ=None, nbf=None, iat=None, iss=None, aud=None)
     assert (await verifier.verify(token, USER, time.time())).tenant == "gaoss"
 
@@ -119,7 +119,7 @@ async def test_an_audience_is_a_text_or_a_list(
 
 
 async def test_another_claim_may_name_the_tenant(key_set: Path, issuer: Issuer) -> None:
-    verifier = TokenVerifier(Keys(FileSource(str(key_set))), Expected(None, None, "tenant"))
+    verifier = TokenVerifier(KeySet(FileSource(str(key_set))), Expected(None, None, "tenant"))
     assert (await verifier.verify(issuer.token(tenant="t-1"), USER, time.time())).tenant == "t-1"
     assert "has no tenant" in await refused(verifier, issuer.token())
 
@@ -130,7 +130,7 @@ async def test_a_key_without_id_is_used_where_there_is_no_other(tmp_path: Path) 
     for key in document["keys"]:
         del key["kid"]
     (tmp_path / "keys.json").write_text(json.dumps(document))
-    verifier = TokenVerifier(Keys(FileSource(str(tmp_path / "keys.json"))), ANYBODY)
+    verifier = TokenVerifier(KeySet(FileSource(str(tmp_path / "keys.json"))), ANYBODY)
     assert await verifier.verify(issuer.token(header={"kid": None}), USER, time.time())
     assert "not in the key set" in await refused(verifier, issuer.token())
 
@@ -140,7 +140,7 @@ async def test_a_token_without_key_id_is_nobodys_where_there_are_several_keys(
 ) -> None:
     issuer = Issuer()
     issuer.rotate()
-    verifier = TokenVerifier(Keys(FileSource(str(issuer.write(tmp_path / "keys.json")))), ANYBODY)
+    verifier = TokenVerifier(KeySet(FileSource(str(issuer.write(tmp_path / "keys.json")))), ANYBODY)
     assert await verifier.verify(issuer.token(), USER, time.time())
     assert "not in the key set" in await refused(verifier, issuer.token(header={"kid": None}))
 
@@ -234,7 +234,7 @@ async def test_a_key_id_is_compared_and_nothing_else(
     """A second key keeps the one without id from being the only one."""
     two = Issuer()
     two.rotate()
-    verifier = TokenVerifier(Keys(FileSource(str(two.write(tmp_path / "keys.json")))), ANYBODY)
+    verifier = TokenVerifier(KeySet(FileSource(str(two.write(tmp_path / "keys.json")))), ANYBODY)
     header = encoded({"alg": "RS256", "typ": "JWT", "kid": kid})
     _, payload, signature = two.token().split(".")
     await refused(verifier, f"{header}.{payload}.{signature}")
@@ -252,7 +252,7 @@ async def test_another_issuers_key_of_the_same_id_is_refused(
 async def test_what_a_header_points_to_is_not_followed(
     issuer: Issuer, tmp_path: Path, by_the_issuer: bool
 ) -> None:
-    verifier = TokenVerifier(Keys(FileSource(str(issuer.write(tmp_path / "keys.json")))), ANYBODY)
+    verifier = TokenVerifier(KeySet(FileSource(str(issuer.write(tmp_path / "keys.json")))), ANYBODY)
     forger = Issuer()
     signer = issuer if by_the_issuer else forger
     with KeySetServer(forger) as server:
@@ -524,7 +524,7 @@ def claims_until(expires: float) -> Claims:
 
 
 def test_tokens_are_forgotten_when_they_expire_and_when_there_are_too_many() -> None:
-    known, later = TokenCache(most=2), time.time() + 100
+    known, later = TokenCache(maxsize=2), time.time() + 100
     known.keep("over", 0, claims_until(time.time() - LEEWAY - 1))
     assert len(known) == 0
     for token in ("a", "b"):
@@ -550,7 +550,7 @@ def test_no_token_is_kept() -> None:
 
 async def test_a_withdrawn_key_ends_the_tokens_that_it_signed(tmp_path: Path) -> None:
     issuer = Issuer()
-    keys = Keys(FileSource(str(issuer.write(tmp_path / "keys.json"))))
+    keys = KeySet(FileSource(str(issuer.write(tmp_path / "keys.json"))))
     verifier = TokenVerifier(keys, ANYBODY)
     token = issuer.token()
     assert await verifier.verify(token, USER, time.time())
@@ -561,26 +561,27 @@ async def test_a_withdrawn_key_ends_the_tokens_that_it_signed(tmp_path: Path) ->
 
 
 async def test_a_withdrawn_key_ends_tokens_that_were_seen_before_though_no_key_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     """Every token that comes is one that was verified before: none of them has the set looked at
     for its key.
     """
     issuer = Issuer()
-    verifier = TokenVerifier(Keys(FileSource(str(issuer.write(tmp_path / "keys.json")))), ANYBODY)
+    source = FileSource(str(issuer.write(tmp_path / "keys.json")))
+    verifier = TokenVerifier(KeySet(source, FetchTimes(fresh=2.0)), ANYBODY)
     token = issuer.token()
     assert await verifier.verify(token, USER, time.time())
-    issuer.rotate(forget=True)
+    issuer.rotate("EC", forget=True)
     issuer.write(tmp_path / "keys.json")
     assert await verifier.verify(token, USER, time.time())
-    monkeypatch.setattr("workers.identity.key_set.FRESH", 0.0)
+    await asyncio.sleep(2.0)
     assert "not in the key set" in await refused(verifier, token)
 
 
 async def test_a_token_counts_no_longer_after_its_exp_than_the_grace_says(
     key_set: Path, issuer: Issuer
 ) -> None:
-    verifier = TokenVerifier(Keys(FileSource(str(key_set))), replace(ANYBODY, grace=100.0))
+    verifier = TokenVerifier(KeySet(FileSource(str(key_set))), replace(ANYBODY, grace=100.0))
     now = time.time()
     recent, old = (
         issuer.token(iat=now - 999, exp=now - 90),
@@ -628,7 +629,7 @@ async def test_the_documents_own_token_is_read_as_far_as_its_signature(
 @pytest.fixture
 async def served(issuer: Issuer) -> AsyncIterator[tuple[KeySetServer, TokenVerifier]]:
     with KeySetServer(issuer) as server:
-        yield server, TokenVerifier(Keys(UrlSource(server.url)), ANYBODY)
+        yield server, TokenVerifier(KeySet(UrlSource(server.url)), ANYBODY)
 
 
 async def test_a_thousand_key_ids_that_are_made_up_fetch_the_set_once(

@@ -27,7 +27,7 @@ from workers.amqp.headers import (
     kept,
 )
 from workers.amqp.publication import Publication
-from workers.identity import NOBODY
+from workers.identity import NO_PROJECT
 from workers.pipeline.exits import Ignored, Rejected
 from workers.pipeline.parsing import parse
 from workers.pipeline.replies import again
@@ -155,7 +155,7 @@ class DeadLetter:
         """
         headers = self.envelope.headers
         project = _text(headers.get(PROJECT_HEADER))
-        return project if headers.get(IDENTITY_HEADER) == PROVEN and project != NOBODY else None
+        return project if headers.get(IDENTITY_HEADER) == PROVEN and project != NO_PROJECT else None
 
     def row(self) -> dict[str, Any]:
         """The fields of a list's row, `ROW_FIELDS`."""

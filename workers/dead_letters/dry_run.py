@@ -27,7 +27,12 @@ from workers.dead_letters.dry_run_result import (
     DryRunResult,
     result_of_publications,
 )
-from workers.identity import Readmission, ReplayAuthority, TrustedPublishers, new_resume_token
+from workers.identity import (
+    ReplayAuthority,
+    ResumeTokenAuthentication,
+    TrustedPublishers,
+    new_resume_token,
+)
 from workers.journal import History, Known, Resumed
 from workers.pipeline.process import Pipeline
 from workers.pipeline.replies import Replies
@@ -102,7 +107,9 @@ class DryRun:
         return wire_pipeline(
             Surroundings(
                 cloud=self._cloud,
-                identity=Readmission(trusted, self._cloud, journal, _Authorized(tenant)),
+                identity=ResumeTokenAuthentication(
+                    trusted, self._cloud, journal, _Authorized(tenant)
+                ),
                 journal=journal,
                 replies=Replies(publisher, settings.names, on_returned=lambda: None),
                 handlers=HANDLERS | DRY_RUN_HANDLERS,

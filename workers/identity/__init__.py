@@ -1,24 +1,24 @@
-"""Who asks, and in which project."""
+"""Authentication: the sender of a message, and the project that it acts in."""
 
-from workers.identity.operators import OperatorReplays
-from workers.identity.requester import NOBODY, Identity, Requester
+from workers.identity.requester import NO_PROJECT, Identity, Requester
 from workers.identity.resume_tokens import (
+    JournalReplays,
     ReplayAuthority,
     Replays,
+    ResumeTokenAuthentication,
     hash_of,
     new_resume_token,
 )
-from workers.identity.resumed import Readmission
 from workers.identity.trusted import TrustedPublishers
 
 __all__ = [
-    "NOBODY",
+    "NO_PROJECT",
     "Identity",
-    "OperatorReplays",
-    "Readmission",
+    "JournalReplays",
     "ReplayAuthority",
     "Replays",
     "Requester",
+    "ResumeTokenAuthentication",
     "TrustedPublishers",
     "hash_of",
     "new_resume_token",

@@ -1,4 +1,4 @@
-"""From a JSON Web Key Set (RFC 7517) to the keys that tokens may be verified with."""
+"""JSON Web Key Sets (RFC 7517): the keys of one that tokens may be verified with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,32 +11,32 @@ from messages.errors import Refused
 from messages.wire import decode
 from workers.identity.jwks_source import KeySetError
 
-#: What tokens may be signed with (contract 8), by the kind of key that it takes.
+#: Accepted signature algorithms, by the type of key that they need.
 _RSA, _EC = frozenset({"RS256", "RS384", "RS512", "PS256"}), frozenset({"ES256"})
 ALGORITHMS = _RSA | _EC
-#: Bits of an RSA key; shorter ones are no proof, longer ones cost too much.
+#: Bits of an RSA key: shorter ones are insecure, longer ones cost too much.
 _LEAST_BITS, _MOST_BITS = 2048, 8192
-#: Keys of a set; nobody rotates so many.
+#: Keys of a set.
 MAX_KEYS = 100
 MAX_KID = 255
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyingKey:
-    """A public key with its id (None: it has none) and the algorithms that it may be used with."""
+    """A public key with its id (or None) and the algorithms that it may be used with."""
 
     kid: str | None
     algorithms: frozenset[str]
-    #: What it is made of; two keys are the same where this is.
+    #: Its parameters, by which two keys are compared.
     public: Mapping[str, str]
     key: RSAKey | ECKey = field(compare=False, repr=False)
 
 
 def usable_keys(document: bytes) -> tuple[VerifyingKey, ...]:
-    """The keys of a set that may verify a signature; `KeySetError` where it is no key set, or none
-    of them may.
+    """Return the keys of a set that may verify a signature; all others are ignored (encryption
+    keys, other curves, symmetric keys).
 
-    What a set has besides (keys to encrypt with, other curves, symmetric keys) is passed over.
+    Raises `KeySetError` where the document is no key set, or has no such key.
     """
     try:
         listed = decode(document, None, None).get("keys")
@@ -61,7 +61,7 @@ def _usable(described: Any) -> VerifyingKey | None:
     kid = described.get("kid")
     if not algorithms or not (kid is None or (isinstance(kid, str) and 0 < len(kid) <= MAX_KID)):
         return None
-    # A private part, should somebody have published one, is left where it is.
+    # A private part, should somebody have published one, is not taken along.
     public = {name: value for name in parameters if isinstance(value := described.get(name), str)}
     if len(public) != len(parameters):
         return None
@@ -79,7 +79,7 @@ def _is_for_signatures(described: Mapping[str, Any]) -> bool:
 
 
 def _kind(described: Mapping[str, Any]) -> tuple[frozenset[str], tuple[str, ...]]:
-    """The algorithms of a kind of key, and the names of its public parameters."""
+    """The algorithms of a type of key, and the names of its public parameters."""
     if described.get("kty") == "RSA":
         return _RSA, ("kty", "n", "e")
     if described.get("kty") == "EC" and described.get("crv") == "P-256":

@@ -1,4 +1,4 @@
-"""Where the key set comes from: a file, or a URL."""
+"""The source of the key set: a file, or a URL."""
 
 import contextlib
 import http.client
@@ -11,37 +11,35 @@ from urllib.parse import urlsplit
 from messages.secrets import shown_url
 from messages.wire import MAX_BODY
 
-#: Seconds for one wait on the network, and for all of them.
-_WAIT, TOTAL = 5.0, 10.0
-
 
 class KeySetError(Exception):
-    """The key set cannot be read, or holds nothing of use; the text says why, in one line."""
+    """The key set cannot be read, or has no usable key; the text says why, in one line."""
 
 
 class KeySource(Protocol):
-    """What the key set is read from."""
+    """The source of a key set; `name` is shown, `limit` is the most seconds that `read` takes."""
 
     name: str
+    limit: float
 
     def read(self) -> bytes:
-        """The set as it is now; blocks, for some ten seconds at most. `KeySetError` where it cannot
-        be read.
-        """
+        """Return the key set as it is now; blocks. Raises `KeySetError`."""
 
 
 def is_url(source: str) -> bool:
-    """Whether a key set is to be fetched, not read from a file."""
+    """Return whether a setting names a URL, not a file."""
     return source.startswith(("http://", "https://"))
 
 
 def key_source(source: str) -> KeySource:
-    """The source that a setting names."""
+    """Return the source that a setting names."""
     return UrlSource(source) if is_url(source) else FileSource(source)
 
 
 class FileSource:
-    """A file, read anew each time: it may have been replaced."""
+    """A file, read at each fetch: it may have been replaced."""
+
+    limit = 5.0
 
     def __init__(self, path: str) -> None:
         self.name = path
@@ -55,19 +53,27 @@ class FileSource:
 
 
 class UrlSource:
-    """A URL, asked for with nothing that the requester could have a say in: no redirect is
-    followed.
+    """A URL. No redirect is followed; `wait` limits the seconds of one wait on the network, `limit`
+    those of the whole exchange.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, wait: float = 5.0, limit: float = 10.0) -> None:
         # It is logged and shown: a query may hold a secret.
         self.name = shown_url(url)
+        self.limit = limit
+        self._wait = wait
         self._parts = urlsplit(url)
 
     def read(self) -> bytes:
-        connection = self._connection()
-        # A server that sends a byte now and then would satisfy every single wait.
-        alarm = threading.Timer(TOTAL, _hang_up, [connection])
+        kind = (
+            http.client.HTTPSConnection
+            if self._parts.scheme == "https"
+            else http.client.HTTPConnection
+        )
+        connection = kind(self._parts.hostname or "", self._parts.port, timeout=self._wait)
+        # A server that sends one byte now and then would keep within each single wait, in headers
+        # as well as in the body.
+        alarm = threading.Timer(self.limit, _hang_up, [connection])
         alarm.daemon = True
         alarm.start()
         try:
@@ -78,14 +84,6 @@ class UrlSource:
         finally:
             alarm.cancel()
             connection.close()
-
-    def _connection(self) -> http.client.HTTPConnection:
-        kind = (
-            http.client.HTTPSConnection
-            if self._parts.scheme == "https"
-            else http.client.HTTPConnection
-        )
-        return kind(self._parts.hostname or "", self._parts.port, timeout=_WAIT)
 
     def _get(self, connection: http.client.HTTPConnection) -> bytes:
         path = self._parts.path or "/"

@@ -1,7 +1,8 @@
-"""The key set, kept fresh: fetched when it is needed, and seldom."""
+"""The key set that tokens are verified with, fetched again from time to time."""
 
 import asyncio
 import time
+from dataclasses import dataclass
 
 import structlog
 from structlog.contextvars import clear_contextvars
@@ -9,116 +10,114 @@ from structlog.contextvars import clear_contextvars
 from handlers.effects.concurrency import in_daemon_thread
 from messages.errors import Transient
 from workers.identity.jwks import VerifyingKey, usable_keys
-from workers.identity.jwks_source import TOTAL, KeySetError, KeySource
+from workers.identity.jwks_source import KeySetError, KeySource
 
 log = structlog.get_logger()
 
-#: Seconds between two fetches for the sake of a key that is not in the set: whoever makes key ids
-#: up is not to have the issuer asked each time.
-REFRESH_EVERY = 30.0
-#: Seconds between two tries as long as there is no set at all, and nobody can be told.
-FIRST_EVERY = 2.0
-#: Seconds between two fetches in any case, beside the work.
-RENEW = 240.0
-#: Seconds after which no key counts before the set has been asked for again. With the time of a
-#: fetch it is less than the ten minutes in which a withdrawn key stops counting.
-FRESH = 540.0
 REASON = "keys"
 
 
-class Keys:
-    """The usable keys of one source. What was fetched once is kept as long as nothing newer can be
-    had.
-    """
+@dataclass(frozen=True, slots=True)
+class FetchTimes:
+    """Seconds between two fetches of the key set."""
 
-    def __init__(self, source: KeySource) -> None:
+    #: For a key that is not in it, and after a failed fetch: made-up key ids must not send a
+    #: request to the issuer each.
+    retry: float = 30.0
+    #: While no key set has been fetched at all, and nobody can be authenticated.
+    first: float = 2.0
+    #: In the background, always.
+    renew: float = 240.0
+    #: After so many no key is accepted before another fetch was tried. With the time of a fetch it
+    #: is less than the ten minutes in which a withdrawn key stops being accepted.
+    fresh: float = 540.0
+
+
+class KeySet:
+    """The usable keys of one source. The last set is kept as long as no newer one can be fetched."""
+
+    def __init__(self, source: KeySource, times: FetchTimes | None = None) -> None:
         self._source = source
+        self._times = times or FetchTimes()
         self._keys: tuple[VerifyingKey, ...] = ()
-        self._tried_at = -REFRESH_EVERY
-        self._refreshing: asyncio.Task[None] | None = None
+        self._tried_at = -self._times.retry
+        self._fetching: asyncio.Task[None] | None = None
         #: Grows with every change of the set.
         self.generation = 0
-        #: Why the last fetch failed; None where it went well.
+        #: Why the last fetch failed; None where it succeeded.
         self.trouble: str | None = "not fetched yet"
-        #: When the set was last fetched well, in Unix seconds; 0 for never.
+        #: When the last fetch that succeeded began, in Unix seconds; 0 for never.
         self.fetched_at = 0.0
 
     @property
     def is_empty(self) -> bool:
-        """Whether the set has never been fetched: then nobody can be told."""
+        """True until the set was fetched once: nobody can be authenticated."""
         return not self._keys
 
     async def find(self, kid: str | None, algorithm: str) -> tuple[VerifyingKey, ...]:
-        """The keys that a token with this key id and algorithm may have been signed with; empty
-        where there are none.
+        """Return the keys that a token with this key id and algorithm may have been signed with.
 
-        `Transient` where the set cannot be reached, and might have it.
+        Raises `Transient` where the set cannot be fetched, and might have one.
         """
-        found = self._named(kid, algorithm)
+        found = self._select(kid, algorithm)
         if found:
             return found
-        if self._refreshing is not None or self._is_due(
-            FIRST_EVERY if self.is_empty else REFRESH_EVERY
-        ):
-            await asyncio.shield(self._refreshing or self._refresh())
-            found = self._named(kid, algorithm)
+        every = self._times.first if self.is_empty else self._times.retry
+        if self._fetching is not None or time.monotonic() - self._tried_at >= every:
+            await self.fetch()
+            found = self._select(kid, algorithm)
         if not found and self.trouble is not None:
             raise Transient(REASON, detail=f"the key set cannot be had: {self.trouble}")
         return found
 
     async def fetch(self) -> None:
-        """Fetch the set now, or wait for whoever does; afterwards `trouble` says how it went."""
-        await asyncio.shield(self._refreshing or self._refresh())
+        """Fetch the set now, or wait for the fetch that is under way; `trouble` tells its outcome."""
+        if self._fetching is None:
+            self._tried_at = time.monotonic()
+            self._fetching = asyncio.get_running_loop().create_task(self._fetch())
+        # The fetch goes on for the others when one who waits is cancelled.
+        await asyncio.shield(self._fetching)
 
     async def renew_when_old(self) -> None:
-        """Fetch the set where it has not been asked for within `FRESH`: a key may have been
+        """Fetch the set where that was not tried for `FetchTimes.fresh`: a key may have been
         withdrawn.
 
-        To be awaited before anything that a key has verified counts, also what was verified before.
-        A set that cannot be had is asked for again by `watch`; until then nobody waits, and the
-        keys that are known go on counting.
+        To be awaited before any token is accepted, also one that was verified before. After a
+        failed fetch nobody waits for the next one, which `watch` makes, and the known keys stay
+        valid.
         """
-        if time.monotonic() - self._tried_at >= FRESH:
-            await asyncio.shield(self._refreshing or self._refresh())
+        if time.monotonic() - self._tried_at >= self._times.fresh:
+            await self.fetch()
 
     async def watch(self) -> None:
-        """Fetch the set now and every `RENEW` seconds, sooner after a failure; until cancelled."""
+        """Fetch the set now and again and again, until cancelled."""
         while True:
             await self.fetch()
-            await asyncio.sleep(RENEW if self.trouble is None else REFRESH_EVERY)
+            await asyncio.sleep(self._times.renew if self.trouble is None else self._times.retry)
 
     def next_look(self) -> float:
-        """Seconds until the set may be fetched again for a key that is not in it."""
-        return max(0.0, self._tried_at + REFRESH_EVERY - time.monotonic())
+        """Return the seconds until the set may be fetched again for a key that is not in it."""
+        return max(0.0, self._tried_at + self._times.retry - time.monotonic())
 
-    def _is_due(self, every: float) -> bool:
-        return self._refreshing is None and time.monotonic() - self._tried_at >= every
-
-    def _named(self, kid: str | None, algorithm: str) -> tuple[VerifyingKey, ...]:
-        # Without an id there is no choice to be made: the set must have one key only.
+    def _select(self, kid: str | None, algorithm: str) -> tuple[VerifyingKey, ...]:
+        # A token without a key id is only accepted where the set has one key alone.
         if kid is None:
-            return (
-                self._keys if len(self._keys) == 1 and algorithm in self._keys[0].algorithms else ()
-            )
+            only = len(self._keys) == 1 and algorithm in self._keys[0].algorithms
+            return self._keys if only else ()
         return tuple(key for key in self._keys if key.kid == kid and algorithm in key.algorithms)
 
-    def _refresh(self) -> "asyncio.Task[None]":
-        self._tried_at = time.monotonic()
-        self._refreshing = asyncio.get_running_loop().create_task(self._fetch())
-        return self._refreshing
-
     async def _fetch(self) -> None:
-        clear_contextvars()  # it is nobody's, though a request had it begun
+        clear_contextvars()  # its log lines are not those of the request that began it
         started = time.time()
         try:
-            async with asyncio.timeout(TOTAL + 5):
+            async with asyncio.timeout(self._source.limit + 5):
                 keys = usable_keys(await in_daemon_thread(self._source.read, "keys"))
         except (KeySetError, TimeoutError) as error:
             self._note_trouble(str(error) or "no answer in time")
         else:
             self._note(keys, started)
         finally:
-            self._refreshing = None
+            self._fetching = None
 
     def _note(self, keys: tuple[VerifyingKey, ...], started: float) -> None:
         if keys != self._keys:
@@ -126,10 +125,12 @@ class Keys:
             self.generation += 1
             log.info("keys.fetched", source=self._source.name, kids=[key.kid for key in keys])
         elif self.trouble is not None:
-            log.info("keys.well_again", source=self._source.name)
+            log.info("keys.recovered", source=self._source.name)
         self.trouble, self.fetched_at = None, started
 
     def _note_trouble(self, why: str) -> None:
         if why != self.trouble:
-            log.warning("keys.not_reached", source=self._source.name, why=why, kept=len(self._keys))
+            log.warning(
+                "keys.fetch_failed", source=self._source.name, why=why, kept=len(self._keys)
+            )
         self.trouble = why

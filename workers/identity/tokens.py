@@ -1,8 +1,7 @@
-"""JSON Web Tokens (RFC 7519): what one proves, once its signature is verified.
+"""JSON Web Tokens (RFC 7519): header, signature and claims.
 
-Nothing that a token brings along says what it is to be verified with: the algorithms are ours, the
-keys are those of the configured set, and a header that points to others, or asks for extensions,
-ends it.
+Nothing in a token decides how it is verified: the algorithms are fixed, the keys are those of the
+configured set, and a header that names other keys, or asks for extensions, is rejected.
 """
 
 import base64
@@ -13,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from joserfc import jws
-from joserfc.errors import JoseError
+from joserfc.errors import ClaimError, ExpiredTokenError, JoseError
 from joserfc.jws import JWSRegistry
+from joserfc.jwt import JWTClaimsRegistry
 
 from messages.errors import Refused
 from messages.fields import MAX_NAME
@@ -25,27 +25,30 @@ from workers.identity.requester import NotProven
 #: Characters of a token. Keycloak's have two to six thousand.
 MAX_TOKEN = 16 * 1024
 #: Seconds by which the clocks of issuer, publisher and worker may differ.
-LEEWAY = 60.0
+LEEWAY = 60
 _COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 _BEARER = re.compile(r"bearer\s+", re.IGNORECASE | re.ASCII)
-#: Header parameters by which a token would choose its own key, or the rules.
-_NOT_FOLLOWED = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "b64", "zip"})
+#: Header parameters by which a token would choose its own key, or other rules.
+_FORBIDDEN = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "b64", "zip"})
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Requirements on a token; None where something is not looked at."""
+    """Requirements on a token; `issuer` and `audience` are not checked where they are None.
+
+    `tenant_claim` names the claim that holds the tenant. `grace` is the number of seconds after
+    its `exp` for which a token is accepted, because its message waited in a queue.
+    """
 
     issuer: str | None
     audience: str | None
     tenant_claim: str
-    #: Seconds after its `exp` within which a token may count because its message waited.
     grace: float = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What is needed to find the key."""
+    """The part of a token's header by which its key is found."""
 
     algorithm: str
     kid: str | None
@@ -53,7 +56,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a verified token says. Times are Unix seconds; None where it does not say them."""
+    """Claims of a verified token. Times are Unix seconds, or None where the token has none."""
 
     subject: str
     tenant: str
@@ -62,9 +65,17 @@ class Claims:
     issued: float | None
 
 
+class Expired(NotProven):
+    """A token that is valid but for its age; the text says which limit it has passed."""
+
+    def __init__(self, claims: Claims, why: str) -> None:
+        self.claims = claims
+        super().__init__(why)
+
+
 def bare(token: str | None) -> str:
-    """The token without `Bearer `, or `NotProven` where it is none or too long; before anything of
-    it is decoded.
+    """Return the token without `Bearer `. Raises `NotProven` where there is none, or it is too long,
+    before any of it is decoded.
     """
     if not token or not token.strip():
         raise NotProven("there is no token")
@@ -76,11 +87,11 @@ def bare(token: str | None) -> str:
 
 
 def read_header(token: str) -> Header:
-    """The header of a token that is still to be verified, or `NotProven`."""
+    """Return the header of a token that is not verified yet. Raises `NotProven`."""
     if not _COMPACT.fullmatch(token):
         raise NotProven("the token is no signed JWT")
     header = _object(token.partition(".")[0], "header")
-    if found := _NOT_FOLLOWED & header.keys():
+    if found := _FORBIDDEN & header.keys():
         raise NotProven(f"the token's header has {', '.join(sorted(found))}")
     algorithm, kid = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
@@ -91,9 +102,7 @@ def read_header(token: str) -> Header:
 
 
 def verify(token: str, header: Header, keys: Sequence[VerifyingKey], expected: Expected) -> Claims:
-    """What a token says, once one of these keys has verified its signature; `NotProven` where none
-    does.
-    """
+    """Return the claims of a token whose signature one of these keys verifies. Raises `NotProven`."""
     if not keys:
         raise NotProven("the token's key is not in the key set")
     registry = _REGISTRIES[header.algorithm]
@@ -107,17 +116,22 @@ def verify(token: str, header: Header, keys: Sequence[VerifyingKey], expected: E
 
 
 def read_claims(payload: bytes, expected: Expected) -> Claims:
-    """What a payload says, or `NotProven` where that is not what is expected. Times are not judged
-    yet.
+    """Return the claims of a payload. Raises `NotProven` where they are not what is expected; times
+    are not compared yet.
     """
     claims = _json(payload, "payload")
-    # A refresh token, an id token, a log-out token are signed with the same key, and open nothing.
+    # Refresh, id and log-out tokens are signed with the same key, and authorize nothing.
     if claims.get("typ", "Bearer") != "Bearer":
         raise NotProven("the token is of another type than Bearer")
-    if expected.issuer is not None and claims.get("iss") != expected.issuer:
-        raise NotProven("the token is of another issuer")
-    if expected.audience is not None and expected.audience not in _audiences(claims):
-        raise NotProven("the token is for another audience")
+    registry = JWTClaimsRegistry()
+    for name, value in (("iss", expected.issuer), ("aud", expected.audience)):
+        if value is not None:
+            registry.options[name] = {"essential": True, "value": value}
+    try:
+        registry.validate({name: claims.get(name) for name in registry.options})
+    except ClaimError as error:
+        other = "another issuer" if error.claim == "iss" else "another audience"
+        raise NotProven(f"the token is of {other}") from None
     expires, issued = _time(claims, "exp"), _time(claims, "iat")
     if expires is None:
         raise NotProven("the token has no exp")
@@ -132,19 +146,23 @@ def read_claims(payload: bytes, expected: Expected) -> Claims:
     )
 
 
-def is_over(claims: Claims, instant: float) -> bool:
-    """Whether the token had expired at this instant."""
-    return instant >= claims.expires + LEEWAY
-
-
-def is_too_early(claims: Claims, instant: float) -> bool:
-    """Whether the token did not count yet at this instant, or was not even there."""
-    return max(claims.not_before or 0.0, claims.issued or 0.0) > instant + LEEWAY
+def check_times(claims: Claims, instant: float) -> None:
+    """Raise `Expired`, or `NotProven` for a token that was not valid yet, at an instant (Unix
+    seconds, of which a part counts as a whole one).
+    """
+    times = {"nbf": claims.not_before, "iat": claims.issued, "exp": claims.expires}
+    try:
+        JWTClaimsRegistry(now=math.ceil(instant), leeway=LEEWAY).validate(
+            {name: value for name, value in times.items() if value is not None}
+        )
+    except ExpiredTokenError:
+        raise Expired(claims, "the token had expired when the message was published") from None
+    except ClaimError:
+        raise NotProven("the token did not count yet when the message was published") from None
 
 
 def _registry(algorithm: str) -> JWSRegistry:
-    # Parameters that it does not know are no reason to refuse; those that matter have been looked
-    # at.
+    # Unknown header parameters are accepted; those that matter have been checked before.
     registry = JWSRegistry(algorithms=[algorithm], strict_check_header=False)
     registry.max_header_length = registry.max_signature_length = MAX_TOKEN
     return registry
@@ -165,11 +183,6 @@ def _json(text: bytes, name: str) -> dict[str, Any]:
         return decode(text, None, None)
     except Refused:
         raise NotProven(f"the token's {name} is no JSON object") from None
-
-
-def _audiences(claims: Mapping[str, Any]) -> list[Any]:
-    audience = claims.get("aud")
-    return audience if isinstance(audience, list) else [audience]
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:

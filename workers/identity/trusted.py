@@ -1,16 +1,15 @@
-"""Publishers that are believed."""
+"""Authentication under `ECS_TRUST_PUBLISHERS`: no tokens, the body names the tenant."""
 
 from handlers.openstack.cloud import Cloud
 from messages.codes import Code
 from messages.errors import Refused, wrong
-from workers.identity.requester import NOBODY, Requester
-from workers.identity.tokenless import SOFT_DOWN
+from workers.identity.requester import NO_PROJECT, SOFT_DOWN, Requester
 from workers.journal import Journal, Kind
 from workers.request import Request
 
 
 class TrustedPublishers:
-    """Whoever may publish is believed (`ECS_TRUST_PUBLISHERS`): the body's `tenant_id` decides."""
+    """Trusts every publisher: the body's `tenant_id`, or the owner of the instance, decides."""
 
     def __init__(self, cloud: Cloud, journal: Journal) -> None:
         self._cloud = cloud
@@ -18,7 +17,7 @@ class TrustedPublishers:
 
     async def identify(self, request: Request) -> Requester:
         if request.operation == SOFT_DOWN:
-            return await self._of_no_tenant(request)
+            return await self._without_project(request)
         if request.tenant is not None:
             return Requester((await self._cloud.find_project(request.tenant)).id)
         if request.kind is Kind.ORDER and request.name is not None:
@@ -28,11 +27,11 @@ class TrustedPublishers:
         raise wrong("tenant_id", "without a token the tenant_id must be given")
 
     async def proves(self, request: Request) -> bool:
-        """Return True: whoever may publish is believed."""
+        """Return True: every publisher is trusted."""
         return True
 
-    async def _of_no_tenant(self, request: Request) -> Requester:
-        """A softDown may take down servers of several tenants, and is known by its flow alone."""
+    async def _without_project(self, request: Request) -> Requester:
+        """A softDown may name servers of several tenants; its flow alone is its key."""
         if request.tenant is not None:
             await self._cloud.find_project(request.tenant)
         elif not self._cloud.has_admin:
@@ -40,12 +39,12 @@ class TrustedPublishers:
                 "tenant_id",
                 "only an admin cloud (ECS_ADMIN_CLOUD) could tell whose the instances are",
             )
-        return Requester(NOBODY)
+        return Requester(NO_PROJECT)
 
     async def _project_of_order(self, request: Request, order_id: str) -> str:
-        """An order without tenant acts in the project that owns its instance.
+        """An order without a tenant acts in the project that owns its instance.
 
-        The journal is asked first: a repeat must be known even when the instance is gone.
+        The journal is searched first: a repeat must be recognized even when the instance is gone.
         """
         for known in await self._journal.find(order_id):
             if known.kind is Kind.ORDER and known.digest == request.digest:

@@ -19,7 +19,7 @@ from messages.orders import Order
 from messages.results import Result
 from messages.updates import OrderStatus, Update, wire_time
 from messages.wire import encode
-from workers.identity import NOBODY, Requester, hash_of, new_resume_token
+from workers.identity import NO_PROJECT, Requester, hash_of, new_resume_token
 from workers.journal import Claim, EffectRecord
 from workers.pipeline.exits import Requeue, Rescheduled
 from workers.pipeline.in_flight import InFlight
@@ -160,7 +160,7 @@ class Progress:
     def project_id(self) -> str | None:
         """The project that the request acts in; None where that is no single one."""
         project_id = self.requester.project_id
-        return project_id if project_id != NOBODY else None
+        return project_id if project_id != NO_PROJECT else None
 
     # Effects: ORDER, the intent is in the journal before the call to OpenStack is made.
 

@@ -42,7 +42,7 @@ from workers.amqp.headers import (
 from workers.amqp.names import Names
 from workers.amqp.publication import Publication, Published
 from workers.amqp.publisher import Publisher
-from workers.identity import NOBODY
+from workers.identity import NO_PROJECT
 from workers.pipeline.large_bodies import in_thread_if_large
 from workers.pipeline.retry import MACHINE_TROUBLE
 from workers.request import Request
@@ -158,7 +158,7 @@ class Replies:
     ) -> None:
         """Put a message that cannot be handled where an operator finds it, without its secrets.
 
-        `proven` is the project (or `NOBODY`) in which it was proven who sent it, so that an
+        `proven` is the project (or `NO_PROJECT`) in which it was proven who sent it, so that an
         operator who replays it need not answer for that; None: it was not.
         """
         try:
@@ -197,7 +197,7 @@ class Replies:
             FAILED_AT_HEADER: wire_time(),
             IDENTITY_HEADER: UNPROVEN if proven is None else PROVEN,
             # Always ours: a publisher's own header of this name must not stay.
-            PROJECT_HEADER: proven or NOBODY,
+            PROJECT_HEADER: proven or NO_PROJECT,
         }
         dead = self._names.dead_exchange
         if envelope.left_out is not None:
