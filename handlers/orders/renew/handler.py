@@ -75,6 +75,8 @@ class RenewalPlan:
 
 
 _STORED = TypeAdapter(RenewalPlan)
+#: The names of the steps, in the sequence in which they are done for all servers.
+_NAMES = ("reset", "renew", "error", "start", "unmark")
 
 
 async def renew_servers(order: OrderRenew, context: ProjectContext) -> Result:
@@ -143,43 +145,38 @@ class RenewSaga(Saga[OrderRenew, RenewalPlan]):
     # The steps. A server in ERROR is declared well for as long as its metadata are written.
 
     def steps(self) -> list[Step]:
-        listed = self.plan.renewals
-        in_error = [one.server_id for one in listed if one.in_error]
-        return [
-            *(self._reset_step(one) for one in in_error),
-            *(self._renew_step(one.server_id) for one in listed if not one.found),
-            *(self._error_step(one) for one in in_error),
-            *(self._start_step(one.server_id) for one in listed if one.starts),
-            *(self._unmark_step(one.server_id) for one in listed if one.unmarks),
-        ]
+        steps = [step for one in self.plan.renewals for step in self._steps_of(one)]
+        return sorted(steps, key=lambda step: _NAMES.index(step.name))
 
-    def _reset_step(self, server_id: str) -> Step:
-        reset, undo = (
-            EffectId(one, server_id) for one in (EffectKind.RESET, EffectKind.UNDO_RESET)
-        )
-        back = state_step("error", undo, self.context, well=False)
-        return replace(state_step("reset", reset, self.context, well=True), undo=(back,))
+    def _steps_of(self, renewal: Renewal) -> list[Step]:
+        server_id, context, steps = renewal.server_id, self.context, list[Step]()
+        reset = self._state_step(EffectKind.RESET, server_id, well=True)
+        undo_reset = self._state_step(EffectKind.UNDO_RESET, server_id, well=False)
+        error = self._state_step(EffectKind.ERROR, server_id, well=False)
+        if renewal.in_error:
+            steps += [replace(reset, undo=(undo_reset,)), error]
+        if not renewal.found:
+            steps.append(self._renew_step(renewal, error if renewal.in_error else None))
+        if renewal.starts:
+            start, stop = (
+                power_step(power, EffectId(kind, server_id), context, self.progress)
+                for power, kind in (
+                    (Power.START, EffectKind.START),
+                    (Power.STOP, EffectKind.UNDO_START),
+                )
+            )
+            steps.append(replace(start, before="SHUTOFF", undo=(stop,)))
+        if renewal.unmarks:
+            mark = mark_step(server_id, context, EffectKind.UNDO_UNMARK)
+            steps.append(replace(unmark_step(server_id, context), undo=(mark,)))
+        return steps
 
-    def _error_step(self, server_id: str) -> Step:
-        effect = EffectId(EffectKind.ERROR, server_id)
-        return state_step("error", effect, self.context, well=False)
+    def _state_step(self, kind: EffectKind, server_id: str, *, well: bool) -> Step:
+        return state_step(kind.value, EffectId(kind, server_id), self.context, well=well)
 
-    def _start_step(self, server_id: str) -> Step:
-        start, undo = (
-            EffectId(one, server_id) for one in (EffectKind.START, EffectKind.UNDO_START)
-        )
-        return replace(
-            power_step(Power.START, start, self.context, self.progress),
-            before="SHUTOFF",
-            undo=(power_step(Power.STOP, undo, self.context, self.progress),),
-        )
-
-    def _unmark_step(self, server_id: str) -> Step:
-        mark = mark_step(server_id, self.context, EffectKind.UNDO_UNMARK)
-        return replace(unmark_step(server_id, self.context), undo=(mark,))
-
-    def _renew_step(self, server_id: str) -> Step:
-        context, renewal = self.context, self._renewal_of(server_id)
+    def _renew_step(self, renewal: Renewal, error: Step | None) -> Step:
+        """Move the date; `error` puts the server back into ERROR."""
+        server_id, context = renewal.server_id, self.context
 
         async def marked() -> str | None:
             # What the planning has just read need not be asked for again.
@@ -190,8 +187,8 @@ class RenewSaga(Saga[OrderRenew, RenewalPlan]):
 
         async def follow() -> None:
             # At once: another server of the order may have to be waited for.
-            if renewal.in_error:
-                await do_step(self._error_step(server_id), context)
+            if error is not None:
+                await do_step(error, context)
 
         step = metadata_step(
             "renew",
@@ -206,7 +203,7 @@ class RenewSaga(Saga[OrderRenew, RenewalPlan]):
             after=renewal.until,
             marked=marked,
             follow=follow,
-            undo=(self._well_step(server_id), *self._restore_steps(server_id)),
+            undo=self._restore_steps(server_id),
         )
 
     async def _move_date(self, server_id: str) -> Reply:
@@ -219,11 +216,8 @@ class RenewSaga(Saga[OrderRenew, RenewalPlan]):
             policy = self.context.policy
             now = local_time(read_time(self.plan.now), policy.billing_zone) or policy.billing_now()
             fee_data = {**renewal.before["feeData"], NEXT_FEE_TIME: date}
-            moved = replace(
-                renewal,
-                until=self._until(server, now),
-                before={**renewal.before, "feeData": fee_data},
-            )
+            before = {**renewal.before, "feeData": fee_data}
+            moved = replace(renewal, until=self._until(server, now), before=before)
             listed = [moved if one is renewal else one for one in self.plan.renewals]
             self.plan = replace(self.plan, renewals=tuple(listed))
             await self.store_plan()
@@ -231,48 +225,41 @@ class RenewSaga(Saga[OrderRenew, RenewalPlan]):
         items = {NEXT_FEE_TIME: renewal.until} | with_order(server, self.context)
         return await nova.set_metadata(self.context.project, server_id, items)
 
-    def _well_step(self, server_id: str) -> Step:
-        """Declare a server well that is in ERROR, for the steps that restore its metadata."""
-
-        async def prepare() -> Ready | None:
-            server = await server_now(server_id, self.context)
-            is_wrong = server.status == ERROR and has_order(server, self.context)
-            return Ready() if is_wrong and self.context.cloud.has_admin else None
-
-        effect = EffectId(EffectKind.UNDO_ERROR, server_id)
-        return replace(state_step("reset", effect, self.context, well=True), prepare=prepare)
-
-    def _restore_steps(self, server_id: str) -> tuple[Step, Step]:
-        """Bring the date back to where it was, and then take the order's name away.
-
-        The order was not carried out, and the name would say that it was.
+    def _restore_steps(self, server_id: str) -> tuple[Step, ...]:
+        """Bring the date back to where it was, and then take the order's name away: the order was
+        not carried out, and the name would say that it was.
         """
         context, project = self.context, self.context.project
 
-        async def prepare() -> Ready | None:
+        def was_until() -> str | None:
+            return self._renewal_of(server_id).was_until
+
+        async def is_renewed() -> Ready | None:
             return Ready() if has_order(await server_now(server_id, context), context) else None
 
+        async def is_in_error() -> Ready | None:
+            server = await server_now(server_id, context)
+            is_wrong = server.status == ERROR and has_order(server, context)
+            return Ready() if is_wrong and context.cloud.has_admin else None
+
         async def restore() -> Reply:
-            date = self._renewal_of(server_id).was_until
-            if date is None:
+            if (date := was_until()) is None:
                 return await nova.remove_metadata(project, server_id, NEXT_FEE_TIME)
             return await nova.set_metadata(project, server_id, {NEXT_FEE_TIME: date})
 
         async def unname() -> Reply:
-            server = await nova.get_server(project, server_id)
-            item, others = without_order(server, context)
+            item, others = without_order(await nova.get_server(project, server_id), context)
             if not others:
                 return await nova.remove_metadata(project, server_id, item)
             return await nova.set_metadata(project, server_id, {item: others})
 
+        well = self._state_step(EffectKind.UNDO_ERROR, server_id, well=True)
         restored = metadata_step(
             "restore",
             EffectId(EffectKind.UNDO_RENEW, server_id),
             context,
             write=restore,
-            written=lambda server: (
-                server.metadata.get(NEXT_FEE_TIME) == self._renewal_of(server_id).was_until
-            ),
+            written=lambda server: server.metadata.get(NEXT_FEE_TIME) == was_until(),
         )
         unnamed = metadata_step(
             "unname",
@@ -281,7 +268,11 @@ class RenewSaga(Saga[OrderRenew, RenewalPlan]):
             write=unname,
             written=lambda server: not has_order(server, context),
         )
-        return replace(restored, prepare=prepare), replace(unnamed, prepare=prepare)
+        return (
+            replace(well, prepare=is_in_error),
+            replace(restored, prepare=is_renewed),
+            replace(unnamed, prepare=is_renewed),
+        )
 
     # The outcomes.
 
