@@ -15,7 +15,7 @@ from handlers.openstack.nova import Server
 from handlers.servers.disks import image_of, system_and_data
 from handlers.servers.guard import FEW, require_server
 from handlers.servers.pages import find_page
-from handlers.servers.view import Surroundings, policy_of, server_details, server_view
+from handlers.servers.view import ViewSources, policy_of, server_details, server_view
 from messages.codes import Code
 from messages.errors import Transient
 from messages.results import Result
@@ -34,12 +34,12 @@ async def show_servers(task: ServerList, context: ProjectContext) -> Result:
     found, volumes, hosts, nets = await asyncio.gather(
         find_page(task, context), _all_volumes(context), _hosts(context), _networks(context)
     )
-    around = await _around(found.servers, volumes, hosts, nets, context)
+    sources = await _sources(found.servers, volumes, hosts, nets, context)
     return Result.of(
         Code.OK,
         {
             "totalCount": found.total,
-            "servers": [server_view(server, around) for server in found.servers],
+            "servers": [server_view(server, sources) for server in found.servers],
         },
     )
 
@@ -50,27 +50,27 @@ async def show_server(task: ServerShow, context: ProjectContext) -> Result:
     volumes, hosts, nets = await asyncio.gather(
         volumes_of_server(server, context), _hosts(context), _networks(context)
     )
-    around = await _around([server], volumes, hosts, nets, context)
-    return Result.of(Code.OK, {"server": server_details(server, around)})
+    sources = await _sources([server], volumes, hosts, nets, context)
+    return Result.of(Code.OK, {"server": server_details(server, sources)})
 
 
-async def _around(
+async def _sources(
     servers: Sequence[Server],
     volumes: dict[str, Volume],
     hosts: dict[str, str],
     nets: _Networks,
     context: ProjectContext,
-) -> Surroundings:
+) -> ViewSources:
     project = context.project
     if not servers:
-        return Surroundings(context.policy.region, {}, {}, {}, {}, (), (), {}, {})
+        return ViewSources(context.policy.region, {}, {}, {}, {}, (), (), {}, {})
     devices = [one.id for one in servers] + [one["id"] for one in nets.routers]
     ports, (images, of_snapshots), policies = await asyncio.gather(
         context.retrying(lambda: neutron.list_ports(project, devices)),
         images_of_servers(servers, volumes, context),
         _policies(nets.floating_ips, context),
     )
-    return Surroundings(
+    return ViewSources(
         region=context.policy.region,
         volumes=volumes,
         images=images,

@@ -46,7 +46,7 @@ _JOINTS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class ViewSources:
     """The sources of a server's view besides the server itself; the mappings are by id."""
 
     region: str
@@ -66,23 +66,23 @@ class Surroundings:
     zone: tzinfo = UTC
 
 
-def server_view(server: Server, around: Surroundings) -> dict[str, Any]:
+def server_view(server: Server, sources: ViewSources) -> dict[str, Any]:
     """Return the server as the API document has it, in table and examples together."""
     body = server.body
-    attached = [around.volumes[one] for one in server.volume_ids if one in around.volumes]
+    attached = [sources.volumes[one] for one in server.volume_ids if one in sources.volumes]
     system, data = system_and_data(server, attached)
-    ports = _ports_in_order(server, around)
-    vpc = _vpc(ports, around)
+    ports = _ports_in_order(server, sources)
+    vpc = _vpc(ports, sources)
     return {
-        "regionId": around.region,
-        "regionID": around.region,
+        "regionId": sources.region,
+        "regionID": sources.region,
         "availability_zone": body.get("OS-EXT-AZ:availability_zone") or None,
         "name": body.get("name"),
         "id": server.id,
         "status": server.status.lower(),
         "translation": server_words(server.status, server.task_state),
         "task_state": server.task_state,
-        "image": _image(image_of(server, system, around.images_of_snapshots), system, around),
+        "image": _image(image_of(server, system, sources.images_of_snapshots), system, sources),
         "root_volume": _root(server, system),
         "data_volumes": [
             {
@@ -97,22 +97,22 @@ def server_view(server: Server, around: Surroundings) -> dict[str, Any]:
         "security_groups": [{"name": name} for name in dict.fromkeys(_group_names(body))],
         "vpcid": vpc.get("id"),
         "vpcname": vpc.get("name"),
-        "nics": [nic for port in ports for nic in _nics(port, around)],
-        "eip": _eip({port["id"] for port in ports}, around),
+        "nics": [nic for port in ports for nic in _nics(port, sources)],
+        "eip": _eip({port["id"] for port in ports}, sources),
         "key_name": body.get("key_name"),
         "feeData": {
-            name: shown(server.metadata.get(item), around.zone)
+            name: shown(server.metadata.get(item), sources.zone)
             for name, item in _FEE_FIELDS.items()
         },
         "created": body.get("created"),
         "hostId": body.get("hostId") or None,
-        "host": around.hosts.get(body.get("hostId") or ""),
+        "host": sources.hosts.get(body.get("hostId") or ""),
     }
 
 
-def server_details(server: Server, around: Surroundings) -> dict[str, Any]:
+def server_details(server: Server, sources: ViewSources) -> dict[str, Any]:
     """Return the view of a single server, with its user in the console."""
-    return server_view(server, around) | {
+    return server_view(server, sources) | {
         "keyCloakUserId": server.metadata.get("keycloak_user_id"),
         "keyCloakUserName": server.metadata.get("keycloak_user_name"),
     }
@@ -140,14 +140,14 @@ def image_words_of(properties: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def _image(
-    image_id: str | None, system: Volume | None, around: Surroundings
+    image_id: str | None, system: Volume | None, sources: ViewSources
 ) -> dict[str, Any] | None:
     """The image's view; None where the server was made from none, or it is not known. A deleted image
     is known by the volume.
     """
     if image_id is None:
         return None
-    image = around.images.get(image_id)
+    image = sources.images.get(image_id)
     if image is not None:
         return {
             "id": image_id,
@@ -174,12 +174,12 @@ def _group_names(body: Mapping[str, Any]) -> list[str]:
     return [group["name"] for group in body.get("security_groups") or ()]
 
 
-def _ports_in_order(server: Server, around: Surroundings) -> list[Resource]:
+def _ports_in_order(server: Server, sources: ViewSources) -> list[Resource]:
     """The ports in the server's order: Nova lists the addresses so. Neutron's times are too coarse."""
     networks = (server.body.get("addresses") or {}).values()
     macs = [one.get("OS-EXT-IPS-MAC:mac_addr") for network in networks for one in network]
     places = {mac: place for place, mac in reversed(list(enumerate(macs)))}
-    ports = [port for port in around.ports if port["device_id"] == server.id]
+    ports = [port for port in sources.ports if port["device_id"] == server.id]
     return sorted(
         ports,
         key=lambda one: (
@@ -190,17 +190,17 @@ def _ports_in_order(server: Server, around: Surroundings) -> list[Resource]:
     )
 
 
-def _vpc(ports: Iterable[Resource], around: Surroundings) -> Resource:
+def _vpc(ports: Iterable[Resource], sources: ViewSources) -> Resource:
     """The router that joins the first subnet."""
     first = next((one["subnet_id"] for port in ports for one in port["fixed_ips"]), None)
-    for port in around.ports:
-        joins = port["device_id"] in around.routers and port["device_owner"] in _JOINTS
+    for port in sources.ports:
+        joins = port["device_id"] in sources.routers and port["device_owner"] in _JOINTS
         if joins and any(one["subnet_id"] == first for one in port["fixed_ips"]):
-            return around.routers[port["device_id"]]
+            return sources.routers[port["device_id"]]
     return {}
 
 
-def _nics(port: Resource, around: Surroundings) -> list[dict[str, Any]]:
+def _nics(port: Resource, sources: ViewSources) -> list[dict[str, Any]]:
     """One for each address of a port; one without an address for a port that has none."""
     return [
         {
@@ -213,17 +213,17 @@ def _nics(port: Resource, around: Surroundings) -> list[dict[str, Any]]:
             "portid": port["id"],
         }
         for address in port["fixed_ips"] or [{}]
-        for subnet in [around.subnets.get(address.get("subnet_id", ""), {})]
+        for subnet in [sources.subnets.get(address.get("subnet_id", ""), {})]
     ]
 
 
-def _eip(port_ids: set[str], around: Surroundings) -> dict[str, Any] | None:
-    found = [one for one in around.floating_ips if one.get("port_id") in port_ids]
+def _eip(port_ids: set[str], sources: ViewSources) -> dict[str, Any] | None:
+    found = [one for one in sources.floating_ips if one.get("port_id") in port_ids]
     if not found:
         return None
     one = min(found, key=lambda each: (each.get("created_at") or "", each["id"]))
     notes = _notes(one)
-    limit = _limit(around.policies.get(policy_of(one) or "", {}))
+    limit = _limit(sources.policies.get(policy_of(one) or "", {}))
     noted = _MEGABITS.match(notes.get("bandwidth", ""))
     return {
         "eipid": one["id"],

@@ -13,7 +13,7 @@ from handlers.images.queries import image_view
 from handlers.openstack.cinder import Volume
 from handlers.openstack.glance import Image
 from handlers.openstack.nova import Server
-from handlers.servers.view import Surroundings, inner_addresses, server_details, server_view
+from handlers.servers.view import ViewSources, inner_addresses, server_details, server_view
 from messages.updates import is_unusual, server_words
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -87,7 +87,7 @@ def port(port_id: str, device_id: str, owner: str, address: str) -> dict[str, An
     }
 
 
-AROUND = Surroundings(
+AROUND = ViewSources(
     region="cn-north-3",
     volumes={
         "root": volume(
@@ -151,7 +151,7 @@ def test_a_server_is_shown_as_in_the_document() -> None:
 
 
 def test_what_is_not_known_is_null_and_never_left_out() -> None:
-    nothing = Surroundings("cn-north-3", {}, {}, {}, {}, (), (), {}, {})
+    nothing = ViewSources("cn-north-3", {}, {}, {}, {}, (), (), {}, {})
     bare = server(
         metadata={},
         addresses={},
@@ -199,8 +199,8 @@ def test_the_vpc_is_the_router_that_joins_the_subnet_whatever_its_kind(
     owner: str, name: str | None
 ) -> None:
     mine = port("xxx", SERVER, "compute:nova", "10.20.30.137")
-    around = replace(AROUND, ports=[port("r", ROUTER, owner, "10.20.30.1"), mine])
-    assert server_view(server(), around)["vpcname"] == name
+    sources = replace(AROUND, ports=[port("r", ROUTER, owner, "10.20.30.1"), mine])
+    assert server_view(server(), sources)["vpcname"] == name
 
 
 def test_data_disks_are_in_the_order_of_their_devices() -> None:
@@ -217,8 +217,8 @@ def test_data_disks_are_in_the_order_of_their_devices() -> None:
 
 def test_a_floating_ip_without_a_policy_of_its_own_is_under_its_networks() -> None:
     one = {"id": "e", "port_id": "xxx", "floating_ip_address": "1.2.3.4", "qos_policy_id": None}
-    around = replace(AROUND, floating_ips=[one | {"qos_network_policy_id": "q"}])
-    assert server_view(server(), around)["eip"]["bandwidth"] == 10
+    sources = replace(AROUND, floating_ips=[one | {"qos_network_policy_id": "q"}])
+    assert server_view(server(), sources)["eip"]["bandwidth"] == 10
 
 
 @pytest.mark.parametrize(
