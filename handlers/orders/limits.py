@@ -52,9 +52,7 @@ def check_size(items: Sequence[Item], flavor: Flavor) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DiskDemand:
-    """A volume that is to become larger, in GiB; `before` is 0 for one that is to be
-    created.
-    """
+    """A volume that is to become larger, in GiB; `before` is 0 for a new one."""
 
     volume_type: str | None
     before: int

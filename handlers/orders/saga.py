@@ -38,7 +38,7 @@ class Saga(ABC, Generic[OrderT, PlanT]):
 
     #: The plan that `steps` goes by: just made, or an earlier run's.
     plan: PlanT
-    #: Whether this run has made the plan; otherwise an earlier one may have begun some of it.
+    #: True where this run has made the plan; otherwise an earlier one may have begun some of it.
     is_planned_now = False
 
     def __init__(self, order: OrderT, context: ProjectContext, stored: TypeAdapter[PlanT]) -> None:
@@ -56,16 +56,16 @@ class Saga(ABC, Generic[OrderT, PlanT]):
     async def outcomes(self) -> Outcomes:
         """Look up what became of each server of each set; publishes the servers' final updates."""
 
+    @abstractmethod
     def steps(self) -> list[Step]:
-        """List the steps of the plan."""
-        return []
+        """List the steps of the plan, those that are done already, too."""
 
     async def do(self) -> None:
         """Do all steps, each once. Raises where a step fails."""
         await do_steps(self.steps(), self.context, self.progress)
 
     async def undo(self) -> None:
-        """Undo what was begun, as far as it can be; `outcomes` tells what could not."""
+        """Undo what was begun, as far as it can be; `outcomes` reports what could not."""
         await self.progress.publish(OrderStatus.REVERTING)
         await undo_steps(self.steps(), self.context)
 
@@ -216,7 +216,7 @@ async def all_undone(running: Iterable[Awaitable[Any]], context: ProjectContext)
     """Run all compensations at once to their ends.
 
     Raises `Transient`, which is tried again later, but not on the last try. What fails for good is
-    told by the order's outcomes.
+    reported by the order's outcomes.
     """
     for error in await asyncio.gather(*running, return_exceptions=True):
         if error is None or not isinstance(error, BaseException):

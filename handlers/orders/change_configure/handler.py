@@ -101,8 +101,8 @@ class ChangeConfigureSaga(Saga[OrderChangeConfigure, list[Change]]):
         await super().do()
 
     async def _check_newest(self) -> None:
-        """What an earlier run meant to begin may not have begun, and a newer order may have come in
-        between.
+        """Raise `Refused` where a newer order came in between: what an earlier run meant to begin
+        may not have begun.
         """
         if self.is_planned_now or self.context.effects.any_done:
             return
@@ -114,7 +114,7 @@ class ChangeConfigureSaga(Saga[OrderChangeConfigure, list[Change]]):
     @property
     def _is_superseded(self) -> bool:
         """True where a newer order came in between: what the servers are now is not this one's to
-        tell, nor to undo.
+        report, nor to undo.
         """
         failure = self.context.effects.remembered(FAILURE)
         return failure is not None and failure[0] == SUPERSEDED
