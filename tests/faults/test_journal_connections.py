@@ -19,7 +19,7 @@ from tests.faults.proxy import Proxy, Reset, Way
 from workers.journal import (
     Begun,
     Claim,
-    Elsewhere,
+    HeldElsewhere,
     Journal,
     Kind,
     Known,
@@ -201,7 +201,7 @@ async def test_an_owner_whose_lost_session_still_has_its_lock_lives_and_takes_it
         assert isinstance(await journal.begin(REQUEST), Begun)
         proxy.hang()
         assert isinstance(await journal.begin(replace(REQUEST, key="order:p:18")), Begun)
-        assert isinstance(await other.begin(REQUEST), Elsewhere)
+        assert isinstance(await other.begin(REQUEST), HeldElsewhere)
 
 
 async def test_42_a_deadlock_costs_a_try(database: str) -> None:

@@ -15,15 +15,15 @@ from workers.journal import (
     Ahead,
     Begun,
     ClaimLost,
-    Conflict,
-    Elsewhere,
+    ContentConflict,
+    HeldElsewhere,
+    HolderState,
     Journal,
     JournalError,
     Kind,
     Known,
     NewRequest,
     Resumed,
-    Standing,
     State,
 )
 from workers.journal.database import _config
@@ -71,7 +71,7 @@ async def test_a_finished_request_is_known_with_its_result(journal: Journal) -> 
 
 async def test_the_same_key_with_another_content_conflicts(journal: Journal) -> None:
     await begun(journal)
-    assert await journal.begin(replace(REQUEST, digest="another")) == Conflict()
+    assert await journal.begin(replace(REQUEST, digest="another")) == ContentConflict()
 
 
 async def test_effects_are_found_by_whoever_goes_on(journal: Journal) -> None:
@@ -114,7 +114,7 @@ async def test_a_request_of_a_living_worker_is_left_to_it_and_of_a_dead_one_take
     claim = (await begun(other)).claim
     await other.intend(claim, "os-stop:1", "then")
     outcome = await journal.begin(REQUEST)
-    assert isinstance(outcome, Elsewhere)
+    assert isinstance(outcome, HeldElsewhere)
     await other.close()
     resumed = await journal.begin(REQUEST)
     assert isinstance(resumed, Resumed)
@@ -177,25 +177,32 @@ async def test_what_cannot_be_written_does_not_keep_the_rest_from_the_disk(
 # What comes back without its token.
 
 
-async def _admitted(journal: Journal, pass_hash: str, **changed: str) -> str | None:
+async def _authenticated_tenant(
+    journal: Journal, resume_token_hash: str, **changed: str
+) -> str | None:
     asked = {"name": REQUEST.name, "digest": REQUEST.digest} | changed
-    return await journal.admitted(Kind.ORDER, asked["name"], asked["digest"], pass_hash)
+    return await journal.authenticated_tenant(
+        Kind.ORDER, asked["name"], asked["digest"], resume_token_hash
+    )
 
 
 async def test_a_request_is_known_again_by_the_pass_that_its_release_wrote(
     journal: Journal,
 ) -> None:
     claim = (await begun(journal)).claim
-    assert await _admitted(journal, hash_of("word")) is None
+    assert await _authenticated_tenant(journal, hash_of("word")) is None
     await journal.release(claim, 1, hash_of("word"))
-    assert await _admitted(journal, hash_of("word")) == "p"
-    assert await _admitted(journal, hash_of("other")) is None
-    assert await _admitted(journal, hash_of("word")[:63]) is None
-    assert await _admitted(journal, "") is None
-    assert await _admitted(journal, hash_of("word"), digest="another content") is None
-    assert await _admitted(journal, hash_of("word"), name="18") is None
+    assert await _authenticated_tenant(journal, hash_of("word")) == "p"
+    assert await _authenticated_tenant(journal, hash_of("other")) is None
+    assert await _authenticated_tenant(journal, hash_of("word")[:63]) is None
+    assert await _authenticated_tenant(journal, "") is None
+    assert await _authenticated_tenant(journal, hash_of("word"), digest="another content") is None
+    assert await _authenticated_tenant(journal, hash_of("word"), name="18") is None
     assert (
-        await journal.admitted(Kind.COMMAND, REQUEST.name, REQUEST.digest, hash_of("word")) is None
+        await journal.authenticated_tenant(
+            Kind.COMMAND, REQUEST.name, REQUEST.digest, hash_of("word")
+        )
+        is None
     )
 
 
@@ -207,7 +214,7 @@ async def test_earlier_passes_count_until_there_are_too_many(journal: Journal) -
         outcome = await journal.begin(REQUEST)
         assert isinstance(outcome, (Begun, Resumed))
         await journal.release(outcome.claim, 1, hash_of(str(number)))
-    assert [await _admitted(journal, hash_of(str(number))) for number in range(9)] == [
+    assert [await _authenticated_tenant(journal, hash_of(str(number))) for number in range(9)] == [
         None,
         *["p"] * 8,
     ]
@@ -215,17 +222,19 @@ async def test_earlier_passes_count_until_there_are_too_many(journal: Journal) -
     assert isinstance(outcome, Resumed)
     # Said again, it is the newest, and no other is forgotten for it.
     await journal.release(outcome.claim, 0, hash_of("1"))
-    assert [await _admitted(journal, hash_of(str(number))) for number in range(1, 9)] == ["p"] * 8
+    assert [
+        await _authenticated_tenant(journal, hash_of(str(number))) for number in range(1, 9)
+    ] == ["p"] * 8
 
 
 async def test_a_copy_of_what_another_worker_is_at_may_go_away_and_come_back(
     journal: Journal,
 ) -> None:
     claim = (await begun(journal)).claim
-    await journal.give_pass(REQUEST.key, hash_of("word"))
-    assert await _admitted(journal, hash_of("word")) == "p"
+    await journal.add_resume_token(REQUEST.key, hash_of("word"))
+    assert await _authenticated_tenant(journal, hash_of("word")) == "p"
     await journal.finish(claim, {"code": 200}, [])
-    assert await _admitted(journal, hash_of("word")) == "p", "it finds the result, then"
+    assert await _authenticated_tenant(journal, hash_of("word")) == "p", "it finds the result, then"
 
 
 async def test_a_journal_of_the_first_revision_is_migrated(url: str) -> None:
@@ -245,7 +254,7 @@ async def test_a_journal_of_the_first_revision_is_migrated(url: str) -> None:
     outcome = await found.begin(REQUEST)
     assert isinstance(outcome, Resumed)
     await found.release(outcome.claim, 1, hash_of("word"))
-    assert await _admitted(found, hash_of("word")) == "p"
+    assert await _authenticated_tenant(found, hash_of("word")) == "p"
     await found.close()
 
 
@@ -270,12 +279,12 @@ async def test_requests_for_a_server_line_up_in_the_order_in_which_they_come(
     first, ahead = await _lined_up(journal, 1, "a")
     assert ahead is None
     second, ahead = await _lined_up(other, 2, "a")
-    assert ahead == Ahead(first.claim, Standing.ELSEWHERE)
+    assert ahead == Ahead(first.claim, HolderState.ELSEWHERE)
     third, ahead = await _lined_up(journal, 3, "a", "b")
-    assert ahead == Ahead(second.claim, Standing.ELSEWHERE)
+    assert ahead == Ahead(second.claim, HolderState.ELSEWHERE)
     await journal.finish(first.claim, {}, [])
     assert await other.acquire_locks(second.claim) is None
-    await other.leave(second.claim.key)
+    await other.release_locks(second.claim.key)
     assert await journal.acquire_locks(third.claim) is None
     await other.close()
 
@@ -283,16 +292,16 @@ async def test_requests_for_a_server_line_up_in_the_order_in_which_they_come(
 async def test_what_nobody_is_at_can_be_taken_out_of_the_line(journal: Journal) -> None:
     first, _ = await _lined_up(journal, 1, "a")
     second, ahead = await _lined_up(journal, 2, "a")
-    assert ahead == Ahead(first.claim, Standing.OURS)
+    assert ahead == Ahead(first.claim, HolderState.OURS)
     await journal.release(first.claim)
     ahead = await journal.acquire_locks(second.claim)
     assert ahead is not None
-    assert (ahead.claim, ahead.standing, ahead.attempts) == (first.claim, Standing.GONE, 0)
-    assert ahead.put_off_at == pytest.approx(time.time(), abs=5)
+    assert (ahead.claim, ahead.holder, ahead.attempts) == (first.claim, HolderState.GONE, 0)
+    assert ahead.rescheduled_at == pytest.approx(time.time(), abs=5)
     resumed = await journal.begin(_another(1))
     assert isinstance(resumed, Resumed)
     await journal.expire_lock(first.claim)
-    assert await journal.acquire_locks(second.claim) == Ahead(resumed.claim, Standing.OURS), (
+    assert await journal.acquire_locks(second.claim) == Ahead(resumed.claim, HolderState.OURS), (
         "taken up meanwhile: it stays"
     )
     await journal.expire_lock(resumed.claim)

@@ -133,12 +133,12 @@ def journal_list(
 ) -> None:
     """List requests, newest first."""
     from workers.cli.journal import list_requests  # noqa: PLC0415
-    from workers.journal import State, Wanted  # noqa: PLC0415
+    from workers.journal import RequestFilter, State  # noqa: PLC0415
 
     if state is not None and state not in set(State):
         raise CommandFailed(Exit.USAGE, f"--state is one of {', '.join(State)}")
     named = State(state) if state is not None else None
-    list_requests(settings_or_fail(), Wanted(named, operation, tenant, since, limit), output)
+    list_requests(settings_or_fail(), RequestFilter(named, operation, tenant, since, limit), output)
 
 
 @journal_app.command("show")

@@ -23,7 +23,7 @@ from workers.cli.times import ago, json_time, shown_time
 from workers.dead_letters.dead_letter import DeadLetter, unix_time
 from workers.dead_letters.reader import Unreachable
 from workers.dead_letters.selection import Selected, Selection, grouped, select_dead_letters
-from workers.journal import JournalError, Replay, Request
+from workers.journal import JournalError, Replay, RequestRecord
 from workers.pipeline.replies import masked_body
 from workers.settings import Settings
 
@@ -140,7 +140,7 @@ def show_dead_letters(settings: Settings, selection: Selection, output: Format) 
 
 
 #: What the journal knows by a key.
-_Known = tuple[list[Request], list[Replay]]
+_Known = tuple[list[RequestRecord], list[Replay]]
 
 
 def _known(
@@ -156,7 +156,7 @@ def _known(
 
 
 def _whole(
-    letter: DeadLetter, requests: Sequence[Request], replays: Sequence[Replay]
+    letter: DeadLetter, requests: Sequence[RequestRecord], replays: Sequence[Replay]
 ) -> dict[str, Any]:
     envelope = letter.envelope
     # Masked once more, though no secret should be there.

@@ -8,7 +8,15 @@ from messages.secrets import mask
 from workers.cli.exits import CommandFailed, Exit
 from workers.cli.output import Format, Report, show_json
 from workers.cli.times import ago, json_time, shown_time
-from workers.journal import EffectRecord, History, JournalError, Replay, Request, State, Wanted
+from workers.journal import (
+    EffectRecord,
+    History,
+    JournalError,
+    Replay,
+    RequestFilter,
+    RequestRecord,
+    State,
+)
 from workers.settings import Settings
 
 _STATES = {
@@ -38,7 +46,7 @@ def journal_failed(error: JournalError) -> CommandFailed:
     return CommandFailed(Exit.UNREACHABLE, f"{error}; see ecs-worker check, ECS_JOURNAL_URL")
 
 
-def list_requests(settings: Settings, wanted: Wanted, output: Format) -> None:
+def list_requests(settings: Settings, wanted: RequestFilter, output: Format) -> None:
     """Print requests, newest first."""
     with open_history(settings) as history:
         found = history.requests(wanted)
@@ -82,7 +90,7 @@ def show_request(settings: Settings, key: str, output: Format) -> None:
         print_request(Report(), one, replays[one.key])
 
 
-def _brief(request: Request) -> dict[str, Any]:
+def _brief(request: RequestRecord) -> dict[str, Any]:
     result = request.result or {}
     return {
         "key": request.key,
@@ -98,7 +106,7 @@ def _brief(request: Request) -> dict[str, Any]:
     }
 
 
-def request_record(request: Request, replays: list[Replay]) -> dict[str, Any]:
+def request_record(request: RequestRecord, replays: list[Replay]) -> dict[str, Any]:
     """Return a request as JSON (contract 9)."""
     told = [one for one in request.effects if one.name.startswith(_UPDATE)]
     return {
@@ -160,7 +168,7 @@ def replay_row(replay: Replay) -> dict[str, Any]:
     }
 
 
-def print_request(report: Report, request: Request, replays: list[Replay]) -> None:
+def print_request(report: Report, request: RequestRecord, replays: list[Replay]) -> None:
     """Print a request as a report."""
     report.heading(request.key)
     report.facts(
@@ -197,7 +205,7 @@ def _print_effects(report: Report, effects: list[EffectRecord]) -> None:
     )
 
 
-def _print_updates(report: Report, request: Request) -> None:
+def _print_updates(report: Report, request: RequestRecord) -> None:
     told = [one for one in request.effects if one.name.startswith(_UPDATE)]
     updates = [
         {

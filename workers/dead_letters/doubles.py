@@ -12,14 +12,14 @@ from workers.dead_letters.dry_run_result import DryRunOutcome, DryRunResult
 from workers.journal import (
     Begun,
     Claim,
-    Conflict,
+    ContentConflict,
     History,
     Journal,
     Kind,
     Known,
     NewRequest,
     Outcome,
-    Request,
+    RequestRecord,
     Resumed,
     State,
 )
@@ -93,17 +93,17 @@ class ReadOnlyJournal(Journal):
             detail = "equal to another message of this dry run, whose result it would get"
             raise Decided(DryRunOutcome.KNOWN, detail)
         else:
-            self.outcome = Conflict()
+            self.outcome = ContentConflict()
         return self.outcome
 
-    async def _outcome_of(self, request: Request, new: NewRequest) -> Outcome:
+    async def _outcome_of(self, request: RequestRecord, new: NewRequest) -> Outcome:
         if request.digest != new.digest:
-            return Conflict()
+            return ContentConflict()
         if request.state is not State.RUNNING:
             is_settled = request.state is State.SETTLED
             return Known(request.result or {}, list(request.updates), is_settled)
         owner = request.owner
-        if owner is not None and await asyncio.to_thread(self._history.lives, owner):
+        if owner is not None and await asyncio.to_thread(self._history.is_alive, owner):
             detail = "a worker is carrying it out: it would get that result"
             raise Decided(DryRunOutcome.IN_PROGRESS, detail)
         effects = {one.name: one for one in request.effects}
@@ -118,17 +118,19 @@ class ReadOnlyJournal(Journal):
         self.remembered[name] = value
         return _done(None)
 
-    async def find(self, word: str) -> list[Request]:
+    async def find(self, word: str) -> list[RequestRecord]:
         return await asyncio.to_thread(self._history.find, word)
 
-    async def admitted(self, kind: Kind, name: str, digest: str, pass_hash: str) -> str | None:
+    async def authenticated_tenant(
+        self, kind: Kind, name: str, digest: str, resume_token_hash: str
+    ) -> str | None:
         return None
 
     def _write_nothing(self, *_args: Any, **_options: Any) -> "asyncio.Future[Any]":
         return _done(None)
 
-    record = still = finish = settle = release = give_pass = _write_nothing
-    acquire_locks = leave = expire_lock = _write_nothing
+    record = check_claim = finish = settle = release = add_resume_token = _write_nothing
+    acquire_locks = release_locks = expire_lock = _write_nothing
 
 
 def _done(value: Any) -> "asyncio.Future[Any]":

@@ -111,7 +111,9 @@ class ResumeTokenAuthentication:
         if request.name is None:
             return None
         hashed = hash_of(resume_token)
-        return await self._journal.admitted(request.kind, request.name, request.digest, hashed)
+        return await self._journal.authenticated_tenant(
+            request.kind, request.name, request.digest, hashed
+        )
 
     async def _replayed(self, request: Request, authority: ReplayAuthority) -> Requester:
         log.info(

@@ -1,6 +1,6 @@
 """What was asked, meant and done, kept durably: the only place with SQL."""
 
-from workers.journal.history import History, Wanted
+from workers.journal.history import History, RequestFilter
 from workers.journal.journal import Journal
 from workers.journal.records import (
     Action,
@@ -9,9 +9,10 @@ from workers.journal.records import (
     Begun,
     Claim,
     ClaimLost,
-    Conflict,
+    ContentConflict,
     EffectRecord,
-    Elsewhere,
+    HeldElsewhere,
+    HolderState,
     JournalError,
     JournalUnfit,
     Kind,
@@ -20,9 +21,8 @@ from workers.journal.records import (
     Outcome,
     Replay,
     ReplayState,
-    Request,
+    RequestRecord,
     Resumed,
-    Standing,
     State,
 )
 
@@ -33,10 +33,11 @@ __all__ = [
     "Begun",
     "Claim",
     "ClaimLost",
-    "Conflict",
+    "ContentConflict",
     "EffectRecord",
-    "Elsewhere",
+    "HeldElsewhere",
     "History",
+    "HolderState",
     "Journal",
     "JournalError",
     "JournalUnfit",
@@ -46,9 +47,8 @@ __all__ = [
     "Outcome",
     "Replay",
     "ReplayState",
-    "Request",
+    "RequestFilter",
+    "RequestRecord",
     "Resumed",
-    "Standing",
     "State",
-    "Wanted",
 ]

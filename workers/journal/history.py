@@ -21,8 +21,7 @@ from workers.journal.database import (
     reading_engine,
     url_without_password,
 )
-from workers.journal.operations import effects_of
-from workers.journal.owners import owner_lives
+from workers.journal.owners import is_alive
 from workers.journal.records import (
     Action,
     Batch,
@@ -30,13 +29,14 @@ from workers.journal.records import (
     Kind,
     Replay,
     ReplayState,
-    Request,
+    RequestRecord,
     State,
 )
+from workers.journal.writes import effects_of
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RequestFilter:
     """Which requests are listed; `since` is in Unix seconds."""
 
     state: State | None = None
@@ -70,7 +70,7 @@ class History:
         """Let the database go."""
         self._engine.dispose()
 
-    def requests(self, wanted: Wanted) -> list[Request]:
+    def requests(self, wanted: RequestFilter) -> list[RequestRecord]:
         """Requests without their effects, newest first."""
         columns = schema.requests.c
         statement = select(schema.requests).order_by(columns.received_at.desc(), columns.key)
@@ -86,22 +86,24 @@ class History:
         with self._reading() as connection:
             return [request_of(row) for row in connection.execute(statement.limit(wanted.limit))]
 
-    def find(self, word: str) -> list[Request]:
+    def find(self, word: str) -> list[RequestRecord]:
         """The requests with this key or name, newest first, with their effects."""
         with self._reading() as connection:
             return find_requests(connection, word)
 
-    def admitted(self, kind: Kind, name: str, digest: str, pass_hash: str) -> str | None:
+    def authenticated_tenant(
+        self, kind: Kind, name: str, digest: str, resume_token_hash: str
+    ) -> str | None:
         """The tenant of the request with this name and content that was given this pass; None where
         there is none.
         """
         with self._reading() as connection:
-            return find_admitted(connection, kind, name, digest, pass_hash)
+            return find_authenticated_tenant(connection, kind, name, digest, resume_token_hash)
 
-    def lives(self, owner: str) -> bool:
+    def is_alive(self, owner: str) -> bool:
         """Whether the worker that is at a request lives."""
         try:
-            return owner_lives(self._engine, owner)
+            return is_alive(self._engine, owner)
         except (SQLAlchemyError, OSError) as error:
             raise JournalError(f"the journal cannot be read: {error}") from None
 
@@ -120,7 +122,7 @@ class History:
                 func.count(),
                 func.count(columns.done_at),
             )
-            .where(columns.state != ReplayState.AGAIN)
+            .where(columns.state != ReplayState.REPEATED)
             .group_by(columns.batch, columns.action, columns.operator, columns.real_user)
             .order_by(begun.desc())
         )
@@ -132,7 +134,7 @@ class History:
         were pinned.
         """
         columns = schema.replays.c
-        statement = select(schema.replays).where(columns.state != ReplayState.AGAIN)
+        statement = select(schema.replays).where(columns.state != ReplayState.REPEATED)
         if batch is not None:
             statement = statement.where(columns.batch == batch)
         if name is not None:
@@ -155,7 +157,7 @@ class History:
                 columns.action == action.value,
                 columns.operator == operator,
             )
-            .where(columns.done_at.is_(None), columns.state != ReplayState.AGAIN.value)
+            .where(columns.done_at.is_(None), columns.state != ReplayState.REPEATED.value)
             .order_by(columns.pinned_at.desc())
         )
         with self._reading() as connection:
@@ -171,17 +173,19 @@ class History:
                 statement = (
                     select(columns.identity)
                     .where(columns.identity.in_(identities[begin : begin + _AT_ONCE]))
-                    .where(columns.action == action.value, columns.state != ReplayState.AGAIN.value)
+                    .where(
+                        columns.action == action.value, columns.state != ReplayState.REPEATED.value
+                    )
                     .group_by(columns.batch, columns.identity)
                     .having(func.count() == func.sum(case((columns.state.in_(_DONE), 1), else_=0)))
                 )
                 found |= set(connection.execute(statement).scalars())
         return found
 
-    def results(self, names: Sequence[str]) -> dict[str, Request]:
+    def results(self, names: Sequence[str]) -> dict[str, RequestRecord]:
         """The newest request of each of these names, without effects."""
         columns = schema.requests.c
-        found: dict[str, Request] = {}
+        found: dict[str, RequestRecord] = {}
         with self._reading() as connection:
             for begin in range(0, len(names), _AT_ONCE):
                 some = columns.name.in_(names[begin : begin + _AT_ONCE])
@@ -213,7 +217,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
         raise JournalError(f"the journal cannot be read: {reason}") from None
 
 
-def find_requests(connection: Connection, word: str) -> list[Request]:
+def find_requests(connection: Connection, word: str) -> list[RequestRecord]:
     """The requests with this key or name, newest first."""
     columns = schema.requests.c
     statement: Select[Any] = select(schema.requests).where(
@@ -223,25 +227,25 @@ def find_requests(connection: Connection, word: str) -> list[Request]:
     return [request_of(row, effects_of(connection, row.key).values()) for row in rows]
 
 
-def find_admitted(
-    connection: Connection, kind: Kind, name: str, digest: str, pass_hash: str
+def find_authenticated_tenant(
+    connection: Connection, kind: Kind, name: str, digest: str, resume_token_hash: str
 ) -> str | None:
     """The tenant of the request with this name and content that was given this pass; None where
     there is none.
     """
     columns = schema.requests.c
-    statement = select(columns.tenant, columns.pass_hash).where(
+    statement = select(columns.tenant, columns.resume_token_hash).where(
         columns.name == name, columns.kind == kind.value, columns.digest == digest
     )
     for row in connection.execute(statement):
-        if pass_hash in (row.pass_hash or "").split():
+        if resume_token_hash in (row.resume_token_hash or "").split():
             return str(row.tenant)
     return None
 
 
-def request_of(row: Any, effects: Iterable[Any] = ()) -> Request:
+def request_of(row: Any, effects: Iterable[Any] = ()) -> RequestRecord:
     """A row as a record."""
-    return Request(
+    return RequestRecord(
         key=row.key,
         name=row.name,
         kind=Kind(row.kind),

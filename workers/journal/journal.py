@@ -10,19 +10,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from workers.journal.database import check_encoding, migrate, open_engine, reading_engine
-from workers.journal.history import find_admitted, find_requests, reading
-from workers.journal.operations import (
-    Begin,
-    Finish,
-    Intend,
-    Pass,
-    Prune,
-    Record,
-    Release,
-    Settle,
-    Still,
-    to_json,
-)
+from workers.journal.history import find_authenticated_tenant, find_requests, reading
 from workers.journal.owners import Owner, new_owner
 from workers.journal.records import (
     Ahead,
@@ -33,11 +21,23 @@ from workers.journal.records import (
     Outcome,
     Replay,
     ReplayState,
-    Request,
+    RequestRecord,
 )
 from workers.journal.replays import AddBatch, EndReplays, IssueTokens, Redeem, RepeatReplays
-from workers.journal.server_locks import AcquireLocks, ExpireLock, Leave
+from workers.journal.server_locks import AcquireLocks, ExpireLock, ReleaseLocks
 from workers.journal.writer import Writer
+from workers.journal.writes import (
+    AddResumeToken,
+    Begin,
+    CheckClaim,
+    Finish,
+    Intend,
+    Prune,
+    Record,
+    Release,
+    Settle,
+    to_json,
+)
 
 log = structlog.get_logger()
 
@@ -106,9 +106,9 @@ class Journal:
             Intend(claim, name, "null", time.time(), to_json({"value": value}))
         )
 
-    def still(self, claim: Claim) -> "asyncio.Future[None]":
+    def check_claim(self, claim: Claim) -> "asyncio.Future[None]":
         """`ClaimLost` where the request is another's by now."""
-        return self._opened()[1].submit(Still(claim))
+        return self._opened()[1].submit(CheckClaim(claim))
 
     def finish(
         self, claim: Claim, result: dict[str, Any], updates: list[dict[str, Any]]
@@ -123,14 +123,14 @@ class Journal:
         return self._opened()[1].submit(Settle(key, time.time()))
 
     def release(
-        self, claim: Claim, attempts: int = 0, pass_hash: str | None = None
+        self, claim: Claim, attempts: int = 0, resume_token_hash: str | None = None
     ) -> "asyncio.Future[None]":
         """Give an unfinished request up for anybody; its message is known again by a pass."""
-        return self._opened()[1].submit(Release(claim, attempts, time.time(), pass_hash))
+        return self._opened()[1].submit(Release(claim, attempts, time.time(), resume_token_hash))
 
-    def give_pass(self, key: str, pass_hash: str) -> "asyncio.Future[None]":
+    def add_resume_token(self, key: str, resume_token_hash: str) -> "asyncio.Future[None]":
         """Have a copy of a request that another worker is at be known again by a pass."""
-        return self._opened()[1].submit(Pass(key, pass_hash))
+        return self._opened()[1].submit(AddResumeToken(key, resume_token_hash))
 
     def acquire_locks(
         self, claim: Claim, servers: tuple[str, ...] = ()
@@ -141,9 +141,9 @@ class Journal:
         owner, writer = self._opened()
         return writer.submit(AcquireLocks(claim.key, owner, servers))
 
-    def leave(self, key: str) -> "asyncio.Future[None]":
+    def release_locks(self, key: str) -> "asyncio.Future[None]":
         """Give the request's places up."""
-        return self._opened()[1].submit(Leave(key))
+        return self._opened()[1].submit(ReleaseLocks(key))
 
     def expire_lock(self, claim: Claim) -> "asyncio.Future[None]":
         """Take the places away from a request that nobody is at."""
@@ -177,27 +177,33 @@ class Journal:
         """Record what became of these replays."""
         return self._opened()[1].submit(EndReplays(tuple(ids), state, time.time()))
 
-    def redeem(self, pass_hash: str, digest: str) -> "asyncio.Future[Replay | None]":
+    def redeem(self, resume_token_hash: str, digest: str) -> "asyncio.Future[Replay | None]":
         """Return the replay that this resume token was issued for, None where it was not issued for
         this content; its arrival is recorded.
         """
-        return self._opened()[1].submit(Redeem(pass_hash, digest, time.time()))
+        return self._opened()[1].submit(Redeem(resume_token_hash, digest, time.time()))
 
-    async def find(self, word: str) -> list[Request]:
+    async def find(self, word: str) -> list[RequestRecord]:
         """The requests with this key or name, newest first."""
         return await asyncio.to_thread(self._find, word)
 
-    async def admitted(self, kind: Kind, name: str, digest: str, pass_hash: str) -> str | None:
+    async def authenticated_tenant(
+        self, kind: Kind, name: str, digest: str, resume_token_hash: str
+    ) -> str | None:
         """The tenant of the request with this name and content that was given this pass; None where
         there is none.
         """
-        return await asyncio.to_thread(self._admitted, kind, name, digest, pass_hash)
+        return await asyncio.to_thread(
+            self._authenticated_tenant, kind, name, digest, resume_token_hash
+        )
 
-    def _admitted(self, kind: Kind, name: str, digest: str, pass_hash: str) -> str | None:
+    def _authenticated_tenant(
+        self, kind: Kind, name: str, digest: str, resume_token_hash: str
+    ) -> str | None:
         with reading(reading_engine(self._engine)) as connection:
-            return find_admitted(connection, kind, name, digest, pass_hash)
+            return find_authenticated_tenant(connection, kind, name, digest, resume_token_hash)
 
-    def _find(self, word: str) -> list[Request]:
+    def _find(self, word: str) -> list[RequestRecord]:
         with reading(reading_engine(self._engine)) as connection:
             return find_requests(connection, word)
 

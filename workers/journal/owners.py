@@ -24,7 +24,7 @@ class Owner(Protocol):
 
     id: str
 
-    def lives(self, owner: str, connection: Connection) -> bool:
+    def is_alive(self, owner: str, connection: Connection) -> bool:
         """Whether another owner holds its lock."""
 
     def keep(self) -> None:
@@ -42,7 +42,7 @@ def new_owner(engine: Engine) -> Owner:
     return SessionOwner(engine)
 
 
-def owner_lives(engine: Engine, owner: str) -> bool:
+def is_alive(engine: Engine, owner: str) -> bool:
     """Whether an owner holds its lock, asked by somebody who is none."""
     if is_sqlite(engine):
         try:
@@ -73,7 +73,7 @@ class FileOwner:
         fcntl.flock(file, fcntl.LOCK_EX)
         return file
 
-    def lives(self, owner: str, _connection: Connection) -> bool:
+    def is_alive(self, owner: str, _connection: Connection) -> bool:
         path = self._folder / owner
         try:
             with path.open("rb") as file:
@@ -110,7 +110,7 @@ class SessionOwner:
         self._holds = False
         self.keep()
 
-    def lives(self, owner: str, connection: Connection) -> bool:
+    def is_alive(self, owner: str, connection: Connection) -> bool:
         return _holds_lock(owner, connection)
 
     def keep(self) -> None:

@@ -60,7 +60,7 @@ class Claim:
     token: str
 
 
-class Standing(StrEnum):
+class HolderState(StrEnum):
     """Who is at a request that stands ahead of another."""
 
     OURS = "ours"
@@ -73,13 +73,13 @@ class Standing(StrEnum):
 class Ahead:
     """The request that is right ahead of another at one of its servers.
 
-    `put_off_at`: since when (Unix seconds) its message waits in a retry queue, after so many
+    `rescheduled_at`: since when (Unix seconds) its message waits in a retry queue, after so many
     `attempts`.
     """
 
     claim: Claim
-    standing: Standing
-    put_off_at: float | None = None
+    holder: HolderState
+    rescheduled_at: float | None = None
     attempts: int = 0
 
 
@@ -112,7 +112,7 @@ class Resumed:
     attempts: int
     received_at: float
     #: Whether a message of it was put off, and comes again with a pass.
-    passed: bool = False
+    has_resume_token: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +125,22 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
+class ContentConflict:
     """The key is known with another content."""
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class HeldElsewhere:
     """Another worker that lives is at it."""
 
     owner: str
 
 
-Outcome = Begun | Resumed | Known | Conflict | Elsewhere
+Outcome = Begun | Resumed | Known | ContentConflict | HeldElsewhere
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RequestRecord:
     """A request as an operator sees it."""
 
     key: str
@@ -181,7 +181,7 @@ class ReplayState(StrEnum):
     #: It was in `ecs.dead` no longer when its turn came.
     GONE = "gone"
     #: It was put in once more, and another row tells the rest; its word stays in force.
-    AGAIN = "again"
+    REPEATED = "again"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from workers.journal import schema
 from workers.journal.history import replay_of
 from workers.journal.records import Replay, ReplayState
 
-_COLUMNS = [column.name for column in schema.replays.columns]
+_COLUMNS = schema.replays.columns
 # May be run again after a commit whose outcome is unknown.
 _INSERT = text(
-    f"INSERT INTO replays ({', '.join(_COLUMNS)}) VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"  # noqa: S608
-    " ON CONFLICT (id) DO NOTHING"
+    f"INSERT INTO replays ({', '.join(one.name for one in _COLUMNS)})"  # noqa: S608
+    f" VALUES ({', '.join(f':{one.key}' for one in _COLUMNS)}) ON CONFLICT (id) DO NOTHING"
 )
-_ISSUE = text("UPDATE replays SET state = 'issued', pass_hash = :pass_hash WHERE id = :id")
+_ISSUE = text("UPDATE replays SET state = 'issued', pass_hash = :token_hash WHERE id = :id")
 _END = text("UPDATE replays SET state = :state, done_at = :now WHERE id = :id AND done_at IS NULL")
 
 
@@ -43,7 +43,7 @@ class IssueTokens:
     def run_all(connection: Connection, operations: list["IssueTokens"]) -> list[None]:
         """Run all."""
         rows = [
-            {"id": one, "pass_hash": token_hash}
+            {"id": one, "token_hash": token_hash}
             for operation in operations
             for one, token_hash in operation.tokens
         ]
@@ -68,7 +68,7 @@ class RepeatReplays:
         again = (
             update(replays)
             .where(replays.c.id == bindparam("former"))
-            .values(state=ReplayState.AGAIN.value)
+            .values(state=ReplayState.REPEATED.value)
         )
         connection.execute(
             again, [{"former": one} for operation in operations for one in operation.former]
@@ -101,7 +101,7 @@ class EndReplays:
 class Redeem:
     """Looks a resume token up for the worker that received a message with it."""
 
-    pass_hash: str
+    resume_token_hash: str
     digest: str
     now: float
 
@@ -112,10 +112,12 @@ class Redeem:
         The first arrival of each is recorded.
         """
         columns = schema.replays.c
-        hashes = {one.pass_hash for one in operations}
-        rows = connection.execute(select(schema.replays).where(columns.pass_hash.in_(hashes)))
-        found: dict[str, Any] = {row.pass_hash: row for row in rows}
-        replays = [_valid(found.get(one.pass_hash), one.digest) for one in operations]
+        hashes = {one.resume_token_hash for one in operations}
+        rows = connection.execute(
+            select(schema.replays).where(columns.resume_token_hash.in_(hashes))
+        )
+        found: dict[str, Any] = {row.resume_token_hash: row for row in rows}
+        replays = [_valid(found.get(one.resume_token_hash), one.digest) for one in operations]
         arrived = [
             {"one": replay.id, "now": operation.now}
             for operation, replay in zip(operations, replays, strict=True)
@@ -135,5 +137,6 @@ def _valid(row: Any, digest: str) -> Replay | None:
 
 def _insert(connection: Connection, replays: Sequence[Replay]) -> None:
     connection.execute(
-        _INSERT, [asdict(one) | {"pass_hash": None, "state": one.state.value} for one in replays]
+        _INSERT,
+        [asdict(one) | {"resume_token_hash": None, "state": one.state.value} for one in replays],
     )

@@ -1,4 +1,9 @@
-"""The tables. A change here needs a migration beside it."""
+"""The tables. A change here needs a migration.
+
+Tables and columns keep the names that they were made with: workers of the version before run beside
+this one during a rolling update, and a rename would stop them. Where the code has a better name
+today, the stored one is given beside it (`docs/decisions/0020-stored-names.md`).
+"""
 
 from sqlalchemy import (
     BigInteger,
@@ -34,9 +39,9 @@ requests = Table(
     Column("updated_at", Float(53), nullable=False),
     Column("result", Text),
     Column("updates", Text),
-    # SHA-256 of the words by which the message is known again without its token, newest first, a
-    # blank after each.
-    Column("pass_hash", Text),
+    # SHA-256 of the resume tokens that copies of the message carry, newest first, each followed by
+    # a blank.
+    Column("pass_hash", Text, key="resume_token_hash"),
 )
 Index("requests_name", requests.c.name)
 Index("requests_kind_state_updated_at", requests.c.kind, requests.c.state, requests.c.updated_at)
@@ -54,9 +59,9 @@ effects = Table(
     Column("recorded_at", Float(53)),
 )
 
-#: What operators did with parked messages. A row is one message of one set ("batch") that was
-#: pinned before anything was done, so that exactly this is done, however often it is interrupted.
-#: Of a message only what tells it is kept.
+#: Dead letters that operators replayed or discarded. A row is one message of a batch, written before
+#: anything is done, so that exactly these are done, however often the command is interrupted. Of a
+#: message only its identification is kept.
 replays = Table(
     "replays",
     metadata,
@@ -65,7 +70,7 @@ replays = Table(
     Column("position", Integer, nullable=False),
     Column("action", String(16), nullable=False),
     Column("operator", String(255), nullable=False),
-    # The words by which they were chosen: the same command goes on with what it left.
+    # Digest of the command's options: the same command goes on with its unfinished batch.
     Column("selection", String(64), nullable=False),
     Column("name", String(255)),
     Column("message_id", String(255)),
@@ -77,22 +82,23 @@ replays = Table(
     Column("digest", String(64), nullable=False),
     Column("tenant", String(255)),
     Column("state", String(16), nullable=False),
-    Column("pass_hash", String(64)),
+    Column("pass_hash", String(64), key="resume_token_hash"),
     Column("pinned_at", Float(53), nullable=False),
     Column("done_at", Float(53)),
     Column("arrived_at", Float(53)),
-    # The user that the process ran as; `operator` is what he called himself. None in rows of before
-    # there was one.
+    # The operating system's user; `operator` is the name that was given. None in rows of earlier
+    # versions.
     Column("real_user", String(255)),
-    # Who sent the message was not proven: the operator has answered for him.
+    # The message's sender was never authenticated, and the operator confirmed it.
     Column("vouched", Boolean, nullable=False, server_default=false()),
 )
 Index("replays_batch", replays.c.batch, replays.c.position)
 Index("replays_name", replays.c.name)
 Index("replays_identity", replays.c.identity)
-Index("replays_pass_hash", replays.c.pass_hash, unique=True)
+Index("replays_pass_hash", replays.c.resume_token_hash, unique=True)
 
-turns = Table(
+#: Locks of servers, first in, first out: the lowest ticket holds the lock, the others wait.
+server_locks = Table(
     "turns",
     metadata,
     Column("resource", String(255), primary_key=True),
@@ -100,4 +106,4 @@ turns = Table(
     Column("ticket", BigInteger, nullable=False),
     Column("since", Float(53), nullable=False),
 )
-Index("turns_request_key", turns.c.request_key)
+Index("turns_request_key", server_locks.c.request_key)

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, text
 
 from workers.journal.owners import Owner
-from workers.journal.records import Ahead, Claim, Standing
+from workers.journal.records import Ahead, Claim, HolderState
 
 _HAVE_PLACES = text("SELECT DISTINCT request_key FROM turns WHERE request_key IN :keys").bindparams(
     bindparam("keys", expanding=True)
@@ -83,11 +83,14 @@ class AcquireLocks:
             return None
         claim = Claim(row.request_key, row.claim)
         if row.owner is None:
-            return Ahead(claim, Standing.GONE, row.updated_at, row.attempts)
+            return Ahead(claim, HolderState.GONE, row.updated_at, row.attempts)
         if row.owner == self.owner.id:
-            return Ahead(claim, Standing.OURS)
+            return Ahead(claim, HolderState.OURS)
         return Ahead(
-            claim, Standing.ELSEWHERE if self.owner.lives(row.owner, connection) else Standing.GONE
+            claim,
+            HolderState.ELSEWHERE
+            if self.owner.is_alive(row.owner, connection)
+            else HolderState.GONE,
         )
 
 
@@ -119,13 +122,13 @@ def _tickets(connection: Connection, number: int) -> Sequence[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class ReleaseLocks:
     """Give the places of a request up."""
 
     key: str
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["Leave"]) -> list[None]:
+    def run_all(connection: Connection, operations: list["ReleaseLocks"]) -> list[None]:
         """Nothing; who has none stays without."""
         connection.execute(_LEAVE, [{"key": one.key} for one in operations])
         return [None] * len(operations)

@@ -29,7 +29,7 @@ KEEP_EVERY = 5.0
 LAST_WRITES = 10.0
 
 
-class Operation(Protocol):
+class Write(Protocol):
     """A kind of write. Many of a kind are carried out together."""
 
     @staticmethod
@@ -42,7 +42,7 @@ class Operation(Protocol):
 
 @dataclass(slots=True)
 class _Job:
-    operation: Operation
+    operation: Write
     future: "asyncio.Future[Any]"
     outcome: Any = field(default=None)
 
@@ -64,7 +64,7 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         self._thread.start()
 
-    def submit(self, operation: Operation) -> "asyncio.Future[Any]":
+    def submit(self, operation: Write) -> "asyncio.Future[Any]":
         """The operation's outcome, once it is on the disk."""
         future: asyncio.Future[Any] = self._loop.create_future()
         self._queue.put(_Job(operation, future))
@@ -167,13 +167,13 @@ class Writer:
 
     def _well_again(self) -> None:
         if self.trouble is not None:
-            log.info("journal.well_again")
+            log.info("journal.recovered")
             self.trouble = None
 
     def _troubled(self, error: Exception) -> None:
         reason = _reason(error)
         if reason != self.trouble:
-            log.error("journal.trouble", why=reason)
+            log.error("journal.write_failed", why=reason)
         self.trouble = reason
 
 

@@ -16,8 +16,8 @@ from workers.identity import Requester, hash_of, new_resume_token
 from workers.journal import (
     Begun,
     Claim,
-    Conflict,
-    Elsewhere,
+    ContentConflict,
+    HeldElsewhere,
     Journal,
     Kind,
     Known,
@@ -110,19 +110,19 @@ class Idempotency:
             request.envelope.first_seen,
         )
         outcome = await self._journal.begin(new)
-        while isinstance(outcome, Elsewhere) and not timing.hold.passed:
+        while isinstance(outcome, HeldElsewhere) and not timing.hold.passed:
             await asyncio.sleep(_LOOK_EVERY)
             outcome = await self._journal.begin(new)
         match outcome:
             case Known():
                 await self._repeat(request, key, Result.restored(outcome.result), outcome)
-            case Conflict():
+            case ContentConflict():
                 raise _conflict(request, requester)
-            case Elsewhere() if request.given_up is not None or has_secrets(request.work):
+            case HeldElsewhere() if request.given_up is not None or has_secrets(request.work):
                 raise Requeue
-            case Elsewhere():
+            case HeldElsewhere():
                 token = requester.resume_token or new_resume_token()
-                await self._journal.give_pass(key, hash_of(token))
+                await self._journal.add_resume_token(key, hash_of(token))
                 await self._reschedule(request, token)
             case Begun():
                 claimed = Claimed(self._journal, outcome.claim, {}, 0, flight)
@@ -182,7 +182,11 @@ def _goes_on(request: Request, requester: Requester, outcome: Resumed) -> bool:
     A deadline counts until the first effect. And what was rescheduled comes again with its resume
     token: one without is a copy, whose end is not that of the request.
     """
-    if outcome.passed and requester.resume_token is None and not has_secrets(request.work):
+    if (
+        outcome.has_resume_token
+        and requester.resume_token is None
+        and not has_secrets(request.work)
+    ):
         return True
     done = any(
         not (one.outcome or {}).keys() & {"refused", "value"} for one in outcome.effects.values()

@@ -11,7 +11,7 @@ from handlers.effects.backoff import Deadline
 from messages.codes import Code
 from messages.errors import EcsError, Postponed, Refused
 from messages.operations import spec_of
-from workers.journal import Ahead, Claim, Journal, Kind, Standing
+from workers.journal import Ahead, Claim, HolderState, Journal, Kind
 from workers.pipeline.in_flight import InFlightRequests
 from workers.pipeline.progress import Progress
 
@@ -66,7 +66,7 @@ class ServerLocks:
 
     def _release(self, claim: Claim) -> None:
         # Not awaited: a place whose request has ended counts no more.
-        self._journal.leave(claim.key)
+        self._journal.release_locks(claim.key)
 
     async def _acquire(self, claim: Claim, names: tuple[str, ...], until: Deadline) -> bool:
         """Take a place at these locks, and wait for them; False where they are not free in time."""
@@ -87,7 +87,7 @@ class ServerLocks:
             with suppress(TimeoutError):
                 await asyncio.wait_for(flight.ended.wait(), until.left)
             return
-        if ahead.standing is not Standing.ELSEWHERE and not self._is_in_retry(ahead):
+        if ahead.holder is not HolderState.ELSEWHERE and not self._is_in_retry(ahead):
             since = gone.setdefault(ahead.claim, time.monotonic())
             if time.monotonic() - since > self._delays[0] + GRACE:
                 log.warning("server_lock.expired", key=ahead.claim.key)
@@ -97,10 +97,10 @@ class ServerLocks:
 
     def _is_in_retry(self, ahead: Ahead) -> bool:
         """Tell whether its message has not come back yet from its retry queue."""
-        if ahead.put_off_at is None or ahead.attempts == 0:
+        if ahead.rescheduled_at is None or ahead.attempts == 0:
             return False
         delay = self._delays[min(ahead.attempts, len(self._delays)) - 1]
-        return ahead.put_off_at <= time.time() < ahead.put_off_at + delay
+        return ahead.rescheduled_at <= time.time() < ahead.rescheduled_at + delay
 
 
 def _busy(is_order: bool) -> EcsError:

@@ -16,9 +16,9 @@ from workers.journal.records import (
     Begun,
     Claim,
     ClaimLost,
-    Conflict,
+    ContentConflict,
     EffectRecord,
-    Elsewhere,
+    HeldElsewhere,
     Known,
     NewRequest,
     Outcome,
@@ -141,13 +141,13 @@ class Begin:
             )
         connection.execute(_SEEN, {"key": key})
         if row.digest != self.request.digest:
-            return Conflict()
+            return ContentConflict()
         if row.state != State.RUNNING:
             return Known(
                 json.loads(row.result), json.loads(row.updates), row.state == State.SETTLED
             )
-        if row.owner not in (None, self.owner.id) and self.owner.lives(row.owner, connection):
-            return Elsewhere(row.owner)
+        if row.owner not in (None, self.owner.id) and self.owner.is_alive(row.owner, connection):
+            return HeldElsewhere(row.owner)
         return self._take_over(connection, row)
 
     def _take_over(self, connection: Connection, row: Any) -> Outcome:
@@ -165,13 +165,19 @@ class Begin:
             ],
         )
         if not taken:  # another was quicker
-            return Elsewhere("")
+            return HeldElsewhere("")
         return self._resumed(connection, row)
 
     def _resumed(self, connection: Connection, row: Any) -> Resumed:
         effects = effects_of(connection, row.key)
         claim = Claim(row.key, self.claim)
-        return Resumed(claim, effects, row.attempts, row.received_at, passed=bool(row.pass_hash))
+        return Resumed(
+            claim,
+            effects,
+            row.attempts,
+            row.received_at,
+            has_resume_token=bool(row.resume_token_hash),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,17 +260,17 @@ class Finish:
         ]
         if _count(connection, _FINISH, rows) == len(rows):
             return [None] * len(rows)
-        return Still.run_all(connection, [Still(one.claim) for one in operations])
+        return CheckClaim.run_all(connection, [CheckClaim(one.claim) for one in operations])
 
 
 @dataclass(frozen=True, slots=True)
-class Still:
+class CheckClaim:
     """Whether a request is still whose it was."""
 
     claim: Claim
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["Still"]) -> list[Any]:
+    def run_all(connection: Connection, operations: list["CheckClaim"]) -> list[Any]:
         """None, or `ClaimLost`."""
         return [None if one._holds(connection) else ClaimLost(one.claim.key) for one in operations]
 
@@ -309,21 +315,22 @@ class Release:
             for one in operations
         ]
         _count(connection, _RELEASE, rows)
-        Pass.run_all(
-            connection, [Pass(one.claim.key, one.pass_hash) for one in operations if one.pass_hash]
+        AddResumeToken.run_all(
+            connection,
+            [AddResumeToken(one.claim.key, one.pass_hash) for one in operations if one.pass_hash],
         )
         return [None] * len(operations)
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class AddResumeToken:
     """A message of this request goes away, and is known by this when it comes back."""
 
     key: str
     pass_hash: str
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["Pass"]) -> list[None]:
+    def run_all(connection: Connection, operations: list["AddResumeToken"]) -> list[None]:
         """Nothing."""
         if operations:
             _count(
