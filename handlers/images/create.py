@@ -44,7 +44,14 @@ async def make_image(task: CreateImage, context: ProjectContext) -> Result:
     """Have Nova make an image of a server; answered once Glance knows of it, followed until it can be used."""
     effect = EffectId(EffectKind.CREATE_IMAGE, task.server_id)
     if context.answered is None:
-        image_id = await _create(task, effect, context)
+        if not context.effects.begun(effect):
+            # Before the server is checked: an image that a lost journal does not know may be there,
+            # and the server gone since.
+            found = await context.retrying(lambda: _find(context))
+            if found is not None:
+                await context.effects.adopt(effect)
+        await _begin(task, effect, context)
+        image_id = await context.effects.remember(MADE_IMAGE, lambda: _made(context))
         await context.replies.answer(Result.of(Code.CREATED, {"image_id": image_id}))
     else:
         await context.effects.find_out(effect, _appeared(context))
@@ -55,18 +62,6 @@ async def make_image(task: CreateImage, context: ProjectContext) -> Result:
     # calls by which Nova fills it, Nova gives the snapshot up.
     await follow_creation(image_id, effect, context, lambda: _tag(image_id, context))
     return context.answered or Result.of(Code.CREATED, {"image_id": image_id})
-
-
-async def _create(task: CreateImage, effect: EffectId, context: ProjectContext) -> str:
-    if not context.effects.begun(effect):
-        # Before the server is checked: what a lost journal does not know may be there, and the
-        # server gone since.
-        found = await context.retrying(lambda: _find(context))
-        if found is not None:
-            await context.effects.adopt(effect)
-    await _begin(task, effect, context)
-    image_id: str = await context.effects.remember(MADE_IMAGE, lambda: _made(context))
-    return image_id
 
 
 async def _begin(task: CreateImage, effect: EffectId, context: ProjectContext) -> None:

@@ -42,7 +42,10 @@ async def show_images(task: ImageList, context: ProjectContext) -> Result:
     """Show a page of the images that the tenant may use, and how many there are in all."""
     filters = {"visibility": task.visibility} if task.visibility is not None else {}
     found = await context.retrying(lambda: list_images(context.project, **filters))
-    matching = _sorted([image for image in found if _matches(image, task.search)], task.sort)
+    wanted = task.search.lower() if task.search is not None else None
+    if wanted is not None:
+        found = [one for one in found if wanted in one.name.lower() or wanted == one.id]
+    matching = _sorted(found, task.sort)
     return _listed(matching, task.page.of(matching))
 
 
@@ -94,10 +97,6 @@ def _listed(matching: Sequence[Image], shown: Sequence[Image]) -> Result:
     return Result.of(
         Code.OK, {"totalCount": len(matching), "images": [image_view(image) for image in shown]}
     )
-
-
-def _matches(image: Image, search: str | None) -> bool:
-    return search is None or search.lower() in image.name.lower() or search.lower() == image.id
 
 
 def _sorted(images: Iterable[Image], sort: Sort) -> Sequence[Image]:

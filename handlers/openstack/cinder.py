@@ -273,25 +273,16 @@ async def get_quota(project: Project) -> VolumeQuota:
     A cloud may forbid members to read quota sets, or leave out the usage: then the totals come
     from the limits.
     """
-    quota = VolumeQuota.from_api(await _quota_set(project))
+    try:
+        path = f"/os-quota-sets/{project.id}"
+        quota_set = (await project.get(Service.VOLUME, path, {"usage": "True"})).body["quota_set"]
+    except CloudRefusal:
+        quota_set = {}
+    quota = VolumeQuota.from_api(quota_set)
     if "gigabytes" in quota.used:
         return quota
-    return quota.with_totals(await _absolute_limits(project))
-
-
-async def _quota_set(project: Project) -> Mapping[str, Any]:
     try:
-        reply = await project.get(Service.VOLUME, f"/os-quota-sets/{project.id}", {"usage": "True"})
+        limits = (await project.get(Service.VOLUME, "/limits")).body["limits"]["absolute"]
     except CloudRefusal:
-        return {}
-    found: Mapping[str, Any] = reply.body["quota_set"]
-    return found
-
-
-async def _absolute_limits(project: Project) -> Mapping[str, int]:
-    try:
-        reply = await project.get(Service.VOLUME, "/limits")
-    except CloudRefusal:
-        return {}
-    found: Mapping[str, int] = reply.body["limits"]["absolute"]
-    return found
+        return quota
+    return quota.with_totals(limits)

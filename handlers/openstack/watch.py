@@ -179,7 +179,13 @@ class Watch(Generic[T]):
         for resource in changed:
             for poller in asking.get(resource.id, ()):
                 poller.put(resource)
-        await self._look_at({name: pollers for name, pollers in asking.items() if _silent(pollers)})
+        # Every poller is asked, so that each counts its own silence.
+        silent = {
+            name: pollers
+            for name, pollers in asking.items()
+            if sum(poller.is_silent() for poller in pollers)
+        }
+        await self._look_at(silent)
         return max([since, *(resource.updated for resource in changed)])
 
     async def _look_at(self, silent: dict[str, tuple[Poller[T], ...]]) -> None:
@@ -204,8 +210,3 @@ class Watch(Generic[T]):
             (poller.age for pollers in self._pollers.values() for poller in pollers), default=0.0
         )
         return min(max(self._timing.poll, youngest / 10), self._timing.longest_poll)
-
-
-def _silent(pollers: tuple[Poller[T], ...]) -> bool:
-    # Every poller is asked, so that each counts its own silence.
-    return sum(poller.is_silent() for poller in pollers) > 0

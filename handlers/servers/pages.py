@@ -14,7 +14,6 @@ from handlers.context import ProjectContext
 from handlers.openstack.errors import CloudRefusal, NotFound
 from handlers.openstack.nova import (
     Server,
-    ServerName,
     SortBy,
     get_server,
     list_names,
@@ -94,7 +93,9 @@ async def _sorted_by_nova(task: ServerList, context: ProjectContext) -> FoundSer
     if task.page.number == 1 and task.sort.field == "createTime":
         return await _first_page(task, sort, context)
     named = await context.retrying(lambda: list_names(context.project, sort))
-    if task.sort.field == "name" and named != _by_name(named, task.sort):
+    by_id = sorted(named, key=lambda one: one.id)
+    by_name = sorted(by_id, key=lambda one: one.name, reverse=sort.descending)
+    if task.sort.field == "name" and named != by_name:
         return None  # the database compares names in a way of its own
     begin = (task.page.number - 1) * task.page.size
     if begin >= len(named):
@@ -120,18 +121,19 @@ async def _first_page(task: ServerList, sort: SortBy, context: ProjectContext) -
     return FoundServers(total, _sorted(part, task.sort))
 
 
-def _by_name(named: Iterable[ServerName], sort: Sort) -> list[ServerName]:
-    by_id = sorted(named, key=lambda one: one.id)
-    return sorted(by_id, key=lambda one: one.name, reverse=sort.descending)
-
-
 # With one, or sorted here.
 
 
 async def _candidates(search: Search | None, context: ProjectContext) -> list[Server]:
     """List all that may match: as few as Nova can be told to find."""
     if search is not None and search.field == "uuid":
-        return await _one(search.value.lower(), context)
+        server_id = search.value.lower()
+        if not is_uuid(server_id):
+            return []
+        try:
+            return [await context.retrying(lambda: get_server(context.project, server_id))]
+        except NotFound:
+            return []
     filters = _narrowing(search) if search is not None else {}
     return await context.retrying(lambda: list_servers(context.project, **filters))
 
@@ -145,15 +147,6 @@ def _narrowing(search: Search) -> dict[str, str]:
         pattern = _rough_pattern(wanted)
         return {"name": pattern} if pattern else {}
     return {}
-
-
-async def _one(server_id: str, context: ProjectContext) -> list[Server]:
-    if not is_uuid(server_id):
-        return []
-    try:
-        return [await context.retrying(lambda: get_server(context.project, server_id))]
-    except NotFound:
-        return []
 
 
 def _rough_pattern(part: str) -> str:

@@ -103,7 +103,10 @@ async def images_of_servers(
 
     `volumes` are all that the servers have, by id.
     """
-    disks = [(one, _system_disk(one, volumes)) for one in servers]
+    disks = [
+        (one, system_and_data(one, [volumes[id_] for id_ in one.volume_ids if id_ in volumes])[0])
+        for one in servers
+    ]
     listed: list[Image] = []
     # One call more, only where a disk was made from a snapshot: Cinder names the image where its
     # line began.
@@ -120,10 +123,6 @@ async def images_of_servers(
         lambda: find_images(context.project, [one for one in wanted if one is not None])
     )
     return known | found, of_snapshots
-
-
-def _system_disk(server: Server, volumes: dict[str, Volume]) -> Volume | None:
-    return system_and_data(server, [volumes[one] for one in server.volume_ids if one in volumes])[0]
 
 
 async def _all_volumes(context: ProjectContext) -> dict[str, Volume]:

@@ -94,7 +94,10 @@ def server_view(server: Server, sources: ViewSources) -> dict[str, Any]:
             for one in data
         ],
         "flavor": {name: body["flavor"].get(name) for name in _FLAVOR_FIELDS},
-        "security_groups": [{"name": name} for name in dict.fromkeys(_group_names(body))],
+        "security_groups": [
+            {"name": name}
+            for name in dict.fromkeys(one["name"] for one in body.get("security_groups") or ())
+        ],
         "vpcid": vpc.get("id"),
         "vpcname": vpc.get("name"),
         "nics": [nic for port in ports for nic in _nics(port, sources)],
@@ -168,10 +171,6 @@ def _root(server: Server, system: Volume | None) -> dict[str, Any]:
     if system is not None:
         return {"volumetype": system.volume_type, "size": system.size}
     return {"volumetype": None, "size": server.disk if server.image_id is not None else None}
-
-
-def _group_names(body: Mapping[str, Any]) -> list[str]:
-    return [group["name"] for group in body.get("security_groups") or ()]
 
 
 def _ports_in_order(server: Server, sources: ViewSources) -> list[Resource]:
