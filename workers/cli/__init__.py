@@ -3,6 +3,6 @@
 
 def main() -> None:
     """The console script's entry."""
-    from workers.cli.app import run_app  # noqa: PLC0415 - a worker that is embedded needs no command line
+    from workers.cli.app import run_app  # noqa: PLC0415 - an embedded worker needs none
 
     run_app()

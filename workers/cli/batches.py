@@ -63,7 +63,8 @@ def run_batch(settings: Settings, command: BatchCommand) -> Exit:
         batch = history.unfinished(request.command, request.action, request.operator)
     if batch is not None:
         complain(
-            f"resuming batch {batch}, which the same command left unfinished; newer dead letters are not touched"
+            f"resuming batch {batch}, which the same command left unfinished;"
+            " newer dead letters are not touched"
         )
         return _resume(settings, command, batch)
     if not command.yes:
@@ -266,13 +267,15 @@ def _print_advice(
         complain(f"{result.gone} were no longer in {queue}: another command took them")
     if result.refused:
         complain(
-            f"{result.refused} were not taken by the broker and stay in {queue}: see ecs-worker topology apply"
+            f"{result.refused} were not taken by the broker and stay in {queue}:"
+            " see ecs-worker topology apply"
         )
     if result.left:
         total = result.done + result.left
         complain(
-            f"{trouble or 'stopped'}: {result.done} of {total} are {_DONE[action]}, {result.left} are left "
-            f"and safe; resume with: ecs-worker dead {action.value} --batch {batch}"
+            f"{trouble or 'stopped'}: {result.done} of {total} are {_DONE[action]},"
+            f" {result.left} are left and safe;"
+            f" resume with: ecs-worker dead {action.value} --batch {batch}"
         )
     elif action is Action.REPLAY:
         complain(f"see the results: ecs-worker dead replays {batch}")

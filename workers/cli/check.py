@@ -1,4 +1,4 @@
-"""`ecs-worker check`: configuration, broker, journal, keys and cloud, with what to do about each."""
+"""`ecs-worker check`: configuration, broker, journal, keys, cloud; a line each with advice."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -164,7 +164,7 @@ async def _keys(settings: Settings) -> AsyncIterator[Finding]:
         advice = f"whoever may publish acts for every tenant: guard {guarded} by permissions"
         yield Finding("keys", Status.OK, "not needed: ECS_TRUST_PUBLISHERS=true", advice)
         return
-    from workers.identity.jwks import usable_keys  # noqa: PLC0415 - cryptography, where it is needed
+    from workers.identity.jwks import usable_keys  # noqa: PLC0415 - loads cryptography
 
     source = key_source(settings.jwt_jwks)
     try:
@@ -176,7 +176,8 @@ async def _keys(settings: Settings) -> AsyncIterator[Finding]:
     try:
         number = len(usable_keys(document))
     except KeySetError as error:
-        advice = "ECS_JWT_JWKS must name a JSON Web Key Set (of Keycloak: …/protocol/openid-connect/certs)"
+        path = "…/protocol/openid-connect/certs"
+        advice = f"ECS_JWT_JWKS must name a JSON Web Key Set (of Keycloak: {path})"
         yield Finding("keys", Status.FAILED, f"{source.name}: {error}", advice)
         return
     found = f"{number} usable {'key' if number == 1 else 'keys'} at {source.name}"
@@ -210,7 +211,10 @@ async def _service_account(cloud: Cloud) -> AsyncIterator[Finding]:
         return
     yield Finding("keystone", Status.OK, "the service account can log in")
     if trouble is not None:
-        advice = "it needs the role member in every tenant's project (an inherited role on their domain does it)"
+        advice = (
+            "it needs the role member in every tenant's project"
+            " (an inherited role on their domain does it)"
+        )
         yield Finding("rights", Status.FAILED, trouble, advice)
         return
     if missing:
@@ -243,7 +247,10 @@ async def _versions(cloud: Cloud) -> AsyncIterator[Finding]:
 
 async def _admin(cloud: Cloud, settings: Settings) -> Finding:
     if settings.admin_cloud is None:
-        advice = "without it: no owner of an instance is looked up, no server in ERROR is reset (ECS_ADMIN_CLOUD)"
+        advice = (
+            "without it: no owner of an instance is looked up, no server in ERROR is reset"
+            " (ECS_ADMIN_CLOUD)"
+        )
         return Finding("admin cloud", Status.OK, "not configured", advice)
     try:
         admin = await cloud.admin()

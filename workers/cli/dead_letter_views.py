@@ -62,7 +62,8 @@ def select(settings: Settings, selection: Selection) -> Selected:
     if selected.shared:
         queue = settings.names.dead_queue
         complain(
-            f"another reader is reading {queue} now: the messages that it holds are not seen here; try again later"
+            f"another reader is reading {queue} now: the messages that it holds are not shown;"
+            " try again later"
         )
     return selected
 
@@ -146,7 +147,9 @@ _Known = tuple[list[RequestRecord], list[Replay]]
 def _known(
     settings: Settings, letters: Sequence[DeadLetter]
 ) -> tuple[dict[str, _Known], str | None]:
-    """What the journal knows, or why it is not available: the messages are shown all the same."""
+    """The journal's requests and replays by key, and its trouble where it cannot be read: the
+    messages are shown all the same.
+    """
     keys = {one.key for one in letters if one.key}
     try:
         with open_history(settings) as history:

@@ -92,7 +92,7 @@ class _BatchOptions(_Filters):
 
 
 def _with_options(record: Callable[..., T]) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Give a command the options of a record's fields. It gets the record as its first parameter."""
+    """Give a command the options of a record's fields. The record is its first argument."""
     options = list(inspect.signature(record, eval_str=True).parameters.values())
 
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
@@ -191,7 +191,7 @@ def dead_replays(
 
 @dataclass(frozen=True, slots=True)
 class _Terms:
-    """What is done with the messages of a batch."""
+    """The action of a batch with its options."""
 
     action: "Action"
     tenant: str | None = None

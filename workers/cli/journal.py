@@ -80,8 +80,9 @@ def show_request(settings: Settings, key: str, output: Format) -> None:
     if not found:
         raise CommandFailed(
             Exit.CHECK_FAILED,
-            f"the journal knows no request {key!r}; KEY is a message_id, orderId, flowId or the whole key "
-            "(requests that were rejected for form or identity are not in the journal: see ecs-worker dead list)",
+            f"the journal knows no request {key!r}; KEY is a message_id, orderId, flowId or the whole"
+            " key (requests that were rejected for form or identity are not in the journal: see"
+            " ecs-worker dead list)",
         )
     if output is not Format.TABLE:
         show_json([request_record(one, replays[one.key]) for one in found], output)

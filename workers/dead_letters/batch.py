@@ -30,7 +30,7 @@ NOT_PROVEN = "who sent it is not proven: find out who it was, and answer for it 
 
 @dataclass(frozen=True, slots=True)
 class BatchRequest:
-    """What is done with a batch, and for whom.
+    """The action of a batch, and its operator.
 
     `command` is a digest of the command's words: the same command by the same operator resumes what
     it left. `tenant` is the project of the messages of which none is proven. `rate`: messages a

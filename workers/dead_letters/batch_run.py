@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from time import monotonic
 from uuid import uuid4
 
@@ -34,25 +35,29 @@ STOPPING = 20.0
 _DONE = frozenset({ReplayState.SENT, ReplayState.DISCARDED})
 
 
+class _Phase(Enum):
+    WAITING = "waiting"
+    UNDER_WAY = "under way"
+    #: Acked: it is in `ecs.dead` no more.
+    SETTLED = "settled"
+    #: The broker did not take it: there is no queue for it.
+    REFUSED = "refused"
+
+
 @dataclass(slots=True)
 class _Member:
     """A message of the batch, and the delivery by which it is held."""
 
     replay: Replay
-    state: ReplayState
     delivery: Delivery | None = None
     #: True once it was delivered in this round.
     came: bool = False
-    under_way: bool = False
-    #: Acked: it is in `ecs.dead` no more.
-    settled: bool = False
-    #: The broker did not take it: there is no queue for it.
-    refused: bool = False
+    phase: _Phase = _Phase.WAITING
 
     @property
     def is_done(self) -> bool:
         """True if only the ack may be left to do."""
-        return self.state in _DONE
+        return self.replay.state in _DONE
 
     @property
     def is_held(self) -> bool:
@@ -111,7 +116,7 @@ class BatchRun:
         self._journal = journal
         self._request = request
         self._on_progress = on_progress
-        self._members = [_Member(one, one.state) for one in replays]
+        self._members = [_Member(one) for one in replays]
         self._by_identity: dict[str, list[_Member]] = {}
         for member in self._members:
             self._by_identity.setdefault(member.replay.identity, []).append(member)
@@ -120,6 +125,7 @@ class BatchRun:
         self._stopping = asyncio.Event()
         self._publisher = Publisher(settings.broker)
         self._groups: set[asyncio.Task[None]] = set()
+        self._acked: set[Delivery] = set()
         self._trouble: BaseException | None = None
 
     def stop(self) -> None:
@@ -142,13 +148,14 @@ class BatchRun:
     @property
     def result(self) -> BatchResult:
         """The numbers so far."""
-        states = [one.state for one in self._members]
-        done, gone = sum(one.is_done for one in self._members), states.count(ReplayState.GONE)
-        refused = sum(one.refused for one in self._members)
-        return BatchResult(done, gone, refused, len(states) - done - gone - refused)
+        done = sum(one.is_done for one in self._members)
+        gone = sum(one.replay.state is ReplayState.GONE for one in self._members)
+        refused = sum(one.phase is _Phase.REFUSED for one in self._members)
+        return BatchResult(done, gone, refused, len(self._members) - done - gone - refused)
 
     def _left(self) -> list[_Member]:
-        return [one for one in self._members if not one.settled and not one.refused]
+        ended = (_Phase.SETTLED, _Phase.REFUSED)
+        return [one for one in self._members if one.phase not in ended]
 
     async def _round(self) -> bool:
         """Read the queue once, for a limited time; return True if another round may do more."""
@@ -161,7 +168,7 @@ class BatchRun:
             complete = await self._work_off(reader, monotonic() + HOLD)
         finally:
             await self._finish_groups()
-            await reader.close(self._is_settled)
+            await reader.close(self._acked.__contains__)
         if not complete:
             return True
         missing = [one for one in self._left() if not one.came]
@@ -169,7 +176,7 @@ class BatchRun:
             # They are there no more: acked in an earlier run, or taken by somebody else.
             await self._record([one for one in missing if not one.is_done], ReplayState.GONE)
             for one in missing:
-                one.settled = True
+                one.phase = _Phase.SETTLED
         return False
 
     async def _work_off(self, reader: Reader, limit: float) -> bool:
@@ -197,7 +204,7 @@ class BatchRun:
         if not group:
             return
         for one in group:
-            one.under_way = True
+            one.phase = _Phase.UNDER_WAY
         task = asyncio.create_task(self._carry_out(group))
         self._groups.add(task)
         task.add_done_callback(self._group_ended)
@@ -219,19 +226,13 @@ class BatchRun:
     def _delivered(self, delivery: Delivery) -> None:
         """Each delivery belongs to one member: of several that are equal each has its own."""
         for member in self._by_identity.get(identity_of(delivery.envelope), ()):
-            if not member.settled and not member.is_held:
+            if member.phase is not _Phase.SETTLED and not member.is_held:
                 member.delivery, member.came = delivery, True
                 if member.is_done:
-                    _settle(member)
-                elif not member.under_way and not member.refused:
+                    self._settle(member)
+                elif member.phase is _Phase.WAITING:
                     self._ready.append(member)
                 return
-
-    def _is_settled(self, delivery: Delivery) -> bool:
-        return any(
-            one.delivery is delivery and one.settled
-            for one in self._by_identity.get(identity_of(delivery.envelope), ())
-        )
 
     async def _carry_out(self, group: list[_Member]) -> None:
         try:
@@ -241,10 +242,11 @@ class BatchRun:
                 await self._end(group, ReplayState.DISCARDED)
         finally:
             for one in group:
-                one.under_way = False
+                if one.phase is _Phase.UNDER_WAY:
+                    one.phase = _Phase.WAITING
 
     async def _replay(self, group: list[_Member]) -> None:
-        await self._repeat([one for one in group if one.state is ReplayState.ISSUED])
+        await self._repeat([one for one in group if one.replay.state is ReplayState.ISSUED])
         tokens = [new_resume_token() for _ in group]
         await self._journal.issue_tokens(
             [(one.replay.id, hash_of(token)) for one, token in zip(group, tokens, strict=True)]
@@ -252,9 +254,11 @@ class BatchRun:
         published = [self._publish(one, token) for one, token in zip(group, tokens, strict=True)]
         outcomes = await asyncio.gather(*published, return_exceptions=True)
         for one, outcome in zip(group, outcomes, strict=True):
-            one.state = ReplayState.ISSUED
-            one.refused = outcome is not Published.CONFIRMED
-        await self._end([one for one in group if not one.refused], ReplayState.SENT)
+            one.replay = replace(one.replay, state=ReplayState.ISSUED)
+            if outcome is not Published.CONFIRMED:
+                one.phase = _Phase.REFUSED
+        confirmed = [one for one in group if one.phase is not _Phase.REFUSED]
+        await self._end(confirmed, ReplayState.SENT)
 
     def _publish(self, member: _Member, token: str) -> "asyncio.Future[Published]":
         assert member.delivery is not None
@@ -284,7 +288,7 @@ class BatchRun:
             return
         await self._record(group, state)
         for one in group:
-            _settle(one)
+            self._settle(one)
         self._on_progress(len(group))
 
     async def _record(self, group: list[_Member], state: ReplayState) -> None:
@@ -292,10 +296,10 @@ class BatchRun:
             return
         await self._journal.end_replays([one.replay.id for one in group], state)
         for one in group:
-            one.state = state
+            one.replay = replace(one.replay, state=state)
 
-
-def _settle(member: _Member) -> None:
-    if member.delivery is not None and not member.delivery.lost:
-        member.delivery.settle()
-        member.settled = True
+    def _settle(self, member: _Member) -> None:
+        if member.delivery is not None and not member.delivery.lost:
+            member.delivery.settle()
+            member.phase = _Phase.SETTLED
+            self._acked.add(member.delivery)

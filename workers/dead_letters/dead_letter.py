@@ -187,7 +187,8 @@ def identity_of(envelope: Envelope) -> str:
     hexadecimal digits.
     """
     headers = {
-        str(name): _comparable(value)
+        # Equal for what is equal on the wire: AMQP has several types of whole numbers.
+        str(name): int(value) if type(value) is not bool and isinstance(value, int) else str(value)
         for name, value in envelope.headers.items()
         if name not in DELIVERY_COUNTS
     }
@@ -307,9 +308,3 @@ def _masked_secret(value: Any) -> str | None:
 def _text(value: Any) -> str | None:
     """A short text, or None: what a stranger wrote may be of any type and length."""
     return value.strip()[:_LONGEST] or None if isinstance(value, str) else None
-
-
-def _comparable(value: Any) -> Any:
-    """Equal for what is equal on the wire: AMQP has several types of whole numbers."""
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return int(value) if is_number else str(value)

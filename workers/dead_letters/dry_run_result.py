@@ -1,4 +1,4 @@
-"""What a dry run finds out about a replay, and how it is shown."""
+"""The result of a dry run, and its texts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _TEMPORARY = frozenset(
 
 
 class DryRunOutcome(StrEnum):
-    """What would happen to a dead letter; the values are for programs."""
+    """The fate of a dead letter in a replay; the values are for programs."""
 
     RUN = "run"
     RESUME = "go_on"

@@ -1,4 +1,4 @@
-"""Which dead letters are meant, and groups of those that failed alike."""
+"""Selecting dead letters, and grouping those that failed alike."""
 
 import json
 from collections import Counter
@@ -15,7 +15,8 @@ from workers.dead_letters.reader import Reader
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a dead letter must be; empty means any. Times in Unix seconds; `limit` takes the oldest.
+    """Conditions that a dead letter must meet; empty means any. Times in Unix seconds; `limit` takes
+    the oldest.
 
     `rows` are those of a list that was kept (`row_text`), each taken as often as it occurs there.
     """

@@ -1,9 +1,10 @@
 """The demo's environment: a broker, a cloud with a tenant's servers, and a worker."""
 
 import asyncio
+import functools
 import os
 import tempfile
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,14 +136,13 @@ class Tenant:
 
 @dataclass(slots=True)
 class Environment:
-    """The running parts."""
+    """The running parts. `make_worker` makes a worker of that name, which is not started yet."""
 
     broker: PrivateBroker
     tenant: Tenant
     servers: Servers
     worker: WorkerProcess
-    settings: Mapping[str, str]
-    folder: Path
+    make_worker: Callable[[str], WorkerProcess]
 
     def stop_worker(self) -> None:
         """Stop the worker that runs by then."""
@@ -150,7 +150,7 @@ class Environment:
 
     def start_another_worker(self) -> None:
         """Start a worker in the place of one that is gone."""
-        self.worker = WorkerProcess(self.settings, self.folder, "worker-2").start()
+        self.worker = self.make_worker("worker-2").start()
 
 
 @contextmanager
@@ -184,8 +184,8 @@ def environment(openstack: str, screen: Screen) -> Iterator[Environment]:
         }
         with screen.step("ecs-worker, its journal in SQLite"):
             declare(broker.url, topology())
-            worker = WorkerProcess(settings, folder)
-            running = Environment(broker, tenant, servers, worker, settings, folder)
+            make_worker = functools.partial(WorkerProcess, settings, folder)
+            running = Environment(broker, tenant, servers, make_worker("worker-1"), make_worker)
             stack.callback(running.stop_worker)
-            worker.start()
+            running.worker.start()
         yield running
