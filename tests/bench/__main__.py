@@ -141,9 +141,7 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the messages: shows that it runs"
     )
-    parser.add_argument(
-        "--replays", action="store_true", help="only how fast parked messages are put in again"
-    )
+    parser.add_argument("--replays", action="store_true", help="only the rate of replays")
     parser.add_argument(
         "--rubbish", action="store_true", help="only what lists wait beside rubbish"
     )
@@ -165,12 +163,12 @@ def main() -> None:
 
 
 def show_replays(bench: Bench) -> None:
-    """Ten thousand parked messages, put in again by the command."""
+    """Ten thousand dead letters, replayed by the command."""
     number = bench.number(10000)
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
     rates = replayed(bench.broker, bench.folder, number, env)
     print(
-        f"\n{number:,} parked messages put in again: {rates.again:,.0f}/s, {rates.again / rates.plain:.0%} of the"
+        f"\n{number:,} dead letters replayed: {rates.again:,.0f}/s, {rates.again / rates.plain:.0%} of the"
     )
     print(
         f"{rates.plain:,.0f}/s of the same publisher alone; with the command's start {rates.command:,.0f}/s"

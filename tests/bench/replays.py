@@ -1,6 +1,4 @@
-"""How fast parked messages are put in again, beside publishing the same messages with the same
-publisher.
-"""
+"""The rate of replays, beside publishing the same messages with the same publisher."""
 
 import asyncio
 import json
@@ -23,7 +21,7 @@ from workers.pipeline.replies import Replies, again
 
 @dataclass(frozen=True)
 class Replayed:
-    """Messages a second: published and confirmed; put in again; and by the whole command, its start
+    """Messages a second: published and confirmed; replayed; and by the whole command, its start
     included.
     """
 
@@ -33,11 +31,11 @@ class Replayed:
 
 
 def replayed(broker: PrivateBroker, folder: Path, number: int, env: dict[str, str]) -> Replayed:
-    """Park so many commands, and have the command put all of them in again."""
+    """Dead-letter so many commands, and have the command replay all of them."""
     url = broker.add_vhost(f"bench-{uuid.uuid4().hex[:8]}")
     declare(url, topology())
     commands = [_command() for _ in range(number)]
-    asyncio.run(_park(url, commands))
+    asyncio.run(_dead_letter(url, commands))
     # In a virtual host of its own: nobody consumes in either.
     beside = broker.add_vhost(f"bench-{uuid.uuid4().hex[:8]}")
     declare(beside, topology())
@@ -59,7 +57,7 @@ def replayed(broker: PrivateBroker, folder: Path, number: int, env: dict[str, st
     seconds = time.monotonic() - started
     (row,) = json.loads(done.stdout)
     if row["done"] != number:
-        raise RuntimeError(f"only {row['done']} of {number} were put in again: {done.stderr}")
+        raise RuntimeError(f"only {row['done']} of {number} were replayed: {done.stderr}")
     return Replayed(plain, number / row["seconds"], number / seconds)
 
 
@@ -90,7 +88,7 @@ def _command() -> Envelope:
     )
 
 
-async def _park(url: str, commands: list[Envelope]) -> None:
+async def _dead_letter(url: str, commands: list[Envelope]) -> None:
     publisher = Publisher(url)
     publisher.open()
     outbox = Replies(publisher, NAMES, on_returned=lambda: None)
