@@ -1,124 +1,307 @@
-"""Reading single fields, each refusal naming the field as the API names it."""
+"""The base of all models of messages, and the types of their fields with the JSON schema of each.
+
+A validator takes a field's value as it came and returns what is kept of it; it raises `WrongValue`
+where the value cannot be taken. JSON schemas forbid nothing that a validator takes; of what a
+validator refuses they forbid what a JSON schema can express.
+"""
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
 
-from messages.errors import wrong
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import CoreSchema, core_schema
+
+from messages.errors import Refused, wrong
 from messages.texts import is_line, is_resource_name, is_stored
+
+Schema = dict[str, Any]
+T = TypeVar("T")
+M = TypeVar("M", bound="Model")
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _DIGITS = re.compile(r"[0-9]{1,12}")
 #: Characters of an id or a name that are kept, logged and used as keys.
 MAX_NAME = 255
-#: Bytes of one that is part of a routing key, which has at most 255.
+#: Bytes of a name that is part of a routing key, which has at most 255.
 MAX_ROUTED = 240
+#: `data.reason` of a request for another region.
+OTHER_REGION = "region"
 
 
-def name_in_routing_key(value: Any, name: str) -> str:
-    """As `stored_word`, needed, and short enough for the routing key that it is told with."""
-    found = _needed(stored_word(value, name), name)
-    if len(found.encode()) > MAX_ROUTED:
-        raise wrong(name, f"it is longer than {MAX_ROUTED} bytes")
-    return found
+class WrongValue(ValueError):
+    """A value that cannot be taken. `parameter` names what is wrong where that is not the field
+    itself; `detail` says why.
+    """
+
+    def __init__(self, detail: str | None = None, parameter: str | None = None) -> None:
+        self.detail = detail
+        self.parameter = parameter
+        super().__init__(detail or "")
 
 
-def uuid_of(value: Any, name: str) -> str:
+class Model(BaseModel):
+    """A part of a message: frozen; fields that are not declared are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+class Answer(Model):
+    """A part of what the worker publishes; made by the fields' Python names, dumped by their names
+    on the wire.
+    """
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+
+def validated(model: type[M], message: Any, last: frozenset[str] = frozenset()) -> M:
+    """Return the model of a message, or raise `Refused` naming the first parameter that is wrong.
+
+    Fields in `last` are named only where no other field is wrong.
+    """
+    try:
+        return model.model_validate(message)
+    except ValidationError as error:
+        raise _refusal(error, last) from None
+
+
+def read(reader: Callable[[Any], T], value: Any, name: str) -> T:
+    """Return what a validator of this module makes of a single value, or raise `Refused` naming it."""
+    try:
+        return reader(value)
+    except WrongValue as error:
+        raise wrong(error.parameter or name, error.detail) from None
+
+
+def _refusal(error: ValidationError, last: frozenset[str]) -> Refused:
+    found = error.errors(include_url=False, include_input=False)
+    first = min(found, key=lambda one: bool(one["loc"]) and one["loc"][0] in last)
+    cause = first.get("ctx", {}).get("error")
+    names = [one for one in first["loc"] if isinstance(one, str)]
+    if isinstance(cause, WrongValue):
+        return wrong(cause.parameter or names[-1], cause.detail)
+    return wrong(names[-1])
+
+
+def uuid_of(value: Any) -> str:
     """A UUID, in lower case."""
     if not isinstance(value, str) or not is_uuid(value):
-        raise wrong(name)
+        raise WrongValue
     return value.lower()
 
 
 def is_uuid(text: str) -> bool:
-    """Whether a text is a UUID, in whatever case."""
+    """Tell whether a text is a UUID, in whatever case."""
     return _UUID.fullmatch(text) is not None
 
 
-def word(value: Any, name: str) -> str:
-    """A text of 1..255 printable characters, blanks around it trimmed: an id, a keyword."""
-    return _needed(optional_word(value, name), name)
-
-
-def optional_word(value: Any, name: str) -> str | None:
-    """As `word`; missing, null and blank are None."""
-    return _trimmed(value, name, str.isprintable)
-
-
-def line(value: Any, name: str) -> str:
-    """A text of 1..255 characters in one line, blanks around it trimmed: what people write, emoji
-    and all.
+def _text(is_fit: Callable[[str], bool]) -> Callable[[Any], str | None]:
+    """A validator of texts of at most 255 characters, blanks around them trimmed; missing, null and
+    blank are None.
     """
-    return _needed(optional_line(value, name), name)
+
+    def validate(value: Any) -> str | None:
+        if value is None:
+            return None
+        if (
+            not isinstance(value, str)
+            or len(value) > MAX_NAME
+            or not is_fit(trimmed := value.strip())
+        ):
+            raise WrongValue
+        return trimmed or None
+
+    return validate
 
 
-def optional_line(value: Any, name: str) -> str | None:
-    """As `line`; missing, null and blank are None."""
-    return _trimmed(value, name, is_line)
+def needed(reader: Callable[[Any], T | None]) -> Callable[[Any], T]:
+    """The same validator, which does not take nothing."""
+
+    def validate(value: Any) -> T:
+        found = reader(value)
+        if found is None:
+            raise WrongValue
+        return found
+
+    return validate
 
 
-def stored_word(value: Any, name: str) -> str | None:
-    """As `optional_word`, and such as OpenStack's databases hold."""
-    return _trimmed(value, name, lambda text: text.isprintable() and is_stored(text))
+#: An id, a keyword: printable characters.
+optional_word = _text(str.isprintable)
+#: A text of one line, as people write it, emoji included.
+optional_line = _text(is_line)
+#: A word that OpenStack's databases hold.
+stored_word = _text(lambda text: text.isprintable() and is_stored(text))
+#: A line that OpenStack's databases hold: the name of an image in Glance.
+stored_line = needed(_text(lambda text: is_line(text) and is_stored(text)))
+#: A name that Nova takes.
+optional_resource_name = _text(is_resource_name)
+resource_name = needed(optional_resource_name)
+word = needed(optional_word)
+line = needed(optional_line)
 
 
-def stored_line(value: Any, name: str) -> str:
-    """As `line`, and such as OpenStack's databases hold: the name of an image in Glance."""
-    return _needed(_trimmed(value, name, lambda text: is_line(text) and is_stored(text)), name)
+def routed_name(value: Any) -> str:
+    """A stored word that is short enough for the routing key that it is published with."""
+    found = _needed_stored_word(value)
+    if len(found.encode()) > MAX_ROUTED:
+        raise WrongValue(f"it is longer than {MAX_ROUTED} bytes")
+    return found
 
 
-def resource_name(value: Any, name: str) -> str:
-    """A name of 1..255 characters as Nova takes it, blanks around it trimmed."""
-    return _needed(optional_resource_name(value, name), name)
+_needed_stored_word = needed(stored_word)
 
 
-def optional_resource_name(value: Any, name: str) -> str | None:
-    """As `resource_name`; missing, null and blank are None."""
-    return _trimmed(value, name, is_resource_name)
+def optional_uuid(value: Any) -> str | None:
+    """A UUID; missing, null and blank are None."""
+    named = optional_word(value)
+    return uuid_of(named) if named is not None else None
 
 
-def _needed(text: str | None, name: str) -> str:
-    if text is None:
-        raise wrong(name)
-    return text
-
-
-def _trimmed(value: Any, name: str, is_fit: Callable[[str], bool]) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or len(value) > MAX_NAME or not is_fit(trimmed := value.strip()):
-        raise wrong(name)
-    return trimmed or None
-
-
-def whole(value: Any, name: str) -> int:
+def whole(value: Any) -> int:
     """A whole number that is not negative, as a number or as digits in a text."""
     if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12:
         return value
-    raise wrong(name)
+    raise WrongValue
 
 
-def mapping(value: Any, name: str) -> Mapping[str, Any]:
-    """An object; null is the same as an empty one."""
+def mapping(value: Any) -> Mapping[str, Any]:
+    """An object; null counts as an empty one."""
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise wrong(name)
+        raise WrongValue
     return value
 
 
-def listing(value: Any, name: str, least: int, most: int) -> list[Any]:
-    """A list of so many things."""
-    if not isinstance(value, list) or not least <= len(value) <= most:
-        raise wrong(name)
-    return value
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Annotation of a field: the validator of its value, and the JSON schema of the value."""
+
+    validate: Callable[[Any], Any]
+    schema: Mapping[str, Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        """Return the schema by which pydantic validates the field."""
+        return core_schema.no_info_plain_validator_function(self.validate)
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> Schema:
+        """Return the JSON schema of the field."""
+        return dict(self.schema)
 
 
-def objects(value: Any, name: str, least: int, most: int) -> list[Mapping[str, Any]]:
-    """A list of so many objects; null is none."""
-    found = listing(value, name, least, most)
-    if not all(isinstance(one, dict) for one in found):
-        raise wrong(name)
-    return found
+def keyword(*values: str, any_case: bool = False) -> Schema:
+    """The JSON schema of one of these words or nothing, blanks around it trimmed."""
+    listed = "|".join(_any_case(one) if any_case else one for one in values)
+    return {"type": ["string", "null"], "pattern": rf"^\s*({listed})?\s*$"}
+
+
+def _any_case(text: str) -> str:
+    return "".join(f"[{one.lower()}{one.upper()}]" if one.isalpha() else one for one in text)
+
+
+def number(least: int, most: int) -> Schema:
+    """The JSON schema of a whole number, as a number or as digits in a text."""
+    return {
+        "description": f"{least}..{most}, as a number or as digits in a text",
+        "oneOf": [
+            {"type": "integer", "minimum": least, "maximum": most},
+            {"type": "string", "pattern": r"^\s*[0-9]+\s*$"},
+        ],
+    }
+
+
+def counted(least: int, most: int, detail: str | None = None) -> Taken:
+    """A whole number of a range; `detail` says what is wrong outside it."""
+
+    def validate(value: Any) -> int:
+        found = whole(value)
+        if not least <= found <= most:
+            raise WrongValue(detail)
+        return found
+
+    return Taken(validate, number(least, most))
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """Annotation of a tuple of models: a list of so many objects, checked before its elements.
+
+    `prepare` returns the objects that are validated.
+    """
+
+    least: int
+    most: int
+    prepare: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        """Return the schema by which pydantic validates the field."""
+        return core_schema.no_info_before_validator_function(self._checked, handler(source))
+
+    def _checked(self, value: Any) -> list[dict[str, Any]]:
+        if not isinstance(value, list) or not self.least <= len(value) <= self.most:
+            raise WrongValue
+        if not all(isinstance(one, dict) for one in value):
+            raise WrongValue
+        return self.prepare(value)
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> Schema:
+        """Return the JSON schema of the field."""
+        return {**handler(core), "minItems": self.least, "maxItems": self.most}
+
+
+def _nothing(_: Any) -> None:
+    return None
+
+
+#: Annotation of an object in which null counts as an empty one.
+NULL_IS_EMPTY = BeforeValidator(lambda value: {} if value is None else value)
+
+
+_HEX = "[0-9a-fA-F]"
+WORD: Schema = {"type": "string", "pattern": r"\S", "maxLength": MAX_NAME}
+OPTIONAL_WORD: Schema = {"type": ["string", "null"], "maxLength": MAX_NAME}
+
+Uuid = Annotated[
+    str,
+    Taken(uuid_of, {"type": "string", "pattern": f"^{_HEX}{{8}}(-{_HEX}{{4}}){{3}}-{_HEX}{{12}}$"}),
+]
+#: A UUID with blanks around it trimmed, as the billing system writes it.
+TrimmedUuid = Annotated[str, Taken(needed(optional_uuid), WORD)]
+OptionalUuid = Annotated[str | None, Taken(optional_uuid, OPTIONAL_WORD)]
+Word = Annotated[str, Taken(word, WORD)]
+Line = Annotated[str, Taken(line, WORD)]
+RoutedName = Annotated[str, Taken(routed_name, WORD)]
+ResourceName = Annotated[str, Taken(resource_name, WORD)]
+OptionalWord = Annotated[str | None, Taken(optional_word, OPTIONAL_WORD)]
+OptionalLine = Annotated[str | None, Taken(optional_line, OPTIONAL_WORD)]
+OptionalResourceName = Annotated[str | None, Taken(optional_resource_name, OPTIONAL_WORD)]
+StoredWord = Annotated[str | None, Taken(stored_word, OPTIONAL_WORD)]
+#: Named in the schema, and neither checked nor kept.
+Unread = Annotated[None, Taken(_nothing, {})]
+
+
+def check_region(message: Mapping[str, Any], own: str) -> None:
+    """Raise `Refused` where `region` of a command, order or product is another than `own`, whatever
+    the case.
+
+    Missing, null and blank count as its own.
+    """
+    region = read(optional_word, message.get("region"), "region")
+    if region is not None and region.casefold() != own.casefold():
+        raise wrong(
+            "region", f"it is meant for {region}, and this worker is {own}'s", reason=OTHER_REGION
+        )
+
+
+def check_order_region(message: Mapping[str, Any], own: str) -> None:
+    """Check the region of an order message, of each product and of each instance of a softDown."""
+    check_region(message, own)
+    for name in ("productList", "instanceList"):
+        listed = message.get(name)
+        for one in listed if isinstance(listed, list) else ():
+            if isinstance(one, dict):
+                check_region(one, own)

@@ -1,38 +1,66 @@
 """The table of operations: what the worker has to know of each kind of request, in one place.
 
-An operation has a row for each task that its message may ask for: `server.action` has three. The
-module does not load while an operation, an order type or a task is missing (`IncompleteTable`).
+An operation has its request's model, and a row for each task that its message may ask for:
+`server.action` has three. The module does not load while an operation, an order type or a task is
+missing (`IncompleteTable`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
-from messages.commands import Force, OpenConsole, Operation, Power, PowerAction, PowerBatch, Task
-from messages.images import (
+from messages.commands import (
+    Command,
     CreateImage,
+    Force,
     ImageBatchDelete,
     ImageDelete,
     ImageList,
     ImageListPrivate,
     ImageShow,
     ImageUpdate,
+    OpenConsole,
+    Operation,
+    OrderPlan,
+    Power,
+    PowerAction,
+    PowerBatch,
+    ServerAction,
+    ServerBatchAction,
+    ServerList,
+    ServerShow,
+    ServerTagsList,
+    ServerTagsUpdate,
+    Task,
 )
+from messages.errors import wrong
+from messages.fields import read, validated, word
 from messages.orders import (
     Order,
     OrderChangeConfigure,
     OrderNew,
-    OrderPlan,
     OrderRenew,
     OrderSoftDown,
     OrderType,
     OrderUnsubscribe,
 )
-from messages.servers import ServerList, ServerShow, ServerTagsList, ServerTagsUpdate
+from messages.orders.new import with_secrets
+from messages.orders.order import PaidOrder, is_soft_down
+from messages.results import (
+    CreatedImage,
+    ImageOutcomes,
+    OrderOutcome,
+    OrderPreview,
+    ServerConsole,
+    ServerOutcomes,
+    SoftDownOutcome,
+)
+from messages.secrets import mask
+from messages.views import Image, ImagePage, ServerPage, ServerTags, ShownServer
 
-#: Every type of work: tasks of commands, and orders.
-Work = Task | OrderChangeConfigure | OrderNew | OrderRenew | OrderUnsubscribe | OrderSoftDown
+#: The types of work that the requests of commands and orders do not name themselves.
+_TASKS = (PowerAction, PowerBatch, OpenConsole, CreateImage)
 W = TypeVar("W", bound=Task | Order)
 
 
@@ -74,11 +102,13 @@ class Resource:
 class TaskSpec:
     """A row: what is so of every task of one type.
 
-    `locks` gives the names of the server locks that a task needs, `resources` the resources known
-    beforehand that get status updates (an image or a server that is only made is not among them).
+    `answer` is the type of a successful result's `data`; `locks` gives the names of the server
+    locks that a task needs, `resources` the resources known beforehand that get status updates (an
+    image or a server that is only made is not among them).
     """
 
     task: type[Any]
+    answer: Any
     mode: Mode
     finals: Finals
     locks: Callable[[Any], tuple[str, ...]]
@@ -90,36 +120,51 @@ class TaskSpec:
         return self.mode is Mode.CHANGE
 
 
+@dataclass(frozen=True, slots=True)
+class OperationSpec:
+    """An operation: the model of its message's body, and its tasks."""
+
+    request: type[Command] | type[Order]
+    tasks: tuple[TaskSpec, ...]
+
+
 #: Appended to a server's id in the name of its second lock.
 _HARD = " hard"
 
 
 def _row(
     task: type[W],
+    answer: Any,
     mode: Mode,
     finals: Finals,
+    *,
     locks: Callable[[W], tuple[str, ...]],
     resources: Callable[[W], tuple[Resource, ...]],
 ) -> TaskSpec:
-    return TaskSpec(task, mode, finals, locks, resources)
+    return TaskSpec(task, answer, mode, finals, locks, resources)
 
 
 def _nothing(_: Any) -> tuple[()]:
     return ()
 
 
-def _read(task: type[Task], mode: Mode = Mode.READ) -> TaskSpec:
-    return _row(task, mode, Finals.NONE, _nothing, _nothing)
+def _read(request: type[Command], answer: Any) -> OperationSpec:
+    row = TaskSpec(request, answer, Mode.READ, Finals.NONE, _nothing, _nothing)
+    return OperationSpec(request, (row,))
 
 
-def _order(order: type[Order]) -> TaskSpec:
-    return _row(
+def _order(order: type[Order], answer: Any = OrderOutcome) -> OperationSpec:
+    row = _row(
         order,
+        answer,
         Mode.CHANGE,
         Finals.EACH,
-        lambda one: _locks(one.instance_ids),
-        lambda one: tuple(Resource("server", server, None) for server in one.instance_ids),
+        locks=lambda one: _locks(one.instance_ids),
+        resources=lambda one: tuple(
+            Resource("server", server, None) for server in one.instance_ids
+        ),
     )
+    return OperationSpec(order, (row,))
 
 
 def _locks(server_ids: Iterable[str]) -> tuple[str, ...]:
@@ -138,82 +183,124 @@ def _power_locks(server_ids: Iterable[str], power: Power, force: Force) -> tuple
     return tuple(one + (_HARD if force is Force.HARD else "") for one in server_ids)
 
 
-#: Every operation with its rows, and every order type.
-OPERATIONS: dict[Operation | OrderType, tuple[TaskSpec, ...]] = {
-    Operation.SERVER_ACTION: (
-        _row(
-            PowerAction,
-            Mode.CHANGE,
-            Finals.WITH_RESULT,
-            lambda one: _power_locks((one.server_id,), one.power, one.force),
-            lambda one: (Resource("server", one.server_id, one.power.value),),
-        ),
-        _read(OpenConsole, Mode.CONFIDENTIAL),
-        _row(
-            CreateImage,
-            Mode.CHANGE,
-            Finals.EACH,
-            lambda one: _locks((one.server_id,)),
-            _nothing,
-        ),
-    ),
-    Operation.SERVER_BATCH_ACTION: (
-        _row(
-            PowerBatch,
-            Mode.CHANGE,
-            Finals.EACH,
-            lambda one: _power_locks(one.server_ids, one.power, one.force),
-            lambda one: tuple(
-                Resource("server", server, one.power.value) for server in one.server_ids
+#: Every operation and every order type.
+OPERATIONS: dict[Operation | OrderType, OperationSpec] = {
+    Operation.SERVER_ACTION: OperationSpec(
+        ServerAction,
+        (
+            _row(
+                PowerAction,
+                None,
+                Mode.CHANGE,
+                Finals.WITH_RESULT,
+                locks=lambda one: _power_locks((one.server_id,), one.power, one.force),
+                resources=lambda one: (Resource("server", one.server_id, one.power.value),),
+            ),
+            _row(
+                OpenConsole,
+                ServerConsole,
+                Mode.CONFIDENTIAL,
+                Finals.NONE,
+                locks=_nothing,
+                resources=_nothing,
+            ),
+            _row(
+                CreateImage,
+                CreatedImage,
+                Mode.CHANGE,
+                Finals.EACH,
+                locks=lambda one: _locks((one.server_id,)),
+                resources=_nothing,
             ),
         ),
     ),
-    Operation.SERVER_LIST: (_read(ServerList),),
-    Operation.SERVER_SHOW: (_read(ServerShow),),
-    Operation.SERVER_TAGS_LIST: (_read(ServerTagsList),),
-    Operation.SERVER_TAGS_UPDATE: (
-        _row(
-            ServerTagsUpdate,
-            Mode.CHANGE,
-            Finals.NONE,
-            lambda one: _locks((one.server_id,)),
-            _nothing,
+    Operation.SERVER_BATCH_ACTION: OperationSpec(
+        ServerBatchAction,
+        (
+            _row(
+                PowerBatch,
+                ServerOutcomes,
+                Mode.CHANGE,
+                Finals.EACH,
+                locks=lambda one: _power_locks(one.server_ids, one.power, one.force),
+                resources=lambda one: tuple(
+                    Resource("server", server, one.power.value) for server in one.server_ids
+                ),
+            ),
         ),
     ),
-    Operation.IMAGE_LIST: (_read(ImageList),),
-    Operation.IMAGE_LIST_PRIVATE: (_read(ImageListPrivate),),
-    Operation.IMAGE_SHOW: (_read(ImageShow),),
-    Operation.IMAGE_DELETE: (
-        _row(
-            ImageDelete,
-            Mode.CHANGE,
-            Finals.WITH_RESULT,
-            _nothing,
-            lambda one: (Resource("image", one.image_id, None),),
+    Operation.SERVER_LIST: _read(ServerList, ServerPage),
+    Operation.SERVER_SHOW: _read(ServerShow, ShownServer),
+    Operation.SERVER_TAGS_LIST: _read(ServerTagsList, ServerTags),
+    Operation.SERVER_TAGS_UPDATE: OperationSpec(
+        ServerTagsUpdate,
+        (
+            _row(
+                ServerTagsUpdate,
+                None,
+                Mode.CHANGE,
+                Finals.NONE,
+                locks=lambda one: _locks((one.server_id,)),
+                resources=_nothing,
+            ),
         ),
     ),
-    Operation.IMAGE_BATCH_DELETE: (
-        _row(
-            ImageBatchDelete,
-            Mode.CHANGE,
-            Finals.EACH,
-            _nothing,
-            lambda one: tuple(Resource("image", image, None) for image in one.image_ids),
+    Operation.IMAGE_LIST: _read(ImageList, ImagePage),
+    Operation.IMAGE_LIST_PRIVATE: _read(ImageListPrivate, ImagePage),
+    Operation.IMAGE_SHOW: _read(ImageShow, Image),
+    Operation.IMAGE_DELETE: OperationSpec(
+        ImageDelete,
+        (
+            _row(
+                ImageDelete,
+                Literal[""],
+                Mode.CHANGE,
+                Finals.WITH_RESULT,
+                locks=_nothing,
+                resources=lambda one: (Resource("image", one.image_id, None),),
+            ),
         ),
     ),
-    Operation.IMAGE_UPDATE: (_row(ImageUpdate, Mode.CHANGE, Finals.NONE, _nothing, _nothing),),
-    Operation.ORDER_PLAN: (_read(OrderPlan),),
-    OrderType.CHANGE_CONFIGURE: (_order(OrderChangeConfigure),),
-    OrderType.NEW: (_order(OrderNew),),
-    OrderType.RENEW: (_order(OrderRenew),),
-    OrderType.UNSUBSCRIBE: (_order(OrderUnsubscribe),),
-    OrderType.SOFT_DOWN: (_order(OrderSoftDown),),
+    Operation.IMAGE_BATCH_DELETE: OperationSpec(
+        ImageBatchDelete,
+        (
+            _row(
+                ImageBatchDelete,
+                ImageOutcomes,
+                Mode.CHANGE,
+                Finals.EACH,
+                locks=_nothing,
+                resources=lambda one: tuple(
+                    Resource("image", image, None) for image in one.image_ids
+                ),
+            ),
+        ),
+    ),
+    Operation.IMAGE_UPDATE: OperationSpec(
+        ImageUpdate,
+        (
+            _row(
+                ImageUpdate,
+                Literal[""],
+                Mode.CHANGE,
+                Finals.NONE,
+                locks=_nothing,
+                resources=_nothing,
+            ),
+        ),
+    ),
+    Operation.ORDER_PLAN: _read(OrderPlan, OrderPreview),
+    OrderType.CHANGE_CONFIGURE: _order(OrderChangeConfigure),
+    OrderType.NEW: _order(OrderNew),
+    OrderType.RENEW: _order(OrderRenew),
+    OrderType.UNSUBSCRIBE: _order(OrderUnsubscribe),
+    OrderType.SOFT_DOWN: _order(OrderSoftDown, SoftDownOutcome),
 }
 
 
 def _by_task() -> dict[type[Any], TaskSpec]:
-    found = {row.task: row for rows in OPERATIONS.values() for row in rows}
-    wanted = {*Operation, *OrderType, *get_args(Work)}
+    found = {row.task: row for spec in OPERATIONS.values() for row in spec.tasks}
+    wanted = {*Operation, *OrderType, *_TASKS}
     if missing := wanted - OPERATIONS.keys() - found.keys():
         raise IncompleteTable(f"without a row: {', '.join(sorted(map(str, missing)))}")
     return found
@@ -226,3 +313,44 @@ TASKS = _by_task()
 def spec_of(task: Task | Order) -> TaskSpec:
     """Return the row of a task or an order."""
     return TASKS[type(task)]
+
+
+_COMMANDS = {
+    key: spec.request
+    for key, spec in OPERATIONS.items()
+    if isinstance(key, Operation) and issubclass(spec.request, Command)
+}
+_ORDERS = {
+    key.value: spec.request
+    for key, spec in OPERATIONS.items()
+    if isinstance(key, OrderType) and issubclass(spec.request, PaidOrder)
+}
+#: Fields that say who asks: another wrong field is named before them.
+_REQUESTER = frozenset({"tenant_id", "user_id"})
+
+
+def parse_command(message: Mapping[str, Any], routing_key: str) -> Command:
+    """Return the command in a message's body, or raise `Refused` naming the parameter that is
+    wrong.
+    """
+    if message.get("operation") != routing_key:
+        raise wrong("operation", "the operation is not the routing key")
+    try:
+        operation = Operation(routing_key)
+    except ValueError:
+        raise wrong("operation", "there is no such operation") from None
+    return validated(_COMMANDS[operation], message, _REQUESTER)
+
+
+def parse_order(message: Mapping[str, Any]) -> Order:
+    """Return the order in a message's body, or raise `Refused` naming the field that is wrong. Its
+    `ordered` is without secrets.
+    """
+    shown = mask(dict(message))
+    if is_soft_down(message):
+        return validated(OrderSoftDown, {**shown, "ordered": shown})
+    model = _ORDERS.get(read(word, shown.get("orderType"), "orderType"))
+    if model is None:
+        raise wrong("orderType", "there is no such order")
+    given = with_secrets(shown, message) if model is OrderNew else shown
+    return validated(model, {**given, "ordered": shown})

@@ -1,18 +1,36 @@
-"""What every order has in common."""
+"""Fields that every order has, and those of every paid order."""
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from messages.errors import wrong
-from messages.fields import name_in_routing_key, optional_word, stored_word, word
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
+
+from messages.errors import Refused
+from messages.fields import (
+    Model,
+    OptionalWord,
+    RoutedName,
+    StoredWord,
+    Taken,
+    Unread,
+    WrongValue,
+    keyword,
+    read,
+    routed_name,
+    word,
+)
 
 PRODUCT_LINE = "ECS"
-#: How the billing system writes a time, of its own time zone.
+#: Products of one order.
+MAX_PRODUCTS = 100
+#: The format in which the billing system writes a time, of its own time zone.
 TIME_FORM = "%Y-%m-%d %H:%M:%S"
+#: The only `orderStatus` of a paid order that asks for something.
+PAID = "paySuccess"
 
 
 class OrderType(StrEnum):
@@ -25,67 +43,6 @@ class OrderType(StrEnum):
     RENEW = "renew"
     UNSUBSCRIBE = "unsubscribe"
     SOFT_DOWN = "softDown"
-
-
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """Whose order it is. `name` is what it is known by: its orderId, a softDown's flowId.
-
-    `status_time` is None where it is missing or cannot be read; without a zone it is of the billing
-    time zone. `ordered` is the message as it came, without secrets.
-    """
-
-    order_type: OrderType
-    name: str
-    flow_id: str | None
-    user_id: str | None
-    tenant: str | None
-    bill_type: str | None
-    ordered: Mapping[str, Any]
-    status_time: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """An order that is right in form."""
-
-    heading: Heading
-
-    @property
-    def order_type(self) -> OrderType:
-        """Its kind."""
-        return self.heading.order_type
-
-    @property
-    def name(self) -> str:
-        """What it is known by: its orderId, a softDown's flowId."""
-        return self.heading.name
-
-    @property
-    def ordered(self) -> Mapping[str, Any]:
-        """The message as it came, without secrets."""
-        return self.heading.ordered
-
-    @property
-    def instance_ids(self) -> tuple[str, ...]:
-        """The servers that it names, in its order."""
-        return ()
-
-
-def read_heading(order_type: OrderType, message: Mapping[str, Any]) -> Heading:
-    """The heading of a paid order."""
-    if word(message.get("orderRoute"), "orderRoute") != PRODUCT_LINE:
-        raise wrong("orderRoute")
-    return Heading(
-        order_type=order_type,
-        name=name_in_routing_key(message.get("orderId"), "orderId"),
-        flow_id=optional_word(message.get("consoleOrderFlowId"), "consoleOrderFlowId"),
-        user_id=optional_word(message.get("userId"), "userId"),
-        tenant=optional_word(message.get("tenant_id"), "tenant_id"),
-        bill_type=stored_word(message.get("billType"), "billType"),
-        ordered=message,
-        status_time=read_time(message.get("statusTime")),
-    )
 
 
 def read_time(value: Any) -> datetime | None:
@@ -109,3 +66,123 @@ def read_time(value: Any) -> datetime | None:
     with suppress(ValueError):
         return datetime.fromisoformat(f"{date}T{time.replace(' ', '')}").replace(microsecond=0)
     return None
+
+
+def _product_line(value: Any) -> str:
+    if word(value) != PRODUCT_LINE:
+        raise WrongValue
+    return PRODUCT_LINE
+
+
+ProductLine = Annotated[str, Taken(_product_line, keyword(PRODUCT_LINE))]
+#: The object as it came, without secrets; it is not part of the message.
+Ordered = SkipJsonSchema[Mapping[str, Any]]
+_StatusTime = Annotated[datetime | None, Taken(read_time, {})]
+
+
+class Order(Model):
+    """An order: `name` is its orderId, a softDown's flowId. `ordered` is the message as it came,
+    without secrets.
+    """
+
+    order_type: OrderType = Field(alias="orderType")
+    region: Unread = Field(None, description="the worker's own, where it is given")
+    name: RoutedName = Field(
+        alias="orderId", description="at most 240 bytes; the name that the order is known by"
+    )
+    flow_id: OptionalWord = Field(None, alias="consoleOrderFlowId")
+    user_id: OptionalWord = Field(None, alias="userId", description="the token's `sub`")
+    tenant: OptionalWord = Field(
+        None, alias="tenant_id", description="where publishers are trusted"
+    )
+    bill_type: StoredWord = Field(None, alias="billType")
+    #: None where it is missing or cannot be read; without a zone it is of the billing time zone.
+    status_time: _StatusTime = Field(
+        None,
+        alias="statusTime",
+        description="2026-11-23 10:00:00, in the billing time zone",
+    )
+    ordered: Ordered = Field(repr=False)
+
+    @property
+    def instance_ids(self) -> tuple[str, ...]:
+        """The servers that it names, in its order."""
+        return ()
+
+
+def stated(order_type: OrderType) -> Taken:
+    """The annotation of the `orderType` of one kind of order."""
+
+    def validate(value: Any) -> OrderType:
+        if word(value) != order_type:
+            raise WrongValue
+        return order_type
+
+    return Taken(validate, keyword(order_type))
+
+
+class PaidOrder(Order):
+    """An order that was paid for. Numbers may be texts, words may have blanks around them."""
+
+    order_status: Unread = Field(
+        alias="orderStatus", description=f"only `{PAID}` asks for something; any other is counted"
+    )
+    order_route: ProductLine = Field(alias="orderRoute")
+    token: Unread = Field(None, description="a signed token, where they are asked for")
+
+
+class Product(Model):
+    """A product of an order. `ordered` is the product as it came, without secrets."""
+
+    product_line: ProductLine = Field(alias="productLineCode")
+    region: Unread = None
+    product_type: Unread = Field(None, alias="productTypeCode")
+    ordered: Ordered = Field(repr=False)
+
+
+def with_ordered(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give each object of a list itself as its `ordered`."""
+    return [{**one, "ordered": one} for one in listed]
+
+
+def check_different(instance_ids: tuple[str, ...]) -> None:
+    """Raise `WrongValue` where a server is named twice."""
+    if len(set(instance_ids)) != len(instance_ids):
+        raise WrongValue("an instance is named twice", "instanceId")
+
+
+def is_soft_down(message: Mapping[str, Any]) -> bool:
+    """Tell whether an order message is a softDown."""
+    return "instanceList" in message
+
+
+def is_paid(message: Mapping[str, Any]) -> bool:
+    """Tell whether an order message asks for something: only `paySuccess` does, and softDown.
+
+    Raises `Refused` where it does not say, lest one that was paid for be passed over.
+    """
+    if is_soft_down(message):
+        return True
+    return read(word, message.get("orderStatus"), "orderStatus") == PAID
+
+
+def order_type_of(message: Mapping[str, Any]) -> str:
+    """Return the order type for a routing key, `softDown` for that message, `unknown` where it
+    cannot be told.
+    """
+    if is_soft_down(message):
+        return OrderType.SOFT_DOWN
+    name = message.get("orderType")
+    cleaned = name.strip() if isinstance(name, str) else ""
+    usable = cleaned.isascii() and cleaned.isalnum() and len(cleaned) <= 64
+    # `order.plan` is the name of a command.
+    return cleaned if usable and cleaned != "plan" else "unknown"
+
+
+def name_of(message: Mapping[str, Any]) -> str | None:
+    """Return an order's orderId or a softDown's flowId; None where it has none that could be used."""
+    field = "flowId" if is_soft_down(message) else "orderId"
+    try:
+        return read(routed_name, message.get(field), field)
+    except Refused:
+        return None

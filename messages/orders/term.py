@@ -1,18 +1,19 @@
-"""For how long something is paid."""
+"""The duration of an order: how long something is paid for."""
 
 import calendar
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from messages.errors import wrong
-from messages.fields import whole, word
+from pydantic import Field, model_validator
+
+from messages.fields import Taken, WrongValue, keyword, number, whole, word
+from messages.orders.order import PaidOrder
 
 
 class Unit(StrEnum):
-    """What a duration is counted in."""
+    """The unit of a duration."""
 
     HOUR = "H"
     DAY = "D"
@@ -32,7 +33,7 @@ class Term:
     unit: Unit
 
     def after(self, begin: datetime) -> datetime:
-        """When a term that begins then is over, in the same time zone.
+        """Return the end of a term that begins then, in the same time zone.
 
         Hours are hours; days, months and years keep the time of day. The last day of a month stays
         the last day of a month: a month after January 31 is the end of February, and a month after
@@ -51,18 +52,6 @@ class Term:
                 return _months_later(begin, 12 * self.number)
 
 
-def read_term(message: Mapping[str, Any]) -> Term:
-    """`duration` and `durationUnit`."""
-    number = whole(message.get("duration"), "duration")
-    try:
-        unit = Unit(word(message.get("durationUnit"), "durationUnit").upper())
-    except ValueError:
-        raise wrong("durationUnit", "it is counted in H, D, M or Y") from None
-    if not 1 <= number <= _MOST[unit]:
-        raise wrong("duration", f"it is at least 1 and at most {_MOST[unit]} {unit}")
-    return Term(number, unit)
-
-
 def _months_later(begin: datetime, months: int) -> datetime:
     year, month = divmod(begin.year * 12 + begin.month - 1 + months, 12)
     last = calendar.monthrange(year, month + 1)[1]
@@ -71,3 +60,31 @@ def _months_later(begin: datetime, months: int) -> datetime:
     return begin.replace(
         year=year, month=month + 1, day=last if at_the_end else min(begin.day, last), fold=0
     )
+
+
+def _unit(value: Any) -> Unit:
+    try:
+        return Unit(word(value).upper())
+    except WrongValue:
+        raise
+    except ValueError:
+        raise WrongValue("it is counted in H, D, M or Y") from None
+
+
+class TermOrder(PaidOrder):
+    """An order for a term."""
+
+    duration: Annotated[int, Taken(whole, number(1, 10**12 - 1))]
+    unit: Annotated[Unit, Taken(_unit, keyword(*Unit))] = Field(alias="durationUnit")
+
+    @model_validator(mode="after")
+    def _sold(self) -> "TermOrder":
+        if not 1 <= self.duration <= _MOST[self.unit]:
+            detail = f"it is at least 1 and at most {_MOST[self.unit]} {self.unit}"
+            raise WrongValue(detail, "duration")
+        return self
+
+    @property
+    def term(self) -> Term:
+        """The term that is paid for."""
+        return Term(self.duration, self.unit)
