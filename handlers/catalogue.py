@@ -17,8 +17,7 @@ from handlers.servers.console import open_server_console
 from handlers.servers.power import act_on_server
 from handlers.servers.queries import show_server, show_servers
 from handlers.servers.tags import show_tags, update_tags
-from messages.commands import OpenConsole, PowerAction, PowerBatch
-from messages.images import (
+from messages.commands import (
     CreateImage,
     ImageBatchDelete,
     ImageDelete,
@@ -26,17 +25,23 @@ from messages.images import (
     ImageListPrivate,
     ImageShow,
     ImageUpdate,
+    OpenConsole,
+    OrderPlan,
+    PowerAction,
+    PowerBatch,
+    ServerList,
+    ServerShow,
+    ServerTagsList,
+    ServerTagsUpdate,
 )
 from messages.orders import (
     OrderChangeConfigure,
     OrderNew,
-    OrderPlan,
     OrderRenew,
     OrderSoftDown,
     OrderUnsubscribe,
 )
 from messages.results import Result
-from messages.servers import ServerList, ServerShow, ServerTagsList, ServerTagsUpdate
 
 #: Takes the work and a `ProjectContext`; what is no tenant's own takes an `RequestContext`.
 Handler = Callable[[Any, Any], Awaitable[Result]]

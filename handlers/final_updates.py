@@ -11,8 +11,7 @@ from handlers.effects.ledger import Effect, EffectId, EffectKind
 from handlers.images.follow import publish_end as publish_image_end
 from handlers.servers.follow import publish_end
 from handlers.servers.targets import MADE_IMAGE, answered_accepted, answered_unknown, power_effect
-from messages.commands import PowerAction, PowerBatch
-from messages.images import CreateImage, ImageBatchDelete, ImageDelete
+from messages.commands import CreateImage, ImageBatchDelete, ImageDelete, PowerAction, PowerBatch
 from messages.orders import Order
 from messages.results import Result
 from messages.updates import Update, image_update, server_update

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from unicodedata import normalize
 
 from pydantic import ConfigDict, Field, model_validator
-from pydantic.json_schema import SkipJsonSchema
 
 from messages.fields import (
+    NOT_NULL,
     NULL_IS_EMPTY,
     Line,
     ListOf,
@@ -36,6 +36,7 @@ from messages.fields import (
     stored_line,
     whole,
     word,
+    word_or_none,
 )
 from messages.texts import is_line, is_stored
 
@@ -214,18 +215,21 @@ class Command(Model):
         return self.tenant_id
 
 
+_FORCES = {force.value: force for force in Force}
+
+
 def _force(value: Any) -> Force:
-    if value is None:
-        return Force.SOFT
-    try:
-        return Force(word(value).upper())
-    except ValueError:
-        raise WrongValue from None
+    force = _FORCES.get(word(value).upper()) if value is not None else Force.SOFT
+    if force is None:
+        raise WrongValue
+    return force
 
 
 _ForceType = Annotated[Force, Taken(_force, keyword(*Force, any_case=True))]
 #: Every action of the API; two of them in one body contradict each other.
-_ACTIONS = (*Power, "os-getVNCConsole", "createImage")
+_ACTIONS = frozenset({"os-start", "os-stop", "reboot", "os-getVNCConsole", "createImage"})
+_BATCH_ACTIONS = frozenset({"os-start", "os-stop", "reboot"})
+_ONE_ACTION = "the body must name just one action"
 
 
 class StartOptions(Model):
@@ -287,10 +291,13 @@ class CreateImageOptions(Model):
     description: Annotated[str, Taken(_image_text, _TEXT)]
 
 
-def _check_one_action(body: Any, allowed: Sequence[str]) -> Any:
-    named = [name for name in _ACTIONS if name in body] if isinstance(body, dict) else []
-    if (body is None or isinstance(body, dict)) and (len(named) != 1 or named[0] not in allowed):
-        raise WrongValue("the body must name just one action")
+def _check_one_action(body: Any, allowed: frozenset[str]) -> Any:
+    if body is None:
+        raise WrongValue(_ONE_ACTION)
+    if isinstance(body, dict):
+        named = _ACTIONS.intersection(body)
+        if len(named) != 1 or not named <= allowed:
+            raise WrongValue(_ONE_ACTION)
     return body
 
 
@@ -306,18 +313,18 @@ class ServerActionBody(Model):
     model_config = ConfigDict(json_schema_extra=_just_one)
 
     start: Annotated[StartOptions | None, NULL_IS_EMPTY] = Field(
-        None, alias=Power.START, description="needs SHUTOFF"
+        None, alias=Power.START.value, description="needs SHUTOFF"
     )
     stop: Annotated[PowerOptions | None, NULL_IS_EMPTY] = Field(
-        None, alias=Power.STOP, description="needs ACTIVE, and billing information"
+        None, alias=Power.STOP.value, description="needs ACTIVE, and billing information"
     )
     reboot: Annotated[PowerOptions | None, NULL_IS_EMPTY] = Field(
         None, description="SOFT where no type is given"
     )
-    console: Annotated[ConsoleOptions | SkipJsonSchema[None], NULL_IS_EMPTY] = Field(
+    console: Annotated[ConsoleOptions | None, NULL_IS_EMPTY, NOT_NULL] = Field(
         None, alias="os-getVNCConsole", description="needs ACTIVE"
     )
-    image: Annotated[CreateImageOptions | SkipJsonSchema[None], NULL_IS_EMPTY] = Field(
+    image: Annotated[CreateImageOptions | None, NULL_IS_EMPTY, NOT_NULL] = Field(
         None, alias="createImage"
     )
 
@@ -385,18 +392,18 @@ class ServerBatchBody(Model):
 
     model_config = ConfigDict(json_schema_extra=_just_one)
 
-    start: Annotated[BatchStartOptions | SkipJsonSchema[None], NULL_IS_EMPTY] = Field(
-        None, alias=Power.START
+    start: Annotated[BatchStartOptions | None, NULL_IS_EMPTY, NOT_NULL] = Field(
+        None, alias=Power.START.value
     )
-    stop: Annotated[BatchPowerOptions | SkipJsonSchema[None], NULL_IS_EMPTY] = Field(
-        None, alias=Power.STOP
+    stop: Annotated[BatchPowerOptions | None, NULL_IS_EMPTY, NOT_NULL] = Field(
+        None, alias=Power.STOP.value
     )
-    reboot: Annotated[BatchPowerOptions | SkipJsonSchema[None], NULL_IS_EMPTY] = None
+    reboot: Annotated[BatchPowerOptions | None, NULL_IS_EMPTY, NOT_NULL] = None
 
     @model_validator(mode="before")
     @classmethod
     def _one(cls, value: Any) -> Any:
-        return _check_one_action(value, tuple(Power))
+        return _check_one_action(value, _BATCH_ACTIONS)
 
 
 class ServerBatchAction(Command):
@@ -741,7 +748,7 @@ class OrderPlan(Command):
     @property
     def tenant(self) -> str | None:
         """The tenant that the command says, or its order."""
-        return self.tenant_id or _word_of(self.message, "tenant_id")
+        return self.tenant_id or word_or_none(self.message.get("tenant_id"))
 
     @property
     def instance_id(self) -> str | None:
@@ -751,15 +758,8 @@ class OrderPlan(Command):
         """
         listed = self.message.get("instanceList", self.message.get("productList"))
         first = listed[0] if isinstance(listed, list) and listed else None
-        found = _word_of(first, "instanceId") if isinstance(first, dict) else None
+        found = word_or_none(first.get("instanceId")) if isinstance(first, dict) else None
         return found.lower() if found is not None and is_uuid(found) else None
-
-
-def _word_of(message: Mapping[str, Any], name: str) -> str | None:
-    try:
-        return optional_word(message.get(name))
-    except WrongValue:
-        return None
 
 
 #: What is asked for: most commands are their own task.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
 from messages.errors import Refused, wrong
@@ -61,9 +61,10 @@ def validated(model: type[M], message: Any, last: frozenset[str] = frozenset()) 
     Fields in `last` are named only where no other field is wrong.
     """
     try:
-        return model.model_validate(message)
+        found: M = model.__pydantic_validator__.validate_python(message)
     except ValidationError as error:
         raise _refusal(error, last) from None
+    return found
 
 
 def read(reader: Callable[[Any], T], value: Any, name: str) -> T:
@@ -140,6 +141,14 @@ optional_resource_name = _text(is_resource_name)
 resource_name = needed(optional_resource_name)
 word = needed(optional_word)
 line = needed(optional_line)
+
+
+def word_or_none(value: Any) -> str | None:
+    """The word that a value is; None where it is none."""
+    try:
+        return optional_word(value)
+    except WrongValue:
+        return None
 
 
 def routed_name(value: Any) -> str:
@@ -253,10 +262,30 @@ class ListOf:
         return {**handler(core), "minItems": self.least, "maxItems": self.most}
 
 
-def _nothing(_: Any) -> None:
-    return None
+class _Unread:
+    """Annotation of a field of which any value becomes None."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        """Return the schema by which pydantic validates the field."""
+        none = core_schema.none_schema()
+        return core_schema.with_default_schema(none, default=None, on_error="default")
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> Schema:
+        """Return the JSON schema of the field."""
+        return {}
 
 
+class _NotNull:
+    """Annotation of a field that may be missing: its JSON schema does not name null."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> Schema:
+        """Return the JSON schema of the field."""
+        schema: Schema = handler(core)
+        options = [one for one in schema.get("anyOf", ()) if one.get("type") != "null"]
+        return options[0] if len(options) == 1 else schema
+
+
+NOT_NULL = _NotNull()
 #: Annotation of an object in which null counts as an empty one.
 NULL_IS_EMPTY = BeforeValidator(lambda value: {} if value is None else value)
 
@@ -265,9 +294,10 @@ _HEX = "[0-9a-fA-F]"
 WORD: Schema = {"type": "string", "pattern": r"\S", "maxLength": MAX_NAME}
 OPTIONAL_WORD: Schema = {"type": ["string", "null"], "maxLength": MAX_NAME}
 
+#: A UUID, in lower case.
 Uuid = Annotated[
     str,
-    Taken(uuid_of, {"type": "string", "pattern": f"^{_HEX}{{8}}(-{_HEX}{{4}}){{3}}-{_HEX}{{12}}$"}),
+    StringConstraints(pattern=f"^{_HEX}{{8}}(-{_HEX}{{4}}){{3}}-{_HEX}{{12}}$", to_lower=True),
 ]
 #: A UUID with blanks around it trimmed, as the billing system writes it.
 TrimmedUuid = Annotated[str, Taken(needed(optional_uuid), WORD)]
@@ -281,7 +311,7 @@ OptionalLine = Annotated[str | None, Taken(optional_line, OPTIONAL_WORD)]
 OptionalResourceName = Annotated[str | None, Taken(optional_resource_name, OPTIONAL_WORD)]
 StoredWord = Annotated[str | None, Taken(stored_word, OPTIONAL_WORD)]
 #: Named in the schema, and neither checked nor kept.
-Unread = Annotated[None, Taken(_nothing, {})]
+Unread = Annotated[None, _Unread()]
 
 
 def check_region(message: Mapping[str, Any], own: str) -> None:

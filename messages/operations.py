@@ -316,7 +316,7 @@ def spec_of(task: Task | Order) -> TaskSpec:
 
 
 _COMMANDS = {
-    key: spec.request
+    key.value: spec.request
     for key, spec in OPERATIONS.items()
     if isinstance(key, Operation) and issubclass(spec.request, Command)
 }
@@ -335,11 +335,10 @@ def parse_command(message: Mapping[str, Any], routing_key: str) -> Command:
     """
     if message.get("operation") != routing_key:
         raise wrong("operation", "the operation is not the routing key")
-    try:
-        operation = Operation(routing_key)
-    except ValueError:
-        raise wrong("operation", "there is no such operation") from None
-    return validated(_COMMANDS[operation], message, _REQUESTER)
+    model = _COMMANDS.get(routing_key)
+    if model is None:
+        raise wrong("operation", "there is no such operation")
+    return validated(model, message, _REQUESTER)
 
 
 def parse_order(message: Mapping[str, Any]) -> Order:

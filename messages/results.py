@@ -17,7 +17,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from messages.codes import Code
 from messages.errors import Refused
-from messages.fields import MAX_NAME, Answer
+from messages.fields import MAX_NAME, NOT_NULL, Answer
 from messages.orders import MAX_PRODUCTS, TIME_FORM, Order, OrderSoftDown
 from messages.secrets import mask
 from messages.wire import fits
@@ -67,6 +67,30 @@ class Result:
         return cls(record["code"], record["message"], record["data"], record["http"])
 
 
+class ResultHeaders(Answer):
+    """Headers of a result."""
+
+    http_status: int = Field(
+        alias="x-ecs-http-status",
+        description="as the API document gives it",
+        json_schema_extra={"enum": [*sorted({code.http for code in Code})]},
+    )
+    traceparent: Annotated[str | None, NOT_NULL] = Field(None, description="W3C trace context")
+    tracestate: Annotated[str | None, NOT_NULL] = None
+
+
+class DeadLetterHeaders(Answer):
+    """Headers of a dead letter: why it could not be handled."""
+
+    code: str = Field(alias="x-ecs-error-code")
+    error: str = Field(alias="x-ecs-error")
+    origin: str = Field(alias="x-ecs-origin-queue")
+    attempts: int = Field(alias="x-ecs-attempts", ge=0)
+    failed_at: Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})] = Field(
+        alias="x-ecs-failed-at"
+    )
+
+
 # The data of commands' results.
 
 
@@ -96,6 +120,14 @@ class TargetOutcome(Answer):
     code: int | str | None = Field(description="as of a result; null: right, but not begun")
     message: str | None
     reason: str | None = Field(description="why it failed, a word that a program can use")
+
+
+class FailureData(Answer):
+    """The failure of a request. Where it had several targets, each of them is listed."""
+
+    reason: str | None = Field(None, description="a word that a program can use")
+    servers: "Annotated[list[TargetOutcome] | None, NOT_NULL]" = None
+    images: "Annotated[list[TargetOutcome] | None, NOT_NULL]" = None
 
 
 class ServerOutcomes(Answer):
@@ -245,10 +277,10 @@ class _ServerResult(Answer):
     request_ids: list[str] = Field(
         alias="requestIds", description="OpenStack's, of the calls that changed the server"
     )
-    kept: ResourceIds | SkipJsonSchema[None] = Field(
+    kept: Annotated[ResourceIds | None, NOT_NULL] = Field(
         None, description="resources that stay of a server that is gone"
     )
-    left: ResourceIds | SkipJsonSchema[None] = Field(
+    left: Annotated[ResourceIds | None, NOT_NULL] = Field(
         None, description="resources that a failed `new` order could not take away"
     )
 
@@ -283,7 +315,7 @@ class OrderOutcome(Answer):
     user_id: _Echoed = Field(alias="userId")
     flow_id: _Echoed = Field(alias="consoleOrderFlowId")
     order_id: _Echoed = Field(alias="orderId")
-    reason: str | SkipJsonSchema[None] = Field(
+    reason: Annotated[str | None, NOT_NULL] = Field(
         None, description="why it failed, a word that a program can use"
     )
     sets: list[ProductSet] = Field(alias="productSetList")
@@ -304,7 +336,7 @@ class SoftDownOutcome(Answer):
 
     ordered: SkipJsonSchema[Mapping[str, Any]] = Field(exclude=True)
     instances: list[InstanceResult] = Field(alias="instanceList")
-    reason: str | SkipJsonSchema[None] = Field(
+    reason: Annotated[str | None, NOT_NULL] = Field(
         None, description="why it failed, a word that a program can use"
     )
 

@@ -13,8 +13,8 @@ from handlers.openstack.errors import CloudRefusal, NotFound
 from handlers.openstack.glance import Image, delete_image, find_images, get_image, patch_image
 from handlers.servers.targets import Batch, answer_of_images, answered_unknown, deletion_effect
 from messages.codes import Code
+from messages.commands import ImageBatchDelete, ImageDelete, ImageUpdate, PatchedField
 from messages.errors import OutcomeUnknown, Refused, Transient
-from messages.images import ImageBatchDelete, ImageDelete, ImageUpdate, PatchedField
 from messages.results import Result
 
 _CREATING = frozenset({"queued", "saving", "uploading", "importing"})

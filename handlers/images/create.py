@@ -23,9 +23,9 @@ from handlers.servers.queries import images_of_servers, volumes_of_server
 from handlers.servers.targets import MADE_IMAGE
 from handlers.servers.view import image_words_of
 from messages.codes import Code
+from messages.commands import MAX_TEXT, CreateImage
 from messages.errors import Refused, Transient, wrong
 from messages.fields import MAX_NAME
-from messages.images import MAX_TEXT, CreateImage
 from messages.results import Result
 from messages.texts import is_line
 

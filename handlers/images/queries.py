@@ -8,9 +8,8 @@ from handlers.openstack.errors import NotFound
 from handlers.openstack.glance import Image, get_image, list_images
 from handlers.servers.view import image_words_of
 from messages.codes import Code
+from messages.commands import NEWEST, ImageList, ImageListPrivate, ImageShow, Sort
 from messages.errors import Refused
-from messages.images import ImageList, ImageListPrivate, ImageShow
-from messages.paging import NEWEST, Sort
 from messages.results import Result
 from messages.updates import image_words
 

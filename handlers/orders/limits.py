@@ -18,12 +18,12 @@ from handlers.openstack.neutron import ports_left
 from handlers.openstack.nova import Flavor, Server, get_limits
 from handlers.orders.step import failed
 from messages.errors import Transient, wrong
-from messages.orders import Item, ItemKind, of_kind
+from messages.orders import ItemKind, OrderItem, of_kind
 
 _MIB_IN_GIB = 1024
 
 
-def ordered_flavor(items: Sequence[Item], flavors: Sequence[Flavor]) -> Flavor | None:
+def ordered_flavor(items: Sequence[OrderItem], flavors: Sequence[Flavor]) -> Flavor | None:
     """Find the flavor that the flavor item names; None where there is no such item.
 
     Raises `Refused` naming an item that names no flavor, or a second one.
@@ -40,7 +40,7 @@ def ordered_flavor(items: Sequence[Item], flavors: Sequence[Flavor]) -> Flavor |
     return by_word[named[0].value] if named else None
 
 
-def check_size(items: Sequence[Item], flavor: Flavor) -> None:
+def check_size(items: Sequence[OrderItem], flavor: Flavor) -> None:
     """Raise `Refused` where the CPU or memory item names another size than the flavor has."""
     for item in of_kind(items, ItemKind.CPU):
         if item.number() != flavor.vcpus:

@@ -23,21 +23,21 @@ from handlers.orders.step import Step
 from handlers.orders.unsubscribe.handler import UnsubscribeSaga
 from handlers.servers.guard import unknown_server
 from messages.codes import Code
+from messages.commands import OrderPlan
 from messages.errors import Refused, Transient, wrong
+from messages.fields import check_order_region
+from messages.operations import parse_order
 from messages.orders import (
     Order,
     OrderChangeConfigure,
     OrderNew,
-    OrderPlan,
     OrderRenew,
     OrderSoftDown,
     OrderUnsubscribe,
     is_paid,
     name_of,
     order_type_of,
-    parse_order,
 )
-from messages.regions import check_order_region
 from messages.results import Result
 from messages.secrets import mask
 
@@ -200,7 +200,7 @@ DRY_RUN_HANDLERS: dict[type, Callable[[Any, Any], Awaitable[Result]]] = dict.fro
 
 
 async def _project_of(order: Order, context: RequestContext, project_id: str | None) -> str:
-    cloud, tenant = context.cloud, order.heading.tenant
+    cloud, tenant = context.cloud, order.tenant
     if tenant is not None:
         found = (await cloud.find_project(tenant)).id
         if project_id not in (None, found):

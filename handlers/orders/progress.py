@@ -6,8 +6,7 @@ from typing import Any
 
 from handlers.context import RequestContext
 from handlers.openstack.nova import Server
-from messages.errors import Refused
-from messages.fields import optional_word
+from messages.fields import WrongValue, optional_word
 from messages.orders import Order, name_of
 from messages.updates import ORDER_WORDS, OrderStatus, Update, server_update
 
@@ -37,7 +36,7 @@ def order_update(
     """
     named = order.instance_ids
     instance = named[0] if len(named) == 1 else made
-    return _update(order.name, order.heading.flow_id, instance, status, progress)
+    return _update(order.name, order.flow_id, instance, status, progress)
 
 
 def refused_order_update(message: Mapping[str, Any]) -> Update | None:
@@ -45,11 +44,9 @@ def refused_order_update(message: Mapping[str, Any]) -> Update | None:
     listed = message.get("instanceList", message.get("productList"))
     only = listed[0] if isinstance(listed, list) and len(listed) == 1 else None
     try:
-        flow_id = optional_word(message.get("consoleOrderFlowId"), "consoleOrderFlowId")
-        instance = (
-            optional_word(only.get("instanceId"), "instanceId") if isinstance(only, dict) else None
-        )
-    except Refused:
+        flow_id = optional_word(message.get("consoleOrderFlowId"))
+        instance = optional_word(only.get("instanceId")) if isinstance(only, dict) else None
+    except WrongValue:
         return None
     name = name_of(message)
     return _update(name, flow_id, instance, OrderStatus.FAILED, 0) if name else None

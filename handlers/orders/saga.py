@@ -20,9 +20,8 @@ from handlers.openstack.errors import CloudRefusal
 from handlers.orders.progress import OrderProgress
 from handlers.orders.step import Ready, Step, failed
 from messages.errors import OutcomeUnknown, Refused, Transient
-from messages.order_results import ProductOutcome, order_result
 from messages.orders import Order
-from messages.results import Result
+from messages.results import ProductOutcome, Result, order_result
 from messages.updates import OrderStatus
 
 #: For each product set of the order, the outcome of each of its servers.

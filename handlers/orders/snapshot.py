@@ -16,8 +16,8 @@ from handlers.orders.billing import FEE_ITEMS, has_order
 from handlers.servers.disks import system_and_data
 from handlers.servers.guard import find_server, unknown_server, wait_until_idle
 from messages.errors import Transient
-from messages.order_results import ProductOutcome
 from messages.orders import InstanceProduct
+from messages.results import ProductOutcome
 
 #: `status` (Nova's word), `flavor`, `disks` (`id`, `size` in GiB, `type`; the system disk first),
 #: `feeData`.

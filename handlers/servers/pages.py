@@ -21,9 +21,8 @@ from handlers.openstack.nova import (
     list_servers,
 )
 from handlers.servers.view import inner_addresses
+from messages.commands import UNUSUAL, Search, ServerList, Sort
 from messages.fields import is_uuid
-from messages.paging import Sort
-from messages.servers import UNUSUAL, Search, ServerList
 from messages.updates import is_unusual
 
 #: Nova's columns for the fields by which it sorts as the contract does; a status it makes up of two

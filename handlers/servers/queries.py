@@ -17,9 +17,9 @@ from handlers.servers.guard import FEW, require_server
 from handlers.servers.pages import find_page
 from handlers.servers.view import ViewSources, policy_of, server_details, server_view
 from messages.codes import Code
+from messages.commands import ServerList, ServerShow
 from messages.errors import Transient
 from messages.results import Result
-from messages.servers import ServerList, ServerShow
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from handlers.openstack.errors import CloudRefusal, Conflict, NotFound
 from handlers.openstack.nova import Server, list_tags, replace_tags
 from handlers.servers.guard import require_server, retrying_conflicts, unknown_server
 from messages.codes import Code
+from messages.commands import ServerTagsList, ServerTagsUpdate
 from messages.errors import Refused
 from messages.results import Result
-from messages.servers import ServerTagsList, ServerTagsUpdate
 
 
 async def show_tags(task: ServerTagsList, context: ProjectContext) -> Result:

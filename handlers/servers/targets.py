@@ -11,9 +11,8 @@ from handlers.context import ProjectContext
 from handlers.effects.concurrency import wait_for_all
 from handlers.effects.ledger import Effect, EffectId, EffectKind
 from messages.codes import Code
-from messages.commands import Power, PowerBatch
+from messages.commands import CreateImage, ImageBatchDelete, Power, PowerBatch
 from messages.errors import Refused
-from messages.images import CreateImage, ImageBatchDelete
 from messages.results import Result
 
 #: The checks of the targets so far, by id: why one fails, or None: it is right, and not begun.

@@ -12,9 +12,9 @@ from handlers.catalogue import HANDLERS
 from handlers.context import ProjectContext
 from handlers.orders.progress import OrderProgress
 from messages.codes import Code
+from messages.commands import ServerList, ServerTagsUpdate
 from messages.orders import OrderRenew
 from messages.results import Result
-from messages.servers import ServerList, ServerTagsUpdate
 from messages.updates import OrderStatus, Update, server_update
 from workers.bootstrap import Worker
 from workers.settings import load_settings
@@ -31,7 +31,7 @@ async def _list(task: ServerList, context: ProjectContext) -> Result:
 
 async def _renew(order: OrderRenew, context: ProjectContext) -> Result:
     await OrderProgress(order, context).publish(OrderStatus.ACCEPTED)
-    return await _fail(order.heading.bill_type or "", "", context)
+    return await _fail(order.bill_type or "", "", context)
 
 
 async def _fail(how: str, server_id: str, context: ProjectContext) -> Result:

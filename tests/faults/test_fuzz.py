@@ -16,8 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pika.frame import Header
 
-from messages.order_results import unread_order_result
-from messages.results import Result
+from messages.results import Result, unread_order_result
 from messages.wire import decode, encode
 from sandbox.documents import REGION
 from sandbox.openstack import SimulatedOpenStack

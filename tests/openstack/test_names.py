@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from messages.commands import check_tags
 from messages.errors import Refused
 from messages.fields import resource_name, stored_line
-from messages.servers import check_tags
 from sandbox.requester import Requester
 from tests.new_orders import NOTHING, Records, delete_all, new, records
 from tests.openstack.test_views import ask

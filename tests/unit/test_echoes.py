@@ -15,7 +15,7 @@ import pytest
 
 from messages.codes import Code
 from messages.errors import Refused
-from messages.order_results import unread_order_result
+from messages.results import unread_order_result
 from messages.secrets import could_hold_secret, is_secret_name, mask, mask_text
 from messages.texts import is_line, terminal_safe
 from messages.wire import MAX_BODY, decode, encode, fits

@@ -9,18 +9,17 @@ from typing import Any
 import pytest
 
 from messages.codes import Code
-from messages.commands import Force, OpenConsole, Power, PowerAction, PowerBatch, parse_command
+from messages.commands import Force, OpenConsole, Power, PowerAction, PowerBatch, task_of
 from messages.errors import Refused
-from messages.order_results import unread_order_result
+from messages.operations import parse_command, parse_order
 from messages.orders import (
     ItemKind,
     OrderChangeConfigure,
     OrderType,
     is_paid,
     order_type_of,
-    parse_order,
 )
-from messages.results import Result
+from messages.results import Result, unread_order_result
 from messages.secrets import could_hold_secret, mask, mask_text
 from messages.updates import server_update
 from messages.wire import decode, loads
@@ -46,14 +45,14 @@ def action(body: Any) -> dict[str, Any]:
     ],
 )
 def test_actions_are_read(body: Any, task: Any) -> None:
-    assert parse_command(action(body), "server.action").task == task
+    assert task_of(parse_command(action(body), "server.action")) == task
 
 
 def test_ids_are_read_in_any_case() -> None:
     command = parse_command(
         ACTION | {"server_id": ID.upper(), "body": {"os-start": None}}, "server.action"
     )
-    assert command.task == PowerAction(ID, Power.START, Force.SOFT)
+    assert task_of(command) == PowerAction(ID, Power.START, Force.SOFT)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +87,7 @@ def batch(servers: Any) -> dict[str, Any]:
 def test_a_batch_is_read() -> None:
     ids = [f"{number:08x}{ID[8:]}" for number in range(100)]
     command = parse_command(batch([{"id": one} for one in ids]), "server.batch_action")
-    assert command.task == PowerBatch(tuple(ids), Power.STOP, Force.SOFT)
+    assert task_of(command) == PowerBatch(tuple(ids), Power.STOP, Force.SOFT)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +122,7 @@ def test_the_documents_order_is_read_with_its_quirks() -> None:
     order = parse_order(document())
     assert isinstance(order, OrderChangeConfigure)
     assert order.order_type is OrderType.CHANGE_CONFIGURE
-    heading = order.heading
-    assert (heading.name, heading.bill_type, heading.tenant) == (
+    assert (order.name, order.bill_type, order.tenant) == (
         "178549870045495296",
         "hourlySettlement",
         None,

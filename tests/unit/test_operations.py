@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from messages.commands import Operation, parse_command
+from messages.commands import Operation, task_of
 from messages.operations import (
     OPERATIONS,
     Finals,
@@ -12,9 +12,11 @@ from messages.operations import (
     Mode,
     Resource,
     _by_task,
+    parse_command,
+    parse_order,
     spec_of,
 )
-from messages.orders import OrderType, parse_order
+from messages.orders import OrderType
 from tests.faults.corpus.case import ID, action, command, ids, order, soft_down
 
 OTHER = ids(1)[0]["id"]
@@ -46,7 +48,7 @@ def test_a_missing_row_ends_the_start(
 def test_an_action_locks_its_server(
     body: dict[str, object], locks: tuple[str, ...], resources: tuple[Resource, ...]
 ) -> None:
-    task = parse_command(action(body), "server.action").task
+    task = task_of(parse_command(action(body), "server.action"))
     spec = spec_of(task)
     assert (spec.locks(task), spec.resources(task)) == (locks, resources)
 
@@ -54,7 +56,7 @@ def test_an_action_locks_its_server(
 def test_a_batch_locks_all_its_servers_and_an_order_those_that_it_names() -> None:
     servers = [{"id": ID}, {"id": OTHER}]
     body = {"os-start": {"servers": servers}}
-    batch = parse_command(command("server.batch_action", body=body), "server.batch_action").task
+    batch = task_of(parse_command(command("server.batch_action", body=body), "server.batch_action"))
     assert spec_of(batch).locks(batch) == (ID, f"{ID} hard", OTHER, f"{OTHER} hard")
     assert spec_of(batch).finals is Finals.EACH
     for message in (order(), soft_down()):
@@ -63,6 +65,6 @@ def test_a_batch_locks_all_its_servers_and_an_order_those_that_it_names() -> Non
 
 
 def test_what_changes_nothing_is_not_journaled() -> None:
-    modes = {key: {row.mode for row in rows} for key, rows in OPERATIONS.items()}
+    modes = {key: {row.mode for row in spec.tasks} for key, spec in OPERATIONS.items()}
     assert modes[Operation.SERVER_LIST] == modes[Operation.ORDER_PLAN] == {Mode.READ}
     assert modes[Operation.SERVER_ACTION] == {Mode.CHANGE, Mode.CONFIDENTIAL}

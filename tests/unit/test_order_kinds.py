@@ -11,13 +11,7 @@ import pytest
 
 from messages.codes import Code
 from messages.errors import Refused
-from messages.order_results import (
-    InstanceOutcome,
-    ProductOutcome,
-    order_result,
-    soft_down_result,
-    unread_order_result,
-)
+from messages.operations import parse_order
 from messages.orders import (
     Operate,
     OrderNew,
@@ -29,7 +23,13 @@ from messages.orders import (
     Unit,
     is_paid,
     name_of,
-    parse_order,
+)
+from messages.results import (
+    InstanceOutcome,
+    ProductOutcome,
+    order_result,
+    soft_down_result,
+    unread_order_result,
 )
 from messages.secrets import MASK
 from sandbox.documents import REGION, change_configure

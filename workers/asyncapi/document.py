@@ -3,6 +3,7 @@
 from importlib.metadata import version
 from typing import Any
 
+from messages.schemas import components
 from workers.amqp.names import Names
 from workers.asyncapi.channels import channels
 from workers.asyncapi.messages import messages
@@ -22,5 +23,5 @@ def document(names: Names) -> dict[str, Any]:
         "defaultContentType": "application/json",
         "channels": channels(names),
         "operations": operations(),
-        "components": {"messages": messages()},
+        "components": {"messages": messages(), "schemas": components()},
     }

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from messages import shapes
 from messages.commands import Operation
 from messages.orders import OrderType
+from messages.schemas import name_of, result_name_of
 
 #: The names of messages that no operation has for itself.
 ORDER_RESULT, STATUS_UPDATE, PARKED = "order.result", "status", "parked"
@@ -31,38 +31,38 @@ def order_of(order_type: OrderType) -> str:
 
 def messages() -> dict[str, Any]:
     """All of them."""
-    found = {request_of(one): _request(one.value, shapes.REQUESTS[one]) for one in Operation}
+    found = {request_of(one): _request(one.value, name_of(one)) for one in Operation}
     found |= {
-        result_of(one): _result(f"Answers {one.value}", shapes.result_of(one)) for one in Operation
+        result_of(one): _result(f"Answers {one.value}", result_name_of(one)) for one in Operation
     }
-    found |= {
-        order_of(one): _request(order_of(one), schema) for one, schema in shapes.ORDERS.items()
-    }
-    found[order_of(OrderType.SOFT_DOWN)] = _request(
-        "Servers that nobody pays for", shapes.SOFT_DOWN
-    )
-    found[ORDER_RESULT] = _result("What became of an order", shapes.ORDER_RESULT)
+    found |= {order_of(one): _request(order_of(one), name_of(one)) for one in OrderType}
+    found[order_of(OrderType.SOFT_DOWN)]["summary"] = "Servers that nobody pays for"
+    found[ORDER_RESULT] = _result("What became of an order", "OrderResult")
     found[STATUS_UPDATE] = {
         "summary": "The course of a server, an image or an order",
-        "payload": shapes.STATUS_UPDATE,
+        "payload": _schema("StatusUpdate"),
         "correlationId": _CORRELATION,
     }
     found[PARKED] = {
         "summary": "What could not be handled, its secrets masked",
-        "headers": shapes.PARKED_HEADERS,
+        "headers": _schema("DeadLetterHeaders"),
         "payload": {"description": "as it came"},
     }
     return found
 
 
-def _request(summary: str, payload: shapes.Schema) -> dict[str, Any]:
-    return {"summary": summary, "headers": shapes.HEADERS, "payload": payload}
+def _request(summary: str, name: str) -> dict[str, Any]:
+    return {"summary": summary, "headers": _schema("RequestHeaders"), "payload": _schema(name)}
 
 
-def _result(summary: str, payload: shapes.Schema) -> dict[str, Any]:
+def _result(summary: str, name: str) -> dict[str, Any]:
     return {
         "summary": summary,
-        "headers": shapes.RESULT_HEADERS,
-        "payload": payload,
+        "headers": _schema("ResultHeaders"),
+        "payload": _schema(name),
         "correlationId": _CORRELATION,
     }
+
+
+def _schema(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}

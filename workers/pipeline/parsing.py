@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from messages.commands import Operation, parse_command
+from messages.commands import Operation, OrderPlan, task_of
 from messages.errors import Refused, wrong
-from messages.fields import optional_word
-from messages.operations import Mode, spec_of
-from messages.orders import OrderPlan, is_paid, name_of, order_type_of, parse_order
-from messages.regions import check_order_region, check_region
+from messages.fields import check_order_region, check_region, optional_word
+from messages.fields import read as read_field
+from messages.operations import Mode, parse_command, parse_order, spec_of
+from messages.orders import is_paid, name_of, order_type_of
 from messages.secrets import mask
 from messages.wire import body_too_large, decode, digest
 from workers.amqp import headers
@@ -85,8 +85,9 @@ def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
     if exchange == "":  # put into the queue by hand: the body alone says what it is
         routing_key = str(message.get("operation"))
     command = parse_command(message, routing_key)
-    task, mode = command.task, spec_of(command.task).mode
-    name = optional_word(envelope.message_id, "message_id")
+    task = task_of(command)
+    mode = spec_of(task).mode
+    name = read_field(optional_word, envelope.message_id, "message_id")
     if name is None and mode is not Mode.READ:
         raise wrong("message_id", "a command that is more than a read needs a message_id")
     if mode is Mode.CONFIDENTIAL and envelope.reply_queue is None:
@@ -98,7 +99,7 @@ def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
     return Request(
         envelope=envelope,
         kind=Kind.COMMAND,
-        operation=command.operation.value,
+        operation=command.operation,
         name=name if is_journaled else None,
         digest=digest(shown, without=("token",)) if needs_digest else "",
         tenant=command.tenant,
@@ -112,17 +113,16 @@ def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
 
 def _order(envelope: Envelope, message: dict[str, Any]) -> Request:
     order = parse_order(message)
-    heading = order.heading
     return Request(
         envelope=envelope,
         kind=Kind.ORDER,
-        operation=f"order.{heading.order_type}",
-        name=heading.name,
-        digest=digest(heading.ordered, without=("token", "statusTime")),
-        tenant=heading.tenant,
-        user_id=heading.user_id,
+        operation=f"order.{order.order_type}",
+        name=order.name,
+        digest=digest(order.ordered, without=("token", "statusTime")),
+        tenant=order.tenant,
+        user_id=order.user_id,
         instance_id=next(iter(order.instance_ids), None),
         work=order,
-        message=heading.ordered,
+        message=order.ordered,
         token=token_in(message),
     )

@@ -17,7 +17,7 @@ from messages.errors import Refused
 from messages.operations import Finals, spec_of
 from messages.orders import Order
 from messages.results import Result
-from messages.updates import OrderStatus, Update, wire_time
+from messages.updates import OrderStatus, Update
 from messages.wire import encode
 from workers.identity import NO_PROJECT, Requester, hash_of, new_resume_token
 from workers.journal import Claim, EffectRecord
@@ -394,17 +394,5 @@ def update_body(
     `tenant_id` is the request's project, which an update's own takes precedence over; None: not
     known, or several.
     """
-    return {
-        "resource": update.resource,
-        "id": update.id,
-        "operation": operation,
-        "action": update.action,
-        "status": update.status,
-        "translation": update.translation,
-        "final": update.final,
-        "message_id": message_id,
-        "tenant_id": update.tenant_id or tenant_id,
-        "user_id": user_id,
-        "time": wire_time(),
-        **(update.order or {}),
-    }
+    told = update.on_wire(operation, message_id=message_id, tenant_id=tenant_id, user_id=user_id)
+    return told.model_dump(mode="json", exclude_unset=True)

@@ -11,7 +11,6 @@ Nobody can answer another's order. What is published for a rejected order hangs 
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -23,11 +22,9 @@ from handlers.servers.targets import Checked, failure
 from messages.codes import Code
 from messages.commands import Operation
 from messages.errors import Refused, Transient
-from messages.fields import optional_word
-from messages.order_results import unread_order_result
+from messages.fields import OTHER_REGION, word_or_none
 from messages.orders import OrderType, name_of
-from messages.regions import OTHER_REGION
-from messages.results import Result
+from messages.results import Result, unread_order_result
 from workers.amqp.envelope import Envelope
 from workers.identity import Identity
 from workers.journal import Journal, Kind
@@ -236,9 +233,6 @@ def order_failure(
 
 def _unread_order(envelope: Envelope, operation: str, message: Mapping[str, Any]) -> Request:
     """Return an order that is wrong in form, as far as it says who sent it."""
-    user_id = None
-    with suppress(Refused):
-        user_id = optional_word(message.get("userId"), "userId")
     return Request(
         envelope=envelope,
         kind=Kind.ORDER,
@@ -246,7 +240,7 @@ def _unread_order(envelope: Envelope, operation: str, message: Mapping[str, Any]
         name=name_of(message),
         digest="",
         tenant=None,
-        user_id=user_id,
+        user_id=word_or_none(message.get("userId")),
         instance_id=None,
         work=None,
         message=message,

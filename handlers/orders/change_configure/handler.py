@@ -25,9 +25,8 @@ from handlers.orders.saga import FAILURE, Outcomes, Saga, carry_out, request_ids
 from handlers.orders.snapshot import take_snapshot, unchanged_outcomes
 from handlers.orders.step import Ready, Step, metadata_step, server_now
 from handlers.servers.guard import find_server
-from messages.order_results import ProductOutcome
 from messages.orders import ChangedProduct, OrderChangeConfigure
-from messages.results import Result
+from messages.results import ProductOutcome, Result
 
 _STORED = TypeAdapter(list[Change])
 

@@ -42,7 +42,7 @@ from handlers.servers.disks import image_of, system_and_data
 from handlers.servers.guard import CHARGE_TYPE, state_refusal
 from messages.codes import Code
 from messages.errors import Refused, wrong
-from messages.orders import ChangedProduct, Item, ItemKind, OrderChangeConfigure, of_kind
+from messages.orders import ChangedProduct, ItemKind, OrderChangeConfigure, OrderItem, of_kind
 
 #: The reason of an order after which a newer one was carried out on the server.
 SUPERSEDED = "superseded"
@@ -120,7 +120,7 @@ async def plan_changes(order: OrderChangeConfigure, context: ProjectContext) -> 
 
 def fee_items(order: OrderChangeConfigure, context: ProjectContext) -> dict[str, str]:
     """Return the items of metadata that each server of the order is given."""
-    bill_type, time = order.heading.bill_type, _paid_at(order, context)
+    bill_type, time = order.bill_type, _paid_at(order, context)
     items = {ORDER_ID: order.name}
     if bill_type is not None:
         items[CHARGE_TYPE] = bill_type
@@ -146,7 +146,7 @@ def _paid_at(order: OrderChangeConfigure, context: ProjectContext) -> datetime |
     would shut out whatever comes.
     """
     now = context.policy.billing_now().replace(microsecond=0)
-    paid = local_time(order.heading.status_time, context.policy.billing_zone)
+    paid = local_time(order.status_time, context.policy.billing_zone)
     return min(paid, now) if paid is not None else None
 
 
@@ -337,7 +337,7 @@ def _data_growths(product: ChangedProduct, volumes: list[Volume]) -> list[Growth
     return [growth for growth in chosen.values() if growth is not None]
 
 
-def _volume_meant(item: Item, volumes: list[Volume]) -> Volume:
+def _volume_meant(item: OrderItem, volumes: list[Volume]) -> Volume:
     if item.volume_id is not None:
         meant = [volume for volume in volumes if volume.id == item.volume_id]
     else:
@@ -347,7 +347,7 @@ def _volume_meant(item: Item, volumes: list[Volume]) -> Volume:
     return meant[0]
 
 
-def _growth(item: Item, volume: Volume) -> list[Growth]:
+def _growth(item: OrderItem, volume: Volume) -> list[Growth]:
     if volume.volume_type != item.volume_type:
         raise wrong(item.code, "the disk is of another volume type")
     size = item.number()

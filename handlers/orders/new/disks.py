@@ -9,8 +9,8 @@ from handlers.openstack.errors import NotFound
 from handlers.openstack.glance import Image, get_image
 from handlers.openstack.nova import Flavor
 from messages.errors import Transient, wrong
-from messages.fields import uuid_of
-from messages.orders import Item, ItemKind, NewProduct, of_kind
+from messages.fields import read, uuid_of
+from messages.orders import ItemKind, NewProduct, OrderItem, of_kind
 
 _BYTES_IN_GIB = 1024**3
 
@@ -80,7 +80,7 @@ async def plan_disks(
     return (system, *data)
 
 
-def _only(product: NewProduct, kind: ItemKind) -> Item:
+def _only(product: NewProduct, kind: ItemKind) -> OrderItem:
     found = of_kind(product.items, kind)
     if not found:
         raise wrong(kind.value, "the product names none")
@@ -89,7 +89,7 @@ def _only(product: NewProduct, kind: ItemKind) -> Item:
     return found[0]
 
 
-def _disk(item: Item, offers: Offers, image_id: str | None, zone: str | None) -> Disk:
+def _disk(item: OrderItem, offers: Offers, image_id: str | None, zone: str | None) -> Disk:
     if item.volume_type is None or item.volume_type not in offers.volume_types:
         raise wrong(item.code, "there is no such volume type")
     size = item.number()
@@ -98,7 +98,7 @@ def _disk(item: Item, offers: Offers, image_id: str | None, zone: str | None) ->
     return Disk(size, item.volume_type, image_id, zone)
 
 
-async def _source(item: Item, flavor: Flavor, context: ProjectContext) -> _Source:
+async def _source(item: OrderItem, flavor: Flavor, context: ProjectContext) -> _Source:
     image = await _image(item, context)
     if image.status != "active":
         raise wrong(item.code, f"the image is {image.status}")
@@ -116,15 +116,15 @@ async def _source(item: Item, flavor: Flavor, context: ProjectContext) -> _Sourc
     return _Source(image.id, least, is_snapshot=False)
 
 
-async def _image(item: Item, context: ProjectContext) -> Image:
+async def _image(item: OrderItem, context: ProjectContext) -> Image:
     try:
-        image_id = uuid_of(item.value, item.code)
+        image_id = read(uuid_of, item.value, item.code)
         return await context.retrying(lambda: get_image(context.project, image_id))
     except NotFound:
         raise wrong(item.code, "there is no such image") from None
 
 
-async def _snapshot_size(item: Item, snapshot_id: str, context: ProjectContext) -> int:
+async def _snapshot_size(item: OrderItem, snapshot_id: str, context: ProjectContext) -> int:
     """The size in GiB of the snapshot that an image consists of."""
     try:
         snapshot = await context.retrying(lambda: cinder.get_snapshot(context.project, snapshot_id))

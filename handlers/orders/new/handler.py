@@ -15,9 +15,8 @@ from handlers.orders.saga import Outcomes, Saga, carry_out, final_failure
 from handlers.orders.snapshot import snapshot_of
 from handlers.orders.step import Step, failed
 from messages.errors import Refused
-from messages.order_results import ProductOutcome
 from messages.orders import OrderNew
-from messages.results import Result
+from messages.results import ProductOutcome, Result
 from messages.updates import OrderStatus
 
 _STORED = TypeAdapter(CreationPlan)

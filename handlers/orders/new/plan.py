@@ -97,11 +97,10 @@ def metadata_of(
     server: NewServer, order: OrderNew, creation: CreationPlan, context: ProjectContext
 ) -> dict[str, str]:
     """The metadata with which a server is created; `FEE_TIMES` follow once all are there."""
-    heading = order.heading
     known = {
-        "charge_type": heading.bill_type,
+        "charge_type": order.bill_type,
         "purchase_time": creation.purchase_time,
-        "keycloak_user_id": heading.user_id,
+        "keycloak_user_id": order.user_id,
         "keycloak_user_name": creation.user_name,
     }
     marks = marks_of(str(server.number), order, context)
@@ -133,9 +132,7 @@ def outline_creation(order: OrderNew, context: ProjectContext, **known: Any) -> 
 def _paid_at(order: OrderNew, context: ProjectContext) -> str:
     """The time of payment by the billing system; now, where it gives none that can be read."""
     policy = context.policy
-    return written(
-        local_time(order.heading.status_time, policy.billing_zone) or policy.billing_now()
-    )
+    return written(local_time(order.status_time, policy.billing_zone) or policy.billing_now())
 
 
 def _servers(order: OrderNew, templates: Sequence[_Template]) -> tuple[NewServer, ...]:

@@ -29,9 +29,8 @@ from handlers.orders.step import Ready, Step, metadata_step, power_step, server_
 from handlers.servers.guard import find_server, state_refusal
 from messages.commands import Power
 from messages.errors import Transient, wrong
-from messages.order_results import ProductOutcome
 from messages.orders import InstanceProduct, OrderRenew, read_time
-from messages.results import Result
+from messages.results import ProductOutcome, Result
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,8 @@ from handlers.orders.soft_down.server import ServerSoftDown
 from handlers.orders.step import Step
 from messages.codes import Code
 from messages.errors import OutcomeUnknown, Refused, Transient
-from messages.order_results import InstanceOutcome, soft_down_result
 from messages.orders import OrderSoftDown
-from messages.results import Result
+from messages.results import InstanceOutcome, Result, soft_down_result
 from messages.updates import OrderStatus
 
 
@@ -53,7 +52,7 @@ async def preview_soft_down(
 async def _servers(
     order: OrderSoftDown, context: RequestContext, progress: OrderProgress, project_id: str | None
 ) -> list[ServerSoftDown]:
-    tenant = order.heading.tenant
+    tenant = order.tenant
     named = (await context.cloud.find_project(tenant)).id if tenant is not None else None
     if project_id is not None and named not in (None, project_id):
         raise Refused(Code.IDENTITY, detail="the message's tenant_id is another")

@@ -31,8 +31,8 @@ from handlers.servers.targets import power_effect
 from messages.codes import Code
 from messages.commands import Power
 from messages.errors import OutcomeUnknown, Refused
-from messages.order_results import InstanceOutcome
 from messages.orders import Operate, SoftDownInstance
+from messages.results import InstanceOutcome
 
 #: The status that an action leads to, and those from which it does: Nova stops a server in ERROR,
 #: too.

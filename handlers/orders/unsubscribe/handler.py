@@ -19,9 +19,8 @@ from handlers.orders.delete_server import (
 from handlers.orders.saga import Outcomes, Saga, carry_out, do_steps, request_ids
 from handlers.orders.snapshot import find_remaining, take_snapshot, unchanged_outcomes
 from handlers.orders.step import Step
-from messages.order_results import ProductOutcome
 from messages.orders import InstanceProduct, OrderUnsubscribe
-from messages.results import Result
+from messages.results import ProductOutcome, Result
 
 _STORED = TypeAdapter(list[ServerDeletion])
 

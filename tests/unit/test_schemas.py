@@ -11,12 +11,16 @@ from typing import Any
 
 import pytest
 import yaml
-from jsonschema import Draft7Validator
+from jsonschema import Draft7Validator, Draft202012Validator
 
-from messages import shapes
 from messages.commands import Operation
-from messages.orders import OrderType
+from messages.operations import OPERATIONS, parse_command, parse_order
+from messages.orders import OrderType, is_paid
+from messages.results import OrderPreview, ServerSnapshot
+from messages.schemas import components, name_of
 from messages.secrets import mask
+from messages.updates import StatusUpdate
+from messages.views import Image, Server, ServerDetails
 from sandbox.documents import REGION
 from tests.envelopes import envelope
 from tests.faults.fuzz import samples, stream
@@ -28,13 +32,17 @@ from workers.pipeline.parsing import parse
 
 
 @cache
-def validator_of(operation: str) -> Draft7Validator:
-    """By the operation of a request that was read."""
-    if operation == f"order.{OrderType.SOFT_DOWN}":
-        return Draft7Validator(shapes.SOFT_DOWN)
+def validator_of(name: str) -> Draft202012Validator:
+    """By the name of a schema."""
+    schema = {"$ref": f"#/components/schemas/{name}", "components": {"schemas": components()}}
+    return Draft202012Validator(schema)
+
+
+def request_of(operation: str) -> str:
+    """The name of the schema of a request that was read."""
     if operation in set(Operation):
-        return Draft7Validator(shapes.REQUESTS[Operation(operation)])
-    return Draft7Validator(shapes.ORDERS[OrderType(operation.removeprefix("order."))])
+        return name_of(Operation(operation))
+    return name_of(OrderType(operation.removeprefix("order.")))
 
 
 def taken(queue: str, routing_key: str, body: bytes, exchange: str) -> Any:
@@ -50,7 +58,8 @@ def taken(queue: str, routing_key: str, body: bytes, exchange: str) -> Any:
 
 def wrong_in(operation: str, body: bytes) -> list[str]:
     # As the parsers see it: a token is masked, and so no longer too long for a name.
-    return [one.message for one in validator_of(operation).iter_errors(mask(json.loads(body)))]
+    found = validator_of(request_of(operation)).iter_errors(mask(json.loads(body)))
+    return [one.message for one in found]
 
 
 def test_what_is_taken_is_never_forbidden() -> None:
@@ -80,13 +89,43 @@ def test_right_messages_of_every_kind_are_right() -> None:
 
 @pytest.mark.parametrize("operation", Operation)
 def test_what_must_be_there_is_missed(operation: Operation) -> None:
-    schema = shapes.REQUESTS[operation]
+    schema = components()[name_of(operation)]
     body = next(one for _, key, one in samples() if key == operation)
     for name in schema["required"]:
         assert wrong_in(
             operation,
             json.dumps({key: value for key, value in body.items() if key != name}).encode(),
         )
+
+
+@pytest.mark.parametrize("name", components())
+def test_every_schema_has_a_title_a_description_and_examples_that_fit(name: str) -> None:
+    schema = components()[name]
+    Draft202012Validator.check_schema(schema)
+    assert schema["title"] == name
+    assert schema["description"]
+    assert schema["examples"]
+    for example in schema["examples"]:
+        assert [one.message for one in validator_of(name).iter_errors(example)] == []
+
+
+def test_every_example_of_a_request_is_read() -> None:
+    for key in OPERATIONS:
+        for example in components()[name_of(key)]["examples"]:
+            if isinstance(key, Operation):
+                assert parse_command(example, key).operation == key
+            else:
+                assert is_paid(example)
+                assert parse_order(example).order_type is key
+
+
+def test_every_example_of_an_answer_is_what_its_model_dumps() -> None:
+    """All fields of a view are in its schema, and nothing else."""
+    for model in (Server, ServerDetails, Image, OrderPreview, StatusUpdate, ServerSnapshot):
+        for example in components()[model.__name__]["examples"]:
+            made = model.model_validate(example).model_dump(mode="json", exclude_unset=True)
+            assert made == example
+            assert set(components()[model.__name__]["properties"]) >= set(made)
 
 
 def references(value: Any) -> Iterator[str]:
