@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from unicodedata import normalize
 
 from pydantic import ConfigDict, Field, model_validator
@@ -200,6 +200,8 @@ class RequestHeaders(Model):
 
 class Command(Model):
     """Fields of every command."""
+
+    naming_order: ClassVar[tuple[str, ...]] = ("tenant_id", "user_id")
 
     operation: str
     region: Unread = Field(None, description="the worker's own, where it is given")
@@ -481,6 +483,11 @@ class ListCommand(Command):
 class ServerList(ListCommand):
     """List a page of the tenant's servers."""
 
+    naming_order: ClassVar[tuple[str, ...]] = (
+        *("searchField", "pageNo", "page", "pageSize", "sortField", "sortOrder", "searchValue"),
+        *Command.naming_order,
+    )
+
     operation: Literal["server.list"]
     search_field: Annotated[str | None, Taken(_one_of(SEARCH_FIELDS), keyword(*SEARCH_FIELDS))] = (
         Field(None, alias="searchField")
@@ -599,6 +606,11 @@ class ServerTagsUpdate(Command):
 class ImageList(ListCommand):
     """List a page of the images that the tenant may use."""
 
+    naming_order: ClassVar[tuple[str, ...]] = (
+        *("visibility", "searchValue", "page", "pageSize", "sortField", "sortOrder"),
+        *Command.naming_order,
+    )
+
     operation: Literal["image.list"]
     visibility: Annotated[str | None, Taken(_one_of(VISIBILITIES), keyword(*VISIBILITIES))] = None
     search: OptionalLine = Field(
@@ -662,6 +674,11 @@ class ImageBatchDelete(Command):
 
     operation: Literal["image.batch_delete"]
     body: Annotated[ImageBatchBody, NULL_IS_EMPTY]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _missing_is_empty(cls, value: Any) -> Any:
+        return {"body": None, **value}
 
     @property
     def image_ids(self) -> tuple[str, ...]:

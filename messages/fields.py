@@ -8,7 +8,7 @@ validator refuses they forbid what a JSON schema can express.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
 from pydantic_core import CoreSchema, core_schema
@@ -45,6 +45,8 @@ class Model(BaseModel):
     """A part of a message: frozen; fields that are not declared are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    #: Where several fields are wrong, those that are not listed are named first, and then these.
+    naming_order: ClassVar[tuple[str, ...]] = ()
 
 
 class Answer(Model):
@@ -55,15 +57,12 @@ class Answer(Model):
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
 
-def validated(model: type[M], message: Any, last: frozenset[str] = frozenset()) -> M:
-    """Return the model of a message, or raise `Refused` naming the first parameter that is wrong.
-
-    Fields in `last` are named only where no other field is wrong.
-    """
+def validated(model: type[M], message: Any) -> M:
+    """Return the model of a message, or raise `Refused` naming the first parameter that is wrong."""
     try:
         found: M = model.__pydantic_validator__.validate_python(message)
     except ValidationError as error:
-        raise _refusal(error, last) from None
+        raise _refusal(error, model.naming_order) from None
     return found
 
 
@@ -75,9 +74,10 @@ def read(reader: Callable[[Any], T], value: Any, name: str) -> T:
         raise wrong(error.parameter or name, error.detail) from None
 
 
-def _refusal(error: ValidationError, last: frozenset[str]) -> Refused:
+def _refusal(error: ValidationError, order: tuple[str, ...]) -> Refused:
+    ranks = {name: rank for rank, name in enumerate(order, start=1)}
     found = error.errors(include_url=False, include_input=False)
-    first = min(found, key=lambda one: bool(one["loc"]) and one["loc"][0] in last)
+    first = min(found, key=lambda one: ranks.get(str(one["loc"][0]), 0) if one["loc"] else 0)
     cause = first.get("ctx", {}).get("error")
     names = [one for one in first["loc"] if isinstance(one, str)]
     if isinstance(cause, WrongValue):

@@ -325,8 +325,6 @@ _ORDERS = {
     for key, spec in OPERATIONS.items()
     if isinstance(key, OrderType) and issubclass(spec.request, PaidOrder)
 }
-#: Fields that say who asks: another wrong field is named before them.
-_REQUESTER = frozenset({"tenant_id", "user_id"})
 
 
 def parse_command(message: Mapping[str, Any], routing_key: str) -> Command:
@@ -338,7 +336,7 @@ def parse_command(message: Mapping[str, Any], routing_key: str) -> Command:
     model = _COMMANDS.get(routing_key)
     if model is None:
         raise wrong("operation", "there is no such operation")
-    return validated(model, message, _REQUESTER)
+    return validated(model, message)
 
 
 def parse_order(message: Mapping[str, Any]) -> Order:

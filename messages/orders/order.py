@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
@@ -84,6 +84,11 @@ class Order(Model):
     """An order: `name` is its orderId, a softDown's flowId. `ordered` is the message as it came,
     without secrets.
     """
+
+    naming_order: ClassVar[tuple[str, ...]] = (
+        *("orderRoute", "orderId", "consoleOrderFlowId", "userId", "tenant_id", "billType"),
+        *("setCount", "productList", "duration", "durationUnit", "consoleCustomization", "secrets"),
+    )
 
     order_type: OrderType = Field(alias="orderType")
     region: Unread = Field(None, description="the worker's own, where it is given")

@@ -1,7 +1,7 @@
 """softDown: stop, start again or delete servers that are no longer paid for."""
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -55,6 +55,8 @@ _SOFT_DOWN = Taken(lambda _: OrderType.SOFT_DOWN, {})
 
 class OrderSoftDown(Order):
     """Stop, start again or delete servers, each for itself. Nobody pays for it."""
+
+    naming_order: ClassVar[tuple[str, ...]] = ("instanceList", "flowId", "tenant_id")
 
     order_type: SkipJsonSchema[Annotated[OrderType, _SOFT_DOWN]] = OrderType.SOFT_DOWN
     instances: Annotated[tuple[SoftDownInstance, ...], ListOf(1, MAX_PRODUCTS, with_ordered)] = (
