@@ -1,40 +1,18 @@
 """image.list, image.list_private and image.show."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from handlers.context import ProjectContext
 from handlers.openstack.errors import NotFound
 from handlers.openstack.glance import Image, get_image, list_images
 from handlers.servers.view import image_words_of
+from messages import views
 from messages.codes import Code
 from messages.commands import NEWEST, ImageList, ImageListPrivate, ImageShow, Sort
 from messages.errors import Refused
 from messages.results import Result
 from messages.updates import image_words
-
-#: Shown as Glance has them; null where it has none.
-_FIELDS = (
-    "id",
-    "name",
-    "tags",
-    "status",
-    "checksum",
-    "owner",
-    "visibility",
-    "size",
-    "self",
-    "file",
-    "schema",
-    "description",
-    "systemDisk",
-    "container_format",
-    "disk_format",
-    "min_disk",
-    "min_ram",
-    "protected",
-    "instance_uuid",
-)
+from messages.views import ImagePage
 
 
 async def show_images(task: ImageList, context: ProjectContext) -> Result:
@@ -78,24 +56,26 @@ def unknown_image(image_id: str) -> Refused:
     return Refused(Code.IMAGE_UNKNOWN, image_id)
 
 
-def image_view(image: Image) -> dict[str, Any]:
+def image_view(image: Image) -> views.Image:
     """Return the image as the API document has it. Its place in the store is not shown: `locations`
     and `direct_url` are null.
     """
-    shown = {name: image.body.get(name) for name in _FIELDS} | image_words_of(image.body)
-    return shown | {
+    computed = {
+        **image_words_of(image.body),
         "translation": image_words(image.status),
         "created_at": _document_time(image.body.get("created_at")),
         "updated_at": _document_time(image.body.get("updated_at")),
         "locations": None,
         "direct_url": None,
     }
+    # Anything else is shown as Glance has it; null where it has none.
+    names = (field.alias or name for name, field in views.Image.model_fields.items())
+    return views.Image.model_validate({name: image.body.get(name) for name in names} | computed)
 
 
 def _listed(matching: Sequence[Image], shown: Sequence[Image]) -> Result:
-    return Result.of(
-        Code.OK, {"totalCount": len(matching), "images": [image_view(image) for image in shown]}
-    )
+    images = [image_view(image) for image in shown]
+    return Result.of(Code.OK, ImagePage(total_count=len(matching), images=images))
 
 
 def _sorted(images: Iterable[Image], sort: Sort) -> Sequence[Image]:

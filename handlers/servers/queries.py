@@ -20,6 +20,7 @@ from messages.codes import Code
 from messages.commands import ServerList, ServerShow
 from messages.errors import Transient
 from messages.results import Result
+from messages.views import ServerPage, ShownServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,8 @@ async def show_servers(task: ServerList, context: ProjectContext) -> Result:
         find_page(task, context), _all_volumes(context), _hosts(context), _networks(context)
     )
     sources = await _sources(found.servers, volumes, hosts, nets, context)
-    return Result.of(
-        Code.OK,
-        {
-            "totalCount": found.total,
-            "servers": [server_view(server, sources) for server in found.servers],
-        },
-    )
+    shown = [server_view(server, sources) for server in found.servers]
+    return Result.of(Code.OK, ServerPage(total_count=found.total, servers=shown))
 
 
 async def show_server(task: ServerShow, context: ProjectContext) -> Result:
@@ -51,7 +47,7 @@ async def show_server(task: ServerShow, context: ProjectContext) -> Result:
         volumes_of_server(server, context), _hosts(context), _networks(context)
     )
     sources = await _sources([server], volumes, hosts, nets, context)
-    return Result.of(Code.OK, {"server": server_details(server, sources)})
+    return Result.of(Code.OK, ShownServer(server=server_details(server, sources)))
 
 
 async def _sources(

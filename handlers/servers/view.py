@@ -14,16 +14,11 @@ from handlers.openstack.neutron import Resource
 from handlers.openstack.nova import Server
 from handlers.orders.billing import shown
 from handlers.servers.disks import image_of, system_and_data
+from messages import views
 from messages.updates import server_words
 
-_FLAVOR_FIELDS = ("disk", "ephemeral", "extra_specs", "original_name", "ram", "swap", "vcpus")
-#: The document's name and the metadata item of what a server is paid by.
-_FEE_FIELDS = {
-    "chargetype": "charge_type",
-    "purchasetime": "purchase_time",
-    "startFeeTime": "start_fee_time",
-    "nextFeeTime": "next_fee_time",
-}
+#: Items of a server's metadata that are shown.
+_FEE_ITEMS = ("charge_type", "purchase_time", "start_fee_time", "next_fee_time")
 #: `bandwidth=10`, `chargemode: Bandwidth`, `iptype=5 _bgp`: in a tag or in the description of a
 #: floating IP. A value may hold blanks: it ends at a comma, a semicolon, a line's end, or where the
 #: next name and its sign begin.
@@ -66,16 +61,30 @@ class ViewSources:
     zone: tzinfo = UTC
 
 
-def server_view(server: Server, sources: ViewSources) -> dict[str, Any]:
+def server_view(server: Server, sources: ViewSources) -> views.Server:
     """Return the server as the API document has it, in table and examples together."""
+    return views.Server(**_fields(server, sources))
+
+
+def server_details(server: Server, sources: ViewSources) -> views.ServerDetails:
+    """Return the view of a single server, with its owner in the console."""
+    return views.ServerDetails(
+        keycloak_user_id=server.metadata.get("keycloak_user_id"),
+        keycloak_user_name=server.metadata.get("keycloak_user_name"),
+        **_fields(server, sources),
+    )
+
+
+def _fields(server: Server, sources: ViewSources) -> dict[str, Any]:
     body = server.body
     attached = [sources.volumes[one] for one in server.volume_ids if one in sources.volumes]
     system, data = system_and_data(server, attached)
     ports = _ports_in_order(server, sources)
     vpc = _vpc(ports, sources)
+    fees = {name: shown(server.metadata.get(name), sources.zone) for name in _FEE_ITEMS}
     return {
-        "regionId": sources.region,
-        "regionID": sources.region,
+        "region_id": sources.region,
+        "region_id_too": sources.region,
         "availability_zone": body.get("OS-EXT-AZ:availability_zone") or None,
         "name": body.get("name"),
         "id": server.id,
@@ -85,39 +94,23 @@ def server_view(server: Server, sources: ViewSources) -> dict[str, Any]:
         "image": _image(image_of(server, system, sources.images_of_snapshots), system, sources),
         "root_volume": _root(server, system),
         "data_volumes": [
-            {
-                "volumetype": one.volume_type,
-                "volumeid": one.id,
-                "volumename": one.name,
-                "size": one.size,
-            }
+            views.DataVolume(volume_type=one.volume_type, id=one.id, name=one.name, size=one.size)
             for one in data
         ],
-        "flavor": {name: body["flavor"].get(name) for name in _FLAVOR_FIELDS},
+        "flavor": {name: body["flavor"].get(name) for name in views.Flavor.model_fields},
         "security_groups": [
-            {"name": name}
+            views.SecurityGroup(name=name)
             for name in dict.fromkeys(one["name"] for one in body.get("security_groups") or ())
         ],
-        "vpcid": vpc.get("id"),
-        "vpcname": vpc.get("name"),
+        "vpc_id": vpc.get("id"),
+        "vpc_name": vpc.get("name"),
         "nics": [nic for port in ports for nic in _nics(port, sources)],
         "eip": _eip({port["id"] for port in ports}, sources),
         "key_name": body.get("key_name"),
-        "feeData": {
-            name: shown(server.metadata.get(item), sources.zone)
-            for name, item in _FEE_FIELDS.items()
-        },
+        "fee_data": fees,
         "created": body.get("created"),
-        "hostId": body.get("hostId") or None,
+        "host_id": body.get("hostId") or None,
         "host": sources.hosts.get(body.get("hostId") or ""),
-    }
-
-
-def server_details(server: Server, sources: ViewSources) -> dict[str, Any]:
-    """Return the view of a single server, with its user in the console."""
-    return server_view(server, sources) | {
-        "keyCloakUserId": server.metadata.get("keycloak_user_id"),
-        "keyCloakUserName": server.metadata.get("keycloak_user_name"),
     }
 
 
@@ -144,33 +137,30 @@ def image_words_of(properties: Mapping[str, Any]) -> dict[str, str | None]:
 
 def _image(
     image_id: str | None, system: Volume | None, sources: ViewSources
-) -> dict[str, Any] | None:
+) -> views.ServerImage | None:
     """The image's view; None where the server was made from none, or it is not known. A deleted image
     is known by the volume.
     """
     if image_id is None:
         return None
     image = sources.images.get(image_id)
-    if image is not None:
-        return {
-            "id": image_id,
-            "name": image.name,
-            **image_words_of(image.body),
-            "tags": list(image.body["tags"]),
-        }
     remembered: Mapping[str, Any] = system.image if system is not None else {}
-    return {
-        "id": image_id,
-        "name": remembered.get("image_name"),
-        **image_words_of(remembered),
-        "tags": None,
-    }
+    properties = image.body if image is not None else remembered
+    words = image_words_of(properties)
+    return views.ServerImage(
+        id=image_id,
+        name=image.name if image is not None else remembered.get("image_name"),
+        system=words["system"],
+        system_type=words["systemType"],
+        tags=list(image.body["tags"]) if image is not None else None,
+    )
 
 
-def _root(server: Server, system: Volume | None) -> dict[str, Any]:
+def _root(server: Server, system: Volume | None) -> views.RootVolume:
     if system is not None:
-        return {"volumetype": system.volume_type, "size": system.size}
-    return {"volumetype": None, "size": server.disk if server.image_id is not None else None}
+        return views.RootVolume(volume_type=system.volume_type, size=system.size)
+    size = server.disk if server.image_id is not None else None
+    return views.RootVolume(volume_type=None, size=size)
 
 
 def _ports_in_order(server: Server, sources: ViewSources) -> list[Resource]:
@@ -199,24 +189,24 @@ def _vpc(ports: Iterable[Resource], sources: ViewSources) -> Resource:
     return {}
 
 
-def _nics(port: Resource, sources: ViewSources) -> list[dict[str, Any]]:
+def _nics(port: Resource, sources: ViewSources) -> list[views.Nic]:
     """One for each address of a port; one without an address for a port that has none."""
     return [
-        {
-            "subnet_id": address.get("subnet_id"),
-            "subnet_name": subnet.get("name"),
-            "subnet_cidr": subnet.get("cidr"),
-            "network_id": port["network_id"],
-            "mac_address": port["mac_address"],
-            "fixed_ip": address.get("ip_address"),
-            "portid": port["id"],
-        }
+        views.Nic(
+            subnet_id=address.get("subnet_id"),
+            subnet_name=subnet.get("name"),
+            subnet_cidr=subnet.get("cidr"),
+            network_id=port["network_id"],
+            mac_address=port["mac_address"],
+            fixed_ip=address.get("ip_address"),
+            port_id=port["id"],
+        )
         for address in port["fixed_ips"] or [{}]
         for subnet in [sources.subnets.get(address.get("subnet_id", ""), {})]
     ]
 
 
-def _eip(port_ids: set[str], sources: ViewSources) -> dict[str, Any] | None:
+def _eip(port_ids: set[str], sources: ViewSources) -> views.Eip | None:
     found = [one for one in sources.floating_ips if one.get("port_id") in port_ids]
     if not found:
         return None
@@ -224,13 +214,13 @@ def _eip(port_ids: set[str], sources: ViewSources) -> dict[str, Any] | None:
     notes = _notes(one)
     limit = _limit(sources.policies.get(policy_of(one) or "", {}))
     noted = _MEGABITS.match(notes.get("bandwidth", ""))
-    return {
-        "eipid": one["id"],
-        "iptype": notes.get("iptype"),
-        "bandwidth": limit or (int(noted[1]) if noted else None),
-        "chargemode": notes.get("chargemode"),
-        "ip_addr": one["floating_ip_address"],
-    }
+    return views.Eip(
+        id=one["id"],
+        ip_type=notes.get("iptype"),
+        bandwidth=limit or (int(noted[1]) if noted else None),
+        charge_mode=notes.get("chargemode"),
+        address=one["floating_ip_address"],
+    )
 
 
 def policy_of(floating_ip: Resource) -> str | None:

@@ -13,12 +13,21 @@ from handlers.images.queries import image_view
 from handlers.openstack.cinder import Volume
 from handlers.openstack.glance import Image
 from handlers.openstack.nova import Server
-from handlers.servers.view import ViewSources, inner_addresses, server_details, server_view
+from handlers.servers import view
+from handlers.servers.view import ViewSources, inner_addresses
 from messages.updates import is_unusual, server_words
 
 GOLDEN = Path(__file__).parent / "golden"
 SERVER, IMAGE = "9168b536-cd40-4630-b43f-b259807c6e87", "1189efbf-d48b-46ad-a823-94b942e2a000"
 ROUTER, SUBNET = "0dae26c9-9a70-4392-93f3-87d53115d171", "157ee789-03ea-45b1-a698-76c92660dd83"
+
+
+def server_view(server: Server, around: ViewSources) -> dict[str, Any]:
+    return view.server_view(server, around).model_dump(mode="json")
+
+
+def server_details(server: Server, around: ViewSources) -> dict[str, Any]:
+    return view.server_details(server, around).model_dump(mode="json")
 
 
 def golden(name: str) -> dict[str, Any]:
@@ -277,7 +286,7 @@ def test_an_image_is_shown_as_in_the_document() -> None:
     expected = golden("image")
     body = expected | {"created_at": "2018-09-27T08:45:55Z", "updated_at": "2018-09-27T08:47:02Z"}
     secret = {"locations": [{"url": "rbd://inside"}], "direct_url": "rbd://inside"}
-    shown = image_view(Image.from_api(body | secret))
+    shown = image_view(Image.from_api(body | secret)).model_dump(mode="json")
     assert shown == expected | {"translation": "可用", "description": None}
 
 
