@@ -21,14 +21,13 @@ from workers.journal import (
     Claim,
     HeldElsewhere,
     Journal,
+    JournalTimes,
     Kind,
     Known,
     NewRequest,
     Outcome,
     Resumed,
-    writer,
 )
-from workers.journal import postgres as limits
 
 REQUEST = NewRequest("order:p:17", "17", Kind.ORDER, "order.changeConfigure", "p", "digest", 1000.0)
 
@@ -49,8 +48,8 @@ def proxy(database: str) -> Iterator[Proxy]:
 
 
 @asynccontextmanager
-async def journal_at(url: str) -> AsyncIterator[Journal]:
-    found = Journal(url)
+async def journal_at(url: str, times: JournalTimes | None = None) -> AsyncIterator[Journal]:
+    found = Journal(url, times)
     await found.open()
     yield found
     await found.close()
@@ -133,13 +132,8 @@ async def test_40_each_write_has_been_made_once_though_its_commit_was_not_answer
         assert journal.trouble is None
 
 
-@pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes half a minute takes a second."""
-    monkeypatch.setattr(limits, "ANSWER", 1.0)
-    monkeypatch.setitem(limits._SOCKET, "connect_timeout", 2)
-    monkeypatch.setattr(writer, "LAST_WRITES", 1.0)
-    monkeypatch.setattr(writer, "KEEP_EVERY", 0.3)
+#: Half a minute is a second.
+QUICK = JournalTimes(connect=2.0, answer=1.0, keep_owner=0.3, last_writes=1.0)
 
 
 async def until_trouble(journal: Journal, says: str = "") -> None:
@@ -156,11 +150,10 @@ async def until_well(journal: Journal) -> None:
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.usefixtures("hurried")
 async def test_a_database_that_swallows_everything_is_told_and_gone_on_with(
     database: str, proxy: Proxy
 ) -> None:
-    async with journal_at(proxy.url_of(database)) as journal:
+    async with journal_at(proxy.url_of(database), QUICK) as journal:
         begun = await journal.begin(REQUEST)
         assert isinstance(begun, Begun)
         proxy.blackhole()
@@ -172,9 +165,8 @@ async def test_a_database_that_swallows_everything_is_told_and_gone_on_with(
         await until_well(journal)
 
 
-@pytest.mark.usefixtures("hurried")
 async def test_trouble_that_nobody_writes_in_is_over_by_itself(database: str, proxy: Proxy) -> None:
-    async with journal_at(proxy.url_of(database)) as journal:
+    async with journal_at(proxy.url_of(database), QUICK) as journal:
         await journal.begin(REQUEST)
         proxy.blackhole()
         await until_trouble(journal)
@@ -182,9 +174,8 @@ async def test_trouble_that_nobody_writes_in_is_over_by_itself(database: str, pr
         await until_well(journal)
 
 
-@pytest.mark.usefixtures("hurried")
 async def test_a_journal_whose_database_hangs_can_be_closed(database: str, proxy: Proxy) -> None:
-    async with journal_at(proxy.url_of(database)) as journal:
+    async with journal_at(proxy.url_of(database), QUICK) as journal:
         proxy.blackhole()
         asked = journal.begin(REQUEST)
         began = time.monotonic()
@@ -192,12 +183,14 @@ async def test_a_journal_whose_database_hangs_can_be_closed(database: str, proxy
     assert not asked.done()
 
 
-@pytest.mark.usefixtures("hurried")
 async def test_an_owner_whose_lost_session_still_has_its_lock_lives_and_takes_it_again(
     database: str, proxy: Proxy
 ) -> None:
     """The server does not know that the session is lost: nothing reaches it, no end either."""
-    async with journal_at(proxy.url_of(database)) as journal, journal_at(database) as other:
+    async with (
+        journal_at(proxy.url_of(database), QUICK) as journal,
+        journal_at(database, QUICK) as other,
+    ):
         assert isinstance(await journal.begin(REQUEST), Begun)
         proxy.hang()
         assert isinstance(await journal.begin(replace(REQUEST, key="order:p:18")), Begun)
@@ -235,11 +228,8 @@ async def test_42_a_serialization_failure_costs_a_try(database: str) -> None:
         assert effects_of(await journal.begin(request(1))) == {"resize:1": {"status": 202}}
 
 
-async def test_a_lock_that_another_client_keeps_is_told(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(limits._SESSION, "lock_timeout", "500ms")
-    async with journal_at(database) as journal:
+async def test_a_lock_that_another_client_keeps_is_told(database: str) -> None:
+    async with journal_at(database, JournalTimes(row_lock=0.5)) as journal:
         claim = await begun_with_effect(journal, 1)
         with a_second_client(database) as client:
             lock_effect(client, claim)

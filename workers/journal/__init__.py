@@ -1,4 +1,4 @@
-"""What was asked, meant and done, kept durably: the only place with SQL."""
+"""The journal: requests, effects, results, locks and replays in a database; the only SQL."""
 
 from workers.journal.history import History, RequestFilter
 from workers.journal.journal import Journal
@@ -14,6 +14,7 @@ from workers.journal.records import (
     HeldElsewhere,
     HolderState,
     JournalError,
+    JournalTimes,
     JournalUnfit,
     Kind,
     Known,
@@ -40,6 +41,7 @@ __all__ = [
     "HolderState",
     "Journal",
     "JournalError",
+    "JournalTimes",
     "JournalUnfit",
     "Kind",
     "Known",

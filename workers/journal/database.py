@@ -1,4 +1,4 @@
-"""The database behind the journal: how it is opened, and its schema brought up to date."""
+"""The journal's database: opening it, and migrating its schema."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +10,15 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from workers.journal.records import JournalError, JournalUnfit
+from workers.journal.records import JournalError, JournalTimes, JournalUnfit
 from workers.journal.sqlite import READS, exposed_files, sqlite_engine
 
-#: Any number; whoever migrates holds this advisory lock of PostgreSQL.
+#: PostgreSQL's advisory lock that is held during a migration; any number.
 _MIGRATION_LOCK = 0x6563_7377
 
 
-def open_engine(url: str) -> Engine:
-    """An engine for SQLite in WAL mode, every commit on the disk, or for PostgreSQL."""
+def open_engine(url: str, times: JournalTimes | None = None) -> Engine:
+    """Return an engine for SQLite or PostgreSQL. Raises `JournalError`."""
     parsed = read_url(url)
     if parsed.get_backend_name() == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
@@ -27,31 +27,33 @@ def open_engine(url: str) -> Engine:
             )
         return sqlite_engine(parsed)
     if parsed.get_backend_name() == "postgresql":
-        from workers.journal.postgres import connect  # noqa: PLC0415 - who uses SQLite needs no driver
+        from workers.journal.postgres import connect  # noqa: PLC0415 - SQLite needs no driver
 
-        # Said, because the server's own default may be another: what is written follows what others
-        # have committed.
+        limits = times or JournalTimes()
+
+        # Set here, because the server's default may be another: statements must see what others
+        # have committed meanwhile.
         engine = create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             poolclass=NullPool,
             isolation_level="READ COMMITTED",
         )
         event.listen(
-            engine, "do_connect", lambda _dialect, _record, _args, arguments: connect(**arguments)
+            engine,
+            "do_connect",
+            lambda _dialect, _record, _args, arguments: connect(limits, **arguments),
         )
         return engine
     raise JournalError("ECS_JOURNAL_URL must be of SQLite or PostgreSQL")
 
 
 def reading_engine(engine: Engine) -> Engine:
-    """The same database, only to be read."""
+    """Return an engine for the same database that takes no lock."""
     return engine.execution_options(**{READS: True})
 
 
 def read_url(url: str) -> URL:
-    """The URL in its parts; `JournalError`, which shows nothing of it, where it cannot be told what
-    is what.
-    """
+    """Return the parts of a URL. Raises `JournalError`, which shows nothing of it."""
     try:
         parsed = make_url(url)
     except (
@@ -68,22 +70,20 @@ def read_url(url: str) -> URL:
 
 
 def url_without_password(url: str) -> str:
-    """The URL as it may be shown: without what comes after `?`, too, where a password may be as
-    well.
-    """
+    """Return a URL that may be shown: also without its query, which may hold a password."""
     return read_url(url).set(query={}).render_as_string(hide_password=True)
 
 
 def is_sqlite(engine: Engine) -> bool:
-    """Whether the journal is a file of this machine."""
+    """Return whether the journal is a file of this machine."""
     return engine.dialect.name == "sqlite"
 
 
 def check_encoding(engine: Engine) -> None:
-    """`JournalUnfit` unless the database holds every text.
+    """Raise `JournalUnfit` unless the database stores every text.
 
-    One of encoding SQL_ASCII takes any bytes, and gives them back as bytes; others refuse the
-    contract's Chinese.
+    One with the encoding SQL_ASCII stores any bytes, and returns them as bytes; others refuse
+    Chinese.
     """
     if is_sqlite(engine):
         return
@@ -98,23 +98,21 @@ def check_encoding(engine: Engine) -> None:
 
 
 def exposed(engine: Engine) -> list[str]:
-    """Tell which files of an SQLite journal, or its folder, others than their owner may use; a line
-    each.
-    """
+    """Return a line for each file of an SQLite journal, and its folder, that others may use."""
     return exposed_files(Path(engine.url.database or "")) if is_sqlite(engine) else []
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the schema up to date; several workers may try at once."""
+    """Migrate the schema to this version; several workers may do so at once."""
     if current_revision(engine) == head_revision():
         return
     from alembic import command  # noqa: PLC0415 - ten megabytes for what is done once in a version's life
 
     with engine.begin() as connection:
         if not is_sqlite(engine):
-            from workers.journal.postgres import wait_as_long_as_it_takes  # noqa: PLC0415
+            from workers.journal.postgres import lift_limits  # noqa: PLC0415
 
-            wait_as_long_as_it_takes(connection)
+            lift_limits(connection)
             connection.execute(
                 text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK}
             )
@@ -122,7 +120,7 @@ def migrate(engine: Engine) -> None:
 
 
 def current_revision(engine: Engine) -> str | None:
-    """The revision of the schema; None where there is none. Changes nothing."""
+    """Return the revision of the schema, None where there is none. Changes nothing."""
     with _reading(engine) as connection:
         if not engine.dialect.has_table(connection, "alembic_version"):
             return None
@@ -131,7 +129,7 @@ def current_revision(engine: Engine) -> str | None:
 
 
 def head_revision() -> str:
-    """The revision that this version of the worker needs: the newest file beside this one."""
+    """Return this version's revision: the number of the newest migration."""
     versions = Path(__file__).parent / "migrations" / "versions"
     return max(path.name.partition("_")[0] for path in versions.glob("[0-9]*.py"))
 

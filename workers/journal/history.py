@@ -1,6 +1,4 @@
-"""The journal as a person reads it: beside workers that write, waiting for none of them, changing
-nothing.
-"""
+"""Reads of the journal for operators: they change nothing, and wait for no worker that writes."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,7 +35,7 @@ from workers.journal.writes import effects_of
 
 @dataclass(frozen=True, slots=True)
 class RequestFilter:
-    """Which requests are listed; `since` is in Unix seconds."""
+    """Criteria by which requests are listed; `since` is in Unix seconds."""
 
     state: State | None = None
     operation: str | None = None
@@ -47,14 +45,14 @@ class RequestFilter:
 
 
 class History:
-    """Reads of the journal. They block; `JournalError` where the database cannot be read."""
+    """Reads of the journal. They block, and raise `JournalError` where the database cannot be read."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._engine = reading_engine(open_engine(url))
 
     def open(self) -> "History":
-        """See that there is a journal of the revision that this version reads."""
+        """Check that there is a journal of this version's revision. Raises `JournalError`."""
         database = self._engine.url.database
         if is_sqlite(self._engine) and not Path(database or "").exists():
             raise JournalError(f"there is no journal at {url_without_password(self._url)} yet")
@@ -67,11 +65,11 @@ class History:
         return self
 
     def close(self) -> None:
-        """Let the database go."""
+        """Close all connections."""
         self._engine.dispose()
 
     def requests(self, wanted: RequestFilter) -> list[RequestRecord]:
-        """Requests without their effects, newest first."""
+        """Return requests without their effects, newest first."""
         columns = schema.requests.c
         statement = select(schema.requests).order_by(columns.received_at.desc(), columns.key)
         for column, value in (
@@ -87,28 +85,28 @@ class History:
             return [request_of(row) for row in connection.execute(statement.limit(wanted.limit))]
 
     def find(self, word: str) -> list[RequestRecord]:
-        """The requests with this key or name, newest first, with their effects."""
+        """Return the requests with this key or name, newest first, with their effects."""
         with self._reading() as connection:
             return find_requests(connection, word)
 
     def authenticated_tenant(
         self, kind: Kind, name: str, digest: str, resume_token_hash: str
     ) -> str | None:
-        """The tenant of the request with this name and content that was given this pass; None where
-        there is none.
+        """Return the tenant of the request with this name and content that this resume token was
+        issued for, or None.
         """
         with self._reading() as connection:
             return find_authenticated_tenant(connection, kind, name, digest, resume_token_hash)
 
     def is_alive(self, owner: str) -> bool:
-        """Whether the worker that is at a request lives."""
+        """Return whether the worker that has a request is alive."""
         try:
             return is_alive(self._engine, owner)
         except (SQLAlchemyError, OSError) as error:
             raise JournalError(f"the journal cannot be read: {error}") from None
 
     def batches(self, limit: int | None = None) -> list[Batch]:
-        """The sets of parked messages that operators took in hand, newest first."""
+        """Return the batches of dead letters that operators replayed or discarded, newest first."""
         columns = schema.replays.c
         begun = func.min(columns.pinned_at)
         statement = (
@@ -130,9 +128,7 @@ class History:
             return [Batch(*row) for row in connection.execute(statement.limit(limit))]
 
     def replays(self, *, batch: str | None = None, name: str | None = None) -> list[Replay]:
-        """What became of the messages of a batch, or of those of a name, in the order in which they
-        were pinned.
-        """
+        """Return the messages of a batch, or those with a name, in the order of the batch."""
         columns = schema.replays.c
         statement = select(schema.replays).where(columns.state != ReplayState.REPEATED)
         if batch is not None:
@@ -146,9 +142,7 @@ class History:
             return [replay_of(row) for row in rows]
 
     def unfinished(self, selection: str, action: Action, operator: str) -> str | None:
-        """The newest set that this operator chose by these words and did not end; None where there
-        is none.
-        """
+        """Return the newest unfinished batch of this operator with this selection, or None."""
         columns = schema.replays.c
         statement = (
             select(columns.batch)
@@ -164,9 +158,7 @@ class History:
             return connection.execute(statement.limit(1)).scalar()
 
     def done_before(self, identities: Sequence[str], action: Action) -> set[str]:
-        """Those of which a set knows that all that were alike have been done: they need no more
-        than the ack.
-        """
+        """Return the identities whose messages are all done in some batch: they only need an ack."""
         columns, found = schema.replays.c, set[str]()
         with self._reading() as connection:
             for begin in range(0, len(identities), _AT_ONCE):
@@ -183,7 +175,7 @@ class History:
         return found
 
     def results(self, names: Sequence[str]) -> dict[str, RequestRecord]:
-        """The newest request of each of these names, without effects."""
+        """Return the newest request of each of these names, without effects."""
         columns = schema.requests.c
         found: dict[str, RequestRecord] = {}
         with self._reading() as connection:
@@ -208,7 +200,7 @@ _DONE = (ReplayState.SENT.value, ReplayState.DISCARDED.value)
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A connection; its errors as `JournalError`."""
+    """Open a connection; its errors are raised as `JournalError`."""
     try:
         with engine.connect() as connection:
             yield connection
@@ -218,7 +210,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 
 def find_requests(connection: Connection, word: str) -> list[RequestRecord]:
-    """The requests with this key or name, newest first."""
+    """Return the requests with this key or name, newest first."""
     columns = schema.requests.c
     statement: Select[Any] = select(schema.requests).where(
         or_(columns.key == word, columns.name == word)
@@ -230,8 +222,8 @@ def find_requests(connection: Connection, word: str) -> list[RequestRecord]:
 def find_authenticated_tenant(
     connection: Connection, kind: Kind, name: str, digest: str, resume_token_hash: str
 ) -> str | None:
-    """The tenant of the request with this name and content that was given this pass; None where
-    there is none.
+    """Return the tenant of the request with this name and content that this resume token was issued
+    for, or None.
     """
     columns = schema.requests.c
     statement = select(columns.tenant, columns.resume_token_hash).where(
@@ -244,7 +236,7 @@ def find_authenticated_tenant(
 
 
 def request_of(row: Any, effects: Iterable[Any] = ()) -> RequestRecord:
-    """A row as a record."""
+    """Return a row as a record."""
     return RequestRecord(
         key=row.key,
         name=row.name,
@@ -265,7 +257,7 @@ def request_of(row: Any, effects: Iterable[Any] = ()) -> RequestRecord:
 
 
 def replay_of(row: Any) -> Replay:
-    """A row as a record."""
+    """Return a row as a record."""
     return Replay(
         id=row.id,
         batch=row.batch,

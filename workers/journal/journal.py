@@ -1,4 +1,4 @@
-"""The journal's face: coroutines that return once it is on the disk."""
+"""The journal as the pipeline uses it: each write is done when its future is."""
 
 import asyncio
 import time
@@ -16,6 +16,7 @@ from workers.journal.records import (
     Ahead,
     Claim,
     JournalError,
+    JournalTimes,
     Kind,
     NewRequest,
     Outcome,
@@ -43,19 +44,18 @@ log = structlog.get_logger()
 
 
 class Journal:
-    """Requests and effects. Its writes wait while the database is in trouble; `trouble` says what
-    it is.
-    """
+    """Requests and effects. Writes wait while the database fails; `trouble` says how."""
 
-    def __init__(self, url: str) -> None:
-        self._engine = open_engine(url)
+    def __init__(self, url: str, times: JournalTimes | None = None) -> None:
+        self._times = times or JournalTimes()
+        self._engine = open_engine(url, self._times)
         self._owner: Owner | None = None
         self._writer: Writer | None = None
         self._numbers = count(1)
 
     async def open(self) -> None:
-        """Migrate, and become an owner of requests. `JournalUnfit`, `JournalError` where it cannot
-        be used.
+        """Migrate the schema, and become an owner of requests. Raises `JournalUnfit` or
+        `JournalError`.
         """
         try:
             await asyncio.to_thread(check_encoding, self._engine)
@@ -64,10 +64,10 @@ class Journal:
         except (SQLAlchemyError, OSError) as error:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
             raise JournalError(f"the journal cannot be opened: {reason}") from None
-        self._writer = Writer(self._engine, self._owner.keep)
+        self._writer = Writer(self._engine, self._owner.keep, self._times)
 
     async def close(self) -> None:
-        """Write what was submitted, then let go of everything: others may take over what is
+        """Write what was submitted, then release everything: other workers may take over what is
         unfinished.
         """
         if self._writer is not None and not await self._writer.close():
@@ -78,80 +78,80 @@ class Journal:
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing can be written just now; None while all is well."""
+        """The reason why nothing can be written now, or None."""
         return self._writer.trouble if self._writer is not None else "not open"
 
     def begin(self, request: NewRequest) -> "asyncio.Future[Outcome]":
-        """Note a delivery and say what is known of the request. The caller sees to it that one of
-        its own that is under way is not begun again.
+        """Record a delivery and return what is known of the request. The caller must not begin a
+        request that it executes already.
         """
         owner, writer = self._opened()
         return writer.submit(Begin(request, owner, f"{owner.id[:40]}.{next(self._numbers)}"))
 
     def intend(self, claim: Claim, name: str, marker: Any) -> "asyncio.Future[None]":
-        """Note that an effect is about to be done; `ClaimLost` where it must not be."""
+        """Record the intent of an effect. Raises `ClaimLost`: the effect must not be executed."""
         return self._opened()[1].submit(Intend(claim, name, to_json(marker), time.time()))
 
     def record(
         self, claim: Claim, name: str, outcome: dict[str, Any], request_id: str | None
     ) -> "asyncio.Future[None]":
-        """Note what became of an effect; `ClaimLost` where another is at it."""
+        """Record the outcome of an effect. Raises `ClaimLost`."""
         return self._opened()[1].submit(
             Record(claim, name, to_json(outcome), request_id, time.time())
         )
 
     def remember(self, claim: Claim, name: str, value: Any) -> "asyncio.Future[None]":
-        """Note a value that a later run must find."""
+        """Record a value that a later attempt needs. Raises `ClaimLost`."""
         return self._opened()[1].submit(
             Intend(claim, name, "null", time.time(), to_json({"value": value}))
         )
 
     def check_claim(self, claim: Claim) -> "asyncio.Future[None]":
-        """`ClaimLost` where the request is another's by now."""
+        """Raise `ClaimLost` where another worker has taken the request over."""
         return self._opened()[1].submit(CheckClaim(claim))
 
     def finish(
         self, claim: Claim, result: dict[str, Any], updates: list[dict[str, Any]]
     ) -> "asyncio.Future[None]":
-        """Note the result and the final status updates; `ClaimLost` where another is at it."""
+        """Record the result and the final status updates. Raises `ClaimLost`."""
         return self._opened()[1].submit(
             Finish(claim, to_json(result), to_json(updates), time.time())
         )
 
     def settle(self, key: str) -> "asyncio.Future[None]":
-        """Note that the result was published."""
+        """Record that the result was published."""
         return self._opened()[1].submit(Settle(key, time.time()))
 
     def release(
         self, claim: Claim, attempts: int = 0, resume_token_hash: str | None = None
     ) -> "asyncio.Future[None]":
-        """Give an unfinished request up for anybody; its message is known again by a pass."""
+        """Release an unfinished request for any worker; its message comes back with a resume token."""
         return self._opened()[1].submit(Release(claim, attempts, time.time(), resume_token_hash))
 
     def add_resume_token(self, key: str, resume_token_hash: str) -> "asyncio.Future[None]":
-        """Have a copy of a request that another worker is at be known again by a pass."""
+        """Add a resume token for a copy of a request that another worker executes."""
         return self._opened()[1].submit(AddResumeToken(key, resume_token_hash))
 
     def acquire_locks(
         self, claim: Claim, servers: tuple[str, ...] = ()
     ) -> "asyncio.Future[Ahead | None]":
-        """Take a place at these servers, unless the request has one; who is right ahead, None if it
-        is its turn.
+        """Acquire the locks of these servers, unless the request has its locks; return the request
+        that it waits for, or None.
         """
         owner, writer = self._opened()
         return writer.submit(AcquireLocks(claim.key, owner, servers))
 
     def release_locks(self, key: str) -> "asyncio.Future[None]":
-        """Give the request's places up."""
+        """Release the request's locks."""
         return self._opened()[1].submit(ReleaseLocks(key))
 
     def expire_lock(self, claim: Claim) -> "asyncio.Future[None]":
-        """Take the places away from a request that nobody is at."""
+        """Release the locks of a request that no worker has."""
         return self._opened()[1].submit(ExpireLock(claim))
 
     def prune(self, commands_older_than: float) -> "asyncio.Future[int]":
-        """Forget some settled commands of more than so many seconds ago; 0 when there are no more.
-        Orders are kept.
+        """Delete some settled commands that are older than so many seconds, and return how many: 0
+        when none are left. Orders are kept.
         """
         return self._opened()[1].submit(Prune(time.time() - commands_older_than))
 
@@ -184,14 +184,14 @@ class Journal:
         return self._opened()[1].submit(Redeem(resume_token_hash, digest, time.time()))
 
     async def find(self, word: str) -> list[RequestRecord]:
-        """The requests with this key or name, newest first."""
+        """Return the requests with this key or name, newest first."""
         return await asyncio.to_thread(self._find, word)
 
     async def authenticated_tenant(
         self, kind: Kind, name: str, digest: str, resume_token_hash: str
     ) -> str | None:
-        """The tenant of the request with this name and content that was given this pass; None where
-        there is none.
+        """Return the tenant of the request with this name and content that this resume token was
+        issued for, or None.
         """
         return await asyncio.to_thread(
             self._authenticated_tenant, kind, name, digest, resume_token_hash

@@ -1,5 +1,5 @@
-"""Who is at a request, and whether he still lives: told by a lock that dies with its holder, not by
-a clock.
+"""Owners of requests: each worker process holds a lock that ends with the process, so that others
+know whether it is alive without looking at a clock.
 """
 
 import contextlib
@@ -20,22 +20,22 @@ _LOCKS = 0x6563_7301
 
 
 class Owner(Protocol):
-    """The process as a holder of requests."""
+    """A worker process as an owner of requests."""
 
     id: str
 
     def is_alive(self, owner: str, connection: Connection) -> bool:
-        """Whether another owner holds its lock."""
+        """Return whether another owner holds its lock."""
 
     def keep(self) -> None:
-        """Take the lock again if it was lost; called now and then."""
+        """Acquire the lock again if it was lost; called every few seconds."""
 
     def close(self) -> None:
-        """Let the lock go."""
+        """Release the lock."""
 
 
 def new_owner(engine: Engine) -> Owner:
-    """An owner for this kind of database, its lock taken."""
+    """Return an owner for this kind of database that holds its lock."""
     if is_sqlite(engine):
         assert engine.url.database is not None
         return FileOwner(Path(f"{engine.url.database}.owners"))
@@ -43,7 +43,7 @@ def new_owner(engine: Engine) -> Owner:
 
 
 def is_alive(engine: Engine, owner: str) -> bool:
-    """Whether an owner holds its lock, asked by somebody who is none."""
+    """Return whether an owner holds its lock; for processes that own nothing."""
     if is_sqlite(engine):
         try:
             with (Path(f"{engine.url.database}.owners") / owner).open("rb") as file:
@@ -58,9 +58,7 @@ def is_alive(engine: Engine, owner: str) -> bool:
 
 
 class FileOwner:
-    """A locked file beside the database; the kernel unlocks it when the process ends, however it
-    ends.
-    """
+    """A locked file beside the database; the kernel unlocks it however the process ends."""
 
     def __init__(self, folder: Path) -> None:
         self.id = uuid4().hex
@@ -91,7 +89,7 @@ class FileOwner:
             self._file = self._take()
 
     def close(self) -> None:
-        # Removed before it is unlocked: nobody can find it unlocked and take it for another's.
+        # Removed before it is unlocked: nobody may find it unlocked and remove another's.
         (self._folder / self.id).unlink(missing_ok=True)
         self._file.close()
 
@@ -99,8 +97,8 @@ class FileOwner:
 class SessionOwner:
     """An advisory lock of PostgreSQL, held by a session of its own.
 
-    If that session is lost, others may take our requests over; each take-over changes the claim,
-    which is checked whenever we write. So taking the lock again is all that is needed.
+    If that session is lost, others may take this worker's requests over; each take-over changes the
+    claim, which every write checks. So acquiring the lock again is all that is needed.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -119,8 +117,8 @@ class SessionOwner:
         if self._session is None:
             self._session, self._holds = self._engine.connect(), False
         if not self._holds:
-            # Not waited for: who has it is our own lost session, until the server has noticed that
-            # it is lost.
+            # Without waiting: the holder is this worker's own lost session, until the server has
+            # noticed that it is lost.
             self._holds = self._take(self._session)
 
     @staticmethod
@@ -141,7 +139,7 @@ class SessionOwner:
         return bool(taken)
 
     def close(self) -> None:
-        # A session that merely goes away holds its lock until the server has noticed.
+        # A session that is only dropped holds its lock until the server has noticed.
         with contextlib.suppress(SQLAlchemyError):
             if self._session is not None:
                 self._session.execute(
@@ -166,5 +164,5 @@ def _holds_lock(owner: str, connection: Connection) -> bool:
 
 
 def _number(owner: str) -> int:
-    """A signed 32-bit number, as advisory locks want it."""
+    """Return a signed 32-bit number, as advisory locks need it."""
     return zlib.crc32(owner.encode()) - 2**31

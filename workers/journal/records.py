@@ -1,5 +1,5 @@
-"""What the journal takes and gives. Times are Unix seconds, JSON is what the standard library's
-parser gives.
+"""Records that the journal takes and returns. Times are Unix seconds; JSON values are as the
+standard library parses them.
 """
 
 from collections.abc import Mapping
@@ -9,39 +9,54 @@ from typing import Any
 
 
 class JournalError(Exception):
-    """The journal cannot be used as it is; the text says what to do."""
+    """The journal cannot be used; the text says what to do."""
 
 
 class JournalUnfit(JournalError):
-    """The database is there, and is of a kind that cannot hold the journal: starting it again does
-    not help.
-    """
+    """The database cannot hold the journal; starting the worker again does not help."""
 
 
 class ClaimLost(Exception):
-    """Another worker has taken the request over: this one must not act for it any more."""
+    """Another worker has taken the request over: this one must do nothing more for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalTimes:
+    """Seconds that the journal waits."""
+
+    #: For PostgreSQL: a connection, the answer to a statement, and a row that somebody else locks.
+    connect: float = 10.0
+    answer: float = 30.0
+    row_lock: float = 10.0
+    #: Before a failed transaction is tried again, doubled each time up to `longest_delay`.
+    first_delay: float = 0.05
+    longest_delay: float = 2.0
+    #: Without a write, before the owner's lock is checked.
+    keep_owner: float = 5.0
+    #: For the last writes when the journal is closed.
+    last_writes: float = 10.0
 
 
 class Kind(StrEnum):
-    """What a request is: it decides how long it is remembered."""
+    """The kind of a request, which decides how long it is kept."""
 
     COMMAND = "command"
     ORDER = "order"
 
 
 class State(StrEnum):
-    """How far a request is."""
+    """State of a request."""
 
     RUNNING = "running"
-    #: The result and the final updates are written, and may not have been published.
+    #: The result and the final updates are written; they may not have been published.
     DONE = "done"
-    #: They have been confirmed by the broker.
+    #: The broker has confirmed them.
     SETTLED = "settled"
 
 
 @dataclass(frozen=True, slots=True)
 class NewRequest:
-    """A request as it comes. `key` is what makes it known again, `name` what an operator types."""
+    """A request as it arrives. `key` is its idempotency key, `name` the id that its sender knows."""
 
     key: str
     name: str
@@ -54,27 +69,27 @@ class NewRequest:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to act for a request; given to one worker at a time."""
+    """The right to act for a request; one worker has it at a time."""
 
     key: str
     token: str
 
 
 class HolderState(StrEnum):
-    """Who is at a request that stands ahead of another."""
+    """State of the worker that has a request with an older lock."""
 
     OURS = "ours"
     ELSEWHERE = "elsewhere"
-    #: Nobody: its worker is dead, or it waits in a retry queue.
+    #: No worker has it: its worker is dead, or it waits in a retry queue.
     GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """The request that is right ahead of another at one of its servers.
+    """The request that another one waits for at a server.
 
-    `rescheduled_at`: since when (Unix seconds) its message waits in a retry queue, after so many
-    `attempts`.
+    `rescheduled_at` is when its message was put into a retry queue (Unix seconds), after `attempts`
+    attempts.
     """
 
     claim: Claim
@@ -85,9 +100,7 @@ class Ahead:
 
 @dataclass(frozen=True, slots=True)
 class EffectRecord:
-    """One effect: meant at `intended_at`, with what was known then; `outcome` is None until it is
-    known.
-    """
+    """One effect: the intent with its `marker`, and the `outcome`, None until it is known."""
 
     name: str
     intended_at: float
@@ -98,26 +111,26 @@ class EffectRecord:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The first time that it comes."""
+    """The request is new."""
 
     claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """It was begun, and whoever did it is gone or has released it."""
+    """The request was begun before; the worker that had it is dead or has released it."""
 
     claim: Claim
     effects: Mapping[str, EffectRecord]
     attempts: int
     received_at: float
-    #: Whether a message of it was put off, and comes again with a pass.
+    #: True where a copy of its message was rescheduled with a resume token.
     has_resume_token: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """It has a result. `settled`: which was published."""
+    """The request has a result; `settled`: it was published."""
 
     result: dict[str, Any]
     updates: list[dict[str, Any]]
@@ -126,12 +139,12 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class ContentConflict:
-    """The key is known with another content."""
+    """The key belongs to a request with another content."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldElsewhere:
-    """Another worker that lives is at it."""
+    """Another worker, which is alive, has the request."""
 
     owner: str
 
@@ -141,7 +154,7 @@ Outcome = Begun | Resumed | Known | ContentConflict | HeldElsewhere
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """A request as an operator sees it."""
+    """A request with everything that the journal has of it."""
 
     key: str
     name: str
@@ -154,7 +167,7 @@ class RequestRecord:
     deliveries: int
     received_at: float
     updated_at: float
-    #: Who is at it; None where nobody is.
+    #: The worker that has it, or None.
     owner: str | None
     result: dict[str, Any] | None
     #: The final status updates.

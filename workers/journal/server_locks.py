@@ -1,9 +1,9 @@
-"""Who is next at a server: requests line up in the order in which they came, whichever worker has
-them.
+"""Locks of servers: requests for the same server get them in the order in which they came,
+whichever worker has them.
 
-A place is kept until it is left, by the one who has it or, when he is gone for good, by whoever
-waits behind him. It counts only while the request is running, so a place that a crash left behind
-its result holds up nobody.
+A request keeps its locks until it releases them or, when its worker is dead, until a request that
+waits for it expires them. A lock counts only while its request is running, so one that a crash left
+after the result blocks nobody. The stored name of the table is `turns`.
 """
 
 import time
@@ -16,19 +16,19 @@ from sqlalchemy import Connection, bindparam, text
 from workers.journal.owners import Owner
 from workers.journal.records import Ahead, Claim, HolderState
 
-_HAVE_PLACES = text("SELECT DISTINCT request_key FROM turns WHERE request_key IN :keys").bindparams(
+_HAVE_LOCKS = text("SELECT DISTINCT request_key FROM turns WHERE request_key IN :keys").bindparams(
     bindparam("keys", expanding=True)
 )
-#: SQLite has one writer at a time: nobody else reads the same maximum.
+#: SQLite has one writer at a time: no other one reads the same maximum.
 _NEXT_SQLITE = text("SELECT coalesce(max(ticket), 0) + 1 FROM turns")
 _NEXT_POSTGRES = text("SELECT nextval('turn_tickets') FROM generate_series(1, :number)")
-#: Of these requests, those that share a resource with others.
+#: Of these requests, those with an older request at one of their servers.
 _CONTESTED = text(
     "SELECT DISTINCT mine.request_key FROM turns AS mine"
     " JOIN turns AS theirs ON theirs.resource = mine.resource AND theirs.ticket < mine.ticket"
     " WHERE mine.request_key IN :keys"
 ).bindparams(bindparam("keys", expanding=True))
-_PLACE = text(
+_INSERT = text(
     "INSERT INTO turns (resource, request_key, ticket, since) VALUES (:resource, :key, :ticket, :now)"
     " ON CONFLICT (resource, request_key) DO NOTHING"
 )
@@ -39,12 +39,12 @@ _PREDECESSOR = text(
     " JOIN requests ON requests.key = theirs.request_key AND requests.state = 'running'"
     " WHERE mine.request_key = :key ORDER BY theirs.ticket DESC LIMIT 1"
 )
-_LEAVE = text("DELETE FROM turns WHERE request_key = :key")
-_FORFEIT = text(
+_RELEASE = text("DELETE FROM turns WHERE request_key = :key")
+_EXPIRE = text(
     "DELETE FROM turns WHERE request_key = :key"
     " AND EXISTS (SELECT 1 FROM requests WHERE requests.key = :key AND requests.claim = :claim)"
 )
-#: Places of what is not running any more; a crash left them.
+#: Locks that a crash left behind the result of their request.
 _SWEEP = text(
     "DELETE FROM turns WHERE since < :before"
     " AND NOT EXISTS (SELECT 1 FROM requests WHERE requests.key = turns.request_key AND requests.state = 'running')"
@@ -53,8 +53,8 @@ _SWEEP = text(
 
 @dataclass(frozen=True, slots=True)
 class AcquireLocks:
-    """Take a place at each of these, unless the request has its places already; with none, only
-    look ahead.
+    """Acquires the locks of these servers, unless the request has its locks already; without any,
+    only looks at who is ahead.
     """
 
     key: str
@@ -63,21 +63,21 @@ class AcquireLocks:
 
     @staticmethod
     def run_all(connection: Connection, operations: list["AcquireLocks"]) -> list[Ahead | None]:
-        """The one right ahead of each; None whose turn it is."""
-        # All places first: those of one group came in this order.
-        _take_places(connection, [one for one in operations if one.resources])
+        """Return the request that each one waits for; None where it has all of its locks."""
+        # All locks first: the requests of one group came in this order.
+        _insert(connection, [one for one in operations if one.resources])
         keys = list({one.key for one in operations})
         contested = set(connection.execute(_CONTESTED, {"keys": keys}).scalars())
-        return [one._look_ahead(connection) if one.key in contested else None for one in operations]
+        return [one._find_ahead(connection) if one.key in contested else None for one in operations]
 
-    def _places(self, ticket: int) -> Sequence[dict[str, Any]]:
+    def _rows(self, ticket: int) -> Sequence[dict[str, Any]]:
         now = time.time()
         return [
             {"resource": one, "key": self.key, "ticket": ticket, "now": now}
             for one in sorted(self.resources)
         ]
 
-    def _look_ahead(self, connection: Connection) -> Ahead | None:
+    def _find_ahead(self, connection: Connection) -> Ahead | None:
         row = connection.execute(_PREDECESSOR, {"key": self.key}).first()
         if row is None:
             return None
@@ -94,24 +94,24 @@ class AcquireLocks:
         )
 
 
-def _take_places(connection: Connection, operations: list[AcquireLocks]) -> None:
+def _insert(connection: Connection, operations: list[AcquireLocks]) -> None:
     if not operations:
         return
-    placed = set(
-        connection.execute(_HAVE_PLACES, {"keys": [one.key for one in operations]}).scalars()
+    known = set(
+        connection.execute(_HAVE_LOCKS, {"keys": [one.key for one in operations]}).scalars()
     )
-    wanted = {one.key: one for one in operations if one.key not in placed}
+    wanted = {one.key: one for one in operations if one.key not in known}
     if not wanted:
         return
-    # One ticket for all of a request's places: two requests for the same servers can never wait for
+    # One ticket for all locks of a request: two requests for the same servers can never wait for
     # each other.
     tickets = _tickets(connection, len(wanted))
     rows = [
         row
         for one, ticket in zip(wanted.values(), tickets, strict=True)
-        for row in one._places(ticket)
+        for row in one._rows(ticket)
     ]
-    connection.execute(_PLACE, rows)
+    connection.execute(_INSERT, rows)
 
 
 def _tickets(connection: Connection, number: int) -> Sequence[int]:
@@ -123,34 +123,32 @@ def _tickets(connection: Connection, number: int) -> Sequence[int]:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseLocks:
-    """Give the places of a request up."""
+    """Releases the locks of a request."""
 
     key: str
 
     @staticmethod
     def run_all(connection: Connection, operations: list["ReleaseLocks"]) -> list[None]:
-        """Nothing; who has none stays without."""
-        connection.execute(_LEAVE, [{"key": one.key} for one in operations])
+        """Release all."""
+        connection.execute(_RELEASE, [{"key": one.key} for one in operations])
         return [None] * len(operations)
 
 
 @dataclass(frozen=True, slots=True)
 class ExpireLock:
-    """Take the places away from a request that nobody is at, unless somebody has taken it up
-    meanwhile.
-    """
+    """Releases the locks of a request that no worker has, unless one has resumed it meanwhile."""
 
     claim: Claim
 
     @staticmethod
     def run_all(connection: Connection, operations: list["ExpireLock"]) -> list[None]:
-        """Nothing."""
+        """Expire all."""
         connection.execute(
-            _FORFEIT, [{"key": one.claim.key, "claim": one.claim.token} for one in operations]
+            _EXPIRE, [{"key": one.claim.key, "claim": one.claim.token} for one in operations]
         )
         return [None] * len(operations)
 
 
 def sweep(connection: Connection, before: float) -> None:
-    """Remove places of ended requests that were taken before this time (Unix seconds)."""
+    """Remove locks of ended requests that were acquired before this time (Unix seconds)."""
     connection.execute(_SWEEP, {"before": before})

@@ -1,6 +1,4 @@
-"""Connections to an SQLite file: in WAL mode, every commit on the disk, and always to the same
-file.
-"""
+"""Connections to an SQLite file: in WAL mode, every commit synced, and always to the same file."""
 
 import os
 import stat
@@ -14,12 +12,12 @@ from sqlalchemy.pool import NullPool
 
 #: Seconds that SQLite waits for a lock before the group of writes is tried again.
 _PATIENCE = 5.0
-#: Attempt option of an engine that reads.
+#: Execution option of an engine that only reads.
 READS = "ecs_reads"
 
 
 def sqlite_engine(url: URL) -> Engine:
-    """An engine for the file that the URL names, which is made where it is missing, but only once."""
+    """Return an engine for the URL's file, which is created where it is missing, but only once."""
     engine = create_engine(
         url, poolclass=NullPool, connect_args={"timeout": _PATIENCE, "check_same_thread": False}
     )
@@ -40,10 +38,10 @@ def sqlite_engine(url: URL) -> Engine:
 
 
 class _File:
-    """The file that was opened first, known by its inode.
+    """The file that was opened first, identified by its inode.
 
-    SQLite would go on with one that was deleted, whose memory ends with the process, and would make
-    a new one, which remembers nothing, when it opens it again.
+    SQLite would go on with a deleted file, which is lost with the process, and would create an
+    empty one at the next connection.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,23 +50,22 @@ class _File:
         self._known: tuple[int, int] | None = None
 
     def note(self) -> None:
-        """From now on it is this one. A name that is no path (a URI) is not looked after."""
+        """Note the file's identity at the first connection. A URI is not checked."""
         if self._known is None and self._path.exists():
             self._known = self._identity()
 
     def prepare(self) -> None:
-        """Before a connection: the one that is known, or, at first, a file that nobody else can
-        read.
+        """Check the file before a connection, or create one that nobody else can read.
 
-        SQLite would make it readable for all whom the umask allows, and gives -wal and -shm the
-        mode of the file.
+        SQLite would make it as readable as the umask allows, and gives -wal and -shm the mode of
+        the file.
         """
         self.check()
         if self._known is None and not self._is_uri and not self._path.exists():
             _make_private(self._path)
 
     def check(self) -> None:
-        """`OSError` unless it is the one."""
+        """Raise `OSError` unless it is still the same file."""
         if self._known is not None and self._identity() != self._known:
             raise OSError(
                 "another file is where the journal was: stop the worker, or put the journal back"
@@ -83,9 +80,7 @@ class _File:
 
 
 def _make_private(path: Path) -> None:
-    """An empty file of mode 0600 whatever the umask is, and its folder, unless it is there, of mode
-    0700.
-    """
+    """Create an empty file of mode 0600 whatever the umask is, and its folder of mode 0700."""
     if not path.parent.exists():
         with suppress(FileExistsError):
             path.parent.mkdir(mode=0o700)
@@ -97,9 +92,7 @@ def _make_private(path: Path) -> None:
 
 
 def exposed_files(path: Path) -> list[str]:
-    """The journal's files and its folder that others than their owner may read, change or enter; a
-    line each.
-    """
+    """Return a line for each of the journal's files, and its folder, that others may use."""
     found = []
     for one in (path.absolute().parent, path, *(Path(f"{path}{end}") for end in ("-wal", "-shm"))):
         try:
@@ -112,14 +105,14 @@ def exposed_files(path: Path) -> list[str]:
 
 
 def _prepare(connection: Any) -> None:
-    # Transactions are begun by us: the driver would begin them late, and deadlock two writers.
+    # Transactions are begun explicitly: the driver would begin them late, and two writers deadlock.
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin(connection: Connection) -> None:
-    # Whoever only reads takes no lock: in WAL mode he sees the last commit, and waits for nobody.
+    # A reader takes no lock: in WAL mode it sees the last commit, and waits for nobody.
     connection.exec_driver_sql(
         "BEGIN" if connection.get_execution_options().get(READS) else "BEGIN IMMEDIATE"
     )

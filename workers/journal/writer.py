@@ -1,6 +1,4 @@
-"""The writing thread: everything that waits goes into one transaction, one commit, one sync of the
-disk.
-"""
+"""The writing thread: all writes that wait go into one transaction, with one commit and one sync."""
 
 import asyncio
 import threading
@@ -15,28 +13,22 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
 from handlers.effects.backoff import delays
-from workers.journal.records import JournalError
+from workers.journal.records import JournalError, JournalTimes
 
 log = structlog.get_logger()
 
-#: Operations of one transaction.
+#: Writes of one transaction.
 MAX_GROUP = 500
-#: Seconds before a transaction that failed is tried again, doubled each time.
-FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
-#: Seconds of quiet after which the owner's lock is looked after.
-KEEP_EVERY = 5.0
-#: Seconds that the last writes may take.
-LAST_WRITES = 10.0
 
 
 class Write(Protocol):
-    """A kind of write. Many of a kind are carried out together."""
+    """A kind of write. All writes of a kind in a transaction are executed together."""
 
     @staticmethod
     def run_all(connection: Connection, operations: list[Any]) -> list[Any]:
-        """The outcomes in order; an exception as an outcome is that operation's own failure.
+        """Return the outcomes in order; an exception as an outcome fails that write alone.
 
-        May be run again after a commit whose outcome is not known.
+        May be run again after a commit whose outcome is unknown.
         """
 
 
@@ -48,35 +40,36 @@ class _Job:
 
 
 class Writer:
-    """Runs operations in groups until it is closed. Futures wait as long as the database cannot be
-    written.
+    """Executes writes in groups until it is closed. Futures wait while the database cannot be
+    written. `keep` is called every few seconds.
     """
 
-    def __init__(self, engine: Engine, keep: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, keep: Callable[[], None], times: JournalTimes) -> None:
+        self._times = times
         self._engine = engine
         self._keep = keep
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
         self._closing = threading.Event()
-        #: Why the last transaction failed; None while all is well.
+        #: Why the last transaction failed; None where it succeeded.
         self.trouble: str | None = None
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         self._thread.start()
 
     def submit(self, operation: Write) -> "asyncio.Future[Any]":
-        """The operation's outcome, once it is on the disk."""
+        """Return the write's outcome, once it is committed."""
         future: asyncio.Future[Any] = self._loop.create_future()
         self._queue.put(_Job(operation, future))
         return future
 
     async def close(self) -> bool:
-        """End after what was submitted; what cannot be written now is given up. False where the
-        database hangs.
+        """End after what was submitted; what cannot be written now is given up. Returns False where
+        the database hangs.
         """
         self._closing.set()
         self._queue.put(None)
-        await asyncio.to_thread(self._thread.join, LAST_WRITES)
+        await asyncio.to_thread(self._thread.join, self._times.last_writes)
         return not self._thread.is_alive()
 
     def _work(self) -> None:
@@ -90,21 +83,20 @@ class Writer:
 
     def _keep_owner(self) -> None:
         if time.monotonic() >= self._keep_at:
-            self._keep_at = time.monotonic() + KEEP_EVERY
+            self._keep_at = time.monotonic() + self._times.keep_owner
             try:
                 self._keep()
             except (SQLAlchemyError, OSError) as error:
-                self._troubled(error)
+                self._failed(error)
             else:
-                # Every write has ended well, or we were not here: it was the owner's lock that
-                # could not be kept.
-                self._well_again()
+                # All writes before have succeeded: it was the owner's lock that failed.
+                self._recovered()
 
     _keep_at = 0.0
 
     def _next_group(self) -> tuple[list[_Job], bool]:
         try:
-            job = self._queue.get(timeout=KEEP_EVERY)
+            job = self._queue.get(timeout=self._times.keep_owner)
         except Empty:
             return [], True
         jobs: list[_Job] = []
@@ -116,25 +108,25 @@ class Writer:
         return jobs, False
 
     def _write(self, jobs: list[_Job]) -> None:
-        for delay in delays(FIRST_DELAY, LONGEST_DELAY):
+        for delay in delays(self._times.first_delay, self._times.longest_delay):
             try:
                 self._transaction(jobs)
             except Exception as error:
                 self._disconnect()
-                if not _may_pass(error):
+                if not _is_transient(error):
                     self._single_out(jobs, error)
                     return
-                self._troubled(error)
+                self._failed(error)
                 if self._closing.is_set():
                     return
                 time.sleep(delay)
             else:
-                self._well_again()
+                self._recovered()
                 break
         self._loop.call_soon_threadsafe(_resolve, jobs)
 
     def _single_out(self, jobs: list[_Job], error: Exception) -> None:
-        """One of them cannot be written, however often: it must not keep the others from the disk."""
+        """Write each alone: one can never be written, and must not keep the others from the disk."""
         if len(jobs) > 1:
             for job in jobs:
                 self._write([job])
@@ -165,21 +157,21 @@ class Writer:
             except (SQLAlchemyError, OSError):
                 connection.invalidate()
 
-    def _well_again(self) -> None:
+    def _recovered(self) -> None:
         if self.trouble is not None:
             log.info("journal.recovered")
             self.trouble = None
 
-    def _troubled(self, error: Exception) -> None:
+    def _failed(self, error: Exception) -> None:
         reason = _reason(error)
         if reason != self.trouble:
             log.error("journal.write_failed", why=reason)
         self.trouble = reason
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether the same may succeed later: the database is away, full or locked. Not where the
-    values are at fault.
+def _is_transient(error: Exception) -> bool:
+    """Return whether a retry may succeed: the database is away, full or locked, and the values are
+    not at fault.
     """
     if isinstance(error, DBAPIError):
         return not isinstance(error, (DataError, IntegrityError))

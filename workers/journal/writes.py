@@ -1,4 +1,4 @@
-"""The writes, each kind as few statements for all of a group."""
+"""Writes about requests and effects, each kind with as few statements as possible for a group."""
 
 import json
 import time
@@ -29,7 +29,7 @@ from workers.journal.server_locks import sweep
 
 
 def to_json(value: Any) -> str:
-    """JSON text; integers may be of any size."""
+    """Return JSON text; integers may be of any size."""
     try:
         return orjson.dumps(value).decode()
     except TypeError:
@@ -54,8 +54,7 @@ _INTEND = (
     " outcome = excluded.outcome, request_id = NULL, recorded_at = excluded.recorded_at"
 )
 _INTEND_SQLITE = text(_INTEND.format(lock=""))
-#: The row stays as it is until we commit: nobody takes the request over between the check and the
-#: write.
+#: The row is locked until the commit: no worker takes the request over between check and write.
 _INTEND_POSTGRES = text(_INTEND.format(lock=" FOR SHARE"))
 _RECORD = text(
     "UPDATE effects SET outcome = :outcome, request_id = :request_id, recorded_at = :now WHERE request_key = :key"
@@ -72,16 +71,16 @@ _RELEASE = text(
     "UPDATE requests SET owner = NULL, attempts = attempts + :more, updated_at = :now"
     " WHERE key = :key AND claim = :claim AND state = 'running' AND owner IS NOT NULL"
 )
-#: The word that comes is put first, and stands there once. Copies of a message may be under way
-#: with several words; of more than eight (of 65 characters each) the oldest are forgotten.
-_PASS = text(
-    "UPDATE requests SET pass_hash = substr(:passed || replace(coalesce(pass_hash, ''), :passed, ''), 1, 520)"
+#: The new hash is put first, and stands there once. Copies of a message may be under way with
+#: several resume tokens; of more than eight (of 65 characters each) the oldest are dropped.
+_ADD_RESUME_TOKEN = text(
+    "UPDATE requests SET pass_hash = substr(:hashed || replace(coalesce(pass_hash, ''), :hashed, ''), 1, 520)"
     " WHERE key = :key"
 )
 
 
 def _count(connection: Connection, statement: Any, rows: Sequence[dict[str, Any]]) -> int:
-    """Execute for all rows; the number of rows that were written."""
+    """Execute for all rows and return how many were written."""
     result: CursorResult[Any] = connection.execute(
         statement, rows, execution_options={"preserve_rowcount": True}
     )
@@ -91,17 +90,16 @@ def _count(connection: Connection, statement: Any, rows: Sequence[dict[str, Any]
 def _each(
     connection: Connection, statement: Any, rows: Sequence[dict[str, Any]]
 ) -> list[Exception | None]:
-    """As `_count`; where one was not written, `ClaimLost` for it."""
+    """As `_count`, with `ClaimLost` for each row that was not written."""
     if _count(connection, statement, rows) == len(rows):
         return [None] * len(rows)
-    # Rare: somebody else holds one of them. Doing them again singly tells which; they may be done
-    # twice.
+    # Rare: another worker has one of them. Executing each alone, a second time, tells which one.
     return [None if _count(connection, statement, [row]) else ClaimLost(row["key"]) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """A delivery of a request."""
+    """Records a delivery of a request, and claims the request where that is possible."""
 
     request: NewRequest
     owner: Owner
@@ -109,7 +107,7 @@ class Begin:
 
     @staticmethod
     def run_all(connection: Connection, operations: list["Begin"]) -> list[Outcome]:
-        """What each delivery finds."""
+        """Return what is known of each request."""
         rows = [one._row() for one in operations]
         if _count(connection, _INSERT, rows) == len(rows):
             return [Begun(Claim(one.request.key, one.claim)) for one in operations]
@@ -133,7 +131,7 @@ class Begin:
         key = self.request.key
         row = connection.execute(select(schema.requests).where(schema.requests.c.key == key)).one()
         if row.claim == self.claim and row.state == State.RUNNING:
-            # Ours, just now or in a commit whose outcome was not known: begun, or taken over then.
+            # This worker's, by this or by a commit whose outcome was unknown: begun or taken over.
             return (
                 Begun(Claim(key, self.claim))
                 if row.deliveries == 1
@@ -164,7 +162,7 @@ class Begin:
                 }
             ],
         )
-        if not taken:  # another was quicker
+        if not taken:  # another worker was quicker
             return HeldElsewhere("")
         return self._resumed(connection, row)
 
@@ -182,7 +180,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Intend:
-    """An effect is about to be done; with an outcome: a value that is remembered."""
+    """Records the intent of an effect; with an outcome, a remembered value."""
 
     claim: Claim
     name: str
@@ -192,7 +190,7 @@ class Intend:
 
     @staticmethod
     def run_all(connection: Connection, operations: list["Intend"]) -> list[Any]:
-        """None, or `ClaimLost`."""
+        """Return None or `ClaimLost` for each."""
         statement = _INTEND_SQLITE if connection.dialect.name == "sqlite" else _INTEND_POSTGRES
         rows = [
             {
@@ -211,7 +209,7 @@ class Intend:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What became of an effect."""
+    """Records the outcome of an effect."""
 
     claim: Claim
     name: str
@@ -221,7 +219,7 @@ class Record:
 
     @staticmethod
     def run_all(connection: Connection, operations: list["Record"]) -> list[Any]:
-        """None, or `ClaimLost`."""
+        """Return None or `ClaimLost` for each."""
         rows = [
             {
                 "key": one.claim.key,
@@ -238,7 +236,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The result."""
+    """Records the result and the final updates."""
 
     claim: Claim
     result: str
@@ -247,7 +245,7 @@ class Finish:
 
     @staticmethod
     def run_all(connection: Connection, operations: list["Finish"]) -> list[Any]:
-        """None, or `ClaimLost`."""
+        """Return None or `ClaimLost` for each."""
         rows = [
             {
                 "key": one.claim.key,
@@ -265,13 +263,13 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class CheckClaim:
-    """Whether a request is still whose it was."""
+    """Checks that a request has not been taken over."""
 
     claim: Claim
 
     @staticmethod
     def run_all(connection: Connection, operations: list["CheckClaim"]) -> list[Any]:
-        """None, or `ClaimLost`."""
+        """Return None or `ClaimLost` for each."""
         return [None if one._holds(connection) else ClaimLost(one.claim.key) for one in operations]
 
     def _holds(self, connection: Connection) -> bool:
@@ -284,32 +282,30 @@ class CheckClaim:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """The result was published."""
+    """Records that the result was published."""
 
     key: str
     now: float
 
     @staticmethod
     def run_all(connection: Connection, operations: list["Settle"]) -> list[None]:
-        """Nothing; one that is settled already stays so."""
+        """Settle all."""
         _count(connection, _SETTLE, [{"key": one.key, "now": one.now} for one in operations])
         return [None] * len(operations)
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The request is given up for anybody; `more` attempts are counted, and it is known again by a
-    pass.
-    """
+    """Releases a request for any worker; counts `more` attempts, and adds a resume token."""
 
     claim: Claim
     more: int
     now: float
-    pass_hash: str | None = None
+    resume_token_hash: str | None = None
 
     @staticmethod
     def run_all(connection: Connection, operations: list["Release"]) -> list[None]:
-        """Nothing; what another has taken over is his."""
+        """Release all but those that another worker has taken over."""
         rows = [
             {"key": one.claim.key, "claim": one.claim.token, "more": one.more, "now": one.now}
             for one in operations
@@ -317,39 +313,43 @@ class Release:
         _count(connection, _RELEASE, rows)
         AddResumeToken.run_all(
             connection,
-            [AddResumeToken(one.claim.key, one.pass_hash) for one in operations if one.pass_hash],
+            [
+                AddResumeToken(one.claim.key, one.resume_token_hash)
+                for one in operations
+                if one.resume_token_hash
+            ],
         )
         return [None] * len(operations)
 
 
 @dataclass(frozen=True, slots=True)
 class AddResumeToken:
-    """A message of this request goes away, and is known by this when it comes back."""
+    """Adds a resume token, which a copy of the request's message carries from now on."""
 
     key: str
-    pass_hash: str
+    resume_token_hash: str
 
     @staticmethod
     def run_all(connection: Connection, operations: list["AddResumeToken"]) -> list[None]:
-        """Nothing."""
+        """Add all."""
         if operations:
             _count(
                 connection,
-                _PASS,
-                [{"key": one.key, "passed": f"{one.pass_hash} "} for one in operations],
+                _ADD_RESUME_TOKEN,
+                [{"key": one.key, "hashed": f"{one.resume_token_hash} "} for one in operations],
             )
         return [None] * len(operations)
 
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """Forget settled commands that nobody touched since."""
+    """Deletes settled commands that were not changed since."""
 
     before: float
 
     @staticmethod
     def run_all(connection: Connection, operations: list["Prune"]) -> list[int]:
-        """How many were forgotten, a thousand at most: more would hold up those who write."""
+        """Return how many were deleted, a thousand at most: more would hold up other writes."""
         columns = schema.requests.c
         old = select(columns.key).where(
             columns.kind == "command",
@@ -370,7 +370,7 @@ class Prune:
 
 
 def effects_of(connection: Connection, key: str) -> dict[str, EffectRecord]:
-    """The effects of a request by name, in the order in which they were meant."""
+    """Return the effects of a request by name, in the order of their intents."""
     columns = schema.effects.c
     rows = connection.execute(
         select(schema.effects)
