@@ -8,7 +8,7 @@ nothing was begun is made anew: in the meantime the servers may have been change
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
@@ -168,15 +168,10 @@ async def undo_steps(steps: Iterable[Step], context: ProjectContext) -> None:
         await all_undone([_undo(one, context) for one in begun], context)
 
 
-def request_ids(
-    steps: Collection[Step], context: RequestContext, instance_id: str | None = None
-) -> list[str]:
-    """List OpenStack's ids of the calls that the steps, and their undoing, have made; those of one
-    instance where it is named.
-    """
-    listed = [one for one in steps if instance_id in (None, one.instance_id)]
-    undone = [undo for one in reversed(listed) for undo in one.undo]
-    found = (context.effects.request_id(one.effect) for one in (*listed, *undone))
+def request_ids(steps: Sequence[Step], context: RequestContext) -> list[str]:
+    """List OpenStack's ids of the calls that the steps, and their undoing, have made."""
+    undone = [undo for one in reversed(steps) for undo in one.undo]
+    found = (context.effects.request_id(one.effect) for one in (*steps, *undone))
     return [one for one in found if one is not None]
 
 

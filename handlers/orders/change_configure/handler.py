@@ -29,6 +29,8 @@ from messages.orders import ChangedProduct, OrderChangeConfigure
 from messages.results import ProductOutcome, Result
 
 _STORED = TypeAdapter(list[Change])
+#: The names of the steps, in the sequence in which they are done for all servers.
+_NAMES = ("resize", "extend", "confirm", "feeData")
 
 
 async def change_configuration(order: OrderChangeConfigure, context: ProjectContext) -> Result:
@@ -48,19 +50,18 @@ class ChangeConfigureSaga(Saga[OrderChangeConfigure, list[Change]]):
         return await plan_changes(self.order, self.context)
 
     def steps(self) -> list[Step]:
+        steps = [step for change in self.plan for step in self._steps_of(change)]
+        return sorted(steps, key=lambda step: _NAMES.index(step.name))
+
+    def _steps_of(self, change: Change) -> list[Step]:
+        if change.found:
+            return []
         context, progress, resumed = self.context, self.progress, not self.is_planned_now
-        due = [change for change in self.plan if not change.found]
-        resizing = [change for change in due if change.resizes]
-        return [
-            *(resize_step(one, context, progress, resumed=resumed) for one in resizing),
-            *(
-                extend_step(one, growth, context, resumed=resumed)
-                for one in due
-                for growth in one.growths
-            ),
-            *(confirm_step(one, context, progress) for one in resizing),
-            *(self._fee_data_step(one) for one in due),
-        ]
+        steps = [extend_step(change, one, context, resumed=resumed) for one in change.growths]
+        if change.resizes:
+            resize = resize_step(change, context, progress, resumed=resumed)
+            steps = [resize, *steps, confirm_step(change, context, progress)]
+        return [*steps, self._fee_data_step(change)]
 
     def _fee_data_step(self, change: Change) -> Step:
         """Write the fee data, and in the same call the order's name: all of it is done."""
@@ -140,7 +141,7 @@ class ChangeConfigureSaga(Saga[OrderChangeConfigure, list[Change]]):
             None,
             changed=change.found or change.resizes or bool(change.growths),
             before=change.before if change.is_before_known else None,
-            request_ids=request_ids(self.steps(), context, change.server_id),
+            request_ids=request_ids(self._steps_of(change), context),
         )
         if server is None:
             return outcome
@@ -155,12 +156,8 @@ class ChangeConfigureSaga(Saga[OrderChangeConfigure, list[Change]]):
         )
 
     def _is_touched(self, change: Change) -> bool:
-        begun = self.context.effects.begun
-        return change.found or any(
-            begun(one.effect)
-            for one in self.steps()
-            if one.instance_id == change.server_id and one.effect.kind is not EffectKind.METADATA
-        )
+        steps, begun = self._steps_of(change), self.context.effects.begun
+        return change.found or any(begun(one.effect) for one in steps if one.name != "feeData")
 
     async def untouched(self) -> Outcomes:
         return await unchanged_outcomes(self.order.products, self.context)

@@ -296,7 +296,7 @@ class RenewSaga(Saga[OrderRenew, RenewalPlan]):
             None,
             changed=True,
             before=None if renewal.found else renewal.before,
-            request_ids=request_ids(self.steps(), context, server_id),
+            request_ids=request_ids(self._steps_of(renewal), context),
         )
         if server is None:
             return outcome
