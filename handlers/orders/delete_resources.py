@@ -14,7 +14,7 @@ from handlers.openstack.errors import CloudRefusal, NotFound
 from handlers.openstack.nova import ERROR, GONE, SOFT_DELETED
 from handlers.orders.progress import OrderProgress
 from handlers.orders.snapshot import find_remaining
-from handlers.orders.step import Ready, Step, failed, with_fault
+from handlers.orders.step import Ready, Step, failed, server_shows, with_fault
 
 #: The tasks that Nova sets before it accepts a deletion.
 _DELETING_SERVER = frozenset({"deleting", "soft-deleting"})
@@ -71,11 +71,6 @@ class Deletions:
         async def prepare() -> Ready | None:
             return Ready() if server_id in self.kept else None
 
-        async def landed(_: object) -> str | None:
-            server = await nova.get_server(self._context.project, server_id)
-            gone = server.status == "DELETED" or server.task_state in _DELETING_SERVER
-            return "" if gone else None
-
         async def refused(error: CloudRefusal) -> None:
             if isinstance(error, NotFound):
                 self.kept.discard(server_id)
@@ -92,7 +87,11 @@ class Deletions:
             before=server_id,
             prepare=prepare,
             act=lambda: nova.force_delete(self._context.project, server_id),
-            landed=landed,
+            landed=server_shows(
+                server_id,
+                self._context,
+                lambda it: it.status == "DELETED" or it.task_state in _DELETING_SERVER,
+            ),
             refused=refused,
             follow=follow,
             can_be_undone=False,
