@@ -1,17 +1,11 @@
-"""The schemas of what crosses the wire, held against the parsers, and the AsyncAPI document that is
-made of them.
-"""
+"""The JSON schemas of what crosses the wire, held against the parsers."""
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import pytest
-import yaml
-from jsonschema import Draft7Validator, Draft202012Validator
+from jsonschema import Draft202012Validator
 
 from messages.commands import Operation
 from messages.operations import OPERATIONS, parse_command, parse_order
@@ -24,9 +18,6 @@ from messages.views import Image, Server, ServerDetails
 from sandbox.documents import REGION
 from tests.envelopes import envelope
 from tests.faults.fuzz import samples, stream
-from tests.names import NAMES
-from workers.amqp.topology import topology
-from workers.asyncapi import document
 from workers.pipeline.exits import Ignored, Rejected
 from workers.pipeline.parsing import parse
 
@@ -126,52 +117,3 @@ def test_every_example_of_an_answer_is_what_its_model_dumps() -> None:
             made = model.model_validate(example).model_dump(mode="json", exclude_unset=True)
             assert made == example
             assert set(components()[model.__name__]["properties"]) >= set(made)
-
-
-def references(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        if "$ref" in value:
-            yield value["$ref"]
-        for one in value.values():
-            yield from references(one)
-    elif isinstance(value, list):
-        for one in value:
-            yield from references(one)
-
-
-def test_the_document_holds_together() -> None:
-    made = document(NAMES)
-    for reference in references(made):
-        place = made
-        for step in reference.removeprefix("#/").split("/"):
-            place = place[step]
-    for message in made["components"]["messages"].values():
-        Draft7Validator.check_schema(message["payload"])
-        Draft7Validator.check_schema(message.get("headers", {}))
-    told = {
-        channel["bindings"]["amqp"].get("exchange", channel["bindings"]["amqp"].get("queue"))[
-            "name"
-        ]
-        for channel in made["channels"].values()
-        if "bindings" in channel
-    }
-    there = topology()
-    assert told <= {one.name for one in (*there.exchanges, *there.queues)}
-    assert {
-        "ecs.commands",
-        "ecs.orders",
-        "ecs.results",
-        "ecs.status",
-        "ecs.order-results",
-        "ecs.dead",
-    } == told
-
-
-def test_the_command_prints_it_as_yaml_and_as_json() -> None:
-    def printed(*words: str) -> str:
-        command = [sys.executable, "-m", "workers", "asyncapi", *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    assert yaml.safe_load(printed()) == json.loads(printed("-o", "json")) == document(NAMES)
-    (line,) = printed("-o", "jsonl").splitlines()
-    assert json.loads(line) == document(NAMES)

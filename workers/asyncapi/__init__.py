@@ -1,4 +1,4 @@
-"""The wire contract as an AsyncAPI 3 document, made of the topology and the shapes that the worker
+"""The wire contract as an AsyncAPI 3 document, made of the topology and the models that the worker
 itself has.
 """
 

@@ -1,68 +1,127 @@
-"""The messages, by name: the operation or order that they ask for, and what comes back of it."""
+"""The messages of the AsyncAPI document, and the schemas that their payloads and headers refer to."""
 
 from typing import Any
 
 from messages.commands import Operation
+from messages.fields import Schema
+from messages.operations import OPERATIONS, Mode
 from messages.orders import OrderType
-from messages.schemas import name_of, result_name_of
+from messages.schemas import components, name_of, result_name_of
+from workers.asyncapi.schemas import named, reference
 
-#: The names of messages that no operation has for itself.
-ORDER_RESULT, STATUS_UPDATE, PARKED = "order.result", "status", "parked"
+#: The keys of messages that belong to no single operation.
+ORDER_RESULT, STATUS_UPDATE, DEAD_LETTER = "order.result", "status", "dead"
+COMMANDS = tuple(one.value for one in Operation)
+RESULTS = tuple(f"{one.value}.result" for one in Operation)
+ORDERS = tuple(f"order.{one.value}" for one in OrderType)
+
 _CORRELATION = {
-    "description": "The request's `correlation_id` property, else its `message_id`",
+    "description": "The request's `correlation_id`, else its `message_id`.",
     "location": "$message.header#/correlation_id",
+}
+_BINDINGS = {"amqp": {"contentEncoding": "utf-8", "bindingVersion": "0.3.0"}}
+_TEXT: Schema = {"type": "string", "maxLength": 255}
+_TIMESTAMP: Schema = {
+    "type": "integer",
+    "description": "AMQP property: Unix seconds, when it was published.",
+}
+#: AMQP properties of requests. The specification has no other place for them than the headers.
+_REQUEST: dict[str, Schema] = {
+    "content_type": {
+        "const": "application/json",
+        "description": "AMQP property: anything else is refused; missing counts as that.",
+    },
+    "message_id": _TEXT
+    | {"description": "AMQP property: unique per request; the idempotency key of a command."},
+    "correlation_id": _TEXT | {"description": "AMQP property: comes back with the result."},
+    "reply_to": _TEXT
+    | {
+        "description": "AMQP property: the requester's own queue; without it results go to the "
+        "exchange of results."
+    },
+    "timestamp": _TIMESTAMP,
+    "expiration": _TEXT
+    | {"description": "AMQP property: milliseconds from `timestamp`; past it nothing is begun."},
+}
+#: AMQP properties of what the worker publishes.
+_PUBLISHED: dict[str, Schema] = {
+    "content_type": {"const": "application/json"},
+    "message_id": _TEXT
+    | {"description": "AMQP property: the same request always gives the same id."},
+    "correlation_id": _TEXT | {"description": f"AMQP property: {_CORRELATION['description']}"},
+    "timestamp": _TIMESTAMP,
+    "type": _TEXT | {"description": "AMQP property: the operation, or `order.<orderType>`."},
 }
 
 
-def request_of(operation: Operation) -> str:
-    """The name of a command's message."""
-    return operation.value
-
-
-def result_of(operation: Operation) -> str:
-    """The name of the message that answers it."""
-    return f"{operation.value}.result"
-
-
-def order_of(order_type: OrderType) -> str:
-    """The name of an order's message."""
-    return f"order.{order_type.value}"
+def schemas() -> dict[str, Schema]:
+    """`components.schemas`: those of the models, and the headers with the AMQP properties."""
+    made = dict(components())
+    request = made.pop("RequestHeaders")
+    return named(
+        made
+        | {
+            "CommandHeaders": _headers(request, _REQUEST, "content_type", "message_id"),
+            "ReadHeaders": _headers(request, _REQUEST, "content_type"),
+            "OrderHeaders": _headers(request, _REQUEST, "content_type"),
+            "ResultHeaders": _headers(made["ResultHeaders"], _PUBLISHED, *_PUBLISHED),
+            "StatusHeaders": _headers(
+                {"type": "object", "description": "Headers of a status update."},
+                _PUBLISHED,
+                *_PUBLISHED,
+            ),
+        }
+    )
 
 
 def messages() -> dict[str, Any]:
-    """All of them."""
-    found = {request_of(one): _request(one.value, name_of(one)) for one in Operation}
+    """`components.messages`, by key."""
+    known = schemas()
+    found = {one.value: _message(known, name_of(one), _headers_of(one)) for one in Operation}
     found |= {
-        result_of(one): _result(f"Answers {one.value}", result_name_of(one)) for one in Operation
+        f"{one.value}.result": _answer(known, result_name_of(one), "ResultHeaders")
+        for one in Operation
     }
-    found |= {order_of(one): _request(order_of(one), name_of(one)) for one in OrderType}
-    found[order_of(OrderType.SOFT_DOWN)]["summary"] = "Servers that nobody pays for"
-    found[ORDER_RESULT] = _result("What became of an order", "OrderResult")
-    found[STATUS_UPDATE] = {
-        "summary": "The course of a server, an image or an order",
-        "payload": _schema("StatusUpdate"),
-        "correlationId": _CORRELATION,
+    found |= {
+        f"order.{one.value}": _message(known, name_of(one), "OrderHeaders") for one in OrderType
     }
-    found[PARKED] = {
-        "summary": "What could not be handled, its secrets masked",
-        "headers": _schema("DeadLetterHeaders"),
+    found[ORDER_RESULT] = _answer(known, "OrderResult", "ResultHeaders")
+    found[STATUS_UPDATE] = _answer(known, "StatusUpdate", "StatusHeaders")
+    found[DEAD_LETTER] = {
+        "name": "DeadLetter",
+        "title": "DeadLetter",
+        "summary": "What could not be handled, as it came, its secrets masked.",
+        "headers": reference("DeadLetterHeaders"),
         "payload": {"description": "as it came"},
     }
     return found
 
 
-def _request(summary: str, name: str) -> dict[str, Any]:
-    return {"summary": summary, "headers": _schema("RequestHeaders"), "payload": _schema(name)}
+def _headers_of(operation: Operation) -> str:
+    """A command that is journaled, or whose answer is confidential, needs a `message_id`."""
+    is_read = all(row.mode is Mode.READ for row in OPERATIONS[operation].tasks)
+    return "ReadHeaders" if is_read else "CommandHeaders"
 
 
-def _result(summary: str, name: str) -> dict[str, Any]:
-    return {
-        "summary": summary,
-        "headers": _schema("ResultHeaders"),
-        "payload": _schema(name),
-        "correlationId": _CORRELATION,
+def _headers(schema: Schema, properties: dict[str, Schema], *required: str) -> Schema:
+    return schema | {
+        "properties": properties | schema.get("properties", {}),
+        "required": sorted({*required, *schema.get("required", ())}),
     }
 
 
-def _schema(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
+def _message(known: dict[str, Schema], name: str, headers: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "title": name,
+        "summary": known[name].get("description", ""),
+        "contentType": "application/json",
+        "headers": reference(headers),
+        "payload": reference(name),
+        "bindings": _BINDINGS,
+        "examples": [{"payload": one} for one in known[name].get("examples", ())],
+    }
+
+
+def _answer(known: dict[str, Schema], name: str, headers: str) -> dict[str, Any]:
+    return _message(known, name, headers) | {"correlationId": _CORRELATION}
