@@ -1,9 +1,8 @@
-"""HTTP for orchestrators: `/livez`, `/readyz` and `/metrics`, on the worker's own loop.
+"""Health checks and metrics over HTTP: `/livez`, `/readyz` and `/metrics`, on the worker's loop.
 
-A server of its own, because whoever reaches the port must not be able to take the worker's file
-descriptors: uvicorn keeps a connection that sends nothing for as long as the peer likes, and has no
-option against it. Here a request has some seconds to come in, and of too many connections the
-oldest is ended. Each connection carries one request.
+It is no uvicorn, which keeps a connection that sends nothing for as long as the peer likes: whoever
+reaches the port could take all of the worker's file descriptors. Here a request must arrive within
+some seconds, and of too many connections the oldest is closed. Each connection serves one request.
 """
 
 import asyncio
@@ -15,10 +14,10 @@ from typing import cast
 
 from prometheus_client import CollectorRegistry
 
-#: Seconds for a request to come in, and for its answer to be taken.
+#: Seconds for a request to arrive, and for its answer to be taken.
 REQUEST_SECONDS = 5.0
-#: Connections at once. More than are accepted in one turn of the loop, or a good request among many
-#: idle connections would be ended before it is read.
+#: Connections at once. It must be more than the loop accepts in one iteration, or a good request
+#: among many idle connections would be closed before it is read.
 MOST_CONNECTIONS = 128
 _BACKLOG = 64
 #: Bytes of a request.
@@ -27,17 +26,23 @@ _END = b"\r\n\r\n"
 
 
 class PortUnusable(Exception):
-    """Nothing can listen there. The text is one line that names the variable."""
+    """The port cannot be used. The text is one line that names the variable."""
 
 
 class HealthServer:
-    """Serves from `open` to `close`. `problems` says what keeps the worker from working, a line
-    each.
+    """Serves from `open` to `close`. `problems` returns a line for each reason why the worker is not
+    ready. A request and its answer may take `limit` seconds.
     """
 
     def __init__(
-        self, host: str, port: int, problems: Callable[[], list[str]], registry: CollectorRegistry
+        self,
+        host: str,
+        port: int,
+        problems: Callable[[], list[str]],
+        registry: CollectorRegistry,
+        limit: float = REQUEST_SECONDS,
     ) -> None:
+        self.limit = limit
         self._host = host
         self._port = port
         self._problems = problems
@@ -47,14 +52,14 @@ class HealthServer:
         self._connections: dict[_Connection, None] = {}
 
     async def open(self) -> None:
-        """Begin to serve. `PortUnusable`."""
+        """Begin to serve. Raises `PortUnusable`."""
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
                 lambda: _Connection(self), self._host, self._port, backlog=_BACKLOG
             )
         except OSError as error:
-            raise PortUnusable(self._trouble(error)) from error
+            raise PortUnusable(self._advice(error)) from error
 
     def close(self) -> None:
         """Stop serving."""
@@ -64,7 +69,7 @@ class HealthServer:
             one.end()
 
     def opened(self, connection: "_Connection") -> None:
-        """One more connection: it may cost the oldest its life."""
+        """Note a new connection; of too many the oldest is closed."""
         self._connections[connection] = None
         if len(self._connections) > MOST_CONNECTIONS:
             oldest = next(iter(self._connections))
@@ -72,11 +77,11 @@ class HealthServer:
             oldest.end()
 
     def ended(self, connection: "_Connection") -> None:
-        """It is gone."""
+        """Forget a connection."""
         self._connections.pop(connection, None)
 
     def answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
-        """Status, media type and body of a GET."""
+        """Return status, media type and body of a GET."""
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: PLC0415 - with the first scrape
 
         if path == "/livez":
@@ -97,7 +102,7 @@ class HealthServer:
             _json({"status": "there is /livez, /readyz, /metrics"}),
         )
 
-    def _trouble(self, error: OSError) -> str:
+    def _advice(self, error: OSError) -> str:
         if error.errno == errno.EADDRINUSE:
             return f"ECS_HTTP_PORT: port {self._port} of {self._host} is in use; choose another, or 0 for none"
         if error.errno == errno.EACCES:
@@ -107,7 +112,7 @@ class HealthServer:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, which carries one request."""
+    """One connection, which serves one request."""
 
     def __init__(self, server: HealthServer) -> None:
         self._server = server
@@ -118,7 +123,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._limit = asyncio.get_running_loop().call_later(REQUEST_SECONDS, self.end)
+        self._limit = asyncio.get_running_loop().call_later(self._server.limit, self.end)
         self._server.opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -138,7 +143,7 @@ class _Connection(asyncio.Protocol):
         self._server.ended(self)
 
     def end(self) -> None:
-        """End it at once, whatever is on its way."""
+        """Close it at once, whatever is being sent."""
         if self._transport is not None:
             self._transport.abort()
 

@@ -1,8 +1,8 @@
-"""The configuration (contract 8): environment variables, and `.env` in the working directory."""
+"""The configuration: environment variables, and `.env` in the working directory."""
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -14,6 +14,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -38,7 +39,7 @@ _Kind = TypeVar("_Kind", bound=BaseSettings)
 
 
 class ConfigurationError(Exception):
-    """Values that are wrong; a line for each."""
+    """The configuration is wrong; `problems` has a line for each value."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
@@ -46,7 +47,7 @@ class ConfigurationError(Exception):
 
 
 class TopologySettings(BaseSettings):
-    """What names and declares exchanges and queues: all that is needed to show them."""
+    """Settings that name exchanges and queues: all that is needed to show the topology."""
 
     model_config = SettingsConfigDict(
         env_prefix="ECS_",
@@ -66,8 +67,8 @@ class TopologySettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment over `.env`; what is set but empty is not set, and hides what `.env`
-        says.
+        """Let the environment win over `.env`; an empty variable counts as not set, and hides the one
+        in `.env`.
         """
         assert isinstance(env_settings, EnvSettingsSource)
         assert isinstance(dotenv_settings, EnvSettingsSource)
@@ -85,7 +86,7 @@ class TopologySettings(BaseSettings):
 
     @property
     def names(self) -> Names:
-        """The names of exchanges and queues."""
+        """Return the names of exchanges and queues."""
         return Names(self.namespace, self.reply_queues)
 
     @field_validator("namespace")
@@ -107,16 +108,16 @@ class TopologySettings(BaseSettings):
 
 
 class Settings(TopologySettings):
-    """Every variable with its default. URLs are secrets: they hold passwords."""
+    """All variables with their defaults. URLs are secrets: they hold passwords."""
 
-    #: The content of the file, once it is read.
+    #: The content of the file.
     broker_url_file: SecretStr | None = None
     broker_url: SecretStr = Field(
         SecretStr("amqp://guest:guest@127.0.0.1:5672//"), validate_default=True
     )
     broker_ca_file: str | None = None
     broker_cert_file: str | None = None
-    # Looked at with the other two: so it is said together with whatever else is wrong.
+    # Checked together with the other two files, so that all wrong values are reported at once.
     broker_key_file: str | None = Field(None, validate_default=True)
     journal_url_file: SecretStr | None = None
     journal_url: SecretStr = Field(SecretStr("sqlite:///ecs-journal.db"), validate_default=True)
@@ -189,7 +190,7 @@ class Settings(TopologySettings):
     @classmethod
     def _tls_files(cls, value: str | None, others: ValidationInfo) -> str | None:
         url = others.data.get("broker_url")
-        if url is not None:  # otherwise that is said already
+        if url is not None:  # otherwise the URL is reported
             files = others.data.get("broker_ca_file"), others.data.get("broker_cert_file"), value
             if problems := check_files(Broker(url.get_secret_value(), *files)):
                 raise _Unusable(problems)
@@ -244,38 +245,36 @@ class Settings(TopologySettings):
             raise ValueError(
                 "must be a URL like https://host/path, without user, password, fragment and blanks"
             )
-        _ = parts.port  # ValueError where it is none
+        _ = parts.port  # raises ValueError where it is no number
         return value
 
-    # Of a field, not of the whole: so it is said together with whatever else is wrong.
+    # A validator of a field, not of the model, so that all wrong values are reported at once.
     @field_validator("trust_publishers")
     @classmethod
-    def _who_asks(cls, value: bool, others: ValidationInfo) -> bool:
-        # A key set that is wrong is missing among the others: it was set nevertheless.
+    def _one_authentication(cls, value: bool, others: ValidationInfo) -> bool:
+        # A wrong key set is missing in `others.data`; it was set nevertheless.
         if value == bool(others.data.get("jwt_jwks", "wrong")):
             raise ValueError(
-                "just one of ECS_TRUST_PUBLISHERS=true and ECS_JWT_JWKS must be set, or nobody could say who asks"
+                "just one of ECS_TRUST_PUBLISHERS=true and ECS_JWT_JWKS must be set: senders are authenticated by it"
             )
         return value
 
     @property
     def broker(self) -> Broker:
-        """The broker, for whoever connects to it."""
+        """Return the broker with its TLS files."""
         url = self.broker_url.get_secret_value()
         return Broker(url, self.broker_ca_file, self.broker_cert_file, self.broker_key_file)
 
 
 def load_settings() -> Settings:
-    """The configuration of this process, or `ConfigurationError` naming every wrong value, none of
-    them shown.
+    """Return the configuration. Raises `ConfigurationError`, which names every wrong variable and
+    shows no value.
     """
     return _load(Settings)
 
 
 def load_topology_settings() -> TopologySettings:
-    """As `load_settings`, of what names exchanges and queues alone: the rest may be missing or
-    wrong.
-    """
+    """Return the settings of the topology; all others may be missing or wrong."""
     return _load(TopologySettings)
 
 
@@ -283,16 +282,12 @@ def _load(kind: type[_Kind]) -> _Kind:
     try:
         return kind()
     except ValidationError as error:
-        found = [
-            problem for one in error.errors(include_url=False) for problem in _problems(dict(one))
-        ]
+        found = [problem for one in error.errors(include_url=False) for problem in _problems(one)]
         raise ConfigurationError(found) from None
 
 
 def read_secret(path: str) -> str:
-    """Return the content of a secret's file without the newline at its end; `ValueError` says why
-    it cannot be had.
-    """
+    """Return the content of a secret's file without the newline at its end. Raises `ValueError`."""
     try:
         with Path(path).open("rb") as file:
             text = file.read(_LONGEST_SECRET + 1).decode()
@@ -311,7 +306,7 @@ def read_secret(path: str) -> str:
 
 
 def _parts(value: object) -> object:
-    """The parts of a text that are separated by commas."""
+    """Return the parts of a text that are separated by commas."""
     return (
         tuple(part.strip() for part in value.split(",") if part.strip())
         if isinstance(value, str)
@@ -320,25 +315,21 @@ def _parts(value: object) -> object:
 
 
 class _Unusable(ValueError):
-    """Several files are wrong, or do not go together."""
+    """Several files are wrong, or do not match each other."""
 
     def __init__(self, problems: list[BrokerUnusable]) -> None:
         self.problems = problems
         super().__init__("files are wrong")
 
 
-def _problems(error: dict[str, Any]) -> list[str]:
+def _problems(error: ErrorDetails) -> list[str]:
+    """Return the lines that report one error of pydantic's."""
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, _Unusable):
         return [str(one) for one in cause.problems]
-    return [_problem(error)]
-
-
-def _problem(error: dict[str, Any]) -> str:
-    message = str(error["msg"]).removeprefix("Value error, ")
-    location = error["loc"]
-    if not isinstance(location, tuple) or not location:
-        return message
-    name = str(location[0])
-    variable = name.upper() if name.upper().startswith(("ECS_", "OS_")) else f"ECS_{name.upper()}"
-    return f"{variable}: {message}"
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return [message]
+    name = str(error["loc"][0]).upper()
+    variable = name if name.startswith(("ECS_", "OS_")) else f"ECS_{name}"
+    return [f"{variable}: {message}"]

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import time
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import structlog
@@ -20,17 +20,17 @@ _LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-#: The one control character that JSON does not escape and that is ASCII.
+#: The only ASCII control character that JSON does not escape.
 _DELETE = b"\x7f"
-#: Lines that are written of one library's logger, and the seconds for which they count.
-LIBRARY_LINES, LIBRARY_SECONDS = 10, 60.0
+#: Lines of one library's logger that are written in each `library_window` of `configure_logs`.
+LIBRARY_LINES = 10
 #: Characters of one value in a log line.
 _LONGEST = 2000
 
 
-class Lines:
-    """A file of log lines that takes what it can: a disk that is full, or a reader that is gone, is
-    no reason to fail a request. Nothing is kept for later.
+class LogStream:
+    """Writes log lines to a file descriptor. A line that cannot be written is dropped and counted: a
+    full disk, or a reader that is gone, must not fail a request.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -39,7 +39,7 @@ class Lines:
         self.lost = 0
 
     def write(self, line: bytes | str) -> None:
-        """Write it, or count it as lost."""
+        """Write a line, or count it as lost."""
         rest = line.encode("utf-8", "backslashreplace") if isinstance(line, str) else line
         try:
             while rest:
@@ -48,14 +48,16 @@ class Lines:
             self.lost += 1
 
     def flush(self) -> None:
-        """It is written already."""
+        """Do nothing: every line is written at once."""
 
 
-_stderr = Lines(2)
+_stderr = LogStream(2)
 
 
-def configure_logs(log_format: str, level: str) -> None:
-    """Log lines to stderr, as JSON objects or for a person's eyes; libraries' warnings, too."""
+def configure_logs(log_format: str, level: str, library_window: float = 60.0) -> None:
+    """Log to stderr, as JSON lines or for a terminal; errors of libraries, too, `LIBRARY_LINES` of
+    each logger in `library_window` seconds.
+    """
     common: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -76,27 +78,26 @@ def configure_logs(log_format: str, level: str) -> None:
         logger_factory=factory,
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.ERROR, handlers=[_Forward()], force=True)
-    # It tells of every reconnect in ten lines, which our own one line says better.
+    logging.basicConfig(level=logging.ERROR, handlers=[_LibraryHandler(library_window)], force=True)
+    # It writes ten lines about every reconnect, where the worker writes one.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
-class _Forward(logging.Handler):
-    """A library's log line as one of ours; of one logger only so many in a while.
-
-    What strangers send, or how often they connect, must not decide how much is written.
+class _LibraryHandler(logging.Handler):
+    """Writes libraries' log records as the worker's own lines, with a limit for each logger: what
+    strangers send, or how often they connect, must not decide how much is written.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, window: float) -> None:
         super().__init__()
-        #: By logger: when its time began on the monotonic clock, lines in it, and lines that were
-        #: left out.
+        self._window = window
+        #: By logger: when its window began (monotonic), lines in it, and lines that were dropped.
         self._windows: dict[str, list[float]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         now = time.monotonic()
         window = self._windows.setdefault(record.name, [now, 0, 0])
-        if now - window[0] > LIBRARY_SECONDS:
+        if now - window[0] > self._window:
             if window[2]:
                 structlog.get_logger().warning(
                     "library.suppressed", logger=record.name, lines=int(window[2])
@@ -112,12 +113,9 @@ class _Forward(logging.Handler):
 
 
 def _mask_secrets(_logger: Any, _method: str, event: Any) -> Any:
-    """The last net under all that must not be logged in the first place, and under what is too long
-    to be read.
-    """
+    """Mask secrets, which should not be logged in the first place, and shorten long values."""
     for key, value in event.items():
-        # In every line of every request: so the names, which are ours, are not looked through for
-        # tokens.
+        # This runs for every line: the names, which the worker itself chose, are not searched.
         if value is not None and is_secret_name(key):
             event[key] = MASK
         elif isinstance(value, str):
@@ -131,9 +129,7 @@ def _mask_secrets(_logger: Any, _method: str, event: Any) -> Any:
 
 
 def _escape(_logger: Any, _method: str, event: Any) -> Any:
-    """What a message brought along must not move the cursor of whoever reads; only a traceback has
-    lines.
-    """
+    """Escape control characters, which come from messages; only a traceback keeps its lines."""
     for key, value in event.items():
         if isinstance(value, str):
             event[key] = terminal_safe(value, lines=key == "exception")
@@ -141,16 +137,14 @@ def _escape(_logger: Any, _method: str, event: Any) -> Any:
 
 
 def _dumps(value: Any, default: Any = None, **_: Any) -> bytes:
-    """A line that tells of trouble must not be trouble itself: what is no JSON is written as Python
-    would.
-    """
+    """Return a line as JSON; a value that is no JSON is written as text, so that no line fails."""
     try:
         line = orjson.dumps(value, default=default or _text)
     except TypeError:
         return json.dumps(value, default=_text, skipkeys=True).encode()
     if line.isascii() and _DELETE not in line:
         return line
-    # Logs are read at terminals, too.
+    # Logs are also read on terminals.
     return terminal_safe(line.decode(), json=True).encode()
 
 
@@ -158,13 +152,19 @@ def _text(value: Any) -> str:
     return mask_text(str(value))
 
 
+DeliveryEvent = Literal["ignored", "dead_lettered", "retried", "duplicate", "conflict"]
+
+
 class Metrics:
-    """What is counted; names as Prometheus wants them."""
+    """Metrics for Prometheus."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._results = Counter(
-            "ecs_results_total", "Requests answered", ["operation", "code"], registry=self.registry
+            "ecs_results_total",
+            "Requests that got a result",
+            ["operation", "code"],
+            registry=self.registry,
         )
         self._seconds = Histogram(
             "ecs_request_seconds",
@@ -174,7 +174,10 @@ class Metrics:
             buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
         )
         self._events = Counter(
-            "ecs_messages_total", "What became of deliveries", ["event"], registry=self.registry
+            "ecs_messages_total",
+            "Deliveries that were ignored, dead-lettered, retried, duplicates or conflicts",
+            ["event"],
+            registry=self.registry,
         )
         self._calls = Counter(
             "ecs_openstack_calls_total",
@@ -192,14 +195,14 @@ class Metrics:
         Gauge(
             "ecs_log_lines_lost", "Log lines that could not be written", registry=self.registry
         ).set_function(lambda: _stderr.lost)
-        self.in_flight = Gauge("ecs_in_flight", "Requests under way", registry=self.registry)
+        self.in_flight = Gauge("ecs_in_flight", "Requests in progress", registry=self.registry)
         self.reconnects = Gauge(
-            "ecs_broker_reconnects", "Connections lost or not made", registry=self.registry
+            "ecs_broker_reconnects", "Connections that were lost or failed", registry=self.registry
         )
         self._children: dict[tuple[str, ...], Any] = {}
 
     def answered(self, operation: str, code: object, seconds: float) -> None:
-        """A request was answered and its message settled."""
+        """Count a request that got its result; `seconds` from delivery to ack."""
         key = (operation, str(code))
         pair = self._children.get(key)
         if pair is None:
@@ -211,10 +214,10 @@ class Metrics:
         pair[1].observe(seconds)
 
     def called(self, service: str, method: str, outcome: str, seconds: float) -> None:
-        """OpenStack was called: with which HTTP status, or with what trouble instead of one."""
+        """Count a call to OpenStack; `outcome` is the HTTP status, or the error without one."""
         self._calls.labels(service, method, outcome).inc()
         self._call_seconds.labels(service).observe(seconds)
 
-    def event(self, name: str) -> None:
-        """Something else happened to a delivery: ignored, parked, retried, duplicate, conflict."""
+    def event(self, name: DeliveryEvent) -> None:
+        """Count what else happened to a delivery."""
         self._events.labels(name).inc()

@@ -4,11 +4,11 @@ command's data.
 
 import json
 import logging
+import time
 
 import pytest
 import structlog
 
-from workers import telemetry
 from workers.telemetry import LIBRARY_LINES, configure_logs
 
 
@@ -26,12 +26,13 @@ def lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, str]]:
 
 
 def test_a_library_writes_so_many_lines_and_the_rest_is_counted(
-    library: logging.Logger, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    library: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    configure_logs("json", "info", library_window=3.0)
     for number in range(1000):
         library.error("no way to %s, for the %dth time", "http://h", number)
     assert len(lines(capfd)) == LIBRARY_LINES
-    monkeypatch.setattr(telemetry, "LIBRARY_SECONDS", -1.0)
+    time.sleep(3.0)
     library.error("once more")
     told = lines(capfd)
     assert [one["event"] for one in told] == ["library.suppressed", "library"]

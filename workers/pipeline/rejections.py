@@ -111,7 +111,7 @@ class Rejections:
     ) -> None:
         """Dead-letter a message; `proven` as in `Replies.dead_letter`."""
         await self._replies.dead_letter(envelope, refused, proven=proven)
-        self._metrics.event("parked")
+        self._metrics.event("dead_lettered")
 
     async def _was_begun_elsewhere(self, rejected: Rejected) -> bool:
         """True for another region's order that was begun when this worker's region was that one."""
