@@ -152,7 +152,7 @@ def final_failure(error: Exception, context: RequestContext) -> Refused:
 # The readings of a list of steps; `Step.to_json` is the fourth.
 
 
-async def do_steps(steps: Iterable[Step], context: ProjectContext, progress: OrderProgress) -> None:
+async def do_steps(steps: Iterable[Step], context: RequestContext, progress: OrderProgress) -> None:
     """Do the steps: those of one name at once, name after name. Raises where one fails."""
     for same in _by_name(steps):
         if same[0].status is not None:
@@ -161,7 +161,7 @@ async def do_steps(steps: Iterable[Step], context: ProjectContext, progress: Ord
         await wait_for_all((do_step(step, context) for step in same), passing_first=True)
 
 
-async def undo_steps(steps: Iterable[Step], context: ProjectContext) -> None:
+async def undo_steps(steps: Iterable[Step], context: RequestContext) -> None:
     """Undo the steps that were begun: those of one name at once, the last name first."""
     for same in reversed(_by_name(steps)):
         begun = [one for one in same if context.effects.begun(one.effect)]
@@ -182,7 +182,7 @@ def _by_name(steps: Iterable[Step]) -> list[list[Step]]:
     return list(groups.values())
 
 
-async def do_step(step: Step, context: ProjectContext) -> None:
+async def do_step(step: Step, context: RequestContext) -> None:
     """Do one step, or go on with it where an earlier run was."""
     effects = context.effects
     ready: Ready | None = Ready()
@@ -201,12 +201,12 @@ async def do_step(step: Step, context: ProjectContext) -> None:
         await step.follow()
 
 
-async def _undo(step: Step, context: ProjectContext) -> None:
+async def _undo(step: Step, context: RequestContext) -> None:
     for one in step.undo:
         await do_step(one, context)
 
 
-async def all_undone(running: Iterable[Awaitable[Any]], context: ProjectContext) -> None:
+async def all_undone(running: Iterable[Awaitable[Any]], context: RequestContext) -> None:
     """Run all compensations at once to their ends.
 
     Raises `Transient`, which is tried again later, but not on the last try. What fails for good is
