@@ -66,8 +66,10 @@ class Provisioner:
         if self.plan.is_made or await self._has_dates():
             servers = await self._adopt_all()
         else:
-            servers = self.plan.servers
-            self._check_secrets()
+            servers, withheld = self.plan.servers, self.order.secrets.withheld
+            done = self.context.effects.done
+            if withheld is not None and not all(done(create_effect(one.number)) for one in servers):
+                raise failed("secret_withheld", f"{withheld} was masked on the way")
             steps = [step for server in servers for step in self.steps(server)]
             await do_steps(steps, self.context, self.progress)
         fees = await self.context.effects.remember(EffectId(EffectKind.FEES), self._fees)
@@ -95,12 +97,6 @@ class Provisioner:
         servers = await self.context.retrying(self.resources.servers)
         wanted = [one for one in servers if server_id in (None, one.id)]
         return any(NEXT_FEE_TIME in one.metadata for one in wanted)
-
-    def _check_secrets(self) -> None:
-        done, withheld = self.context.effects.done, self.order.secrets.withheld
-        missing = [one for one in self.plan.servers if not done(create_effect(one.number))]
-        if withheld is not None and missing:
-            raise failed("secret_withheld", f"{withheld} was masked on the way")
 
     def server_id(self, server: NewServer) -> str | None:
         """The id of a server that was created; None where none was, as far as is known."""
@@ -352,13 +348,13 @@ class Provisioner:
         order's outcomes.
         """
         await self._remove_what_there_is()
-        if any(self._in_doubt(one) for one in self.plan.servers):
+        effects, created = (
+            self.context.effects,
+            [create_effect(one.number) for one in self.plan.servers],
+        )
+        if any(effects.begun(one) and not effects.done(one) for one in created):
             # It may have landed meanwhile, and then is in ERROR: its disks were gone before.
             await self._remove_what_there_is()
-
-    def _in_doubt(self, server: NewServer) -> bool:
-        effects, effect = self.context.effects, create_effect(server.number)
-        return effects.begun(effect) and not effects.done(effect)
 
     async def _remove_what_there_is(self) -> None:
         context, resources = self.context, self.resources

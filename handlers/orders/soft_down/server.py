@@ -44,7 +44,7 @@ _STORED = TypeAdapter(ServerDeletion)
 
 
 class ServerSoftDown:
-    """What a softDown does with one server.
+    """The softDown of one server.
 
     `tenant` is the project that the message names, or that a preview is limited to; None: any.
     """
@@ -73,7 +73,7 @@ class ServerSoftDown:
 
     @property
     def touched(self) -> bool:
-        """Whether anything may have been done to the server."""
+        """True where anything may have been done to the server."""
         powers = (power_effect(power, self.server_id) for power in _STATES)
         names = [*powers, self._id(EffectKind.DELETE)]
         return self._found or any(self._effects.begun(name) for name in names)
