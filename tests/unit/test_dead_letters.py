@@ -108,6 +108,12 @@ async def test_a_worker_parses_a_replay_as_it_parsed_the_first_delivery() -> Non
     assert (again.operation, again.name, again.tenant) == ("server.action", "m-1", "tenant-a")
 
 
+async def test_the_time_limits_of_a_replay_count_from_its_own_arrival() -> None:
+    letter = await dead_lettered(envelope(COMMAND), INTERNAL)
+    long_ago = replace(letter, arrived=1000.0, redelivered=True)
+    assert time.time() - replayed_envelope(long_ago, "word").first_seen < 5
+
+
 async def test_a_command_about_an_order_is_still_a_command_when_it_is_replayed() -> None:
     first = envelope({"operation": "server.action"}, queue="ecs.orders", routing_key="order.plan")
     again = replayed_envelope(await dead_lettered(first, INTERNAL), "word")

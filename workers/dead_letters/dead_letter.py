@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -215,7 +216,7 @@ def times_returned(envelope: Envelope) -> int:
 
 
 def replayed_envelope(envelope: Envelope, resume_token: str) -> Envelope:
-    """Return a dead letter as a worker receives it after a replay with this resume token."""
+    """Return a dead letter as a worker would receive it now, replayed with this resume token."""
     exchange, routing_key, headers = _replay_route(envelope, resume_token)
     queue = routing_key if exchange == "" else envelope.names.undelivered_queue
     return replace(
@@ -226,6 +227,7 @@ def replayed_envelope(envelope: Envelope, resume_token: str) -> Envelope:
         headers=headers,
         redelivered=False,
         user_id=None,
+        arrived=time.time(),
     )
 
 

@@ -69,11 +69,12 @@ class DryRun:
         """Return what a replay of this dead letter would do. Raises `JournalError`."""
         if (hindrance := letter.hindrance) is not None:
             return DryRunResult(DryRunOutcome.IMPOSSIBLE, hindrance)
-        envelope = replayed_envelope(letter.envelope, new_resume_token())
-        names, key = envelope.names, envelope.routing_key
-        if envelope.queue == names.undelivered_queue and queue_of_command(names, key) is None:
-            return DryRunResult(DryRunOutcome.DEAD_LETTERED, f"no queue takes {key}")
         async with self._places:
+            # Made when its turn has come: its time limits count from its arrival.
+            envelope = replayed_envelope(letter.envelope, new_resume_token())
+            names, key = envelope.names, envelope.routing_key
+            if envelope.queue == names.undelivered_queue and queue_of_command(names, key) is None:
+                return DryRunResult(DryRunOutcome.DEAD_LETTERED, f"no queue takes {key}")
             try:
                 async with asyncio.timeout(LIMIT):
                     return await self._process(envelope, letter.proven_project or self._tenant)
