@@ -1,6 +1,7 @@
 """The context of a request: its project, its effects, its time limits, and its replies."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -11,12 +12,13 @@ from handlers.effects.ledger import EffectId, EffectKind
 from handlers.effects.once import Effects
 from handlers.openstack.cinder import Volume, get_volume, list_volumes
 from handlers.openstack.cloud import Cloud
+from handlers.openstack.errors import CloudRefusal
 from handlers.openstack.glance import Image, get_image, list_images
 from handlers.openstack.nova import Server, get_server, list_servers
 from handlers.openstack.project import Project
 from handlers.openstack.watch import Poller, Watch, Watched
-from handlers.orders.checks import Checks
-from messages.errors import Postponed, Refused
+from messages.codes import Code
+from messages.errors import Postponed, Refused, Transient
 from messages.results import Result
 from messages.updates import Update
 
@@ -30,6 +32,51 @@ MARK = "ecs_request"
 PART = "ecs_part"
 #: The id under which is remembered what was answered before the end.
 ANSWER = EffectId(EffectKind.ANSWER)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check, of one server or of the whole order.
+
+    `may_pass`: it failed, and may pass when the order is retried.
+    """
+
+    name: str
+    instance_id: str | None
+    failure: Refused | None = None
+    may_pass: bool = False
+
+
+class Checks:
+    """The checks of one request, in the order in which they ended."""
+
+    def __init__(self) -> None:
+        self.listed: list[Check] = []
+
+    @contextmanager
+    def of(self, name: str, instance_id: str | None = None) -> Iterator[None]:
+        """Record what is done inside as one check. An error raised inside is recorded as the reason
+        why the check failed, and raised on.
+        """
+        try:
+            yield
+        except Refused as refused:
+            self.listed.append(Check(name, instance_id, refused))
+            raise
+        except CloudRefusal as error:
+            self.listed.append(Check(name, instance_id, error.as_failure()))
+            raise
+        except Transient as error:
+            if error.reason == "busy":
+                failure = Refused(Code.FAILED, reason=error.reason, detail=str(error))
+                self.listed.append(Check(name, instance_id, failure, may_pass=True))
+            raise
+        self.listed.append(Check(name, instance_id))
+
+    @property
+    def failed(self) -> Check | None:
+        """The first check that failed."""
+        return next((one for one in self.listed if one.failure is not None), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ order is known to have been carried out where the journal does not say so: one t
 restored from a backup.
 """
 
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 
 from handlers.context import RequestContext
 from handlers.openstack.nova import Server
 from handlers.orders.step import failed
+from handlers.servers.fee_data import local_time
 from handlers.servers.guard import CHARGE_TYPE
 from messages.orders import read_time
 
@@ -42,42 +42,6 @@ def fee_time(server: Server, item: str, zone: tzinfo) -> datetime | None:
     if found is None:
         raise failed("fee_data", f"{item} of server {server.id} cannot be read: {text!r}")
     return found
-
-
-def local_time(found: datetime | None, zone: tzinfo) -> datetime | None:
-    """Convert a time to the billing time zone, which is its own where it has none; None where no
-    calendar has it there.
-
-    Of the two readings of an hour that the clocks skip or repeat the later one is taken: what is
-    paid for is not cut short.
-    """
-    if found is None:
-        return None
-    if found.tzinfo is not None:
-        try:
-            return found.astimezone(zone)
-        except OverflowError:
-            return None
-    readings = [found.replace(tzinfo=zone, fold=fold) for fold in (0, 1)]
-    return min(readings, key=lambda one: one.utcoffset() or timedelta())
-
-
-def written(time: datetime) -> str:
-    """Write a time as fee data have it (`TIME_FORM`). One that the clocks skip is written as they
-    show it then.
-    """
-    with suppress(OverflowError):  # at the ends of the calendar, where no clock skips anything
-        time = time.astimezone(UTC).astimezone(time.tzinfo)
-    # strftime does not write the year 1 in four digits
-    return time.replace(tzinfo=None).isoformat(" ", "seconds")
-
-
-def shown(text: str | None, zone: tzinfo) -> str | None:
-    """Format an item of fee data for a view: a time as fee data have it, however it was written;
-    any other text as it is.
-    """
-    found = local_time(read_time(text), zone)
-    return written(found) if found is not None else text
 
 
 def has_order(server: Server, context: RequestContext) -> bool:

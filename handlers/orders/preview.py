@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from handlers.context import ProjectContext, RequestContext
+from handlers.context import Check, ProjectContext, RequestContext
 from handlers.effects.backoff import Deadline
 from handlers.effects.ledger import NoLedger
 from handlers.effects.once import Effects
 from handlers.openstack.errors import CloudRefusal, Foreseen
 from handlers.orders.change_configure.handler import ChangeConfigureSaga
-from handlers.orders.checks import Check
 from handlers.orders.new.handler import NewSaga
 from handlers.orders.renew.handler import RenewSaga
 from handlers.orders.saga import Saga, carry_out

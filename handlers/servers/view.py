@@ -12,8 +12,8 @@ from handlers.openstack.cinder import Volume
 from handlers.openstack.glance import Image
 from handlers.openstack.neutron import Resource
 from handlers.openstack.nova import Server
-from handlers.orders.billing import shown
 from handlers.servers.disks import image_of, system_and_data
+from handlers.servers.fee_data import shown
 from messages import views
 from messages.updates import server_words
 

@@ -5,9 +5,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from handlers.context import Checks
 from handlers.openstack.nova import Server
-from handlers.orders.billing import NEXT_FEE_TIME, fee_time, local_time, shown, written
-from handlers.orders.checks import Checks
+from handlers.orders.billing import NEXT_FEE_TIME, fee_time
+from handlers.servers.fee_data import local_time, shown, written
 from messages.codes import Code
 from messages.errors import Refused, Transient, wrong
 from messages.orders import read_time

@@ -18,15 +18,7 @@ from handlers.openstack.nova import (
     list_actions,
     list_flavors,
 )
-from handlers.orders.billing import (
-    ORDER_ID,
-    STATUS_TIME,
-    fee_time,
-    has_order,
-    local_time,
-    with_order,
-    written,
-)
+from handlers.orders.billing import ORDER_ID, STATUS_TIME, fee_time, has_order, with_order
 from handlers.orders.limits import (
     Demand,
     DiskDemand,
@@ -39,6 +31,7 @@ from handlers.orders.limits import (
 from handlers.orders.snapshot import Snapshot, find_volumes, idle_server, snapshot_of
 from handlers.orders.step import failed
 from handlers.servers.disks import image_of, system_and_data
+from handlers.servers.fee_data import local_time, written
 from handlers.servers.guard import CHARGE_TYPE, state_refusal
 from messages.codes import Code
 from messages.errors import Refused, wrong

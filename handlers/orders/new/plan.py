@@ -10,9 +10,10 @@ from handlers.openstack import cinder, neutron, nova
 from handlers.openstack.errors import NotFound
 from handlers.openstack.neutron import Resource
 from handlers.openstack.nova import Flavor
-from handlers.orders.billing import NEXT_FEE_TIME, START_FEE_TIME, local_time, written
+from handlers.orders.billing import NEXT_FEE_TIME, START_FEE_TIME
 from handlers.orders.limits import Demand, DiskDemand, check_quotas, check_size, ordered_flavor
 from handlers.orders.new.disks import Disk, Offers, plan_disks
+from handlers.servers.fee_data import local_time, written
 from messages.errors import wrong
 from messages.orders import NewProduct, OrderNew
 

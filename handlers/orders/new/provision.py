@@ -16,7 +16,7 @@ from handlers.openstack import cinder, neutron, nova
 from handlers.openstack.errors import CloudRefusal, Conflict, Forbidden, NotFound, QuotaExceeded
 from handlers.openstack.nova import Server
 from handlers.openstack.sessions import Reply
-from handlers.orders.billing import NEXT_FEE_TIME, START_FEE_TIME, local_time, written
+from handlers.orders.billing import NEXT_FEE_TIME, START_FEE_TIME
 from handlers.orders.delete_resources import Deletions
 from handlers.orders.new.plan import CreationPlan, NewServer, marks_of, metadata_of
 from handlers.orders.new.resources import OrderResources
@@ -30,6 +30,7 @@ from handlers.orders.step import (
     metadata_step,
     with_fault,
 )
+from handlers.servers.fee_data import local_time, written
 from messages.orders import OrderNew, disk_name, read_time
 
 #: Creations of one order that are called at the same time.

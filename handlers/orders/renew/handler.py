@@ -12,20 +12,13 @@ from handlers.effects.ledger import EffectId, EffectKind
 from handlers.openstack import nova
 from handlers.openstack.nova import ERROR, METADATA_STATES, VERIFY_RESIZE, Server
 from handlers.openstack.sessions import Reply
-from handlers.orders.billing import (
-    NEXT_FEE_TIME,
-    fee_time,
-    has_order,
-    local_time,
-    with_order,
-    without_order,
-    written,
-)
+from handlers.orders.billing import NEXT_FEE_TIME, fee_time, has_order, with_order, without_order
 from handlers.orders.limits import Demand, check_quotas, items_with
 from handlers.orders.saga import Outcomes, Saga, carry_out, do_step, request_ids
 from handlers.orders.snapshot import Snapshot, idle_server, take_snapshot, unchanged_outcomes
 from handlers.orders.soft_down.marker import is_marked, mark_step, unmark_step
 from handlers.orders.step import Ready, Step, metadata_step, power_step, server_now, state_step
+from handlers.servers.fee_data import local_time, written
 from handlers.servers.guard import find_server, state_refusal
 from messages.commands import Power
 from messages.errors import Transient, wrong
