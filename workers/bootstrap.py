@@ -23,8 +23,8 @@ from handlers.openstack.sessions import CloudSettings, region_name
 from messages.errors import Transient
 from messages.texts import without_urls
 from messages.wire import MAX_BODY
-from workers.amqp.consumer import Consumer
-from workers.amqp.declare import Upkeep
+from workers.amqp.consumer import Consumer, Consuming
+from workers.amqp.declare import TopologyDeclarer
 from workers.amqp.publisher import Publisher
 from workers.amqp.topology import topology
 from workers.circuit_breaker import JOURNAL, CircuitBreaker
@@ -207,14 +207,14 @@ class Worker:
             KeySet(key_source(settings.jwt_jwks)) if settings.jwt_jwks is not None else None
         )
         wanted = topology(settings.retry_delays, names)
-        self._upkeep = Upkeep(broker, wanted, on_mismatch=self.stop)
-        self.publisher = Publisher(broker, on_missing=self._upkeep.soon)
+        self._declarer = TopologyDeclarer(broker, wanted, on_mismatch=self.stop)
+        self.publisher = Publisher(broker, on_missing=self._declarer.declare_soon)
         self.pipeline = wire_pipeline(
             Surroundings(
                 cloud=self.cloud,
                 identity=self._identity(),
                 journal=self.journal,
-                replies=Replies(self.publisher, names, on_returned=self._upkeep.soon),
+                replies=Replies(self.publisher, names, on_returned=self._declarer.declare_soon),
                 handlers=handlers,
                 policy=self._policy,
                 timeouts=Timeouts(
@@ -224,18 +224,15 @@ class Worker:
                     tuple(settings.retry_delays),
                 ),
                 metrics=self.metrics,
-                declare_again=self._upkeep.soon,
+                declare_again=self._declarer.declare_soon,
             )
         )
         self.metrics.in_flight.set_function(lambda: self.pipeline.in_flight)
         self.consumer = Consumer(
             broker,
-            self._consumed,
-            settings.prefetch,
+            Consuming(names, self._consumed, settings.prefetch, MAX_BODY),
             self.pipeline.accept,
-            on_cancelled=lambda _: self._upkeep.soon(),
-            names=names,
-            largest=MAX_BODY,
+            on_cancelled=lambda _: self._declarer.declare_soon(),
         )
         #: Why the service account cannot act in the tenants' projects.
         self._account_trouble: str | None = None
@@ -266,7 +263,7 @@ class Worker:
             asyncio.create_task(self.circuit_breaker.watch()),
         ]
         besides += [
-            asyncio.create_task(self._upkeep.watch()),
+            asyncio.create_task(self._declarer.watch()),
             asyncio.create_task(self._look_at_account()),
         ]
         if self._keys is not None:
@@ -279,8 +276,8 @@ class Worker:
         if health is not None:
             health.close()
         log.info("worker.ended")
-        if self._upkeep.mismatch is not None:
-            raise self._upkeep.mismatch
+        if self._declarer.mismatch is not None:
+            raise self._declarer.mismatch
 
     def _identity(self) -> Identity:
         authentication: Identity = TrustedPublishers(self.cloud, self.journal)
@@ -315,7 +312,7 @@ class Worker:
         found = []
         if self._stopping.is_set():
             found.append("draining")
-        if not self.consumer.link.is_up or self.consumer.consuming != self.consumer.wanted:
+        if not self.consumer.connection.is_up or self.consumer.consuming != self.consumer.wanted:
             found.append("not consuming from the broker")
         found += [
             f"paused, {dependency} is down: {why}"
@@ -323,9 +320,9 @@ class Worker:
         ]
         if self._account_trouble is not None:
             found.append(f"nothing can be done in the cloud: {self._account_trouble}")
-        if not self.publisher.link.is_up:
+        if not self.publisher.connection.is_up:
             found.append("not publishing to the broker")
-        if self.publisher.link.is_blocked:
+        if self.publisher.connection.is_blocked:
             found.append("the broker takes no messages (memory or disk alarm)")
         if self._keys is not None and self._keys.is_empty:
             found.append(f"no key set, so nobody can be told: {self._keys.trouble}")
@@ -365,7 +362,7 @@ class Worker:
         self.consumer.pause()
         await self.pipeline.drain(DRAIN)
         await _within(self.publisher.drain(), _CONFIRMS)
-        self._upkeep.close()
+        self._declarer.close()
         await _within(self.consumer.close(), _GOODBYE)
         await _within(self.publisher.close(), _GOODBYE)
         # Calls that are under way end before others may take their requests over. Of those that
@@ -379,7 +376,7 @@ class Worker:
 
     async def _until_declared(self) -> bool:
         """False when told to end before the broker was reached."""
-        declaring = asyncio.create_task(self._upkeep.until_declared())
+        declaring = asyncio.create_task(self._declarer.until_declared())
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait((declaring, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -394,7 +391,7 @@ class Worker:
             while await self.journal.prune(COMMANDS_KEPT):
                 pass
             self.metrics.reconnects.set(
-                self.consumer.link.reconnects + self.publisher.link.reconnects
+                self.consumer.connection.reconnects + self.publisher.connection.reconnects
             )
             await asyncio.sleep(_PRUNE_EVERY)
 

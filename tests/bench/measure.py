@@ -16,7 +16,7 @@ import psutil
 from kombu import Connection
 
 from sandbox.processes import Server
-from workers.amqp.publication import Publication
+from workers.amqp.envelope import Publication
 from workers.amqp.publisher import Publisher
 
 #: The process that is measured has one core to itself; broker and all others share the rest.

@@ -20,7 +20,7 @@ from tests.faults.kinds import KINDS, Asked
 from tests.faults.load import Load, memory_flat
 from tests.names import INPUT_QUEUES
 from tests.workshop import Workshop, eventually
-from workers.amqp.publication import Publication, Published
+from workers.amqp.envelope import Publication, Published
 from workers.amqp.publisher import Publisher
 from workers.amqp.topology import compare, declare, topology
 
@@ -187,9 +187,9 @@ async def test_18_19_what_an_alarm_held_up_is_not_overdue_when_it_ends(
         ]
         await asyncio.sleep(3)
         assert not any(one.done() for one in futures)
-        assert publisher.link.is_blocked
+        assert publisher.connection.is_blocked
     assert set(await asyncio.wait_for(asyncio.gather(*futures), 30)) == {Published.CONFIRMED}
-    assert publisher.link.reconnects == 0
+    assert publisher.connection.reconnects == 0
     await publisher.close()
     with Connection(node.url) as connection:
         connection.channel().queue_purge("ecs.order-results")

@@ -15,7 +15,7 @@ from sandbox.worker import WorkerProcess
 from tests.faults.load import Load, memory_flat
 from tests.faults.proxy import ACK, DELIVER, PUBLISH, Drip, Proxy, Reset, Way
 from tests.workshop import Workshop, eventually
-from workers.amqp.publication import Publication, Published
+from workers.amqp.envelope import Publication, Published
 from workers.amqp.publisher import Publisher
 from workers.amqp.topology import declare as declare_topology
 from workers.amqp.topology import topology
@@ -126,14 +126,14 @@ async def test_31_a_late_confirm_is_never_credited_to_another_message(
         publisher.open()
         proxy.tamper = tamper
         first = publisher.publish(Publication("", "taker", b"{}", message_id="first"))
-        await until(lambda: publisher.link.is_up)
+        await until(lambda: publisher.connection.is_up)
         await until(lambda: depth(vhost, "taker") == 1)
         is_late, is_deaf = (
             True,
             True,
         )  # from now on nothing arrives, and the first one's confirm is on its way
         second = publisher.publish(Publication("", "taker", b"{}", message_id="second"))
-        await until(lambda: publisher.link.reconnects >= 2 and bool(swallowed))
+        await until(lambda: publisher.connection.reconnects >= 2 and bool(swallowed))
         assert not second.done(), "credited with another message's confirm"
         is_late = is_deaf = False
         assert (

@@ -22,9 +22,8 @@ from sandbox.requester import Requester
 from tests.certificates import Authority, Pair
 from tests.faults.tls_proxy import TlsProxy
 from tests.workshop import Workshop, eventually
-from workers.amqp.broker import Broker
-from workers.amqp.broker_errors import explain
-from workers.amqp.connection import Link
+from workers.amqp.broker import Broker, explain
+from workers.amqp.connection import RecoveringConnection
 from workers.amqp.topology import compare, declare, depth, topology
 
 PASSWORD = "secret-word"
@@ -96,7 +95,7 @@ def first_word(where: Broker) -> str:
     """What the worker's own kind of connection tells first: `up`, or why and what to do."""
     told: list[str] = []
 
-    class Listening(Link):
+    class Listening(RecoveringConnection):
         def _again(self, error: BaseException | str, advice: str = "") -> None:
             told.append(f"{error} {advice}")
             super()._again(error, advice)
@@ -321,7 +320,7 @@ def test_a_certificate_that_is_renewed_counts_from_the_next_connection_on(
 
         async def connect() -> None:
             copy(foreign, mine)
-            link = Link(there, "test", lambda _: up.append(True), lambda: None)
+            link = RecoveringConnection(there, "test", lambda _: up.append(True), lambda: None)
             link.open()
             while not link.reconnects:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.02)

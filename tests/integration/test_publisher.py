@@ -8,7 +8,7 @@ import pytest
 from kombu import Connection, Queue
 
 from sandbox.broker import PrivateBroker
-from workers.amqp.publication import Publication, Published
+from workers.amqp.envelope import Publication, Published
 from workers.amqp.publisher import Publisher
 
 

@@ -8,7 +8,7 @@ from kombu import Connection, Queue
 
 from tests.workshop import Workshop
 from workers.amqp import declare as redeclare
-from workers.amqp.declare import Upkeep
+from workers.amqp.declare import TopologyDeclarer
 from workers.amqp.topology import TopologyMismatch, compare, declare, topology
 
 
@@ -79,7 +79,7 @@ async def test_what_nobody_misses_is_declared_again_now_and_then(
     declare(vhost, topology((5,)))
     with Connection(vhost) as connection:
         connection.channel().exchange_delete("ecs.orders")
-    found = Upkeep(vhost, topology((5,)), on_mismatch=lambda: None)
+    found = TopologyDeclarer(vhost, topology((5,)), on_mismatch=lambda: None)
     watching = asyncio.create_task(found.watch())
     async with asyncio.timeout(15):
         while compare(vhost, topology((5,)))[1]:  # noqa: ASYNC110 - the broker tells nobody

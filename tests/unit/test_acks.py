@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.amqp.consumer import AckWindow
+from workers.amqp.acks import AckWindow
 
 
 @given(
@@ -47,7 +47,7 @@ def test_each_settled_delivery_is_acked_just_once(steps: list[tuple[str, int]]) 
                 window.settled(tag)
             else:
                 outstanding.remove(tag)
-                window.given_back(tag)
+                window.requeued(tag)
     take()
     assert set(outstanding) == set(open_tags)
 

@@ -6,8 +6,8 @@ import pytest
 
 from handlers.effects.backoff import delay_after
 from workers.amqp import send_queue
-from workers.amqp.publication import Entry, Publication, Published
-from workers.amqp.send_queue import SendQueue
+from workers.amqp.envelope import Publication, Published
+from workers.amqp.send_queue import Entry, SendQueue
 
 
 @pytest.fixture(autouse=True)

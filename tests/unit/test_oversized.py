@@ -5,7 +5,7 @@ from typing import Any
 
 from pika import frame, spec
 
-from workers.amqp.oversized import BodyLimit, left_out_of
+from workers.amqp.frames import BodyLimit, left_out_of
 
 MOST = 1000
 

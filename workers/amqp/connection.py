@@ -13,10 +13,8 @@ from pika.exceptions import StreamLostError
 from pika.heartbeat import HeartbeatChecker
 
 from handlers.effects.backoff import delay_after
-from workers.amqp.broker import BrokerUnusable, Where, broker_at
-from workers.amqp.broker_errors import explain
-from workers.amqp.frames import read_frame
-from workers.amqp.oversized import BodyLimit
+from workers.amqp.broker import BrokerUnusable, Where, broker_at, explain
+from workers.amqp.frames import BodyLimit, read_frame
 
 log = structlog.get_logger()
 
@@ -101,7 +99,7 @@ class CoalescingConnection(AsyncioConnection):  # type: ignore[misc]  # pika is 
             self._terminate_stream(StreamLostError("the broker did not answer the close"))
 
 
-class Link:
+class RecoveringConnection:
     """A connection that comes back. `on_up` gets each new connection, `on_down` is told when it is
     gone.
     """

@@ -1,8 +1,7 @@
-"""Consuming: a channel for each queue, acks grouped, cancels noticed."""
+"""Consuming: a channel for each queue; cancellations by the broker are noticed."""
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -14,13 +13,13 @@ from pika.channel import Channel
 from pika.spec import Basic
 
 from handlers.effects.backoff import delay_after
+from workers.amqp.acks import AckWindow
 from workers.amqp.broker import Where
-from workers.amqp.connection import Link
+from workers.amqp.connection import RecoveringConnection
 from workers.amqp.envelope import Envelope
-from workers.amqp.frames import UNREADABLE_HEADERS
+from workers.amqp.frames import UNREADABLE_HEADERS, left_out_of
 from workers.amqp.headers import short_text
 from workers.amqp.names import Names
-from workers.amqp.oversized import left_out_of
 
 log = structlog.get_logger()
 
@@ -33,40 +32,49 @@ _LAST_SECOND = 253402300799
 class Delivery:
     """One message, to be settled once: when everything that it asked for is safe."""
 
-    __slots__ = ("_lane", "_tag", "envelope")
+    __slots__ = ("_consumed", "_tag", "envelope")
 
     def __init__(
-        self, lane: "_Lane", method: Basic.Deliver, properties: BasicProperties, body: bytes
+        self,
+        consumed: "_ConsumedQueue",
+        method: Basic.Deliver,
+        properties: BasicProperties,
+        body: bytes,
     ) -> None:
-        self._lane = lane
+        self._consumed = consumed
         self._tag: int = method.delivery_tag
-        self.envelope = envelope_of(lane.names, lane.queue, method, properties, body)
+        self.envelope = envelope_of(consumed.names, consumed.queue, method, properties, body)
 
     def forget_body(self) -> None:
-        """Hold it without its body, which comes again with it when it is given back."""
+        """Drop the body; the message comes again with it when it is requeued."""
         self.envelope = replace(self.envelope, body=b"")
 
     def settle(self) -> None:
-        """Ack. Without effect when the connection it came by is gone: then it comes again."""
-        self._lane.settle(self._tag)
+        """Ack it; without effect when its connection is gone: then the message comes again."""
+        self._consumed.settle(self._tag)
 
     def requeue(self) -> None:
-        """Give it back to the queue, for another worker or a later time."""
-        self._lane.requeue(self._tag)
+        """Nack it back to its queue, for another worker or a later time."""
+        self._consumed.requeue(self._tag)
 
     @property
     def lost(self) -> bool:
-        """Whether the channel that it came by is gone: then it comes again."""
-        return not self._lane.channel.is_open
+        """True where its channel is gone: then the message comes again."""
+        return not self._consumed.channel.is_open
 
 
 def envelope_of(
     names: Names, queue: str, method: Basic.Deliver, given: BasicProperties, body: bytes
 ) -> Envelope:
-    """The message as the broker delivers it; whatever its publisher put into it can be published
-    again.
+    """Return the message as the broker delivers it; whatever its publisher put into it can be
+    published again.
     """
-    readable = given.headers is not UNREADABLE_HEADERS
+    # Those that are no UTF-8, which pika leaves as bytes. What decides by another property
+    # (`content_type`) refuses whatever is not its word.
+    named = ("message_id", "correlation_id", "reply_to")
+    unreadable = tuple(name for name in named if isinstance(getattr(given, name), bytes))
+    if given.headers is UNREADABLE_HEADERS:
+        unreadable += ("headers",)
     return Envelope(
         queue,
         method.exchange,
@@ -85,95 +93,31 @@ def envelope_of(
         _text(given.app_id),
         given.priority,
         _text(given.expiration),
-        _odd(given) + (() if readable else ("headers",)),
+        unreadable,
         names=names,
         left_out=left_out_of(given),
     )
 
 
 def _text(value: Any) -> Any:
-    """A short string, which pika leaves as bytes where it is no UTF-8."""
+    """Return a short string, which pika leaves as bytes where it is no UTF-8."""
     return short_text(value) if isinstance(value, bytes) else value
 
 
-def _odd(given: BasicProperties) -> tuple[str, ...]:
-    """The names of those that are no UTF-8. What decides by them (`content_type`) refuses whatever
-    is not its word.
-    """
-    named = (
-        ("message_id", given.message_id),
-        ("correlation_id", given.correlation_id),
-        ("reply_to", given.reply_to),
-    )
-    return tuple(name for name, value in named if isinstance(value, bytes))
-
-
 def _time(seconds: int | None) -> int | None:
-    """Beyond the year 9999 it is no time that anybody can read: as if it were missing."""
+    """Return a timestamp; None beyond the year 9999, which no client can read."""
     return seconds if seconds is None or seconds <= _LAST_SECOND else None
 
 
-@dataclass(frozen=True, slots=True)
-class Acks:
-    """What to tell the broker: everything up to `multiple` (0: nothing), and these single ones."""
-
-    multiple: int
-    single: tuple[int, ...]
-
-
-class AckWindow:
-    """Which deliveries of a channel are settled: one `multiple` below the oldest that is not,
-    single ones above it.
-    """
-
-    def __init__(self) -> None:
-        self._open: deque[int] = deque()
-        self._settled: set[int] = set()
-        self._acked: set[int] = set()
-        self._fresh: list[int] = []
-
-    def delivered(self, tag: int) -> None:
-        """A delivery has come; tags only grow."""
-        self._open.append(tag)
-
-    def settled(self, tag: int) -> bool:
-        """A delivery is settled; returns whether it is the first since the last `take`."""
-        self._settled.add(tag)
-        self._fresh.append(tag)
-        return len(self._fresh) == 1
-
-    def given_back(self, tag: int) -> None:
-        """A delivery was given back to the queue: it is no longer ours to ack."""
-        self._settled.add(tag)
-        self._acked.add(tag)
-
-    def take(self) -> Acks:
-        """The acks to send now, each tag just once."""
-        multiple = 0
-        while self._open and self._open[0] in self._settled:
-            tag = self._open.popleft()
-            self._settled.discard(tag)
-            # One that was acked singly before must not be named again: the broker closes the
-            # channel for it.
-            if tag in self._acked:
-                self._acked.discard(tag)
-            else:
-                multiple = tag
-        single = tuple(sorted(tag for tag in self._fresh if tag in self._settled))
-        self._acked.update(single)
-        self._fresh = []
-        return Acks(multiple, single)
-
-
-class _Lane:
-    """One queue's channel, as long as it lives."""
+class _ConsumedQueue:
+    """A queue that is consumed, with its channel, as long as that is open."""
 
     def __init__(self, names: Names, queue: str, channel: Channel) -> None:
         self.names = names
         self.queue = queue
         self.channel = channel
         self.tag: str | None = None
-        #: Whether the broker has agreed.
+        #: True once the broker has agreed to deliver.
         self.delivers = False
         self._window = AckWindow()
 
@@ -187,7 +131,7 @@ class _Lane:
     def requeue(self, tag: int) -> None:
         if self.channel.is_open:
             self.channel.basic_nack(tag, requeue=True)
-            self._window.given_back(tag)
+            self._window.requeued(tag)
 
     def flush(self) -> None:
         acks = self._window.take()
@@ -197,6 +141,19 @@ class _Lane:
             self.channel.basic_ack(acks.multiple, multiple=True)
         for tag in acks.single:
             self.channel.basic_ack(tag)
+
+
+@dataclass(frozen=True, slots=True)
+class Consuming:
+    """The queues that are consumed, and how: `prefetch` deliveries at once from each."""
+
+    names: Names
+    queues: tuple[str, ...]
+    prefetch: int
+    #: Bytes of the largest body that is kept (`frames.BodyLimit`); None: any.
+    largest: int | None = None
+    #: The connection's name in the broker's management.
+    name: str = "ecs-worker consume"
 
 
 class Consumer:
@@ -209,58 +166,54 @@ class Consumer:
     def __init__(
         self,
         where: Where,
-        queues: Sequence[str],
-        prefetch: int,
+        consuming: Consuming,
         on_delivery: Callable[[Delivery], None],
         on_cancelled: Callable[[str], None] | None = None,
-        *,
-        names: Names,
-        name: str = "ecs-worker consume",
-        largest: int | None = None,
     ) -> None:
-        """`largest`: bytes of a body that is kept (`oversized`); None: any."""
-        self._link = Link(where, name, self._connected, self._disconnected, largest)
-        self._names = names
-        self._queues = tuple(queues)
-        self._prefetch = prefetch
+        self._recovering = RecoveringConnection(
+            where, consuming.name, self._connected, self._disconnected, consuming.largest
+        )
+        self._names = consuming.names
+        self._queues = consuming.queues
+        self._prefetch = consuming.prefetch
         self._on_delivery = on_delivery
         self._on_cancelled = on_cancelled
         self._connection: AsyncioConnection | None = None
-        self._lanes: dict[str, _Lane] = {}
+        self._channels: dict[str, _ConsumedQueue] = {}
         #: Channels in a row that the broker closed before it delivered from them.
         self._failures: dict[str, int] = {}
         self._wanted = frozenset(self._queues)
         self._numbers = count(1)
 
     @property
-    def link(self) -> Link:
-        """The connection, for whoever asks how it is."""
-        return self._link
+    def connection(self) -> RecoveringConnection:
+        """The connection, for health checks."""
+        return self._recovering
 
     @property
     def consuming(self) -> frozenset[str]:
         """The queues that deliver now."""
         return frozenset(
-            queue for queue, lane in self._lanes.items() if lane.tag is not None and lane.delivers
+            queue
+            for queue, consumed in self._channels.items()
+            if consumed.tag is not None and consumed.delivers
         )
 
     def open(self) -> None:
         """Begin to connect and to consume."""
-        self._link.open()
+        self._recovering.open()
 
     def want(self, queues: Iterable[str]) -> None:
-        """Take messages of these queues and of no others, from now on; those that came may still be
-        settled.
-        """
+        """Consume these queues and no others from now on; deliveries that came may still be settled."""
         self._wanted = frozenset(queues)
-        for lane in self._lanes.values():
-            if lane.queue in self._wanted:
-                self._consume_again(lane)
-            elif lane.tag is not None:
-                self._leave(lane)
+        for consumed in self._channels.values():
+            if consumed.queue in self._wanted:
+                self._consume_again(consumed)
+            elif consumed.tag is not None:
+                self._leave(consumed)
 
     def pause(self) -> None:
-        """Take no more messages."""
+        """Consume nothing."""
         self.want(())
 
     @property
@@ -272,83 +225,85 @@ class Consumer:
         """Flush what is settled, then close the connection: what is not settled goes back to its
         queue.
         """
-        for lane in self._lanes.values():
-            lane.flush()
+        for consumed in self._channels.values():
+            consumed.flush()
         await asyncio.sleep(0)  # the grouped write goes out on the next turn
-        await self._link.close()
+        await self._recovering.close()
 
     def _connected(self, connection: AsyncioConnection) -> None:
         self._connection = connection
         for queue in self._queues:
-            self._open_lane(connection, queue)
+            self._open_channel(connection, queue)
 
     def _disconnected(self) -> None:
         self._connection = None
-        self._lanes.clear()
+        self._channels.clear()
 
-    def _open_lane(self, connection: AsyncioConnection, queue: str) -> None:
+    def _open_channel(self, connection: AsyncioConnection, queue: str) -> None:
         def opened(channel: Channel) -> None:
-            lane = _Lane(self._names, queue, channel)
-            self._lanes[queue] = lane
+            consumed = _ConsumedQueue(self._names, queue, channel)
+            self._channels[queue] = consumed
             channel.add_on_close_callback(
-                lambda _, error: self._lane_closed(connection, lane, error)
+                lambda _, error: self._channel_closed(connection, consumed, error)
             )
-            channel.add_on_cancel_callback(lambda _: self._cancelled(lane))
+            channel.add_on_cancel_callback(lambda _: self._cancelled(consumed))
             channel.basic_qos(
-                prefetch_count=self._prefetch, callback=lambda _: self._consume_again(lane)
+                prefetch_count=self._prefetch, callback=lambda _: self._consume_again(consumed)
             )
 
         connection.channel(on_open_callback=opened)
 
-    def _consume(self, lane: _Lane) -> None:
+    def _consume(self, consumed: _ConsumedQueue) -> None:
         def deliver(
             _: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
         ) -> None:
-            lane.delivered(method.delivery_tag)
-            self._on_delivery(Delivery(lane, method, properties, body))
+            consumed.delivered(method.delivery_tag)
+            self._on_delivery(Delivery(consumed, method, properties, body))
 
         def agreed(_: Any) -> None:
-            lane.delivers = True
-            self._failures.pop(lane.queue, None)
+            consumed.delivers = True
+            self._failures.pop(consumed.queue, None)
 
-        lane.delivers = False
+        consumed.delivers = False
         tag = f"ecs-worker-{next(self._numbers)}"
-        lane.tag = lane.channel.basic_consume(
-            lane.queue, deliver, consumer_tag=tag, callback=agreed
+        consumed.tag = consumed.channel.basic_consume(
+            consumed.queue, deliver, consumer_tag=tag, callback=agreed
         )
 
-    def _leave(self, lane: _Lane) -> None:
-        """What is delivered meanwhile pika gives back to the queue."""
-        if lane.tag is not None and lane.channel.is_open:
-            lane.channel.basic_cancel(lane.tag)
-        lane.tag = None
+    def _leave(self, consumed: _ConsumedQueue) -> None:
+        """Stop consuming a queue; what is delivered meanwhile pika requeues."""
+        if consumed.tag is not None and consumed.channel.is_open:
+            consumed.channel.basic_cancel(consumed.tag)
+        consumed.tag = None
 
-    def _cancelled(self, lane: _Lane) -> None:
-        """The broker cancelled: the queue was deleted, or has moved."""
-        lane.tag = None
-        log.warning("consumer.cancelled", queue=lane.queue)
+    def _cancelled(self, consumed: _ConsumedQueue) -> None:
+        """Consume again later: the broker cancelled, for the queue was deleted or has moved."""
+        consumed.tag = None
+        log.warning("consumer.cancelled", queue=consumed.queue)
         if self._on_cancelled is not None:
-            self._on_cancelled(lane.queue)
-        asyncio.get_running_loop().call_later(REOPEN_DELAY, self._consume_again, lane)
+            self._on_cancelled(consumed.queue)
+        asyncio.get_running_loop().call_later(REOPEN_DELAY, self._consume_again, consumed)
 
-    def _consume_again(self, lane: _Lane) -> None:
-        """Unless it is not wanted, is consumed already, or is gone."""
-        is_ours = self._lanes.get(lane.queue) is lane and lane.channel.is_open
-        if lane.queue in self._wanted and lane.tag is None and is_ours:
-            self._consume(lane)
+    def _consume_again(self, consumed: _ConsumedQueue) -> None:
+        """Consume a queue, unless it is not wanted, is consumed already, or is gone."""
+        is_ours = self._channels.get(consumed.queue) is consumed and consumed.channel.is_open
+        if consumed.queue in self._wanted and consumed.tag is None and is_ours:
+            self._consume(consumed)
 
-    def _lane_closed(self, connection: AsyncioConnection, lane: _Lane, error: Exception) -> None:
-        if self._lanes.get(lane.queue) is lane:
-            del self._lanes[lane.queue]
+    def _channel_closed(
+        self, connection: AsyncioConnection, consumed: _ConsumedQueue, error: Exception
+    ) -> None:
+        if self._channels.get(consumed.queue) is consumed:
+            del self._channels[consumed.queue]
         if connection.is_open and connection is self._connection:
-            log.warning("consumer.channel_closed", queue=lane.queue, why=str(error)[:300])
+            log.warning("consumer.channel_closed", queue=consumed.queue, why=str(error)[:300])
             if self._on_cancelled is not None:
-                self._on_cancelled(lane.queue)
-            failures = self._failures.get(lane.queue, 0)
-            self._failures[lane.queue] = failures + 1
+                self._on_cancelled(consumed.queue)
+            failures = self._failures.get(consumed.queue, 0)
+            self._failures[consumed.queue] = failures + 1
             delay = delay_after(failures, REOPEN_DELAY, LONGEST_REOPEN_DELAY)
-            asyncio.get_running_loop().call_later(delay, self._reopen, connection, lane.queue)
+            asyncio.get_running_loop().call_later(delay, self._reopen, connection, consumed.queue)
 
     def _reopen(self, connection: AsyncioConnection, queue: str) -> None:
-        if connection.is_open and connection is self._connection and queue not in self._lanes:
-            self._open_lane(connection, queue)
+        if connection.is_open and connection is self._connection and queue not in self._channels:
+            self._open_channel(connection, queue)

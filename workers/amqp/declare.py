@@ -12,8 +12,7 @@ from structlog.contextvars import clear_contextvars
 
 from handlers.effects.backoff import delays
 from handlers.effects.concurrency import in_daemon_thread
-from workers.amqp.broker import Where
-from workers.amqp.broker_errors import explain
+from workers.amqp.broker import Where, explain
 from workers.amqp.topology import Topology, TopologyMismatch, declare
 
 log = structlog.get_logger()
@@ -27,7 +26,7 @@ FIRST_DELAY, LONGEST_DELAY = 0.5, 10.0
 _PATIENCE = 30.0
 
 
-class Upkeep:
+class TopologyDeclarer:
     """Declares exchanges and queues. `on_mismatch` is called when one exists with other arguments;
     `mismatch` is it.
     """
@@ -56,7 +55,7 @@ class Upkeep:
             else:
                 return
 
-    def soon(self) -> None:
+    def declare_soon(self) -> None:
         """Something of ours is gone from the broker: declare everything again, once for all who
         notice.
         """
@@ -67,7 +66,7 @@ class Upkeep:
         """Declare again and again, until cancelled."""
         while True:
             await asyncio.sleep(EVERY)
-            self.soon()
+            self.declare_soon()
 
     def close(self) -> None:
         """Leave it."""

@@ -1,4 +1,4 @@
-"""A message as AMQP brought it, without AMQP."""
+"""Messages without AMQP: as they were delivered, and as they are to be published."""
 
 import hashlib
 import math
@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from enum import Enum
 from typing import Any
 
 from messages.codes import Code
@@ -184,3 +185,42 @@ class Envelope:
         limit = self.deadline
         is_over = limit is not None and limit < time.time()
         return Refused(Code.FAILED, reason="deadline") if is_over else None
+
+
+class Published(Enum):
+    """What became of a publication."""
+
+    CONFIRMED = "confirmed"
+    #: Mandatory, and no queue took it.
+    RETURNED = "returned"
+    #: Its queue has taken nothing for longer than it may wait for that.
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One message to publish. `timestamp` is set when it is sent, in whole Unix seconds.
+
+    `patience`: seconds for which its queue may refuse what goes there; None: for ever.
+    """
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    message_id: str | None = None
+    correlation_id: str | None = None
+    type: str | None = None
+    headers: Mapping[str, Any] | None = None
+    mandatory: bool = False
+    content_type: str | None = "application/json"
+    content_encoding: str | None = None
+    reply_to: str | None = None
+    timestamp: int | None = None
+    app_id: str | None = None
+    priority: int | None = None
+    patience: float | None = None
+
+    @property
+    def route(self) -> tuple[str, str]:
+        """Where it goes."""
+        return self.exchange, self.routing_key

@@ -23,9 +23,9 @@ from pika.spec import Basic
 
 from handlers.effects.backoff import delay_after
 from workers.amqp.broker import Where
-from workers.amqp.connection import Link
-from workers.amqp.publication import Entry, Publication, Published
-from workers.amqp.send_queue import FIRST_DELAY, LONGEST_DELAY, SendQueue
+from workers.amqp.connection import RecoveringConnection
+from workers.amqp.envelope import Publication, Published
+from workers.amqp.send_queue import FIRST_DELAY, LONGEST_DELAY, Entry, SendQueue
 
 log = structlog.get_logger()
 
@@ -48,7 +48,9 @@ class Publisher:
         deadline: float = DEADLINE,
         on_missing: Callable[[], None] | None = None,
     ) -> None:
-        self._link = Link(where, "ecs-worker publish", self._connected, self._disconnected)
+        self._recovering = RecoveringConnection(
+            where, "ecs-worker publish", self._connected, self._disconnected
+        )
         self._window = window
         self._deadline = deadline
         self._on_missing = on_missing
@@ -57,7 +59,7 @@ class Publisher:
         self._numbers = count()
         #: Sent and not confirmed, by delivery tag, in order.
         self._sent: dict[int, Entry] = {}
-        self._backlog = SendQueue(self._fill)
+        self._queue = SendQueue(self._fill)
         #: Channels that the broker closed in a row, and how many are still to be sent one by one
         #: after the last.
         self._failures, self._suspects = 0, 0
@@ -66,18 +68,18 @@ class Publisher:
         self._empty.set()
 
     @property
-    def link(self) -> Link:
+    def connection(self) -> RecoveringConnection:
         """The connection, for whoever asks how it is."""
-        return self._link
+        return self._recovering
 
     @property
     def unconfirmed(self) -> int:
         """Publications that are not confirmed yet."""
-        return len(self._sent) + len(self._backlog)
+        return len(self._sent) + len(self._queue)
 
     def open(self) -> None:
         """Begin to connect."""
-        self._link.open()
+        self._recovering.open()
         self._watchdog = asyncio.get_running_loop().create_task(self._watch())
 
     def publish(self, publication: Publication) -> "asyncio.Future[Published]":
@@ -86,7 +88,7 @@ class Publisher:
         """
         future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
         self._empty.clear()
-        self._backlog.add(Entry(publication, next(self._numbers), future))
+        self._queue.add(Entry(publication, next(self._numbers), future))
         self._fill()
         return future
 
@@ -98,7 +100,7 @@ class Publisher:
         """Close the connection; what is unconfirmed stays so, its future pending for ever."""
         if self._watchdog is not None:
             self._watchdog.cancel()
-        await self._link.close()
+        await self._recovering.close()
 
     # From here on: the channel's life.
 
@@ -127,7 +129,7 @@ class Publisher:
         self._sent.clear()
         for entry in again:
             entry.returned = False
-        self._backlog.put_back(again)
+        self._queue.put_back(again)
 
     def _channel_closed(self, channel: Channel, error: Exception) -> None:
         if channel is not self._channel and self._channel is not None:
@@ -152,7 +154,7 @@ class Publisher:
         """
         self._suspects = max(self._suspects, len(self._sent))
         if len(self._sent) == 1:
-            self._backlog.refused(self._sent.popitem()[1])
+            self._queue.refused(self._sent.popitem()[1])
             self._suspects -= 1
 
     def _reopen(self, connection: AsyncioConnection) -> None:
@@ -167,7 +169,7 @@ class Publisher:
         return self._channel is not None and self._channel.is_open and len(self._sent) < window
 
     def _fill(self) -> None:
-        while self._may_send() and (entry := self._backlog.take()) is not None:
+        while self._may_send() and (entry := self._queue.take()) is not None:
             self._send(entry)
         self._settle()
 
@@ -184,9 +186,9 @@ class Publisher:
                 channel.is_open
             ):  # it cannot be written as AMQP: nothing was sent, and no tag was used
                 entry.future.set_exception(error)
-                self._backlog.ended(entry)
+                self._queue.ended(entry)
             else:
-                self._backlog.put_back([entry])
+                self._queue.put_back([entry])
             return
         self._sent[self._next_tag] = entry
         self._next_tag += 1
@@ -208,7 +210,7 @@ class Publisher:
                 entry.returned = True
                 return
         log.error("publisher.return_not_understood", message_id=properties.message_id)
-        self._link.drop()
+        self._recovering.drop()
 
     def _confirmed(self, frame: Any) -> None:
         method = frame.method
@@ -224,7 +226,7 @@ class Publisher:
                 entry.future.set_result(
                     Published.RETURNED if entry.returned else Published.CONFIRMED
                 )
-            self._backlog.taken(entry)
+            self._queue.taken(entry)
         self._fill()
 
     def _tags(self, tag: int, multiple: bool) -> list[int]:
@@ -243,29 +245,31 @@ class Publisher:
         for tag in tags:
             entry = self._sent.pop(tag)
             entry.returned = False
-            self._backlog.refused(entry)
+            self._queue.refused(entry)
         self._fill()
 
     def _settle(self) -> None:
-        if not self._sent and not len(self._backlog):
+        if not self._sent and not len(self._queue):
             self._empty.set()
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(min(1.0, self._deadline / 4))
-            self._backlog.give_up()
+            self._queue.give_up()
             self._settle()
             oldest = next(iter(self._sent.values()), None)
             # A broker that blocks publishers says so; its silence then is no failure, nor what it
             # has to make up for.
-            since = max(oldest.sent_at, self._link.unblocked_at) if oldest is not None else 0.0
+            since = (
+                max(oldest.sent_at, self._recovering.unblocked_at) if oldest is not None else 0.0
+            )
             if (
                 oldest is not None
-                and not self._link.is_blocked
+                and not self._recovering.is_blocked
                 and monotonic() - since > self._deadline
             ):
                 log.error("publisher.confirm_overdue", unconfirmed=len(self._sent))
-                self._link.drop()
+                self._recovering.drop()
 
 
 def properties_of(one: Publication) -> BasicProperties:

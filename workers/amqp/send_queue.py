@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from handlers.effects.backoff import delay_after
-from workers.amqp.publication import Entry, Published
+from workers.amqp.envelope import Publication, Published
 
 #: Seconds before publishing again after the broker said no (a queue is full, an exchange is
 #: missing).
@@ -22,8 +22,19 @@ FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
 _MOST_REMEMBERED = 1000
 
 
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A publication on its way; `number` is its place among all, `sent_at` monotonic time."""
+
+    publication: Publication
+    number: int
+    future: "asyncio.Future[Published]"
+    sent_at: float = 0.0
+    returned: bool = field(default=False)
+
+
 @dataclass(slots=True)
-class _Line:
+class _BlockedRoute:
     """What goes to one routing key, while it is refused."""
 
     entries: list[Entry] = field(default_factory=list)
@@ -36,20 +47,20 @@ class _Line:
 
 
 class SendQueue:
-    """What waits. `on_trial` is called when one of a line has been put among those that may be
+    """What waits. `on_trial` is called when one of a blocked has been put among those that may be
     sent.
     """
 
     def __init__(self, on_trial: Callable[[], None]) -> None:
         self._on_trial = on_trial
         self._waiting: deque[Entry] = deque()
-        self._lines: dict[tuple[str, str], _Line] = {}
-        #: Since when a line has been refused without anything of it having been taken, in monotonic
+        self._blocked: dict[tuple[str, str], _BlockedRoute] = {}
+        #: Since when a blocked has been refused without anything of it having been taken, in monotonic
         #: time.
         self._since: dict[tuple[str, str], float] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting) + sum(len(line.entries) for line in self._lines.values())
+        return len(self._waiting) + sum(len(blocked.entries) for blocked in self._blocked.values())
 
     @property
     def has_waiting(self) -> bool:
@@ -70,54 +81,54 @@ class SendQueue:
         """The next to send; None where there is none."""
         while self._waiting:
             entry = self._waiting.popleft()
-            line = self._lines.get(entry.publication.line)
+            blocked = self._blocked.get(entry.publication.route)
             if entry.future.done():  # nobody waits for it any more
                 self.ended(entry)
-            elif line is None or line.trial is entry:
+            elif blocked is None or blocked.trial is entry:
                 return entry
             else:
-                line.entries.append(entry)
+                blocked.entries.append(entry)
         return None
 
     def refused(self, entry: Entry) -> None:
-        """Its queue did not take it: it is tried again later, and what goes to the same line waits
+        """Its queue did not take it: it is tried again later, and what goes to the same blocked waits
         for it.
         """
-        self._since.setdefault(entry.publication.line, monotonic())
+        self._since.setdefault(entry.publication.route, monotonic())
         if len(self._since) > _MOST_REMEMBERED:
             del self._since[next(iter(self._since))]
-        line = self._lines.setdefault(entry.publication.line, _Line())
-        line.entries.append(entry)
-        if line.trial is entry:
-            line.trial = None
-        if line.trial is None and not line.is_timed:
-            line.is_timed = True
+        blocked = self._blocked.setdefault(entry.publication.route, _BlockedRoute())
+        blocked.entries.append(entry)
+        if blocked.trial is entry:
+            blocked.trial = None
+        if blocked.trial is None and not blocked.is_timed:
+            blocked.is_timed = True
             asyncio.get_running_loop().call_later(
-                delay_after(line.failures, FIRST_DELAY, LONGEST_DELAY),
+                delay_after(blocked.failures, FIRST_DELAY, LONGEST_DELAY),
                 self._try,
-                entry.publication.line,
+                entry.publication.route,
             )
-            line.failures += 1
+            blocked.failures += 1
 
     def ended(self, entry: Entry) -> None:
         """It was taken, or given up: if it was the one that is tried, the rest may follow."""
-        line = self._lines.get(entry.publication.line)
-        if line is not None and line.trial is entry:
-            del self._lines[entry.publication.line]
-            self._let_go(entry.publication.line, line.entries)
+        blocked = self._blocked.get(entry.publication.route)
+        if blocked is not None and blocked.trial is entry:
+            del self._blocked[entry.publication.route]
+            self._release(entry.publication.route, blocked.entries)
 
-    def _let_go(self, name: tuple[str, str], entries: list[Entry]) -> None:
+    def _release(self, name: tuple[str, str], entries: list[Entry]) -> None:
         """In their order, and so that none that came later overtakes them: it may wait for its turn
         to be sent.
         """
-        behind = [one for one in self._waiting if one.publication.line == name]
+        behind = [one for one in self._waiting if one.publication.route == name]
         if behind:
-            self._waiting = deque(one for one in self._waiting if one.publication.line != name)
+            self._waiting = deque(one for one in self._waiting if one.publication.route != name)
         self._waiting.extend(sorted([*entries, *behind], key=lambda one: one.number))
 
     def taken(self, entry: Entry) -> None:
         """The broker has it."""
-        self._since.pop(entry.publication.line, None)
+        self._since.pop(entry.publication.route, None)
         self.ended(entry)
 
     def give_up(self) -> None:
@@ -126,26 +137,26 @@ class SendQueue:
         Never one that is being tried, or waits for a connection: the broker may have it.
         """
         now = monotonic()
-        for name, line in self._lines.items():
+        for name, blocked in self._blocked.items():
             refused_for = now - self._since.get(name, now)
-            ended = [one for one in line.entries if _is_out_of_patience(one, refused_for)]
+            ended = [one for one in blocked.entries if _is_out_of_patience(one, refused_for)]
             if ended:
-                line.entries = [
-                    one for one in line.entries if not _is_out_of_patience(one, refused_for)
+                blocked.entries = [
+                    one for one in blocked.entries if not _is_out_of_patience(one, refused_for)
                 ]
             for entry in ended:
                 if not entry.future.done():
                     entry.future.set_result(Published.REFUSED)
 
     def _try(self, name: tuple[str, str]) -> None:
-        line = self._lines[name]
-        line.is_timed = False
-        if not line.entries:  # all were given up
-            del self._lines[name]
+        blocked = self._blocked[name]
+        blocked.is_timed = False
+        if not blocked.entries:  # all were given up
+            del self._blocked[name]
             return
-        line.trial = min(line.entries, key=lambda one: one.number)
-        line.entries.remove(line.trial)
-        self._waiting.append(line.trial)
+        blocked.trial = min(blocked.entries, key=lambda one: one.number)
+        blocked.entries.remove(blocked.trial)
+        self._waiting.append(blocked.trial)
         self._on_trial()
 
 

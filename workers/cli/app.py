@@ -98,7 +98,7 @@ def topology_show(output: Output = Format.TABLE) -> None:
 @topology_app.command("apply")
 def topology_apply(output: Output = Format.TABLE) -> None:
     """Declare exchanges and queues; what is there already stays."""
-    from workers.amqp.broker_errors import explain  # noqa: PLC0415
+    from workers.amqp.broker import explain  # noqa: PLC0415
     from workers.amqp.topology import TopologyMismatch, declare, rows, topology  # noqa: PLC0415
 
     settings = settings_or_fail()

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from handlers.openstack.cloud import Cloud
 from handlers.openstack.errors import CloudRefusal
 from messages.errors import Transient
-from workers.amqp.broker_errors import explain
+from workers.amqp.broker import explain
 from workers.amqp.topology import TopologyMismatch, compare, topology
 from workers.bootstrap import cloud_settings, own_region
 from workers.cli.exits import Exit

@@ -15,7 +15,7 @@ from time import monotonic
 from uuid import uuid4
 
 from workers.amqp.consumer import Delivery
-from workers.amqp.publication import Published
+from workers.amqp.envelope import Published
 from workers.amqp.publisher import Publisher
 from workers.dead_letters.batch import BatchRequest, real_user
 from workers.dead_letters.dead_letter import identity_of, replay_publication

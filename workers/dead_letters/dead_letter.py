@@ -9,7 +9,7 @@ from typing import Any
 
 from messages.codes import Code
 from messages.secrets import MASK
-from workers.amqp.envelope import Envelope
+from workers.amqp.envelope import Envelope, Publication
 from workers.amqp.headers import (
     ATTEMPTS_HEADER,
     ERROR_CODE_HEADER,
@@ -27,7 +27,6 @@ from workers.amqp.headers import (
     ROUTING_KEY_HEADER,
     kept,
 )
-from workers.amqp.publication import Publication
 from workers.identity import NO_PROJECT
 from workers.pipeline.exits import Ignored, Rejected
 from workers.pipeline.parsing import parse

@@ -5,8 +5,7 @@ from typing import Any
 
 from handlers.openstack.errors import Foreseen
 from workers.amqp.consumer import Delivery
-from workers.amqp.envelope import Envelope
-from workers.amqp.publication import Publication, Published
+from workers.amqp.envelope import Envelope, Publication, Published
 from workers.amqp.publisher import Publisher
 from workers.dead_letters.dry_run_result import DryRunOutcome, DryRunResult
 from workers.journal import (

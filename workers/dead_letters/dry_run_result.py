@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
+from workers.amqp.envelope import Publication
 from workers.amqp.headers import ERROR_HEADER
 from workers.amqp.names import Names
-from workers.amqp.publication import Publication
 
 #: Reasons of a result that describe the moment, not the request.
 _TEMPORARY = frozenset(

@@ -14,11 +14,10 @@ from time import monotonic
 
 import structlog
 
-from workers.amqp.broker import Where
-from workers.amqp.broker_errors import explain
-from workers.amqp.consumer import Consumer, Delivery
+from workers.amqp.broker import Where, explain
+from workers.amqp.consumer import Consumer, Consuming, Delivery
+from workers.amqp.envelope import Published
 from workers.amqp.names import Names
-from workers.amqp.publication import Published
 from workers.amqp.publisher import Publisher
 from workers.amqp.topology import NotDeclared, depth
 from workers.dead_letters.dead_letter import renewed_publication, times_returned
@@ -55,7 +54,9 @@ class Reader:
         self._queue = names.dead_queue
         self._on_delivery = on_delivery
         self._consumer = Consumer(
-            where, (self._queue,), MOST, self._delivered, names=names, name="ecs-worker dead"
+            where,
+            Consuming(names, (self._queue,), MOST, name="ecs-worker dead"),
+            self._delivered,
         )
         self._held: list[Delivery] = []
         self._delivery_came = asyncio.Event()
@@ -92,7 +93,7 @@ class Reader:
         if not self.waiting:
             return True
         now = monotonic()
-        if self._consumer.link.is_up:
+        if self._consumer.connection.is_up:
             self._up_at = now
         elif now - self._up_at > NO_CONNECTION:
             raise Unreachable("the connection to the broker was lost")

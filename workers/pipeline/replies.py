@@ -20,7 +20,7 @@ from messages.secrets import MASK, could_hold_secret, mask, mask_text
 from messages.texts import terminal_safe
 from messages.updates import wire_time
 from messages.wire import MAX_BODY, encode, loads
-from workers.amqp.envelope import Envelope
+from workers.amqp.envelope import Envelope, Publication, Published
 from workers.amqp.headers import (
     ATTEMPTS_HEADER,
     DEADLINE_HEADER,
@@ -40,7 +40,6 @@ from workers.amqp.headers import (
     trace,
 )
 from workers.amqp.names import Names
-from workers.amqp.publication import Publication, Published
 from workers.amqp.publisher import Publisher
 from workers.identity import NO_PROJECT
 from workers.pipeline.large_bodies import in_thread_if_large
