@@ -110,9 +110,7 @@ class Effects:
         return any(one.done and not one.is_memory for one in self.known.values())
 
     def age(self, name: EffectId) -> float:
-        """Return the seconds since it was intended; 0 where it was not. A clock that jumps meanwhile
-        does not count.
-        """
+        """Return the seconds since it was intended, else 0; a jump of the clock does not count."""
         intended = self._intended.get(name)
         if intended is not None:
             return time.monotonic() - intended
@@ -235,9 +233,7 @@ class Effects:
     # The call.
 
     async def _do(self, name: EffectId, do: Do, look: _Look, *, unsure: bool) -> None:
-        """Make the call until its outcome is known. `unsure`: a call before it may have been
-        carried out.
-        """
+        """Make the call until its outcome is known. `unsure`: an earlier call may have landed."""
         for delay in delays(0.2, 5.0):
             try:
                 reply = await do()
@@ -271,9 +267,7 @@ class Effects:
     async def _pause_unsent(
         self, name: EffectId, error: Transient, delay: float, *, unsure: bool
     ) -> None:
-        """Pause after a call that was surely not carried out; where there is no later try, record
-        that.
-        """
+        """Pause after a call that was surely not carried out, or record that if it was the last."""
         if self._ledger.closed:
             raise await self._given_up(name, _too_late(), unsure=unsure) from error
         try:

@@ -130,9 +130,7 @@ def _updated(task: ImageUpdate, context: ProjectContext) -> Landed:
 
 
 def _patch(image: Image, values: Mapping[PatchedField, str | None]) -> list[dict[str, Any]]:
-    """The operations that are still to be done. Glance refuses to remove or to replace a property that is not
-    there.
-    """
+    """The operations still to be done; Glance refuses to remove a property that is not there."""
     operations: list[dict[str, Any]] = []
     for field, value in values.items():
         known = image.body.get(field.value)

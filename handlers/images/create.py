@@ -65,9 +65,7 @@ async def make_image(task: CreateImage, context: ProjectContext) -> Result:
 
 
 async def _begin(task: CreateImage, effect: EffectId, context: ProjectContext) -> None:
-    """Have Nova accept it, or raise `Refused`. A conflicting task is waited out, and the state is
-    checked again.
-    """
+    """Have Nova accept it, or raise `Refused`; a conflicting task is waited out."""
 
     async def act() -> None:
         if context.effects.begun(effect):

@@ -158,9 +158,7 @@ async def create_volume(
 
 
 async def delete_volume(project: Project, volume_id: str) -> Reply:
-    """Delete a volume that nothing uses: `available` or in an error; it is gone (`NotFound`) some
-    time later.
-    """
+    """Delete a volume that nothing uses; it is gone (`NotFound`) some time later."""
     return await project.delete(Service.VOLUME, f"/volumes/{volume_id}")
 
 
@@ -180,9 +178,7 @@ async def get_snapshot(project: Project, snapshot_id: str) -> Snapshot:
 
 
 async def list_zones(project: Project) -> dict[str, bool]:
-    """Return Cinder's availability zones: by name, True for one that is available; none where Cinder
-    does not tell.
-    """
+    """Return Cinder's zones by name, True for an available one; none where Cinder does not tell."""
     try:
         reply = await project.get(Service.VOLUME, "/os-availability-zone")
     except (NotFound, Forbidden):
@@ -200,9 +196,7 @@ async def list_types(project: Project) -> set[str]:
 
 
 async def extend(project: Project, volume_id: str, size: int) -> Reply:
-    """Grow a volume, attached or not, to so many GiB; ends in the status it had, or in
-    `error_extending`.
-    """
+    """Grow a volume to so many GiB; ends in its former status, or in `error_extending`."""
     return await project.post(
         Service.VOLUME, f"/volumes/{volume_id}/action", {"os-extend": {"new_size": size}}
     )
@@ -254,9 +248,7 @@ class VolumeQuota:
         return VolumeQuota(limits, used)
 
     def left(self, name: str) -> int | None:
-        """Return the rest of a quota: `volumes`, `gigabytes`, `gigabytes_SSD` ...; None where no limit
-        is known.
-        """
+        """Return the rest of `volumes`, `gigabytes_SSD` ...; None where no limit is known."""
         most = self.limits.get(name, -1)
         return most - self.used[name] if most >= 0 and name in self.used else None
 

@@ -40,9 +40,7 @@ _PROBES: Mapping[str, tuple[Service, str]] = {
 
 
 class Cloud:
-    """The cloud as the service account sees it. Every method raises `Transient` where the cloud
-    cannot be asked.
-    """
+    """The cloud as the service account sees it; every method may raise `Transient`."""
 
     def __init__(self, settings: CloudSettings, on_call: OnCall = lambda *_: None) -> None:
         self._settings = settings
@@ -73,9 +71,7 @@ class Cloud:
             raise
 
     def warm(self, project_id: str) -> Project | None:
-        """Return the session of a project that is there already; most are, and nothing is to be
-        waited for.
-        """
+        """Return the session of a project if it is there already, so that nothing is awaited."""
         warm = self._projects.get(project_id)
         if warm is None or not warm.is_ready:
             return None
@@ -142,9 +138,7 @@ class Cloud:
     # Is it well?
 
     async def probe(self, service: str) -> None:
-        """Ask `identity`, `compute` or `image` for something small that no tenant's state can
-        refuse.
-        """
+        """Ask a service for something small that no tenant's state can refuse."""
         projects = await self.list_projects()
         if not projects or service not in _PROBES:
             return

@@ -211,9 +211,7 @@ def from_exception(error: Exception, *, mutating: bool) -> Transient:
 
 
 def _causes(error: BaseException) -> set[str]:
-    """The names of all exceptions that led to this one, through chaining and through urllib3's
-    `reason`.
-    """
+    """The names of all exceptions in the chain, `reason` of urllib3 included."""
     found: set[str] = set()
     pending: list[Any] = [error]
     while pending:

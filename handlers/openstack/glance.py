@@ -65,9 +65,7 @@ class Image:
 
     @property
     def has_mapping(self) -> bool:
-        """True where it stands for the disks of a server that was booted from a volume, and has no
-        data itself.
-        """
+        """True for an image of a server booted from volumes: it has no data itself."""
         return bool(_mapping(self.body))
 
     @property
@@ -100,9 +98,7 @@ class Image:
 
 
 def _mapping(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Nova's property on the image of a server that was booted from a volume: an entry for each disk,
-    as JSON.
-    """
+    """Nova's property on an image of a server booted from volumes: an entry for each disk."""
     try:
         listed = json.loads(body.get("block_device_mapping") or "[]")
     except (TypeError, ValueError):

@@ -34,9 +34,7 @@ class CallTimes:
 
 
 class OddAnswer(RequestException):
-    """An answer that is not read: too long, or packed, or a log-in asked for before there can be
-    one.
-    """
+    """An answer that is not read: too long, packed, or a log-in before there can be one."""
 
 
 class Transport(HTTPAdapter):

@@ -101,9 +101,7 @@ class ProjectNames:
         return by_id or by_name
 
     def _list(self) -> "asyncio.Task[None]":
-        """Begin one listing for all who wait, or join the one under way: they go on in the order in
-        which they came.
-        """
+        """Begin one listing for all who wait, or join the one under way."""
         if self._listing is None or self._listing.done():
             self._tried_at = time.monotonic()
             self._listing = asyncio.get_running_loop().create_task(self._learn())
@@ -205,9 +203,7 @@ def old_services(account: "Connection") -> list[str]:
 
 
 def missing_extensions(account: "Connection") -> list[str]:
-    """Return the extensions of Neutron that are made use of and that the cloud is without, by their
-    aliases.
-    """
+    """Return the aliases of the extensions of Neutron that are used and missing."""
     proxy = proxy_of(account, Service.NETWORK)
     reply = send(Service.NETWORK.proxy, lambda: proxy.request("/extensions", "GET"), mutating=False)
     return sorted(_EXTENSIONS - {one["alias"] for one in reply.body["extensions"]})

@@ -90,9 +90,7 @@ async def is_released(project: Project, floating_ip_id: str, ports: Collection[s
 
 
 async def list_networks(project: Project) -> list[Resource]:
-    """List the networks in which the project may put servers: its own and the shared ones; none
-    that are external.
-    """
+    """List the project's own and the shared networks, without external ones."""
     found = await project.get_all(Service.NETWORK, "/networks", "networks", {})
     return [
         one
@@ -110,9 +108,7 @@ async def list_security_groups(project: Project) -> list[Resource]:
 
 
 async def ports_left(project: Project) -> int | None:
-    """Return the rest of the project's quota of ports; None where there is no limit, or the cloud does
-    not tell.
-    """
+    """Return the rest of the quota of ports; None where there is no limit, or it is not told."""
     try:
         reply = await project.get(Service.NETWORK, f"/quotas/{project.id}/details.json")
     except (NotFound, Forbidden):
@@ -137,9 +133,7 @@ async def list_subnets(project: Project) -> list[Resource]:
 
 
 async def list_subnets_now(project: Project) -> list[Resource]:
-    """List the subnets that the project may use, as they are: an order must not be refused for one made
-    a moment ago.
-    """
+    """List the subnets afresh: an order must not be refused for one made a moment ago."""
     return await project.get_all(Service.NETWORK, "/subnets", "subnets", {})
 
 

@@ -36,9 +36,7 @@ FlavorContent = tuple[str, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Flavor:
-    """A flavor: RAM in MiB, root disk in GiB (0: as large as the image). Of a server's own the id
-    is not known.
-    """
+    """A flavor: RAM in MiB, disk in GiB (0: the image's size). A server's own has no known id."""
 
     id: str
     name: str
@@ -198,9 +196,7 @@ async def create_server(project: Project, server: Mapping[str, Any]) -> Reply:
 
 
 async def delete_server(project: Project, server_id: str) -> Reply:
-    """Delete a server, in whatever state, unless it is locked; it is gone (`NotFound`) some time
-    later.
-    """
+    """Delete a server unless it is locked; it is gone (`NotFound`) some time later."""
     return await project.delete(Service.COMPUTE, f"/servers/{server_id}")
 
 
@@ -221,9 +217,7 @@ async def list_names(project: Project, sort: SortBy) -> list[ServerName]:
 
 
 async def list_part(project: Project, sort: SortBy, limit: int, marker: str | None) -> list[Server]:
-    """List up to `limit` (at most 1000) servers after the one that `marker` names; `CloudRefusal`
-    400 where that is gone.
-    """
+    """List up to `limit` servers after `marker`; `CloudRefusal` 400 where that one is gone."""
     params: dict[str, Any] = {**sort.params(), "limit": limit}
     if marker is not None:
         params["marker"] = marker
@@ -232,9 +226,7 @@ async def list_part(project: Project, sort: SortBy, limit: int, marker: str | No
 
 
 async def name_of_user(project: Project, image_id: str) -> str | None:
-    """Return the name of a server of the project that was made from an image; None where there is
-    none.
-    """
+    """Return the name of a server that was made from an image; None where there is none."""
     reply = await project.get(Service.COMPUTE, "/servers", {"image": image_id, "limit": 1})
     return next((server["name"] or server["id"] for server in reply.body["servers"]), None)
 
@@ -355,9 +347,7 @@ async def find_action(
 
 
 async def get_action(project: Project, server_id: str, request_id: str) -> InstanceAction:
-    """Return one action by the request id of the call that began it, with its events, or raise
-    `NotFound`.
-    """
+    """Return one action with its events by the request id of its call, or raise `NotFound`."""
     reply = await project.get(
         Service.COMPUTE, f"/servers/{server_id}/os-instance-actions/{request_id}"
     )
@@ -385,9 +375,7 @@ async def list_zones(project: Project) -> set[str]:
 
 
 async def get_key_pair(project: Project, name: str) -> None:
-    """Look for a key pair; raises `NotFound` where the service account has none of that name: they
-    are a user's, not a project's.
-    """
+    """Look for one of the service account's own key pairs; raises `NotFound`."""
     await project.get(Service.COMPUTE, f"/os-keypairs/{quote(name, safe='')}")
 
 

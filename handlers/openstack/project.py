@@ -88,9 +88,7 @@ class Project:
     async def get_all(
         self, service: Service, path: str, name: str, filters: Mapping[str, Any]
     ) -> list[Any]:
-        """Read a whole list, which the reply calls `name`; a call for each page. Not for Glance,
-        which pages in another way.
-        """
+        """Read all pages of a list, which the reply calls `name`; Glance pages in another way."""
         found: list[Any] = []
         params = {**filters, "limit": self.page_size}
         while True:

@@ -39,9 +39,7 @@ class Service(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer below 400: the decoded JSON body (None where there is none) and OpenStack's request
-    id.
-    """
+    """An answer below 400: the decoded body (None where there is none) and the request id."""
 
     status: int
     body: Any

@@ -41,9 +41,7 @@ _TIMING = WatchTiming()
 
 
 class Watched(Protocol):
-    """A resource that can be watched: `updated` is the service's own clock (ISO 8601, whole
-    seconds).
-    """
+    """A resource with `updated` by the service's own clock (ISO 8601, whole seconds)."""
 
     @property
     def id(self) -> str: ...
@@ -148,9 +146,7 @@ class Watch(Generic[T]):
             self._polling = None  # whoever begins to wait now starts it again
 
     def _poll_ended(self, polling: "asyncio.Task[None]") -> None:
-        """Raise an unforeseen error to everybody who waits: without polls they would wait for
-        nothing.
-        """
+        """Raise an unforeseen error to all who wait: without polls they would wait in vain."""
         if not polling.cancelled() and (error := polling.exception()) is not None:
             for poller in [poller for pollers in self._pollers.values() for poller in pollers]:
                 poller.fail(

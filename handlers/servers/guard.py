@@ -67,9 +67,7 @@ async def find_servers(
 
 
 def _is_there(server: Server, context: ProjectContext) -> bool:
-    """An admin's role would show other tenants' servers, too; and Nova shows for a moment a server
-    that it has just deleted.
-    """
+    """An admin's role shows other tenants' servers, and Nova a moment long what it has deleted."""
     return server.project_id == context.project.id and server.status != "DELETED"
 
 

@@ -82,9 +82,7 @@ async def find_page(task: ServerList, context: ProjectContext) -> FoundServers:
 
 
 async def _sorted_by_nova(task: ServerList, context: ProjectContext) -> FoundServers | None:
-    """Find the page where Nova sorts as the contract does; None where it does not, or where the
-    list changed meanwhile.
-    """
+    """Find the page by Nova; None where it sorts differently, or the list changed meanwhile."""
     column = _COLUMNS.get(task.sort.field)
     if column is None:
         return None

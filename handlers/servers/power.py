@@ -98,9 +98,7 @@ def is_unpaid(server: Server, power: Power, context: ProjectContext) -> bool:
 
 
 async def idle_for(server: Server, power: Power, force: Force, context: ProjectContext) -> Server:
-    """Return the server once no task is in the way of the action; as it is then, where the time is
-    up before.
-    """
+    """Return the server once no task is in the way of the action, or when the time is up."""
     tasks = _ACTIONS[power, force].tasks
     return await wait_until_idle(context, server, context.times.deadline, power, tasks)
 
@@ -112,9 +110,7 @@ def power_refusal(server: Server, power: Power, force: Force) -> Refused | None:
 
 
 async def begin(server: Server, power: Power, force: Force, context: ProjectContext) -> None:
-    """Have Nova accept the action, or raise `Refused`. A conflicting task is waited out, and the
-    state is checked again.
-    """
+    """Have Nova accept the action, or raise `Refused`; a conflicting task is waited out."""
     effect, server_id = power_effect(power, server.id), server.id
     known: Server | None = server
 

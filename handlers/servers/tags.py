@@ -18,9 +18,7 @@ async def show_tags(task: ServerTagsList, context: ProjectContext) -> Result:
 
 
 async def update_tags(task: ServerTagsUpdate, context: ProjectContext) -> Result:
-    """Give a server these tags and no others. Nova lets a server be tagged that is at rest, in
-    whatever way.
-    """
+    """Give a server these tags and no others; Nova takes them while it is at rest."""
     effect = EffectId(EffectKind.TAGS, task.server_id)
     server: Server
 

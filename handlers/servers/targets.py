@@ -147,9 +147,7 @@ def failure(
 def answer_in_time(
     work: Any, effects: Mapping[EffectId, Effect], checked: Checked, late: Refused
 ) -> Result:
-    """Return the answer to a command whose time is up, by what is known then; `late` is for what
-    was not sent.
-    """
+    """Return the answer to a command whose time is up; `late` is for what was not sent."""
     made = effects.get(MADE_IMAGE)
     if isinstance(work, CreateImage) and made is not None and made.is_memory:
         return Result.of(Code.CREATED, {"image_id": made.value})
@@ -162,9 +160,7 @@ def answer_in_time(
 def answer_of_servers(
     task: PowerBatch, effects: Mapping[EffectId, Effect], checked: Checked, rest: Refused
 ) -> Result:
-    """Return the answer of a batch of servers: of each, and of the whole. `rest` is for those that
-    were not checked, or not begun.
-    """
+    """Return the answer of a batch of servers; `rest` is for those not checked, or not begun."""
     names = {one: power_effect(task.power, one) for one in task.server_ids}
     found = _each(names, effects, checked, rest)
     listed = [_listed(server_id, outcome) for server_id, outcome in found.items()]
@@ -181,9 +177,7 @@ def answer_of_servers(
 def answer_of_images(
     task: ImageBatchDelete, effects: Mapping[EffectId, Effect], checked: Checked, rest: Refused
 ) -> Result:
-    """Return the same for a batch of images; it succeeds whatever became of each, unless the cloud
-    did not show any.
-    """
+    """Return the same for images; it succeeds unless the cloud did not show any."""
     names = {one: deletion_effect(one) for one in task.image_ids}
     found = _each(names, effects, checked, rest)
     deleted = sum(one is Code.OK for one in found.values())

@@ -126,9 +126,7 @@ def inner_addresses(server: Server) -> list[str]:
 
 
 def image_words_of(properties: Mapping[str, Any]) -> dict[str, str | None]:
-    """`system` and `systemType` of an image: its properties of that name, else those that OpenStack
-    knows.
-    """
+    """`system` and `systemType` of an image: its own properties, else those of OpenStack."""
     return {
         "system": properties.get("system") or properties.get("os_distro"),
         "systemType": properties.get("systemType") or properties.get("os_type"),
@@ -138,9 +136,7 @@ def image_words_of(properties: Mapping[str, Any]) -> dict[str, str | None]:
 def _image(
     image_id: str | None, system: Volume | None, sources: ViewSources
 ) -> views.ServerImage | None:
-    """The image's view; None where the server was made from none, or it is not known. A deleted image
-    is known by the volume.
-    """
+    """The image's view; None where none is known. A deleted image is known by the volume."""
     if image_id is None:
         return None
     image = sources.images.get(image_id)
@@ -235,9 +231,7 @@ def _notes(floating_ip: Resource) -> dict[str, str]:
 
 
 def _limit(policy: Resource) -> int | None:
-    """Mbit/s that a policy allows: its bandwidth rule, that of outgoing traffic where there are
-    two.
-    """
+    """Mbit/s of a policy: its bandwidth rule, that of outgoing traffic where there are two."""
     rules = [rule for rule in policy.get("rules") or () if rule.get("max_kbps")]
     rules.sort(key=lambda rule: rule.get("direction") != "egress")
     return int(rules[0]["max_kbps"]) // _KILO if rules else None
