@@ -6,7 +6,7 @@ refuse.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from handlers.context import ProjectContext
@@ -125,18 +125,15 @@ async def _check_disks(disks: Sequence[DiskDemand], context: ProjectContext) -> 
             "quota",
             f"a volume of {largest} gigabytes ordered, {most} are allowed (per_volume_gigabytes)",
         )
-    for name, more in _volume_quotas(disks).items():
-        _check_within(more, quota.left(name), name)
-
-
-def _volume_quotas(disks: Iterable[DiskDemand]) -> Mapping[str, int]:
-    """Add up what the volumes take of each of Cinder's quotas, in all and of their types."""
+    # Cinder has quotas for all volumes, and for those of each type.
     taken: Counter[str] = Counter()
     for disk in disks:
         for suffix in ("", f"_{disk.volume_type}"):
             taken[f"volumes{suffix}"] += disk.before == 0
             taken[f"gigabytes{suffix}"] += disk.after - disk.before
-    return {name: more for name, more in taken.items() if more > 0}
+    for name, more in taken.items():
+        if more > 0:
+            _check_within(more, quota.left(name), name)
 
 
 def _check_within(more: int, left: int | None, what: str) -> None:
@@ -157,20 +154,17 @@ async def wait_until_usable(volumes: Iterable[Volume], context: ProjectContext) 
     until = min(context.times.hold, Deadline.after(context.times.wait_timeout))
     busy = [volume for volume in listed if volume.busy]
     for volume in busy:  # one after the other: they share the deadline
-        await _wait_for(volume, until, context)
+        with context.watchers.volumes.follow(volume.id) as poller:
+            found = volume
+            while found.busy:
+                try:
+                    found = await poller.next(until)
+                except TimeoutError:
+                    raise busy_with(found) from None
+                except NotFound:
+                    raise failed("volume_state", f"volume {volume.id} is gone") from None
+        _check_state(found)
     return bool(busy)
-
-
-async def _wait_for(volume: Volume, until: Deadline, context: ProjectContext) -> None:
-    with context.watchers.volumes.follow(volume.id) as feed:
-        while volume.busy:
-            try:
-                volume = await feed.next(until)
-            except TimeoutError:
-                raise busy_with(volume) from None
-            except NotFound:
-                raise failed("volume_state", f"volume {volume.id} is gone") from None
-    _check_state(volume)
 
 
 def busy_with(volume: Volume) -> Transient:

@@ -163,9 +163,14 @@ async def do_steps(steps: Iterable[Step], context: RequestContext, progress: Ord
 
 async def undo_steps(steps: Iterable[Step], context: RequestContext) -> None:
     """Undo the steps that were begun: those of one name at once, the last name first."""
+
+    async def undo(step: Step) -> None:
+        for one in step.undo:
+            await do_step(one, context)
+
     for same in reversed(_by_name(steps)):
         begun = [one for one in same if context.effects.begun(one.effect)]
-        await all_undone([_undo(one, context) for one in begun], context)
+        await all_undone([undo(one) for one in begun], context)
 
 
 def request_ids(steps: Sequence[Step], context: RequestContext) -> list[str]:
@@ -199,11 +204,6 @@ async def do_step(step: Step, context: RequestContext) -> None:
         await step.refused(error)
     if step.follow is not None:
         await step.follow()
-
-
-async def _undo(step: Step, context: RequestContext) -> None:
-    for one in step.undo:
-        await do_step(one, context)
 
 
 async def all_undone(running: Iterable[Awaitable[Any]], context: RequestContext) -> None:

@@ -97,19 +97,14 @@ class ChangeConfigureSaga(Saga[OrderChangeConfigure, list[Change]]):
         return replace(step, before=before, after=items, prepare=prepare, follow=follow)
 
     async def do(self) -> None:
-        await self._check_newest()
+        if not (self.is_planned_now or self.context.effects.any_done):
+            # What an earlier run meant to begin may not have begun, and a newer order may have come
+            # in between.
+            for change in self.plan:
+                server = await server_now(change.server_id, self.context)
+                if not has_order(server, self.context):
+                    refuse_superseded(self.order, server, self.context)
         await super().do()
-
-    async def _check_newest(self) -> None:
-        """Raise `Refused` where a newer order came in between: what an earlier run meant to begin
-        may not have begun.
-        """
-        if self.is_planned_now or self.context.effects.any_done:
-            return
-        for change in self.plan:
-            server = await server_now(change.server_id, self.context)
-            if not has_order(server, self.context):
-                refuse_superseded(self.order, server, self.context)
 
     @property
     def _is_superseded(self) -> bool:

@@ -1,7 +1,6 @@
 """The plan of a changeConfigure order, checked wholly before anything is touched."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -104,7 +103,21 @@ async def plan_changes(order: OrderChangeConfigure, context: ProjectContext) -> 
         del context.checks.listed[noted:]
         drafts = await _drafts(order, context)
     due = [draft for draft in drafts if not draft.change.found]
-    await check_quotas(_demand(due, order, context), context)
+    items = fee_items(order, context)
+    # All together; what one gives back is not there yet when another is resized.
+    demand = Demand(
+        cores=sum(max(0, draft.flavor.vcpus - draft.server.vcpus) for draft in due),
+        ram=sum(max(0, draft.flavor.ram - draft.server.ram) for draft in due),
+        disks=tuple(
+            DiskDemand(growth.volume_type, growth.before, growth.after)
+            for draft in due
+            for growth in draft.change.growths
+        ),
+        metadata=tuple(
+            items_with(draft.server, [*items, *with_order(draft.server, context)]) for draft in due
+        ),
+    )
+    await check_quotas(demand, context)
     return [draft.change for draft in drafts]
 
 
@@ -153,28 +166,6 @@ class _Draft:
     flavor: Flavor
     #: True where a disk had to be waited for.
     waited: bool = False
-
-
-def _demand(
-    drafts: Sequence[_Draft], order: OrderChangeConfigure, context: ProjectContext
-) -> Demand:
-    """Add up what all the servers take; what one gives back is not there yet when another is
-    resized.
-    """
-    items = fee_items(order, context)
-    return Demand(
-        cores=sum(max(0, draft.flavor.vcpus - draft.server.vcpus) for draft in drafts),
-        ram=sum(max(0, draft.flavor.ram - draft.server.ram) for draft in drafts),
-        disks=tuple(
-            DiskDemand(growth.volume_type, growth.before, growth.after)
-            for draft in drafts
-            for growth in draft.change.growths
-        ),
-        metadata=tuple(
-            items_with(draft.server, [*items, *with_order(draft.server, context)])
-            for draft in drafts
-        ),
-    )
 
 
 async def _drafts(order: OrderChangeConfigure, context: ProjectContext) -> list[_Draft]:
@@ -321,23 +312,19 @@ def _system_growth(product: ChangedProduct, system: Volume | None, flavor: Flavo
 
 
 def _data_growths(product: ChangedProduct, volumes: list[Volume]) -> list[Growth]:
-    chosen: dict[str, Growth | None] = {}
+    chosen: dict[str, list[Growth]] = {}
     for item in of_kind(product.items, ItemKind.DATA_DISK):
-        volume = _volume_meant(item, volumes)
+        if item.volume_id is not None:
+            meant = [volume for volume in volumes if volume.id == item.volume_id]
+        else:
+            meant = [volume for volume in volumes if volume.volume_type == item.volume_type]
+        if len(meant) != 1:
+            raise wrong(item.code, f"the server has {len(meant)} such data disks")
+        (volume,) = meant
         if volume.id in chosen:
             raise wrong(item.code, "the product names the disk twice")
-        chosen[volume.id] = next(iter(_growth(item, volume)), None)
-    return [growth for growth in chosen.values() if growth is not None]
-
-
-def _volume_meant(item: OrderItem, volumes: list[Volume]) -> Volume:
-    if item.volume_id is not None:
-        meant = [volume for volume in volumes if volume.id == item.volume_id]
-    else:
-        meant = [volume for volume in volumes if volume.volume_type == item.volume_type]
-    if len(meant) != 1:
-        raise wrong(item.code, f"the server has {len(meant)} such data disks")
-    return meant[0]
+        chosen[volume.id] = _growth(item, volume)
+    return [growth for growths in chosen.values() for growth in growths]
 
 
 def _growth(item: OrderItem, volume: Volume) -> list[Growth]:

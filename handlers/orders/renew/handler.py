@@ -104,7 +104,10 @@ class RenewSaga(Saga[OrderRenew, RenewalPlan]):
         found = has_order(server, self.context)
         # A server that has not been paid for since the order was carried out was rightly stopped
         # again.
-        resumes = is_marked(server) and (not found or self._is_paid(server, now))
+        zone = self.context.policy.billing_zone
+        until = local_time(read_time(server.metadata.get(NEXT_FEE_TIME)), zone)
+        is_paid = until is not None and until > now
+        resumes = is_marked(server) and (not found or is_paid)
         return Renewal(
             server_id=server.id,
             until=server.metadata.get(NEXT_FEE_TIME, "") if found else self._until(server, now),
@@ -113,11 +116,6 @@ class RenewSaga(Saga[OrderRenew, RenewalPlan]):
             before=before,
             found=found,
         )
-
-    def _is_paid(self, server: Server, now: datetime) -> bool:
-        zone = self.context.policy.billing_zone
-        until = local_time(read_time(server.metadata.get(NEXT_FEE_TIME)), zone)
-        return until is not None and until > now
 
     def _until(self, server: Server, now: datetime) -> str:
         with self.context.checks.of("feeData", server.id):
