@@ -45,8 +45,11 @@ class Result:
 
     @classmethod
     def of(cls, code: Code, data: Any = None, subject: str | None = None) -> "Result":
-        """Return the result with this code's own message. A model in `data` is dumped here."""
-        shown = data.model_dump(mode="json") if isinstance(data, BaseModel) else data
+        """Return the result with this code's own message. A model in `data` is dumped here, without
+        fields that were not set.
+        """
+        is_model = isinstance(data, BaseModel)
+        shown = data.model_dump(mode="json", exclude_unset=True) if is_model else data
         return cls(code.wire, code.text_for(subject), shown, code.http)
 
     @classmethod
@@ -128,6 +131,7 @@ class FailureData(Answer):
     reason: str | None = Field(None, description="a word that a program can use")
     servers: "Annotated[list[TargetOutcome] | None, NOT_NULL]" = None
     images: "Annotated[list[TargetOutcome] | None, NOT_NULL]" = None
+    status: Annotated[str | None, NOT_NULL] = Field(None, description="of a batch of images")
 
 
 class ServerOutcomes(Answer):

@@ -26,7 +26,7 @@ from messages.codes import Code
 from messages.commands import MAX_TEXT, CreateImage
 from messages.errors import Refused, Transient, wrong
 from messages.fields import MAX_NAME
-from messages.results import Result
+from messages.results import CreatedImage, Result
 from messages.texts import is_line
 
 #: The states of which Nova makes an image.
@@ -52,7 +52,7 @@ async def make_image(task: CreateImage, context: ProjectContext) -> Result:
                 await context.effects.adopt(effect)
         await _begin(task, effect, context)
         image_id = await context.effects.remember(MADE_IMAGE, lambda: _made(context))
-        await context.replies.answer(Result.of(Code.CREATED, {"image_id": image_id}))
+        await context.replies.answer(Result.of(Code.CREATED, CreatedImage(image_id=image_id)))
     else:
         await context.effects.find_out(effect, _appeared(context))
         if not context.effects.done(effect):
@@ -61,7 +61,7 @@ async def make_image(task: CreateImage, context: ProjectContext) -> Result:
     # Tagged at the end: Glance writes the whole image for a tag, and where that comes between the
     # calls by which Nova fills it, Nova gives the snapshot up.
     await follow_creation(image_id, effect, context, lambda: _tag(image_id, context))
-    return context.answered or Result.of(Code.CREATED, {"image_id": image_id})
+    return context.answered or Result.of(Code.CREATED, CreatedImage(image_id=image_id))
 
 
 async def _begin(task: CreateImage, effect: EffectId, context: ProjectContext) -> None:

@@ -21,11 +21,12 @@ from handlers.openstack.nova import GONE, Server
 from handlers.orders.delete_resources import Deletions, gone_already
 from handlers.orders.progress import OrderProgress
 from handlers.orders.saga import do_steps
-from handlers.orders.snapshot import Snapshot, find_volumes, snapshot_of
+from handlers.orders.snapshot import find_volumes, snapshot_of
 from handlers.orders.step import Ready, Step, failed
 from handlers.servers.disks import system_and_data
 from handlers.servers.guard import find_server, unknown_server, wait_until_idle
 from messages.errors import Refused
+from messages.results import ServerSnapshot
 from messages.updates import OrderStatus
 
 #: Length of `2026-11-23T10:00:00`: Nova and Cinder write the same second in two ways.
@@ -43,7 +44,7 @@ class ServerDeletion:
     gone: bool
     locked: bool = False
     #: The server as it was.
-    before: Snapshot | None = None
+    before: ServerSnapshot | None = None
     volumes: tuple[str, ...] = ()
     kept_volumes: tuple[str, ...] = ()
     #: Made by a `new` order: Nova deletes only those that it made itself.

@@ -5,7 +5,6 @@ Serves `order.plan`, `ecs-worker plan` and the dry run of a replay. Nothing is t
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
 from handlers.context import Check, ProjectContext, RequestContext
@@ -37,7 +36,7 @@ from messages.orders import (
     name_of,
     order_type_of,
 )
-from messages.results import Result
+from messages.results import OrderPreview, PreviewCheck, PreviewStep, Result, Verdict
 from messages.secrets import mask
 
 _SAGAS: Mapping[type, Callable[[Any, ProjectContext], Saga[Any, Any]]] = {
@@ -48,15 +47,6 @@ _SAGAS: Mapping[type, Callable[[Any, ProjectContext], Saga[Any, Any]]] = {
 }
 #: The part of the time for an answer for which a busy server may be waited for.
 _WAIT_SHARE = 0.5
-
-
-class Verdict(StrEnum):
-    """The outcome that is expected of an order, as it goes over the wire."""
-
-    CARRIED_OUT = "carried_out"
-    REFUSED = "refused"
-    #: A condition that passes, such as a busy server, is in the way: the order would be retried.
-    RETRIED = "put_off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,26 +71,32 @@ class Preview:
             return Verdict.CARRIED_OUT
         return Verdict.RETRIED if self.failed.may_pass else Verdict.REFUSED
 
-    def to_json(self) -> dict[str, Any]:
-        """The preview as it goes over the wire."""
-        steps = list(enumerate(self.steps, start=1))
-        return {
-            "orderId": name_of(self.message),
-            "orderType": order_type_of(self.message),
-            "verdict": self.verdict,
-            **_outcome(self.failed.failure if self.failed is not None else None),
-            "checks": [
-                {
-                    "name": one.name,
-                    "instanceId": one.instance_id,
-                    "passed": one.failure is None,
+    def answer(self) -> OrderPreview:
+        """Return the preview as it goes over the wire, without secrets."""
+        failure = self.failed.failure if self.failed is not None else None
+        answer = OrderPreview(
+            order_id=name_of(self.message),
+            order_type=order_type_of(self.message),
+            verdict=self.verdict,
+            **_outcome(failure),
+            checks=[
+                PreviewCheck(
+                    name=one.name,
+                    instance_id=one.instance_id,
+                    passed=one.failure is None,
                     **_outcome(one.failure),
-                }
+                )
                 for one in self.checks
             ],
-            "steps": [{"number": number, **step.to_json()} for number, step in steps],
-            "cannotBeUndone": [number for number, step in steps if not step.can_be_undone],
-        }
+            steps=[
+                PreviewStep.model_validate({"number": number, **step.to_json()})
+                for number, step in enumerate(self.steps, start=1)
+            ],
+            cannot_be_undone=[
+                number for number, step in enumerate(self.steps, start=1) if not step.can_be_undone
+            ],
+        )
+        return OrderPreview.model_validate(mask(answer.model_dump(mode="json")))
 
 
 def _outcome(failure: Refused | None) -> dict[str, Any]:
@@ -125,8 +121,7 @@ async def plan_order(task: OrderPlan, context: ProjectContext) -> Result:
         ),
     )
     preview = await preview_order(task.message, asking, context.project.id)
-    data: dict[str, Any] = mask(preview.to_json())
-    return Result.of(Code.OK, data)
+    return Result.of(Code.OK, preview.answer())
 
 
 async def preview_order(

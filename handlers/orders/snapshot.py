@@ -4,8 +4,7 @@ The snapshots are a part of the result, so that the message alone settles a disp
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from handlers.context import ProjectContext
 from handlers.effects.backoff import Deadline
@@ -17,11 +16,7 @@ from handlers.servers.disks import system_and_data
 from handlers.servers.guard import find_server, unknown_server, wait_until_idle
 from messages.errors import Transient
 from messages.orders import InstanceProduct
-from messages.results import ProductOutcome
-
-#: `status` (Nova's word), `flavor`, `disks` (`id`, `size` in GiB, `type`; the system disk first),
-#: `feeData`.
-Snapshot = Mapping[str, Any]
+from messages.results import Disk, ProductOutcome, ServerSnapshot, StoredFeeData
 
 
 async def idle_server(server_id: str, context: ProjectContext) -> Server:
@@ -63,28 +58,28 @@ async def find_volumes(volume_ids: Iterable[str], context: ProjectContext) -> li
     return [one for one in found if one is not None]
 
 
-async def take_snapshot(server: Server, context: ProjectContext) -> Snapshot:
+async def take_snapshot(server: Server, context: ProjectContext) -> ServerSnapshot:
     """Take the snapshot of a server as it is."""
     return snapshot_of(server, await find_volumes(server.volume_ids, context))
 
 
-def snapshot_of(server: Server, volumes: Iterable[Volume]) -> Snapshot:
+def snapshot_of(server: Server, volumes: Iterable[Volume]) -> ServerSnapshot:
     """Return the snapshot of a server with these volumes; a local system disk has neither id nor
     type.
     """
     system, data = system_and_data(server, volumes)
-    local = [] if system is not None else [{"id": None, "size": server.disk, "type": None}]
+    local = [] if system is not None else [Disk(id=None, size=server.disk, type=None)]
     disks = [
-        {"id": one.id, "size": one.size, "type": one.volume_type}
+        Disk(id=one.id, size=one.size, type=one.volume_type)
         for one in (system, *data)
         if one is not None
     ]
-    return {
-        "status": server.status,
-        "flavor": server.flavor_name,
-        "disks": [*local, *disks],
-        "feeData": {item: server.metadata.get(item) for item in FEE_ITEMS},
-    }
+    return ServerSnapshot(
+        status=server.status,
+        flavor=server.flavor_name,
+        disks=[*local, *disks],
+        fee_data=StoredFeeData(**{item: server.metadata.get(item) for item in FEE_ITEMS}),
+    )
 
 
 async def unchanged_outcomes(

@@ -9,7 +9,7 @@ from handlers.servers.guard import require_server, state_refusal, unknown_server
 from messages.codes import Code
 from messages.commands import OpenConsole
 from messages.errors import Refused
-from messages.results import Result
+from messages.results import ConsoleUrl, Result, ServerConsole
 
 _NEEDS = frozenset({"ACTIVE"})
 _BAD_REQUEST = 400
@@ -33,5 +33,5 @@ async def open_server_console(task: OpenConsole, context: ProjectContext) -> Res
         if error.status == _BAD_REQUEST:
             raise Refused(Code.FAILED, reason="console_type", detail=error.detail) from error
         raise error.as_failure() from error
-    result = Result.of(Code.OK, {"console": {"type": task.console_type, "url": url}})
+    result = Result.of(Code.OK, ServerConsole(console=ConsoleUrl(type=task.console_type, url=url)))
     return replace(result, confidential=True)

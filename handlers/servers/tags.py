@@ -9,12 +9,13 @@ from messages.codes import Code
 from messages.commands import ServerTagsList, ServerTagsUpdate
 from messages.errors import Refused
 from messages.results import Result
+from messages.views import ServerTags
 
 
 async def show_tags(task: ServerTagsList, context: ProjectContext) -> Result:
     """Show a server's tags."""
     server = await require_server(context, task.server_id)
-    return Result.of(Code.OK, {"tags": list(server.body.get("tags") or ())})
+    return Result.of(Code.OK, ServerTags(tags=list(server.body.get("tags") or ())))
 
 
 async def update_tags(task: ServerTagsUpdate, context: ProjectContext) -> Result:

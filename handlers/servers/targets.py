@@ -13,7 +13,14 @@ from handlers.effects.ledger import Effect, EffectId, EffectKind
 from messages.codes import Code
 from messages.commands import CreateImage, ImageBatchDelete, Power, PowerBatch
 from messages.errors import Refused
-from messages.results import Result
+from messages.results import (
+    CreatedImage,
+    FailureData,
+    ImageOutcomes,
+    Result,
+    ServerOutcomes,
+    TargetOutcome,
+)
 
 #: The checks of the targets so far, by id: why one fails, or None: it is right, and not begun.
 Checked = Mapping[str, Refused | None]
@@ -150,7 +157,7 @@ def answer_in_time(
     """Return the answer to a command whose time is up; `late` is for what was not sent."""
     made = effects.get(MADE_IMAGE)
     if isinstance(work, CreateImage) and made is not None and made.is_memory:
-        return Result.of(Code.CREATED, {"image_id": made.value})
+        return Result.of(Code.CREATED, CreatedImage(image_id=made.value))
     begun = any(one.unknown or (one.done and not one.is_memory) for one in effects.values())
     several = isinstance(work, (PowerBatch, ImageBatchDelete))
     rest = outcome_unknown() if begun and not several else late
@@ -166,12 +173,12 @@ def answer_of_servers(
     listed = [_listed(server_id, outcome) for server_id, outcome in found.items()]
     failures = [one for one in found.values() if isinstance(one, Refused)]
     if all(one is Code.OK for one in found.values()):
-        return Result.of(Code.OK, {"servers": listed})
+        return Result.of(Code.OK, ServerOutcomes(servers=listed))
     if _is_begun(names, effects) or not failures:
-        return Result.of(Code.FAILED, {**_reason(failures or [rest]), "servers": listed})
+        return Result.of(Code.FAILED, FailureData(**_reason(failures or [rest]), servers=listed))
     first = min(failures, key=lambda one: _ORDER.index(one.code))
     reason = _reason(failures) if first.code is Code.FAILED else {}
-    return Result.of(first.code, {**reason, "servers": listed}, first.subject)
+    return Result.of(first.code, FailureData(**reason, servers=listed), first.subject)
 
 
 def answer_of_images(
@@ -181,13 +188,12 @@ def answer_of_images(
     names = {one: deletion_effect(one) for one in task.image_ids}
     found = _each(names, effects, checked, rest)
     deleted = sum(one is Code.OK for one in found.values())
-    data = {
-        "status": f"删除成功{deleted}台,删除失败{len(found) - deleted}台",
-        "images": [_listed(image_id, outcome) for image_id, outcome in found.items()],
-    }
+    status = f"删除成功{deleted}台,删除失败{len(found) - deleted}台"
+    listed = [_listed(image_id, outcome) for image_id, outcome in found.items()]
     if not checked and not _is_begun(names, effects):
-        return Result.of(Code.FAILED, {"reason": rest.reason, **data})
-    return Result.of(Code.OK, data)
+        data = FailureData(reason=rest.reason, status=status, images=listed)
+        return Result.of(Code.FAILED, data)
+    return Result.of(Code.OK, ImageOutcomes(status=status, images=listed))
 
 
 def answered_unknown(answer: Result, target_id: str | None = None) -> bool:
@@ -231,7 +237,7 @@ def _is_begun(names: Mapping[str, EffectId], effects: Mapping[EffectId, Effect])
     return any(name in effects for name in names.values())
 
 
-def _listed(target_id: str, outcome: Code | Refused | None) -> dict[str, Any]:
+def _listed(target_id: str, outcome: Code | Refused | None) -> TargetOutcome:
     code: int | str | None = None
     message: str | None = None
     reason: str | None = None
@@ -240,7 +246,7 @@ def _listed(target_id: str, outcome: Code | Refused | None) -> dict[str, Any]:
         message = outcome.code.text_for(outcome.subject)
     elif outcome is not None:
         code, message = outcome.wire, outcome.text
-    return {"id": target_id, "code": code, "message": message, "reason": reason}
+    return TargetOutcome(id=target_id, code=code, message=message, reason=reason)
 
 
 def _reason(failures: Sequence[Refused]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from handlers.effects.ledger import NoLedger
 from handlers.effects.once import Effects
 from handlers.openstack.cloud import Cloud
 from handlers.openstack.errors import CloudRefusal
-from handlers.orders.preview import Verdict, preview_order
+from handlers.orders.preview import preview_order
 from messages.errors import Refused, Transient
-from messages.secrets import mask
+from messages.results import Verdict
 from messages.wire import decode
 from workers.bootstrap import cloud_settings
 from workers.cli.exits import CommandFailed, Exit, policy_or_fail
@@ -69,8 +69,8 @@ async def _preview(
     )
     try:
         project = (await cloud.find_project(tenant)).id if tenant is not None else None
-        found: dict[str, Any] = mask((await preview_order(message, context, project)).to_json())
-        return found
+        preview = await preview_order(message, context, project)
+        return preview.answer().model_dump(mode="json")
     except Refused as refused:
         raise CommandFailed(Exit.USAGE, f"--tenant {tenant}: {refused}") from refused
     finally:

@@ -67,7 +67,7 @@ class ChangeConfigureSaga(Saga[OrderChangeConfigure, list[Change]]):
         """Write the fee data, and in the same call the order's name: all of it is done."""
         server_id, context = change.server_id, self.context
         items = fee_items(self.order, context)
-        fee_data = change.before["feeData"]
+        fee_data = change.before.fee_data.model_dump()
 
         async def prepare() -> Ready | None:
             # Where the order's name is there already, by an earlier run, the fee data may be a later

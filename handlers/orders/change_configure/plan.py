@@ -27,7 +27,7 @@ from handlers.orders.limits import (
     ordered_flavor,
     wait_until_usable,
 )
-from handlers.orders.snapshot import Snapshot, find_volumes, idle_server, snapshot_of
+from handlers.orders.snapshot import find_volumes, idle_server, snapshot_of
 from handlers.orders.step import failed
 from handlers.servers.disks import image_of, system_and_data
 from handlers.servers.fee_data import local_time, written
@@ -35,6 +35,7 @@ from handlers.servers.guard import CHARGE_TYPE, state_refusal
 from messages.codes import Code
 from messages.errors import Refused, wrong
 from messages.orders import ChangedProduct, ItemKind, OrderChangeConfigure, OrderItem, of_kind
+from messages.results import ServerSnapshot
 
 #: The reason of an order after which a newer one was carried out on the server.
 SUPERSEDED = "superseded"
@@ -69,7 +70,7 @@ class Change:
     flavor_before: FlavorContent | str
     flavor_id: str | None
     flavor_after: FlavorContent | str
-    before: Snapshot
+    before: ServerSnapshot
     growths: tuple[Growth, ...]
     #: The order's name is on the server: an earlier run, of which the journal knows nothing, has
     #: done it all.

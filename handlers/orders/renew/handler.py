@@ -15,7 +15,7 @@ from handlers.openstack.sessions import Reply
 from handlers.orders.billing import NEXT_FEE_TIME, fee_time, has_order, with_order, without_order
 from handlers.orders.limits import Demand, check_quotas, items_with
 from handlers.orders.saga import Outcomes, Saga, carry_out, do_step, request_ids
-from handlers.orders.snapshot import Snapshot, idle_server, take_snapshot, unchanged_outcomes
+from handlers.orders.snapshot import idle_server, take_snapshot, unchanged_outcomes
 from handlers.orders.soft_down.marker import is_marked, mark_step, unmark_step
 from handlers.orders.step import Ready, Step, metadata_step, power_step, server_now, state_step
 from handlers.servers.fee_data import local_time, written
@@ -23,7 +23,7 @@ from handlers.servers.guard import find_server, state_refusal
 from messages.commands import Power
 from messages.errors import Transient, wrong
 from messages.orders import InstanceProduct, OrderRenew, read_time
-from messages.results import ProductOutcome, Result
+from messages.results import ProductOutcome, Result, ServerSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Renewal:
     until: str
     starts: bool
     unmarks: bool
-    before: Snapshot
+    before: ServerSnapshot
     #: The order's name was on the server when it was planned: an earlier run, of which the journal
     #: knows nothing, has moved the date. From where, nobody knows any more.
     found: bool = False
@@ -45,13 +45,13 @@ class Renewal:
     @property
     def was_until(self) -> str | None:
         """The date until which it was paid for; None where nothing says so."""
-        until: str | None = self.before["feeData"][NEXT_FEE_TIME]
+        until: str | None = self.before.fee_data.next_fee_time
         return until
 
     @property
     def in_error(self) -> bool:
         """True where Nova takes its metadata only after it was declared well."""
-        return not self.found and bool(self.before["status"] == ERROR)
+        return not self.found and self.before.status == ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class RenewSaga(Saga[OrderRenew, RenewalPlan]):
         renewals = [self._renewal(*one, now) for one in zip(servers, befores, strict=True)]
         return RenewalPlan(written(now), tuple(renewals))
 
-    def _renewal(self, server: Server, before: Snapshot, now: datetime) -> Renewal:
+    def _renewal(self, server: Server, before: ServerSnapshot, now: datetime) -> Renewal:
         found = has_order(server, self.context)
         # A server that has not been paid for since the order was carried out was rightly stopped
         # again.
@@ -205,8 +205,8 @@ class RenewSaga(Saga[OrderRenew, RenewalPlan]):
         if date != renewal.was_until:
             policy = self.context.policy
             now = local_time(read_time(self.plan.now), policy.billing_zone) or policy.billing_now()
-            fee_data = {**renewal.before["feeData"], NEXT_FEE_TIME: date}
-            before = {**renewal.before, "feeData": fee_data}
+            fee_data = renewal.before.fee_data.model_copy(update={"next_fee_time": date})
+            before = renewal.before.model_copy(update={"fee_data": fee_data})
             moved = replace(renewal, until=self._until(server, now), before=before)
             listed = [moved if one is renewal else one for one in self.plan.renewals]
             self.plan = replace(self.plan, renewals=tuple(listed))
@@ -295,7 +295,7 @@ class RenewSaga(Saga[OrderRenew, RenewalPlan]):
         return replace(
             outcome,
             status=server.status,
-            changed=renewal.found or moved or server.status != renewal.before["status"],
+            changed=renewal.found or moved or server.status != renewal.before.status,
             after=await take_snapshot(server, context),
         )
 

@@ -4,6 +4,7 @@ The message has no tenant: each server is acted on in the project that owns it. 
 server is remembered: a later run, for the sake of the others, does not look at it again.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +19,7 @@ from handlers.orders.step import Step
 from messages.codes import Code
 from messages.errors import OutcomeUnknown, Refused, Transient
 from messages.orders import OrderSoftDown
-from messages.results import InstanceOutcome, Result, soft_down_result
+from messages.results import InstanceOutcome, Result, ServerSnapshot, soft_down_result
 from messages.updates import OrderStatus
 
 
@@ -85,14 +86,20 @@ def _to_record(outcome: InstanceOutcome) -> dict[str, Any]:
     failure = outcome.failure
     return {
         "status": outcome.status,
-        "before": outcome.before,
-        "after": outcome.after,
+        "before": _snapshot_record(outcome.before),
+        "after": _snapshot_record(outcome.after),
         "more": outcome.more,
         "request_ids": list(outcome.request_ids),
         "failure": [failure.code.name, failure.subject, failure.reason, failure.detail]
         if failure
         else None,
     }
+
+
+def _snapshot_record(
+    snapshot: ServerSnapshot | Mapping[str, Any] | None,
+) -> Mapping[str, Any] | None:
+    return snapshot.model_dump(mode="json") if isinstance(snapshot, ServerSnapshot) else snapshot
 
 
 def _from_record(record: dict[str, Any]) -> InstanceOutcome:

@@ -94,7 +94,8 @@ class ServerSoftDown:
         # As it was before anything was done to it.
         before = self._id(EffectKind.BEFORE)
         if not self.touched or self._effects.remembered(before) is None:
-            await self._effects.revise(before, await take_snapshot(server, context))
+            snapshot = await take_snapshot(server, context)
+            await self._effects.revise(before, snapshot.model_dump(mode="json"))
         await do_steps(await self._power_steps(server, context), context, self._progress)
         if self._operate is not Operate.STOP and self.touched:
             # It runs; its name is for the case that the journal is lost.
