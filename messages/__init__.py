@@ -1,1 +1,1 @@
-"""What crosses the wire: typed, frozen, without I/O."""
+"""The messages on the wire: models, typed and frozen, without I/O."""

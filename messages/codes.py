@@ -6,7 +6,7 @@ from messages.secrets import mask_text
 
 
 class Code(Enum):
-    """A result's code: its value on the wire, its message with a place for one word, its HTTP
+    """A result's code: the value on the wire, the message with a place for one word, the HTTP
     status.
     """
 
@@ -34,5 +34,5 @@ class Code(Enum):
         self.http = http
 
     def text_for(self, subject: str | None) -> str:
-        """The message, naming what it is about: that may be a word of the request's own."""
+        """Return the message with its subject, which may be a word of the request's own."""
         return self.text.format(mask_text(subject) if subject else "")

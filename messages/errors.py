@@ -1,18 +1,18 @@
-"""What can go wrong, named for what the receiver of the error must do.
+"""The errors, each named for what its receiver must do.
 
 EcsError
 ├── Refused            answer it; nothing will change by trying again
 ├── Transient          try again later; surely nothing was done
 │   └── Ambiguous      look whether it was done before trying again
-├── OutcomeUnknown     say so; never do it again
-└── Postponed          not failed: goes on later, where it was
+├── OutcomeUnknown     answer so; never do it again
+└── Postponed          not failed: reschedule it, it goes on where it was
 """
 
 from typing import Any
 
 from messages.codes import Code
 
-#: What a program calls the failures that a code alone tells.
+#: The reasons of failures that a code alone tells.
 _WORDS = {
     Code.SERVER_NOT_OWNED: "not_found",
     Code.SERVER_UNKNOWN: "not_found",
@@ -24,7 +24,7 @@ _WORDS = {
 
 
 class EcsError(Exception):
-    """Anything of ours that a dispatcher turns into a decision."""
+    """Base of all errors that the pipeline turns into a decision."""
 
 
 class Refused(EcsError):
@@ -53,13 +53,13 @@ class Refused(EcsError):
 
     @property
     def word(self) -> str | None:
-        """The reason of one of several targets: where none is given, the code's own."""
+        """The reason that one of several targets has: where none is given, the code's own."""
         return self.reason or _WORDS.get(self.code)
 
 
 class Transient(EcsError):
     """The cloud did not do it, and may do it later. `retry_after` is in seconds, where the cloud
-    said so.
+    said it.
     """
 
     def __init__(self, reason: str, *, detail: str = "", retry_after: float | None = None) -> None:
@@ -88,7 +88,7 @@ class Ambiguous(Transient):
 
 
 class OutcomeUnknown(EcsError):
-    """Whether an effect was done cannot be found out. It is told as it is and never repeated."""
+    """It cannot be found out whether an effect was done. It is answered so and never repeated."""
 
     def __init__(self, effect: str) -> None:
         self.effect = effect
@@ -96,7 +96,7 @@ class OutcomeUnknown(EcsError):
 
 
 class Postponed(EcsError):
-    """The request still waits for something that takes long; it goes on by way of a retry queue."""
+    """The request still waits for something that takes long; it is rescheduled by a retry queue."""
 
     def __init__(self, waiting_for: str) -> None:
         self.waiting_for = waiting_for
@@ -104,5 +104,5 @@ class Postponed(EcsError):
 
 
 def wrong(parameter: str, detail: str | None = None, *, reason: str | None = None) -> Refused:
-    """The refusal of a parameter that is missing or wrong."""
+    """Return the refusal of a parameter that is missing or wrong."""
     return Refused(Code.PARAMETER, parameter, detail=detail, reason=reason)

@@ -69,7 +69,7 @@ class IncompleteTable(TypeError):
 
 
 class Mode(Enum):
-    """How a request is kept."""
+    """The way in which a request is kept."""
 
     #: Changes nothing and is not journaled: a repeat is looked up afresh.
     READ = "read"

@@ -450,7 +450,7 @@ def unread_order_result(
 
 
 def _objects(message: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """As many as an order may have: an echo is not to be many times as large as what it answers."""
+    """At most as many as an order may have: an echo must not be many times as large as its order."""
     listed = message.get(name)
     if not isinstance(listed, list):
         return []

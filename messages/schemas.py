@@ -1,6 +1,8 @@
 """JSON schemas of everything that crosses the wire, made from the models."""
 
 from functools import cache
+from importlib.resources import files
+from json import loads
 from typing import Any, Literal, Union
 
 from pydantic import BaseModel, Field, create_model
@@ -8,7 +10,6 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from messages.codes import Code
 from messages.commands import Operation, RequestHeaders
-from messages.examples import EXAMPLES
 from messages.fields import Answer, Schema
 from messages.operations import OPERATIONS
 from messages.orders import OrderType
@@ -68,6 +69,8 @@ def components() -> dict[str, Schema]:
     and `Failure`; `OrderResult`, which is any order's; `StatusUpdate`; `ResultHeaders`;
     `DeadLetterHeaders`; and the parts of all these, such as `Server` and `Image`.
     """
+    text = (files("messages") / "examples.json").read_text("utf-8")
+    examples: dict[str, list[Any]] = loads(text)
     operations = [key for key in OPERATIONS if isinstance(key, Operation)]
     models: list[type[BaseModel]] = [
         RequestHeaders,
@@ -92,12 +95,12 @@ def components() -> dict[str, Schema]:
             "title": result_name_of(key),
             "description": f"The result of `{key}`.",
             "oneOf": [{"$ref": _PLACE + answer}, {"$ref": f"{_PLACE}Failure"}],
-            "examples": [*EXAMPLES[answer], EXAMPLES["Failure"][0]],
+            "examples": [*examples[answer], examples["Failure"][0]],
         }
-    for name, examples in EXAMPLES.items():
-        schemas[name]["examples"] = examples
-    for name, examples in EXAMPLES.items():
-        for example in examples:
+    for name, found in examples.items():
+        schemas[name]["examples"] = found
+    for name, found in examples.items():
+        for example in found:
             _spread(example, schemas[name], schemas)
     return dict(sorted(schemas.items()))
 

@@ -1,6 +1,6 @@
-"""What must never be kept, logged or sent back, and how it is masked.
+"""Masking of secrets, which are never kept, logged or sent back.
 
-Masking something twice is masking it once: what makes two requests the same is the masked content.
+Masking something twice is masking it once: two requests are compared by their masked content.
 """
 
 import re
@@ -32,7 +32,7 @@ _SECRET_ENDS = (
     "sessionid",
     "userdata",
 )
-#: Words that make any name that holds them the name of a secret.
+#: Any name that holds one of these words is the name of a secret.
 _SECRET_WORDS = (
     "password",
     "passwd",
@@ -42,7 +42,7 @@ _SECRET_WORDS = (
     "secretkey",
     "accesskey",
 )
-#: Additions to a secret's name after which it is still one: `tokens`, `secret2`, `tokenValue`.
+#: Additions to the name of a secret that leave it one: `tokens`, `secret2`, `tokenValue`.
 _ADDITIONS = re.compile(r"(?:s|[0-9]{1,4}|value|hash|text|plain|base64|pem|json|string)$", re.ASCII)
 _MOST_ADDITIONS = 3
 #: Characters of a name that are looked at: at its beginning, and at its end.
@@ -52,7 +52,7 @@ _MARKS = re.compile(r"[-_. \x00]")
 #: does.
 _TOKEN = re.compile(r"eyJ[\w-]{5,}(?:\.{1,2}[\w-]+)*")
 _BEARER = re.compile(r"\b(bearer|basic)(\s{1,4})(?!\*)[\w.~+/=-]{6,}", re.IGNORECASE | re.ASCII)
-#: A secret told in a text, as programs write them: `"adminPass": "…"`, `password=…`, and with the
+#: A secret in a text, as programs write it: `"adminPass": "…"`, `password=…`, and with the
 #: quotes of a JSON document inside another. Every repetition is bounded: whoever sends a text must
 #: not choose how long it takes.
 _TOLD = re.compile(
@@ -78,8 +78,8 @@ _URL_END = re.compile(r"[\s\"'<>]")
 _USER = re.compile(r"[^/?#@:]{0,128}:")
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY-----")
 _PRIVATE_KEY_END = "-----END"
-#: What makes unreadable bytes suspicious: such a name, the beginning of a token, an escape that may
-#: spell either.
+#: Parts that make unreadable bytes suspicious: such a name, the beginning of a token, an escape
+#: that may spell either.
 _TELLING = (*(name.encode() for name in _SECRET_ENDS), b"eyj", b"bearer", b"basic", b"\\u")
 _CONTROLS = bytes(set(range(32)) - set(b"\t\r\n"))
 #: Bytes that are looked through for what programs write; more would hold up all other messages.
@@ -111,7 +111,7 @@ def _is_secret(name: str) -> bool:
 
 
 def mask(value: Any) -> Any:
-    """A copy in which every secret is replaced, at any depth.
+    """Return a copy in which every secret is replaced, at any depth.
 
     A longer text than any request may have is replaced as a whole: each search of it would be one
     call into C, which keeps the interpreter from the loop for as long as it takes.
@@ -131,7 +131,7 @@ def _masked(text: str) -> str:
 
 
 def mask_text(text: str) -> str:
-    """Return a text without tokens, private keys, passwords of URLs, and what it calls a secret."""
+    """Return a text without tokens, private keys, passwords of URLs, and secrets that it names."""
     if "eyJ" in text:
         text = _TOKEN.sub(MASK, text)
     if " " in text:
@@ -201,7 +201,9 @@ def _without_private_keys(text: str) -> str:
 
 
 def could_hold_secret(raw: bytes) -> bool:
-    """Whether bytes that could not be read may hold a secret: then they are not kept as they came."""
+    """Tell whether bytes that could not be read may hold a secret: then they are not kept as they
+    came.
+    """
     # Without the zeros that UTF-16 puts between letters.
     bare = raw.lower().translate(None, b"-_. \x00")
     if any(name in bare for name in _TELLING) or (len(raw) >= _HIDES and not _is_text(raw)):
@@ -215,16 +217,16 @@ def could_hold_secret(raw: bytes) -> bool:
 
 
 def _slices(text: str) -> Iterator[str]:
-    """The text in parts that overlap by more than a match needs to be one: a search of all of it at
-    once would keep the interpreter from other threads.
+    """Yield the text in parts that overlap by more than a match needs: a search of all of it at once
+    would keep the interpreter from other threads.
     """
     for begin in range(0, len(text), _SLICE):
         yield text[begin : begin + _SLICE + _OVERLAP]
 
 
 def _is_text(raw: bytes) -> bool:
-    """Whether it is what somebody wrote; packed or encoded bytes, in which anything may be, are
-    not.
+    """Tell whether bytes are text that somebody wrote, and not packed or encoded, in which case
+    anything may be in them.
     """
     odd = (
         len(raw)

@@ -1,29 +1,27 @@
-"""What texts are taken, and how they are shown to a person."""
+"""Rules for texts, and texts made safe to be shown."""
 
 import re
 from json import dumps
 from unicodedata import category
 
-#: Controls, line and paragraph ends, halves of pairs, what stands for no character. What joins
-#: emoji and turns the direction of writing (Cf) is part of a text.
+#: Controls, line and paragraph ends, halves of pairs, unassigned characters. Joiners of emoji and
+#: marks of direction (Cf) are part of a text.
 _NOT_IN_A_LINE = ("Cc", "Zl", "Zp", "Cs", "Cn")
-
-
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s'\"<>]*")
 
 
 def without_urls(text: str) -> str:
-    """A text without the URLs in it: they tell where things are, and may hold a password."""
+    """Return a text without the URLs in it: they name places, and may hold a password."""
     return _URL.sub("…", text)
 
 
 def is_line(text: str) -> bool:
-    """Whether a text is one line, in whatever language."""
+    """Tell whether a text is one line, in whatever language."""
     return text.isprintable() or not any(category(one) in _NOT_IN_A_LINE for one in text)
 
 
 def is_stored(text: str) -> bool:
-    """Whether OpenStack's databases hold a text.
+    """Tell whether OpenStack's databases hold a text.
 
     Their tables are declared `utf8`, which is three bytes a character in MySQL: nothing above
     U+FFFF, so no emoji. Glance says so (400), Nova and Cinder answer 500, and a server that has
@@ -33,8 +31,8 @@ def is_stored(text: str) -> bool:
 
 
 def is_resource_name(text: str) -> bool:
-    """Whether Nova takes a text, without blanks around it, as the name of a server, an image or a
-    key pair.
+    """Tell whether Nova takes a text, without blanks around it, as the name of a server, an image or
+    a key pair.
 
     Letters, marks, digits, punctuation, symbols and blanks of the Basic Multilingual Plane; no
     control or format character. Neutron's rule for the name of a port is the same, Cinder's and

@@ -1,4 +1,4 @@
-"""Bytes to one JSON object and back, within the limits of the contract, section 2.
+"""JSON objects from bytes and back, within the limits of the contract, section 2.
 
 Python's own parser is used rather than a quicker one because only it can tell a key that comes
 twice.
@@ -33,7 +33,7 @@ MAX_DIGITS = 64
 
 
 def decode(body: bytes, content_type: str | None, content_encoding: str | None) -> dict[str, Any]:
-    """The JSON object in a body, or `Refused` naming what is wrong with it."""
+    """Return the JSON object in a body, or raise `Refused` naming what is wrong with it."""
     _check_transport(body, content_type, content_encoding)
     try:
         text = body.decode("utf-8")
@@ -48,16 +48,16 @@ def decode(body: bytes, content_type: str | None, content_encoding: str | None) 
 
 
 def loads(text: str) -> Any:
-    """What a JSON text says, whatever its size; `ValueError` where it is none or can be read in two
-    ways.
+    """Return the value of a JSON text of any size.
 
-    `RecursionError` beyond some hundred levels.
+    Raises `ValueError` where it is none or can be read in two ways, `RecursionError` beyond some
+    hundred levels.
     """
     return (_STEPWISE if text.count(",") > _MANY else _AT_ONCE).decode(text)
 
 
 def encode(value: Any) -> bytes:
-    """Compact UTF-8 JSON."""
+    """Return compact UTF-8 JSON."""
     try:
         return orjson.dumps(value)
     except TypeError:  # an integer beyond 64 bits, echoed from a request
@@ -65,12 +65,12 @@ def encode(value: Any) -> bytes:
 
 
 def fits(data: Any) -> bool:
-    """Whether a result's data are within the limits of a body, its envelope around them."""
+    """Tell whether a result's data are within the limits of a body, with the envelope around them."""
     return _depth_of(data) < MAX_DEPTH and len(encode(data)) < MAX_BODY - _ENVELOPE
 
 
 def _depth_of(value: Any) -> int:
-    """Levels; the recursion is bounded by what was read within the limits, and a few levels more."""
+    """Count levels; the recursion is bounded by the limits of what was read, and a few levels more."""
     inner = (
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
     )
@@ -78,8 +78,8 @@ def _depth_of(value: Any) -> int:
 
 
 def digest(message: Mapping[str, Any], without: tuple[str, ...]) -> str:
-    """What makes two requests the same: the content without what may differ between copies, in any
-    order of keys.
+    """Return the digest by which two requests are the same: of the content without the fields that
+    may differ between copies, in any order of keys.
     """
     content = {key: value for key, value in message.items() if key not in without}
     try:
@@ -151,7 +151,7 @@ _AT_ONCE, _STEPWISE = _decoder(stepwise=False), _decoder(stepwise=True)
 
 
 def _is_within(text: str) -> bool:
-    """Whether a look at the whole text tells that nothing in it is beyond the limits, as of nearly
+    """Tell, by looking at the text as a whole, that nothing in it is beyond the limits, as in nearly
     every message.
     """
     if len(text) * 4 > MAX_TEXT or text.count("{") + text.count("[") > MAX_DEPTH:
@@ -161,7 +161,7 @@ def _is_within(text: str) -> bool:
 
 
 def _check(value: Any, depth: int) -> None:
-    """Depth and texts; the recursion is bounded by the depth that it checks."""
+    """Check depth and texts; the recursion is bounded by the depth that it checks."""
     if isinstance(value, str):
         _check_text(value)
     elif isinstance(value, (dict, list)):

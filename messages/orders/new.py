@@ -103,7 +103,7 @@ class Customization(Model):
 
 
 def _password(value: Any) -> SecretStr | None:
-    """As it is, blanks included."""
+    """A password is taken with its blanks."""
     if value is None or value in ("", MASK):
         return None
     if not isinstance(value, str) or len(value) > MAX_PASSWORD or not value.isprintable():
