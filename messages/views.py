@@ -142,7 +142,6 @@ class Image(Answer):
     name: str | None
     tags: list[str] | None
     status: str | None = Field(description="as Glance writes it")
-    translation: str | None = Field(description="the text of the status")
     checksum: str | None
     owner: str | None
     visibility: str | None
@@ -152,14 +151,15 @@ class Image(Answer):
     schema_path: str | None = Field(alias="schema")
     description: str | None
     system_disk: str | None = Field(alias="systemDisk", description="GiB")
-    system: str | None
-    system_type: str | None = Field(alias="systemType")
     container_format: str | None
     disk_format: str | None
     min_disk: int | None = Field(description="GiB")
     min_ram: int | None = Field(description="MiB")
     protected: bool | None
     instance_uuid: str | None
+    system: str | None
+    system_type: str | None = Field(alias="systemType")
+    translation: str | None = Field(description="the text of the status")
     created_at: str | None
     updated_at: str | None
     locations: None
