@@ -93,6 +93,10 @@ def show_request(settings: Settings, key: str, output: Format) -> None:
 
 def _brief(request: RequestRecord) -> dict[str, Any]:
     result = request.result or {}
+    return {**_common(request), "code": result.get("code"), "reason": reason_of(result)}
+
+
+def _common(request: RequestRecord) -> dict[str, Any]:
     return {
         "key": request.key,
         "operation": request.operation,
@@ -102,23 +106,14 @@ def _brief(request: RequestRecord) -> dict[str, Any]:
         "updated_at": json_time(request.updated_at),
         "deliveries": request.deliveries,
         "attempts": request.attempts,
-        "code": result.get("code"),
-        "reason": reason_of(result),
     }
 
 
 def request_record(request: RequestRecord, replays: list[Replay]) -> dict[str, Any]:
     """Return a request as JSON (contract 9)."""
-    told = [one for one in request.effects if one.name.startswith(_UPDATE)]
+    updates = [one for one in request.effects if one.name.startswith(_UPDATE)]
     return {
-        "key": request.key,
-        "operation": request.operation,
-        "tenant": request.tenant,
-        "state": request.state.value,
-        "received_at": json_time(request.received_at),
-        "updated_at": json_time(request.updated_at),
-        "deliveries": request.deliveries,
-        "attempts": request.attempts,
+        **_common(request),
         "effects": [
             {
                 "name": one.name,
@@ -136,13 +131,13 @@ def request_record(request: RequestRecord, replays: list[Replay]) -> dict[str, A
                 "progress": _value(one),
                 "time": json_time(one.intended_at),
             }
-            for one in told
+            for one in updates
         ],
         "updates": mask(list(request.updates)),
         "remembered": {
             one.name: mask(_value(one))
             for one in request.effects
-            if not _is_effect(one) and one not in told
+            if not _is_effect(one) and one not in updates
         },
         "replays": [replay_row(one) for one in replays],
     }
@@ -207,24 +202,22 @@ def _print_effects(report: Report, effects: list[EffectRecord]) -> None:
 
 
 def _print_updates(report: Report, request: RequestRecord) -> None:
-    told = [one for one in request.effects if one.name.startswith(_UPDATE)]
-    updates = [
+    rows = [
         {
             "time": shown_time(one.intended_at),
             "update": f"{one.name.removeprefix(_UPDATE)} {_value(one)} %",
         }
-        for one in told
+        for one in request.effects
+        if one.name.startswith(_UPDATE)
     ]
-    updates += [
-        {
-            "time": str(update.get("time"))[:19].replace("T", " ") + "Z",
-            "update": _update_line(update),
-        }
-        for update in request.updates
-    ]
-    if updates:
+    for update in request.updates:
+        final = ", final" if update.get("final") else ""
+        text = f"{update.get('resource')} {update.get('id')}: {update.get('status')}{final}"
+        time = str(update.get("time"))[:19].replace("T", " ") + "Z"
+        rows.append({"time": time, "update": text})
+    if rows:
         report.line("status updates")
-        report.table(updates, indent=2)
+        report.table(rows, indent=2)
 
 
 def replay_line(replay: Replay) -> dict[str, Any]:
@@ -259,11 +252,6 @@ def _outcome_line(effect: EffectRecord) -> str:
     if "found" in outcome:
         return "done: found in the cloud after its answer was lost"
     return f"done ({outcome.get('status')})"
-
-
-def _update_line(update: Mapping[str, Any]) -> str:
-    final = ", final" if update.get("final") else ""
-    return f"{update.get('resource')} {update.get('id')}: {update.get('status')}{final}"
 
 
 def reason_of(result: Mapping[str, Any]) -> str | None:

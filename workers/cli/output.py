@@ -4,14 +4,11 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 
 from messages.texts import terminal_safe
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 class Format(StrEnum):
@@ -79,7 +76,10 @@ class Report:
 
     def __init__(self, file: TextIO | None = None) -> None:
         from rich.console import Console  # noqa: PLC0415 - programs need no tables
+        from rich.text import Text  # noqa: PLC0415
 
+        # Plain texts: rich's markup in a message is not interpreted.
+        self._text = Text
         out = file or sys.stdout
         # A pipe has no width: nothing is cut there.
         width = None if out.isatty() else 240
@@ -87,34 +87,22 @@ class Report:
 
     def heading(self, text: str) -> None:
         """Print a line in bold."""
-        from rich.text import Text  # noqa: PLC0415
-
-        self._console.print(Text(_cell(text), style="bold"))
+        self._console.print(self._text(_cell(text), style="bold"))
 
     def line(self, text: str = "") -> None:
         """Print a line."""
-        from rich.text import Text  # noqa: PLC0415
-
-        self._console.print(Text(_cell(text)))
+        self._console.print(self._text(_cell(text)))
 
     def document(self, value: Any, longest: int) -> None:
         """Print JSON on several lines, or a text on one; `longest` characters at most."""
-        from rich.text import Text  # noqa: PLC0415
-
         text = _cell(value) if isinstance(value, str) else json_text(value, 2)
         more = f"\n… {len(text) - longest} characters more: -o json" if len(text) > longest else ""
-        self._console.print(Text(text[:longest] + more))
+        self._console.print(self._text(text[:longest] + more))
 
     def facts(self, facts: Mapping[str, Any]) -> None:
         """Print a name and a value on each line; empty values are left out."""
-        self._grid(
-            [
-                (_cell(name), _cell(value))
-                for name, value in facts.items()
-                if value not in (None, "")
-            ],
-            None,
-        )
+        known = {name: value for name, value in facts.items() if value not in (None, "")}
+        self._grid([(_cell(name), _cell(value)) for name, value in known.items()], None)
 
     def table(self, rows: Sequence[Mapping[str, Any]], indent: int = 0) -> None:
         """Print rows under the names of their fields."""
@@ -126,7 +114,6 @@ class Report:
         self, rows: Sequence[Sequence[str]], names: Sequence[str] | None, indent: int = 2
     ) -> None:
         from rich.table import Table  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
 
         table = Table(box=None, pad_edge=False, show_header=names is not None, padding=(0, 2, 0, 0))
         if indent:
@@ -138,10 +125,7 @@ class Report:
                 style="dim" if names is None and not table.columns[1:] else None,
             )
         for row in rows:
-            table.add_row(*([""] if indent else []), *(Text(value) for value in row))
-        self._print_table(table)
-
-    def _print_table(self, table: "Table") -> None:
+            table.add_row(*([""] if indent else []), *(self._text(value) for value in row))
         if self._console.is_terminal:
             self._console.print(table)
             return
