@@ -1,4 +1,7 @@
-"""Which function carries out which request."""
+"""The handlers: which function carries out which request.
+
+The module does not load while a task of the table of operations has no handler.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -34,6 +37,7 @@ from messages.commands import (
     ServerTagsList,
     ServerTagsUpdate,
 )
+from messages.operations import TASKS, IncompleteTable
 from messages.orders import (
     OrderChangeConfigure,
     OrderNew,
@@ -43,10 +47,11 @@ from messages.orders import (
 )
 from messages.results import Result
 
-#: Takes the work and a `ProjectContext`; what is no tenant's own takes an `RequestContext`.
+#: Takes a task or an order and a `ProjectContext`; a softDown, which is no tenant's own, takes a
+#: `RequestContext`.
 Handler = Callable[[Any, Any], Awaitable[Result]]
 
-#: The handler of each kind of work.
+#: The handler of each type of task and order.
 HANDLERS: dict[type, Handler] = {
     PowerAction: act_on_server,
     PowerBatch: act_on_servers,
@@ -69,3 +74,7 @@ HANDLERS: dict[type, Handler] = {
     OrderNew: create_servers,
     OrderUnsubscribe: unsubscribe,
 }
+
+if missing := TASKS.keys() - HANDLERS.keys():
+    names = ", ".join(sorted(one.__name__ for one in missing))
+    raise IncompleteTable(f"without a handler: {names}")

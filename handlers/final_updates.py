@@ -1,8 +1,6 @@
-"""What is told last of a course that nobody follows any more: each of its resources must have its
-one final update.
-"""
+"""Final status updates of a request that was abandoned; each of its resources gets exactly one."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +9,8 @@ from handlers.effects.ledger import Effect, EffectId, EffectKind
 from handlers.images.follow import publish_end as publish_image_end
 from handlers.servers.follow import publish_end
 from handlers.servers.targets import MADE_IMAGE, answered_accepted, answered_unknown, power_effect
-from messages.commands import CreateImage, ImageBatchDelete, ImageDelete, PowerAction, PowerBatch
+from messages.commands import CreateImage, PowerAction, PowerBatch
+from messages.operations import Finals, Resource, spec_of
 from messages.orders import Order
 from messages.results import Result
 from messages.updates import Update, image_update, server_update
@@ -21,92 +20,67 @@ _UNKNOWN = "UNKNOWN"
 
 
 def ends_of(work: Any, answered: Result | None, effects: Mapping[EffectId, Effect]) -> list[Update]:
-    """The ends of what may have been told of; none for what was refused. An order's own end is not
-    among them.
+    """Return the final updates of the resources that may have had updates; none for what was
+    refused. An order's own final update is not among them.
     """
     if isinstance(work, Order):
-        touched = {name.target for name, effect in effects.items() if not effect.is_memory}
-        named = [one for one in work.instance_ids if one in touched]
-        return [
-            replace(_server(one, None), tenant_id=_owner(one, effects))
-            for one in (*named, *_made(effects))
-        ]
-    return _ends_of_command(work, answered, effects) if answered is not None else []
+        return _ends_of_order(work, effects)
+    if answered is None:
+        return []
+    if isinstance(work, CreateImage):
+        made = effects.get(MADE_IMAGE)
+        if made is None or made.outcome is None:
+            return []
+        return [image_update(made.value, "createImage", "queued", final=True)]
+    return [_end(one) for one in _owed(work, answered)]
 
 
-async def tell_ends(work: Any, answered: Result, context: ProjectContext) -> None:
-    """Tell in what state each thing ends of which it was answered that it is not known what became
-    of it.
+async def publish_ends(work: Any, answered: Result, context: ProjectContext) -> None:
+    """Publish the state of each resource of which the answer says that its outcome is not known.
 
-    `Transient` where the cloud does not say.
+    Raises `Transient` where the cloud does not say.
     """
-    match work:
-        case PowerAction() if answered_unknown(answered):
-            await publish_end(
-                context, work.server_id, work.power.value, power_effect(work.power, work.server_id)
-            )
-        case PowerBatch():
-            for one in work.server_ids:
-                if answered_unknown(answered, one):
-                    await publish_end(context, one, work.power.value, power_effect(work.power, one))
-        case ImageDelete() if answered_unknown(answered):
-            await publish_image_end(work.image_id, context)
-        case ImageBatchDelete():
-            for one in work.image_ids:
-                if answered_unknown(answered, one):
-                    await publish_image_end(one, context)
+    spec = spec_of(work)
+    for one in spec.resources(work):
+        target = one.id if spec.finals is Finals.EACH else None
+        if not answered_unknown(answered, target):
+            continue
+        if isinstance(work, (PowerAction, PowerBatch)):
+            effect = power_effect(work.power, one.id)
+            await publish_end(context, one.id, work.power.value, effect)
+        elif one.kind == "image":
+            await publish_image_end(one.id, context)
 
 
-def _owner(server_id: str, effects: Mapping[EffectId, Effect]) -> str | None:
-    """The project in which a softDown found a server; None for an order that has a project of its
-    own.
-    """
-    found = effects.get(EffectId(EffectKind.PROJECT, server_id))
-    return str(found.outcome["value"]) if found is not None and found.outcome is not None else None
-
-
-def _made(effects: Mapping[EffectId, Effect]) -> list[str]:
-    """The servers that a `new` order has made."""
-    return [
+def _ends_of_order(order: Order, effects: Mapping[EffectId, Effect]) -> list[Update]:
+    touched = {name.target for name, effect in effects.items() if not effect.is_memory}
+    named = [one.id for one in spec_of(order).resources(order) if one.id in touched]
+    made = [
         str(one.value)
         for name, one in effects.items()
         if name.kind is EffectKind.ID and EffectId.parse(name.target).kind is EffectKind.CREATE
     ]
+    found = []
+    for server_id in (*named, *made):
+        # The project in which a softDown found the server; other orders have a project of their own.
+        owner = effects.get(EffectId(EffectKind.PROJECT, server_id))
+        known = owner is not None and owner.outcome is not None
+        tenant_id = str(owner.value) if owner is not None and known else None
+        found.append(replace(_end(Resource("server", server_id, None)), tenant_id=tenant_id))
+    return found
 
 
-def _ends_of_command(
-    work: Any, answered: Result, effects: Mapping[EffectId, Effect]
-) -> list[Update]:
-    owes = answered.succeeded or answered_unknown(answered)
-    match work:
-        case PowerAction() if owes:
-            return [_server(work.server_id, work.power.value)]
-        case PowerBatch():
-            return [
-                _server(one, work.power.value)
-                for one in _owed(work.server_ids, answered, "servers")
-            ]
-        case CreateImage() if (
-            made := effects.get(MADE_IMAGE)
-        ) is not None and made.outcome is not None:
-            return [image_update(made.outcome["value"], "createImage", "queued", final=True)]
-        case ImageDelete() if owes:
-            return [_image(work.image_id)]
-        case ImageBatchDelete():
-            return [_image(one) for one in _owed(work.image_ids, answered, "images")]
-        case _:
-            return []
+def _owed(work: Any, answered: Result) -> list[Resource]:
+    """Return the resources that had an update, or to which something may have been done."""
+    spec = spec_of(work)
+    resources = list(spec.resources(work))
+    if spec.finals is not Finals.EACH:
+        return resources if answered.succeeded or answered_unknown(answered) else []
+    accepted = {id_ for kind in ("servers", "images") for id_ in answered_accepted(answered, kind)}
+    return [one for one in resources if one.id in accepted or answered_unknown(answered, one.id)]
 
 
-def _server(server_id: str, action: str | None) -> Update:
-    return server_update(server_id, action, _UNKNOWN, None, final=True)
-
-
-def _image(image_id: str) -> Update:
-    return image_update(image_id, None, "pending_delete", final=True)
-
-
-def _owed(target_ids: Iterable[str], answered: Result, kind: str) -> list[str]:
-    """The targets of which something was told, or may have been done."""
-    accepted = answered_accepted(answered, kind)
-    return [one for one in target_ids if one in accepted or answered_unknown(answered, one)]
+def _end(resource: Resource) -> Update:
+    if resource.kind == "image":
+        return image_update(resource.id, resource.action, "pending_delete", final=True)
+    return server_update(resource.id, resource.action, _UNKNOWN, None, final=True)

@@ -1,4 +1,4 @@
-"""The one place where everything is wired."""
+"""The wiring of a worker: the only place where its parts are put together."""
 
 import asyncio
 import contextlib
@@ -70,7 +70,7 @@ _M_MMAP_THRESHOLD = -3
 
 
 def cloud_settings(settings: Settings) -> CloudSettings:
-    """Which clouds are used."""
+    """Return the settings of the clouds."""
     return CloudSettings(
         cloud=settings.os_cloud,
         config_file=settings.os_client_config_file,
@@ -81,8 +81,8 @@ def cloud_settings(settings: Settings) -> CloudSettings:
 
 
 def policy_of(settings: Settings) -> Policy:
-    """What the operator decided. Blocks; raises `ConfigurationError` where the worker's region is
-    not known.
+    """Return the operator's decisions. Blocks; raises `ConfigurationError` where the worker's
+    region is not known.
     """
     return Policy(
         settings.require_fee_data, ZoneInfo(settings.billing_timezone), own_region(settings)
@@ -90,11 +90,10 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def own_region(settings: Settings) -> str:
-    """The region whose orders are carried out; `ConfigurationError` where it is not known, or the
-    clouds' differ.
+    """Return the region whose orders are carried out. Raises `ConfigurationError` where it is not
+    known, or the clouds' differ.
 
-    Whoever guessed it would make servers in the wrong region, or say of another region's that they
-    are gone.
+    A guess would make servers in the wrong region, or say of another region's that they are gone.
     """
     clouds = cloud_settings(settings)
     try:
@@ -122,30 +121,32 @@ def own_region(settings: Settings) -> str:
     return own
 
 
-def _import_what_comes_late() -> None:
-    """What the standard library imports on first use: by then there may be no file descriptor left
-    for it.
+def _import_late_modules() -> None:
+    """Import what the standard library imports on first use: by then there may be no file
+    descriptor left.
     """
     importlib.import_module("_strptime")
 
 
 def collect_seldom() -> None:
-    """Requests live for seconds, modules for good: by default every 700 new objects all of them
-    would be looked at.
+    """Collect garbage seldom. Requests live for seconds, modules for good; by default all of them
+    would be looked at every 700 new objects.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 
 
-def _give_back_large_buffers() -> None:
-    """After its first large buffer glibc would keep up to 64 MiB free for later ones."""
+def _release_large_buffers() -> None:
+    """Have glibc release large buffers: after the first one it would keep up to 64 MiB free for
+    later ones.
+    """
     with contextlib.suppress(OSError, AttributeError):  # another libc keeps its own rules
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)
 
 
 async def _within(end: Coroutine[Any, Any, Any], seconds: float) -> bool:
-    """Await the end of something for so many seconds; whether it came."""
+    """Await the end of something for so many seconds; True where it came."""
     try:
         await asyncio.wait_for(end, max(0.0, seconds))
     except TimeoutError:
@@ -201,7 +202,7 @@ class Worker:
         self.journal = Journal(settings.journal_url.get_secret_value())
         self.cloud = Cloud(cloud_settings(settings), self._called)
         self.circuit_breaker = CircuitBreaker(
-            names, self.cloud.probe, lambda: self.journal.trouble, self._steer
+            names, self.cloud.probe, lambda: self.journal.trouble, self._choose_queues
         )
         self._keys = (
             KeySet(key_source(settings.jwt_jwks)) if settings.jwt_jwks is not None else None
@@ -252,8 +253,8 @@ class Worker:
         if not await self._until_declared():
             await self.journal.close()
             return
-        _give_back_large_buffers()
-        _import_what_comes_late()
+        _release_large_buffers()
+        _import_late_modules()
         collect_seldom()
         sys.setswitchinterval(SWITCH_INTERVAL)
         self.publisher.open()
@@ -264,7 +265,7 @@ class Worker:
         ]
         besides += [
             asyncio.create_task(self._declarer.watch()),
-            asyncio.create_task(self._look_at_account()),
+            asyncio.create_task(self._watch_account()),
         ]
         if self._keys is not None:
             besides.append(asyncio.create_task(self._keys.watch()))
@@ -305,7 +306,7 @@ class Worker:
         self._stopping.set()
 
     def problems(self) -> list[str]:
-        """What keeps the worker from working now: what is down, and no URL; the log says more."""
+        """Return what keeps the worker from working now, without URLs; the log says more."""
         return [without_urls(one) for one in self._problems()]
 
     def _problems(self) -> list[str]:
@@ -330,17 +331,17 @@ class Worker:
             found.append(f"journal: {self.journal.trouble}")
         return found
 
-    async def _look_at_account(self) -> None:
-        """Whether the service account can do its work at all is not seen from one request's
-        failure.
+    async def _watch_account(self) -> None:
+        """Check again and again that the service account can do its work at all: one request's
+        failure does not tell.
         """
         while True:
             try:
                 found = await self.cloud.account_trouble()
             except (Transient, CloudRefusal):
-                found = self._account_trouble  # whether the cloud is down is told by the weather
+                found = self._account_trouble  # the circuit breaker tells that the cloud is down
             if found != self._account_trouble:
-                log.error("account.unfit" if found is not None else "account.well_again", why=found)
+                log.error("account.unusable" if found is not None else "account.usable", why=found)
             self._account_trouble = found
             await asyncio.sleep(_LOOK_EVERY if found is None else _LOOK_SOON)
 
@@ -348,15 +349,17 @@ class Worker:
         self.metrics.called(service, method, outcome, seconds)
         self.circuit_breaker.called(service, outcome)
 
-    def _steer(self) -> None:
-        """Take messages of those queues alone whose requests can be carried out now."""
+    def _choose_queues(self) -> None:
+        """Consume those queues alone whose requests can be carried out now."""
         if not self._stopping.is_set():
             self.consumer.want(
                 queue for queue in self._consumed if self.circuit_breaker.may_consume(queue)
             )
 
     async def _drain(self) -> None:
-        """Stop consuming, finish or leave to the next worker, confirms, then acks."""
+        """Stop consuming, finish what is under way or leave it to the next worker, await the
+        confirms, then ack.
+        """
         log.info("worker.draining", in_flight=self.pipeline.in_flight)
         end = Deadline.after(DRAIN_LIMIT)
         self.consumer.pause()
@@ -372,10 +375,12 @@ class Worker:
         if not self.is_hung:
             self.is_hung = not await _within(self.journal.close(), max(_LETTING_GO, end.left))
         if self.is_hung:
-            log.warning("worker.left_calls")
+            log.warning("worker.calls_abandoned")
 
     async def _until_declared(self) -> bool:
-        """False when told to end before the broker was reached."""
+        """Await the declaration of the topology; False where the worker is to end before the broker
+        was reached.
+        """
         declaring = asyncio.create_task(self._declarer.until_declared())
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait((declaring, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -1,5 +1,5 @@
-"""What is down for everybody: then the queues that need it are left alone, instead of being drained
-into retries.
+"""A circuit breaker for what every request needs: while a dependency is down, the queues that need
+it are not consumed, instead of being drained into retries.
 
 Failing calls raise a suspicion; a probe of our own, which no tenant's rights or servers can make
 fail, decides. The journal needs no probe: its writer knows.
@@ -37,7 +37,7 @@ Probe = Callable[[str], Awaitable[None]]
 
 
 def needs(names: Names) -> Mapping[str, frozenset[str]]:
-    """What each queue's requests cannot do without."""
+    """Return the dependencies that each queue's requests cannot do without."""
     return {
         names.servers_queue: frozenset({JOURNAL, IDENTITY, COMPUTE}),
         names.orders_queue: frozenset({JOURNAL, IDENTITY, COMPUTE}),
@@ -46,7 +46,7 @@ def needs(names: Names) -> Mapping[str, frozenset[str]]:
 
 
 def is_no_answer(outcome: str) -> bool:
-    """Whether a call's outcome says that the service did not do its work, whatever was asked."""
+    """True for a call's outcome that says that the service did not do its work, whatever was asked."""
     return outcome in _NO_ANSWER or outcome.startswith("http_5")
 
 
@@ -59,24 +59,22 @@ class Streak:
     why: str = ""
 
     def failed(self, why: str, now: float) -> None:
-        """One more."""
+        """Count a failure."""
         self.since = self.since if self.failures else now
         self.failures += 1
         self.why = why
 
     def ended(self) -> None:
-        """It went well again."""
+        """Forget the failures: a call succeeded."""
         self.failures = 0
 
     def is_suspicious(self, now: float) -> bool:
-        """Whether it is worth a probe."""
+        """True where a probe is due."""
         return self.failures >= SUSPICIOUS_FAILURES and now - self.since >= SUSPICIOUS_SECONDS
 
 
 class CircuitBreaker:
-    """Watches what the worker depends on. `on_change` is called when something goes down or comes
-    back.
-    """
+    """Watches the dependencies. `on_change` is called when one goes down or comes back."""
 
     def __init__(
         self,
@@ -96,15 +94,15 @@ class CircuitBreaker:
 
     @property
     def down(self) -> Mapping[str, str]:
-        """What is down, and why."""
+        """The dependencies that are down, each with the reason."""
         return self._down
 
     def may_consume(self, queue: str) -> bool:
-        """Whether all is there that the queue's requests need."""
+        """True where everything is up that the queue's requests need."""
         return not (self._needs.get(queue, frozenset()) & self._down.keys())
 
     def called(self, service: str, outcome: str) -> None:
-        """A call to OpenStack has ended; on the loop."""
+        """Note the end of a call to OpenStack; on the loop."""
         streak = self._streaks.get(IDENTITY if outcome == "keystone" else service)
         if streak is None or outcome == "cancelled":
             return
@@ -114,7 +112,7 @@ class CircuitBreaker:
             streak.ended()
 
     async def watch(self) -> None:
-        """Look again and again until cancelled."""
+        """Probe what is suspected or down, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
             self._look_at_journal(monotonic())

@@ -1,4 +1,6 @@
-"""A request as the dispatcher knows it: who asks for what, and how it is known again."""
+"""A request as the pipeline knows it: the requester, the work, and the key that makes it known
+again.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,10 +37,12 @@ class Request:
 
     @property
     def message_id(self) -> str | None:
-        """What its updates name it by."""
+        """The id that its status updates name."""
         return self.envelope.message_id or self.name
 
     def key(self, project_id: str) -> str | None:
-        """The journal's key. A softDown's flowId is no orderId, though it may look like one."""
+        """Return the journal's key; None for a read. A softDown's flowId is no orderId, though it
+        may look like one.
+        """
         prefix = "softdown" if isinstance(self.work, OrderSoftDown) else self.kind
         return f"{prefix}:{project_id}:{self.name}" if self.name is not None else None

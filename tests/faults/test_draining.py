@@ -50,4 +50,4 @@ def test_a_worker_ends_in_time_though_the_cloud_hangs(
         assert requester.order_result_of(sent, 90).body["code"] == 200
         assert tenant.actions(stopped).count("stop") == 1
         assert tenant.server(renewed)["metadata"]["next_fee_time"] == "2027-06-08 16:53:27"
-    assert "worker.left_calls" in workshop.logs()
+    assert "worker.calls_abandoned" in workshop.logs()

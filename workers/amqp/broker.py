@@ -48,9 +48,7 @@ class BrokerUnusable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the broker listens, and who we are there. `options` are those of the URL, by pika's
-    names.
-    """
+    """The broker's address and credentials. `options` are those of the URL, by pika's names."""
 
     host: str
     port: int
@@ -61,7 +59,7 @@ class Endpoint:
     options: Mapping[str, Any]
 
     def __str__(self) -> str:
-        """The URL as it may be shown: without password and options."""
+        """Return the URL as it may be shown: without password and options."""
         scheme = "amqps" if self.is_tls else "amqp"
         host = f"[{self.host}]" if ":" in self.host else self.host
         path = "" if self.virtual_host == "/" else self.virtual_host
@@ -70,7 +68,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """What is configured of the broker; the files are those of `ECS_BROKER_CA_FILE`, `_CERT_FILE`
+    """The configuration of the broker; the files are those of `ECS_BROKER_CA_FILE`, `_CERT_FILE`
     and `_KEY_FILE`.
     """
 
@@ -81,12 +79,12 @@ class Broker:
 
     @property
     def endpoint(self) -> Endpoint:
-        """The URL, read. `BrokerUnusable`."""
+        """The URL, read. Raises `BrokerUnusable`."""
         return read_url(self.url)
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """A context with the files as they are now; None where the URL asks for no TLS.
-        `BrokerUnusable`.
+        """Return a context with the files as they are now; None where the URL asks for no TLS.
+        Raises `BrokerUnusable`.
         """
         if not self.endpoint.is_tls:
             return None
@@ -102,14 +100,12 @@ Where = Broker | str
 
 
 def broker_at(where: Where) -> Broker:
-    """The broker that is meant."""
+    """Return the broker; a URL alone is one without TLS files."""
     return where if isinstance(where, Broker) else Broker(where)
 
 
 def read_url(url: str) -> Endpoint:
-    """An AMQP URL. `BrokerUnusable` says what is wrong with it, and shows nothing of it but an
-    option's name.
-    """
+    """Read an AMQP URL. Raises `BrokerUnusable`, which shows nothing of it but an option's name."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -168,7 +164,9 @@ def _unknown(name: str) -> str:
 
 
 def check_files(broker: Broker) -> list[BrokerUnusable]:
-    """All that is wrong with the TLS files, each problem with its variable. The URL must be right."""
+    """Return all that is wrong with the TLS files, each problem with its variable. The URL must be
+    right.
+    """
     if not broker.endpoint.is_tls:
         named = ("CA", broker.ca_file), ("CERT", broker.cert_file), ("KEY", broker.key_file)
         useless = "is of no use with amqp://: ECS_BROKER_URL must begin with amqps:// for TLS"
@@ -295,8 +293,8 @@ _TLS_ERROR = re.compile(r"\[SSL|SSLError|SSLCertVerificationError")
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """An error in one line, without a password, and what to do. `is_refused`: the broker does not
-    let us in.
+    """An error in one line, without a password, and advice. `is_refused`: the broker does not let
+    the worker in.
     """
 
     reason: str
@@ -305,7 +303,9 @@ class Explained:
 
 
 def explain(error: BaseException | str, where: Where) -> Explained:
-    """Whatever pika, kombu, amqp or the socket raise while a connection is made, or afterwards."""
+    """Explain an error of pika, kombu, amqp or the socket, while a connection is made or
+    afterwards.
+    """
     if isinstance(error, BrokerUnusable):
         return Explained(
             str(error), "put it right; it is read again at each attempt", is_refused=True
@@ -323,8 +323,8 @@ def explain(error: BaseException | str, where: Where) -> Explained:
 
 
 def _causes(error: BaseException | str) -> list[Any]:
-    """The error and all that led to it, through chaining and through pika's own ways, outermost
-    first.
+    """Return the error and all that led to it, through chaining and through pika's own ways,
+    outermost first.
     """
     found: list[Any] = []
     pending: list[Any] = [error]

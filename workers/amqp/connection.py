@@ -1,4 +1,4 @@
-"""One way to connect to the broker, to notice that a connection is gone, and to come back."""
+"""Connections to the broker that notice when they are gone, and come back."""
 
 import asyncio
 import random
@@ -31,7 +31,9 @@ LONGEST_REFUSED_DELAY = 20.0
 
 
 def parameters(where: Where, name: str) -> pika.ConnectionParameters:
-    """Connection parameters; the name is what the broker's management shows. `BrokerUnusable`."""
+    """Return connection parameters; the name is shown in the broker's management. Raises
+    `BrokerUnusable`.
+    """
     broker = broker_at(where)
     endpoint, context = broker.endpoint, broker.tls_context()
     return pika.ConnectionParameters(
@@ -59,9 +61,9 @@ class _Heartbeats(HeartbeatChecker):  # type: ignore[misc]
 
 class CoalescingConnection(AsyncioConnection):  # type: ignore[misc]  # pika is half typed
     """Writes once per turn of the loop what pika would write frame by frame: a third of the CPU of
-    a small message.
+    a small message. Reads messages whose headers pika cannot read.
 
-    Reads messages whose headers pika cannot read.
+    It overrides private names of pika (decision 24).
     """
 
     _unwritten: list[bytes]
@@ -92,16 +94,16 @@ class CoalescingConnection(AsyncioConnection):  # type: ignore[misc]  # pika is 
             super()._adapter_emit_data(data)
 
     def abort(self) -> None:
-        """End it without the broker's consent, unless it has ended: one that hangs does not answer
-        a close either.
+        """End it without the broker's consent, unless it has ended: a broker that hangs does not
+        answer a close either.
         """
         if not self.is_closed:
             self._terminate_stream(StreamLostError("the broker did not answer the close"))
 
 
 class RecoveringConnection:
-    """A connection that comes back. `on_up` gets each new connection, `on_down` is told when it is
-    gone.
+    """A connection that comes back. `on_up` gets each new connection, `on_down` is called when it
+    is gone.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class RecoveringConnection:
         on_down: Callable[[], None],
         largest: int | None = None,
     ) -> None:
-        """`largest`: bytes of a body that is kept (`oversized`); None: any."""
+        """`largest`: bytes of a body that is kept (`frames.BodyLimit`); None: any."""
         self._largest = largest
         self._where = where
         self._name = name
@@ -150,13 +152,13 @@ class RecoveringConnection:
             self._connection.body_limit = BodyLimit(self._largest)
 
     def drop(self) -> None:
-        """Throw the connection away and make a new one."""
+        """Close the connection and make a new one."""
         if self._connection is not None and self._connection.is_open:
             self._connection.close(320, "starting over")
             asyncio.get_running_loop().call_later(CLOSE_PATIENCE, self._connection.abort)
 
     async def close(self) -> None:
-        """Close for good; waits for the broker to agree, but not long."""
+        """Close for good; waits a short time for the broker to agree."""
         self._closing = True
         if self._later is not None:
             self._later.cancel()

@@ -1,7 +1,8 @@
-"""The topology is declared at the start, when somebody notices that a part is gone, and now and
-then besides.
+"""Declaration of the topology at the start, when a part is noticed to be gone, and now and then
+besides.
 
-What only publishers use (the exchange of commands, a binding) would be missed by nobody here.
+The parts that only publishers use (the exchange of commands, a binding) would be missed by no
+worker.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ _PATIENCE = 30.0
 
 class TopologyDeclarer:
     """Declares exchanges and queues. `on_mismatch` is called when one exists with other arguments;
-    `mismatch` is it.
+    `mismatch` is the error.
     """
 
     def __init__(self, where: Where, wanted: Topology, on_mismatch: Callable[[], None]) -> None:
@@ -39,7 +40,7 @@ class TopologyDeclarer:
         self.mismatch: TopologyMismatch | None = None
 
     async def until_declared(self) -> None:
-        """Declare everything; a broker that is down is waited for. `TopologyMismatch`."""
+        """Declare everything; a broker that is down is waited for. Raises `TopologyMismatch`."""
         for delay in delays(FIRST_DELAY, LONGEST_DELAY):
             try:
                 async with asyncio.timeout(_PATIENCE):
@@ -56,9 +57,7 @@ class TopologyDeclarer:
                 return
 
     def declare_soon(self) -> None:
-        """Something of ours is gone from the broker: declare everything again, once for all who
-        notice.
-        """
+        """Declare everything again, once for all callers, for something is gone from the broker."""
         if self._running is None or self._running.done():
             self._running = asyncio.get_running_loop().create_task(self._again())
 
@@ -69,7 +68,7 @@ class TopologyDeclarer:
             self.declare_soon()
 
     def close(self) -> None:
-        """Leave it."""
+        """Cancel a declaration that is under way."""
         if self._running is not None:
             self._running.cancel()
 

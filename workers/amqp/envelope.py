@@ -188,7 +188,7 @@ class Envelope:
 
 
 class Published(Enum):
-    """What became of a publication."""
+    """The outcome of a publication."""
 
     CONFIRMED = "confirmed"
     #: Mandatory, and no queue took it.
@@ -222,5 +222,5 @@ class Publication:
 
     @property
     def route(self) -> tuple[str, str]:
-        """Where it goes."""
+        """Exchange and routing key."""
         return self.exchange, self.routing_key

@@ -1,5 +1,5 @@
-"""A message's headers, which publishers fill as they like: what a request may carry, and what goes
-along when it is published again, so that the broker takes it and every client can read it.
+"""Headers, which publishers fill as they like: what a request may carry, and what is kept when it
+is published again, so that the broker takes it and every client can read it.
 """
 
 import re
@@ -50,19 +50,19 @@ _MAX_TRACESTATE = 512
 
 
 def short_text(raw: bytes) -> str:
-    """A short string that is no UTF-8, as one that is."""
+    """Return a short string that is no UTF-8 as one that is, with escapes."""
     return raw.decode("utf-8", "backslashreplace").encode()[:MAX_SHORT].decode("utf-8", "ignore")
 
 
 def check(headers: Mapping[Any, Any]) -> None:
-    """`Refused` where there is more in them than a request may carry."""
+    """Raise `Refused` where the headers are more than a request may carry."""
     if headers and _weigh(headers, 0) > MAX_HEADERS:
         raise wrong("headers", f"the headers are larger than {MAX_HEADERS} bytes")
 
 
 def kept(headers: Mapping[Any, Any]) -> dict[str, Any]:
-    """What goes along: masked, and as much as a request may carry; `x-ecs-headers-left-out` counts
-    what does not.
+    """Return the headers that are published again: masked, and no more than a request may carry;
+    `x-ecs-headers-left-out` counts the rest.
     """
     found: dict[str, Any] = {}
     room, left_out = MAX_HEADERS, 0
@@ -82,7 +82,9 @@ def kept(headers: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _weigh(value: Any, depth: int) -> int:
-    """Bytes on the wire, about; the recursion is bounded by the depth that it checks."""
+    """Return about how many bytes a value is on the wire; the recursion is bounded by the depth
+    that it checks.
+    """
     if isinstance(value, (str, bytes)):
         return 5 + (len(value.encode()) if isinstance(value, str) else len(value))
     if not isinstance(value, (Mapping, list)):
@@ -97,7 +99,7 @@ def _weigh(value: Any, depth: int) -> int:
 
 
 def _plain(value: Any, depth: int) -> Any:
-    """A header's value as any client can read it; pika writes no floats."""
+    """Return a header's value as any client can read it; pika writes no floats."""
     if isinstance(value, (Mapping, list)):
         if depth >= MAX_DEPTH:
             return "nested too deep"
@@ -123,7 +125,7 @@ def _name(name: str | bytes) -> str:
 
 
 def trace(headers: Mapping[Any, Any]) -> dict[str, str]:
-    """The W3C trace context, where it is one."""
+    """Return the W3C trace context, where it is one."""
     parent, state = headers.get("traceparent"), headers.get("tracestate")
     if not isinstance(parent, str) or not _TRACEPARENT.fullmatch(parent):
         return {}

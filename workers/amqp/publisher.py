@@ -69,7 +69,7 @@ class Publisher:
 
     @property
     def connection(self) -> RecoveringConnection:
-        """The connection, for whoever asks how it is."""
+        """The connection, for health checks."""
         return self._recovering
 
     @property
@@ -83,8 +83,8 @@ class Publisher:
         self._watchdog = asyncio.get_running_loop().create_task(self._watch())
 
     def publish(self, publication: Publication) -> "asyncio.Future[Published]":
-        """The future is done when the broker has confirmed or returned it; it waits out whatever is
-        in between.
+        """Publish, and return a future that is done when the broker has confirmed or returned the
+        message, whatever happens to the connection in between.
         """
         future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
         self._empty.clear()
@@ -121,9 +121,7 @@ class Publisher:
         self._fill()
 
     def _forget_channel(self) -> None:
-        """Everything unconfirmed is to be published again, before what has not been published at
-        all.
-        """
+        """Queue everything unconfirmed again, before what has not been published at all."""
         self._channel = None
         again = list(self._sent.values())
         self._sent.clear()
@@ -136,7 +134,7 @@ class Publisher:
             return
         if channel.connection.is_open:
             log.warning("publisher.channel_closed", why=str(error)[:300])
-            self._find_culprit()
+            self._suspect_unconfirmed()
             if getattr(error, "reply_code", None) == _NOT_FOUND and self._on_missing is not None:
                 self._on_missing()
             asyncio.get_running_loop().call_later(
@@ -147,9 +145,9 @@ class Publisher:
             self._failures += 1
         self._forget_channel()
 
-    def _find_culprit(self) -> None:
-        """The broker does not say which publication it closed the channel for (no such exchange, no
-        right to it, too large). The next ones go out one by one, and whichever is alone then does
+    def _suspect_unconfirmed(self) -> None:
+        """Send the unconfirmed publications one by one: the broker does not say for which it closed
+        the channel (no such exchange, no right to it, too large). The one that is alone then does
         not hold up the others.
         """
         self._suspects = max(self._suspects, len(self._sent))
@@ -197,8 +195,8 @@ class Publisher:
     def _returned(
         self, _channel: Channel, method: Basic.Return, properties: BasicProperties, _body: bytes
     ) -> None:
-        """Comes before the confirm of the same message. The oldest of several that are alike is
-        meant.
+        """Note a returned message; it comes before the confirm of the same message. The oldest of
+        several that are alike is meant.
         """
         for entry in self._sent.values():
             one = entry.publication
@@ -240,7 +238,7 @@ class Publisher:
         return found
 
     def _refused(self, tags: list[int]) -> None:
-        """Nacked: the queue is full or has lost its leader. Tried again, later and later."""
+        """Retry nacked publications later and later: their queue is full or has lost its leader."""
         log.warning("publisher.nacked", messages=len(tags))
         for tag in tags:
             entry = self._sent.pop(tag)
@@ -273,7 +271,7 @@ class Publisher:
 
 
 def properties_of(one: Publication) -> BasicProperties:
-    """As pika writes them."""
+    """Return a publication's properties as pika writes them."""
     return BasicProperties(
         content_type=one.content_type,
         content_encoding=one.content_encoding,

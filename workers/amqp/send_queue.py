@@ -1,5 +1,5 @@
-"""Publications that cannot go out for now: which wait for the channel, and which for a queue that
-refuses them.
+"""Publications that cannot go out for now: some wait for the channel, some for a queue that refuses
+them.
 
 A queue that is full must hold up neither the others nor change the order of what goes to it: of the
 publications with one exchange and routing key one is tried, later and later, and the rest stays
@@ -35,7 +35,7 @@ class Entry:
 
 @dataclass(slots=True)
 class _BlockedRoute:
-    """What goes to one routing key, while it is refused."""
+    """The publications with one exchange and routing key, while its queue refuses them."""
 
     entries: list[Entry] = field(default_factory=list)
     #: The one that is tried.
@@ -47,9 +47,7 @@ class _BlockedRoute:
 
 
 class SendQueue:
-    """What waits. `on_trial` is called when one of a blocked has been put among those that may be
-    sent.
-    """
+    """Publications that wait. `on_trial` is called when one of a blocked route may be sent."""
 
     def __init__(self, on_trial: Callable[[], None]) -> None:
         self._on_trial = on_trial
@@ -64,21 +62,21 @@ class SendQueue:
 
     @property
     def has_waiting(self) -> bool:
-        """Whether one may be sent."""
+        """True where one may be sent."""
         return bool(self._waiting)
 
     def add(self, entry: Entry) -> None:
-        """Behind all others."""
+        """Append a publication."""
         self._waiting.append(entry)
 
     def put_back(self, entries: Iterable[Entry]) -> None:
-        """Before all others, in this order: they were sent, and it is not known whether they
+        """Prepend publications in this order: they were sent, and it is not known whether they
         arrived.
         """
         self._waiting.extendleft(reversed(list(entries)))
 
     def take(self) -> Entry | None:
-        """The next to send; None where there is none."""
+        """Return the next publication to send; None where there is none."""
         while self._waiting:
             entry = self._waiting.popleft()
             blocked = self._blocked.get(entry.publication.route)
@@ -91,9 +89,7 @@ class SendQueue:
         return None
 
     def refused(self, entry: Entry) -> None:
-        """Its queue did not take it: it is tried again later, and what goes to the same blocked waits
-        for it.
-        """
+        """Block the route of a publication that its queue did not take; it is tried again later."""
         self._since.setdefault(entry.publication.route, monotonic())
         if len(self._since) > _MOST_REMEMBERED:
             del self._since[next(iter(self._since))]
@@ -111,15 +107,17 @@ class SendQueue:
             blocked.failures += 1
 
     def ended(self, entry: Entry) -> None:
-        """It was taken, or given up: if it was the one that is tried, the rest may follow."""
+        """Note that a publication was taken, or given up: if it was the one that is tried, its
+        route is free again.
+        """
         blocked = self._blocked.get(entry.publication.route)
         if blocked is not None and blocked.trial is entry:
             del self._blocked[entry.publication.route]
             self._release(entry.publication.route, blocked.entries)
 
     def _release(self, name: tuple[str, str], entries: list[Entry]) -> None:
-        """In their order, and so that none that came later overtakes them: it may wait for its turn
-        to be sent.
+        """Queue publications in their order, so that none that came later overtakes them: one may
+        wait to be sent.
         """
         behind = [one for one in self._waiting if one.publication.route == name]
         if behind:
@@ -127,12 +125,12 @@ class SendQueue:
         self._waiting.extend(sorted([*entries, *behind], key=lambda one: one.number))
 
     def taken(self, entry: Entry) -> None:
-        """The broker has it."""
+        """Note that the broker has confirmed a publication."""
         self._since.pop(entry.publication.route, None)
         self.ended(entry)
 
     def give_up(self) -> None:
-        """End what has waited for its queue for as long as it may.
+        """End publications that have waited for their queue for as long as they may.
 
         Never one that is being tried, or waits for a connection: the broker may have it.
         """

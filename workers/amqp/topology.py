@@ -1,4 +1,4 @@
-"""Exchanges and queues (contract 1), as typed data, and the one function that declares them."""
+"""Exchanges and queues (contract 1) as typed data, and the functions that declare and compare them."""
 
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,14 +20,14 @@ _ATTEMPTS, _RETRY_DELAY = 2, 0.1
 
 
 class TopologyMismatch(Exception):
-    """Something exists under our name with other arguments. The text is one line that says what to
+    """An exchange or a queue exists with other arguments. The text is one line that says what to
     do.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """All that is declared."""
+    """All exchanges and queues that are declared."""
 
     exchanges: tuple[Exchange, ...]
     queues: tuple[Queue, ...]
@@ -36,7 +36,7 @@ class Topology:
 def topology(
     retry_delays: Iterable[int] = DEFAULT_RETRY_DELAYS, names: Names = DEFAULT_NAMES
 ) -> Topology:
-    """The topology of a namespace, with a retry queue for each delay in seconds."""
+    """Return the topology of a namespace, with a retry queue for each delay in seconds."""
     commands = _exchange(
         names.commands_exchange, "topic", **{"alternate-exchange": names.undelivered_exchange}
     )
@@ -79,12 +79,12 @@ def topology(
 
 
 def queue_of_command(names: Names, routing_key: str) -> str | None:
-    """The queue that a command with this routing key comes to; None where none takes it."""
+    """Return the queue that a command with this routing key comes to; None where none takes it."""
     return _queues_of_commands(names).get(routing_key.partition(".")[0])
 
 
 def _queues_of_commands(names: Names) -> dict[str, str]:
-    """By the first word of the operation."""
+    """Return the queues of commands by the first word of the operation."""
     return {"server": names.servers_queue, "image": names.images_queue, "order": names.orders_queue}
 
 
@@ -108,7 +108,8 @@ def _queue(
 
 
 def _retry(names: Names, exchange: Exchange, delay: int) -> Queue:
-    """Dead-letters to the default exchange by the routing key that it kept, the queue of origin.
+    """Return a retry queue, which dead-letters to the default exchange by the routing key that it
+    kept, the queue of origin.
 
     At-least-once, or a message would be lost between the two queues; that needs `reject-publish`.
     """
@@ -144,8 +145,8 @@ def declare(where: Where, wanted: Topology) -> None:
 
 @contextmanager
 def _connected(where: Where) -> Iterator[Connection]:
-    """A connection that does not wait for ever for an answer. `BrokerUnusable`, `OSError`, kombu's
-    errors.
+    """Open a connection that does not wait for ever for an answer. Raises `BrokerUnusable`,
+    `OSError`, kombu's errors.
     """
     connection = _client(broker_at(where))
     options = broker_at(where).endpoint.options
@@ -157,7 +158,7 @@ def _connected(where: Where) -> Iterator[Connection]:
 
 
 def _client(broker: Broker) -> Connection:
-    """The connection as kombu has it, from what pika's are made from, too. Heartbeats are for
+    """Return kombu's connection, made from what pika's are made from, too. Heartbeats are for
     connections that last.
     """
     endpoint, options = broker.endpoint, broker.endpoint.options
@@ -190,9 +191,10 @@ def _client(broker: Broker) -> Connection:
 
 
 def compare(where: Where, wanted: Topology) -> tuple[str, list[str]]:
-    """The broker's version, and the names of what is not declared yet. Changes nothing. Blocks.
+    """Return the broker's version, and the names of what is not declared yet. Changes nothing.
+    Blocks.
 
-    `TopologyMismatch` for what exists with other arguments.
+    Raises `TopologyMismatch` for what exists with other arguments.
     """
     from amqp.exceptions import NotFound, PreconditionFailed  # noqa: PLC0415
 
@@ -215,14 +217,14 @@ def compare(where: Where, wanted: Topology) -> tuple[str, list[str]]:
 
 
 class NotDeclared(Exception):
-    """A queue of ours is not there. The text is one line that says what to do."""
+    """A queue of the worker is not there. The text is one line that says what to do."""
 
 
 def depth(where: Where, queue: str) -> tuple[int, int]:
-    """How many messages wait in a queue, held by nobody, and how many consumers it has. Changes
-    nothing. Blocks.
+    """Return how many messages wait in a queue, held by nobody, and how many consumers it has.
+    Changes nothing. Blocks.
 
-    `NotDeclared`, or `OSError` or kombu's errors where the broker cannot be reached.
+    Raises `NotDeclared`, or `OSError` or kombu's errors where the broker cannot be reached.
     """
     from amqp.exceptions import NotFound  # noqa: PLC0415
 
@@ -235,7 +237,7 @@ def depth(where: Where, queue: str) -> tuple[int, int]:
 
 
 def _declare_alone(entity: Exchange | Queue, *, passive: bool) -> None:
-    """Without what it is bound to."""
+    """Declare an exchange or a queue without its bindings."""
     if isinstance(entity, Queue):
         entity.queue_declare(passive=passive)
     else:
@@ -251,7 +253,7 @@ def _advice(broker_text: str) -> str:
 
 
 def rows(wanted: Topology) -> list[dict[str, str]]:
-    """The topology as rows: kind, name, type, bindings and arguments."""
+    """Return the topology as rows: kind, name, type, bindings and arguments."""
     exchanges = [
         {
             "kind": "exchange",

@@ -10,7 +10,7 @@ import structlog
 from handlers.catalogue import Handler
 from handlers.context import Environment, ProjectContext, RequestContext, RequestTimes
 from handlers.effects.once import Effects
-from handlers.final_updates import ends_of, tell_ends
+from handlers.final_updates import ends_of, publish_ends
 from handlers.openstack.errors import CloudRefusal
 from handlers.openstack.project import counted
 from handlers.orders.progress import order_update
@@ -227,7 +227,7 @@ class Attempt:
         answer = progress.early_answer
         if answer is None:
             raise error
-        await tell_ends(work, answer, context)
+        await publish_ends(work, answer, context)
         return answer
 
 

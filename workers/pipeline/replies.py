@@ -1,5 +1,5 @@
-"""What the worker publishes: results, status updates, messages that wait and messages that are
-parked.
+"""Replies and other publications of the pipeline: results, status updates, retries and dead
+letters.
 """
 
 import asyncio
@@ -60,9 +60,8 @@ _MAX_ERROR = 500
 
 
 class Replies:
-    """Publishes at once; what is returned ends when the broker has it.
-
-    `on_returned` is called when a queue of our own is not there.
+    """Publishes at once; the returned awaitables end when the broker has confirmed. `on_returned`
+    is called when a queue of the worker is not there.
     """
 
     def __init__(self, publisher: Publisher, names: Names, on_returned: Callable[[], None]) -> None:
@@ -73,7 +72,7 @@ class Replies:
     def result(
         self, envelope: Envelope, operation: str, key: str, result: Result
     ) -> list[Awaitable[Any]]:
-        """Publish a result to whoever asked; `key` makes it known again: copies share id and body."""
+        """Publish a result to the requester. Copies with the same `key` share id and body."""
         body = encode(result.envelope())
         shared: dict[str, Any] = {
             "body": body,
@@ -212,8 +211,8 @@ class Replies:
     async def _until_answered(
         self, published: "asyncio.Future[Published]", reply: Publication, *, elsewhere: bool
     ) -> None:
-        """Until the requester's queue has it, or is known to take nothing: it is his, and holds up
-        nobody else.
+        """Await the confirm of the requester's queue, or that it takes nothing: the queue is the
+        requester's, and holds up nobody else.
 
         `elsewhere`: what it refuses goes where it had gone without a `reply_to`.
         """
@@ -243,8 +242,8 @@ class Replies:
     async def _until_taken(
         self, published: "asyncio.Future[Published]", publication: Publication
     ) -> None:
-        """Until a queue has it: our own queue may have been deleted, and is declared again
-        meanwhile.
+        """Publish until a queue has the message: the queue may have been deleted, and is declared
+        again meanwhile.
         """
         while await published is Published.RETURNED:
             log.error(
@@ -258,20 +257,23 @@ class Replies:
 
 
 def _own_deadline(envelope: Envelope) -> dict[str, int]:
-    """The deadline that an `expiration` is, which does not go along: it would end in a retry queue."""
+    """Return a header for the deadline that an `expiration` is. The expiration is not kept: the
+    message would end in a retry queue.
+    """
     limit = envelope.deadline if envelope.expiration is not None else None
     return {DEADLINE_HEADER: math.ceil(limit)} if limit is not None else {}
 
 
 def without_content(body: bytes) -> bytes:
-    """What is kept of a body of which nothing else may be: its size in bytes and its SHA-256."""
+    """Return what is kept of a body that must not be kept: its size in bytes and its SHA-256."""
     return encode({"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()})
 
 
 def masked_body(body: bytes) -> bytes:
-    """A body without its secrets; what cannot be read stays as it is, unless it could hold one.
+    """Return a body without its secrets; one that cannot be read stays as it is, unless it could
+    hold a secret.
 
-    Of one that is larger than any message may be nothing is looked at, and nothing kept.
+    Of one that is larger than any message may be only size and digest are kept.
     """
     if len(body) > MAX_BODY:
         return without_content(body)
@@ -283,7 +285,7 @@ def masked_body(body: bytes) -> bytes:
 def again(
     envelope: Envelope, exchange: str, key: str, body: bytes, headers: Mapping[str, Any]
 ) -> Publication:
-    """The message once more, with its properties, where a taker must exist."""
+    """Return the message for another publication, with its properties, where a taker must exist."""
     return Publication(
         exchange,
         key,
