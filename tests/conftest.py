@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, settings
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.postgres import PrivatePostgres
-from tests.vhosts import Vhosts
-from tests.workshop import Workshop
+from tests.support.vhosts import Vhosts
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 # The clock of a machine that does other work besides says nothing about a test.

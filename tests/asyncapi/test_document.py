@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from messages.commands import Operation
 from messages.orders import OrderType
-from tests.names import NAMES
+from tests.support.names import NAMES
 from workers.amqp.topology import topology
 from workers.asyncapi import document
 

@@ -12,7 +12,7 @@ import pytest
 
 from sandbox.processes import install_debian
 from tests.asyncapi.node import INSTALL_LIMIT, TOOL_LIMIT, run_tool
-from tests.names import NAMES
+from tests.support.names import NAMES
 from workers.asyncapi import document
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(INSTALL_LIMIT + TOOL_LIMIT)]

@@ -20,7 +20,7 @@ from sandbox.processes import Server, free_ports, listens
 from tests.bench.measure import Cost, leave_core, preload, replies, run
 from tests.bench.replays import replayed
 from tests.bench.rubbish import rubbish
-from tests.workshop import REPOSITORY
+from tests.support.workshop import REPOSITORY
 from workers.amqp.topology import declare, topology
 from workers.telemetry import configure_logs
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from messages.codes import Code
 from messages.errors import Refused
 from sandbox.broker import PrivateBroker
-from tests.names import NAMES, SERVERS_QUEUE
+from tests.support.names import NAMES, SERVERS_QUEUE
 from workers.amqp.envelope import Envelope
 from workers.amqp.publisher import Publisher
 from workers.amqp.topology import declare, topology

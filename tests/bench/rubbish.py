@@ -20,7 +20,7 @@ import psutil
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
-from tests.workshop import Workshop
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 #: Rubbish by name: bodies and how many of each.

@@ -11,9 +11,10 @@ import pytest
 
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester, Source
-from tests.faults.dying_worker import Hold, Instant
-from tests.faults.invariants import await_ends
-from tests.faults.kinds import (
+from tests.faults.test_lost_answers import spoil
+from tests.support.dying_worker import Hold, Instant
+from tests.support.invariants import await_ends
+from tests.support.kinds import (
     Ask,
     Asked,
     batch,
@@ -24,9 +25,8 @@ from tests.faults.kinds import (
     tags,
     update_image,
 )
-from tests.faults.stage import await_held, dying, settled
-from tests.faults.test_lost_answers import spoil
-from tests.workshop import Workshop, eventually
+from tests.support.stage import await_held, dying, settled
+from tests.support.workshop import Workshop, eventually
 
 #: Seconds that a command may take, and within which it is answered then.
 LIMIT, WITHIN = 6.0, 5.0

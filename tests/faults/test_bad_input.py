@@ -16,11 +16,11 @@ from messages.commands import Operation
 from messages.orders import OrderType
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
-from tests.faults import amqp
-from tests.faults.corpus import PARAMETER, Case, Fate, cases, order, show
-from tests.faults.ears import CONSUMED, GROWTH, PATIENCE, Ears, Outcome, ask_something_good, memory
-from tests.vhosts import Vhosts
-from tests.workshop import Workshop, eventually
+from tests.support import amqp
+from tests.support.corpus import PARAMETER, Case, Fate, cases, order, show
+from tests.support.ears import CONSUMED, GROWTH, PATIENCE, Ears, Outcome, ask_something_good, memory
+from tests.support.vhosts import Vhosts
+from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
 
 ODD = "😀👩‍👧 שלום \u202e '; DROP TABLE {{7*7}} <b> \x1b[2J \r\n"

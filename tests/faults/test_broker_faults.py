@@ -16,10 +16,10 @@ from kombu import Connection, Queue
 
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
-from tests.faults.kinds import KINDS, Asked
-from tests.faults.load import Load, memory_flat
-from tests.names import INPUT_QUEUES
-from tests.workshop import Workshop, eventually
+from tests.support.kinds import KINDS, Asked
+from tests.support.load import Load, memory_flat
+from tests.support.names import INPUT_QUEUES
+from tests.support.workshop import Workshop, eventually
 from workers.amqp.envelope import Publication, Published
 from workers.amqp.publisher import Publisher
 from workers.amqp.topology import compare, declare, topology

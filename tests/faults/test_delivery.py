@@ -10,11 +10,11 @@ from dataclasses import replace
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Heard, Requester, Source
-from tests.faults.dying_worker import Hold, Instant
-from tests.faults.invariants import await_ends, check
-from tests.faults.kinds import FEW, KINDS, Asked, ask_all
-from tests.faults.stage import await_held, dying, settled
-from tests.workshop import Workshop, eventually
+from tests.support.dying_worker import Hold, Instant
+from tests.support.invariants import await_ends, check
+from tests.support.kinds import FEW, KINDS, Asked, ask_all
+from tests.support.stage import await_held, dying, settled
+from tests.support.workshop import Workshop, eventually
 
 FAILED, PARAMETER = "101.001040", "101.001002"
 

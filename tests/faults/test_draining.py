@@ -7,8 +7,8 @@ import time
 
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
-from tests.orders import paid
-from tests.workshop import Workshop, eventually
+from tests.support.orders import paid
+from tests.support.workshop import Workshop, eventually
 from workers.bootstrap import DRAIN_LIMIT
 
 #: Seconds for which an answer does not come; and for which that of a read does not, so that the

@@ -15,11 +15,11 @@ import pytest
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.processes import install_debian
 from sandbox.requester import Requester
-from tests.faults.dying_worker import Hold, Instant
-from tests.faults.invariants import RECOVERY, await_ends, check
-from tests.faults.kinds import FEW, ask_all
-from tests.faults.stage import await_held, dying, settled
-from tests.workshop import Workshop
+from tests.support.dying_worker import Hold, Instant
+from tests.support.invariants import RECOVERY, await_ends, check
+from tests.support.kinds import FEW, ask_all
+from tests.support.stage import await_held, dying, settled
+from tests.support.workshop import Workshop
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])

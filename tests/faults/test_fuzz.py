@@ -20,10 +20,10 @@ from messages.results import Result, unread_order_result
 from messages.wire import decode, encode
 from sandbox.documents import REGION
 from sandbox.openstack import SimulatedOpenStack
-from tests.faults import amqp
-from tests.faults.ears import CONSUMED, GROWTH, PATIENCE, Ears, ask_something_good, memory
-from tests.faults.fuzz import Message, mutated, samples, stream
-from tests.workshop import Workshop
+from tests.support import amqp
+from tests.support.ears import CONSUMED, GROWTH, PATIENCE, Ears, ask_something_good, memory
+from tests.support.fuzz import Message, mutated, samples, stream
+from tests.support.workshop import Workshop
 from workers.amqp.envelope import Envelope
 from workers.amqp.headers import kept
 from workers.amqp.publisher import properties_of

@@ -4,11 +4,11 @@ under way.
 
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
-from tests.faults.dying_worker import Hold, Instant
-from tests.faults.invariants import await_ends, check
-from tests.faults.kinds import KINDS, batch, create_image, delete_image, power, tags
-from tests.faults.stage import await_held, dying, settled
-from tests.workshop import Workshop, eventually
+from tests.support.dying_worker import Hold, Instant
+from tests.support.invariants import await_ends, check
+from tests.support.kinds import KINDS, batch, create_image, delete_image, power, tags
+from tests.support.stage import await_held, dying, settled
+from tests.support.workshop import Workshop, eventually
 
 REBOOT = {"reboot": {"type": "HARD"}}
 

@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from sandbox.postgres import PrivatePostgres
-from tests.faults.proxy import Proxy, Reset, Way
+from tests.support.proxy import Proxy, Reset, Way
 from workers.journal import (
     Begun,
     Claim,

@@ -17,10 +17,10 @@ from sqlalchemy import create_engine, text
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.postgres import PrivatePostgres
 from sandbox.requester import Requester
-from tests.faults.load import Load, memory_flat
-from tests.faults.stage import dying
-from tests.names import INPUT_QUEUES
-from tests.workshop import Workshop, eventually
+from tests.support.load import Load, memory_flat
+from tests.support.names import INPUT_QUEUES
+from tests.support.stage import dying
+from tests.support.workshop import Workshop, eventually
 
 is_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
 

@@ -9,10 +9,10 @@ import pytest
 
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
-from tests.faults.invariants import await_ends, check
-from tests.faults.kinds import FEW, Asked, Kind, ask_all, unsubscribe
-from tests.faults.stage import dying, settled
-from tests.workshop import Workshop
+from tests.support.invariants import await_ends, check
+from tests.support.kinds import FEW, Asked, Kind, ask_all, unsubscribe
+from tests.support.stage import dying, settled
+from tests.support.workshop import Workshop
 
 #: Not of a locked server: whether its deletion was refused, or is still to come, nobody could tell.
 UNSUBSCRIBE = Kind("unsubscribe", unsubscribe("unsubscribe", "delete:", locked=False))

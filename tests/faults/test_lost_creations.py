@@ -10,10 +10,10 @@ import pytest
 
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
-from tests.faults.stage import dying, settled
-from tests.new_orders import NOTHING, new, records
-from tests.orders import carried_out, publish, reported
-from tests.workshop import Workshop
+from tests.support.new_orders import NOTHING, new, records
+from tests.support.orders import carried_out, publish, reported
+from tests.support.stage import dying, settled
+from tests.support.workshop import Workshop
 
 #: A time-out that a test can wait for, and so can what may still land.
 QUICK = {"call_timeout": 1.5, "effects": {"late": 6.0}}

@@ -12,9 +12,9 @@ from kombu import Connection, Queue
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.worker import WorkerProcess
-from tests.faults.load import Load, memory_flat
-from tests.faults.proxy import ACK, DELIVER, PUBLISH, Drip, Proxy, Reset, Way
-from tests.workshop import Workshop, eventually
+from tests.support.load import Load, memory_flat
+from tests.support.proxy import ACK, DELIVER, PUBLISH, Drip, Proxy, Reset, Way
+from tests.support.workshop import Workshop, eventually
 from workers.amqp.envelope import Publication, Published
 from workers.amqp.publisher import Publisher
 from workers.amqp.topology import declare as declare_topology

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from sandbox.issuer import USER, Issuer
-from tests.faults.ears import Ears, ask_something_good, memory
 from tests.integration.test_identity import Guarded, own  # noqa: F401 - a fixture
-from tests.workshop import Workshop, eventually
+from tests.support.ears import Ears, ask_something_good, memory
+from tests.support.workshop import Workshop, eventually
 
 #: MiB by which the worker may have grown at any time.
 GROWTH = 250

@@ -7,9 +7,9 @@ from itertools import cycle, islice
 
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester, Source
-from tests.faults.invariants import MEMORY, resident_megabytes
-from tests.tenant import Tenant
-from tests.workshop import Workshop, eventually
+from tests.support.invariants import MEMORY, resident_megabytes
+from tests.support.tenant import Tenant
+from tests.support.workshop import Workshop, eventually
 
 ROUNDS, ROUND = 6, 400
 

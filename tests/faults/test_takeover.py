@@ -14,11 +14,11 @@ import pytest
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.postgres import PrivatePostgres
 from sandbox.requester import Requester, Source
-from tests.faults.dying_worker import Hold, Instant
-from tests.faults.invariants import await_ends, check
-from tests.faults.kinds import FEW, KINDS, Asked, ask_all, batch
-from tests.faults.stage import await_held, dying, settled
-from tests.workshop import Workshop
+from tests.support.dying_worker import Hold, Instant
+from tests.support.invariants import await_ends, check
+from tests.support.kinds import FEW, KINDS, Asked, ask_all, batch
+from tests.support.stage import await_held, dying, settled
+from tests.support.workshop import Workshop
 
 
 def test_a_batch_is_gone_on_with_though_each_server_was_at_another_instant(

@@ -19,9 +19,9 @@ from kombu.exceptions import OperationalError
 from sandbox.broker import PrivateBroker, TlsListener
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
-from tests.certificates import Authority, Pair
-from tests.faults.tls_proxy import TlsProxy
-from tests.workshop import Workshop, eventually
+from tests.support.certificates import Authority, Pair
+from tests.support.tls_proxy import TlsProxy
+from tests.support.workshop import Workshop, eventually
 from workers.amqp.broker import Broker, explain
 from workers.amqp.connection import RecoveringConnection
 from workers.amqp.topology import compare, declare, depth, topology

@@ -14,8 +14,8 @@ import pytest
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester, Source
-from tests.orders import paid, publish
-from tests.workshop import Workshop, eventually
+from tests.support.orders import paid, publish
+from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
 
 INTERNAL = ("101.001040", {"reason": "internal"})
@@ -29,7 +29,7 @@ def failing(
     url = broker.add_vhost(folder.name)
     declare(url, topology())
     with Workshop(url, simulated, folder) as workshop:
-        workshop.worker(module="tests.faults.failing_worker", ECS_RETRY_DELAYS="1")
+        workshop.worker(module="tests.support.failing_worker", ECS_RETRY_DELAYS="1")
         yield workshop
 
 

@@ -18,8 +18,8 @@ from messages.codes import Code
 from sandbox.documents import REGION
 from sandbox.issuer import USER, Issuer
 from sandbox.openstack import SimulatedOpenStack
-from tests.envelopes import envelope
-from tests.tenant import Tenant
+from tests.support.envelopes import envelope
+from tests.support.tenant import Tenant
 from workers.amqp.envelope import Envelope
 from workers.amqp.headers import RESUME_TOKEN_HEADER
 from workers.identity import (

@@ -20,7 +20,7 @@ from tests.openstack.test_tenants import (
     changes,
     make_victim,
 )
-from tests.workshop import Workshop
+from tests.support.workshop import Workshop
 
 RENAME = [{"op": "replace", "path": "/name", "value": "mine"}]
 #: What is asked of the victim's things, and how it is refused.

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tests.certificates import Authority
-from tests.workshop import REPOSITORY
+from tests.support.certificates import Authority
+from tests.support.workshop import REPOSITORY
 
 #: The advisory database that pip-audit asks, as its own source names it.
 _SPEC = importlib.util.find_spec("pip_audit")

@@ -19,8 +19,8 @@ from sandbox.issuer import USER, Issuer, KeySetServer
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester, Source
 from tests.integration.test_identity import Guarded, guards, in_queue
-from tests.new_orders import delete_all, new, records
-from tests.workshop import Workshop, eventually
+from tests.support.new_orders import delete_all, new, records
+from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
 
 RETRY = 600

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.postgres import PrivatePostgres
-from tests.workshop import Workshop, eventually
+from tests.support.workshop import Workshop, eventually
 from workers.journal.database import open_engine
 
 

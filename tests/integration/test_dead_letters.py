@@ -23,7 +23,7 @@ from sandbox.documents import change_configure, new_order_id, new_token
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.postgres import PrivatePostgres
 from sandbox.requester import Heard, Requester, Source
-from tests.workshop import REPOSITORY, Workshop, eventually
+from tests.support.workshop import REPOSITORY, Workshop, eventually
 
 PARAMETER, FAILED, UNKNOWN = "101.001002", "101.001040", "101.001033"
 FIELDS = {"id", "key", "operation", "tenant", "code", "error", "origin", "attempts", "failed_at"}

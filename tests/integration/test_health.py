@@ -18,7 +18,7 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.processes import free_ports
 from sandbox.requester import Requester
 from sandbox.worker import WorkerProcess
-from tests.workshop import Workshop, eventually
+from tests.support.workshop import Workshop, eventually
 from workers.health import MOST_CONNECTIONS, REQUEST_SECONDS
 
 IDLE = 1100

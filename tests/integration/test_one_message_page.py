@@ -2,9 +2,9 @@
 
 import os
 
+from tests.support.workshop import REPOSITORY
 from tests.trace.messages import trace
 from tests.trace.page import outdated, page
-from tests.workshop import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "design" / "one-message.md"
 

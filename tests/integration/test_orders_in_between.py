@@ -3,8 +3,8 @@
 from typing import Any
 
 from sandbox.requester import Requester
-from tests.orders import ended, paid, product_of, publish, reported
-from tests.workshop import Workshop
+from tests.support.orders import ended, paid, product_of, publish, reported
+from tests.support.workshop import Workshop
 
 
 def put_off(workshop: Workshop, requester: Requester, order: dict[str, Any]) -> str:

@@ -8,8 +8,8 @@ import pytest
 
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester, Source
-from tests.orders import paid, publish
-from tests.workshop import Workshop, eventually
+from tests.support.orders import paid, publish
+from tests.support.workshop import Workshop, eventually
 
 
 @pytest.fixture

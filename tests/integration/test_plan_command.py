@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.new_orders import new
-from tests.orders import paid, soft_down
-from tests.workshop import Workshop
+from tests.support.new_orders import new
+from tests.support.orders import paid, soft_down
+from tests.support.workshop import Workshop
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 NO_BROKER = {

@@ -23,8 +23,8 @@ from tests.integration.test_identity import (
     in_queue,
     publish_bare,
 )
-from tests.orders import soft_down
-from tests.workshop import Workshop, eventually
+from tests.support.orders import soft_down
+from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
 
 DAY = 86400

@@ -10,9 +10,9 @@ from sandbox.broker import PrivateBroker
 from sandbox.documents import REGION
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
-from tests.orders import ended, paid, product_of, publish, reported, soft_down
-from tests.tenant import Tenant
-from tests.workshop import Workshop, eventually
+from tests.support.orders import ended, paid, product_of, publish, reported, soft_down
+from tests.support.tenant import Tenant
+from tests.support.workshop import Workshop, eventually
 from workers.amqp.names import Names
 from workers.amqp.topology import declare, topology
 

@@ -9,7 +9,7 @@ import pytest
 from kombu import Connection, Exchange, Queue
 
 from sandbox.requester import Requester
-from tests.workshop import Workshop, eventually
+from tests.support.workshop import Workshop, eventually
 
 PARAMETER, UNKNOWN = "101.001002", "101.001033"
 

@@ -15,7 +15,7 @@ import pytest
 
 from sandbox.documents import change_configure, new_order_id
 from sandbox.requester import Requester
-from tests.workshop import REPOSITORY, Workshop, eventually
+from tests.support.workshop import REPOSITORY, Workshop, eventually
 from workers.cli.output import Format, Report, json_text, show
 
 #: Escape, C1's own way to say it, a bell, a title, delete, bidirectional overrides and isolates,

@@ -10,8 +10,8 @@ import pytest
 
 from sandbox.issuer import Issuer, KeySetServer
 from sandbox.requester import Requester
-from tests.orders import carried_out, publish, soft_down
-from tests.workshop import Workshop, eventually
+from tests.support.orders import carried_out, publish, soft_down
+from tests.support.workshop import Workshop, eventually
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import pytest
 from kombu import Connection, Queue
 
-from tests.workshop import Workshop
+from tests.support.workshop import Workshop
 from workers.amqp import declare as redeclare
 from workers.amqp.declare import TopologyDeclarer
 from workers.amqp.topology import TopologyMismatch, compare, declare, topology

@@ -6,7 +6,7 @@ from typing import Any
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.integration.test_worker import resize_order
-from tests.workshop import Workshop, eventually
+from tests.support.workshop import Workshop, eventually
 
 STOP = {"os-stop": None}
 START = {"os-start": {}}

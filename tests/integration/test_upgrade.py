@@ -11,13 +11,13 @@ import pytest
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Heard, Requester, Source
-from tests.faults.invariants import await_ends, check
-from tests.faults.kinds import Asked, made_for
-from tests.faults.stage import settled
-from tests.names import DEAD_QUEUE
+from tests.support.invariants import await_ends, check
+from tests.support.kinds import Asked, made_for
+from tests.support.names import DEAD_QUEUE
+from tests.support.stage import settled
+from tests.support.workshop import Workshop, eventually
 from tests.upgrade.record import OPERATOR
 from tests.upgrade.recording import Recording
-from tests.workshop import Workshop, eventually
 
 #: The version before the contract's second edition, and the one before the new layout.
 VERSIONS = ("311b45e", "ec687e4")

@@ -16,7 +16,7 @@ from sandbox.broker import PrivateBroker
 from sandbox.documents import change_configure, new_order_id, new_token
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Heard, Requester, Source
-from tests.workshop import Workshop, eventually
+from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
 
 PARAMETER = "101.001002"

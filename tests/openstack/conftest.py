@@ -9,8 +9,8 @@ from sandbox.control_plane import ControlPlane
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from sandbox.worker import WorkerProcess
-from tests.tenant import Tenant
-from tests.workshop import Workshop
+from tests.support.tenant import Tenant
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 Cloud = SimulatedOpenStack | ControlPlane

@@ -14,7 +14,7 @@ from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
 from tests.openstack.conftest import Cloud
-from tests.workshop import Workshop, eventually
+from tests.support.workshop import Workshop, eventually
 
 
 @pytest.fixture

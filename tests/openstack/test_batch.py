@@ -12,8 +12,8 @@ from sandbox.control_plane import ControlPlane
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from sandbox.worker import WorkerProcess
-from tests.tenant import Tenant
-from tests.workshop import Workshop
+from tests.support.tenant import Tenant
+from tests.support.workshop import Workshop
 
 #: Servers of the batch. Fifty would keep the real control plane busy for minutes, and show nothing
 #: else.

@@ -9,7 +9,7 @@ from handlers.openstack.cinder import list_volumes
 from handlers.openstack.cloud import Cloud
 from handlers.openstack.nova import host_id, list_flavors, list_servers
 from handlers.openstack.sessions import CloudSettings
-from tests.tenant import COMPUTE, VOLUME, Tenant
+from tests.support.tenant import COMPUTE, VOLUME, Tenant
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.new_orders import ports_of, quota, used, volume
-from tests.tenant import COMPUTE, VOLUME, Tenant
+from tests.support.new_orders import ports_of, quota, used, volume
+from tests.support.tenant import COMPUTE, VOLUME, Tenant
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 

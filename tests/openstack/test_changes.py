@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from sandbox.requester import Requester
-from tests.new_orders import quota, used
-from tests.orders import carried_out, paid, planned, product_of, reported
-from tests.tenant import Tenant
+from tests.support.new_orders import quota, used
+from tests.support.orders import carried_out, paid, planned, product_of, reported
+from tests.support.tenant import Tenant
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 Item = tuple[str, str] | tuple[str, str, str]

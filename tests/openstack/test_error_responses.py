@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from handlers.openstack.errors import ErrorResponse
-from tests.new_orders import quota, used
-from tests.tenant import COMPUTE, VOLUME, Tenant
+from tests.support.new_orders import quota, used
+from tests.support.tenant import COMPUTE, VOLUME, Tenant
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "openstack_errors"
 Call = tuple[str, str, str, Any]

@@ -13,15 +13,15 @@ from sandbox.broker import PrivateBroker
 from sandbox.control_plane import ControlPlane
 from sandbox.documents import change_configure
 from sandbox.requester import Requester
-from tests.faults.dying_worker import Hold, Instant
-from tests.faults.invariants import await_ends, check
-from tests.faults.kinds import new_servers
-from tests.faults.stage import dying
-from tests.new_orders import new, records
 from tests.openstack.conftest import Cloud
-from tests.orders import carried_out, paid, product_of, reported, soft_down
-from tests.tenant import Tenant
-from tests.workshop import Workshop, eventually
+from tests.support.dying_worker import Hold, Instant
+from tests.support.invariants import await_ends, check
+from tests.support.kinds import new_servers
+from tests.support.new_orders import new, records
+from tests.support.orders import carried_out, paid, product_of, reported, soft_down
+from tests.support.stage import dying
+from tests.support.tenant import Tenant
+from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
 
 #: All that the simulated Neutron can be without.

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sandbox.requester import Requester
-from tests.orders import carried_out, paid, planned, product_of, reported
-from tests.tenant import COMPUTE, Tenant
+from tests.support.orders import carried_out, paid, planned, product_of, reported
+from tests.support.tenant import COMPUTE, Tenant
 
 #: vCPUs, MiB, GiB.
 Size = tuple[int, int, int]

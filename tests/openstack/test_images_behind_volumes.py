@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from sandbox.requester import Requester
-from tests.new_orders import new
 from tests.openstack.test_views import ask
-from tests.orders import carried_out, paid, planned, product_of, reported
-from tests.tenant import COMPUTE, VOLUME, Tenant
+from tests.support.new_orders import new
+from tests.support.orders import carried_out, paid, planned, product_of, reported
+from tests.support.tenant import COMPUTE, VOLUME, Tenant
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 

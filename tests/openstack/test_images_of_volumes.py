@@ -12,11 +12,11 @@ import pytest
 
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester, Source
-from tests.new_orders import NOTHING, Records, delete_all, new, records
 from tests.openstack.test_views import ask
-from tests.orders import carried_out, publish, reported
-from tests.tenant import COMPUTE, VOLUME, Tenant
-from tests.workshop import eventually
+from tests.support.new_orders import NOTHING, Records, delete_all, new, records
+from tests.support.orders import carried_out, publish, reported
+from tests.support.tenant import COMPUTE, VOLUME, Tenant
+from tests.support.workshop import eventually
 
 #: GiB of the server's system disk, and of its data disk. Its flavor says 10, which is the image's
 #: `min_disk`.

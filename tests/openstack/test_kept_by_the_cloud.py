@@ -12,10 +12,18 @@ import pytest
 from sandbox.documents import new_order_id
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Heard, Requester
-from tests.new_orders import NOTHING, new, ports_of, records, volume
-from tests.orders import carried_out, paid, planned, product_of, publish, reported, soft_down
-from tests.tenant import COMPUTE, VOLUME, Tenant
-from tests.workshop import eventually
+from tests.support.new_orders import NOTHING, new, ports_of, records, volume
+from tests.support.orders import (
+    carried_out,
+    paid,
+    planned,
+    product_of,
+    publish,
+    reported,
+    soft_down,
+)
+from tests.support.tenant import COMPUTE, VOLUME, Tenant
+from tests.support.workshop import eventually
 
 #: Seconds in which an order must end that the cloud's keeping is no reason to wait for.
 SOON = 120.0

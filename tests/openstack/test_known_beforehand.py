@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from sandbox.requester import Heard, Requester
-from tests.new_orders import NOTHING, new, quota, records, used
 from tests.openstack.test_changes import change, sizes
 from tests.openstack.test_plan import plan
-from tests.orders import carried_out, ended, paid, publish, reported, soft_down
-from tests.tenant import VOLUME, Tenant
+from tests.support.new_orders import NOTHING, new, quota, records, used
+from tests.support.orders import carried_out, ended, paid, publish, reported, soft_down
+from tests.support.tenant import VOLUME, Tenant
 
 LARGER = ("std_2C4G", "S1.medium.2")
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sandbox.requester import Heard, Requester
-from tests.new_orders import NOTHING, new, records
 from tests.openstack.test_changes import change
-from tests.orders import carried_out, paid, product_of, publish, soft_down
-from tests.tenant import Tenant
+from tests.support.new_orders import NOTHING, new, records
+from tests.support.orders import carried_out, paid, product_of, publish, soft_down
+from tests.support.tenant import Tenant
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ import pytest
 from sandbox.control_plane import ControlPlane
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
-from tests.furnished import furnish
-from tests.tenant import Tenant
-from tests.workshop import Workshop
+from tests.support.furnished import furnish
+from tests.support.tenant import Tenant
+from tests.support.workshop import Workshop
 
 #: Servers, the ids of all, volumes, floating IPs, routers, subnets; then ports, images; QoS
 #: policies where one is used.

@@ -15,9 +15,10 @@ import pytest
 from sandbox.broker import PrivateBroker
 from sandbox.documents import change_configure
 from sandbox.requester import Heard, Requester
-from tests.faults.dying_worker import Hold, Instant
-from tests.faults.invariants import Report, check_effects
-from tests.faults.kinds import (
+from tests.openstack.conftest import Cloud
+from tests.support.dying_worker import Hold, Instant
+from tests.support.invariants import Report, check_effects
+from tests.support.kinds import (
     Ask,
     Asked,
     change,
@@ -27,12 +28,11 @@ from tests.faults.kinds import (
     taken_down,
     unsubscribe,
 )
-from tests.faults.stage import dying
-from tests.new_orders import new, quota, records
-from tests.openstack.conftest import Cloud
-from tests.orders import carried_out, paid, product_of, reported, soft_down
-from tests.tenant import Tenant
-from tests.workshop import Workshop, eventually
+from tests.support.new_orders import new, quota, records
+from tests.support.orders import carried_out, paid, product_of, reported, soft_down
+from tests.support.stage import dying
+from tests.support.tenant import Tenant
+from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
 
 #: Every kind of order, and the command that leaves a mark.

@@ -14,10 +14,10 @@ from messages.commands import check_tags
 from messages.errors import Refused
 from messages.fields import resource_name, stored_line
 from sandbox.requester import Requester
-from tests.new_orders import NOTHING, Records, delete_all, new, records
 from tests.openstack.test_views import ask
-from tests.orders import carried_out, publish, reported
-from tests.tenant import COMPUTE, VOLUME, Tenant
+from tests.support.new_orders import NOTHING, Records, delete_all, new, records
+from tests.support.orders import carried_out, publish, reported
+from tests.support.tenant import COMPUTE, VOLUME, Tenant
 
 _PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 TEXTS = (

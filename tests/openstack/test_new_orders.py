@@ -12,10 +12,19 @@ import pytest
 from sandbox.issuer import Issuer
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
-from tests.new_orders import NOTHING, Records, delete_all, new, ports_of, quota, records, used
-from tests.orders import carried_out, ended, publish, reported
-from tests.tenant import Tenant
-from tests.workshop import Workshop, eventually
+from tests.support.new_orders import (
+    NOTHING,
+    Records,
+    delete_all,
+    new,
+    ports_of,
+    quota,
+    records,
+    used,
+)
+from tests.support.orders import carried_out, ended, publish, reported
+from tests.support.tenant import Tenant
+from tests.support.workshop import Workshop, eventually
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 

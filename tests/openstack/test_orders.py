@@ -8,7 +8,7 @@ import pytest
 
 from sandbox.documents import change_configure, new_order_id
 from sandbox.requester import Heard, Requester
-from tests.tenant import Tenant
+from tests.support.tenant import Tenant
 
 
 def carried_out(requester: Requester, order: str) -> tuple[Heard, list[dict[str, Any]]]:

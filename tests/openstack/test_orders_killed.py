@@ -11,9 +11,10 @@ import pytest
 
 from sandbox.broker import PrivateBroker
 from sandbox.requester import Requester, Source
-from tests.faults.dying_worker import Hold, Instant
-from tests.faults.invariants import await_ends, check
-from tests.faults.kinds import (
+from tests.openstack.conftest import Cloud
+from tests.support.dying_worker import Hold, Instant
+from tests.support.invariants import await_ends, check
+from tests.support.kinds import (
     Ask,
     Asked,
     change,
@@ -24,11 +25,10 @@ from tests.faults.kinds import (
     taken_down,
     unsubscribe,
 )
-from tests.faults.stage import await_held, dying, settled
-from tests.names import DEAD_QUEUE
-from tests.openstack.conftest import Cloud
-from tests.orders import ended, paid, publish
-from tests.workshop import Workshop, eventually
+from tests.support.names import DEAD_QUEUE
+from tests.support.orders import ended, paid, publish
+from tests.support.stage import await_held, dying, settled
+from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
 
 

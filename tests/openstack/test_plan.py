@@ -8,10 +8,10 @@ import pytest
 
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester, Source
-from tests.new_orders import new, records
 from tests.openstack.test_changes import change
-from tests.orders import carried_out, paid, product_of, soft_down
-from tests.tenant import Tenant
+from tests.support.new_orders import new, records
+from tests.support.orders import carried_out, paid, product_of, soft_down
+from tests.support.tenant import Tenant
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 

@@ -14,8 +14,8 @@ from sandbox.control_plane import ControlPlane
 from sandbox.issuer import USER, Issuer
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
-from tests.tenant import Tenant
-from tests.workshop import Workshop, eventually
+from tests.support.tenant import Tenant
+from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
 
 IDENTITY = "101.001401"

@@ -10,10 +10,10 @@ import pytest
 
 from sandbox.documents import REGION, change_configure
 from sandbox.requester import Heard, Requester
-from tests.new_orders import new, records
-from tests.orders import carried_out, ended, paid, planned, publish, reported, soft_down
-from tests.tenant import Tenant
-from tests.workshop import Workshop, eventually
+from tests.support.new_orders import new, records
+from tests.support.orders import carried_out, ended, paid, planned, publish, reported, soft_down
+from tests.support.tenant import Tenant
+from tests.support.workshop import Workshop, eventually
 
 ELSEWHERE = "cn-south-1"
 UNKNOWN = "00000000-0000-4000-8000-000000000000"

@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from sandbox.requester import Requester
-from tests.orders import carried_out, paid, planned, product_of, publish, reported
-from tests.tenant import Tenant
+from tests.support.orders import carried_out, paid, planned, product_of, publish, reported
+from tests.support.tenant import Tenant
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 FORM = "%Y-%m-%d %H:%M:%S"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sandbox.requester import Requester, Source
-from tests.tenant import Tenant
+from tests.support.tenant import Tenant
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from sandbox.requester import Heard, Requester, Source
-from tests.new_orders import new, records
-from tests.orders import carried_out, paid, product_of, publish, reported, soft_down
-from tests.tenant import Tenant
+from tests.support.new_orders import new, records
+from tests.support.orders import carried_out, paid, product_of, publish, reported, soft_down
+from tests.support.tenant import Tenant
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 

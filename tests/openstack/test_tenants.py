@@ -15,11 +15,11 @@ from sandbox.documents import change_configure
 from sandbox.issuer import USER, Issuer
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
-from tests.new_orders import new
 from tests.openstack.test_images import patch, queued_image
-from tests.orders import paid, soft_down
-from tests.tenant import VOLUME, Tenant
-from tests.workshop import Workshop
+from tests.support.new_orders import new
+from tests.support.orders import paid, soft_down
+from tests.support.tenant import VOLUME, Tenant
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 NOT_OWNED, UNKNOWN, IMAGE_UNKNOWN, PARAMETER = (

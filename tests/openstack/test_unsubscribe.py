@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from sandbox.requester import Requester
-from tests.new_orders import NOTHING, new, ports_of, records, volume
-from tests.orders import carried_out, paid, product_of, publish, reported
-from tests.tenant import COMPUTE, VOLUME, Tenant
+from tests.support.new_orders import NOTHING, new, ports_of, records, volume
+from tests.support.orders import carried_out, paid, product_of, publish, reported
+from tests.support.tenant import COMPUTE, VOLUME, Tenant
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 

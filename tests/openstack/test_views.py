@@ -6,9 +6,9 @@ import pytest
 
 from sandbox.documents import REGION
 from sandbox.requester import Requester
-from tests.furnished import FEES, Furnished, furnish
-from tests.tenant import Tenant
-from tests.workshop import eventually
+from tests.support.furnished import FEES, Furnished, furnish
+from tests.support.tenant import Tenant
+from tests.support.workshop import eventually
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 

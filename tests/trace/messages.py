@@ -11,7 +11,7 @@ from sandbox.broker import PrivateBroker
 from sandbox.documents import change_configure, new_order_id
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
-from tests.workshop import Workshop
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 #: Seconds that a message may take.

@@ -11,8 +11,8 @@ import pytest
 from messages.codes import Code
 from messages.errors import Refused
 from sandbox.documents import REGION
-from tests.faults import amqp
-from tests.faults.corpus import ORDERS, Case, Fate, cases
+from tests.support import amqp
+from tests.support.corpus import ORDERS, Case, Fate, cases
 from workers.amqp.envelope import Envelope
 from workers.pipeline.exits import Ignored, Rejected
 from workers.pipeline.parsing import parse

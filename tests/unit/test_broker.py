@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import Authority
+from tests.support.certificates import Authority
 from workers.amqp.broker import Broker, BrokerUnusable, check_files, read_url
 from workers.settings import ConfigurationError, load_settings
 

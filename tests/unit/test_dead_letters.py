@@ -11,8 +11,8 @@ import typer
 from messages.codes import Code
 from messages.errors import Refused
 from sandbox.documents import REGION
-from tests.envelopes import envelope
-from tests.names import NAMES
+from tests.support.envelopes import envelope
+from tests.support.names import NAMES
 from workers.amqp.envelope import Envelope
 from workers.amqp.headers import RESUME_TOKEN_HEADER
 from workers.amqp.topology import queue_of_command

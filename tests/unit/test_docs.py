@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workshop import REPOSITORY
+from tests.support.workshop import REPOSITORY
 
 PAGES = (
     *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),

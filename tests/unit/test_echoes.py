@@ -20,8 +20,8 @@ from messages.secrets import could_hold_secret, is_secret_name, mask, mask_text
 from messages.texts import is_line, terminal_safe
 from messages.wire import MAX_BODY, decode, encode, fits
 from sandbox.documents import new_token
-from tests.faults.corpus import order, soft_down
-from tests.faults.corpus.commands import TEXTS
+from tests.support.corpus import order, soft_down
+from tests.support.corpus.commands import TEXTS
 from workers.cli.output import Format, show
 from workers.pipeline.replies import masked_body
 

@@ -20,7 +20,7 @@ from pika.spec import BasicProperties
 
 from messages.errors import Refused
 from sandbox.documents import new_token
-from tests.faults import amqp
+from tests.support import amqp
 from workers.amqp.envelope import Envelope
 from workers.amqp.headers import LEFT_OUT_HEADER, MAX_HEADERS, check, kept, short_text, trace
 from workers.pipeline.undeliverable import last_death

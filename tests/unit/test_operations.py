@@ -17,7 +17,7 @@ from messages.operations import (
     spec_of,
 )
 from messages.orders import OrderType
-from tests.faults.corpus.case import ID, action, command, ids, order, soft_down
+from tests.support.corpus.case import ID, action, command, ids, order, soft_down
 
 OTHER = ids(1)[0]["id"]
 

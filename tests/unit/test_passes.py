@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.envelopes import envelope
+from tests.support.envelopes import envelope
 from workers.amqp.headers import RESUME_TOKEN_HEADER
 from workers.identity import hash_of, new_resume_token
 from workers.identity.requester import may_omit_token

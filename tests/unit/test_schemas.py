@@ -16,8 +16,8 @@ from messages.secrets import mask
 from messages.updates import StatusUpdate
 from messages.views import Image, Server, ServerDetails
 from sandbox.documents import REGION
-from tests.envelopes import envelope
-from tests.faults.fuzz import samples, stream
+from tests.support.envelopes import envelope
+from tests.support.fuzz import samples, stream
 from workers.pipeline.exits import Ignored, Rejected
 from workers.pipeline.parsing import parse
 

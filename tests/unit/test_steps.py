@@ -18,7 +18,7 @@ from handlers.orders.saga import do_steps, request_ids, undo_steps
 from handlers.orders.step import Ready, Step, failed
 from messages.errors import Refused, Transient
 from messages.operations import parse_order
-from tests.orders import paid
+from tests.support.orders import paid
 
 SERVER = "616fb98f-46ca-475e-917e-2563e5a8cd19"
 

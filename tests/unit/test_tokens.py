@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from messages.codes import Code
 from sandbox.issuer import USER, Issuer, KeySetServer
-from tests.envelopes import envelope
+from tests.support.envelopes import envelope
 from workers.identity.jwks_source import FileSource, UrlSource
 from workers.identity.jwt import TokenCache, TokenVerifier, published_at
 from workers.identity.key_set import FetchTimes, KeySet

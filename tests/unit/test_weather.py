@@ -8,7 +8,7 @@ import pytest
 
 from handlers.openstack.errors import Forbidden
 from messages.errors import Transient
-from tests.names import IMAGES_QUEUE, NAMES, ORDERS_QUEUE, SERVERS_QUEUE, UNDELIVERED_QUEUE
+from tests.support.names import IMAGES_QUEUE, NAMES, ORDERS_QUEUE, SERVERS_QUEUE, UNDELIVERED_QUEUE
 from workers import circuit_breaker
 from workers.circuit_breaker import CircuitBreaker, Streak, is_no_answer
 

@@ -21,13 +21,13 @@ from sandbox.broker import PrivateBroker
 from sandbox.issuer import USER, Issuer
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Heard, Requester, Source
-from tests.faults import kinds
-from tests.faults.dying_worker import Hold, Instant
-from tests.faults.invariants import await_ends
-from tests.faults.kinds import Ask, Asked, command
-from tests.faults.stage import await_held, dying
+from tests.support import kinds
+from tests.support.dying_worker import Hold, Instant
+from tests.support.invariants import await_ends
+from tests.support.kinds import Ask, Asked, command
+from tests.support.stage import await_held, dying
+from tests.support.workshop import REPOSITORY, Workshop, eventually
 from tests.upgrade.recording import RECORDINGS, described, take_messages, write_recording
-from tests.workshop import REPOSITORY, Workshop, eventually
 
 _YEARS = 365 * 24 * 3600
 #: Longer than recording takes: what waits for its retry is found in its retry queue.

@@ -22,7 +22,7 @@ import pika
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Heard, Source
-from tests.faults.kinds import Asked
+from tests.support.kinds import Asked
 
 RECORDINGS = Path(__file__).parent
 #: The columns that hold a time, by table.

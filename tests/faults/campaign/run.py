@@ -15,9 +15,9 @@ from sandbox.postgres import PrivatePostgres
 from tests.faults.campaign.phases import Phase
 from tests.faults.campaign.site import Site, site
 from tests.faults.campaign.traffic import Traffic
-from tests.faults.invariants import MEMORY, RECOVERY, report
-from tests.faults.lasting import LastingRequester
-from tests.names import DEAD_QUEUE
+from tests.support.invariants import MEMORY, RECOVERY, report
+from tests.support.lasting import LastingRequester
+from tests.support.names import DEAD_QUEUE
 
 #: Seconds for what was asked to come to its end.
 PATIENCE = 240.0

@@ -17,9 +17,9 @@ from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.postgres import PrivatePostgres
 from sandbox.worker import WorkerProcess
-from tests.faults.invariants import resident_megabytes
-from tests.faults.proxy import Drip, Proxy, Way
-from tests.workshop import Workshop
+from tests.support.invariants import resident_megabytes
+from tests.support.proxy import Drip, Proxy, Way
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 #: Seconds; of the workers' connections, where the network is bad.

@@ -6,9 +6,9 @@ from threading import Event, Thread
 
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester, Source
-from tests.faults.kinds import KINDS, Asked
-from tests.faults.lasting import LastingRequester
-from tests.tenant import Tenant
+from tests.support.kinds import KINDS, Asked
+from tests.support.lasting import LastingRequester
+from tests.support.tenant import Tenant
 
 #: Requests that are not answered yet, at most: two cores have other things to do.
 OPEN = 40

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from sandbox.processes import free_ports
-from tests.certificates import Pair
+from tests.support.certificates import Pair
 
 
 class TlsProxy:

@@ -1,7 +1,7 @@
 """Bad input, and what is only odd, as data; the tests of intake and of the running worker share it."""
 
-from tests.faults.corpus.bodies import bodies
-from tests.faults.corpus.case import (
+from tests.support.corpus.bodies import bodies
+from tests.support.corpus.case import (
     COMMANDS,
     ORDERS,
     PARAMETER,
@@ -12,9 +12,9 @@ from tests.faults.corpus.case import (
     show,
     soft_down,
 )
-from tests.faults.corpus.commands import batches, numbers_and_ids, operations, texts, types
-from tests.faults.corpus.orders import orders
-from tests.faults.corpus.transport import elsewhere, transport
+from tests.support.corpus.commands import batches, numbers_and_ids, operations, texts, types
+from tests.support.corpus.orders import orders
+from tests.support.corpus.transport import elsewhere, transport
 
 __all__ = [
     "COMMANDS",

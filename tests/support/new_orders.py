@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox.documents import REGION
-from tests.orders import paid
-from tests.tenant import COMPUTE, VOLUME, Tenant
+from tests.support.orders import paid
+from tests.support.tenant import COMPUTE, VOLUME, Tenant
 
 #: 1 CPU, 1 GiB; 2 GiB of system disk, 1 GiB of data.
 ITEMS = (

@@ -4,9 +4,9 @@ from typing import Any
 
 from sandbox.requester import Requester
 from sandbox.worker import WorkerProcess
-from tests.faults.dying_worker import Hold, settings_for
-from tests.names import INPUT_QUEUES
-from tests.workshop import Workshop, eventually
+from tests.support.dying_worker import Hold, settings_for
+from tests.support.names import INPUT_QUEUES
+from tests.support.workshop import Workshop, eventually
 
 
 def dying(
@@ -20,7 +20,7 @@ def dying(
 ) -> WorkerProcess:
     """A worker that is held at the instants of these requests, and then kills itself, or stays."""
     told = settings_for(holds, stay=stay, constants=constants, cloud=cloud)
-    return workshop.worker(module="tests.faults.dying_worker", **told, **settings)
+    return workshop.worker(module="tests.support.dying_worker", **told, **settings)
 
 
 def await_held(workshop: Workshop, worker: WorkerProcess | None = None) -> None:

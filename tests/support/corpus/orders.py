@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tests.faults.corpus.case import (
+from tests.support.corpus.case import (
     NO_SERVER,
     Case,
     Fate,

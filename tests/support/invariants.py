@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import psutil
 
 from sandbox.requester import Heard, Requester, Source
-from tests.faults.kinds import Asked, Resource
-from tests.tenant import Tenant
+from tests.support.kinds import Asked, Resource
+from tests.support.tenant import Tenant
 
 #: Megabytes by which a process may have grown (I4), and seconds until it works again (I5).
 MEMORY, RECOVERY = 50.0, 30.0

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.names import NAMES
+from tests.support.names import NAMES
 from workers.amqp.envelope import Envelope
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from sandbox.documents import change_configure, new_order_id
 from sandbox.requester import Requester
-from tests.new_orders import new
-from tests.orders import paid, soft_down
-from tests.tenant import Tenant
+from tests.support.new_orders import new
+from tests.support.orders import paid, soft_down
+from tests.support.tenant import Tenant
 
 #: Resources by kind and id.
 Resource = tuple[str, str]

@@ -4,7 +4,7 @@ import gzip
 from collections.abc import Iterator
 from typing import Any
 
-from tests.faults.corpus.case import NO_SERVER, Case, Fate, command_case, js, order_case, show
+from tests.support.corpus.case import NO_SERVER, Case, Fate, command_case, js, order_case, show
 
 FULL = js(show())
 _TEXT = "x" * 65_536

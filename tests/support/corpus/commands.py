@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from tests.faults.corpus.case import (
+from tests.support.corpus.case import (
     ID,
     IMAGE,
     NO_IMAGE,

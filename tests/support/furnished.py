@@ -5,7 +5,7 @@ fee data.
 from dataclasses import dataclass
 from typing import Any
 
-from tests.tenant import COMPUTE, Tenant
+from tests.support.tenant import COMPUTE, Tenant
 
 FEES = {
     "charge_type": "monthly",

@@ -14,9 +14,9 @@ from sandbox.control_plane import ControlPlane
 from sandbox.documents import REGION
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.worker import WorkerProcess
-from tests.tenant import Tenant
+from tests.support.tenant import Tenant
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 class Workshop:

@@ -10,12 +10,12 @@ from types import TracebackType
 
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.worker import WorkerProcess
-from tests.faults.invariants import MEMORY, RECOVERY, await_ends, check, resident_megabytes
-from tests.faults.kinds import KINDS, Asked
-from tests.faults.lasting import LastingRequester
-from tests.names import DEAD_QUEUE, INPUT_QUEUES
-from tests.tenant import Tenant
-from tests.workshop import eventually
+from tests.support.invariants import MEMORY, RECOVERY, await_ends, check, resident_megabytes
+from tests.support.kinds import KINDS, Asked
+from tests.support.lasting import LastingRequester
+from tests.support.names import DEAD_QUEUE, INPUT_QUEUES
+from tests.support.tenant import Tenant
+from tests.support.workshop import eventually
 
 #: What a load is mixed of: an order of several effects, what takes its time, and what is done at
 #: once.

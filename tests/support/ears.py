@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 
 from sandbox.worker import WorkerProcess
-from tests.faults import amqp
-from tests.faults.corpus import command, order, show
+from tests.support import amqp
+from tests.support.corpus import command, order, show
 
 #: Seconds for one answer; a loaded machine is slow.
 PATIENCE = 60.0

@@ -4,8 +4,8 @@ import gzip
 from collections.abc import Iterator
 
 from sandbox.documents import new_token
-from tests.faults import amqp
-from tests.faults.corpus.case import (
+from tests.support import amqp
+from tests.support.corpus.case import (
     ID,
     IMAGE,
     NO_SERVER,

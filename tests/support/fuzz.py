@@ -10,8 +10,8 @@ from random import Random
 from typing import Any
 
 from sandbox.documents import change_configure
-from tests.faults import amqp
-from tests.faults.corpus.case import (
+from tests.support import amqp
+from tests.support.corpus.case import (
     ID,
     IMAGE,
     action,
@@ -22,7 +22,7 @@ from tests.faults.corpus.case import (
     show,
     soft_down,
 )
-from tests.faults.corpus.commands import TEXTS
+from tests.support.corpus.commands import TEXTS
 
 _KEYS = ("os-start", "os-stop", "reboot", "os-getVNCConsole", "createImage")
 

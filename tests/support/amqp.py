@@ -10,7 +10,7 @@ import pika
 from pika.frame import Header
 from pika.spec import Basic, BasicProperties
 
-from tests.names import NAMES
+from tests.support.names import NAMES
 from workers.amqp.consumer import envelope_of
 from workers.amqp.envelope import Envelope
 from workers.amqp.frames import read_frame

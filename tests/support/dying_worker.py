@@ -1,5 +1,5 @@
 """`ecs-worker run`, made to be killed at an instant that a test names: `python -m
-tests.faults.dying_worker run`.
+tests.support.dying_worker run`.
 
 Nothing in the worker knows of it: the seams between its parts are wrapped from here, and each
 request that is named in `DYING_HOLDS` (JSON, a list of `Hold`s) is held when it comes to its
@@ -305,7 +305,7 @@ def _set_cloud(effects: dict[str, float] | None = None, **replaced: Any) -> None
 
 def _get_clock(library: str) -> None:
     """Begin again with a clock that a file can set; whoever started us keeps his."""
-    arguments = [sys.executable, "-m", "tests.faults.dying_worker", *sys.argv[1:]]
+    arguments = [sys.executable, "-m", "tests.support.dying_worker", *sys.argv[1:]]
     os.execve(sys.executable, arguments, os.environ | {"LD_PRELOAD": library})
 
 

@@ -1,0 +1,1 @@
+"""What tests stand on: workers, tenants, brokers, proxies, messages."""
