@@ -18,40 +18,6 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 
-#: Minutes in all, for they wait: for retry queues, for workers that die, for brokers and databases
-#: that come back.
-_SLOW = (
-    "tests/faults/",
-    "tests/integration/test_dead_letters.py",
-    "tests/integration/test_identity.py",
-    "tests/integration/test_orders_in_between.py",
-    "tests/integration/test_pause.py",
-    "tests/integration/test_audit.py",
-    "tests/integration/test_regions.py",
-    "tests/integration/test_check.py",
-    "tests/integration/test_health.py",
-    "tests/integration/test_publisher.py",
-    "tests/integration/test_terminal.py",
-    "tests/integration/test_tokenless.py",
-    "tests/integration/test_turns.py",
-    "tests/integration/test_refused_orders.py",
-    "tests/integration/test_worker.py",
-    "tests/openstack/test_changes.py",
-    "tests/openstack/test_list_cost.py",
-    "tests/openstack/test_extensions.py",
-    "tests/openstack/test_images_of_volumes.py",
-    "tests/openstack/test_marks.py",
-    "tests/openstack/test_known_beforehand.py",
-    "tests/openstack/test_kept_by_the_cloud.py",
-    "tests/openstack/test_flavors_made_anew.py",
-    "tests/openstack/test_new_orders.py",
-    "tests/openstack/test_orders_killed.py",
-    "tests/openstack/test_plan.py",
-)
-#: What is quick even there.
-_QUICK = ("tests/faults/test_cloud_answers.py",)
-
-
 #: Seconds for a test of the real control plane, its start included, beside all other tests.
 _REAL_LIMIT = 900
 
@@ -60,8 +26,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("openstack") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(_REAL_LIMIT))
-        if item.nodeid.startswith(_SLOW) and not item.nodeid.startswith(_QUICK):
-            item.add_marker(pytest.mark.slow)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -28,6 +28,8 @@ from tests.support.kinds import (
 from tests.support.stage import await_held, dying, settled
 from tests.support.workshop import Workshop, eventually
 
+pytestmark = pytest.mark.slow
+
 #: Seconds that a command may take, and within which it is answered then.
 LIMIT, WITHIN = 6.0, 5.0
 SETTINGS = {"ECS_COMMAND_TIMEOUT": f"{LIMIT:.0f}"}

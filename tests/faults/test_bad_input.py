@@ -23,6 +23,8 @@ from tests.support.vhosts import Vhosts
 from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
 
+pytestmark = pytest.mark.slow
+
 ODD = "😀👩‍👧 שלום \u202e '; DROP TABLE {{7*7}} <b> \x1b[2J \r\n"
 JWT = re.compile(r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]+")
 

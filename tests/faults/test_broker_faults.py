@@ -24,6 +24,8 @@ from workers.amqp.envelope import Publication, Published
 from workers.amqp.publisher import Publisher
 from workers.amqp.topology import compare, declare, topology
 
+pytestmark = pytest.mark.slow
+
 #: Seconds.
 HEARTBEAT = 3
 DELAYS = (1, 5)

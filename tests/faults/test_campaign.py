@@ -8,6 +8,8 @@ import pytest
 from tests.faults.campaign.phases import PHASES, Phase
 from tests.faults.campaign.run import Campaign
 
+pytestmark = pytest.mark.slow
+
 SEED = 20
 
 

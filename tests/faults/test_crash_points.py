@@ -10,6 +10,8 @@ from tests.support.kinds import KINDS, Kind, ask_all
 from tests.support.stage import await_held, dying, settled
 from tests.support.workshop import Workshop
 
+pytestmark = pytest.mark.slow
+
 
 def kinds_for(instant: Instant) -> list[Kind]:
     return [kind for kind in KINDS if kind.waits or instant is not Instant.WAITING]

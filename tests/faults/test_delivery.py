@@ -7,6 +7,8 @@ import re
 from collections import Counter
 from dataclasses import replace
 
+import pytest
+
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Heard, Requester, Source
@@ -15,6 +17,8 @@ from tests.support.invariants import await_ends, check
 from tests.support.kinds import FEW, KINDS, Asked, ask_all
 from tests.support.stage import await_held, dying, settled
 from tests.support.workshop import Workshop, eventually
+
+pytestmark = pytest.mark.slow
 
 FAILED, PARAMETER = "101.001040", "101.001002"
 

@@ -5,11 +5,15 @@ was.
 import signal
 import time
 
+import pytest
+
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.support.orders import paid
 from tests.support.workshop import Workshop, eventually
 from workers.bootstrap import DRAIN_LIMIT
+
+pytestmark = pytest.mark.slow
 
 #: Seconds for which an answer does not come; and for which that of a read does not, so that the
 #: call after it is begun while the worker drains, and still hangs when that has to end.

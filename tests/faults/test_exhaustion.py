@@ -21,6 +21,8 @@ from tests.support.kinds import FEW, ask_all
 from tests.support.stage import await_held, dying, settled
 from tests.support.workshop import Workshop
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_a_log_that_takes_nothing_more_stops_no_request(

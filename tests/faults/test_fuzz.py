@@ -32,6 +32,8 @@ from workers.pipeline.parsing import parse
 from workers.pipeline.replies import again, masked_body
 from workers.request import Request
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 #: Seconds for one message, on a machine that does other work besides.
 LIMIT = 5.0

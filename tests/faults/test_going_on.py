@@ -2,6 +2,8 @@
 under way.
 """
 
+import pytest
+
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.support.dying_worker import Hold, Instant
@@ -9,6 +11,8 @@ from tests.support.invariants import await_ends, check
 from tests.support.kinds import KINDS, batch, create_image, delete_image, power, tags
 from tests.support.stage import await_held, dying, settled
 from tests.support.workshop import Workshop, eventually
+
+pytestmark = pytest.mark.slow
 
 REBOOT = {"reboot": {"type": "HARD"}}
 

@@ -29,6 +29,8 @@ from workers.journal import (
     Resumed,
 )
 
+pytestmark = pytest.mark.slow
+
 REQUEST = NewRequest("order:p:17", "17", Kind.ORDER, "order.changeConfigure", "p", "digest", 1000.0)
 
 

@@ -22,6 +22,8 @@ from tests.support.names import INPUT_QUEUES
 from tests.support.stage import dying
 from tests.support.workshop import Workshop, eventually
 
+pytestmark = pytest.mark.slow
+
 is_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
 
 

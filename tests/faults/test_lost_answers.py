@@ -14,6 +14,8 @@ from tests.support.kinds import FEW, Asked, Kind, ask_all, unsubscribe
 from tests.support.stage import dying, settled
 from tests.support.workshop import Workshop
 
+pytestmark = pytest.mark.slow
+
 #: Not of a locked server: whether its deletion was refused, or is still to come, nobody could tell.
 UNSUBSCRIBE = Kind("unsubscribe", unsubscribe("unsubscribe", "delete:", locked=False))
 SPOILED = [kind for kind in FEW if kind.name != "unsubscribe"] + [UNSUBSCRIBE]

@@ -15,6 +15,8 @@ from tests.support.orders import carried_out, publish, reported
 from tests.support.stage import dying, settled
 from tests.support.workshop import Workshop
 
+pytestmark = pytest.mark.slow
+
 #: A time-out that a test can wait for, and so can what may still land.
 QUICK = {"call_timeout": 1.5, "effects": {"late": 6.0}}
 CALLS = {

@@ -20,6 +20,8 @@ from workers.amqp.publisher import Publisher
 from workers.amqp.topology import declare as declare_topology
 from workers.amqp.topology import topology
 
+pytestmark = pytest.mark.slow
+
 #: Seconds; pika by itself would need eight to sixteen to notice.
 HEARTBEAT = 3
 #: Of a loaded machine.

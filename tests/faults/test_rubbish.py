@@ -15,6 +15,8 @@ from tests.integration.test_identity import Guarded, own  # noqa: F401 - a fixtu
 from tests.support.ears import Ears, ask_something_good, memory
 from tests.support.workshop import Workshop, eventually
 
+pytestmark = pytest.mark.slow
+
 #: MiB by which the worker may have grown at any time.
 GROWTH = 250
 KEYS = b"{" + b",".join(b'"token%06d":1' % number for number in range(65_000)) + b"}"

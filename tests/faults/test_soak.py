@@ -5,11 +5,15 @@ import uuid
 from collections.abc import Iterator
 from itertools import cycle, islice
 
+import pytest
+
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester, Source
 from tests.support.invariants import MEMORY, resident_megabytes
 from tests.support.tenant import Tenant
 from tests.support.workshop import Workshop, eventually
+
+pytestmark = pytest.mark.slow
 
 ROUNDS, ROUND = 6, 400
 

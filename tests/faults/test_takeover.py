@@ -20,6 +20,8 @@ from tests.support.kinds import FEW, KINDS, Asked, ask_all, batch
 from tests.support.stage import await_held, dying, settled
 from tests.support.workshop import Workshop
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_batch_is_gone_on_with_though_each_server_was_at_another_instant(
     workshop: Workshop, simulated: SimulatedOpenStack

@@ -26,6 +26,8 @@ from workers.amqp.broker import Broker, explain
 from workers.amqp.connection import RecoveringConnection
 from workers.amqp.topology import compare, declare, depth, topology
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "secret-word"
 #: Every command that talks to the broker.
 COMMANDS = (

@@ -18,6 +18,8 @@ from tests.support.orders import paid, publish
 from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
 
+pytestmark = pytest.mark.slow
+
 INTERNAL = ("101.001040", {"reason": "internal"})
 
 

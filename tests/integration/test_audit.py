@@ -20,6 +20,8 @@ import pytest
 from tests.support.certificates import Authority
 from tests.support.workshop import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 #: The advisory database that pip-audit asks, as its own source names it.
 _SPEC = importlib.util.find_spec("pip_audit")
 assert _SPEC is not None

@@ -13,6 +13,8 @@ from sandbox.postgres import PrivatePostgres
 from tests.support.workshop import Workshop, eventually
 from workers.journal.database import open_engine
 
+pytestmark = pytest.mark.slow
+
 
 def checked(workshop: Workshop, code: int, **settings: str) -> dict[str, dict[str, str]]:
     """The last line of each kind that the command prints; it must end with this code."""

@@ -25,6 +25,8 @@ from sandbox.postgres import PrivatePostgres
 from sandbox.requester import Heard, Requester, Source
 from tests.support.workshop import REPOSITORY, Workshop, eventually
 
+pytestmark = pytest.mark.slow
+
 PARAMETER, FAILED, UNKNOWN = "101.001002", "101.001040", "101.001033"
 FIELDS = {"id", "key", "operation", "tenant", "code", "error", "origin", "attempts", "failed_at"}
 

@@ -21,6 +21,8 @@ from sandbox.worker import WorkerProcess
 from tests.support.workshop import Workshop, eventually
 from workers.health import MOST_CONNECTIONS, REQUEST_SECONDS
 
+pytestmark = pytest.mark.slow
+
 IDLE = 1100
 
 

@@ -24,6 +24,8 @@ from workers.amqp.headers import RESUME_TOKEN_HEADER
 from workers.amqp.topology import declare, topology
 from workers.identity import hash_of, new_resume_token
 
+pytestmark = pytest.mark.slow
+
 IDENTITY, PARAMETER, FAILED, UNKNOWN = "101.001401", "101.001002", "101.001040", "101.001033"
 REFUSED = {"code": IDENTITY, "message": "身份校验失败", "data": None}
 

@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import pytest
+
 from sandbox.requester import Requester
 from tests.support.orders import ended, paid, product_of, publish, reported
 from tests.support.workshop import Workshop
+
+pytestmark = pytest.mark.slow
 
 
 def put_off(workshop: Workshop, requester: Requester, order: dict[str, Any]) -> str:

@@ -11,6 +11,8 @@ from sandbox.requester import Requester, Source
 from tests.support.orders import paid, publish
 from tests.support.workshop import Workshop, eventually
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def own_cloud() -> Iterator[SimulatedOpenStack]:

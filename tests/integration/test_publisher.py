@@ -11,6 +11,8 @@ from sandbox.broker import PrivateBroker
 from workers.amqp.envelope import Publication, Published
 from workers.amqp.publisher import Publisher
 
+pytestmark = pytest.mark.slow
+
 
 def declare(url: str, name: str) -> None:
     with Connection(url) as connection:

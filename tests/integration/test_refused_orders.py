@@ -27,6 +27,8 @@ from tests.support.orders import soft_down
 from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
 
+pytestmark = pytest.mark.slow
+
 DAY = 86400
 
 

@@ -16,6 +16,8 @@ from tests.support.workshop import Workshop, eventually
 from workers.amqp.names import Names
 from workers.amqp.topology import declare, topology
 
+pytestmark = pytest.mark.slow
+
 NORTH, SOUTH = "cn-north-3", "cn-south-1"
 
 

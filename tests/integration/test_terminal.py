@@ -18,6 +18,8 @@ from sandbox.requester import Requester
 from tests.support.workshop import REPOSITORY, Workshop, eventually
 from workers.cli.output import Format, Report, json_text, show
 
+pytestmark = pytest.mark.slow
+
 #: Escape, C1's own way to say it, a bell, a title, delete, bidirectional overrides and isolates,
 #: what joins, line ends of all kinds, a byte order mark, rich's own markup.
 NASTY = (

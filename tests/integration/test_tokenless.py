@@ -13,6 +13,8 @@ from sandbox.requester import Requester
 from tests.support.orders import carried_out, publish, soft_down
 from tests.support.workshop import Workshop, eventually
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def guarded(workshop: Workshop) -> Iterator[Workshop]:

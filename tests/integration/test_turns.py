@@ -3,10 +3,14 @@
 import json
 from typing import Any
 
+import pytest
+
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.integration.test_worker import resize_order
 from tests.support.workshop import Workshop, eventually
+
+pytestmark = pytest.mark.slow
 
 STOP = {"os-stop": None}
 START = {"os-start": {}}

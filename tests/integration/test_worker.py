@@ -19,6 +19,8 @@ from sandbox.requester import Heard, Requester, Source
 from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
 
+pytestmark = pytest.mark.slow
+
 PARAMETER = "101.001002"
 
 

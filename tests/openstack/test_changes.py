@@ -10,6 +10,8 @@ from tests.support.new_orders import quota, used
 from tests.support.orders import carried_out, paid, planned, product_of, reported
 from tests.support.tenant import Tenant
 
+pytestmark = pytest.mark.slow
+
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 Item = tuple[str, str] | tuple[str, str, str]
 

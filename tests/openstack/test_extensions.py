@@ -24,6 +24,8 @@ from tests.support.tenant import Tenant
 from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
 
+pytestmark = pytest.mark.slow
+
 #: All that the simulated Neutron can be without.
 EXTENSIONS = (
     "router",

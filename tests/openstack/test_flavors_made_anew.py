@@ -12,6 +12,8 @@ from sandbox.requester import Requester
 from tests.support.orders import carried_out, paid, planned, product_of, reported
 from tests.support.tenant import COMPUTE, Tenant
 
+pytestmark = pytest.mark.slow
+
 #: vCPUs, MiB, GiB.
 Size = tuple[int, int, int]
 OLD: Size = (1, 512, 10)

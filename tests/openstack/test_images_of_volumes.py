@@ -18,6 +18,8 @@ from tests.support.orders import carried_out, publish, reported
 from tests.support.tenant import COMPUTE, VOLUME, Tenant
 from tests.support.workshop import eventually
 
+pytestmark = pytest.mark.slow
+
 #: GiB of the server's system disk, and of its data disk. Its flavor says 10, which is the image's
 #: `min_disk`.
 SYSTEM, DATA = 3, 2

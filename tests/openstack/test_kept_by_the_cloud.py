@@ -25,6 +25,8 @@ from tests.support.orders import (
 from tests.support.tenant import COMPUTE, VOLUME, Tenant
 from tests.support.workshop import eventually
 
+pytestmark = pytest.mark.slow
+
 #: Seconds in which an order must end that the cloud's keeping is no reason to wait for.
 SOON = 120.0
 

@@ -16,6 +16,8 @@ from tests.support.new_orders import NOTHING, new, quota, records, used
 from tests.support.orders import carried_out, ended, paid, publish, reported, soft_down
 from tests.support.tenant import VOLUME, Tenant
 
+pytestmark = pytest.mark.slow
+
 LARGER = ("std_2C4G", "S1.medium.2")
 
 

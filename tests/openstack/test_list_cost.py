@@ -13,6 +13,8 @@ from tests.support.furnished import furnish
 from tests.support.tenant import Tenant
 from tests.support.workshop import Workshop
 
+pytestmark = pytest.mark.slow
+
 #: Servers, the ids of all, volumes, floating IPs, routers, subnets; then ports, images; QoS
 #: policies where one is used.
 MOST = 9

@@ -35,6 +35,8 @@ from tests.support.tenant import Tenant
 from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
 
+pytestmark = pytest.mark.slow
+
 #: Every kind of order, and the command that leaves a mark.
 KINDS: dict[str, Ask] = {
     "changeConfigure": change("changed", "resize"),

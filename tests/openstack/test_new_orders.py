@@ -26,6 +26,8 @@ from tests.support.orders import carried_out, ended, publish, reported
 from tests.support.tenant import Tenant
 from tests.support.workshop import Workshop, eventually
 
+pytestmark = pytest.mark.slow
+
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 

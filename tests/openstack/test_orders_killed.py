@@ -31,6 +31,8 @@ from tests.support.stage import await_held, dying, settled
 from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def own(broker: PrivateBroker, cloud: Cloud, tmp_path: Path) -> Iterator[Workshop]:

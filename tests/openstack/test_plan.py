@@ -13,6 +13,8 @@ from tests.support.new_orders import new, records
 from tests.support.orders import carried_out, paid, product_of, soft_down
 from tests.support.tenant import Tenant
 
+pytestmark = pytest.mark.slow
+
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
