@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, case, func, or_, select
+from sqlalchemy import Connection, Engine, case, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from workers.journal import schema
@@ -47,9 +47,9 @@ class RequestFilter:
 class History:
     """Reads of the journal. They block, and raise `JournalError` where the database cannot be read."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, engine: Engine | None = None) -> None:
         self._url = url
-        self._engine = reading_engine(open_engine(url))
+        self._engine = reading_engine(engine or open_engine(url))
 
     def open(self) -> "History":
         """Check that there is a journal of this version's revision. Raises `JournalError`."""
@@ -86,8 +86,11 @@ class History:
 
     def find(self, word: str) -> list[RequestRecord]:
         """Return the requests with this key or name, newest first, with their effects."""
+        columns = schema.requests.c
+        matching = select(schema.requests).where(or_(columns.key == word, columns.name == word))
         with self._reading() as connection:
-            return find_requests(connection, word)
+            rows = connection.execute(matching.order_by(columns.received_at.desc())).all()
+            return [request_of(row, effects_of(connection, row.key).values()) for row in rows]
 
     def authenticated_tenant(
         self, kind: Kind, name: str, digest: str, resume_token_hash: str
@@ -95,8 +98,15 @@ class History:
         """Return the tenant of the request with this name and content that this resume token was
         issued for, or None.
         """
+        columns = schema.requests.c
+        statement = select(columns.tenant, columns.resume_token_hash).where(
+            columns.name == name, columns.kind == kind.value, columns.digest == digest
+        )
         with self._reading() as connection:
-            return find_authenticated_tenant(connection, kind, name, digest, resume_token_hash)
+            for row in connection.execute(statement):
+                if resume_token_hash in (row.resume_token_hash or "").split():
+                    return str(row.tenant)
+        return None
 
     def is_alive(self, owner: str) -> bool:
         """Return whether the worker that has a request is alive."""
@@ -189,50 +199,17 @@ class History:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with reading(self._engine) as connection:
-            yield connection
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except (SQLAlchemyError, OSError) as error:
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            raise JournalError(f"the journal cannot be read: {reason}") from None
 
 
 #: Values of one IN.
 _AT_ONCE = 500
 _DONE = (ReplayState.SENT.value, ReplayState.DISCARDED.value)
-
-
-@contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
-    """Open a connection; its errors are raised as `JournalError`."""
-    try:
-        with engine.connect() as connection:
-            yield connection
-    except (SQLAlchemyError, OSError) as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise JournalError(f"the journal cannot be read: {reason}") from None
-
-
-def find_requests(connection: Connection, word: str) -> list[RequestRecord]:
-    """Return the requests with this key or name, newest first."""
-    columns = schema.requests.c
-    statement: Select[Any] = select(schema.requests).where(
-        or_(columns.key == word, columns.name == word)
-    )
-    rows = connection.execute(statement.order_by(columns.received_at.desc())).all()
-    return [request_of(row, effects_of(connection, row.key).values()) for row in rows]
-
-
-def find_authenticated_tenant(
-    connection: Connection, kind: Kind, name: str, digest: str, resume_token_hash: str
-) -> str | None:
-    """Return the tenant of the request with this name and content that this resume token was issued
-    for, or None.
-    """
-    columns = schema.requests.c
-    statement = select(columns.tenant, columns.resume_token_hash).where(
-        columns.name == name, columns.kind == kind.value, columns.digest == digest
-    )
-    for row in connection.execute(statement):
-        if resume_token_hash in (row.resume_token_hash or "").split():
-            return str(row.tenant)
-    return None
 
 
 def request_of(row: Any, effects: Iterable[Any] = ()) -> RequestRecord:

@@ -9,8 +9,8 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from workers.journal.database import check_encoding, migrate, open_engine, reading_engine
-from workers.journal.history import find_authenticated_tenant, find_requests, reading
+from workers.journal.database import check_encoding, migrate, open_engine
+from workers.journal.history import History
 from workers.journal.owners import Owner, new_owner
 from workers.journal.records import (
     Ahead,
@@ -49,6 +49,7 @@ class Journal:
     def __init__(self, url: str, times: JournalTimes | None = None) -> None:
         self._times = times or JournalTimes()
         self._engine = open_engine(url, self._times)
+        self._history = History(url, self._engine)
         self._owner: Owner | None = None
         self._writer: Writer | None = None
         self._numbers = count(1)
@@ -185,7 +186,7 @@ class Journal:
 
     async def find(self, word: str) -> list[RequestRecord]:
         """Return the requests with this key or name, newest first."""
-        return await asyncio.to_thread(self._find, word)
+        return await asyncio.to_thread(self._history.find, word)
 
     async def authenticated_tenant(
         self, kind: Kind, name: str, digest: str, resume_token_hash: str
@@ -194,18 +195,8 @@ class Journal:
         issued for, or None.
         """
         return await asyncio.to_thread(
-            self._authenticated_tenant, kind, name, digest, resume_token_hash
+            self._history.authenticated_tenant, kind, name, digest, resume_token_hash
         )
-
-    def _authenticated_tenant(
-        self, kind: Kind, name: str, digest: str, resume_token_hash: str
-    ) -> str | None:
-        with reading(reading_engine(self._engine)) as connection:
-            return find_authenticated_tenant(connection, kind, name, digest, resume_token_hash)
-
-    def _find(self, word: str) -> list[RequestRecord]:
-        with reading(reading_engine(self._engine)) as connection:
-            return find_requests(connection, word)
 
     def _opened(self) -> tuple[Owner, Writer]:
         if self._owner is None or self._writer is None:

@@ -27,10 +27,10 @@ class AddBatch:
     replays: Sequence[Replay]
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["AddBatch"]) -> list[None]:
+    def run_all(connection: Connection, writes: list["AddBatch"]) -> list[None]:
         """Run all."""
-        _insert(connection, [one for operation in operations for one in operation.replays])
-        return [None] * len(operations)
+        _insert(connection, [one for write in writes for one in write.replays])
+        return [None] * len(writes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +40,15 @@ class IssueTokens:
     tokens: Sequence[tuple[str, str]]
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["IssueTokens"]) -> list[None]:
+    def run_all(connection: Connection, writes: list["IssueTokens"]) -> list[None]:
         """Run all."""
         rows = [
             {"id": one, "token_hash": token_hash}
-            for operation in operations
-            for one, token_hash in operation.tokens
+            for write in writes
+            for one, token_hash in write.tokens
         ]
         connection.execute(_ISSUE, rows)
-        return [None] * len(operations)
+        return [None] * len(writes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class RepeatReplays:
     replays: Sequence[Replay]
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["RepeatReplays"]) -> list[None]:
+    def run_all(connection: Connection, writes: list["RepeatReplays"]) -> list[None]:
         """Run all."""
         replays = schema.replays
         again = (
@@ -70,11 +70,9 @@ class RepeatReplays:
             .where(replays.c.id == bindparam("former"))
             .values(state=ReplayState.REPEATED.value)
         )
-        connection.execute(
-            again, [{"former": one} for operation in operations for one in operation.former]
-        )
-        _insert(connection, [one for operation in operations for one in operation.replays])
-        return [None] * len(operations)
+        connection.execute(again, [{"former": one} for write in writes for one in write.former])
+        _insert(connection, [one for write in writes for one in write.replays])
+        return [None] * len(writes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +84,13 @@ class EndReplays:
     now: float
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["EndReplays"]) -> list[None]:
+    def run_all(connection: Connection, writes: list["EndReplays"]) -> list[None]:
         """Run all; a replay that has ended already is left as it is."""
         rows = [
-            {"id": one, "state": op.state.value, "now": op.now}
-            for op in operations
-            for one in op.ids
+            {"id": one, "state": op.state.value, "now": op.now} for op in writes for one in op.ids
         ]
         connection.execute(_END, rows)
-        return [None] * len(operations)
+        return [None] * len(writes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,21 +102,21 @@ class Redeem:
     now: float
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["Redeem"]) -> list[Replay | None]:
+    def run_all(connection: Connection, writes: list["Redeem"]) -> list[Replay | None]:
         """Return the replay of each token, None where the token was not issued for this content.
 
         The first arrival of each is recorded.
         """
         columns = schema.replays.c
-        hashes = {one.resume_token_hash for one in operations}
+        hashes = {one.resume_token_hash for one in writes}
         rows = connection.execute(
             select(schema.replays).where(columns.resume_token_hash.in_(hashes))
         )
         found: dict[str, Any] = {row.resume_token_hash: row for row in rows}
-        replays = [_valid(found.get(one.resume_token_hash), one.digest) for one in operations]
+        replays = [_valid(found.get(one.resume_token_hash), one.digest) for one in writes]
         arrived = [
-            {"one": replay.id, "now": operation.now}
-            for operation, replay in zip(operations, replays, strict=True)
+            {"one": replay.id, "now": write.now}
+            for write, replay in zip(writes, replays, strict=True)
             if replay is not None and replay.arrived_at is None
         ]
         if arrived:

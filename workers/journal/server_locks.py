@@ -62,13 +62,13 @@ class AcquireLocks:
     resources: tuple[str, ...] = ()
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["AcquireLocks"]) -> list[Ahead | None]:
+    def run_all(connection: Connection, writes: list["AcquireLocks"]) -> list[Ahead | None]:
         """Return the request that each one waits for; None where it has all of its locks."""
         # All locks first: the requests of one group came in this order.
-        _insert(connection, [one for one in operations if one.resources])
-        keys = list({one.key for one in operations})
+        _insert(connection, [one for one in writes if one.resources])
+        keys = list({one.key for one in writes})
         contested = set(connection.execute(_CONTESTED, {"keys": keys}).scalars())
-        return [one._find_ahead(connection) if one.key in contested else None for one in operations]
+        return [one._find_ahead(connection) if one.key in contested else None for one in writes]
 
     def _rows(self, ticket: int) -> Sequence[dict[str, Any]]:
         now = time.time()
@@ -94,13 +94,11 @@ class AcquireLocks:
         )
 
 
-def _insert(connection: Connection, operations: list[AcquireLocks]) -> None:
-    if not operations:
+def _insert(connection: Connection, writes: list[AcquireLocks]) -> None:
+    if not writes:
         return
-    known = set(
-        connection.execute(_HAVE_LOCKS, {"keys": [one.key for one in operations]}).scalars()
-    )
-    wanted = {one.key: one for one in operations if one.key not in known}
+    known = set(connection.execute(_HAVE_LOCKS, {"keys": [one.key for one in writes]}).scalars())
+    wanted = {one.key: one for one in writes if one.key not in known}
     if not wanted:
         return
     # One ticket for all locks of a request: two requests for the same servers can never wait for
@@ -128,10 +126,10 @@ class ReleaseLocks:
     key: str
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["ReleaseLocks"]) -> list[None]:
+    def run_all(connection: Connection, writes: list["ReleaseLocks"]) -> list[None]:
         """Release all."""
-        connection.execute(_RELEASE, [{"key": one.key} for one in operations])
-        return [None] * len(operations)
+        connection.execute(_RELEASE, [{"key": one.key} for one in writes])
+        return [None] * len(writes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +139,12 @@ class ExpireLock:
     claim: Claim
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["ExpireLock"]) -> list[None]:
+    def run_all(connection: Connection, writes: list["ExpireLock"]) -> list[None]:
         """Expire all."""
         connection.execute(
-            _EXPIRE, [{"key": one.claim.key, "claim": one.claim.token} for one in operations]
+            _EXPIRE, [{"key": one.claim.key, "claim": one.claim.token} for one in writes]
         )
-        return [None] * len(operations)
+        return [None] * len(writes)
 
 
 def sweep(connection: Connection, before: float) -> None:

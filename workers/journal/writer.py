@@ -25,7 +25,7 @@ class Write(Protocol):
     """A kind of write. All writes of a kind in a transaction are executed together."""
 
     @staticmethod
-    def run_all(connection: Connection, operations: list[Any]) -> list[Any]:
+    def run_all(connection: Connection, writes: list[Any]) -> list[Any]:
         """Return the outcomes in order; an exception as an outcome fails that write alone.
 
         May be run again after a commit whose outcome is unknown.

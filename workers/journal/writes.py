@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import orjson
@@ -97,6 +97,15 @@ def _each(
     return [None if _count(connection, statement, [row]) else ClaimLost(row["key"]) for row in rows]
 
 
+def _rows(writes: Sequence["Intend | Record | Finish | Release"]) -> list[dict[str, Any]]:
+    """Return the fields of each write as parameters; the claim is its key and its token."""
+    return [
+        {field.name: getattr(one, field.name) for field in fields(one)}
+        | {"key": one.claim.key, "claim": one.claim.token}
+        for one in writes
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Begin:
     """Records a delivery of a request, and claims the request where that is possible."""
@@ -106,37 +115,24 @@ class Begin:
     claim: str
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["Begin"]) -> list[Outcome]:
+    def run_all(connection: Connection, writes: list["Begin"]) -> list[Outcome]:
         """Return what is known of each request."""
-        rows = [one._row() for one in operations]
+        rows = [
+            asdict(one.request)
+            | {"kind": one.request.kind.value, "owner": one.owner.id, "claim": one.claim}
+            for one in writes
+        ]
         if _count(connection, _INSERT, rows) == len(rows):
-            return [Begun(Claim(one.request.key, one.claim)) for one in operations]
-        return [one._find(connection) for one in operations]
-
-    def _row(self) -> dict[str, Any]:
-        request = self.request
-        return {
-            "key": request.key,
-            "name": request.name,
-            "kind": request.kind.value,
-            "operation": request.operation,
-            "tenant": request.tenant,
-            "digest": request.digest,
-            "owner": self.owner.id,
-            "claim": self.claim,
-            "received_at": request.received_at,
-        }
+            return [Begun(Claim(one.request.key, one.claim)) for one in writes]
+        return [one._find(connection) for one in writes]
 
     def _find(self, connection: Connection) -> Outcome:
         key = self.request.key
         row = connection.execute(select(schema.requests).where(schema.requests.c.key == key)).one()
         if row.claim == self.claim and row.state == State.RUNNING:
             # This worker's, by this or by a commit whose outcome was unknown: begun or taken over.
-            return (
-                Begun(Claim(key, self.claim))
-                if row.deliveries == 1
-                else self._resumed(connection, row)
-            )
+            is_new = row.deliveries == 1
+            return Begun(Claim(key, self.claim)) if is_new else self._resumed(connection, row)
         connection.execute(_SEEN, {"key": key})
         if row.digest != self.request.digest:
             return ContentConflict()
@@ -149,19 +145,8 @@ class Begin:
         return self._take_over(connection, row)
 
     def _take_over(self, connection: Connection, row: Any) -> Outcome:
-        taken = _count(
-            connection,
-            _TAKE_OVER,
-            [
-                {
-                    "key": row.key,
-                    "owner": self.owner.id,
-                    "claim": self.claim,
-                    "former": row.claim,
-                    "now": time.time(),
-                }
-            ],
-        )
+        values = {"key": row.key, "owner": self.owner.id, "claim": self.claim, "former": row.claim}
+        taken = _count(connection, _TAKE_OVER, [values | {"now": time.time()}])
         if not taken:  # another worker was quicker
             return HeldElsewhere("")
         return self._resumed(connection, row)
@@ -189,21 +174,12 @@ class Intend:
     outcome: str | None = None
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["Intend"]) -> list[Any]:
+    def run_all(connection: Connection, writes: list["Intend"]) -> list[Any]:
         """Return None or `ClaimLost` for each."""
         statement = _INTEND_SQLITE if connection.dialect.name == "sqlite" else _INTEND_POSTGRES
-        rows = [
-            {
-                "key": one.claim.key,
-                "claim": one.claim.token,
-                "name": one.name,
-                "marker": one.marker,
-                "now": one.now,
-                "outcome": one.outcome,
-                "recorded": one.now if one.outcome is not None else None,
-            }
-            for one in operations
-        ]
+        rows = _rows(writes)
+        for row in rows:
+            row["recorded"] = row["now"] if row["outcome"] is not None else None
         return _each(connection, statement, rows)
 
 
@@ -218,20 +194,9 @@ class Record:
     now: float
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["Record"]) -> list[Any]:
+    def run_all(connection: Connection, writes: list["Record"]) -> list[Any]:
         """Return None or `ClaimLost` for each."""
-        rows = [
-            {
-                "key": one.claim.key,
-                "claim": one.claim.token,
-                "name": one.name,
-                "outcome": one.outcome,
-                "request_id": one.request_id,
-                "now": one.now,
-            }
-            for one in operations
-        ]
-        return _each(connection, _RECORD, rows)
+        return _each(connection, _RECORD, _rows(writes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,21 +209,11 @@ class Finish:
     now: float
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["Finish"]) -> list[Any]:
+    def run_all(connection: Connection, writes: list["Finish"]) -> list[Any]:
         """Return None or `ClaimLost` for each."""
-        rows = [
-            {
-                "key": one.claim.key,
-                "claim": one.claim.token,
-                "result": one.result,
-                "updates": one.updates,
-                "now": one.now,
-            }
-            for one in operations
-        ]
-        if _count(connection, _FINISH, rows) == len(rows):
-            return [None] * len(rows)
-        return CheckClaim.run_all(connection, [CheckClaim(one.claim) for one in operations])
+        if _count(connection, _FINISH, _rows(writes)) == len(writes):
+            return [None] * len(writes)
+        return CheckClaim.run_all(connection, [CheckClaim(one.claim) for one in writes])
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,9 +223,9 @@ class CheckClaim:
     claim: Claim
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["CheckClaim"]) -> list[Any]:
+    def run_all(connection: Connection, writes: list["CheckClaim"]) -> list[Any]:
         """Return None or `ClaimLost` for each."""
-        return [None if one._holds(connection) else ClaimLost(one.claim.key) for one in operations]
+        return [None if one._holds(connection) else ClaimLost(one.claim.key) for one in writes]
 
     def _holds(self, connection: Connection) -> bool:
         columns = schema.requests.c
@@ -288,10 +243,10 @@ class Settle:
     now: float
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["Settle"]) -> list[None]:
+    def run_all(connection: Connection, writes: list["Settle"]) -> list[None]:
         """Settle all."""
-        _count(connection, _SETTLE, [{"key": one.key, "now": one.now} for one in operations])
-        return [None] * len(operations)
+        _count(connection, _SETTLE, [{"key": one.key, "now": one.now} for one in writes])
+        return [None] * len(writes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,22 +259,12 @@ class Release:
     resume_token_hash: str | None = None
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["Release"]) -> list[None]:
+    def run_all(connection: Connection, writes: list["Release"]) -> list[None]:
         """Release all but those that another worker has taken over."""
-        rows = [
-            {"key": one.claim.key, "claim": one.claim.token, "more": one.more, "now": one.now}
-            for one in operations
-        ]
-        _count(connection, _RELEASE, rows)
-        AddResumeToken.run_all(
-            connection,
-            [
-                AddResumeToken(one.claim.key, one.resume_token_hash)
-                for one in operations
-                if one.resume_token_hash
-            ],
-        )
-        return [None] * len(operations)
+        _count(connection, _RELEASE, _rows(writes))
+        hashes = [(one.claim.key, one.resume_token_hash) for one in writes]
+        AddResumeToken.run_all(connection, [AddResumeToken(key, one) for key, one in hashes if one])
+        return [None] * len(writes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,15 +275,15 @@ class AddResumeToken:
     resume_token_hash: str
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["AddResumeToken"]) -> list[None]:
+    def run_all(connection: Connection, writes: list["AddResumeToken"]) -> list[None]:
         """Add all."""
-        if operations:
+        if writes:
             _count(
                 connection,
                 _ADD_RESUME_TOKEN,
-                [{"key": one.key, "hashed": f"{one.resume_token_hash} "} for one in operations],
+                [{"key": one.key, "hashed": f"{one.resume_token_hash} "} for one in writes],
             )
-        return [None] * len(operations)
+        return [None] * len(writes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +293,7 @@ class Prune:
     before: float
 
     @staticmethod
-    def run_all(connection: Connection, operations: list["Prune"]) -> list[int]:
+    def run_all(connection: Connection, writes: list["Prune"]) -> list[int]:
         """Return how many were deleted, a thousand at most: more would hold up other writes."""
         columns = schema.requests.c
         old = select(columns.key).where(
@@ -357,7 +302,7 @@ class Prune:
             columns.updated_at < bindparam("before"),
         )
         counts = []
-        for one in operations:
+        for one in writes:
             sweep(connection, one.before)
             keys = list(connection.execute(old.limit(1000), {"before": one.before}).scalars())
             if keys:
