@@ -166,7 +166,7 @@ def test_an_image_is_made_of_a_server_that_was_booted_from_a_volume(
     assert shown["instance_uuid"] == server_id
 
 
-def test_what_the_customer_says_of_the_system_is_what_the_image_says(
+def test_the_customers_system_takes_precedence_on_the_image(
     requester: Requester, tenant: Tenant
 ) -> None:
     """Of a server of such an image it is known, too, and so it goes on to the image of that one."""
@@ -334,7 +334,7 @@ def test_a_server_in_the_wrong_state_gives_no_image(
         )
 
 
-def test_what_may_not_be_deleted_is_not(requester: Requester, tenant: Tenant) -> None:
+def test_an_image_in_use_or_protected_is_not_deleted(requester: Requester, tenant: Tenant) -> None:
     template = tenant.make_server(disk=None)
     used, _ = make_image(requester, tenant, template)
     tenant.make_server(name="uses-it", disk=None, image=used)
@@ -387,7 +387,7 @@ def test_what_may_not_be_deleted_is_not(requester: Requester, tenant: Tenant) ->
     patch(tenant, protected, "protected", False)
 
 
-def test_what_was_answered_stays_answered_though_glance_no_longer_speaks(
+def test_an_answer_stays_though_glance_no_longer_responds(
     requester: Requester, tenant: Tenant, cloud: Any
 ) -> None:
     image_id = queued_image(tenant)
@@ -405,7 +405,7 @@ def test_what_was_answered_stays_answered_though_glance_no_longer_speaks(
     assert first.body["data"]["status"] == "删除成功1台,删除失败0台"
 
 
-def test_what_may_not_be_changed_is_not(requester: Requester, tenant: Tenant) -> None:
+def test_an_image_that_may_not_be_changed_is_refused(requester: Requester, tenant: Tenant) -> None:
     queued = queued_image(tenant)
     renaming = [{"op": "replace", "path": "/name", "value": "x"}]
     assert ask(requester, "image.update", image_id=queued, body=renaming)["code"] == "101.003016"
@@ -447,7 +447,7 @@ def test_images_are_searched_sorted_and_paged(requester: Requester, tenant: Tena
     assert ask(requester, "image.list", visibility="everyone")["code"] == "101.001002"
 
 
-def test_what_glance_or_nova_refuses_is_told(
+def test_a_refusal_of_glance_or_nova_is_in_the_answer(
     requester: Requester, tenant: Tenant, cloud: Any
 ) -> None:
     server_id = tenant.make_server(disk=None)

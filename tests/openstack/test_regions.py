@@ -52,7 +52,7 @@ def orders_for_elsewhere(tenant: Tenant, server_id: str) -> list[dict[str, Any]]
     ]
 
 
-def test_an_order_for_another_region_is_refused_and_parked_whatever_it_asks_for(
+def test_an_order_for_another_region_is_rejected_and_dead_lettered(
     requester: Requester, shop: Workshop, tenant: Tenant
 ) -> None:
     server_id = tenant.make_server(disk=10)
@@ -83,7 +83,7 @@ def test_an_order_for_another_region_is_refused_and_parked_whatever_it_asks_for(
     assert names.isdisjoint({one.get("orderId") or one["flowId"] for one in orders})
 
 
-def test_a_plan_says_of_an_order_for_another_region_what_would_become_of_it(
+def test_a_plan_of_an_order_for_another_region_says_that_it_would_be_refused(
     requester: Requester, shop: Workshop, tenant: Tenant
 ) -> None:
     server_id = tenant.make_server(disk=10)
@@ -102,7 +102,7 @@ def test_a_plan_says_of_an_order_for_another_region_what_would_become_of_it(
     assert (plan["verdict"], plan["code"], plan["reason"]) == ("refused", "101.001002", "region")
 
 
-def test_a_command_for_another_region_is_answered_and_parked(
+def test_a_command_for_another_region_is_answered_and_dead_lettered(
     requester: Requester, tenant: Tenant
 ) -> None:
     server_id = tenant.make_server(disk=None)

@@ -19,7 +19,7 @@ def act(requester: Requester, server_id: str, body: Any, *, follow: bool = False
     return result
 
 
-def test_a_server_is_stopped_and_started_and_its_course_is_told(
+def test_a_server_is_stopped_and_started_with_status_updates(
     requester: Requester, tenant: Tenant
 ) -> None:
     server_id = tenant.make_server(disk=None)
@@ -56,7 +56,9 @@ def test_a_server_is_stopped_and_started_and_its_course_is_told(
     assert tenant.actions(server_id) == ["create", "stop", "start"]
 
 
-def test_soft_and_hard_reboots_are_what_nova_logs(requester: Requester, tenant: Tenant) -> None:
+def test_soft_and_hard_reboots_are_in_novas_action_log(
+    requester: Requester, tenant: Tenant
+) -> None:
     server_id = tenant.make_server(disk=None)
     assert act(requester, server_id, {"reboot": {"type": "soft"}}, follow=True)["code"] == 200
     assert act(requester, server_id, {"os-stop": {}}, follow=True)["code"] == 200
@@ -66,7 +68,7 @@ def test_soft_and_hard_reboots_are_what_nova_logs(requester: Requester, tenant: 
     assert tenant.actions(server_id) == ["create", "reboot", "stop", "reboot"]
 
 
-def test_a_console_is_opened_and_a_type_that_is_gone_is_told(
+def test_a_console_is_opened_and_an_unsupported_type_is_refused(
     requester: Requester, tenant: Tenant
 ) -> None:
     server_id = tenant.make_server(disk=None)
@@ -116,7 +118,7 @@ def test_another_tenants_server_does_not_exist(requester: Requester, tenant: Ten
     assert tenant.actions(server_id) == ["create"]
 
 
-def test_a_locked_server_is_told(requester: Requester, tenant: Tenant) -> None:
+def test_a_locked_server_is_refused_with_its_reason(requester: Requester, tenant: Tenant) -> None:
     server_id = tenant.make_server(disk=None)
     tenant.act(server_id, {"lock": None})
     refused = act(requester, server_id, {"os-stop": None})
@@ -142,7 +144,7 @@ def test_a_stop_that_fails_ends_in_the_state_that_the_server_has(
     assert requester.last_update_of("server", message_id).body["status"] == "ACTIVE"
 
 
-def test_a_repeated_action_gets_its_result_and_has_no_second_effect(
+def test_a_repeated_action_gets_the_same_result_and_has_no_second_effect(
     requester: Requester, tenant: Tenant
 ) -> None:
     server_id = tenant.make_server(disk=None)
@@ -169,7 +171,7 @@ def test_a_repeated_action_gets_its_result_and_has_no_second_effect(
     assert sum(one.is_final for one in requester.updates_of(first)) == 1
 
 
-def test_an_overloaded_nova_is_asked_again_within_the_time_limit(
+def test_calls_to_an_overloaded_nova_are_retried_within_the_time_limit(
     requester: Requester, tenant: Tenant, cloud: Any
 ) -> None:
     server_id = tenant.make_server(disk=None)
@@ -208,7 +210,7 @@ def test_a_batch_is_checked_first_and_not_begun_when_one_is_wrong(
     assert tenant.actions(good) == ["create"]
 
 
-def test_each_server_of_a_batch_is_told_of(
+def test_the_answer_of_a_batch_lists_each_server(
     requester: Requester, tenant: Tenant, cloud: Any
 ) -> None:
     good, bad = tenant.make_server(disk=None), tenant.make_server(disk=None)
@@ -221,7 +223,7 @@ def test_each_server_of_a_batch_is_told_of(
     assert tenant.actions(bad) == ["create"]
 
 
-def test_each_server_of_a_refused_batch_is_judged_as_far_as_it_can_be(
+def test_each_server_of_a_refused_batch_is_checked_as_far_as_it_can_be(
     requester: Requester, tenant: Tenant
 ) -> None:
     right, unpaid, stopped = (
@@ -248,7 +250,7 @@ def test_each_server_of_a_refused_batch_is_judged_as_far_as_it_can_be(
     assert tenant.actions(right) == ["create"]
 
 
-def test_a_batch_tells_of_each_server_where_nova_does_not_answer(
+def test_the_answer_of_a_batch_lists_each_server_where_nova_does_not_answer(
     requester: Requester, tenant: Tenant, cloud: Any
 ) -> None:
     seen, unseen = tenant.make_server(disk=None), tenant.make_server(disk=None)
@@ -261,7 +263,7 @@ def test_a_batch_tells_of_each_server_where_nova_does_not_answer(
     assert tenant.actions(seen) == ["create"]
 
 
-def test_a_batch_says_of_which_server_it_is_not_known_what_became(
+def test_the_answer_of_a_batch_says_which_server_has_an_unknown_outcome(
     requester: Requester, tenant: Tenant, cloud: Any
 ) -> None:
     good, lost = tenant.make_server(disk=None), tenant.make_server(disk=None)
@@ -277,7 +279,7 @@ def test_a_batch_says_of_which_server_it_is_not_known_what_became(
     assert tenant.actions(lost) == ["create"]
 
 
-def test_a_nova_that_hangs_holds_up_no_answer_and_its_stop_is_told_at_last(
+def test_a_nova_that_hangs_delays_no_answer_and_its_stop_has_a_final_update(
     requester: Requester, tenant: Tenant, cloud: Any
 ) -> None:
     one, several = tenant.make_server(disk=None), tenant.make_server(disk=None)
@@ -301,7 +303,7 @@ def test_a_nova_that_hangs_holds_up_no_answer_and_its_stop_is_told_at_last(
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_a_hard_reboot_waits_neither_for_a_soft_one_that_hangs_nor_for_its_turn(
+def test_a_hard_reboot_waits_neither_for_a_soft_one_that_hangs_nor_for_its_lock(
     requester: Requester, tenant: Tenant, cloud: Any, several: bool
 ) -> None:
     server_id = tenant.make_server(disk=None)
@@ -361,7 +363,7 @@ def test_reads_tags_and_refused_commands_send_no_updates(
     assert [one for message_id in sent for one in requester.updates_of(message_id)] == []
 
 
-def test_results_go_to_the_exchange_where_nobody_is_named(
+def test_results_go_to_the_exchange_where_no_reply_queue_is_named(
     requester: Requester, tenant: Tenant
 ) -> None:
     server_id = tenant.make_server(disk=None)
