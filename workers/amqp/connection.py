@@ -204,15 +204,15 @@ class RecoveringConnection:
             return
         self._closed.clear()
         self.reconnects += 1
-        told = explain(error, self._where)
+        explained = explain(error, self._where)
         most = delay_after(
             self._failures,
             FIRST_DELAY,
-            LONGEST_REFUSED_DELAY if told.is_refused else LONGEST_DELAY,
+            LONGEST_REFUSED_DELAY if explained.is_refused else LONGEST_DELAY,
         )
         self._failures += 1
-        delay = random.uniform(most / 2 if told.is_refused else 0.0, most)  # noqa: S311 - jitter, no secret
-        known = {"connection": self._name, "why": told.reason, "again_in": round(delay, 2)}
+        delay = random.uniform(most / 2 if explained.is_refused else 0.0, most)  # noqa: S311 - jitter, no secret
+        known = {"connection": self._name, "why": explained.reason, "again_in": round(delay, 2)}
         log.warning("connection.down", **known, **({"advice": advice} if advice else {}))
         self._later = asyncio.get_running_loop().call_later(delay, self._retry)
 

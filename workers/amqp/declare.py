@@ -48,9 +48,12 @@ class TopologyDeclarer:
             except TopologyMismatch:
                 raise
             except Exception as error:
-                told = explain(error, self._where)
+                explained = explain(error, self._where)
                 log.warning(
-                    "broker.not_reached", why=told.reason, advice=told.advice, again_in=delay
+                    "broker.not_reached",
+                    why=explained.reason,
+                    advice=explained.advice,
+                    again_in=delay,
                 )
                 await asyncio.sleep(delay)
             else:

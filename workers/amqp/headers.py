@@ -43,7 +43,7 @@ LEFT_OUT_HEADER = "x-ecs-headers-left-out"
 #: The broker's own history of the message, which it makes anew.
 HISTORY = ("x-death", "x-first-death", "x-last-death", "x-delivery-count", "x-acquired-count")
 #: The broker takes CC and BCC for further routing keys: a publisher could have our copy put into
-#: others' queues. A pass is good for one way back.
+#: others' queues. A resume token is good for one way back.
 NOT_KEPT = ("CC", "BCC", RESUME_TOKEN_HEADER)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_TRACESTATE = 512

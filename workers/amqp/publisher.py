@@ -49,7 +49,7 @@ class Publisher:
         on_missing: Callable[[], None] | None = None,
     ) -> None:
         self._recovering = RecoveringConnection(
-            where, "ecs-worker publish", self._connected, self._disconnected
+            where, "ecs-worker publish", self._connected, self._forget_channel
         )
         self._window = window
         self._deadline = deadline
@@ -106,9 +106,6 @@ class Publisher:
 
     def _connected(self, connection: AsyncioConnection) -> None:
         connection.channel(on_open_callback=self._channel_opened)
-
-    def _disconnected(self) -> None:
-        self._forget_channel()
 
     def _channel_opened(self, channel: Channel) -> None:
         channel.add_on_close_callback(self._channel_closed)

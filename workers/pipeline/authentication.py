@@ -1,4 +1,4 @@
-"""Stage 2: the requester of a message, told at once or waited for.
+"""Stage 2: the requester of a message, known at once or waited for.
 
 Before a request is in the journal nothing of it may go to a retry queue: its token would be masked,
 and nobody could authenticate it any more. So it is held, or goes back to its queue.
@@ -39,7 +39,7 @@ class Authentication:
         self._met: OrderedDict[str, float] = OrderedDict()
 
     async def authenticate(self, request: Request, timing: Timing) -> Requester:
-        """Return the requester. Raises `Rejected`, or `Requeue` where it cannot be told in time.
+        """Return the requester. Raises `Rejected`, or `Requeue` where it is not known in time.
 
         An order waits for as long as it may be held; a command until its time is up, and then is
         answered, unless it was begun already.

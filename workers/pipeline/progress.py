@@ -113,6 +113,8 @@ class Progress:
         self.requester = requester
         self.timing = timing
         self.claim = claimed.claim
+        #: The journal's key, also part of the ids of what is published.
+        self.key = claimed.claim.key
         self.attempts = claimed.attempts
         self._ledger = claimed.ledger
         self._answered = claimed.flight.answered
@@ -150,11 +152,6 @@ class Progress:
         self._published: list[Awaitable[Any]] = []
         #: OpenStack calls of this attempt by HTTP method.
         self.calls: Counter[str] = Counter()
-
-    @property
-    def key(self) -> str:
-        """The journal's key, also part of the ids of what is published."""
-        return self.claim.key
 
     @property
     def project_id(self) -> str | None:

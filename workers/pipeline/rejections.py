@@ -44,7 +44,7 @@ _COUNTED = frozenset((*Operation, *(f"order.{one}" for one in OrderType)))
 #: the wrong place, or an operator may replay it.
 CONFLICT = "conflicting_duplicate"
 _DEAD_LETTERED = frozenset({OTHER_REGION, CONFLICT, "too_old"})
-#: Codes of failures that a sender who hears nothing must be told by a person.
+#: Codes of failures that a person must pass on to a sender who hears nothing.
 _FAULTS = (Code.PARAMETER, Code.IDENTITY)
 
 
@@ -72,6 +72,7 @@ class Rejections:
             # It has a result, or gets one when the region is set right and it is replayed.
             await self.dead_letter(envelope, refused)
             return
+        # These words are part of the result's id: they must not change, or a repeat has another one.
         await self._answer(envelope, rejected, "unfit" if request is None else "refused")
         is_unheard = rejected.is_order or envelope.reply_queue is None
         if refused.reason in _DEAD_LETTERED or (is_unheard and refused.code in _FAULTS):
@@ -89,7 +90,10 @@ class Rejections:
         )
         if refused.reason == CONFLICT:
             self._metrics.event("conflict")
-        self._metrics.answered(_label(rejected), refused.code.wire, 0.0)
+        label = rejected.operation or ""
+        if label not in _COUNTED:
+            label = "order.unknown" if rejected.is_order else "unknown"
+        self._metrics.answered(label, refused.code.wire, 0.0)
 
     async def undelivered(self, envelope: Envelope, refused: Refused, *, is_order: bool) -> None:
         """Answer a message that the broker gave up on before anything was begun for it."""
@@ -246,9 +250,3 @@ def _unread_order(envelope: Envelope, operation: str, message: Mapping[str, Any]
         message=message,
         token=token_in(message),
     )
-
-
-def _label(rejected: Rejected) -> str:
-    if rejected.operation in _COUNTED:
-        return str(rejected.operation)
-    return "order.unknown" if rejected.is_order else "unknown"

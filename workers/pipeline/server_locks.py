@@ -49,9 +49,12 @@ class ServerLocks:
             yield
             return
         claim, is_order = progress.claim, request.kind is Kind.ORDER
-        until, too_late = progress.timing.hold, _busy(is_order)
+        until: Deadline = progress.timing.hold
+        too_late: EcsError = Postponed("the locks of its servers")
         if not is_order:
             until = progress.timing.patience(any_begun=progress.any_begun)
+            detail = "other requests for the server are under way"
+            too_late = Refused(Code.FAILED, reason="busy", detail=detail)
         try:
             if not await self._acquire(claim, names, until):
                 raise too_late
@@ -101,9 +104,3 @@ class ServerLocks:
             return False
         delay = self._delays[min(ahead.attempts, len(self._delays)) - 1]
         return ahead.rescheduled_at <= time.time() < ahead.rescheduled_at + delay
-
-
-def _busy(is_order: bool) -> EcsError:
-    if is_order:
-        return Postponed("the locks of its servers")
-    return Refused(Code.FAILED, reason="busy", detail="other requests for the server are under way")
