@@ -1,8 +1,8 @@
 """Health checks and metrics over HTTP: `/livez`, `/readyz` and `/metrics`, on the worker's loop.
 
-It is no uvicorn, which keeps a connection that sends nothing for as long as the peer likes: whoever
-reaches the port could take all of the worker's file descriptors. Here a request must arrive within
-some seconds, and of too many connections the oldest is closed. Each connection serves one request.
+Not uvicorn, which keeps an idle connection for as long as the peer likes: anybody who reaches the
+port could use up the worker's file descriptors. Here a request must arrive within some seconds, and
+of too many connections the oldest is closed. Each connection serves one request.
 """
 
 import asyncio

@@ -1,5 +1,5 @@
-"""Who asks, on a real broker: tokens of an issuer of our own, its key set over HTTP and as a file;
-passes; attacks.
+"""Authentication on a real broker: tokens of a test issuer, its key set over HTTP and as a file,
+resume tokens, attacks.
 """
 
 import json

@@ -62,7 +62,7 @@ class JournalReplays:
         self._journal = journal
 
     async def replay_of(self, resume_token: str, digest: str) -> ReplayAuthority | None:
-        """As `Replays`."""
+        """Implement `Replays.replay_of`."""
         try:
             found = await self._journal.redeem(hash_of(resume_token), digest)
         except JournalError as error:

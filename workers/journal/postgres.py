@@ -38,7 +38,7 @@ class BoundedConnection(psycopg.Connection[Any]):
     answer_limit: float | None = JournalTimes().answer
 
     def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
-        """As psycopg's; past the limit the connection is closed and `OperationalError` raised."""
+        """Wait like psycopg; past the limit close the connection and raise `OperationalError`."""
         limit = self.answer_limit
         return super().wait(
             gen if limit is None else self._within(gen, limit), *arguments, **options

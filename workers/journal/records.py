@@ -176,37 +176,36 @@ class RequestRecord:
 
 
 class Action(StrEnum):
-    """What an operator does with parked messages."""
+    """Treatment of dead letters by an operator."""
 
     REPLAY = "replay"
     DISCARD = "discard"
 
 
 class ReplayState(StrEnum):
-    """How far a pinned message is."""
+    """State of a dead letter in a batch."""
 
     PINNED = "pinned"
-    #: It may have been published: the word by which it is known again is in force.
+    #: It may have been published: its resume token is valid.
     ISSUED = "issued"
     #: The broker has confirmed it.
     SENT = "sent"
     DISCARDED = "discarded"
-    #: It was in `ecs.dead` no longer when its turn came.
+    #: It was no longer in `ecs.dead`.
     GONE = "gone"
-    #: It was put in once more, and another row tells the rest; its word stays in force.
+    #: It was published once more, as another row; its own resume token stays valid.
     REPEATED = "again"
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A parked message that an operator took in hand; times are Unix seconds.
+    """A dead letter that an operator replayed or discarded; times are Unix seconds.
 
-    `selection` stands for the words by which it was chosen, `name` is what `journal show` finds it
-    by, `identity` tells the very message, `digest` its content as a request (empty where it is
-    none), `tenant` is the project that the operator named for it, `arrived_at` is when a worker met
-    it again, `real_user` is the user that the command ran as, whoever `operator` says it was (None
-    in rows that an earlier version wrote). `vouched`: who sent the message was not proven, and the
-    operator has answered for him.
+    `selection` is a digest of the command's options, `name` the id by which `journal show` finds
+    the request, `identity` a digest of the whole message, `digest` that of its content as a request
+    (empty where it is none), `tenant` the project that the operator named, `arrived_at` when a
+    worker received the replayed message, `real_user` the operating system's user (None in rows of
+    earlier versions). `vouched`: the sender was never authenticated, and the operator confirmed it.
     """
 
     id: str
@@ -234,7 +233,7 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Messages that were taken in hand together; `done` of them are."""
+    """Dead letters that one command replays or discards; `done` of the `messages` are done."""
 
     name: str
     action: str

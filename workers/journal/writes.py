@@ -90,7 +90,7 @@ def _count(connection: Connection, statement: Any, rows: Sequence[dict[str, Any]
 def _each(
     connection: Connection, statement: Any, rows: Sequence[dict[str, Any]]
 ) -> list[Exception | None]:
-    """As `_count`, with `ClaimLost` for each row that was not written."""
+    """Execute for all rows and return None, or `ClaimLost` where it was not written, for each."""
     if _count(connection, statement, rows) == len(rows):
         return [None] * len(rows)
     # Rare: another worker has one of them. Executing each alone, a second time, tells which one.

@@ -1,1 +1,1 @@
-"""The journal's schema, step by step."""
+"""Alembic migrations of the journal's schema."""

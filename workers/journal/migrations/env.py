@@ -1,4 +1,4 @@
-"""Alembic's entry: migrates over the connection that it is given."""
+"""Alembic's entry point: migrates on the connection that it is given."""
 
 from alembic import context
 

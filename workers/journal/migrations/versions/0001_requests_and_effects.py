@@ -1,4 +1,4 @@
-"""Requests and effects."""
+"""Tables of requests and effects."""
 
 import sqlalchemy as sa
 from alembic import op

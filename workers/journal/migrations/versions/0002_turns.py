@@ -1,4 +1,4 @@
-"""Places in the line before a server."""
+"""Table of server locks."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the table, and where there are sequences the one that tickets come from."""
+    """Create the table, and on PostgreSQL the sequence of the tickets."""
     op.create_table(
         "turns",
         sa.Column("resource", sa.String(255), primary_key=True),

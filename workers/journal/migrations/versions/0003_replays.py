@@ -1,4 +1,4 @@
-"""What operators did with parked messages; requests by the time they came."""
+"""Table of replays; index of requests by arrival."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the table and the index."""
+    """Create the table and the index."""
     op.create_index("requests_received_at", "requests", ["received_at"])
     op.create_table(
         "replays",

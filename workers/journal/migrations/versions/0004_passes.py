@@ -1,4 +1,4 @@
-"""What a request is known by when it comes back from a retry queue without its token."""
+"""Hashes of the resume tokens of rescheduled requests."""
 
 import sqlalchemy as sa
 from alembic import op

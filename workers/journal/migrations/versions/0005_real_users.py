@@ -1,4 +1,4 @@
-"""The user that an operator's command ran as, beside the name that he gave."""
+"""The operating system's user of an operator's command, beside the operator's name."""
 
 import sqlalchemy as sa
 from alembic import op

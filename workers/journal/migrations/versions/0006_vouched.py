@@ -1,4 +1,4 @@
-"""Replays of messages whose sender was not proven: the operator has answered for him."""
+"""Replays of messages whose sender was never authenticated, confirmed by the operator."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the column; nobody has vouched for what was put in again before there was one."""
+    """Add the column; it is false for all earlier replays."""
     op.add_column(
         "replays", sa.Column("vouched", sa.Boolean(), nullable=False, server_default=sa.false())
     )

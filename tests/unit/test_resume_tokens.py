@@ -1,4 +1,4 @@
-"""What is known without a token: passes, and publishers that need none."""
+"""Resume tokens, and publishers that need no access token."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from workers.identity import hash_of, new_resume_token
 from workers.identity.requester import may_omit_token
 
 
-def test_a_pass_is_long_and_never_the_same() -> None:
+def test_a_resume_token_is_long_and_never_the_same() -> None:
     words = {new_resume_token() for _ in range(100)}
     assert len(words) == 100
     assert all(len(word) >= 43 for word in words)
@@ -16,13 +16,13 @@ def test_a_pass_is_long_and_never_the_same() -> None:
     assert not any(word in hash_of(word) for word in words)
 
 
-def test_a_message_gives_the_word_that_it_carries() -> None:
+def test_a_message_has_the_resume_token_of_its_header() -> None:
     word = new_resume_token()
     assert envelope({}, headers={RESUME_TOKEN_HEADER: word}).resume_token == word
 
 
 @pytest.mark.parametrize("word", [None, "", 7, b"word", ["word"], {"a": 1}, "w" * 129, "wörd"])
-def test_what_could_be_no_word_is_none(word: object) -> None:
+def test_a_header_that_can_be_no_resume_token_is_ignored(word: object) -> None:
     assert envelope({}, headers={RESUME_TOKEN_HEADER: word}).resume_token is None
 
 
