@@ -11,6 +11,7 @@ from handlers.orders.delete_server import ServerDeletion
 from handlers.orders.new.disks import Disk
 from handlers.orders.new.plan import CreationPlan, NewServer
 from handlers.orders.renew.handler import Renewal, RenewalPlan
+from messages.results import ServerSnapshot
 
 CREATION_V1 = """{"servers": [{"number": 1, "set_index": 0, "product_index": 0, "name": "web",
  "flavor_id": "c9a1", "zone": "az-1", "disks": [{"size": 40, "volume_type": "SATA", "image_id": "i"},
@@ -80,7 +81,7 @@ def test_the_plan_of_a_deletion_is_read() -> None:
     assert (first.own_ports, first.other_ports) == (("p1",), ("p2",))
     assert first.floating_ips == ("f1",)
     assert first.before is not None
-    assert first.before["feeData"]["next_fee_time"] == "2027-05-08 16:53:27"
+    assert first.before.fee_data.next_fee_time == "2027-05-08 16:53:27"
     assert second == ServerDeletion("s2", gone=True)
 
 
@@ -100,12 +101,14 @@ def test_the_plan_of_a_changed_configuration_is_read() -> None:
 def test_the_plan_of_a_renewal_is_read() -> None:
     stored = TypeAdapter(RenewalPlan)
     old, new = (stored.validate_python(json.loads(one)) for one in (RENEWALS_V1, RENEWALS_V2))
-    before = {
-        "status": "SHUTOFF",
-        "flavor": "S1.small.1",
-        "disks": [],
-        "feeData": {"next_fee_time": "2026-12-01 00:00:00"},
-    }
+    before = ServerSnapshot.model_validate(
+        {
+            "status": "SHUTOFF",
+            "flavor": "S1.small.1",
+            "disks": [],
+            "feeData": {"next_fee_time": "2026-12-01 00:00:00"},
+        }
+    )
     renewal = Renewal("s1", "2027-01-01 00:00:00", starts=True, unmarks=True, before=before)
     assert old == RenewalPlan("2026-11-23 10:00:00", (renewal,))
     assert renewal.was_until == "2026-12-01 00:00:00"

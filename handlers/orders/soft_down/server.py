@@ -250,7 +250,7 @@ class ServerSoftDown:
         deletion = await plan_deletion(self.server_id, context)
         record = _STORED.dump_python(deletion, mode="json")
         await self._effects.revise(self._id(EffectKind.DEPARTURE), record)
-        await self._effects.revise(self._id(EffectKind.BEFORE), deletion.before)
+        await self._effects.revise(self._id(EffectKind.BEFORE), record["before"])
         return deletion
 
     def _stored_deletion(self) -> ServerDeletion | None:
