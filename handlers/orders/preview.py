@@ -88,10 +88,7 @@ class Preview:
                 )
                 for one in self.checks
             ],
-            steps=[
-                PreviewStep.model_validate({"number": number, **step.to_json()})
-                for number, step in enumerate(self.steps, start=1)
-            ],
+            steps=printed(self.steps),
             cannot_be_undone=[
                 number for number, step in enumerate(self.steps, start=1) if not step.can_be_undone
             ],
@@ -162,6 +159,14 @@ async def _steps_of(order: Order, context: RequestContext, project_id: str | Non
 def remaining_steps(steps: Iterable[Step], effects: Effects) -> list[Step]:
     """The steps that a preview prints: without those that are known to be done."""
     return [one for one in steps if one.printed and not effects.done(one.effect)]
+
+
+def printed(steps: Iterable[Step]) -> list[PreviewStep]:
+    """The steps as they go over the wire."""
+    return [
+        PreviewStep.model_validate({"number": number, **step.to_json()})
+        for number, step in enumerate(steps, start=1)
+    ]
 
 
 class NextSteps(Foreseen):

@@ -1,14 +1,17 @@
 """The steps that a preview prints."""
 
+import json
 import time
+from dataclasses import replace
 from typing import Any
 
 from handlers.effects.backoff import Deadline
 from handlers.effects.ledger import Effect, EffectId, EffectKind, NoLedger
 from handlers.effects.once import Effects
 from handlers.openstack.sessions import Reply
-from handlers.orders.preview import NextSteps, remaining_steps
+from handlers.orders.preview import NextSteps, printed, remaining_steps
 from handlers.orders.step import Step
+from messages.results import ServerSnapshot, StoredFeeData
 
 RESIZE = EffectId(EffectKind.RESIZE, "1")
 
@@ -56,6 +59,16 @@ def test_a_step_that_is_done_is_not_printed_again() -> None:
 def test_a_step_of_unknown_or_refused_outcome_is_still_to_be_done() -> None:
     assert names(Interrupted(None)) == ["resize", "confirm"]
     assert names(Interrupted({"refused": 409})) == ["resize", "confirm"]
+
+
+def test_a_printed_step_is_plain_json() -> None:
+    """Also where what it changes is a snapshot of a server."""
+    fees = StoredFeeData.model_validate({})
+    before = ServerSnapshot(status="ACTIVE", flavor="S1", disks=[], fee_data=fees)
+    (one,) = printed([replace(STEPS[1], before=before)])
+    record = one.model_dump(mode="json")
+    assert json.loads(json.dumps(record)) == record
+    assert (record["number"], record["name"], record["before"]["status"]) == (1, "resize", "ACTIVE")
 
 
 def test_a_dry_run_names_the_next_step() -> None:

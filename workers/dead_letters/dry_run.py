@@ -11,7 +11,7 @@ from handlers.catalogue import HANDLERS
 from handlers.context import Policy
 from handlers.openstack.cloud import Cloud
 from handlers.openstack.errors import Foreseen
-from handlers.orders.preview import DRY_RUN_HANDLERS, NextSteps
+from handlers.orders.preview import DRY_RUN_HANDLERS, NextSteps, printed
 from workers.amqp.envelope import Envelope
 from workers.amqp.topology import queue_of_command
 from workers.bootstrap import Surroundings, wire_pipeline
@@ -144,4 +144,5 @@ def _first_step(foreseen: Foreseen, journal: ReadOnlyJournal) -> DryRunResult:
     if isinstance(journal.outcome, Resumed):
         outcome = DryRunOutcome.RESUME
         detail = f"begun and interrupted; next step: {foreseen.what}{more}"
-    return DryRunResult(outcome, detail, plan or None, [one.to_json() for one in steps])
+    printable = [one.model_dump(mode="json") for one in printed(steps)]
+    return DryRunResult(outcome, detail, plan or None, printable)
