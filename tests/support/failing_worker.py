@@ -43,12 +43,14 @@ async def _fail(how: str, server_id: str, context: ProjectContext) -> Result:
         case "half a pair":
             return Result.of(Code.OK, {"name": "\ud83d"})
         case "answered":
-            await context.answer(Result.of(Code.OK, {"first": True}))
+            await context.replies.answer(Result.of(Code.OK, {"first": True}))
             raise LookupError("after the answer")
         case "unwritable update":
             odd: Any = object()
-            await context.publish(server_update(server_id, None, "ACTIVE", None, final=False))
-            await context.publish(Update("server", server_id, None, odd, None, final=True))
+            await context.replies.publish(
+                server_update(server_id, None, "ACTIVE", None, final=False)
+            )
+            await context.replies.publish(Update("server", server_id, None, odd, None, final=True))
             return Result.of(Code.OK)
         case _:
             return Result.of(Code.OK, {"well": True})
