@@ -31,7 +31,7 @@ QUICKLY := -n 4 --dist worksteal
 test: install  ## all tests: those of the real control plane beside the others
 	.ci/test $(BIN) $(QUICKLY) $(ARGS)
 
-test-fast: install  ## a minute or two: no real OpenStack, and nothing that is waited for long
+test-fast: install  ## two to four minutes: no real OpenStack, and nothing that is waited for long
 	$(BIN)/pytest $(QUICKLY) -m "not openstack and not slow" $(ARGS)
 
 check: install  ## style, types, layers: seconds

@@ -360,6 +360,8 @@ def _power_of(body: "ServerActionBody | ServerBatchBody") -> tuple[Power, Force]
         return Power.STOP, body.stop.type
     if body.reboot is not None:
         return Power.REBOOT, body.reboot.type
+    # An action that is missing here must not start a server.
+    assert body.start is not None, "an action without a power"
     return Power.START, Force.SOFT
 
 

@@ -88,6 +88,20 @@ def test_the_port_answers_three_paths_and_nothing_else(workshop: Workshop) -> No
     assert listening == ["127.0.0.1"]
 
 
+def test_every_dead_letter_is_counted(workshop: Workshop) -> None:
+    worker = workshop.worker()
+    with Requester(workshop.broker_url) as requester:
+        # One that no queue takes, and one that is malformed and has nobody to hear its answer.
+        requester.publish("ecs.commands", "volume.create", {"operation": "volume.create"})
+        requester.publish("ecs.commands", "server.list", {"operation": "server.lost"})
+        eventually(lambda: requester.depth("ecs.dead") == 2)
+
+    def is_counted() -> bool:
+        return b'ecs_messages_total{event="dead_lettered"} 2.0' in asked(worker, "/metrics")[1]
+
+    eventually(is_counted)
+
+
 def test_the_address_is_configured(workshop: Workshop) -> None:
     worker = workshop.worker(ECS_HTTP_HOST="0.0.0.0")
     listening = [
