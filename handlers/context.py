@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
-from handlers.effects.backoff import Deadline
+from handlers.effects.backoff import Deadline, retrying
 from handlers.effects.ledger import EffectId, EffectKind
 from handlers.effects.once import Effects
 from handlers.openstack.cinder import Volume, get_volume, list_volumes
@@ -254,7 +254,7 @@ class RequestContext:
 
     async def retrying(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call that changes nothing, and retry it within the time limit."""
-        return await self.effects.retrying(call)
+        return await retrying(call, self.effects.retry_until, self.effects.expiry)
 
     async def next(self, poller: Poller[W], effect: EffectId) -> W:
         """Return the next state of something that this effect began.

@@ -85,24 +85,20 @@ async def retrying(
     Past `expiry`, where there is one, an answer is of no use to the requester: it is not waited
     for.
     """
-    for delay in delays(0.2, 5.0):
+    for failures in count():
+        left = expiry.left if expiry is not None else 0.0
         try:
-            return await _within(call, expiry)
-        except Transient as error:
-            await pause(error, delay, retry_until)
-    raise AssertionError("delays never end")
-
-
-async def _within(call: Callable[[], Awaitable[T]], expiry: Deadline | None) -> T:
-    if expiry is None or expiry.passed:  # what is asked after the end is for its course
-        return await call()
-    try:
-        async with asyncio.timeout(max(expiry.left, LEAST)) as limit:
-            return await call()
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        raise Transient("timeout", detail="the time was up before OpenStack answered") from None
+            # What is asked after the end is for its course: it has no limit.
+            async with asyncio.timeout(max(left, LEAST) if left > 0 else None) as limit:
+                return await call()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            error = Transient("timeout", detail="the time was up before OpenStack answered")
+        except Transient as failed:
+            error = failed
+        await pause(error, delay_after(failures, 0.2, 5.0), retry_until)
+    raise AssertionError("there is always a next try")
 
 
 async def pause(error: Transient, delay: float, retry_until: Deadline) -> None:

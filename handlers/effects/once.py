@@ -58,7 +58,7 @@ class Effects:
         timing: EffectTiming = DEFAULT_TIMING,
     ) -> None:
         self._ledger = ledger
-        self._expiry = expiry
+        self.expiry = expiry
         self._deadline = deadline
         self._timing = timing
         self.retry_until = retry_until
@@ -136,10 +136,6 @@ class Effects:
         """Remember another value in its place; a later run finds this one."""
         await self._ledger.remember(name, value)
 
-    async def retrying(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call that changes nothing, and retry it while there is time."""
-        return await retrying(call, self.retry_until, self._expiry)
-
     async def once(
         self,
         name: EffectId,
@@ -172,7 +168,11 @@ class Effects:
                     return
                 raise OutcomeUnknown(str(name))
         else:
-            if marked is not None and (request_id := await self.retrying(marked)) is not None:
+            if (
+                marked is not None
+                and (request_id := await retrying(marked, self.retry_until, self.expiry))
+                is not None
+            ):
                 await self.adopt(name, marker, request_id)
                 return
             self._check_time()
@@ -202,7 +202,7 @@ class Effects:
     @property
     def _is_over(self) -> bool:
         """True where nothing is to be begun any more."""
-        return self._ledger.closed or (self._expiry is not None and self._expiry.passed)
+        return self._ledger.closed or (self.expiry is not None and self.expiry.passed)
 
     def _check_time(self) -> None:
         if self._deadline is not None and self._deadline.passed:
@@ -293,7 +293,7 @@ class Effects:
         timing = self._timing
         if not error.may_land_late:
             return Deadline.after(timing.settle)
-        return Deadline.after(timing.late if self._expiry is None else timing.late_command)
+        return Deadline.after(timing.late if self.expiry is None else timing.late_command)
 
     async def _found(self, name: EffectId, landed: Landed, marker: Any, until: Deadline) -> bool:
         while True:
@@ -309,9 +309,9 @@ class Effects:
         self, name: EffectId, landed: Landed, marker: Any, until: Deadline
     ) -> str | None:
         try:
-            return await self.retrying(lambda: landed(marker))
+            return await retrying(lambda: landed(marker), self.retry_until, self.expiry)
         except Transient as error:
-            if self._expiry is None:
+            if self.expiry is None:
                 raise  # an order is retried, and looks again
             if not until.passed:
                 return None

@@ -61,7 +61,8 @@ class Cloud:
             warm = _Warm(asyncio.ensure_future(self._connect_to(project_id)), time.monotonic())
             self._projects[project_id] = warm
             self._close_surplus()
-        self._use(project_id, warm)
+        self._projects.move_to_end(project_id)
+        warm.used_at = time.monotonic()
         try:
             return await asyncio.shield(warm.project)
         except Exception:
@@ -75,7 +76,8 @@ class Cloud:
         warm = self._projects.get(project_id)
         if warm is None or not warm.is_ready:
             return None
-        self._use(project_id, warm)
+        self._projects.move_to_end(project_id)
+        warm.used_at = time.monotonic()
         return warm.project.result()
 
     async def list_projects(self) -> list[ProjectName]:
@@ -217,10 +219,6 @@ class Cloud:
         )
         project_id = await self.threads.run(lambda: sessions.project_id_of(connection))
         return Project(project_id, connection, self.threads, settings, self._on_call)
-
-    def _use(self, project_id: str, warm: "_Warm") -> None:
-        self._projects.move_to_end(project_id)
-        warm.used_at = time.monotonic()
 
     def _close_surplus(self) -> None:
         oldest = time.monotonic() - self._settings.idle

@@ -74,19 +74,15 @@ class Transport(HTTPAdapter):
             # all who share the session.
             response.close()
             raise OddAnswer("a log-in is asked for before there can be one")
-        response._content = _read(response)
+        parts, size = [], 0
+        for part in response.iter_content(_PART):
+            size += len(part)
+            if size > MAX_ANSWER:
+                response.close()  # the connection, too: nobody reads the rest of it
+                raise OddAnswer(f"the answer is longer than {MAX_ANSWER} bytes")
+            parts.append(part)
+        response._content = b"".join(parts)
         return response
-
-
-def _read(response: Any) -> bytes:
-    parts, size = [], 0
-    for part in response.iter_content(_PART):
-        size += len(part)
-        if size > MAX_ANSWER:
-            response.close()  # the connection, too: nobody reads the rest of it
-            raise OddAnswer(f"the answer is longer than {MAX_ANSWER} bytes")
-        parts.append(part)
-    return b"".join(parts)
 
 
 class _TimedFile(io.RawIOBase):

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from handlers.effects.concurrency import SingleFlightCache, failed
 from handlers.openstack.errors import as_transient
-from handlers.openstack.sessions import Service, proxy_of, send
+from handlers.openstack.project import send
+from handlers.openstack.sessions import Service
 from messages.errors import wrong
 
 if TYPE_CHECKING:
@@ -204,6 +205,7 @@ def old_services(account: "Connection") -> list[str]:
 
 def missing_extensions(account: "Connection") -> list[str]:
     """Return the aliases of the extensions of Neutron that are used and missing."""
-    proxy = proxy_of(account, Service.NETWORK)
+    with as_transient("cloud_unavailable"):
+        proxy = account.network
     reply = send(Service.NETWORK.proxy, lambda: proxy.request("/extensions", "GET"), mutating=False)
     return sorted(_EXTENSIONS - {one["alias"] for one in reply.body["extensions"]})

@@ -6,7 +6,7 @@ it asks for is looked for again.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from handlers.openstack.errors import Forbidden, NotFound
 from handlers.openstack.project import Project
@@ -18,22 +18,17 @@ Resource = Mapping[str, Any]
 _IDS = 150
 
 
-async def list_ports(project: Project, device_ids: Iterable[str]) -> list[Resource]:
-    """List the ports of these servers and routers."""
-    return await _list_ports_where(project, "device_id", device_ids)
+async def list_ports(
+    project: Project, field: Literal["device_id", "id"], values: Iterable[str]
+) -> list[Resource]:
+    """List the ports of servers and routers (`device_id`), or those of some ports that there are.
 
-
-async def find_ports(project: Project, port_ids: Iterable[str]) -> list[Resource]:
-    """Return those of the ports that there are."""
-    return await _list_ports_where(project, "id", port_ids)
-
-
-async def _list_ports_where(project: Project, field: str, values: Iterable[str]) -> list[Resource]:
-    """A call for each hundred and fifty values, none for none."""
+    A call for each hundred and fifty values, none for none.
+    """
     wanted = sorted(set(values))
     found: list[Resource] = []
     for begin in range(0, len(wanted), _IDS):
-        filters = {field: wanted[begin : begin + _IDS]}
+        filters: Mapping[str, Any] = {field: wanted[begin : begin + _IDS]}
         found += await project.get_all(Service.NETWORK, "/ports", "ports", filters)
     return found
 
@@ -85,7 +80,10 @@ async def release_floating_ip(project: Project, floating_ip_id: str) -> Reply:
 
 async def is_released(project: Project, floating_ip_id: str, ports: Collection[str]) -> bool:
     """Return True where a floating IP is on none of these ports, or is gone."""
-    found = await _list_floating_ips(project, {"id": floating_ip_id})
+    filters = {"id": floating_ip_id}
+    found = await project.get_all_if_offered(
+        Service.NETWORK, "/floatingips", "floatingips", filters
+    )
     return all(one["port_id"] not in ports for one in found)
 
 
@@ -120,10 +118,7 @@ async def ports_left(project: Project) -> int | None:
 
 async def list_floating_ips(project: Project) -> list[Resource]:
     """List the project's floating IPs."""
-    return await _list_floating_ips(project, {"project_id": project.id})
-
-
-async def _list_floating_ips(project: Project, filters: Mapping[str, Any]) -> list[Resource]:
+    filters = {"project_id": project.id}
     return await project.get_all_if_offered(Service.NETWORK, "/floatingips", "floatingips", filters)
 
 

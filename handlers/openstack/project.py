@@ -6,15 +6,25 @@ import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from handlers.effects.backoff import Deadline
 from handlers.effects.concurrency import SingleFlightCache, ThreadPool
 from handlers.openstack import sessions
-from handlers.openstack.errors import CloudRefusal, Foreseen, NotFound
+from handlers.openstack.errors import (
+    CloudRefusal,
+    ErrorResponse,
+    Foreseen,
+    NotFound,
+    as_transient,
+    from_exception,
+)
 from handlers.openstack.sessions import CloudSettings, Reply, Service
-from messages.errors import Transient
+from messages.errors import Ambiguous, Transient
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -73,7 +83,7 @@ class Project:
 
     async def log_in(self) -> None:
         """Get a token for this project, unless there is one. `Transient`."""
-        await self._threads.run(lambda: sessions.log_in(self._connection))
+        await self._threads.run(lambda: log_in(self._connection))
 
     def close(self) -> None:
         """Close the connection's sockets; a call under way ends first."""
@@ -139,12 +149,13 @@ class Project:
         return await self._call(service, "DELETE", path)
 
     async def _call(self, service: Service, method: str, path: str, **options: Any) -> Reply:
+        mutating = method != "GET"
         if _PATH.fullmatch(path) is None:
             raise NotFound(404, "what is asked for cannot be part of a URL", None)
-        if self._settings.read_only and method != "GET":
+        if self._settings.read_only and mutating:
             raise Foreseen(f"{method} {path}")
-        started, outcome = time.monotonic(), "cancelled"
-        guard, send_by = fence.get() if method != "GET" else None, Deadline(math.inf)
+        started, outcome, send_by = time.monotonic(), "cancelled", Deadline(math.inf)
+        guard = fence.get() if mutating else None
 
         async def may_be_sent() -> None:
             nonlocal send_by
@@ -153,8 +164,8 @@ class Project:
 
         try:
             reply = await self._threads.run(
-                lambda: sessions.request(self._connection, service, method, path, options, send_by),
-                may_be_sent,
+                lambda: request(self._connection, service, method, path, options, send_by),
+                may_be_sent if guard is not None else None,
             )
             outcome = str(reply.status)
             return reply
@@ -171,3 +182,66 @@ class Project:
             if (calls := counted.get()) is not None:
                 calls[method] += 1
             self._on_call(service.proxy, method, outcome, time.monotonic() - started)
+
+
+# Calls in the SDK's sessions, which block. docs/decisions/0021-raw-rest.md tells why they are raw.
+
+
+def request(  # noqa: PLR0917 - all that a call is made of
+    connection: "Connection",
+    service: Service,
+    method: str,
+    path: str,
+    options: Mapping[str, Any],
+    send_by: Deadline,
+) -> Reply:
+    """Make one call; `Transient` where it could not be sent by `send_by`."""
+    mutating = method != "GET"
+    if mutating:
+        # A failed log-in must not be taken for a call that may have been carried out.
+        log_in(connection)
+    with as_transient("cloud_unavailable"):
+        # The first time it asks the service for its versions.
+        proxy = getattr(connection, service.proxy)
+    given = {key: value for key, value in options.items() if value is not None}
+    if service.microversion is not None:
+        given["microversion"] = service.microversion
+    if not (
+        connection.config.get_rate_limit(service.proxy)
+        or connection.config.get_concurrency(service.proxy)
+    ):
+        # The SDK's own limit of nothing waits by the wall clock: for hours, once that has jumped
+        # back.
+        given["rate_semaphore"] = nullcontext()
+    if send_by.passed:
+        # The process stood still, or the log-in took long: the right to send is to be checked
+        # again.
+        raise Transient("not_sent", detail="the time in which it might be sent is over")
+    return send(service.proxy, lambda: proxy.request(path, method, **given), mutating=mutating)
+
+
+def log_in(connection: "Connection") -> None:
+    """Get a token, unless there is one."""
+    with as_transient("keystone"):
+        connection.session.get_token()
+
+
+def send(service: str, call: Callable[[], Any], *, mutating: bool) -> Reply:
+    """Make a call of the SDK; its answer, or the error that says what to do."""
+    try:
+        response = call()
+    except Exception as error:
+        raise from_exception(error, mutating=mutating) from None
+    status = response.status_code
+    if status >= 400:
+        # Not `response.text`: where no encoding is told, requests would guess one.
+        text = response.content.decode("utf-8", "replace")
+        raise ErrorResponse(service, status, response.headers, text).as_error(mutating=mutating)
+    try:
+        body = orjson.loads(response.content) if response.content else None
+    except orjson.JSONDecodeError:
+        # A service that answers nonsense may still have done what it was asked.
+        raise (Ambiguous if mutating else Transient)(
+            "bad_answer", detail="the answer is no JSON"
+        ) from None
+    return Reply(status, body, response.headers.get("x-openstack-request-id"))

@@ -1,23 +1,19 @@
-"""The SDK's part: clouds.yaml, log-in, the catalogue, and REST calls in its sessions.
+"""The SDK's sessions: clouds.yaml, and who acts in which project.
 
-Every function blocks. Raises `Transient` for whatever the SDK raises, and what `errors` makes of an
-answer. docs/decisions/0021-raw-rest.md tells why calls are raw.
+Every function blocks, and raises `Transient` for whatever the SDK raises.
 """
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import yaml
 
-from handlers.effects.backoff import DEFAULT_TIMING, Deadline, EffectTiming
-from handlers.openstack.errors import ErrorResponse, as_transient, from_exception
-from messages.errors import Ambiguous, Transient
+from handlers.effects.backoff import DEFAULT_TIMING, EffectTiming
+from handlers.openstack.errors import as_transient
+from messages.errors import Transient
 
 if TYPE_CHECKING:
     from openstack.config import OpenStackConfig
@@ -103,12 +99,6 @@ def connect_to(account: "Connection", project_id: str, settings: CloudSettings) 
     return _with_limits(connection, settings)
 
 
-def log_in(connection: "Connection") -> None:
-    """Get a token, unless there is one."""
-    with as_transient("keystone"):
-        connection.session.get_token()
-
-
 def project_id_of(connection: "Connection") -> str:
     """Return the id of the session's project."""
     with as_transient("keystone"):
@@ -119,64 +109,6 @@ def user_id_of(connection: "Connection") -> str:
     """Return the id of the session's user."""
     with as_transient("keystone"):
         return str(connection.session.get_user_id())
-
-
-def request(  # noqa: PLR0917 - all that a call is made of
-    connection: "Connection",
-    service: Service,
-    method: str,
-    path: str,
-    options: Mapping[str, Any],
-    send_by: Deadline,
-) -> Reply:
-    """Make one call; `Transient` where it could not be sent by `send_by`."""
-    mutating = method != "GET"
-    if mutating:
-        # A failed log-in must not be taken for a call that may have been carried out.
-        log_in(connection)
-    proxy = proxy_of(connection, service)
-    given = {key: value for key, value in options.items() if value is not None}
-    if service.microversion is not None:
-        given["microversion"] = service.microversion
-    if not (
-        connection.config.get_rate_limit(service.proxy)
-        or connection.config.get_concurrency(service.proxy)
-    ):
-        # The SDK's own limit of nothing waits by the wall clock: for hours, once that has jumped
-        # back.
-        given["rate_semaphore"] = nullcontext()
-    if send_by.passed:
-        # The process stood still, or the log-in took long: the right to send is to be checked
-        # again.
-        raise Transient("not_sent", detail="the time in which it might be sent is over")
-    return send(service.proxy, lambda: proxy.request(path, method, **given), mutating=mutating)
-
-
-def proxy_of(connection: "Connection", service: Service) -> Any:
-    """Return the SDK's proxy of a service; the first time it asks the service for its versions."""
-    with as_transient("cloud_unavailable"):
-        return getattr(connection, service.proxy)
-
-
-def send(service: str, call: Callable[[], Any], *, mutating: bool) -> Reply:
-    """Make a call of the SDK; its answer, or the error that says what to do."""
-    try:
-        response = call()
-    except Exception as error:
-        raise from_exception(error, mutating=mutating) from None
-    status = response.status_code
-    if status >= 400:
-        # Not `response.text`: where no encoding is told, requests would guess one.
-        text = response.content.decode("utf-8", "replace")
-        raise ErrorResponse(service, status, response.headers, text).as_error(mutating=mutating)
-    try:
-        body = orjson.loads(response.content) if response.content else None
-    except orjson.JSONDecodeError:
-        # A service that answers nonsense may still have done what it was asked.
-        raise (Ambiguous if mutating else Transient)(
-            "bad_answer", detail="the answer is no JSON"
-        ) from None
-    return Reply(status, body, response.headers.get("x-openstack-request-id"))
 
 
 def _configuration(file: str | None) -> "OpenStackConfig":

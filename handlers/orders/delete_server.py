@@ -66,7 +66,9 @@ async def plan_deletion(server_id: str, context: ProjectContext) -> ServerDeleti
     deleted = _came_with(server, attached)
     if not is_gone:
         deleted -= await _held(server_id, [one for one in attached if one.id in deleted], context)
-    ports = await context.retrying(lambda: neutron.list_ports(context.project, [server_id]))
+    ports = await context.retrying(
+        lambda: neutron.list_ports(context.project, "device_id", [server_id])
+    )
     floating_ips = await context.retrying(lambda: neutron.list_floating_ips(context.project))
     own = [port["id"] for port in ports if _is_own(port)]
     other = [port["id"] for port in ports if not _is_own(port)]
@@ -248,7 +250,7 @@ async def kept_resources(
     volumes = await find_volumes([*deletion.kept_volumes, *deletion.volumes], context)
     port_ids = (*deletion.other_ports, *deletion.own_ports)
     ports = (
-        await context.retrying(lambda: neutron.find_ports(context.project, port_ids))
+        await context.retrying(lambda: neutron.list_ports(context.project, "id", port_ids))
         if port_ids
         else []
     )

@@ -62,7 +62,7 @@ async def _sources(
         return ViewSources(context.policy.region, {}, {}, {}, {}, (), (), {}, {})
     devices = [one.id for one in servers] + [one["id"] for one in nets.routers]
     ports, (images, of_snapshots), policies = await asyncio.gather(
-        context.retrying(lambda: neutron.list_ports(project, devices)),
+        context.retrying(lambda: neutron.list_ports(project, "device_id", devices)),
         images_of_servers(servers, volumes, context),
         _policies(nets.floating_ips, context),
     )
