@@ -211,11 +211,6 @@ class Command(Model):
     user_id: OptionalWord = Field(None, description="the token's `sub`")
     token: Unread = Field(None, description="a signed token, where they are asked for")
 
-    @property
-    def tenant(self) -> str | None:
-        """The project's id or name that the message says."""
-        return self.tenant_id
-
 
 _FORCES = {force.value: force for force in Force}
 

@@ -34,7 +34,12 @@ MAX_DIGITS = 64
 
 def decode(body: bytes, content_type: str | None, content_encoding: str | None) -> dict[str, Any]:
     """Return the JSON object in a body, or raise `Refused` naming what is wrong with it."""
-    _check_transport(body, content_type, content_encoding)
+    if content_encoding and content_encoding.strip().lower() not in ("utf-8", "utf8"):
+        raise wrong("content_encoding", "only utf-8 is read")
+    if content_type and content_type != _JSON and not _says_json(content_type):
+        raise wrong("content_type", "only application/json in UTF-8 is read")
+    if len(body) > MAX_BODY:
+        raise body_too_large()
     try:
         text = body.decode("utf-8")
         value = loads(text)
@@ -89,15 +94,6 @@ def digest(message: Mapping[str, Any], without: tuple[str, ...]) -> str:
             content, sort_keys=True, ensure_ascii=False, separators=(",", ":")
         ).encode()
     return hashlib.sha256(canonical).hexdigest()
-
-
-def _check_transport(body: bytes, content_type: str | None, content_encoding: str | None) -> None:
-    if content_encoding and content_encoding.strip().lower() not in ("utf-8", "utf8"):
-        raise wrong("content_encoding", "only utf-8 is read")
-    if content_type and content_type != _JSON and not _says_json(content_type):
-        raise wrong("content_type", "only application/json in UTF-8 is read")
-    if len(body) > MAX_BODY:
-        raise body_too_large()
 
 
 def body_too_large() -> Refused:

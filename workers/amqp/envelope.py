@@ -66,66 +66,49 @@ class Envelope:
     left_out: LeftOut | None = None
     arrived: float = field(default_factory=time.time)
 
-    @property
-    def routed_by(self) -> tuple[str, str]:
-        """Exchange and routing key of the first publication.
+    #: Exchange and routing key of the first publication. A message from a retry queue came by the
+    #: default exchange; a header has its first route.
+    routed_by: tuple[str, str] = field(init=False)
+    #: True for an order, as far as queue and exchange tell.
+    is_order: bool = field(init=False)
+    #: The number of failed attempts before this delivery.
+    attempts: int = field(init=False)
+    #: The time of the first delivery to a worker in Unix seconds; never in the future. Whole
+    #: seconds where the message came before, else `arrived`.
+    first_seen: float = field(init=False)
+    #: The token by which a request is known again without its JWT; None where there is none.
+    resume_token: str | None = field(init=False, repr=False)
+    #: The queue that a result goes to; None where none may be written to, or none is named.
+    reply_queue: str | None = field(init=False)
 
-        A message from a retry queue came by the default exchange; a header has its first route.
-        """
-        first = self.headers.get(ROUTING_KEY_HEADER)
+    def __post_init__(self) -> None:
+        names, headers = self.names, self.headers
+        by = (self.exchange, self.routing_key)
+        first = headers.get(ROUTING_KEY_HEADER)
         if self.exchange == "" and isinstance(first, str):
             exchange, _, key = first.partition(" ")
-            return exchange, key
-        return self.exchange, self.routing_key
-
-    @property
-    def is_order(self) -> bool:
-        """True for an order, as far as queue and exchange tell."""
-        is_in_orders = self.queue == self.names.orders_queue
-        return is_in_orders and self.routed_by[0] != self.names.commands_exchange
-
-    @property
-    def attempts(self) -> int:
-        """The number of failed attempts before this delivery."""
-        count = self._own_header(ATTEMPTS_HEADER)
-        return count if isinstance(count, int) and 0 <= count < 10**6 else 0
-
-    @property
-    def first_seen(self) -> float:
-        """The time of the first delivery to a worker in Unix seconds; never in the future.
-
-        Whole seconds where the message came before, else `arrived`.
-        """
-        seen = self._own_header(FIRST_SEEN_HEADER)
+            by = (exchange, key)
+        # What comes by the publishers' exchanges has been in no retry queue: there the worker's own
+        # headers are forged.
+        is_new = self.exchange in (names.commands_exchange, names.orders_exchange)
+        own: Mapping[str, Any] = {} if is_new else headers
+        count, seen = own.get(ATTEMPTS_HEADER), own.get(FIRST_SEEN_HEADER)
+        is_count = isinstance(count, int) and 0 <= count < 10**6
         # Not a number fails the comparison, too.
         is_time = isinstance(seen, (int, float)) and 0 <= seen <= self.arrived
-        return float(seen) if is_time else self.arrived
+        token = headers.get(RESUME_TOKEN_HEADER)
+        is_token = isinstance(token, str) and 0 < len(token) <= _MAX_TOKEN and token.isascii()
+        reply_to = None if "reply_to" in self.unreadable else self.reply_to
+        may_reply = reply_to and names.may_reply_to(reply_to)
+        is_in_orders = self.queue == names.orders_queue
 
-    def _own_header(self, name: str) -> Any:
-        """Return a header of the worker's; None on a message that a publisher has just sent.
-
-        What comes by the publishers' exchanges has been in no retry queue: there it is forged.
-        """
-        names = self.names
-        published = self.exchange in (names.commands_exchange, names.orders_exchange)
-        return None if published else self.headers.get(name)
-
-    @property
-    def resume_token(self) -> str | None:
-        """The token by which a request is known again without its JWT; None where there is none."""
-        token = self.headers.get(RESUME_TOKEN_HEADER) if self.headers else None
-        usable = isinstance(token, str) and 0 < len(token) <= _MAX_TOKEN and token.isascii()
-        return token if usable else None
-
-    @property
-    def reply_queue(self) -> str | None:
-        """The queue that a result goes to; None where none may be written to.
-
-        An empty name is none.
-        """
-        if not self.reply_to or "reply_to" in self.unreadable:
-            return None
-        return self.reply_to if self.names.may_reply_to(self.reply_to) else None
+        put = object.__setattr__
+        put(self, "routed_by", by)
+        put(self, "is_order", is_in_orders and by[0] != names.commands_exchange)
+        put(self, "attempts", count if is_count else 0)
+        put(self, "first_seen", float(seen or 0) if is_time else self.arrived)
+        put(self, "resume_token", token if is_token else None)
+        put(self, "reply_queue", reply_to if may_reply else None)
 
     @property
     def fingerprint(self) -> str:
@@ -141,43 +124,25 @@ class Envelope:
         return self.timestamp if self.timestamp and self.timestamp <= now else now
 
     @property
-    def age(self) -> float:
-        """Seconds from publication to delivery; 0 where the timestamp is missing or ahead."""
-        return max(0.0, self.arrived - self.timestamp) if self.timestamp else 0.0
-
-    @property
     def deadline(self) -> float | None:
         """The requester's own deadline in Unix seconds; None where there is none.
 
         The header's, or the end of the message's `expiration`, whichever is first. Raises
         `Refused` where the header is no time.
         """
-        found = [one for one in (self._named_deadline, self.expiry) if one is not None]
-        return min(found, default=None)
-
-    @property
-    def expiry(self) -> float | None:
-        """The end of the `expiration` in Unix seconds, counted from publication in whole seconds."""
-        value = self.expiration
-        if value is None or not (value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS):
-            return None
-        begun = min(self.timestamp or self.arrived, self.arrived)
-        # A timestamp is the second in which it was published, of which this may have been the end.
-        return begun + 1.0 + int(value) / 1000
-
-    @property
-    def _named_deadline(self) -> float | None:
-        value = self.headers.get(DEADLINE_HEADER)
-        if value is None:
-            return None
-        if isinstance(value, str):
-            is_time = value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS
-        else:
-            is_number = isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
-            is_time = is_number and math.isfinite(value)
-        if not is_time:
-            raise wrong(DEADLINE_HEADER)
-        return float(value)
+        named, limits = self.headers.get(DEADLINE_HEADER), []
+        if named is not None:
+            is_number = isinstance(named, (int, float, Decimal)) and not isinstance(named, bool)
+            is_digits = isinstance(named, str) and _is_digits(named)
+            if not (is_digits or (is_number and math.isfinite(named))):
+                raise wrong(DEADLINE_HEADER)
+            limits.append(float(named))
+        if self.expiration is not None and _is_digits(self.expiration):
+            begun = min(self.timestamp or self.arrived, self.arrived)
+            # A timestamp is the second in which it was published, of which this may have been the
+            # end. The expiration is in milliseconds.
+            limits.append(begun + 1.0 + int(self.expiration) / 1000)
+        return min(limits, default=None)
 
     @property
     def too_late(self) -> Refused | None:
@@ -185,6 +150,10 @@ class Envelope:
         limit = self.deadline
         is_over = limit is not None and limit < time.time()
         return Refused(Code.FAILED, reason="deadline") if is_over else None
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
 
 
 class Published(Enum):

@@ -56,7 +56,7 @@ def short_text(raw: bytes) -> str:
 
 def check(headers: Mapping[Any, Any]) -> None:
     """Raise `Refused` where the headers are more than a request may carry."""
-    if headers and _weigh(headers, 0) > MAX_HEADERS:
+    if _weigh(headers, 0) > MAX_HEADERS:
         raise wrong("headers", f"the headers are larger than {MAX_HEADERS} bytes")
 
 

@@ -1,6 +1,7 @@
 """Stage 5: one attempt at a request: its handler is called, and an error becomes a decision."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID, uuid5
@@ -24,8 +25,8 @@ from messages.wire import encode
 from workers.journal import Kind
 from workers.pipeline.progress import Ended, Progress
 from workers.pipeline.rejections import failed_result
-from workers.pipeline.retry import Answer, Decision, Retry, decide, is_last_try, unforeseen
-from workers.pipeline.timeouts import Timeouts
+from workers.pipeline.retry import GIVE_UP_AFTER, Answer, Decision, Retry, decide, unforeseen
+from workers.pipeline.timeouts import ANSWER_WITHIN, Timeouts
 
 log = structlog.get_logger()
 
@@ -63,7 +64,10 @@ class Attempt:
                 self._environment.cloud.effect_timing,
             ),
             times=RequestTimes(
-                patience, timing.hold, self._timeouts.order_timeout, is_last_try(timing.age)
+                patience,
+                timing.hold,
+                self._timeouts.order_timeout,
+                time.monotonic() - timing.received >= GIVE_UP_AFTER,
             ),
             replies=progress,
             mark=uuid5(_MARKS, progress.key).hex,
@@ -87,13 +91,14 @@ class Attempt:
         A read ends then. What else is under way goes on after the answer: a call that has been sent
         cannot be taken back, and what became of it is to be found out.
         """
-        request, answer_by = progress.request, progress.timing.answer_by
+        request, timing = progress.request, progress.timing
         if request.kind is Kind.ORDER or progress.closed:
             yield
             return
+        left = max(0.0, timing.patience().at + ANSWER_WITHIN - time.monotonic())
         if request.name is None:
             try:
-                async with asyncio.timeout(answer_by.left) as limit:
+                async with asyncio.timeout(left) as limit:
                     yield
             except TimeoutError:
                 if not limit.expired():
@@ -102,7 +107,7 @@ class Attempt:
                 raise Refused(Code.FAILED, reason="timeout", detail=detail) from None
             return
         begun = asyncio.Event()
-        answering = asyncio.create_task(self._answer_at(answer_by.left, progress, begun))
+        answering = asyncio.create_task(self._answer_at(left, progress, begun))
         try:
             yield
         except asyncio.CancelledError:
@@ -127,7 +132,7 @@ class Attempt:
             error,
             request.kind,
             progress.attempts,
-            timing.age,
+            time.monotonic() - timing.received,
             self._timeouts.retry_delays,
             answered=progress.early_answer is not None,
         )

@@ -77,7 +77,8 @@ def _check_properties(envelope: Envelope) -> None:
         detail = "it names one of the worker's own queues" if is_own else None
         raise wrong("reply_to", detail or "it does not match ECS_REPLY_QUEUES")
     _ = envelope.deadline  # raises where it is no time
-    headers.check(envelope.headers)
+    if envelope.headers:
+        headers.check(envelope.headers)
 
 
 def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
@@ -86,12 +87,14 @@ def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
         routing_key = str(message.get("operation"))
     command = parse_command(message, routing_key)
     task = task_of(command)
-    mode = spec_of(task).mode
+    spec = spec_of(task)
+    mode = spec.mode
     name = read_field(optional_word, envelope.message_id, "message_id")
     if name is None and mode is not Mode.READ:
         raise wrong("message_id", "a command that is more than a read needs a message_id")
     if mode is Mode.CONFIDENTIAL and envelope.reply_queue is None:
         raise wrong("reply_to", "the URL of a console is told to a reply queue alone")
+    plan = task if isinstance(task, OrderPlan) else None
     is_journaled = mode is Mode.CHANGE
     shown = mask(message)
     # A read is known by its digest only where an operator replays it.
@@ -102,10 +105,11 @@ def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
         operation=command.operation,
         name=name if is_journaled else None,
         digest=digest(shown, without=("token",)) if needs_digest else "",
-        tenant=command.tenant,
+        tenant=plan.tenant if plan is not None else command.tenant_id,
         user_id=command.user_id,
-        instance_id=task.instance_id if isinstance(task, OrderPlan) else None,
+        instance_id=plan.instance_id if plan is not None else None,
         work=task,
+        locks=spec.locks(task),
         message=shown,
         token=token_in(message),
     )
@@ -123,6 +127,7 @@ def _order(envelope: Envelope, message: dict[str, Any]) -> Request:
         user_id=order.user_id,
         instance_id=next(iter(order.instance_ids), None),
         work=order,
+        locks=spec_of(order).locks(order),
         message=order.ordered,
         token=token_in(message),
     )

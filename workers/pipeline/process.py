@@ -13,6 +13,7 @@ A read goes the same way with a ledger in memory and without locks.
 
 import asyncio
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import structlog
@@ -135,7 +136,8 @@ class Pipeline:
             if not progress.any_begun and (too_late := request.envelope.too_late) is not None:
                 raise too_late
             progress.publish_known()
-            async with attempt.answered_in_time(progress), self._stages.locks.held(progress):
+            locked = self._stages.locks.held(progress) if request.locks else nullcontext()
+            async with attempt.answered_in_time(progress), locked:
                 result = await attempt.run(progress)
             # What was answered already stays the answer.
             return Ended(writable(progress, progress.early_answer or result))

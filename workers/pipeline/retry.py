@@ -85,8 +85,3 @@ def refusal(error: EcsError) -> Refused:
 def unforeseen(error: Exception) -> Refused:
     """Return the failure for an error of the worker itself."""
     return Refused(Code.FAILED, reason="internal", detail=type(error).__name__)
-
-
-def is_last_try(age: float) -> bool:
-    """Tell whether a failure that may pass would not be tried again; `age` in seconds."""
-    return age >= GIVE_UP_AFTER

@@ -10,7 +10,6 @@ import structlog
 from handlers.effects.backoff import Deadline
 from messages.codes import Code
 from messages.errors import EcsError, Postponed, Refused
-from messages.operations import spec_of
 from workers.journal import Ahead, Claim, HolderState, Journal, Kind
 from workers.pipeline.in_flight import InFlightRequests
 from workers.pipeline.progress import Progress
@@ -36,15 +35,14 @@ class ServerLocks:
 
     @asynccontextmanager
     async def held(self, progress: Progress) -> AsyncIterator[None]:
-        """Inside the context the request has the locks of all its servers.
+        """Inside the context the request, which locks a server, has the locks of all its servers.
 
         Where they are not free in time a command is `Refused` as busy, and an order `Postponed`.
         A request that goes on later (`Postponed`) keeps its place; so does an order that failed
         with something begun: whoever came later would find the server in the middle of a change.
         """
         request = progress.request
-        names = spec_of(request.work).locks(request.work)
-        if not names or progress.closed:
+        if progress.closed:
             # Nothing is begun for a closed one any more: its final updates wait behind nobody.
             yield
             return
@@ -56,7 +54,7 @@ class ServerLocks:
             detail = "other requests for the server are under way"
             too_late = Refused(Code.FAILED, reason="busy", detail=detail)
         try:
-            if not await self._acquire(claim, names, until):
+            if not await self._acquire(claim, request.locks, until):
                 raise too_late
             yield
         except Postponed:

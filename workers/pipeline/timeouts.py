@@ -31,39 +31,27 @@ class Timing:
     received: float
     #: Until when the delivery is held; what still waits then goes on by way of a retry queue.
     hold: Deadline
-    #: Seconds that a command may take in all; None for an order.
-    timeout: float | None
+    #: The end of a command's time; None for an order.
+    limit: Deadline | None
     #: The requester's own deadline, until which the first effect must have been begun.
     deadline: Deadline | None
-
-    @property
-    def age(self) -> float:
-        """Seconds since the request first came."""
-        return time.monotonic() - self.received
-
-    @property
-    def limit(self) -> Deadline | None:
-        """The end of a command's time; None for an order."""
-        return Deadline(self.received + self.timeout) if self.timeout is not None else None
 
     def patience(self, *, any_begun: bool = False) -> Deadline:
         """Return until when calls are tried again in this delivery.
 
         The requester's own deadline counts until anything is begun.
         """
-        limit = self.limit
-        if limit is None:
-            return Deadline.after(ORDER_PATIENCE)
-        return limit if self.deadline is None or any_begun else min(limit, self.deadline)
-
-    @property
-    def answer_by(self) -> Deadline:
-        """The instant at which a command is answered, whatever it waits for."""
-        return Deadline(self.patience().at + ANSWER_WITHIN)
+        if self.limit is None:
+            return Deadline(time.monotonic() + ORDER_PATIENCE)
+        return self.limit if self.deadline is None or any_begun else min(self.limit, self.deadline)
 
     def resumed(self, received_at: float) -> "Timing":
         """Return the timing of a request that was begun earlier (Unix seconds)."""
-        return replace(self, received=min(self.started, _monotonic(received_at)))
+        received = min(self.started, time.monotonic() + received_at - time.time())
+        limit = self.limit
+        if limit is not None:
+            limit = Deadline(limit.at - self.received + received)
+        return replace(self, received=received, limit=limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +68,16 @@ class Timeouts:
 
         The requester has waited since the message came, also while it was read and authenticated.
         """
-        envelope = request.envelope
-        deadline = envelope.deadline
+        deadline = request.envelope.deadline
+        ahead = time.monotonic() - time.time()  # of the monotonic clock
+        received = min(started, request.envelope.first_seen + ahead)
+        is_order = request.kind is Kind.ORDER
         return Timing(
             started=started,
-            received=min(started, _monotonic(envelope.first_seen)),
+            received=received,
             hold=Deadline(started + HOLD),
-            timeout=None if request.kind is Kind.ORDER else self.command_timeout,
-            deadline=Deadline(_monotonic(deadline)) if deadline is not None else None,
+            limit=None if is_order else Deadline(received + self.command_timeout),
+            deadline=Deadline(deadline + ahead) if deadline is not None else None,
         )
 
     def too_old(self, envelope: Envelope) -> Refused | None:
@@ -97,11 +87,7 @@ class Timeouts:
         It counts for as long as an order would have waited.
         """
         limit = self.max_age + (GIVE_UP_AFTER if envelope.redelivered else 0.0)
-        if envelope.age > limit:
+        # Nothing is known of the age where the timestamp is missing.
+        if envelope.arrived - (envelope.timestamp or envelope.arrived) > limit:
             return wrong("timestamp", "the message is too old", reason="too_old")
         return None
-
-
-def _monotonic(unix: float) -> float:
-    """Return an instant in Unix seconds by the monotonic clock."""
-    return time.monotonic() + unix - time.time()
