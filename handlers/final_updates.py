@@ -7,7 +7,7 @@ from typing import Any
 from handlers.context import ProjectContext
 from handlers.effects.ledger import Effect, EffectId, EffectKind
 from handlers.images.follow import publish_end as publish_image_end
-from handlers.servers.follow import publish_end
+from handlers.servers.power import publish_end
 from handlers.servers.targets import MADE_IMAGE, answered_accepted, answered_unknown, power_effect
 from messages.commands import CreateImage, PowerAction, PowerBatch
 from messages.operations import Finals, Resource, spec_of

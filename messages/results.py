@@ -461,10 +461,6 @@ def _objects(message: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 _Echo = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
-def _whole(ordered: Mapping[str, Any]) -> Mapping[str, Any]:
-    return ordered
-
-
 def _in_short(ordered: Mapping[str, Any]) -> Mapping[str, Any]:
     """The fields that an order is known by, where they are no longer than a word."""
     return {
@@ -574,7 +570,7 @@ def _envelope(
     def shown(echo: _Echo) -> Any:
         return mask(data(echo).model_dump(mode="json", exclude_unset=True))
 
-    found = shown(_whole)
+    found = shown(lambda ordered: ordered)
     if not fits(found):
         found = shown(_in_short)
     return Result.of(

@@ -13,7 +13,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from handlers.effects.backoff import EffectTiming
 from handlers.effects.concurrency import SingleFlightCache, ThreadPool, failed
 from handlers.openstack import keystone, sessions
 from handlers.openstack.errors import NotFound
@@ -45,6 +44,10 @@ class Cloud:
     def __init__(self, settings: CloudSettings, on_call: OnCall = lambda *_: None) -> None:
         self._settings = settings
         self._on_call = on_call
+        #: True where an admin cloud is configured.
+        self.has_admin = settings.admin_cloud is not None
+        #: Times by which the cloud may carry out a change late.
+        self.effect_timing = settings.effects
         self.threads = ThreadPool(settings.threads, "openstack")
         #: The sessions of the service account and of the admin, each made once.
         self._sessions = SingleFlightCache(math.inf)
@@ -114,21 +117,11 @@ class Cloud:
             return str(servers[0]["tenant_id"]) if servers else None
         return str(reply.body["server"]["tenant_id"])
 
-    @property
-    def has_admin(self) -> bool:
-        """True where an admin cloud is configured."""
-        return self._settings.admin_cloud is not None
-
     async def admin(self) -> Project:
         """Return the session of the admin cloud; `RuntimeError` where none is configured."""
         if not self.has_admin:
             raise RuntimeError("no admin cloud is configured")
         return await self._sessions.get("admin", self._connect_admin)
-
-    @property
-    def effect_timing(self) -> EffectTiming:
-        """Times by which the cloud may carry out a change late."""
-        return self._settings.effects
 
     async def close(self) -> None:
         """Close every connection; calls under way are waited for."""

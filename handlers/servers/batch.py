@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from handlers.context import ProjectContext
 from handlers.openstack.errors import CloudRefusal
 from handlers.openstack.nova import Server
-from handlers.servers.follow import publish_end
 from handlers.servers.guard import find_servers, unknown_server
 from handlers.servers.power import (
     begin,
@@ -15,6 +14,7 @@ from handlers.servers.power import (
     idle_for,
     is_unpaid,
     power_refusal,
+    publish_end,
 )
 from handlers.servers.targets import Batch, answer_of_servers, power_effect
 from messages.codes import Code

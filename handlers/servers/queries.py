@@ -1,7 +1,13 @@
-"""server.list and server.show: a constant number of calls, whatever the page."""
+"""server.list and server.show: a constant number of calls, whatever the page.
+
+Without a search Nova sorts and counts: the page in one detailed call, the ids of all in a plain
+one. A search that Nova does not make as the contract means it is made here, among all servers or
+among those that Nova has narrowed them down to.
+"""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +17,53 @@ from handlers.openstack.cinder import Volume, get_volume, list_volumes
 from handlers.openstack.errors import CloudRefusal, NotFound
 from handlers.openstack.glance import Image, find_images, list_images_of_snapshots
 from handlers.openstack.neutron import Resource
-from handlers.openstack.nova import Server
+from handlers.openstack.nova import Server, SortBy
 from handlers.servers.disks import image_of, system_and_data
 from handlers.servers.guard import FEW, require_server
-from handlers.servers.pages import find_page
-from handlers.servers.view import ViewSources, policy_of, server_details, server_view
+from handlers.servers.view import (
+    ViewSources,
+    inner_addresses,
+    policy_of,
+    server_details,
+    server_view,
+)
 from messages.codes import Code
-from messages.commands import ServerList, ServerShow
+from messages.commands import UNUSUAL, Page, Search, ServerList, ServerShow, Sort
 from messages.errors import Transient
+from messages.fields import is_uuid
 from messages.results import Result
+from messages.updates import is_unusual
 from messages.views import ServerPage, ShownServer
+
+#: Nova's columns for the fields by which it sorts as the contract does; a status it makes up of two
+#: columns.
+_COLUMNS = {"createTime": "created_at", "name": "display_name"}
+#: The statuses that Nova lets anybody filter by. It may find more than those in the status, never
+#: fewer.
+_FILTERED = frozenset(
+    {
+        "active",
+        "build",
+        "error",
+        "hard_reboot",
+        "migrating",
+        "password",
+        "paused",
+        "reboot",
+        "rebuild",
+        "rescue",
+        "resize",
+        "revert_resize",
+        "shelved",
+        "shelved_offloaded",
+        "shutoff",
+        "suspended",
+        "verify_resize",
+    }
+)
+#: A value that may be part of an id or of an address.
+_ID_OR_ADDRESS = re.compile(r"[0-9a-f:.-]+")
+_BAD_REQUEST = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +76,7 @@ class _Networks:
 async def show_servers(task: ServerList, context: ProjectContext) -> Result:
     """Show a page of the tenant's servers, and how many there are in all."""
     found, volumes, hosts, nets = await asyncio.gather(
-        find_page(task, context), _all_volumes(context), _hosts(context), _networks(context)
+        _find_page(task, context), _all_volumes(context), _hosts(context), _networks(context)
     )
     sources = await _sources(found.servers, volumes, hosts, nets, context)
     shown = [server_view(server, sources) for server in found.servers]
@@ -70,11 +113,11 @@ async def _sources(
         region=context.policy.region,
         volumes=volumes,
         images=images,
-        subnets=_by_id(nets.subnets),
-        routers=_by_id(nets.routers),
+        subnets={one["id"]: one for one in nets.subnets},
+        routers={one["id"]: one for one in nets.routers},
         ports=ports,
         floating_ips=nets.floating_ips,
-        policies=_by_id(policies),
+        policies={one["id"]: one for one in policies},
         hosts=hosts,
         images_of_snapshots=of_snapshots,
         zone=context.policy.billing_zone,
@@ -164,5 +207,136 @@ async def _hosts(context: ProjectContext) -> dict[str, str]:
     return {nova.host_id(context.project.id, host): host for host in hosts}
 
 
-def _by_id(things: Iterable[Any]) -> dict[str, Any]:
-    return {thing["id"]: thing for thing in things}
+# Pages.
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The servers of one page, in order, and how many there are on all of them."""
+
+    total: int
+    servers: Sequence[Server]
+
+
+async def _find_page(task: ServerList, context: ProjectContext) -> _Found:
+    """Find the page that is asked for."""
+    search, sort, page = task.search, task.sort, task.page
+    found = await _sorted_by_nova(sort, page, context) if search is None else None
+    if found is None:
+        servers = await _candidates(search, context)
+        mine = [
+            one for one in servers if one.project_id == context.project.id and _matches(one, search)
+        ]
+        found = _Found(len(mine), page.of(_sorted(mine, sort)))
+    return found
+
+
+async def _sorted_by_nova(sort: Sort, page: Page, context: ProjectContext) -> _Found | None:
+    """Find the page by Nova; None where it sorts differently, or the list changed meanwhile."""
+    column = _COLUMNS.get(sort.field)
+    if column is None:
+        return None
+    project, by = context.project, SortBy(column, sort.descending)
+    if page.number == 1 and sort.field == "createTime":
+        # Most tenants have no more than one page: it counts itself.
+        part = await context.retrying(lambda: nova.list_part(project, by, page.size, None))
+        total = len(part)
+        if total == page.size:
+            total = max(total, len(await context.retrying(lambda: nova.list_names(project, by))))
+        return _Found(total, _sorted(part, sort))
+    named = await context.retrying(lambda: nova.list_names(project, by))
+    by_id = sorted(named, key=lambda one: one.id)
+    by_name = sorted(by_id, key=lambda one: one.name, reverse=sort.descending)
+    if sort.field == "name" and named != by_name:
+        return None  # the database compares names in a way of its own
+    begin = (page.number - 1) * page.size
+    if begin >= len(named):
+        return _Found(len(named), ())
+    marker = named[begin - 1].id if begin else None
+    try:
+        part = await context.retrying(lambda: nova.list_part(project, by, page.size, marker))
+    except CloudRefusal as error:
+        if error.status != _BAD_REQUEST:
+            raise
+        return None  # the server before the page is gone
+    return _Found(len(named), _sorted(part, sort))
+
+
+# With one, or sorted here.
+
+
+async def _candidates(search: Search | None, context: ProjectContext) -> list[Server]:
+    """List all that may match: as few as Nova can be told to find."""
+    if search is not None and search.field == "uuid":
+        server_id = search.value.lower()
+        if not is_uuid(server_id):
+            return []
+        try:
+            return [await context.retrying(lambda: nova.get_server(context.project, server_id))]
+        except NotFound:
+            return []
+    filters = _narrowing(search) if search is not None else {}
+    return await context.retrying(lambda: nova.list_servers(context.project, **filters))
+
+
+def _narrowing(search: Search) -> dict[str, str]:
+    """Return filters of Nova's that leave out nothing that matches."""
+    wanted = search.value.lower()
+    if search.field == "status" and wanted in _FILTERED:
+        return {"status": wanted.upper()}
+    if search.field == "name" or (search.field is None and not _ID_OR_ADDRESS.fullmatch(wanted)):
+        pattern = _rough_pattern(wanted)
+        return {"name": pattern} if pattern else {}
+    return {}
+
+
+def _rough_pattern(part: str) -> str:
+    """Return a regular expression that matches at least the names that hold this part, in whatever
+    dialect.
+
+    Only letters and digits of ASCII are sure to mean the same to every database, and only if both
+    cases are named.
+    """
+    runs = re.findall("[a-z0-9]+", part)
+    return ".*".join(
+        "".join(f"[{one}{one.upper()}]" if one.isalpha() else one for one in run) for run in runs
+    )
+
+
+def _matches(server: Server, search: Search | None) -> bool:
+    """Compare texts in whatever case; no character is special."""
+    if search is None:
+        return True
+    wanted = search.value.lower()
+    name = str(server.body.get("name") or "").lower()
+    match search.field:
+        case "name":
+            return wanted in name
+        case "ip":
+            return _has_address(server, wanted)
+        case "uuid":
+            return wanted == server.id
+        case "status":
+            return (
+                is_unusual(server.status) if wanted == UNUSUAL else wanted == server.status.lower()
+            )
+        case _:
+            return wanted in name or wanted in server.id or _has_address(server, wanted)
+
+
+def _has_address(server: Server, part: str) -> bool:
+    return any(part in address.lower() for address in inner_addresses(server))
+
+
+_KEYS: dict[str, Callable[[Server], Any]] = {
+    "name": lambda one: str(one.body.get("name") or ""),
+    "status": lambda one: one.status,
+    "createTime": lambda one: str(one.body.get("created") or ""),
+}
+
+
+def _sorted(servers: Iterable[Server], sort: Sort) -> Sequence[Server]:
+    """Sort; ties are in the order of the ids."""
+    return sorted(
+        sorted(servers, key=lambda one: one.id), key=_KEYS[sort.field], reverse=sort.descending
+    )

@@ -39,7 +39,8 @@ def resize_step(
     `resumed`: the plan is another run's, and the call is looked for before its first intent.
     """
     server_id, flavor_id, effects = change.server_id, change.flavor_id, context.effects
-    effect, confirm = _effect(EffectKind.RESIZE, change), _effect(EffectKind.CONFIRM, change)
+    effect = EffectId(EffectKind.RESIZE, server_id)
+    confirm = EffectId(EffectKind.CONFIRM, server_id)
     assert flavor_id is not None
 
     async def landed(since: str) -> str | None:
@@ -96,10 +97,10 @@ async def _verify(
 
 def _revert_step(change: Change, context: ProjectContext, progress: OrderProgress) -> Step:
     """Go back to the old flavor, where the resize has come as far as to be confirmed."""
-    server_id, effect = change.server_id, _effect(EffectKind.REVERT, change)
+    server_id, effect = change.server_id, EffectId(EffectKind.REVERT, change.server_id)
 
     async def prepare() -> Ready | None:
-        if context.effects.begun(_effect(EffectKind.CONFIRM, change)):
+        if context.effects.begun(EffectId(EffectKind.CONFIRM, change.server_id)):
             return None
         server = await server_now(server_id, context)
         return Ready(server.updated) if server.status == VERIFY_RESIZE else None
@@ -125,7 +126,7 @@ def _reset_step(change: Change, context: ProjectContext) -> Step:
         server = await server_now(change.server_id, context)
         return Ready() if server.status == ERROR and context.cloud.has_admin else None
 
-    reset = state_step("reset", _effect(EffectKind.RESET, change), context, well=True)
+    reset = state_step("reset", EffectId(EffectKind.RESET, change.server_id), context, well=True)
     return replace(reset, prepare=prepare)
 
 
@@ -202,7 +203,7 @@ def _reset_volume_step(change: Change, growth: Growth, context: ProjectContext) 
 
 def confirm_step(change: Change, context: ProjectContext, progress: OrderProgress) -> Step:
     """Keep the new flavor; there is no way back from here."""
-    server_id, effect = change.server_id, _effect(EffectKind.CONFIRM, change)
+    server_id, effect = change.server_id, EffectId(EffectKind.CONFIRM, change.server_id)
 
     def is_confirmed(server: Server) -> bool:
         return server.status in AT_REST and has_flavor(server, change.flavor_after)
@@ -237,10 +238,6 @@ def confirm_step(change: Change, context: ProjectContext, progress: OrderProgres
         can_be_undone=False,
         status=OrderStatus.CONFIRMING,
     )
-
-
-def _effect(kind: EffectKind, change: Change) -> EffectId:
-    return EffectId(kind, change.server_id)
 
 
 def _is_decided(server: Server) -> bool:
