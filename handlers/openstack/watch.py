@@ -181,15 +181,12 @@ class Watch(Generic[T]):
             for name, pollers in asking.items()
             if sum(poller.is_silent() for poller in pollers)
         }
-        await self._look_at(silent)
-        return max([since, *(resource.updated for resource in changed)])
-
-    async def _look_at(self, silent: dict[str, tuple[Poller[T], ...]]) -> None:
         if len(silent) > FEW:
             for resource in await self._everything():
                 for poller in silent.pop(resource.id, ()):
                     poller.put(resource)
         await asyncio.gather(*(self._look(name, pollers) for name, pollers in silent.items()))
+        return max([since, *(resource.updated for resource in changed)])
 
     async def _look(self, resource_id: str, pollers: tuple[Poller[T], ...]) -> None:
         try:
