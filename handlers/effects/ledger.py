@@ -65,14 +65,18 @@ class EffectId:
     `str()` is the text that is stored in the journal, and `parse` reads it.
     """
 
-    kind: EffectKind
+    #: A text is a kind of a later version, whose worker has begun the request: it is kept.
+    kind: EffectKind | str
     target: str = ""
 
     @classmethod
     def parse(cls, text: str) -> "EffectId":
-        """Read an id from the journal's text. Raises `ValueError` for a kind that is not known."""
+        """Read an id from the journal's text."""
         kind, _, target = text.partition(":")
-        return cls(EffectKind(kind), target)
+        try:
+            return cls(EffectKind(kind), target)
+        except ValueError:
+            return cls(kind, target)
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.target}" if self.target else str(self.kind)

@@ -162,15 +162,30 @@ async def do_steps(steps: Iterable[Step], context: RequestContext, progress: Ord
 
 
 async def undo_steps(steps: Iterable[Step], context: RequestContext) -> None:
-    """Undo the steps that were begun: those of one name at once, the last name first."""
+    """Undo the steps that were begun: all servers at once, the last step of each first.
 
-    async def undo(step: Step) -> None:
-        for one in step.undo:
-            await do_step(one, context)
+    A compensation that has to wait for a later run keeps none of the others from being done now:
+    the cloud may confirm a resize by itself meanwhile.
+    """
+    begun: dict[str | None, list[Step]] = {}
+    for step in steps:
+        if context.effects.begun(step.effect):
+            begun.setdefault(step.instance_id, []).insert(0, step)
 
-    for same in reversed(_by_name(steps)):
-        begun = [one for one in same if context.effects.begun(one.effect)]
-        await all_undone([undo(one) for one in begun], context)
+    async def undo(of_server: list[Step]) -> None:
+        passing: Transient | None = None
+        for step in of_server:
+            try:
+                for one in step.undo:
+                    await do_step(one, context)
+            except (Refused, OutcomeUnknown, CloudRefusal):
+                continue  # the order's outcomes report it
+            except Transient as error:
+                passing = passing or error
+        if passing is not None:
+            raise passing
+
+    await all_undone([undo(one) for one in begun.values()], context)
 
 
 def request_ids(steps: Sequence[Step], context: RequestContext) -> list[str]:

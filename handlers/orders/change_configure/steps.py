@@ -124,7 +124,10 @@ def _reset_step(change: Change, context: ProjectContext) -> Step:
 
     async def prepare() -> Ready | None:
         server = await server_now(change.server_id, context)
-        return Ready() if server.status == ERROR and context.cloud.has_admin else None
+        if server.status != ERROR or not context.cloud.has_admin:
+            return None
+        await context.cloud.admin()  # a log-in that fails must not leave an intent behind
+        return Ready()
 
     reset = state_step("reset", EffectId(EffectKind.RESET, change.server_id), context, well=True)
     return replace(reset, prepare=prepare)
@@ -181,8 +184,10 @@ def _reset_volume_step(change: Change, growth: Growth, context: ProjectContext) 
 
     async def prepare() -> Ready | None:
         volume = await context.retrying(lambda: cinder.get_volume(context.project, volume_id))
-        left = volume.status == "error_extending" and context.cloud.has_admin
-        return Ready() if left else None
+        if volume.status != "error_extending" or not context.cloud.has_admin:
+            return None
+        await context.cloud.admin()  # a log-in that fails must not leave an intent behind
+        return Ready()
 
     async def act() -> Reply:
         return await cinder.reset_status(await context.cloud.admin(), volume_id, growth.status)

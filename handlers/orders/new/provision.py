@@ -39,7 +39,11 @@ _NO_HOST = "No valid host"
 #: A volume that was found may be with its server already.
 _USABLE = frozenset({"available", "reserved", "attaching", "in-use"})
 #: The object in OpenStack's answer that has the id of what was created.
-_CREATED = {EffectKind.VOLUME: "volume", EffectKind.PORT: "port", EffectKind.CREATE: "server"}
+_CREATED: dict[EffectKind | str, str] = {
+    EffectKind.VOLUME: "volume",
+    EffectKind.PORT: "port",
+    EffectKind.CREATE: "server",
+}
 
 
 def create_effect(number: int | str) -> EffectId:

@@ -14,7 +14,7 @@ from handlers.openstack.nova import ERROR, METADATA_STATES, VERIFY_RESIZE, Serve
 from handlers.openstack.sessions import Reply
 from handlers.orders.billing import NEXT_FEE_TIME, fee_time, has_order, with_order, without_order
 from handlers.orders.limits import Demand, check_quotas, items_with
-from handlers.orders.saga import Outcomes, Saga, carry_out, do_step, request_ids
+from handlers.orders.saga import Outcomes, Saga, carry_out, do_step, do_steps, request_ids
 from handlers.orders.snapshot import idle_server, take_snapshot, unchanged_outcomes
 from handlers.orders.soft_down.marker import is_marked, mark_step, unmark_step
 from handlers.orders.step import Ready, Step, metadata_step, power_step, server_now, state_step
@@ -161,6 +161,18 @@ class RenewSaga(Saga[OrderRenew, RenewalPlan]):
             steps.append(replace(unmark_step(server_id, context), undo=(mark,)))
         return steps
 
+    async def do(self) -> None:
+        # A server in ERROR is ACTIVE only while its date is written, however long another one of
+        # the order has to be waited for.
+        in_error = {one.server_id for one in self.plan.renewals if one.in_error}
+        dated = [one for one in self.steps() if one.name in ("reset", "renew", "error")]
+        declared = [[step for step in dated if step.instance_id == one] for one in in_error]
+        await wait_for_all(
+            (do_steps(steps, self.context, self.progress) for steps in declared),
+            passing_first=True,
+        )
+        await super().do()
+
     def _state_step(self, kind: EffectKind, server_id: str, *, well: bool) -> Step:
         return state_step(kind.value, EffectId(kind, server_id), self.context, well=well)
 
@@ -230,7 +242,10 @@ class RenewSaga(Saga[OrderRenew, RenewalPlan]):
         async def is_in_error() -> Ready | None:
             server = await server_now(server_id, context)
             is_wrong = server.status == ERROR and has_order(server, context)
-            return Ready() if is_wrong and context.cloud.has_admin else None
+            if not is_wrong or not context.cloud.has_admin:
+                return None
+            await context.cloud.admin()  # a log-in that fails must not leave an intent behind
+            return Ready()
 
         async def restore() -> Reply:
             if (date := was_until()) is None:
