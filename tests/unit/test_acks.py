@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.amqp.acks import AckWindow
+from workers.amqp.consumer import AckWindow
 
 
 @given(

@@ -1,6 +1,7 @@
-"""Consuming: a channel for each queue; cancellations by the broker are noticed."""
+"""Consuming: a channel for each queue, with grouped acks; cancellations by the broker are noticed."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import count
@@ -13,7 +14,6 @@ from pika.channel import Channel
 from pika.spec import Basic
 
 from handlers.effects.backoff import delay_after
-from workers.amqp.acks import AckWindow
 from workers.amqp.broker import Where
 from workers.amqp.connection import RecoveringConnection
 from workers.amqp.envelope import Envelope
@@ -51,11 +51,16 @@ class Delivery:
 
     def settle(self) -> None:
         """Ack it; without effect when its connection is gone: then the message comes again."""
-        self._consumed.settle(self._tag)
+        consumed = self._consumed
+        if consumed.window.settled(self._tag) and consumed.channel.is_open:
+            asyncio.get_running_loop().call_soon(consumed.flush)
 
     def requeue(self) -> None:
         """Nack it back to its queue, for another worker or a later time."""
-        self._consumed.requeue(self._tag)
+        consumed = self._consumed
+        if consumed.channel.is_open:
+            consumed.channel.basic_nack(self._tag, requeue=True)
+            consumed.window.requeued(self._tag)
 
     @property
     def lost(self) -> bool:
@@ -109,6 +114,58 @@ def _time(seconds: int | None) -> int | None:
     return seconds if seconds is None or seconds <= _LAST_SECOND else None
 
 
+@dataclass(frozen=True, slots=True)
+class Acks:
+    """Acks to send: everything up to the tag `multiple` (0: nothing), and these single tags."""
+
+    multiple: int
+    single: tuple[int, ...]
+
+
+class AckWindow:
+    """The settled deliveries of a channel: one `multiple` ack below the oldest that is not settled,
+    single acks above it.
+    """
+
+    def __init__(self) -> None:
+        self._open: deque[int] = deque()
+        self._settled: set[int] = set()
+        self._acked: set[int] = set()
+        self._fresh: list[int] = []
+
+    def delivered(self, tag: int) -> None:
+        """Note a delivery; tags only grow."""
+        self._open.append(tag)
+
+    def settled(self, tag: int) -> bool:
+        """Note that a delivery is settled; True for the first one since the last `take`."""
+        self._settled.add(tag)
+        self._fresh.append(tag)
+        return len(self._fresh) == 1
+
+    def requeued(self, tag: int) -> None:
+        """Note that a delivery was requeued: it is no longer ours to ack."""
+        self._settled.add(tag)
+        self._acked.add(tag)
+
+    def take(self) -> Acks:
+        """Return the acks to send now, each tag just once."""
+        multiple = 0
+        while self._open and self._open[0] in self._settled:
+            tag = self._open.popleft()
+            self._settled.discard(tag)
+            # One that was acked singly before must not be named again: the broker closes the
+            # channel for it.
+            if tag in self._acked:
+                self._acked.discard(tag)
+            else:
+                multiple = tag
+        single = tuple(sorted(tag for tag in self._fresh if tag in self._settled))
+        self._acked.update(single)
+        self._fresh = []
+        return Acks(multiple, single)
+
+
 class _ConsumedQueue:
     """A queue that is consumed, with its channel, as long as that is open."""
 
@@ -119,22 +176,11 @@ class _ConsumedQueue:
         self.tag: str | None = None
         #: True once the broker has agreed to deliver.
         self.delivers = False
-        self._window = AckWindow()
-
-    def delivered(self, tag: int) -> None:
-        self._window.delivered(tag)
-
-    def settle(self, tag: int) -> None:
-        if self._window.settled(tag) and self.channel.is_open:
-            asyncio.get_running_loop().call_soon(self.flush)
-
-    def requeue(self, tag: int) -> None:
-        if self.channel.is_open:
-            self.channel.basic_nack(tag, requeue=True)
-            self._window.requeued(tag)
+        self.window = AckWindow()
 
     def flush(self) -> None:
-        acks = self._window.take()
+        """Ack what is settled, in one write."""
+        acks = self.window.take()
         if not self.channel.is_open:
             return
         if acks.multiple:
@@ -257,7 +303,7 @@ class Consumer:
         def deliver(
             _: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
         ) -> None:
-            consumed.delivered(method.delivery_tag)
+            consumed.window.delivered(method.delivery_tag)
             self._on_delivery(Delivery(consumed, method, properties, body))
 
         def agreed(_: Any) -> None:

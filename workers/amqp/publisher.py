@@ -158,19 +158,16 @@ class Publisher:
 
     # From here on: one message's way.
 
-    def _may_send(self) -> bool:
-        # A channel that is closing is not forgotten yet, and takes nothing.
-        window = 1 if self._suspects else self._window
-        return self._channel is not None and self._channel.is_open and len(self._sent) < window
-
     def _fill(self) -> None:
-        while self._may_send() and (entry := self._queue.take()) is not None:
-            self._send(entry)
+        # A channel that is closing is not forgotten yet, and takes nothing.
+        while (channel := self._channel) is not None and channel.is_open:
+            window = 1 if self._suspects else self._window
+            if len(self._sent) >= window or (entry := self._queue.take()) is None:
+                break
+            self._send(channel, entry)
         self._settle()
 
-    def _send(self, entry: Entry) -> None:
-        channel = self._channel
-        assert channel is not None
+    def _send(self, channel: Channel, entry: Entry) -> None:
         one = entry.publication
         try:
             channel.basic_publish(

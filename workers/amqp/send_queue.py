@@ -79,7 +79,8 @@ class SendQueue:
         """Return the next publication to send; None where there is none."""
         while self._waiting:
             entry = self._waiting.popleft()
-            blocked = self._blocked.get(entry.publication.route)
+            # Nearly always no route is blocked.
+            blocked = self._blocked.get(entry.publication.route) if self._blocked else None
             if entry.future.done():  # nobody waits for it any more
                 self.ended(entry)
             elif blocked is None or blocked.trial is entry:

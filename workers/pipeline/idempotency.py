@@ -63,7 +63,12 @@ class Idempotency:
         key belongs to another content, `Rescheduled` or `Requeue` where another worker is at it.
         """
         key = request.key(requester.project_id)
-        await self._check_age(request, requester, key)
+        # What an operator replays, and what the broker gave up on, may be of any age. What is
+        # rejected leaves no key, so that it may be replayed.
+        may_be_old = requester.operator is not None or request.given_up is not None
+        too_old = None if may_be_old else self._timeouts.too_old(request.envelope)
+        if too_old is not None and (key is None or not await self._journal.find(key)):
+            raise Rejected.of(request, too_old, requester.project_id)
         if key is None:
             # A read leaves no entry in the journal, and a repeat of it is looked up afresh.
             envelope = request.envelope
@@ -80,17 +85,6 @@ class Idempotency:
                 await self._repeat(request, key, answer)
         with self._in_flight.begun(key, request.digest) as flight:
             yield await self._begin(request, requester, timing, key, flight)
-
-    async def _check_age(self, request: Request, requester: Requester, key: str | None) -> None:
-        """Reject what is too old when it first comes. It leaves no key, so that it may be replayed.
-
-        What an operator replays, and what the broker gave up on, may be of any age.
-        """
-        if requester.operator is not None or request.given_up is not None:
-            return
-        too_old = self._timeouts.too_old(request.envelope)
-        if too_old is not None and (key is None or not await self._journal.find(key)):
-            raise Rejected.of(request, too_old, requester.project_id)
 
     async def _begin(
         self,

@@ -111,6 +111,9 @@ class Progress:
     ) -> None:
         self.request = request
         self.requester = requester
+        in_project = requester.project_id != NO_PROJECT
+        #: The project that the request acts in; None where that is no single one.
+        self.project_id = requester.project_id if in_project else None
         self.timing = timing
         self.claim = claimed.claim
         #: The journal's key, also part of the ids of what is published.
@@ -146,18 +149,17 @@ class Progress:
         }
         #: Progress last published of an order, in percent, by whichever attempt.
         self.percent = max(self._percent_by_status.values(), default=0)
+        answer = self._effects.get(ANSWER)
+        #: The result that was published before the end, by whichever attempt: it stays the result.
+        self.early_answer: Result | None = None
+        if answer is not None and answer.outcome is not None:
+            self.early_answer = Result.restored(answer.value)
         #: The early answer, from the moment at which it is decided; one at a time is decided.
-        self._decided: Result | None = self.early_answer
+        self._decided = self.early_answer
         self._deciding = asyncio.Lock()
         self._published: list[Awaitable[Any]] = []
         #: OpenStack calls of this attempt by HTTP method.
         self.calls: Counter[str] = Counter()
-
-    @property
-    def project_id(self) -> str | None:
-        """The project that the request acts in; None where that is no single one."""
-        project_id = self.requester.project_id
-        return project_id if project_id != NO_PROJECT else None
 
     # Effects: ORDER, the intent is in the journal before the call to OpenStack is made.
 
@@ -266,13 +268,6 @@ class Progress:
     # The result.
 
     @property
-    def early_answer(self) -> Result | None:
-        """The result that was published before the end, by whichever attempt: it stays the result."""
-        known = self._effects.get(ANSWER)
-        is_known = known is not None and known.outcome is not None
-        return Result.restored(known.value) if known is not None and is_known else None
-
-    @property
     def published_result(self) -> Result | None:
         """The result that this attempt has published; None where it has not."""
         has_result = self._answered.done() and not self._answered.cancelled()
@@ -292,6 +287,7 @@ class Progress:
         async with self._deciding:
             if self.early_answer is None:
                 await self.remember(ANSWER, self._decided.stored())
+                self.early_answer = self._decided
         self._publish_result(self._decided)
 
     def publish_known(self) -> None:
