@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
@@ -206,7 +206,12 @@ def run_app() -> None:
         code = app(standalone_mode=False, prog_name="ecs-worker")
         sys.exit(code if isinstance(code, int) else Exit.OK)
     except TyperException as error:
-        sys.exit(_usage(error))
+        # Without a text the help was shown instead.
+        if text := error.format_message():
+            context: typer.Context | None = getattr(error, "ctx", None)
+            path = context.command_path if context is not None else "ecs-worker"
+            complain(f"{text.rstrip('.')}; see {path} --help")
+        sys.exit(Exit.USAGE)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except Exception as error:
@@ -218,12 +223,3 @@ def run_app() -> None:
         text = mask_text(f"unexpected {type(error).__name__}: {error} (-v shows where)")
         complain(terminal_safe(text))
         sys.exit(Exit.UNEXPECTED)
-
-
-def _usage(error: Any) -> Exit:
-    """Print what is wrong with the options; nothing where the help was shown instead."""
-    text, context = error.format_message(), error.ctx
-    if text:
-        help_of = f"{context.command_path} --help" if context is not None else "ecs-worker --help"
-        complain(f"{text.rstrip('.')}; see {help_of}")
-    return Exit.USAGE

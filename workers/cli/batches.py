@@ -54,7 +54,7 @@ def run_batch(settings: Settings, command: BatchCommand) -> Exit:
         complain("nothing matches")
         return Exit.OK
     if command.dry_run:
-        _print_previews(found, _previews(settings, command.request, found), command.output)
+        _print_previews(found, run(_previews(settings, command.request, found)), command.output)
         return Exit.OK
     letters, hindered = _without_hindered(settings, command.request, found)
     run(_migrate(settings))
@@ -123,27 +123,17 @@ def _resume(settings: Settings, command: BatchCommand, batch: str) -> Exit:
 # The preview, and the question.
 
 
-def _previews(
+async def _previews(
     settings: Settings, request: BatchRequest, letters: Sequence[DeadLetter]
 ) -> list[DryRunResult]:
     if request.action is Action.DISCARD:
         return [DryRunResult(DryRunOutcome.DISCARDED, "for good")] * len(letters)
-    with _progress_bar("dry run", len(letters)) as advance:
-        return run(_dry_run(settings, request, letters, advance))
-
-
-async def _dry_run(
-    settings: Settings,
-    request: BatchRequest,
-    letters: Sequence[DeadLetter],
-    advance: Callable[[int], None],
-) -> list[DryRunResult]:
     from handlers.openstack.cloud import Cloud  # noqa: PLC0415 - only a dry run needs a cloud
     from workers.bootstrap import cloud_settings  # noqa: PLC0415
     from workers.dead_letters.dry_run import DryRun  # noqa: PLC0415
 
     cloud = Cloud(replace(cloud_settings(settings), read_only=True))
-    with open_history(settings) as history:
+    with _progress_bar("dry run", len(letters)) as advance, open_history(settings) as history:
         dry_run = DryRun(settings, cloud, history, policy_or_fail(settings), request.tenant)
 
         async def preview(letter: DeadLetter) -> DryRunResult:
@@ -204,7 +194,7 @@ def _ask(settings: Settings, request: BatchRequest, letters: Sequence[DeadLetter
     if request.action is Action.REPLAY:
         sample = letters[:_SAMPLE]
         previews = Counter(
-            (one.outcome.text, one.detail) for one in _previews(settings, request, sample)
+            (one.outcome.text, one.detail) for one in run(_previews(settings, request, sample))
         )
         is_part = len(sample) < len(letters)
         report.line(f"dry run of the oldest {len(sample)}" if is_part else "dry run")

@@ -196,7 +196,18 @@ async def _cloud(settings: Settings) -> AsyncIterator[Finding]:
     try:
         async for finding in _service_account(cloud):
             yield finding
-        yield await _admin(cloud, settings)
+        if settings.admin_cloud is None:
+            advice = (
+                "without it: no owner of an instance is looked up, no server in ERROR is reset"
+                " (ECS_ADMIN_CLOUD)"
+            )
+            yield Finding("admin cloud", Status.OK, "not configured", advice)
+            return
+        admin = await cloud.admin()
+        found = f"{settings.admin_cloud}, project {admin.id}"
+        yield Finding("admin cloud", Status.OK, found)
+    except (Transient, CloudRefusal) as error:
+        yield _unreached("admin cloud", error)
     finally:
         await cloud.close()
 
@@ -243,20 +254,6 @@ async def _versions(cloud: Cloud) -> AsyncIterator[Finding]:
         found = f"Neutron is without {', '.join(absent)}"
         advice = "what they add is null in views, and no order uses it"
         yield Finding("extensions", Status.OK, found, advice)
-
-
-async def _admin(cloud: Cloud, settings: Settings) -> Finding:
-    if settings.admin_cloud is None:
-        advice = (
-            "without it: no owner of an instance is looked up, no server in ERROR is reset"
-            " (ECS_ADMIN_CLOUD)"
-        )
-        return Finding("admin cloud", Status.OK, "not configured", advice)
-    try:
-        admin = await cloud.admin()
-    except (Transient, CloudRefusal) as error:
-        return _unreached("admin cloud", error)
-    return Finding("admin cloud", Status.OK, f"{settings.admin_cloud}, project {admin.id}")
 
 
 def _unreached(check: str, error: Transient | CloudRefusal) -> Finding:

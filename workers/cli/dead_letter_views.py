@@ -73,16 +73,13 @@ def list_dead_letters(
 ) -> None:
     """Print groups and messages, oldest first; only groups with `summary`."""
     selected = select(settings, selection)
-    letters = selected.letters
+    letters, total = selected.letters, selected.total
     if summary:
         show([group.row() for group in grouped(letters)], output)
-    elif output is not Format.TABLE:
+        return
+    if output is not Format.TABLE:
         show_json([one.row() for one in letters], output)
-    else:
-        _print_list(letters, selected.total, selection.limit)
-
-
-def _print_list(letters: Sequence[DeadLetter], total: int, limit: int | None) -> None:
+        return
     report = Report()
     if not letters:
         report.line(f"none of {total} dead letters matches" if total else "no dead letters")
@@ -91,7 +88,7 @@ def _print_list(letters: Sequence[DeadLetter], total: int, limit: int | None) ->
     report.heading(f"{len(letters)}{of_total} dead letters")
     print_groups(report, letters)
     report.line()
-    few = letters if limit is not None else letters[:FEW]
+    few = letters if selection.limit is not None else letters[:FEW]
     rows = [
         {
             "failed at": _when(one.failed_at),

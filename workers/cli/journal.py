@@ -51,7 +51,12 @@ def list_requests(settings: Settings, wanted: RequestFilter, output: Format) -> 
     with open_history(settings) as history:
         found = history.requests(wanted)
     if output is not Format.TABLE:
-        show_json([_brief(one) for one in found], output)
+        results = [one.result or {} for one in found]
+        rows = [
+            {**_common(one), "code": result.get("code"), "reason": reason_of(result)}
+            for one, result in zip(found, results, strict=True)
+        ]
+        show_json(rows, output)
         return
     report = Report()
     report.table(
@@ -89,11 +94,6 @@ def show_request(settings: Settings, key: str, output: Format) -> None:
         return
     for one in found:
         print_request(Report(), one, replays[one.key])
-
-
-def _brief(request: RequestRecord) -> dict[str, Any]:
-    result = request.result or {}
-    return {**_common(request), "code": result.get("code"), "reason": reason_of(result)}
 
 
 def _common(request: RequestRecord) -> dict[str, Any]:
@@ -178,14 +178,7 @@ def print_request(report: Report, request: RequestRecord, replays: list[Replay])
             "result": result_line(request.result) or "none yet",
         }
     )
-    _print_effects(report, [one for one in request.effects if _is_effect(one)])
-    _print_updates(report, request)
-    if replays:
-        report.line("replays and discards of its dead letters")
-        report.table([replay_line(one) for one in replays], indent=2)
-
-
-def _print_effects(report: Report, effects: list[EffectRecord]) -> None:
+    effects = [one for one in request.effects if _is_effect(one)]
     report.line("effects in OpenStack" if effects else "no effects in OpenStack")
     report.table(
         [
@@ -199,6 +192,10 @@ def _print_effects(report: Report, effects: list[EffectRecord]) -> None:
         ],
         indent=2,
     )
+    _print_updates(report, request)
+    if replays:
+        report.line("replays and discards of its dead letters")
+        report.table([replay_line(one) for one in replays], indent=2)
 
 
 def _print_updates(report: Report, request: RequestRecord) -> None:

@@ -167,7 +167,12 @@ class BatchRun:
         try:
             complete = await self._work_off(reader, monotonic() + HOLD)
         finally:
-            await self._finish_groups()
+            # Groups under way are finished, not cut off, unless broker or journal do not answer.
+            if self._groups:
+                await asyncio.wait(self._groups, timeout=STOPPING)
+            for task in self._groups:
+                task.cancel()
+            await asyncio.gather(*self._groups, return_exceptions=True)
             await reader.close(self._acked.__contains__)
         if not complete:
             return True
@@ -215,14 +220,6 @@ class BatchRun:
             self._trouble = self._trouble or error
             self._stopping.set()
 
-    async def _finish_groups(self) -> None:
-        """Groups under way are finished, not cut off, unless broker or journal do not answer."""
-        if self._groups:
-            await asyncio.wait(self._groups, timeout=STOPPING)
-        for task in self._groups:
-            task.cancel()
-        await asyncio.gather(*self._groups, return_exceptions=True)
-
     def _delivered(self, delivery: Delivery) -> None:
         """Each delivery belongs to one member: of several that are equal each has its own."""
         for member in self._by_identity.get(identity_of(delivery.envelope), ()):
@@ -251,7 +248,11 @@ class BatchRun:
         await self._journal.issue_tokens(
             [(one.replay.id, hash_of(token)) for one, token in zip(group, tokens, strict=True)]
         )
-        published = [self._publish(one, token) for one, token in zip(group, tokens, strict=True)]
+        published = []
+        for one, token in zip(group, tokens, strict=True):
+            assert one.delivery is not None
+            publication = replay_publication(one.delivery.envelope, token, one.replay.batch)
+            published.append(self._publisher.publish(publication))
         outcomes = await asyncio.gather(*published, return_exceptions=True)
         for one, outcome in zip(group, outcomes, strict=True):
             one.replay = replace(one.replay, state=ReplayState.ISSUED)
@@ -259,11 +260,6 @@ class BatchRun:
                 one.phase = _Phase.REFUSED
         confirmed = [one for one in group if one.phase is not _Phase.REFUSED]
         await self._end(confirmed, ReplayState.SENT)
-
-    def _publish(self, member: _Member, token: str) -> "asyncio.Future[Published]":
-        assert member.delivery is not None
-        envelope = member.delivery.envelope
-        return self._publisher.publish(replay_publication(envelope, token, member.replay.batch))
 
     async def _repeat(self, group: list[_Member]) -> None:
         """A message that may have been published before has a token that stays valid; it gets a row

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from handlers.openstack.cloud import Cloud
-from handlers.openstack.project import Project
 from handlers.openstack.sessions import CloudSettings, Service
 from sandbox.broker import PrivateBroker
 from sandbox.control_plane import ControlPlane
@@ -52,11 +51,9 @@ class Tenant:
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
         self._cloud = Cloud(CloudSettings(cloud=TENANT, threads=4))
-        self._project = self._run(self._own_project())
-
-    async def _own_project(self) -> Project:
-        (project,) = [one for one in await self._cloud.list_projects() if one.name == TENANT]
-        return await self._cloud.project(project.id)
+        projects = self._run(self._cloud.list_projects())
+        (project_id,) = [one.id for one in projects if one.name == TENANT]
+        self._project = self._run(self._cloud.project(project_id))
 
     def create_servers(self) -> Servers:
         """Create three servers, and return once they are ACTIVE."""

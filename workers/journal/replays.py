@@ -113,7 +113,11 @@ class Redeem:
             select(schema.replays).where(columns.resume_token_hash.in_(hashes))
         )
         found: dict[str, Any] = {row.resume_token_hash: row for row in rows}
-        replays = [_valid(found.get(one.resume_token_hash), one.digest) for one in writes]
+        rows_found = [found.get(one.resume_token_hash) for one in writes]
+        replays = [
+            replay_of(row) if row is not None and row.digest == write.digest else None
+            for write, row in zip(writes, rows_found, strict=True)
+        ]
         arrived = [
             {"one": replay.id, "now": write.now}
             for write, replay in zip(writes, replays, strict=True)
@@ -125,10 +129,6 @@ class Redeem:
             )
             connection.execute(met.values(arrived_at=bindparam("now")), arrived)
         return replays
-
-
-def _valid(row: Any, digest: str) -> Replay | None:
-    return replay_of(row) if row is not None and row.digest == digest else None
 
 
 def _insert(connection: Connection, replays: Sequence[Replay]) -> None:

@@ -9,7 +9,6 @@ after the result blocks nobody. The stored name of the table is `turns`.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Connection, bindparam, text
 
@@ -70,13 +69,6 @@ class AcquireLocks:
         contested = set(connection.execute(_CONTESTED, {"keys": keys}).scalars())
         return [one._find_ahead(connection) if one.key in contested else None for one in writes]
 
-    def _rows(self, ticket: int) -> Sequence[dict[str, Any]]:
-        now = time.time()
-        return [
-            {"resource": one, "key": self.key, "ticket": ticket, "now": now}
-            for one in sorted(self.resources)
-        ]
-
     def _find_ahead(self, connection: Connection) -> Ahead | None:
         row = connection.execute(_PREDECESSOR, {"key": self.key}).first()
         if row is None:
@@ -103,20 +95,18 @@ def _insert(connection: Connection, writes: list[AcquireLocks]) -> None:
         return
     # One ticket for all locks of a request: two requests for the same servers can never wait for
     # each other.
-    tickets = _tickets(connection, len(wanted))
-    rows = [
-        row
-        for one, ticket in zip(wanted.values(), tickets, strict=True)
-        for row in one._rows(ticket)
-    ]
-    connection.execute(_INSERT, rows)
-
-
-def _tickets(connection: Connection, number: int) -> Sequence[int]:
     if connection.dialect.name == "sqlite":
         first: int = connection.execute(_NEXT_SQLITE).scalar_one()
-        return range(first, first + number)
-    return sorted(connection.execute(_NEXT_POSTGRES, {"number": number}).scalars())
+        tickets: Sequence[int] = range(first, first + len(wanted))
+    else:
+        tickets = sorted(connection.execute(_NEXT_POSTGRES, {"number": len(wanted)}).scalars())
+    now = time.time()
+    rows = [
+        {"resource": resource, "key": one.key, "ticket": ticket, "now": now}
+        for one, ticket in zip(wanted.values(), tickets, strict=True)
+        for resource in sorted(one.resources)
+    ]
+    connection.execute(_INSERT, rows)
 
 
 @dataclass(frozen=True, slots=True)

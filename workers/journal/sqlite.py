@@ -24,12 +24,18 @@ def sqlite_engine(url: URL) -> Engine:
     file = _File(Path(url.database or ""))
 
     def connected(connection: Any, _: Any) -> None:
-        _prepare(connection)
+        # Transactions are begun explicitly: the driver would begin them late, and two writers
+        # deadlock.
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
         file.note()
 
     def begins(connection: Connection) -> None:
         file.check()
-        _begin(connection)
+        # A reader takes no lock: in WAL mode it sees the last commit, and waits for nobody.
+        reads = connection.get_execution_options().get(READS)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     event.listen(engine, "do_connect", lambda *_: file.prepare())
     event.listen(engine, "connect", connected)
@@ -55,14 +61,24 @@ class _File:
             self._known = self._identity()
 
     def prepare(self) -> None:
-        """Check the file before a connection, or create one that nobody else can read.
+        """Check the file before a connection, or create one that nobody else can read: of mode 0600
+        whatever the umask is, in a folder of mode 0700.
 
         SQLite would make it as readable as the umask allows, and gives -wal and -shm the mode of
         the file.
         """
         self.check()
-        if self._known is None and not self._is_uri and not self._path.exists():
-            _make_private(self._path)
+        if self._known is not None or self._is_uri or self._path.exists():
+            return
+        folder = self._path.parent
+        if not folder.exists():
+            with suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+                folder.chmod(0o700)
+        with suppress(FileExistsError):  # another process was quicker
+            descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+            os.fchmod(descriptor, 0o600)
+            os.close(descriptor)
 
     def check(self) -> None:
         """Raise `OSError` unless it is still the same file."""
@@ -79,18 +95,6 @@ class _File:
         return found.st_dev, found.st_ino
 
 
-def _make_private(path: Path) -> None:
-    """Create an empty file of mode 0600 whatever the umask is, and its folder of mode 0700."""
-    if not path.parent.exists():
-        with suppress(FileExistsError):
-            path.parent.mkdir(mode=0o700)
-            path.parent.chmod(0o700)
-    with suppress(FileExistsError):  # another process was quicker
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        os.fchmod(descriptor, 0o600)
-        os.close(descriptor)
-
-
 def exposed_files(path: Path) -> list[str]:
     """Return a line for each of the journal's files, and its folder, that others may use."""
     found = []
@@ -102,17 +106,3 @@ def exposed_files(path: Path) -> list[str]:
         if mode & 0o077:
             found.append(f"{one} has the mode {stat.filemode(mode)}: others may use it")
     return found
-
-
-def _prepare(connection: Any) -> None:
-    # Transactions are begun explicitly: the driver would begin them late, and two writers deadlock.
-    connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin(connection: Connection) -> None:
-    # A reader takes no lock: in WAL mode it sees the last commit, and waits for nobody.
-    connection.exec_driver_sql(
-        "BEGIN" if connection.get_execution_options().get(READS) else "BEGIN IMMEDIATE"
-    )

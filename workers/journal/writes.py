@@ -142,12 +142,9 @@ class Begin:
             )
         if row.owner not in (None, self.owner.id) and self.owner.is_alive(row.owner, connection):
             return HeldElsewhere(row.owner)
-        return self._take_over(connection, row)
-
-    def _take_over(self, connection: Connection, row: Any) -> Outcome:
         values = {"key": row.key, "owner": self.owner.id, "claim": self.claim, "former": row.claim}
-        taken = _count(connection, _TAKE_OVER, [values | {"now": time.time()}])
-        if not taken:  # another worker was quicker
+        if not _count(connection, _TAKE_OVER, [values | {"now": time.time()}]):
+            # Another worker was quicker.
             return HeldElsewhere("")
         return self._resumed(connection, row)
 

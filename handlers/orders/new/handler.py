@@ -56,18 +56,15 @@ class NewSaga(Saga[OrderNew, CreationPlan]):
         return Provisioner(self.order, self.plan, self.context, self.progress, self._resources)
 
     async def make_plan(self) -> CreationPlan:
-        earlier = await self._resources.find_earlier()
-        if earlier is None:
-            return await plan_creation(self.order, self.context)
-        return await self._plan_rest(earlier)
-
-    async def _plan_rest(self, earlier: Resources) -> CreationPlan:
-        """Plan what is still to be created where an earlier run has created a part, or all.
+        """Plan what is to be created, or the rest where an earlier run has created a part, or all.
 
         Where the rest cannot be created, what there is must be deleted: that is no refusal, but a
         plan that fails.
         """
         order, context = self.order, self.context
+        earlier = await self._resources.find_earlier()
+        if earlier is None:
+            return await plan_creation(order, context)
         if earlier.is_complete(order):
             return outline_creation(order, context, is_made=True)
         if earlier.is_old():

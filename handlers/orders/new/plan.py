@@ -8,7 +8,6 @@ from typing import Any
 from handlers.context import MARK, PART, ProjectContext
 from handlers.openstack import cinder, neutron, nova
 from handlers.openstack.errors import NotFound
-from handlers.openstack.neutron import Resource
 from handlers.openstack.nova import Flavor
 from handlers.orders.billing import NEXT_FEE_TIME, START_FEE_TIME
 from handlers.orders.limits import Demand, DiskDemand, check_quotas, check_size, ordered_flavor
@@ -228,18 +227,15 @@ async def _groups(order: OrderNew, context: ProjectContext) -> tuple[str, ...]:
         return ()
     with context.checks.of("securityGroups"):
         listed = await context.retrying(lambda: neutron.list_security_groups(context.project))
-        return tuple(
-            dict.fromkeys(_group(one, listed) for one in order.customization.security_groups)
-        )
-
-
-def _group(named: str, listed: Sequence[Resource]) -> str:
-    found = [one for one in listed if one["id"] == named] or [
-        one for one in listed if one["name"] == named
-    ]
-    if len(found) != 1:
-        raise wrong("securityGroups", f"the tenant has {len(found)} security groups {named}")
-    return str(found[0]["id"])
+        ids: list[str] = []
+        for named in order.customization.security_groups:
+            found = [one["id"] for one in listed if one["id"] == named]
+            found = found or [one["id"] for one in listed if one["name"] == named]
+            if len(found) != 1:
+                text = f"the tenant has {len(found)} security groups {named}"
+                raise wrong("securityGroups", text)
+            ids.append(str(found[0]))
+        return tuple(dict.fromkeys(ids))
 
 
 async def _check_key(order: OrderNew, context: ProjectContext) -> None:

@@ -281,7 +281,12 @@ class Provisioner:
         try:
             return await nova.create_server(self.context.project, body)
         except CloudRefusal as error:
-            raise self._without_secrets(error) from None
+            told = (QuotaExceeded, Conflict, Forbidden, NotFound)
+            if not self.order.secrets.any or isinstance(error, told):
+                raise
+            # Nova's words repeat what it refuses to take, and go to the log and the journal.
+            text = "(not repeated, for it may hold a secret)"
+            raise type(error)(error.status, text, error.request_id) from None
 
     def _customization(self, server: NewServer, port_id: str | None) -> dict[str, Any]:
         """The fields of the body that the customer may have chosen."""
@@ -296,18 +301,6 @@ class Provisioner:
             "user_data": secrets.user_data and secrets.user_data.get_secret_value(),
         }
         return {name: value for name, value in fields.items() if value}
-
-    def _without_secrets(self, error: CloudRefusal) -> CloudRefusal:
-        """The error without Nova's words, which repeat what it refuses to take, and go to the log
-        and the journal.
-        """
-        if not self.order.secrets.any or isinstance(
-            error, (QuotaExceeded, Conflict, Forbidden, NotFound)
-        ):
-            return error
-        return type(error)(
-            error.status, "(not repeated, for it may hold a secret)", error.request_id
-        )
 
     async def _fees(self) -> dict[str, str]:
         """The fee dates. The term begins when all servers are there; a server that has its dates
