@@ -2,6 +2,8 @@
 under way.
 """
 
+import time
+
 import pytest
 
 from sandbox.openstack import SimulatedOpenStack
@@ -95,6 +97,23 @@ def test_what_was_begun_and_cannot_be_looked_for_in_time_is_unknown(
         again = requester.wait(lambda one: one.correlation_id == asked.message_id, after=after)
         assert again.body == result
     assert tenant.actions(server_id) == ["create"]
+
+
+def test_a_command_that_is_resumed_after_its_limit_is_answered_by_what_was_done(
+    workshop: Workshop, simulated: SimulatedOpenStack
+) -> None:
+    tenant = workshop.tenant()
+    asked = power("reboot", REBOOT, "ACTIVE")(tenant, simulated)
+    worker = dying(workshop, [Hold(asked.message_id, Instant.ANSWER_READ, asked.effect)])
+    with Requester(workshop.broker_url) as requester:
+        asked.publish(requester)
+        await_held(workshop, worker)
+        time.sleep(6)  # the age of the request is what is tested
+        workshop.worker(ECS_COMMAND_TIMEOUT="2")
+        assert requester.result_of(asked.message_id).body["code"] == 200
+        assert requester.last_update_of("server", asked.message_id).body["status"] == "ACTIVE"
+    (server_id,) = asked.actions
+    assert tenant.actions(server_id) == ["create", "reboot"]
 
 
 def test_a_call_that_was_under_way_when_the_worker_died_is_not_made_again(

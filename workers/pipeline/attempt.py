@@ -95,7 +95,8 @@ class Attempt:
         if request.kind is Kind.ORDER or progress.closed:
             yield
             return
-        left = max(0.0, timing.patience().at + ANSWER_WITHIN - time.monotonic())
+        # A request that is resumed after its limit has as long to find out what was done.
+        left = timing.patience().left + ANSWER_WITHIN
         if request.name is None:
             try:
                 async with asyncio.timeout(left) as limit:

@@ -204,12 +204,13 @@ class Pipeline:
         The broad `except`: an error that nobody foresaw is answered, and its message dead-lettered.
         """
         try:
-            await self.process(envelope)
+            try:
+                await self.process(envelope)
+            except Rejected as rejected:  # inside: an error of rejecting it is answered, too
+                await self._stages.rejections.reject(envelope, rejected)
         except Ignored as ignored:
             self._metrics.event("ignored")
             log.info("order.ignored", request=ignored.name, status=ignored.status)
-        except Rejected as rejected:
-            await self._stages.rejections.reject(envelope, rejected)
         except Answered:
             self._metrics.event("duplicate")
         except Rescheduled:
