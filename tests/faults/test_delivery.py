@@ -121,6 +121,8 @@ def test_what_was_answered_before_the_broker_gave_up_stays_the_answer(
         for kind in KINDS
         if kind.name in ("reboot", "batch", "createImage", "resize")
     ]
+    # No server of the batch ends before the last of the requests is held.
+    simulated.fault("virt.reboot", delay=120)
     with Requester(workshop.broker_url) as requester:
         killed_at_every_delivery(workshop, broker, requester, asked, Instant.WAITING)
         ended = [
