@@ -168,7 +168,7 @@ class Metrics:
         )
         self._seconds = Histogram(
             "ecs_request_seconds",
-            "From delivery to ack",
+            "From the delivery of a request that was carried out until all of it is confirmed",
             ["operation"],
             registry=self.registry,
             buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
@@ -201,8 +201,10 @@ class Metrics:
         )
         self._children: dict[tuple[str, ...], Any] = {}
 
-    def answered(self, operation: str, code: object, seconds: float) -> None:
-        """Count a request that got its result; `seconds` from delivery to ack."""
+    def answered(self, operation: str, code: object, seconds: float | None) -> None:
+        """Count a request that got its result; `seconds` since its delivery, None where it was
+        rejected: those would lower the times of the others.
+        """
         key = (operation, str(code))
         pair = self._children.get(key)
         if pair is None:
@@ -211,7 +213,8 @@ class Metrics:
                 self._seconds.labels(operation),
             )
         pair[0].inc()
-        pair[1].observe(seconds)
+        if seconds is not None:
+            pair[1].observe(seconds)
 
     def called(self, service: str, method: str, outcome: str, seconds: float) -> None:
         """Count a call to OpenStack; `outcome` is the HTTP status, or the error without one."""

@@ -93,7 +93,7 @@ class Rejections:
         label = rejected.operation or ""
         if label not in _COUNTED:
             label = "order.unknown" if rejected.is_order else "unknown"
-        self._metrics.answered(label, refused.code.wire, 0.0)
+        self._metrics.answered(label, refused.code.wire, None)
 
     async def undelivered(self, envelope: Envelope, refused: Refused, *, is_order: bool) -> None:
         """Answer a message that the broker gave up on before anything was begun for it."""
