@@ -44,7 +44,7 @@ def restored(
         with Workshop(url, cloud, tmp_path) as workshop:
             workshop.settings |= {
                 "ECS_TRUST_PUBLISHERS": "false",
-                "ECS_JWT_JWKS": str(recording.folder / "keys.json"),
+                "ECS_JWT_JWKS": str(recording.issuer.write(tmp_path / "keys.json")),
                 "ECS_TOKENLESS_PUBLISHERS": "guest",
                 "ECS_COMMAND_TIMEOUT": "300",
                 # Of what is replayed: its message is as old as the recording.

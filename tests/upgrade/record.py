@@ -27,9 +27,14 @@ from tests.support.invariants import await_ends
 from tests.support.kinds import Ask, Asked, command
 from tests.support.stage import await_held, dying
 from tests.support.workshop import REPOSITORY, Workshop, eventually
-from tests.upgrade.recording import RECORDINGS, described, take_messages, write_recording
+from tests.upgrade.recording import (
+    PROJECT,
+    RECORDINGS,
+    described,
+    take_messages,
+    write_recording,
+)
 
-_YEARS = 365 * 24 * 3600
 #: Longer than recording takes: what waits for its retry is found in its retry queue.
 _RETRY_DELAY = "300"
 #: Who replays; the same operator's command goes on with what it left.
@@ -67,8 +72,8 @@ class Proving(Requester):
 
     def __init__(self, url: str, issuer: Issuer) -> None:
         super().__init__(url, order_results=False)
-        # Good for long: a recording is restored in years to come.
-        self._token = issuer.token(project="tenant-a", exp=int(time.time()) + 30 * _YEARS)
+        # Good for longer than recording takes.
+        self._token = issuer.token(project=PROJECT, exp=int(time.time()) + 24 * 3600)
         self.sent: dict[str, tuple[str, str, str, str]] = {}
 
     def publish(self, exchange: str, routing_key: str, body: Any, **options: Any) -> str:
@@ -122,7 +127,6 @@ def record(commit: str) -> None:
                     cloud=world,
                     requests=requests,
                 )
-                (RECORDINGS / commit / "keys.json").write_bytes(keys.read_bytes())
 
 
 def _work(

@@ -3,12 +3,14 @@ are written to files, and how they are restored.
 
 A recording is a folder: `journal.sql` (the SQLite journal as SQL), `broker.json` (the broker's
 definitions, and the messages of every queue), `cloud.json` (the simulated cloud), `requests.json`
-(the requests, and what their sender heard until then), `keys.json` (the key set of their tokens).
+(the requests, and what their sender heard until then). Tokens are not recorded: the requests get
+new ones of the same user.
 All times in them but those of dead letters are moved when they are restored: to the worker no time
 has passed since.
 """
 
 import json
+import re
 import sqlite3
 import time
 import uuid
@@ -20,6 +22,7 @@ from typing import Any
 import pika
 
 from sandbox.broker import PrivateBroker
+from sandbox.issuer import Issuer
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Heard, Source
 from tests.support.kinds import Asked
@@ -34,6 +37,11 @@ _TIMES = {
 }
 #: What the broker itself notes in a message's headers.
 _HISTORY = ("x-death", "x-first-death", "x-last-death", "x-delivery-count")
+#: A signed token, and what is recorded in its place.
+_TOKEN, _NO_TOKEN = re.compile(r"eyJ[\w-]{20,}\.eyJ[\w-]{20,}\.[\w-]{20,}"), "<token>"
+_DAY = 24 * 3600
+#: The project of all requests that carry a token.
+PROJECT = "tenant-a"
 _PROPERTIES = (
     *("content_type", "content_encoding", "delivery_mode", "correlation_id", "reply_to"),
     *("message_id", "timestamp", "type", "app_id", "user_id"),
@@ -47,13 +55,20 @@ class Recording:
     folder: Path
     recorded_at: float
     requests: dict[str, Any]
+    #: Who signs the tokens that the restored requests get.
+    issuer: Issuer
+    token: str
 
     @classmethod
     def read(cls, commit: str) -> "Recording":
         """The recording of a commit."""
         folder = RECORDINGS / commit
         requests = json.loads((folder / "requests.json").read_text())
-        return cls(folder, requests["recorded_at"], requests)
+        issuer = Issuer()
+        # Older than any of the requests, and good for longer than the test takes.
+        now = int(time.time())
+        token = issuer.token(project=PROJECT, iat=now - _DAY, exp=now + _DAY)
+        return cls(folder, requests["recorded_at"], requests, issuer, token)
 
     @property
     def later(self) -> float:
@@ -81,7 +96,11 @@ class Recording:
 
     def sent(self, group: str) -> list[tuple[str, str, str, str]]:
         """Exchange, routing key, body and message id of each request of a group."""
-        return [tuple(one["sent"]) for one in self.requests["groups"][group]]
+        found = [one["sent"] for one in self.requests["groups"][group]]
+        return [
+            (exchange, key, body.replace(_NO_TOKEN, self.token), message_id)
+            for exchange, key, body, message_id in found
+        ]
 
     def restore_journal(self, path: Path) -> None:
         """Write the journal to an SQLite file."""
@@ -134,7 +153,11 @@ class Recording:
                 properties["expiration"] = "2000"
             found = pika.BasicProperties(headers=headers, **properties)
             channel.basic_publish(
-                one["exchange"], one["routing_key"], one["body"].encode(), found, mandatory=True
+                one["exchange"],
+                one["routing_key"],
+                one["body"].replace(_NO_TOKEN, self.token).encode(),
+                found,
+                mandatory=True,
             )
         connection.close()
         return len(messages)
@@ -150,7 +173,7 @@ def write_recording(
     connection.close()
     for name, value in (("broker", broker), ("cloud", cloud), ("requests", requests)):
         text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=name != "cloud")
-        (folder / f"{name}.json").write_text(text + "\n")
+        (folder / f"{name}.json").write_text(_TOKEN.sub(_NO_TOKEN, text) + "\n")
 
 
 def take_messages(url: str, queues: list[str]) -> list[dict[str, Any]]:
