@@ -121,6 +121,11 @@ def _algorithm(key: RSAKey | ECKey) -> str:
     return "RS256" if isinstance(key, RSAKey) else "ES256"
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing on stderr: a client that is gone before its answer is no error of the server."""
+
+
 class KeySetServer:
     """The issuer's key set over HTTP on 127.0.0.1; a context manager. `asked` are the paths that
     were asked for.
@@ -143,7 +148,7 @@ class KeySetServer:
 
     def start(self) -> "KeySetServer":
         """Begin to answer; after `stop`, on the same port as before."""
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), self._handler())
+        self._server = _Server(("127.0.0.1", self._port), self._handler())
         self._server.daemon_threads = True
         self._port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()

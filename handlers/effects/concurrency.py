@@ -46,10 +46,12 @@ def failed(future: "asyncio.Future[Any]") -> bool:
     return future.done() and (future.cancelled() or future.exception() is not None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Answer:
     future: "asyncio.Future[Any]"
     ttl: float
+    #: How many wait for it.
+    waiting: int = 0
 
 
 class SingleFlightCache:
@@ -57,7 +59,8 @@ class SingleFlightCache:
     waits for that one.
 
     An answer counts for `ttl` seconds from the question; an error is not kept. Past `maxsize`
-    answers, the one used longest ago is forgotten.
+    answers, the one used longest ago is forgotten. Who asks first goes on first: requests of one
+    server keep their order while a log-in that all of them need is under way.
     """
 
     def __init__(self, ttl: float, maxsize: int = 4096) -> None:
@@ -76,8 +79,15 @@ class SingleFlightCache:
             future.add_done_callback(failed)
             answer = _Answer(future, self._ttl if ttl is None else ttl)
             self._answers[key] = answer
-        # The question goes on for the others when one who waits is cancelled.
-        result: T = await asyncio.shield(answer.future)
+        # RACE: those who have waited go on one turn of the loop after the answer is there.
+        while answer.future.done() and answer.waiting:  # noqa: ASYNC110 - one turn
+            await asyncio.sleep(0)
+        answer.waiting += 1
+        try:
+            # The question goes on for the others when one who waits is cancelled.
+            result: T = await asyncio.shield(answer.future)
+        finally:
+            answer.waiting -= 1
         return result
 
     def clear(self) -> None:

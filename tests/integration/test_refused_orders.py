@@ -216,7 +216,7 @@ def test_what_was_begun_goes_on_whatever_its_deadline(
     """The worker dies in the middle of the resize; the next has it when its deadline has passed."""
     workshop = guarded.workshop
     server_id = workshop.tenant().make_server(disk=None)
-    deadline = int(time.time()) + 8
+    deadline = int(time.time()) + 15
     message_id = requester.order(
         json.dumps(guarded.order(server_id)), headers={"x-ecs-deadline": deadline}
     )

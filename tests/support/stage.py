@@ -16,11 +16,12 @@ def dying(
     stay: bool = False,
     constants: dict[str, Any] | None = None,
     cloud: dict[str, Any] | None = None,
+    module: str = "tests.support.dying_worker",
     **settings: str,
 ) -> WorkerProcess:
     """A worker that is held at the instants of these requests, and then kills itself, or stays."""
     told = settings_for(holds, stay=stay, constants=constants, cloud=cloud)
-    return workshop.worker(module="tests.support.dying_worker", **told, **settings)
+    return workshop.worker(module=module, **told, **settings)
 
 
 def await_held(workshop: Workshop, worker: WorkerProcess | None = None) -> None:

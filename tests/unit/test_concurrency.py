@@ -76,3 +76,21 @@ async def test_an_error_is_raised_to_all_who_wait_and_not_kept() -> None:
     first = await asyncio.gather(*(cache.get("a", ask) for _ in range(2)), return_exceptions=True)
     assert [type(one) for one in first] == [Transient, Transient]
     assert await cache.get("a", ask) == "well"
+
+
+async def test_who_has_waited_for_an_answer_goes_on_before_who_comes_when_it_is_there() -> None:
+    cache, order, tasks = SingleFlightCache(60.0), list[int](), list[asyncio.Task[None]]()
+
+    async def goes_on(number: int) -> None:
+        await cache.get("log-in", log_in)
+        order.append(number)
+
+    async def log_in() -> str:
+        await asyncio.sleep(0.01)
+        # Begins in the turn of the loop in which the answer is there.
+        asyncio.get_running_loop().call_soon(lambda: tasks.append(asyncio.create_task(goes_on(3))))
+        return "token"
+
+    await asyncio.gather(goes_on(1), goes_on(2))
+    await asyncio.gather(*tasks)
+    assert order == [1, 2, 3]
