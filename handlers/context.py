@@ -156,8 +156,6 @@ class Environment:
 class RequestTimes:
     """The time limits of one delivery of a request."""
 
-    #: Until when the request must have been accepted by OpenStack, or refused.
-    deadline: Deadline
     #: Until when this delivery is held; what still waits then goes on by way of a retry queue.
     hold: Deadline
     #: Seconds for which what was accepted is followed; each wait of an order has as many.
@@ -251,6 +249,11 @@ class RequestContext:
         """
         record = self.effects.remembered(ANSWER)
         return Result.restored(record) if record is not None else None
+
+    @property
+    def busy_until(self) -> Deadline:
+        """Until when an order waits for a resource that is busy: one wait's time, in this delivery."""
+        return min(self.times.hold, Deadline.after(self.times.wait_timeout))
 
     async def retrying(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call that changes nothing, and retry it within the time limit."""

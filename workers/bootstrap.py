@@ -215,7 +215,7 @@ class Worker:
                 cloud=self.cloud,
                 identity=self._identity(),
                 journal=self.journal,
-                replies=Replies(self.publisher, names, on_returned=self._declarer.declare_soon),
+                replies=Replies(self.publisher, names, self.metrics, self._declarer.declare_soon),
                 handlers=handlers,
                 policy=self._policy,
                 timeouts=Timeouts(

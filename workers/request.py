@@ -9,7 +9,7 @@ from typing import Any
 from messages.errors import Refused
 from messages.orders import OrderSoftDown
 from workers.amqp.envelope import Envelope
-from workers.journal import Kind
+from workers.journal import Kind, RequestRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,10 @@ class Request:
     def message_id(self) -> str | None:
         """The id that its status updates name."""
         return self.envelope.message_id or self.name
+
+    def is_same_as(self, known: RequestRecord) -> bool:
+        """Tell whether a request that the journal knows by the same name has the same content."""
+        return known.kind is self.kind and known.digest == self.digest
 
     def key(self, project_id: str) -> str | None:
         """Return the journal's key; None for a read. A softDown's flowId is no orderId, though it

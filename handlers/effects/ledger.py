@@ -126,6 +126,18 @@ class Effect:
         """The value that was remembered; None for anything else."""
         return self.outcome.get("value") if self.outcome is not None else None
 
+    @property
+    def was_sent(self) -> bool:
+        """True for a change whose call may have been sent; an intent alone does not count."""
+        return self.unknown or (self.done and not self.is_memory)
+
+
+def any_begun(effects: Mapping[EffectId, Effect]) -> bool:
+    """True where anything at all may have been done to the cloud: a change was intended and was not
+    refused.
+    """
+    return any(not (one.refused or one.is_memory) for one in effects.values())
+
 
 class Ledger(Protocol):
     """A durable record of effects, written before the next step is taken."""

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from handlers.effects.backoff import DEFAULT_TIMING, Deadline, EffectTiming, delays, pause, retrying
-from handlers.effects.ledger import Effect, EffectId, Ledger
+from handlers.effects.ledger import Effect, EffectId, Ledger, any_begun
 from handlers.openstack.errors import CloudRefusal
 from handlers.openstack.project import fence
 from handlers.openstack.sessions import Reply
@@ -102,7 +102,7 @@ class Effects:
     @property
     def any_begun(self) -> bool:
         """True where anything at all may have been done to the cloud for this request."""
-        return any(not (one.refused or one.is_memory) for one in self.known.values())
+        return any_begun(self.known)
 
     @property
     def any_done(self) -> bool:
@@ -205,11 +205,9 @@ class Effects:
         return self._ledger.closed or (self.expiry is not None and self.expiry.passed)
 
     def _check_time(self) -> None:
-        if self._deadline is not None and self._deadline.passed:
-            # An intent that was not sent does not count.
-            sent = (one.unknown or (one.done and not one.is_memory) for one in self.known.values())
-            if not any(sent):
-                raise _NotSent(Code.FAILED, reason="deadline")
+        is_past = self._deadline is not None and self._deadline.passed
+        if is_past and not any(one.was_sent for one in self.known.values()):
+            raise _NotSent(Code.FAILED, reason="deadline")
         if self._is_over:
             raise _too_late()
 

@@ -98,7 +98,7 @@ def _refusal(error: CloudRefusal) -> Refused:
 
 async def _check(server_id: str, context: ProjectContext) -> Server:
     server = await require_server(context, server_id)
-    server = await wait_until_idle(context, server, context.times.deadline)
+    server = await wait_until_idle(context, server, context.effects.retry_until)
     if server.status not in _STATES:
         raise Refused(Code.IMAGE_STATE, server.status)
     if server.busy:

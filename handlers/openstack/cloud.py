@@ -19,7 +19,8 @@ from handlers.openstack.errors import NotFound
 from handlers.openstack.keystone import ProjectName, ProjectNames, ProjectTimes, TenantIs
 from handlers.openstack.project import OnCall, Project
 from handlers.openstack.sessions import CloudSettings, Service
-from messages.errors import Transient, wrong
+from messages.codes import Code
+from messages.errors import Refused, Transient, wrong
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -31,6 +32,8 @@ _ONE_PROJECT = (
     "the service account is an application credential, which belongs to one project and cannot log in to the tenants'; "
     "clouds.yaml must name a user and a password"
 )
+#: Why a request without a tenant is refused.
+NEEDS_ADMIN = "only an admin cloud (ECS_ADMIN_CLOUD) could tell whose the instance is"
 #: Calls that every service answers to anybody while it works, by its type in the catalogue.
 _PROBES: Mapping[str, tuple[Service, str]] = {
     "compute": (Service.COMPUTE, "/limits"),
@@ -116,6 +119,17 @@ class Cloud:
             servers = [one for one in reply.body["servers"] if one["id"] == server_id]
             return str(servers[0]["tenant_id"]) if servers else None
         return str(reply.body["server"]["tenant_id"])
+
+    async def require_owner(self, server_id: str) -> str:
+        """Return the id of the project that owns a server, or raise `Refused`: naming `tenant_id`
+        where only an admin cloud could tell.
+        """
+        if not self.has_admin:
+            raise wrong("tenant_id", NEEDS_ADMIN)
+        owner = await self.owner_of(server_id)
+        if owner is None:
+            raise Refused(Code.SERVER_UNKNOWN, server_id)
+        return owner
 
     async def admin(self) -> Project:
         """Return the session of the admin cloud; `RuntimeError` where none is configured."""

@@ -35,7 +35,7 @@ from typing import Any
 import orjson
 
 from messages.codes import Code
-from messages.errors import Ambiguous, EcsError, Refused, Transient
+from messages.errors import Ambiguous, EcsError, OutcomeUnknown, Refused, Transient
 
 #: Characters of an error's text that are kept.
 MAX_DETAIL = 500
@@ -82,6 +82,25 @@ class CloudRefusal(EcsError):
     def as_failure(self) -> Refused:
         """Return the answer to a request that ends with this."""
         return Refused(Code.FAILED, reason=self.reason, detail=str(self))
+
+
+def failure_of(error: Exception) -> Refused | None:
+    """Return the failure that a request is answered with which this error ends.
+
+    None for an error that says nothing to the requester, such as `Postponed` or one of the
+    worker's own.
+    """
+    match error:
+        case Refused():
+            return error
+        case CloudRefusal():
+            return error.as_failure()
+        case OutcomeUnknown():
+            return Refused(Code.FAILED, reason="outcome_unknown", detail=str(error))
+        case Transient():
+            return Refused(Code.FAILED, reason=error.reason, detail=str(error))
+        case _:
+            return None
 
 
 class NotFound(CloudRefusal):

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from handlers.context import MARK, ProjectContext
-from handlers.effects.backoff import Deadline
 from handlers.effects.ledger import EffectId, EffectKind
 from handlers.openstack import neutron, nova
 from handlers.openstack.cinder import Volume, has_snapshots
@@ -100,9 +99,7 @@ async def _find_idle(server_id: str, context: ProjectContext) -> Server | None:
             raise unknown_server(server_id, None)
         return None
     try:
-        return await wait_until_idle(
-            context, server, min(context.times.hold, Deadline.after(context.times.wait_timeout))
-        )
+        return await wait_until_idle(context, server, context.busy_until)
     except Refused:  # it went meanwhile
         return None
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from handlers.context import ProjectContext
-from handlers.effects.backoff import Deadline
 from handlers.effects.concurrency import wait_for_all
 from handlers.openstack.cinder import Volume, VolumeQuota, get_quota
 from handlers.openstack.errors import NotFound
@@ -151,7 +150,7 @@ async def wait_until_usable(volumes: Iterable[Volume], context: ProjectContext) 
     listed = list(volumes)
     for volume in listed:
         _check_state(volume)
-    until = min(context.times.hold, Deadline.after(context.times.wait_timeout))
+    until = context.busy_until
     busy = [volume for volume in listed if volume.busy]
     for volume in busy:  # one after the other: they share the deadline
         with context.watchers.volumes.follow(volume.id) as poller:

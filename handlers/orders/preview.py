@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from handlers.context import Check, ProjectContext, RequestContext
+from handlers.context import Checks, ProjectContext, RequestContext
 from handlers.effects.backoff import Deadline
 from handlers.effects.ledger import NoLedger
 from handlers.effects.once import Effects
+from handlers.openstack.cloud import NEEDS_ADMIN
 from handlers.openstack.errors import CloudRefusal, Foreseen
 from handlers.orders.change_configure.handler import ChangeConfigureSaga
 from handlers.orders.new.handler import NewSaga
@@ -19,7 +20,6 @@ from handlers.orders.saga import Saga, carry_out
 from handlers.orders.soft_down.handler import preview_soft_down
 from handlers.orders.step import Step
 from handlers.orders.unsubscribe.handler import UnsubscribeSaga
-from handlers.servers.guard import unknown_server
 from messages.codes import Code
 from messages.commands import OrderPlan
 from messages.errors import Refused, Transient, wrong
@@ -56,24 +56,21 @@ class Preview:
     """
 
     message: Mapping[str, Any]
-    checks: list[Check]
+    checks: Checks
     steps: list[Step]
-
-    @property
-    def failed(self) -> Check | None:
-        """The check that would end the order."""
-        return next((one for one in self.checks if one.failure is not None), None)
 
     @property
     def verdict(self) -> Verdict:
         """The outcome that is expected."""
-        if self.failed is None:
+        failed = self.checks.failed
+        if failed is None:
             return Verdict.CARRIED_OUT
-        return Verdict.RETRIED if self.failed.may_pass else Verdict.REFUSED
+        return Verdict.RETRIED if failed.may_pass else Verdict.REFUSED
 
     def answer(self) -> OrderPreview:
         """Return the preview as it goes over the wire, without secrets."""
-        failure = self.failed.failure if self.failed is not None else None
+        failed = self.checks.failed
+        failure = failed.failure if failed is not None else None
         answer = OrderPreview(
             order_id=name_of(self.message),
             order_type=order_type_of(self.message),
@@ -86,7 +83,7 @@ class Preview:
                     passed=one.failure is None,
                     **_outcome(one.failure),
                 )
-                for one in self.checks
+                for one in self.checks.listed
             ],
             steps=printed(self.steps),
             cannot_be_undone=[
@@ -143,7 +140,7 @@ async def preview_order(
     except Transient:
         if checks.failed is None:
             raise
-    return Preview(message, checks.listed, steps)
+    return Preview(message, checks, steps)
 
 
 async def _steps_of(order: Order, context: RequestContext, project_id: str | None) -> list[Step]:
@@ -208,11 +205,6 @@ async def _project_of(order: Order, context: RequestContext, project_id: str | N
     if project_id is not None:
         return project_id
     instance = next(iter(order.instance_ids), None)
-    if instance is None or not cloud.has_admin:
-        raise wrong(
-            "tenant_id", "only an admin cloud (ECS_ADMIN_CLOUD) could tell whose the instance is"
-        )
-    owner = await context.retrying(lambda: cloud.owner_of(instance))
-    if owner is None:
-        raise unknown_server(instance, None)
-    return owner
+    if instance is None:
+        raise wrong("tenant_id", NEEDS_ADMIN)
+    return await context.retrying(lambda: cloud.require_owner(instance))

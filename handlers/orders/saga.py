@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from handlers.context import ProjectContext, RequestContext
 from handlers.effects.concurrency import wait_for_all
 from handlers.effects.ledger import EffectId, EffectKind
-from handlers.openstack.errors import CloudRefusal
+from handlers.openstack.errors import CloudRefusal, failure_of
 from handlers.orders.progress import OrderProgress
 from handlers.orders.step import Ready, Step, failed
 from messages.errors import OutcomeUnknown, Refused, Transient
@@ -136,17 +136,11 @@ def final_failure(error: Exception, context: RequestContext) -> Refused:
     """Return the failure that the order is answered with; raises `error` where a later try may
     succeed.
     """
-    match error:
-        case Refused():
-            return error
-        case CloudRefusal():
-            return error.as_failure()
-        case OutcomeUnknown():
-            return failed("outcome_unknown", str(error))
-        case Transient() if context.times.last_try:
-            return failed(error.reason, str(error))
-        case _:
-            raise error
+    passes = isinstance(error, Transient) and not context.times.last_try
+    failure = None if passes else failure_of(error)
+    if failure is None:
+        raise error
+    return failure
 
 
 # The readings of a list of steps; `Step.to_json` is the fourth.

@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Iterable
 
 from handlers.context import ProjectContext
-from handlers.effects.backoff import Deadline
 from handlers.openstack.cinder import Volume, get_volume
 from handlers.openstack.errors import NotFound
 from handlers.openstack.nova import GONE, Server
@@ -28,8 +27,7 @@ async def idle_server(server_id: str, context: ProjectContext) -> Server:
         server = await find_remaining(server_id, context)
         if server is None:
             raise unknown_server(server_id, None)
-        until = min(context.times.hold, Deadline.after(context.times.wait_timeout))
-        server = await wait_until_idle(context, server, until)
+        server = await wait_until_idle(context, server, context.busy_until)
         if server.status in GONE:
             raise unknown_server(server_id, None)
         if server.busy:

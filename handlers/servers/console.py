@@ -18,7 +18,7 @@ _BAD_REQUEST = 400
 async def open_server_console(task: OpenConsole, context: ProjectContext) -> Result:
     """Open a console; the URL holds a short-lived token of Nova's, so it is kept nowhere."""
     server = await require_server(context, task.server_id)
-    server = await wait_until_idle(context, server, context.times.deadline)
+    server = await wait_until_idle(context, server, context.effects.retry_until)
     if server.status not in _NEEDS or server.busy:
         raise state_refusal(server, _NEEDS) or Refused(Code.SERVER_STATE)
     try:

@@ -132,7 +132,7 @@ async def retrying_conflicts(
         try:
             await act()
         except Conflict as error:
-            if delay > context.times.deadline.left:
+            if delay > context.effects.retry_until.left:
                 raise refusal(error) from error
             await asyncio.sleep(delay)
         else:

@@ -102,7 +102,7 @@ def is_unpaid(server: Server, power: Power, context: ProjectContext) -> bool:
 async def idle_for(server: Server, power: Power, force: Force, context: ProjectContext) -> Server:
     """Return the server once no task is in the way of the action, or when the time is up."""
     tasks = _ACTIONS[power, force].tasks
-    return await wait_until_idle(context, server, context.times.deadline, power, tasks)
+    return await wait_until_idle(context, server, context.effects.retry_until, power, tasks)
 
 
 def power_refusal(server: Server, power: Power, force: Force) -> Refused | None:

@@ -158,7 +158,7 @@ def answer_in_time(
     made = effects.get(MADE_IMAGE)
     if isinstance(work, CreateImage) and made is not None and made.is_memory:
         return Result.of(Code.CREATED, CreatedImage(image_id=made.value))
-    begun = any(one.unknown or (one.done and not one.is_memory) for one in effects.values())
+    begun = any(one.was_sent for one in effects.values())
     several = isinstance(work, (PowerBatch, ImageBatchDelete))
     rest = outcome_unknown() if begun and not several else late
     return failure(work, rest, effects, checked)

@@ -17,6 +17,7 @@ from workers.amqp.envelope import Envelope
 from workers.amqp.publisher import Publisher
 from workers.amqp.topology import declare, topology
 from workers.pipeline.replies import Replies, again
+from workers.telemetry import Metrics
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def _command() -> Envelope:
 async def _dead_letter(url: str, commands: list[Envelope]) -> None:
     publisher = Publisher(url)
     publisher.open()
-    outbox = Replies(publisher, NAMES, on_returned=lambda: None)
+    outbox = Replies(publisher, NAMES, Metrics(), on_returned=lambda: None)
     refused = Refused(Code.FAILED, reason="internal", detail="KeyError")
     await asyncio.gather(*(outbox.dead_letter(one, refused) for one in commands))
     await publisher.close()

@@ -30,6 +30,7 @@ from workers.dead_letters.doubles import CapturingPublisher
 from workers.dead_letters.selection import Selection, grouped, row_text
 from workers.pipeline.parsing import parse
 from workers.pipeline.replies import Replies
+from workers.telemetry import Metrics
 
 COMMAND = {
     "operation": "server.action",
@@ -43,7 +44,8 @@ COMMAND = {
 async def dead_lettered(message: Envelope, refused: Refused) -> Envelope:
     """Return the message as it is in `ecs.dead` once a worker has dead-lettered it."""
     publisher = CapturingPublisher()
-    await Replies(publisher, NAMES, on_returned=lambda: None).dead_letter(message, refused)
+    replies = Replies(publisher, NAMES, Metrics(), on_returned=lambda: None)
+    await replies.dead_letter(message, refused)
     (one,) = publisher.publications
     return replace(
         message,

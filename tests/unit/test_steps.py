@@ -60,7 +60,7 @@ class Run:
         self.context = RequestContext(
             environment=Environment(Cloud(CloudSettings(None)), policy),
             effects=Effects(book, soon),
-            times=RequestTimes(soon, soon, 5.0, last_try),
+            times=RequestTimes(soon, 5.0, last_try),
             replies=NoReplies(),
             mark="m",
         )

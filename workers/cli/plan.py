@@ -63,7 +63,7 @@ async def _preview(
     context = RequestContext(
         environment=environment,
         effects=Effects(NoLedger(), Deadline.after(_PATIENCE)),
-        times=RequestTimes(Deadline.after(_PATIENCE), Deadline.after(_WAITING), _WAITING),
+        times=RequestTimes(Deadline.after(_WAITING), _WAITING),
         replies=NoReplies(),
         mark="",
     )

@@ -112,7 +112,7 @@ class DryRun:
                     trusted, self._cloud, journal, _Authorized(tenant)
                 ),
                 journal=journal,
-                replies=Replies(publisher, settings.names, on_returned=lambda: None),
+                replies=Replies(publisher, settings.names, self._metrics, on_returned=lambda: None),
                 handlers=HANDLERS | DRY_RUN_HANDLERS,
                 policy=self._policy,
                 timeouts=Timeouts(

@@ -88,7 +88,7 @@ class TokenAuthentication:
             await self._verifier.verify(request.token, request.user_id, published_at(envelope))
         except Expired:
             known = await self._journal.find(request.name or "")
-            return any(one.kind is request.kind and one.digest == request.digest for one in known)
+            return any(map(request.is_same_as, known))
         except NotProven:
             return False
         return True

@@ -1,8 +1,7 @@
 """Authentication under `ECS_TRUST_PUBLISHERS`: no tokens, the body names the tenant."""
 
 from handlers.openstack.cloud import Cloud
-from messages.codes import Code
-from messages.errors import Refused, wrong
+from messages.errors import wrong
 from workers.identity.requester import NO_PROJECT, SOFT_DOWN, Requester
 from workers.journal import Journal, Kind
 from workers.request import Request
@@ -23,7 +22,7 @@ class TrustedPublishers:
         if request.kind is Kind.ORDER and request.name is not None:
             return Requester(await self._project_of_order(request, request.name))
         if request.instance_id is not None:
-            return Requester(await self._owner_of(request.instance_id))
+            return Requester(await self._cloud.require_owner(request.instance_id))
         raise wrong("tenant_id", "without a token the tenant_id must be given")
 
     async def proves(self, request: Request) -> bool:
@@ -47,19 +46,8 @@ class TrustedPublishers:
         The journal is searched first: a repeat must be recognized even when the instance is gone.
         """
         for known in await self._journal.find(order_id):
-            if known.kind is Kind.ORDER and known.digest == request.digest:
+            if request.is_same_as(known):
                 return known.tenant
         if request.instance_id is None:
             raise wrong("tenant_id", "the order names no instance whose owner could be asked for")
-        return await self._owner_of(request.instance_id)
-
-    async def _owner_of(self, instance_id: str) -> str:
-        if not self._cloud.has_admin:
-            raise wrong(
-                "tenant_id",
-                "only an admin cloud (ECS_ADMIN_CLOUD) could tell whose the instance is",
-            )
-        owner = await self._cloud.owner_of(instance_id)
-        if owner is None:
-            raise Refused(Code.SERVER_UNKNOWN, instance_id)
-        return owner
+        return await self._cloud.require_owner(request.instance_id)

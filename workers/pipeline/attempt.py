@@ -64,7 +64,6 @@ class Attempt:
                 self._environment.cloud.effect_timing,
             ),
             times=RequestTimes(
-                patience,
                 timing.hold,
                 self._timeouts.order_timeout,
                 time.monotonic() - timing.received >= GIVE_UP_AFTER,

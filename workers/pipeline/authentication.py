@@ -95,4 +95,4 @@ class Authentication:
             found = await self._journal.find(request.name or "")
         except JournalError:
             return True
-        return any(one.kind is request.kind and one.digest == request.digest for one in found)
+        return any(map(request.is_same_as, found))

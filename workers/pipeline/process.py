@@ -121,8 +121,6 @@ class Pipeline:
         self._metrics.answered(
             request.operation, ended.result.code, time.monotonic() - timing.started
         )
-        if ended.dead_letter is not None:
-            self._metrics.event("dead_lettered")
 
     async def _run(self, progress: Progress) -> Ended:
         """Lock the servers and call the handler; an error becomes a decision.

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Protocol
 import structlog
 
 from handlers.context import ANSWER
-from handlers.effects.ledger import Effect, EffectId, EffectKind
+from handlers.effects.ledger import Effect, EffectId, EffectKind, any_begun
 from handlers.orders.new.handler import needs_secrets
 from handlers.orders.progress import order_update
 from messages.errors import Refused
@@ -174,7 +174,7 @@ class Progress:
     @property
     def any_begun(self) -> bool:
         """True where anything may have been done to the cloud."""
-        return any(not (one.refused or one.is_memory) for one in self._effects.values())
+        return any_begun(self._effects)
 
     async def intend(self, name: EffectId, marker: Any) -> None:
         """Write that an effect is about to be done. Raises `ClaimLost`."""

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from handlers.context import Policy
-from handlers.effects.ledger import Effect, EffectId
+from handlers.effects.ledger import Effect, EffectId, any_begun
 from handlers.orders.progress import refused_order_update
 from handlers.servers.targets import Checked, failure
 from messages.codes import Code
@@ -70,13 +70,13 @@ class Rejections:
         refused, request = rejected.refused, rejected.request
         if await self._was_begun_elsewhere(rejected):
             # It has a result, or gets one when the region is set right and it is replayed.
-            await self.dead_letter(envelope, refused)
+            await self._replies.dead_letter(envelope, refused)
             return
         # These words are part of the result's id: they must not change, or a repeat has another one.
         await self._answer(envelope, rejected, "unfit" if request is None else "refused")
         is_unheard = rejected.is_order or envelope.reply_queue is None
         if refused.reason in _DEAD_LETTERED or (is_unheard and refused.code in _FAULTS):
-            await self.dead_letter(envelope, refused, proven=rejected.tenant)
+            await self._replies.dead_letter(envelope, refused, proven=rejected.tenant)
         named = {"operation": rejected.operation}
         if rejected.is_order:
             named["request"] = name_of(rejected.message or {})
@@ -108,22 +108,18 @@ class Rejections:
         known = await self._journal.find(envelope.message_id) if envelope.message_id else ()
         if envelope.is_order or not any(one.kind is Kind.COMMAND for one in known):
             await self._answer_unread(envelope, refused, "unforeseen", is_order=envelope.is_order)
-        await self.dead_letter(envelope, refused)
-
-    async def dead_letter(
-        self, envelope: Envelope, refused: Refused, *, proven: str | None = None
-    ) -> None:
-        """Dead-letter a message; `proven` as in `Replies.dead_letter`."""
-        await self._replies.dead_letter(envelope, refused, proven=proven)
-        self._metrics.event("dead_lettered")
+        await self._replies.dead_letter(envelope, refused)
 
     async def _was_begun_elsewhere(self, rejected: Rejected) -> bool:
         """True for another region's order that was begun when this worker's region was that one."""
         if rejected.refused.reason != OTHER_REGION or not rejected.is_order:
             return False
         name = name_of(rejected.message or {})
-        found = await self._journal.find(name) if name is not None else []
-        return any(one.kind is Kind.ORDER for one in found)
+        return name is not None and await self._is_known_order(name)
+
+    async def _is_known_order(self, name: str) -> bool:
+        """Tell whether the journal knows an order of this name, of whichever tenant."""
+        return any(one.kind is Kind.ORDER for one in await self._journal.find(name))
 
     async def _answer_unread(
         self, envelope: Envelope, refused: Refused, why: str, *, is_order: bool
@@ -197,8 +193,7 @@ class Rejections:
         for field in ("orderId", "flowId"):  # a number is an id to some readers
             value = message.get(field)
             if isinstance(value, (str, int)) and not isinstance(value, bool) and str(value).strip():
-                found = await self._journal.find(str(value).strip())
-                is_known = is_known or any(one.kind is Kind.ORDER for one in found)
+                is_known = is_known or await self._is_known_order(str(value).strip())
         return proven or not is_known, proven and not is_known
 
 
@@ -216,8 +211,9 @@ def failed_result(
     """
     if request.kind is Kind.COMMAND:
         return failure(request.work, refused, effects, checked)
-    changed = any(not (one.refused or one.is_memory) for one in effects.values())
-    return order_failure(request.envelope, refused, request.message, policy, changed=changed)
+    return order_failure(
+        request.envelope, refused, request.message, policy, changed=any_begun(effects)
+    )
 
 
 def order_failure(

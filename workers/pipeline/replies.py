@@ -45,6 +45,7 @@ from workers.identity import NO_PROJECT
 from workers.pipeline.large_bodies import in_thread_if_large
 from workers.pipeline.retry import MACHINE_TROUBLE
 from workers.request import Request
+from workers.telemetry import Metrics
 
 log = structlog.get_logger()
 
@@ -64,9 +65,16 @@ class Replies:
     is called when a queue of the worker is not there.
     """
 
-    def __init__(self, publisher: Publisher, names: Names, on_returned: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        names: Names,
+        metrics: Metrics,
+        on_returned: Callable[[], None],
+    ) -> None:
         self._publisher = publisher
         self._names = names
+        self._metrics = metrics
         self._on_returned = on_returned
 
     def result(
@@ -177,6 +185,7 @@ class Replies:
                 self._names.dead_exchange, envelope.queue, body, headers=headers, mandatory=True
             )
             await self._must_arrive(bare)
+        self._metrics.event("dead_lettered")
 
     async def _dead_letter(
         self, envelope: Envelope, refused: Refused, proven: str | None

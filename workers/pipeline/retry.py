@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from handlers.openstack.errors import CloudRefusal
+from handlers.openstack.errors import failure_of
 from messages.codes import Code
-from messages.errors import EcsError, OutcomeUnknown, Postponed, Refused, Transient
+from messages.errors import EcsError, Postponed, Refused, Transient
 from workers.journal import Kind
 
 #: Seconds for which an order is tried again.
@@ -69,17 +69,7 @@ def decide(
 
 def refusal(error: EcsError) -> Refused:
     """Return the failure that a request is answered with which this error ends."""
-    match error:
-        case Refused():
-            return error
-        case CloudRefusal():
-            return error.as_failure()
-        case OutcomeUnknown():
-            return Refused(Code.FAILED, reason="outcome_unknown", detail=str(error))
-        case Transient():
-            return Refused(Code.FAILED, reason=error.reason, detail=str(error))
-        case _:
-            return unforeseen(error)
+    return failure_of(error) or unforeseen(error)
 
 
 def unforeseen(error: Exception) -> Refused:

@@ -89,7 +89,7 @@ class Undeliverable:
         if death is None or not await self._end_begun(came, refused, execute):
             is_order = death is not None and came.is_order
             await self._rejections.undelivered(came, refused, is_order=is_order)
-        await self._rejections.dead_letter(came, refused)
+        await self._replies.dead_letter(came, refused)
         log.warning(
             "message.undelivered",
             routing_key=envelope.routing_key,
