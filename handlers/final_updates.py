@@ -62,7 +62,8 @@ def _ends_of_order(order: Order, effects: Mapping[EffectId, Effect]) -> list[Upd
     ]
     found = []
     for server_id in (*named, *made):
-        # The project in which a softDown found the server; other orders have a project of their own.
+        # The project in which a softDown found the server; other orders have a project of their
+        # own.
         owner = effects.get(EffectId(EffectKind.PROJECT, server_id))
         known = owner is not None and owner.outcome is not None
         tenant_id = str(owner.value) if owner is not None and known else None

@@ -65,9 +65,9 @@ def components() -> dict[str, Schema]:
     and examples.
 
     Names: `RequestHeaders`; each operation's request (`name_of(key)`: `ServerAction`, `OrderNew`),
-    its result (`result_name_of(key)`: `ServerActionResult`), which is one of its `ServerActionAnswer`
-    and `Failure`; `OrderResult`, which is any order's; `StatusUpdate`; `ResultHeaders`;
-    `DeadLetterHeaders`; and the parts of all these, such as `Server` and `Image`.
+    its result (`result_name_of(key)`: `ServerActionResult`), which is one of its
+    `ServerActionAnswer` and `Failure`; `OrderResult`, which is any order's; `StatusUpdate`;
+    `ResultHeaders`; `DeadLetterHeaders`; and the parts of all these, such as `Server` and `Image`.
     """
     text = (files("messages") / "examples.json").read_text("utf-8")
     examples: dict[str, list[Any]] = loads(text)

@@ -31,8 +31,8 @@ def is_stored(text: str) -> bool:
 
 
 def is_resource_name(text: str) -> bool:
-    """Tell whether Nova takes a text, without blanks around it, as the name of a server, an image or
-    a key pair.
+    """Tell whether Nova takes a text, without blanks around it, as the name of a server, an image
+    or a key pair.
 
     Letters, marks, digits, punctuation, symbols and blanks of the Basic Multilingual Plane; no
     control or format character. Neutron's rule for the name of a port is the same, Cinder's and

@@ -147,8 +147,8 @@ _AT_ONCE, _STEPWISE = _decoder(stepwise=False), _decoder(stepwise=True)
 
 
 def _is_within(text: str) -> bool:
-    """Tell, by looking at the text as a whole, that nothing in it is beyond the limits, as in nearly
-    every message.
+    """Tell, by looking at the text as a whole, that nothing in it is beyond the limits, as in
+    nearly every message.
     """
     if len(text) * 4 > MAX_TEXT or text.count("{") + text.count("[") > MAX_DEPTH:
         return False

@@ -30,8 +30,8 @@ class PortUnusable(Exception):
 
 
 class HealthServer:
-    """Serves from `open` to `close`. `problems` returns a line for each reason why the worker is not
-    ready. A request and its answer may take `limit` seconds.
+    """Serves from `open` to `close`. `problems` returns a line for each reason why the worker is
+    not ready. A request and its answer may take `limit` seconds.
     """
 
     def __init__(

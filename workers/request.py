@@ -17,8 +17,8 @@ class Request:
     """A message that is right in form.
 
     `name` is what makes it known again within its tenant, None for what leaves no journal entry;
-    `work` is the typed task or order, `locks` the names of the server locks that it needs, `message`
-    the body without secrets. `token` is what is to be verified, and is written nowhere.
+    `work` is the typed task or order, `locks` the names of the server locks that it needs,
+    `message` the body without secrets. `token` is what is to be verified, and is written nowhere.
     """
 
     envelope: Envelope

@@ -67,8 +67,8 @@ class TopologySettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment win over `.env`; an empty variable counts as not set, and hides the one
-        in `.env`.
+        """Let the environment win over `.env`; an empty variable counts as not set, and hides the
+        one in `.env`.
         """
         assert isinstance(env_settings, EnvSettingsSource)
         assert isinstance(dotenv_settings, EnvSettingsSource)

@@ -29,8 +29,8 @@ _LONGEST = 2000
 
 
 class LogStream:
-    """Writes log lines to a file descriptor. A line that cannot be written is dropped and counted: a
-    full disk, or a reader that is gone, must not fail a request.
+    """Writes log lines to a file descriptor. A line that cannot be written is dropped and counted:
+    a full disk, or a reader that is gone, must not fail a request.
     """
 
     def __init__(self, descriptor: int) -> None:

@@ -25,7 +25,8 @@ _FINAL = (Refused, CloudRefusal, OutcomeUnknown)
 async def wait_for_all(
     awaitables: Iterable[Awaitable[T]], *, passing_first: bool = False
 ) -> list[T]:
-    """Run all at once, each to its end, and return their results in order, or raise the first error.
+    """Run all at once, each to its end, and return their results in order, or raise the first
+    error.
 
     The error is raised as it is: a group would hide its kind, which decides what is done about it.
     None is cancelled for another's sake: each may have sent a call, and knows best what became of

@@ -89,8 +89,8 @@ class EffectId:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """The state of an effect as the journal knows it: `outcome` is None between intent and answer, times are
-    Unix seconds.
+    """The state of an effect as the journal knows it: `outcome` is None between intent and answer,
+    times are Unix seconds.
 
     `sent` is false for a call that this run intends and that surely has not been sent yet.
     """

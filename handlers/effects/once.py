@@ -150,7 +150,8 @@ class Effects:
         `marker` is what was known of the cloud just before (its clock); `landed` gets that of the
         first intent. `marked` is asked before the first intent is written: a journal that was lost,
         or restored from a backup, does not know what the cloud shows to be done. Raises the error
-        of `do` where the cloud refuses, `Transient` when the time for retries is over, and `OutcomeUnknown`.
+        of `do` where the cloud refuses, `Transient` when the time for retries is over, and
+        `OutcomeUnknown`.
         """
         effect = self._ledger.effect(name)
         if effect is not None and effect.done:
@@ -217,8 +218,8 @@ class Effects:
         await self._ledger.intend(name, marker)
 
     async def _right_to_send(self, name: EffectId, marker: Any) -> Deadline:
-        """Return until when the call may be sent; raises the ledger's error where another worker has
-        the request by now.
+        """Return until when the call may be sent; raises the ledger's error where another worker
+        has the request by now.
         """
         self._check_time()
         if time.monotonic() - self._intended.get(name, 0.0) > self._timing.fresh:

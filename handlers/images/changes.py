@@ -167,7 +167,9 @@ def _gone(image_id: str, context: ProjectContext) -> Landed:
 
 
 def _refusal(image: Image, users: Mapping[str, str], context: ProjectContext) -> Refused | None:
-    """The refusal of an image that may not be deleted: another tenant's that is shown to all, in use, protected."""
+    """The refusal of an image that may not be deleted: another tenant's that is shown to all, in
+    use, protected.
+    """
     if image.owner != context.project.id:
         return Refused(Code.IMAGE_DELETE, reason="not_owned")
     if image.id in users:

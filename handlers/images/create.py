@@ -41,7 +41,9 @@ _TAGGING = 20.0
 
 
 async def make_image(task: CreateImage, context: ProjectContext) -> Result:
-    """Have Nova make an image of a server; answered once Glance knows of it, followed until it can be used."""
+    """Have Nova make an image of a server; answered once Glance knows of it, followed until it can
+    be used.
+    """
     effect = EffectId(EffectKind.CREATE_IMAGE, task.server_id)
     if context.answered is None:
         if not context.effects.begun(effect):
@@ -109,8 +111,8 @@ async def _check(server_id: str, context: ProjectContext) -> Server:
 
 
 async def _about(server: Server, task: CreateImage, context: ProjectContext) -> dict[str, str]:
-    """Properties of the image that tell of the server's disk and system, as far as it is known; the customer's
-    words come first.
+    """Properties of the image that tell of the server's disk and system, as far as it is known; the
+    customer's words come first.
 
     `Refused` naming `name` where Cinder would not take the names of the snapshots.
     """

@@ -51,7 +51,8 @@ _CINDER_QUOTA = re.compile(r"\w*(Quota|LimitExceeded|ExceedsLimit)\w*: ", re.ASC
 _GLANCE_QUOTA = re.compile(
     r"limit has been exceeded|will exceed the limit|quota|is over a limit for", re.ASCII
 )
-#: Nova's rendering of Glance's 413 at createImage: nothing has been registered, and nothing will be.
+#: Nova's rendering of Glance's 413 at createImage: nothing has been registered, and nothing will
+#: be.
 _GLANCE_QUOTA_OF_NOVA = "<class 'glanceclient.exc.HTTPOverLimit'>"
 _RATE_LIMIT = re.compile(r"rate.?limit", re.IGNORECASE | re.ASCII)
 #: The parts of an HTML page that are no text.

@@ -109,8 +109,8 @@ class Watch(Generic[T]):
         get: Callable[[str], Awaitable[T]],
         timing: WatchTiming = _TIMING,
     ) -> None:
-        """Three questions: `changed` since a time (ISO 8601), `everything`, and one by its id, which
-        raises `NotFound` when it is gone.
+        """Three questions: `changed` since a time (ISO 8601), `everything`, and one by its id,
+        which raises `NotFound` when it is gone.
         """
         self._changed = changed
         self._everything = everything

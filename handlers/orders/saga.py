@@ -1,9 +1,10 @@
 """The saga of an order: planned, done step by step, undone where a step failed, answered.
 
-A kind of order is a subclass of `Saga`: its plan, the list of `Step` that follows from the plan, and
-the outcomes. The plan is remembered in the journal: a later run finds the servers half changed and
-must not plan anew. So is the failure: a later run must go on undoing, not try again. A plan of which
-nothing was begun is made anew: in the meantime the servers may have been changed by another order.
+A kind of order is a subclass of `Saga`: its plan, the list of `Step` that follows from the plan,
+and the outcomes. The plan is remembered in the journal: a later run finds the servers half changed
+and must not plan anew. So is the failure: a later run must go on undoing, not try again. A plan of
+which nothing was begun is made anew: in the meantime the servers may have been changed by another
+order.
 """
 
 import asyncio

@@ -1,4 +1,5 @@
-"""The servers that an order names, as the cloud shows them: at rest, and before and after the order.
+"""The servers that an order names, as the cloud shows them: at rest, and before and after the
+order.
 
 The snapshots are a part of the result, so that the message alone settles a dispute.
 """

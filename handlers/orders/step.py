@@ -286,7 +286,8 @@ def state_step(name: str, effect: EffectId, context: ProjectContext, *, well: bo
 def power_step(
     power: Power, effect: EffectId, context: ProjectContext, progress: OrderProgress
 ) -> Step:
-    """Build a step that starts or stops the effect's target; nothing is done where it is so already.
+    """Build a step that starts or stops the effect's target; nothing is done where it is so
+    already.
 
     A server that is busy, or was quicker than the call, is `Transient`: the next run sees.
     """

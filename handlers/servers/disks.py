@@ -32,8 +32,8 @@ def _is_root(volume: Volume) -> bool:
 def image_of(
     server: Server, system: Volume | None, images_of_snapshots: Mapping[str, str]
 ) -> str | None:
-    """Return the id of the image that the server was made from; image ids by the snapshots that images
-    consist of.
+    """Return the id of the image that the server was made from; image ids by the snapshots that
+    images consist of.
 
     Of a disk that was made from a snapshot Cinder names the image from which the first of its line
     was made.

@@ -138,7 +138,8 @@ async def _networks(context: ProjectContext) -> _Networks:
 async def images_of_servers(
     servers: Iterable[Server], volumes: dict[str, Volume], context: ProjectContext
 ) -> tuple[dict[str, Image], dict[str, str]]:
-    """Return the servers' images by id, and ids of images by those of the snapshots that they consist of.
+    """Return the servers' images by id, and ids of images by those of the snapshots that they
+    consist of.
 
     `volumes` are all that the servers have, by id.
     """

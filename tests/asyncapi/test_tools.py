@@ -1,5 +1,5 @@
-"""The AsyncAPI document in the hands of AsyncAPI's own tools: it is valid, it can be read as a page,
-and classes are made of it.
+"""The AsyncAPI document in the hands of AsyncAPI's own tools: it is valid, it can be read as a
+page, and classes are made of it.
 """
 
 import json

@@ -35,8 +35,8 @@ def odd_characters(text: str) -> set[str]:
 
 
 def send_hostile(requester: Requester) -> tuple[str, str]:
-    """Send a command with such texts everywhere, and an order whose texts reach the journal; both are
-    dead-lettered.
+    """Send a command with such texts everywhere, and an order whose texts reach the journal; both
+    are dead-lettered.
     """
     message_id = f"{SHORT}-{uuid.uuid4().hex}"
     requester.command(

@@ -1,4 +1,6 @@
-"""docs/design/one-message.md: the ways of three messages, as text, and whether a text is still true."""
+"""docs/design/one-message.md: the ways of three messages, as text, and whether a text is still
+true.
+"""
 
 import re
 from collections.abc import Iterable, Iterator

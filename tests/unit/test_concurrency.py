@@ -1,4 +1,6 @@
-"""Concurrency: an error keeps its kind, nothing is cancelled or left running, one question at a time."""
+"""Concurrency: an error keeps its kind, nothing is cancelled or left running, one question at a
+time.
+"""
 
 import asyncio
 

@@ -250,7 +250,9 @@ class Consumer:
         self._recovering.open()
 
     def want(self, queues: Iterable[str]) -> None:
-        """Consume these queues and no others from now on; deliveries that came may still be settled."""
+        """Consume these queues and no others from now on; deliveries that came may still be
+        settled.
+        """
         self._wanted = frozenset(queues)
         for consumed in self._channels.values():
             if consumed.queue in self._wanted:

@@ -42,7 +42,9 @@ _UNREADABLE = (
 
 
 def read_frame(buffer: bytes) -> tuple[int, Any]:
-    """Decode as pika's `decode_frame`: bytes consumed and the frame, None where it is not all there."""
+    """Decode as pika's `decode_frame`: bytes consumed and the frame, None where it is not all
+    there.
+    """
     if not _is_large(buffer):
         try:
             found: tuple[int, Any] = frame.decode_frame(buffer)
@@ -112,7 +114,9 @@ class BodyLimit:
         self._counted: dict[int, _Counted] = {}
 
     def passed(self, found: Any) -> Any:
-        """Return the frame that pika is to see: a heartbeat in the place of one that is kept from it."""
+        """Return the frame that pika is to see: a heartbeat in the place of one that is kept from
+        it.
+        """
         channel = getattr(found, "channel_number", 0)
         counted = self._counted.get(channel)
         if isinstance(found, frame.Header) and found.body_size > self._most:

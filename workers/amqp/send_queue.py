@@ -53,8 +53,8 @@ class SendQueue:
         self._on_trial = on_trial
         self._waiting: deque[Entry] = deque()
         self._blocked: dict[tuple[str, str], _BlockedRoute] = {}
-        #: Since when a blocked has been refused without anything of it having been taken, in monotonic
-        #: time.
+        #: Since when a blocked has been refused without anything of it having been taken, in
+        #: monotonic time.
         self._since: dict[tuple[str, str], float] = {}
 
     def __len__(self) -> int:

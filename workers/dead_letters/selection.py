@@ -15,8 +15,8 @@ from workers.dead_letters.reader import Reader
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Conditions that a dead letter must meet; empty means any. Times in Unix seconds; `limit` takes
-    the oldest.
+    """Conditions that a dead letter must meet; empty means any. Times in Unix seconds; `limit`
+    takes the oldest.
 
     `rows` are those of a list that was kept (`row_text`), each taken as often as it occurs there.
     """

@@ -74,8 +74,8 @@ class Expired(NotProven):
 
 
 def bare(token: str | None) -> str:
-    """Return the token without `Bearer `. Raises `NotProven` where there is none, or it is too long,
-    before any of it is decoded.
+    """Return the token without `Bearer `. Raises `NotProven` where there is none, or it is too
+    long, before any of it is decoded.
     """
     if not token or not token.strip():
         raise NotProven("there is no token")

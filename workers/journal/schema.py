@@ -59,9 +59,9 @@ effects = Table(
     Column("recorded_at", Float(53)),
 )
 
-#: Dead letters that operators replayed or discarded. A row is one message of a batch, written before
-#: anything is done, so that exactly these are done, however often the command is interrupted. Of a
-#: message only its identification is kept.
+#: Dead letters that operators replayed or discarded. A row is one message of a batch, written
+#: before anything is done, so that exactly these are done, however often the command is
+#: interrupted. Of a message only its identification is kept.
 replays = Table(
     "replays",
     metadata,

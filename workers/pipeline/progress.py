@@ -291,8 +291,8 @@ class Progress:
         self._publish_result(self._decided)
 
     def publish_known(self) -> None:
-        """Publish what an earlier attempt has written: the answer and final updates, of which copies
-        do no harm.
+        """Publish what an earlier attempt has written: the answer and final updates, of which
+        copies do no harm.
         """
         if (answer := self.early_answer) is not None:
             self._publish_result(answer)

@@ -72,7 +72,8 @@ class Rejections:
             # It has a result, or gets one when the region is set right and it is replayed.
             await self._replies.dead_letter(envelope, refused)
             return
-        # These words are part of the result's id: they must not change, or a repeat has another one.
+        # These words are part of the result's id: they must not change, or a repeat has another
+        # one.
         await self._answer(envelope, rejected, "unfit" if request is None else "refused")
         is_unheard = rejected.is_order or envelope.reply_queue is None
         if refused.reason in _DEAD_LETTERED or (is_unheard and refused.code in _FAULTS):
@@ -187,7 +188,8 @@ class Rejections:
             try:
                 proven = await self._identity.proves(request)
             except Transient:
-                # The key set is away: the order is refused whoever sent it, and is not held for that.
+                # The key set is away: the order is refused whoever sent it, and is not held for
+                # that.
                 proven = False
         is_known = False
         for field in ("orderId", "flowId"):  # a number is an id to some readers

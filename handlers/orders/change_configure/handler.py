@@ -70,8 +70,8 @@ class ChangeConfigureSaga(Saga[OrderChangeConfigure, list[Change]]):
         fee_data = change.before.fee_data.model_dump()
 
         async def prepare() -> Ready | None:
-            # Where the order's name is there already, by an earlier run, the fee data may be a later
-            # order's by now.
+            # Where the order's name is there already, by an earlier run, the fee data may be a
+            # later order's by now.
             server = await server_now(server_id, context)
             return None if has_order(server, context) else Ready()
 
