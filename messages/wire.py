@@ -8,8 +8,9 @@ import hashlib
 import json
 import json.scanner
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+from uuid import UUID
 
 import orjson
 
@@ -94,6 +95,23 @@ def digest(message: Mapping[str, Any], without: tuple[str, ...]) -> str:
             content, sort_keys=True, ensure_ascii=False, separators=(",", ":")
         ).encode()
     return hashlib.sha256(canonical).hexdigest()
+
+
+def named_ids(namespace: UUID) -> Callable[[str], str]:
+    """Return a function that makes the UUID of a name (version 5): the same name, the same id.
+
+    The standard library's `uuid5` costs five times as much: it hashes the namespace each time.
+    """
+    begun = hashlib.sha1(namespace.bytes, usedforsecurity=False)
+
+    def id_of(name: str) -> str:
+        hashed = begun.copy()
+        hashed.update(name.encode())
+        text = hashed.hexdigest()
+        variant = "89ab"[int(text[16], 16) & 3]
+        return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
+
+    return id_of
 
 
 def body_too_large() -> Refused:

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import time
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import orjson
@@ -26,6 +27,26 @@ _DELETE = b"\x7f"
 LIBRARY_LINES = 10
 #: Characters of one value in a log line.
 _LONGEST = 2000
+
+
+#: What every line of the current request says of it. Never changed in place: tasks share it.
+_request_fields: ContextVar[dict[str, Any]] = ContextVar("request_fields")
+_NO_FIELDS: dict[str, Any] = {}
+
+
+def log_request(**fields: Any) -> None:
+    """Have every line from now on, of this task and of those that it starts, say these fields.
+
+    Texts are masked here, once for all lines: they come from a message. None stands for a field
+    that is not known yet, and is not written.
+    """
+    known = _request_fields.get(_NO_FIELDS)
+    said = {
+        name: mask_text(value) if isinstance(value, str) else value
+        for name, value in fields.items()
+        if value is not None
+    }
+    _request_fields.set({**known, **said})
 
 
 class LogStream:
@@ -59,10 +80,10 @@ def configure_logs(log_format: str, level: str, library_window: float = 60.0) ->
     each logger in `library_window` seconds.
     """
     common: list[Any] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.format_exc_info,
         _mask_secrets,
+        _add_request_fields,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     factory: Any
@@ -123,9 +144,14 @@ def _mask_secrets(_logger: Any, _method: str, event: Any) -> Any:
             event[key] = (
                 f"{masked[:_LONGEST]}…" if len(masked) > _LONGEST and key != "exception" else masked
             )
-        elif isinstance(value, (dict, list)):
+        elif value and isinstance(value, (dict, list)):
             event[key] = mask(value)
     return event
+
+
+def _add_request_fields(_logger: Any, _method: str, event: Any) -> Any:
+    """Add the fields of the request, which are masked already; a line's own come before them."""
+    return {**_request_fields.get(_NO_FIELDS), **event}
 
 
 def _escape(_logger: Any, _method: str, event: Any) -> Any:

@@ -4,11 +4,13 @@ Deadlines are on the monotonic clock: a jump of the wall clock neither ends nor 
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import TypeVar
+from types import TracebackType
+from typing import NamedTuple, TypeVar
 
 from messages.errors import Transient
 
@@ -16,10 +18,11 @@ T = TypeVar("T")
 
 #: Seconds that are left to a call at least.
 LEAST = 1.0
+#: Seconds by which a limit may end late.
+_GRAIN = 0.05
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Deadline:
+class Deadline(NamedTuple):
     """An instant until which something may take, in seconds of the monotonic clock."""
 
     at: float
@@ -38,6 +41,102 @@ class Deadline:
     def passed(self) -> bool:
         """True when it is over."""
         return time.monotonic() >= self.at
+
+
+class within:  # noqa: N801 - read as a word: `with within(deadline):`
+    """Bound what is awaited inside, as `asyncio.timeout` does: `TimeoutError` past the deadline.
+
+    A delivery has three limits, of which nearly none is ever reached. Here setting one is an entry
+    in a set; one timer watches all limits of a loop, and is at most `_GRAIN` late. A timer for each
+    costs ten times as much.
+    """
+
+    __slots__ = ("_cancelling", "_limits", "_task", "_until", "expired")
+
+    def __init__(self, until: Deadline | None) -> None:
+        """`until` None: there is no limit."""
+        self._until = until.at if until is not None else math.inf
+        #: True once the limit has ended what was awaited.
+        self.expired = False
+
+    @property
+    def at(self) -> float:
+        """The deadline, in seconds of the monotonic clock."""
+        return self._until
+
+    def __enter__(self) -> "within":
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a limit is set inside a task")
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._limits = _limits_of(task.get_loop())
+        self._limits.add(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._limits.discard(self)
+        if (
+            self.expired
+            and self._task.uncancel() <= self._cancelling
+            and kind is asyncio.CancelledError
+        ):
+            raise TimeoutError from error
+
+    def expire(self) -> None:
+        """End what is awaited inside."""
+        self.expired = True
+        self._task.cancel()
+
+
+class _Limits:
+    """The limits of one loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._open: set[within] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._looks_at = math.inf
+
+    def add(self, limit: within) -> None:
+        self._open.add(limit)
+        if limit.at < self._looks_at:
+            self._look_at(limit.at)
+
+    def discard(self, limit: within) -> None:
+        # The timer stays: nearly always the next limit wants it, too.
+        self._open.discard(limit)
+
+    def _look_at(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._looks_at = at
+        self._timer = self.loop.call_later(max(0.0, at - time.monotonic()), self._look)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        self._timer, self._looks_at = None, math.inf
+        for limit in [one for one in self._open if one.at <= now]:
+            self._open.discard(limit)
+            limit.expire()
+        following = min((one.at for one in self._open), default=math.inf)
+        if following < math.inf:
+            self._look_at(max(following, now + _GRAIN))
+
+
+_latest: list[_Limits] = []
+
+
+def _limits_of(loop: asyncio.AbstractEventLoop) -> _Limits:
+    """Return the limits of a loop; a process has one loop at a time."""
+    if not _latest or _latest[0].loop is not loop:
+        _latest[:] = [_Limits(loop)]
+    return _latest[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +185,15 @@ async def retrying(
     for.
     """
     for failures in count():
-        left = expiry.left if expiry is not None else 0.0
+        # What is asked after the end is for its course: it has no limit.
+        until = expiry
+        if expiry is not None and (left := expiry.left) < LEAST:
+            until = Deadline.after(LEAST) if left > 0 else None
         try:
-            # What is asked after the end is for its course: it has no limit.
-            async with asyncio.timeout(max(left, LEAST) if left > 0 else None) as limit:
+            with within(until) as limit:
                 return await call()
         except TimeoutError:
-            if not limit.expired():
+            if not limit.expired:
                 raise
             error = Transient("timeout", detail="the time was up before OpenStack answered")
         except Transient as failed:

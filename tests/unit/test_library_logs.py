@@ -2,6 +2,7 @@
 command's data.
 """
 
+import asyncio
 import json
 import logging
 import time
@@ -9,7 +10,7 @@ import time
 import pytest
 import structlog
 
-from workers.telemetry import LIBRARY_LINES, configure_logs
+from workers.telemetry import LIBRARY_LINES, configure_logs, log_request
 
 
 @pytest.fixture(
@@ -49,3 +50,25 @@ def test_a_library_keeps_no_secret_and_says_no_less_than_an_error(
     (line,) = lines(capfd)
     assert line["logger"] == library.name
     assert "geheim" not in str(line)
+
+
+async def test_the_fields_of_a_request_are_on_its_own_lines_alone_and_masked(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    structlog.reset_defaults()
+    configure_logs("json", "info")
+    log = structlog.get_logger()
+
+    async def handle(number: int) -> None:
+        log_request(message_id=f"password=hunter{number}", operation="server.show", tenant=None)
+        log_request(tenant=f"tenant-{number}")
+        await asyncio.sleep(0)
+        log.info("request.done", code=200)
+
+    await asyncio.gather(handle(1), handle(2))
+    log.info("worker.ended")
+    first, second, last = lines(capfd)
+    for number, line in enumerate((first, second), start=1):
+        assert line["tenant"] == f"tenant-{number}"
+        assert (line["message_id"], line["operation"]) == ("password=***", "server.show")
+    assert "tenant" not in last

@@ -2,13 +2,14 @@
 
 import json
 from typing import Any
+from uuid import UUID, uuid5
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from messages.errors import Refused
-from messages.wire import MAX_BODY, MAX_TEXT, decode, digest, encode
+from messages.wire import MAX_BODY, MAX_TEXT, decode, digest, encode, named_ids
 
 JSON = st.recursive(
     st.none()
@@ -94,3 +95,8 @@ def test_the_order_of_keys_and_what_is_left_out_make_no_difference() -> None:
     assert digest(one, ("token",)) == digest({"b": [1, 2], "a": 1}, ("token",))
     assert digest(one, ("token",)) != digest({"a": 1, "b": [2, 1]}, ("token",))
     assert digest({"a": 10**40}, ()) != digest({"a": 10**41}, ())
+
+
+@given(st.uuids(), st.text(st.characters(exclude_categories=["Cs"])))
+def test_an_id_of_a_name_is_the_standard_librarys(namespace: UUID, name: str) -> None:
+    assert named_ids(namespace)(name) == str(uuid5(namespace, name))

@@ -7,9 +7,9 @@ worker.
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 
 import structlog
-from structlog.contextvars import clear_contextvars
 
 from handlers.effects.backoff import delays
 from handlers.effects.concurrency import in_daemon_thread
@@ -62,7 +62,8 @@ class TopologyDeclarer:
     def declare_soon(self) -> None:
         """Declare everything again, once for all callers, for something is gone from the broker."""
         if self._running is None or self._running.done():
-            self._running = asyncio.get_running_loop().create_task(self._again())
+            # In a context of its own: it is nobody's, though a request had it begun.
+            self._running = asyncio.get_running_loop().create_task(self._again(), context=Context())
 
     async def watch(self) -> None:
         """Declare again and again, until cancelled."""
@@ -76,7 +77,6 @@ class TopologyDeclarer:
             self._running.cancel()
 
     async def _again(self) -> None:
-        clear_contextvars()  # it is nobody's, though a request had it begun
         try:
             await self.until_declared()
         except TopologyMismatch as error:

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
+from contextvars import Context
 from dataclasses import dataclass
 
 import structlog
-from structlog.contextvars import clear_contextvars
 
 from handlers.effects.concurrency import in_daemon_thread
 from messages.errors import Transient
@@ -74,7 +74,10 @@ class KeySet:
         """Fetch the set now, or wait for the fetch that is under way; `trouble` tells its outcome."""
         if self._fetching is None:
             self._tried_at = time.monotonic()
-            self._fetching = asyncio.get_running_loop().create_task(self._fetch())
+            # In a context of its own: its log lines are not those of the request that began it.
+            self._fetching = asyncio.get_running_loop().create_task(
+                self._fetch(), context=Context()
+            )
         # The fetch goes on for the others when one who waits is cancelled.
         await asyncio.shield(self._fetching)
 
@@ -107,7 +110,6 @@ class KeySet:
         return tuple(key for key in self._keys if key.kid == kid and algorithm in key.algorithms)
 
     async def _fetch(self) -> None:
-        clear_contextvars()  # its log lines are not those of the request that began it
         started = time.time()
         try:
             async with asyncio.timeout(self._source.limit + 5):

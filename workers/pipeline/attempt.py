@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import structlog
 
 from handlers.catalogue import Handler
 from handlers.context import Environment, ProjectContext, RequestContext, RequestTimes
+from handlers.effects.backoff import Deadline, within
 from handlers.effects.once import Effects
 from handlers.final_updates import ends_of, publish_ends
 from handlers.openstack.errors import CloudRefusal
@@ -21,7 +22,7 @@ from messages.errors import Ambiguous, EcsError, OutcomeUnknown, Postponed, Refu
 from messages.orders import Order
 from messages.results import Result
 from messages.updates import OrderStatus
-from messages.wire import encode
+from messages.wire import encode, named_ids
 from workers.journal import Kind
 from workers.pipeline.progress import Ended, Progress
 from workers.pipeline.rejections import failed_result
@@ -30,7 +31,7 @@ from workers.pipeline.timeouts import ANSWER_WITHIN, Timeouts
 
 log = structlog.get_logger()
 
-_MARKS = UUID("0d2f7a63-52c1-5a0c-9b0e-8f4f0c1d9e55")
+_mark_of = named_ids(UUID("0d2f7a63-52c1-5a0c-9b0e-8f4f0c1d9e55"))
 #: Reasons of a refusal that say that the time was up.
 _WAITED = ("timeout", "busy")
 
@@ -69,7 +70,7 @@ class Attempt:
                 time.monotonic() - timing.received >= GIVE_UP_AFTER,
             ),
             replies=progress,
-            mark=uuid5(_MARKS, progress.key).hex,
+            mark=_mark_of(progress.key).replace("-", ""),
         )
         handler = self._handlers[type(request.work)]
         if progress.project_id is None:
@@ -82,13 +83,25 @@ class Attempt:
                 raise
             return await self._end_after_answer(progress, in_project, error)
 
+    async def read(self, progress: Progress) -> Result:
+        """Run the handler of a read, which ends when its time is up."""
+        limit = within(Deadline.after(progress.timing.patience().left + ANSWER_WITHIN))
+        try:
+            with limit:
+                return await self.run(progress)
+        except TimeoutError:
+            if not limit.expired:
+                raise
+            detail = "the time was up before OpenStack answered"
+            raise Refused(Code.FAILED, reason="timeout", detail=detail) from None
+
     @asynccontextmanager
     async def answered_in_time(self, progress: Progress) -> AsyncIterator[None]:
         """Inside the context a command is carried out. When its time is up it is answered, whatever
         it waits for.
 
-        A read ends then. What else is under way goes on after the answer: a call that has been sent
-        cannot be taken back, and what became of it is to be found out.
+        What is under way goes on after the answer: a call that has been sent cannot be taken back,
+        and what became of it is to be found out.
         """
         request, timing = progress.request, progress.timing
         if request.kind is Kind.ORDER or progress.closed:
@@ -96,16 +109,6 @@ class Attempt:
             return
         # A request that is resumed after its limit has as long to find out what was done.
         left = timing.patience().left + ANSWER_WITHIN
-        if request.name is None:
-            try:
-                async with asyncio.timeout(left) as limit:
-                    yield
-            except TimeoutError:
-                if not limit.expired():
-                    raise
-                detail = "the time was up before OpenStack answered"
-                raise Refused(Code.FAILED, reason="timeout", detail=detail) from None
-            return
         begun = asyncio.Event()
         answering = asyncio.create_task(self._answer_at(left, progress, begun))
         try:

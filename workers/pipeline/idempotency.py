@@ -3,8 +3,6 @@ another, or after a crash.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import structlog
 
@@ -34,6 +32,8 @@ from workers.request import Request
 
 log = structlog.get_logger()
 
+#: The ledger of all reads: it keeps nothing.
+_MEMORY = MemoryLedger()
 #: Seconds between two looks at a request that another worker carries out.
 _LOOK_EVERY = 1.0
 
@@ -53,11 +53,8 @@ class Idempotency:
         self._replies = replies
         self._timeouts = timeouts
 
-    @asynccontextmanager
-    async def claim(
-        self, request: Request, requester: Requester, timing: Timing
-    ) -> AsyncIterator[Progress]:
-        """Inside the context this process alone acts for the request.
+    async def claim(self, request: Request, requester: Requester, timing: Timing) -> Progress:
+        """Return the progress of a request for which this process alone acts until `release`.
 
         Raises `Answered` where it has its result already, `Rejected` where it comes too late or its
         key belongs to another content, `Rescheduled` or `Requeue` where another worker is at it.
@@ -73,9 +70,8 @@ class Idempotency:
             # A read leaves no entry in the journal, and a repeat of it is looked up afresh.
             envelope = request.envelope
             claim = Claim(f"{request.kind}:{requester.project_id}:{envelope.fingerprint}", "")
-            claimed = Claimed(MemoryLedger(), claim, {}, envelope.attempts, InFlight(""))
-            yield Progress(request, requester, timing, claimed, self._replies)
-            return
+            claimed = Claimed(_MEMORY, claim, {}, envelope.attempts, InFlight(""))
+            return Progress(request, requester, timing, claimed, self._replies)
         # From the look at what is under way to the place among it nothing is awaited.
         while (flight := self._in_flight.get(key)) is not None:
             if flight.digest != request.digest:
@@ -83,8 +79,17 @@ class Idempotency:
             answer = await flight.answer()
             if answer is not None:
                 await self._repeat(request, key, answer)
-        with self._in_flight.begun(key, request.digest) as flight:
-            yield await self._begin(request, requester, timing, key, flight)
+        flight = self._in_flight.begin(key, request.digest)
+        try:
+            return await self._begin(request, requester, timing, key, flight)
+        except BaseException:
+            self._in_flight.end(key, flight)
+            raise
+
+    def release(self, progress: Progress) -> None:
+        """Note that this process acts for a request no more."""
+        if progress.request.name is not None:
+            self._in_flight.end(progress.key, progress.flight)
 
     async def _begin(
         self,

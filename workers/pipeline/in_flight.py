@@ -1,8 +1,6 @@
 """The requests under way in this process: a duplicate waits for the first one's answer."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from messages.results import Result
@@ -38,13 +36,13 @@ class InFlightRequests:
         """Return the request with this key; None where it is not under way here."""
         return self._by_key.get(key)
 
-    @contextmanager
-    def begun(self, key: str, digest: str) -> Iterator[InFlight]:
-        """Keep a request as under way inside the context."""
+    def begin(self, key: str, digest: str) -> InFlight:
+        """Keep a request as under way until `end`."""
         flight = self._by_key[key] = InFlight(digest)
-        try:
-            yield flight
-        finally:
-            del self._by_key[key]
-            flight.answered.cancel()
-            flight.ended.set()
+        return flight
+
+    def end(self, key: str, flight: InFlight) -> None:
+        """Note that a request is no longer under way here: whoever waits for it goes on."""
+        del self._by_key[key]
+        flight.answered.cancel()
+        flight.ended.set()

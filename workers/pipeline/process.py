@@ -17,8 +17,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import structlog
-from structlog.contextvars import bind_contextvars, bound_contextvars
 
+from handlers.effects.backoff import Deadline, within
 from messages.errors import Transient
 from workers.amqp.consumer import Delivery
 from workers.amqp.envelope import Envelope
@@ -37,7 +37,7 @@ from workers.pipeline.server_locks import ServerLocks
 from workers.pipeline.timeouts import HOLD, Timeouts, Timing
 from workers.pipeline.undeliverable import Undeliverable
 from workers.request import Request
-from workers.telemetry import Metrics
+from workers.telemetry import Metrics, log_request
 
 log = structlog.get_logger()
 
@@ -78,6 +78,7 @@ class Pipeline:
 
     def accept(self, delivery: Delivery) -> None:
         """Begin with a delivery."""
+        # The task has a context of its own, and so log fields of its own.
         task = asyncio.get_running_loop().create_task(self.handle(delivery))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -95,7 +96,7 @@ class Pipeline:
         request = await in_thread_if_large(
             len(envelope.body), lambda: parse(envelope, self._region)
         )
-        bind_contextvars(request=request.name, operation=request.operation)
+        log_request(request=request.name, operation=request.operation)
         timing = self._timeouts.timing(request, started)
         requester = await self._stages.authentication.authenticate(request, timing)
         await self.execute(request, requester, timing)
@@ -106,18 +107,21 @@ class Pipeline:
         ORDER: the intent of an effect is in the journal before its call to OpenStack; the result is
         in the journal before it is published; the broker has confirmed everything before the ack.
         """
-        bind_contextvars(request=request.name, tenant=requester.project_id)
+        log_request(request=request.name, tenant=requester.project_id)
         stages = self._stages
-        async with stages.idempotency.claim(request, requester, timing) as progress:
-            bind_contextvars(attempt=progress.attempts)
-            try:
-                ended = await self._run(progress)
-                await progress.finish(ended)
-            except (ClaimLost, Requeue, Rescheduled, JournalError, *MACHINE_TROUBLE):
-                raise
-            except Exception as error:  # it has begun, so it must have its one result
-                ended = stages.attempt.failed_unforeseen(progress, error)
-                await progress.finish(ended)
+        progress = await stages.idempotency.claim(request, requester, timing)
+        if progress.attempts != request.envelope.attempts:
+            log_request(attempt=progress.attempts)
+        try:
+            ended = await self._run(progress)
+            await progress.finish(ended)
+        except (ClaimLost, Requeue, Rescheduled, JournalError, *MACHINE_TROUBLE):
+            raise
+        except Exception as error:  # it has begun, so it must have its one result
+            ended = stages.attempt.failed_unforeseen(progress, error)
+            await progress.finish(ended)
+        finally:
+            stages.idempotency.release(progress)
         self._metrics.answered(
             request.operation, ended.result.code, time.monotonic() - timing.started
         )
@@ -134,9 +138,12 @@ class Pipeline:
             if not progress.any_begun and (too_late := request.envelope.too_late) is not None:
                 raise too_late
             progress.publish_known()
-            locked = self._stages.locks.held(progress) if request.locks else nullcontext()
-            async with attempt.answered_in_time(progress), locked:
-                result = await attempt.run(progress)
+            if request.name is None:
+                result = await attempt.read(progress)
+            else:
+                locked = self._stages.locks.held(progress) if request.locks else nullcontext()
+                async with attempt.answered_in_time(progress), locked:
+                    result = await attempt.run(progress)
             # What was answered already stays the answer.
             return Ended(writable(progress, progress.early_answer or result))
         except ClaimLost:
@@ -157,14 +164,12 @@ class Pipeline:
             delivery.requeue()
             return
         try:
-            with bound_contextvars(
+            log_request(
                 message_id=envelope.message_id,
-                request=None,
                 operation=operation_of(envelope, {}, is_order=False),
-                tenant=None,
                 attempt=envelope.attempts,
-            ):
-                requeue_after = await self._settled(envelope)
+            )
+            requeue_after = await self._settled(envelope)
         finally:
             if is_large:
                 self._budget.give(size)
@@ -178,9 +183,9 @@ class Pipeline:
 
     async def _settled(self, envelope: Envelope) -> float | None:
         """Return None where the message is done with, else the seconds after which it is requeued."""
-        limit = asyncio.timeout(HOLD_LIMIT)
+        limit = within(Deadline.after(HOLD_LIMIT))
         try:
-            async with limit:
+            with limit:
                 await self._answered(envelope)
         except ClaimLost:
             # Another worker is at it; the broker gives the message to it, or it is found done.
@@ -189,7 +194,7 @@ class Pipeline:
         except Requeue as requeue:
             return requeue.after
         except (Transient, JournalError, *MACHINE_TROUBLE) as error:
-            if limit.expired():
+            if limit.expired:
                 log.warning("request.held_too_long", queue=envelope.queue)
                 return 0.0
             log.warning("request.requeued", queue=envelope.queue, exc_info=error)

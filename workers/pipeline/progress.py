@@ -119,8 +119,8 @@ class Progress:
         #: The journal's key, also part of the ids of what is published.
         self.key = claimed.claim.key
         self.attempts = claimed.attempts
+        self.flight = claimed.flight
         self._ledger = claimed.ledger
-        self._answered = claimed.flight.answered
         self._replies = replies
         #: When the claim was last known to hold, by the monotonic clock.
         self._claimed_at = time.monotonic()
@@ -270,8 +270,8 @@ class Progress:
     @property
     def published_result(self) -> Result | None:
         """The result that this attempt has published; None where it has not."""
-        has_result = self._answered.done() and not self._answered.cancelled()
-        return self._answered.result() if has_result else None
+        has_result = self.flight.answered.done() and not self.flight.answered.cancelled()
+        return self.flight.answered.result() if has_result else None
 
     async def answer(self, result: Result) -> None:
         """Publish the result before the end; without effect where the request has its answer.
@@ -360,12 +360,12 @@ class Progress:
         self._published.append(self._replies.update(self.request.envelope, body, self.key))
 
     def _publish_result(self, result: Result) -> None:
-        if not self._answered.done():
+        if not self.flight.answered.done():
             request = self.request
             self._published += self._replies.result(
                 request.envelope, request.operation, self.key, result
             )
-            self._answered.set_result(result)
+            self.flight.answered.set_result(result)
 
     async def _confirmed(self) -> None:
         """Wait until the broker has confirmed everything that was published."""

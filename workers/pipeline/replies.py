@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import structlog
 
@@ -19,7 +19,7 @@ from messages.results import Result
 from messages.secrets import MASK, could_hold_secret, mask, mask_text
 from messages.texts import terminal_safe
 from messages.updates import wire_time
-from messages.wire import MAX_BODY, encode, loads
+from messages.wire import MAX_BODY, encode, loads, named_ids
 from workers.amqp.envelope import Envelope, Publication, Published
 from workers.amqp.headers import (
     ATTEMPTS_HEADER,
@@ -49,7 +49,7 @@ from workers.telemetry import Metrics
 
 log = structlog.get_logger()
 
-_IDS = UUID("6f1c1d0e-6f0a-5c55-9f0e-3d0c3e6b2a71")
+_id_of = named_ids(UUID("6f1c1d0e-6f0a-5c55-9f0e-3d0c3e6b2a71"))
 #: The broker calls a message that only a direct reply-to took unroutable.
 _DIRECT_REPLY = "amq.rabbitmq.reply-to."
 #: Seconds for which a requester's reply queue may refuse its results (it is full) before they go to
@@ -84,7 +84,7 @@ class Replies:
         body = encode(result.envelope())
         shared: dict[str, Any] = {
             "body": body,
-            "message_id": str(uuid5(_IDS, f"{key}|result")),
+            "message_id": _id_of(f"{key}|result"),
             "type": operation,
             "correlation_id": envelope.correlation_id or envelope.message_id,
             "headers": {"x-ecs-http-status": result.http, **trace(envelope.headers)},
@@ -123,7 +123,7 @@ class Replies:
                 self._names.status_exchange,
                 f"{body['resource']}.{body['id']}",
                 encode(body),
-                message_id=str(uuid5(_IDS, identity)),
+                message_id=_id_of(identity),
                 type=body["operation"],
                 correlation_id=envelope.correlation_id or envelope.message_id,
                 headers=trace(envelope.headers) or None,
