@@ -46,7 +46,7 @@ figures: install  ## size, names and layout of the source, against their targets
 faults: install  ## minutes of random kills and restarts under load, with a table (ARGS='--minutes 5')
 	$(BIN)/python -m tests.faults $(ARGS)
 
-bench: install  ## messages a second and CPU a message, beside Celery (ARGS=--quick)
+bench: install  ## speed, beside a bare client and Celery, with its aims (ARGS=--quick)
 	$(BIN)/python -m tests.bench $(ARGS)
 
 trace: install  ## the way of three messages through the worker, counted (ARGS=--list shows it)

@@ -1,7 +1,6 @@
 """The same jobs in Celery: threads, acks_late, quorum queue, confirmed publishing, rpc backend."""
 
 import os
-import time
 from functools import cache
 from typing import Any
 
@@ -26,15 +25,11 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
 )
 
-_SECONDS = float(os.environ.get("BENCH_SECONDS", "0"))
 _OK = {"code": 200, "message": "OK", "data": None}
 
 
-@app.task(name="echo")
 def echo(_message: dict[str, Any]) -> dict[str, Any]:
     """Answers at once."""
-    if _SECONDS:
-        time.sleep(_SECONDS)
     return _OK
 
 
@@ -46,7 +41,6 @@ def connection() -> Any:
     return openstack.connect(cloud="ecs-worker")
 
 
-@app.task(name="server.action")
 def act(message: dict[str, Any]) -> dict[str, Any]:
     """A reboot with the SDK's own helpers."""
     compute = connection().compute
@@ -55,3 +49,7 @@ def act(message: dict[str, Any]) -> dict[str, Any]:
         return {"code": "101.001012", "message": "", "data": None}
     compute.reboot_server(server, message["body"]["reboot"]["type"])
     return _OK
+
+
+app.task(name="echo")(echo)
+app.task(name="server.action")(act)

@@ -7,7 +7,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,18 @@ from workers.amqp.publisher import Publisher
 
 #: The process that is measured has one core to itself; broker and all others share the rest.
 CORE = "0"
+#: Seconds without an answer after which a run has failed.
+PATIENCE = 60.0
+
+
+#: What a measurement has found, by name.
+Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Messages a second, CPU microseconds a message (all threads, the kernel's part included), MiB
-    of memory.
+    """Messages a second, CPU microseconds a message (all threads, the kernel's part included), MB
+    (10^6) of memory.
     """
 
     rate: float
@@ -35,7 +41,11 @@ class Cost:
 
 
 def preload(
-    url: str, exchange: str, routing_key: str, messages: list[dict[str, object]], **fixed: object
+    url: str,
+    exchange: str,
+    routing_key: str,
+    messages: Iterable[Mapping[str, object]],
+    reply_to: str | None = None,
 ) -> None:
     """Publish them all, confirmed."""
 
@@ -48,8 +58,8 @@ def preload(
                 routing_key,
                 json.dumps(one).encode(),
                 message_id=uuid.uuid4().hex,
-                **fixed,
-            )  # type: ignore[arg-type]
+                reply_to=reply_to,
+            )
             for one in messages
         ]
         await asyncio.gather(*(publisher.publish(one) for one in publications))
@@ -70,7 +80,11 @@ def replies(url: str) -> Iterator[tuple[str, Callable[[], int]]]:
 
 
 def run(
-    command: list[str], folder: Path, env: dict[str, str], count: Callable[[], int], number: int
+    command: Sequence[str],
+    folder: Path,
+    env: Mapping[str, str],
+    count: Callable[[], int],
+    number: int,
 ) -> Cost:
     """Start the process, wait until it has answered `number` messages; the first fifth is for
     warming up.
@@ -87,7 +101,7 @@ def run(
         return Cost(
             rate=answered / (ended - begun),
             cpu=(at_end.cpu - at_begin.cpu) / answered * 1e6,
-            memory=process.memory_info().rss / 2**20,
+            memory=process.memory_info().rss / 1e6,
         )
     finally:
         server.stop()
@@ -102,17 +116,27 @@ class _Mark:
 def _reached(
     server: Server, process: psutil.Process, count: Callable[[], int], number: int
 ) -> tuple[float, _Mark]:
-    limit = time.monotonic() + 300
-    while True:
-        answered = count()
-        if answered >= number:
-            times = process.cpu_times()
-            return time.monotonic(), _Mark(answered, times.user + times.system)
+    last, limit = 0, time.monotonic() + PATIENCE
+    while (answered := count()) < number:
+        if answered > last:
+            last, limit = answered, time.monotonic() + PATIENCE
         if not server.alive or time.monotonic() > limit:
             raise RuntimeError(
                 f"only {answered} of {number} were answered: {server.log.read_text()[-2000:]}"
             )
         time.sleep(0.02)
+    times = process.cpu_times()
+    return time.monotonic(), _Mark(answered, times.user + times.system)
+
+
+def figures(cost: Cost) -> Figures:
+    """Return a cost as figures by name."""
+    return {"rate": cost.rate, "cpu": cost.cpu, "memory": cost.memory}
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value that a share of all does not exceed."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
 def leave_core() -> None:

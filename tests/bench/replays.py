@@ -2,55 +2,41 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
 import uuid
-from dataclasses import dataclass
-from pathlib import Path
 
 from messages.codes import Code
 from messages.errors import Refused
-from sandbox.broker import PrivateBroker
+from tests.bench.measure import Figures
+from tests.bench.site import Bench
 from tests.support.names import NAMES, SERVERS_QUEUE
+from tests.support.workshop import REPOSITORY
 from workers.amqp.envelope import Envelope
 from workers.amqp.publisher import Publisher
-from workers.amqp.topology import declare, topology
 from workers.pipeline.replies import Replies, again
 from workers.telemetry import Metrics
 
 
-@dataclass(frozen=True)
-class Replayed:
-    """Messages a second: published and confirmed; replayed; and by the whole command, its start
-    included.
+def replay(bench: Bench) -> Figures:
+    """Dead-letter commands, and have the command replay all of them.
+
+    Messages a second: `plain` published and confirmed by the same publisher; `again` replayed;
+    `command` by the whole command, its start included.
     """
-
-    plain: float
-    again: float
-    command: float
-
-
-def replayed(broker: PrivateBroker, folder: Path, number: int, env: dict[str, str]) -> Replayed:
-    """Dead-letter so many commands, and have the command replay all of them."""
-    url = broker.add_vhost(f"bench-{uuid.uuid4().hex[:8]}")
-    declare(url, topology())
+    number = bench.number(10000)
+    url, beside = bench.vhost(), bench.vhost()
     commands = [_command() for _ in range(number)]
     asyncio.run(_dead_letter(url, commands))
     # In a virtual host of its own: nobody consumes in either.
-    beside = broker.add_vhost(f"bench-{uuid.uuid4().hex[:8]}")
-    declare(beside, topology())
     plain = asyncio.run(_publish(beside, commands))
-    settings = env | {
-        "ECS_BROKER_URL": url,
-        "ECS_JOURNAL_URL": f"sqlite:///{folder}/{uuid.uuid4().hex}.db",
-        "ECS_TRUST_PUBLISHERS": "true",
-    }
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "workers", "dead", "replay", "--yes", "-o", "json"],
-        env=settings,
-        cwd=folder,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **bench.settings(url)},
+        cwd=bench.folder,
         capture_output=True,
         text=True,
         check=True,
@@ -59,7 +45,7 @@ def replayed(broker: PrivateBroker, folder: Path, number: int, env: dict[str, st
     (row,) = json.loads(done.stdout)
     if row["done"] != number:
         raise RuntimeError(f"only {row['done']} of {number} were replayed: {done.stderr}")
-    return Replayed(plain, number / row["seconds"], number / seconds)
+    return {"plain": plain, "again": number / row["seconds"], "command": number / seconds}
 
 
 def _command() -> Envelope:

@@ -11,17 +11,17 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pika
 import psutil
 
-from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
+from tests.bench.measure import Figures, percentile
+from tests.bench.site import Bench
 from tests.support.workshop import Workshop
-from workers.amqp.topology import declare, topology
 
 #: Rubbish by name: bodies and how many of each.
 KINDS: dict[str, tuple[Callable[[], bytes], int]] = {
@@ -43,18 +43,18 @@ class Waits:
     @classmethod
     def of(cls, seconds: list[float]) -> "Waits":
         """Of these."""
-        listed = sorted(seconds)
-        return cls(listed[len(listed) // 2], listed[min(len(listed) - 1, int(len(listed) * 0.99))])
+        return cls(median(seconds), percentile(seconds, 0.99))
 
 
-def rubbish(folder: Path) -> None:
-    """Measure every kind, and print a line for each."""
+def rubbish(bench: Bench) -> Figures:
+    """Return for every kind and queue: how often longer the lists waited (p99), their median and p99
+    in milliseconds beside rubbish, and the most memory in MB.
+    """
+    found: Figures = {}
     with ExitStack() as stack:
-        broker = stack.enter_context(PrivateBroker())
         cloud = stack.enter_context(SimulatedOpenStack(pace=0.3))
-        url = broker.add_vhost("rubbish")
-        declare(url, topology())
-        workshop = stack.enter_context(Workshop(url, cloud, folder))
+        url = bench.vhost()
+        workshop = stack.enter_context(Workshop(url, cloud, bench.folder))
         worker = workshop.worker()
         requester = stack.enter_context(Requester(url, order_results=False))
         _lists(requester, lambda number: number < 5)
@@ -64,16 +64,17 @@ def rubbish(folder: Path) -> None:
             for queue, exchange, key in (
                 ("another's", "", _others_queue(url)),
                 ("images", "ecs.commands", "image.list"),
-                ("servers, as the lists", "ecs.commands", "server.list"),
+                ("reads, as the lists", "ecs.commands", "server.list"),
             ):
                 beside, most = _beside(requester, url, exchange, key, body, number, worker.pid)
-                ratio = beside.p99 / alone.p99
-                print(
-                    f"{name:14s} to {queue:22s} p99 {alone.p99 * 1000:6.0f} -> {beside.p99 * 1000:6.0f} ms"
-                    f" (x {ratio:.2f}), median {alone.median * 1000:5.0f} -> {beside.median * 1000:5.0f} ms,"
-                    f" memory at most {most:.0f} MiB",
-                    flush=True,
-                )
+                kind = f"{name} to {queue}"
+                found |= {
+                    f"{kind}: p99, ratio": beside.p99 / alone.p99,
+                    f"{kind}: p99, ms": beside.p99 * 1000,
+                    f"{kind}: median, ms": beside.median * 1000,
+                    f"{kind}: most memory, MB": most,
+                }
+    return found
 
 
 def _lists(requester: Requester, more: Callable[[int], bool]) -> Waits:
@@ -99,7 +100,7 @@ def _beside(
 
     def more(asked: int) -> bool:
         nonlocal most
-        most = max(most, psutil.Process(pid).memory_info().rss / 1024 / 1024)
+        most = max(most, psutil.Process(pid).memory_info().rss / 1e6)
         return sending.is_alive() or asked < LISTS
 
     found = _lists(requester, more)

@@ -26,7 +26,7 @@ class Tenant:
         self.flavors = {one.name: one.id for one in self.connection.compute.flavors()}
         # Not the newest: other tests' snapshots are shown, too.
         self.image: str = next(one.id for one in self.connection.image.images(name="cirros-like"))
-        self.project_id: str = self.connection.session.get_project_id()
+        self.project_id = str(self.connection.session.get_project_id())
         self._made: list[str] = []
         self._rest: list[tuple[str, str]] = []
 

@@ -24,6 +24,7 @@ TOOLS = {
     "ruff",
     "setuptools",
     "types-cachetools",
+    "types-psutil",
     "types-pyyaml",
 }
 

@@ -1,0 +1,177 @@
+"""What is measured, and the aims that it is compared with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.bench.latency import half_load, single
+from tests.bench.measure import Figures, figures
+from tests.bench.replays import replay
+from tests.bench.rubbish import rubbish
+from tests.bench.site import CONSOLE, REBOOT, Bench
+from tests.bench.startup import startup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One thing that is measured; `measure` raises where it cannot be.
+
+    `rounds`: at most so many, of what takes long and differs little. `by_default`: also where it is
+    not named.
+    """
+
+    measure: Callable[[Bench], Figures]
+    rounds: int = 3
+    by_default: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One aim: a figure of a measurement (`name.figure`), as a ratio to that of another one
+    (`beside`) of the same round, or alone.
+
+    `unit` is that of the aim: "x", "%", "ms", "s", "MB". `at_least` tells the direction.
+    `inverted`: the ratio is the other's to ours.
+    """
+
+    what: str
+    of: str
+    beside: str | None = None
+    unit: str = "x"
+    aim: float
+    at_least: bool = False
+    inverted: bool = False
+
+
+def _in_flight(bench: Bench) -> Figures:
+    settings = {"BENCH_SECONDS": "0.1", "ECS_PREFETCH": "400"}
+    cost = bench.ours("tests.bench.echo_worker", bench.number(40000), CONSOLE, **settings)
+    return figures(cost) | {"share": cost.rate / 4000 * 100}
+
+
+#: In the sequence of a round.
+MEASUREMENTS: dict[str, Measurement] = {
+    "bare": Measurement(measure=lambda bench: figures(bench.bare(bench.number(40000)))),
+    "celery": Measurement(
+        measure=lambda bench: figures(bench.celery("echo", bench.number(6000), 8))
+    ),
+    "plain": Measurement(
+        measure=lambda bench: figures(
+            bench.ours("tests.bench.echo_worker", bench.number(40000), CONSOLE)
+        )
+    ),
+    "journal": Measurement(
+        measure=lambda bench: figures(
+            bench.ours("tests.bench.echo_worker", bench.number(20000), REBOOT)
+        )
+    ),
+    "celery-sdk": Measurement(
+        measure=lambda bench: figures(
+            bench.celery("server.action", int(1500 * max(bench.scale, 0.2)), 32)
+        )
+    ),
+    "action": Measurement(
+        measure=lambda bench: figures(bench.ours("workers run", bench.number(3000), REBOOT))
+    ),
+    "in-flight": Measurement(measure=_in_flight),
+    "half-load": Measurement(measure=half_load),
+    "single": Measurement(measure=single),
+    "startup": Measurement(measure=startup),
+    "replay": Measurement(measure=replay),
+    "rubbish": Measurement(measure=rubbish, rounds=1, by_default=False),
+}
+
+LINES = (
+    Line(
+        what="whole worker without journal: rate, to Celery's",
+        of="plain.rate",
+        beside="celery.rate",
+        aim=10,
+        at_least=True,
+    ),
+    Line(
+        what="whole worker without journal: CPU, to the bare client's",
+        of="plain.cpu",
+        beside="bare.cpu",
+        aim=1.8,
+    ),
+    Line(
+        what="whole worker with journal: rate, to Celery's",
+        of="journal.rate",
+        beside="celery.rate",
+        aim=6,
+        at_least=True,
+    ),
+    Line(
+        what="whole worker with journal: CPU, to the bare client's",
+        of="journal.cpu",
+        beside="bare.cpu",
+        aim=3,
+    ),
+    Line(
+        what="`server.action`, journal and updates: rate, to Celery's with the SDK's helpers",
+        of="action.rate",
+        beside="celery-sdk.rate",
+        aim=5,
+        at_least=True,
+    ),
+    Line(
+        what="`server.action`, journal and updates: CPU, Celery's with the SDK's helpers to ours",
+        of="action.cpu",
+        beside="celery-sdk.cpu",
+        aim=5,
+        at_least=True,
+        inverted=True,
+    ),
+    Line(
+        what="400 in flight, 100 ms each: part of 4,000/s",
+        of="in-flight.share",
+        unit="%",
+        aim=93,
+        at_least=True,
+    ),
+    Line(
+        what="2,000/s of 100 ms each, time to the result above the 100 ms: p99",
+        of="half-load.p99",
+        unit="ms",
+        aim=15,
+    ),
+    Line(
+        what="idle worker, a read, time to the result above Nova's: median",
+        of="single.read_median",
+        unit="ms",
+        aim=3,
+    ),
+    Line(
+        what="idle worker, a read, time to the result above Nova's: p99",
+        of="single.read_p99",
+        unit="ms",
+        aim=10,
+    ),
+    Line(
+        what="idle worker, a command with journal, time to the result above Nova's: median",
+        of="single.command_median",
+        unit="ms",
+        aim=3,
+    ),
+    Line(
+        what="idle worker, a command with journal, time to the result above Nova's: p99",
+        of="single.command_p99",
+        unit="ms",
+        aim=10,
+    ),
+    Line(what="from start to consuming", of="startup.seconds", unit="s", aim=1.2),
+    Line(
+        what="memory before OpenStack is called for the first time",
+        of="startup.memory",
+        unit="MB",
+        aim=60,
+    ),
+    Line(
+        what="replay of 10,000, the command's start included: rate, to the bare publisher's",
+        of="replay.command",
+        beside="replay.plain",
+        unit="%",
+        aim=50,
+        at_least=True,
+    ),
+)
