@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -31,9 +31,6 @@ from workers.circuit_breaker import JOURNAL, CircuitBreaker
 from workers.health import HealthServer
 from workers.identity import Identity, JournalReplays, ResumeTokenAuthentication, TrustedPublishers
 from workers.identity.jwks_source import key_source
-from workers.identity.jwt import TokenAuthentication, TokenVerifier
-from workers.identity.key_set import KeySet
-from workers.identity.tokens import Expected
 from workers.journal import Journal
 from workers.pipeline.attempt import Attempt
 from workers.pipeline.authentication import Authentication
@@ -48,6 +45,9 @@ from workers.pipeline.timeouts import Timeouts
 from workers.pipeline.undeliverable import Undeliverable
 from workers.settings import ConfigurationError, Settings
 from workers.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from workers.identity.key_set import KeySet
 
 log = structlog.get_logger()
 
@@ -96,6 +96,8 @@ def own_region(settings: Settings) -> str:
     A guess would make servers in the wrong region, or say of another region's that they are gone.
     """
     clouds = cloud_settings(settings)
+    if settings.region is not None and clouds.admin_cloud is None:
+        return settings.region  # nothing in clouds.yaml can contradict it
     try:
         found = region_name(clouds, clouds.cloud)
         admins = region_name(clouds, clouds.admin_cloud) if clouds.admin_cloud is not None else None
@@ -204,9 +206,7 @@ class Worker:
         self.circuit_breaker = CircuitBreaker(
             names, self.cloud.probe, lambda: self.journal.trouble, self._choose_queues
         )
-        self._keys = (
-            KeySet(key_source(settings.jwt_jwks)) if settings.jwt_jwks is not None else None
-        )
+        self._keys: KeySet | None = None
         wanted = topology(settings.retry_delays, names)
         self._declarer = TopologyDeclarer(broker, wanted, on_mismatch=self.stop)
         self.publisher = Publisher(broker, on_missing=self._declarer.declare_soon)
@@ -281,9 +281,15 @@ class Worker:
             raise self._declarer.mismatch
 
     def _identity(self) -> Identity:
+        settings = self._settings
         authentication: Identity = TrustedPublishers(self.cloud, self.journal)
-        if self._keys is not None:
-            settings = self._settings
+        if settings.jwt_jwks is not None:
+            # 45 ms and 10 MB, of cryptography most of all: only where tokens are verified.
+            from workers.identity.jwt import TokenAuthentication, TokenVerifier  # noqa: PLC0415
+            from workers.identity.key_set import KeySet  # noqa: PLC0415
+            from workers.identity.tokens import Expected  # noqa: PLC0415
+
+            self._keys = KeySet(key_source(settings.jwt_jwks))
             expected = Expected(
                 settings.jwt_issuer,
                 settings.jwt_audience,
