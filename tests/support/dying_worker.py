@@ -119,11 +119,15 @@ class Holder:
         """Whether some request is, or will be, held at this instant."""
         return any(hold.instant is instant for hold in self._missing)
 
-    def arrive(self, hold: Hold) -> None:
-        """Count it as held; safe in any thread."""
+    def arrive(self, hold: Hold) -> bool:
+        """Count it as held; safe in any thread. False where another call of its request has come
+        first.
+        """
         with self._lock:
-            if hold in self._missing:
-                self._missing.remove(hold)
+            if hold not in self._missing:
+                return False
+            # A new list: `wants` goes through the old one in another thread, and would pass over one.
+            self._missing = [one for one in self._missing if one != hold]
             Path("missing").write_text(
                 "\n".join(f"{one.instant} {one.effect}" for one in self._missing)
             )
@@ -131,6 +135,7 @@ class Holder:
         if done:
             assert self._loop is not None
             self._loop.call_soon_threadsafe(self._all_held)
+        return True
 
     async def hold(self, hold: Hold) -> None:
         """Wait, mostly for ever."""
@@ -139,9 +144,14 @@ class Holder:
             await asyncio.sleep(0.02)
 
     def hold_thread(self, hold: Hold) -> None:
-        """As `hold`, in a thread of the pool."""
-        self.arrive(hold)
-        self._released.wait()
+        """As `hold`, in a thread of the pool.
+
+        RACE: two calls of one request may come at once, and both find that it is to be held. Only
+        one is: there are hardly more threads than requests, and one that waits for no purpose is
+        missed by a request that has yet to come to its instant.
+        """
+        if self.arrive(hold):
+            self._released.wait()
 
     def open(self) -> None:
         """The worker's loop runs from now on."""
