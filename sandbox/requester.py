@@ -5,7 +5,7 @@ updates.
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -205,6 +205,22 @@ class Requester:
         ) is not None:
             taken.append(json.loads(message.body))
         return taken
+
+    def dead_letters_of(self, message_ids: Collection[str], seconds: float = 30.0) -> list[Any]:
+        """Take the dead letters of these messages out of the queue, which others may use, too; the
+        bodies, in the order of the ids. What is there of others is dropped; TimeoutError if one
+        does not come: a message is parked after it was answered.
+        """
+        dead, found = Queue(f"{self._namespace}.dead", no_declare=True)(self._channel), {}
+        limit = time.monotonic() + seconds
+        while missing := [one for one in message_ids if one not in found]:
+            if (message := dead.get(no_ack=True)) is not None:
+                found[message.properties["message_id"]] = json.loads(message.body)
+            elif time.monotonic() > limit:
+                raise TimeoutError(f"not parked in {seconds} s: {missing}")
+            else:
+                self._listen_once(0.1)
+        return [found[one] for one in message_ids]
 
     def close(self) -> None:
         """Close the connection; the reply queue goes with it."""

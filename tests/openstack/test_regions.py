@@ -13,7 +13,7 @@ from sandbox.requester import Heard, Requester
 from tests.support.new_orders import new, records
 from tests.support.orders import carried_out, ended, paid, planned, publish, reported, soft_down
 from tests.support.tenant import Tenant
-from tests.support.workshop import Workshop, eventually
+from tests.support.workshop import Workshop
 
 ELSEWHERE = "cn-south-1"
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -56,11 +56,11 @@ def test_an_order_for_another_region_is_rejected_and_dead_lettered(
     requester: Requester, shop: Workshop, tenant: Tenant
 ) -> None:
     server_id = tenant.make_server(disk=10)
-    requester.take_all("ecs.dead")
     before, server = records(tenant), tenant.server(server_id)
-    orders = orders_for_elsewhere(tenant, server_id)
+    orders, sent = orders_for_elsewhere(tenant, server_id), []
     for order in orders:
-        result, statuses = ended(requester, publish(requester, order))
+        sent.append(publish(requester, order))
+        result, statuses = ended(requester, sent[-1])
         assert told(result) == REFUSED, order
         assert statuses == ["failed"]
         if "instanceList" in order:
@@ -70,9 +70,7 @@ def test_an_order_for_another_region_is_rejected_and_dead_lettered(
             assert reported(result)[1:] == ("fail", False)
             products = result.body["data"]["productSetList"][0]["productList"]
             assert {one["instanceStatus"] for one in products} == {None}
-    # A message is parked after it was answered.
-    eventually(lambda: requester.depth("ecs.dead") == len(orders))
-    parked = requester.take_all("ecs.dead")
+    parked = requester.dead_letters_of(sent)
     assert [one.get("orderId") or one["flowId"] for one in parked] == [
         one.get("orderId") or one["flowId"] for one in orders
     ]
@@ -106,7 +104,6 @@ def test_a_command_for_another_region_is_answered_and_dead_lettered(
     requester: Requester, tenant: Tenant
 ) -> None:
     server_id = tenant.make_server(disk=None)
-    requester.take_all("ecs.dead")
     sent = [
         requester.command(
             "server.action",
@@ -125,8 +122,7 @@ def test_a_command_for_another_region_is_answered_and_dead_lettered(
         requester.command("server.show", server_id=server_id, region=["cn-north-3"])
     )
     assert odd.body["message"] == REFUSED[1]
-    eventually(lambda: requester.depth("ecs.dead") == len(sent))
-    assert {one["region"] for one in requester.take_all("ecs.dead")} == {ELSEWHERE}
+    assert {one["region"] for one in requester.dead_letters_of(sent)} == {ELSEWHERE}
     assert tenant.actions(server_id) == ["create"]
 
 
