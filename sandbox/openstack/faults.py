@@ -5,7 +5,7 @@ what then happens.
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
@@ -19,10 +19,11 @@ class Rule:
     """Strikes at a point: `api.SERVICE` (matched in `METHOD PATH`), `virt.METHOD`, `volume.METHOD`
     or `nova.write_fault` (in `UUID NAME`).
 
-    It waits `delay` seconds; then it fails with `error` (an API with `status` and `retry_after`),
-    answers in an odd way (an API: `answer` is html, cut, endless, drip or hangup, or another: JSON
-    of no known shape), or lets the call go on. With `after`, an API carries the call out first;
-    with `user`, it does so to the calls of that user alone.
+    It waits `delay` seconds, and where it is `held` until it is cleared; then it fails with `error`
+    (an API with `status` and `retry_after`), answers in an odd way (an API: `answer` is html, cut,
+    endless, drip or hangup, or another: JSON of no known shape), or lets the call go on. With
+    `after`, an API carries the call out first; with `user`, it does so to the calls of that user
+    alone.
     """
 
     point: str
@@ -35,11 +36,19 @@ class Rule:
     answer: str | None = None
     retry_after: str | None = None
     user: str | None = None
+    held: bool = False
+    cleared: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Rule":
         """A rule from JSON; TypeError where a field is unknown."""
         return cls(**{key: value for key, value in record.items() if value is not None})
+
+    async def wait(self) -> None:
+        """Wait as it says."""
+        await asyncio.sleep(self.delay)
+        if self.held:
+            await self.cleared.wait()
 
 
 class Faults:
@@ -54,14 +63,16 @@ class Faults:
 
     def clear(self, points: str = "") -> None:
         """Forget the rules of points that begin so."""
-        self.rules = [rule for rule in self.rules if not rule.point.startswith(points)]
+        for rule in [rule for rule in self.rules if rule.point.startswith(points)]:
+            self.rules.remove(rule)
+            rule.cleared.set()
 
     async def strike(self, point: str, subject: str) -> Rule | None:
         """Wait as the first rule that matches says; the rule, if it says that the call fails."""
         rule = self.taken(point, subject)
         if rule is None:
             return None
-        await asyncio.sleep(rule.delay)
+        await rule.wait()
         return rule if rule.error is not None else None
 
     def taken(self, point: str, subject: str, user: str | None = None) -> Rule | None:
@@ -79,7 +90,7 @@ class Faults:
 
 async def spoil(rule: Rule) -> Response | None:
     """What an API answers in the place of its own answer; None where it only took its time."""
-    await asyncio.sleep(rule.delay)
+    await rule.wait()
     if rule.answer is not None:
         return _ODD[rule.answer]()
     if rule.error is None:
