@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeVar
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from handlers.effects.backoff import Deadline, retrying
@@ -21,10 +22,12 @@ from messages.codes import Code
 from messages.errors import Postponed, Refused, Transient
 from messages.results import Result
 from messages.updates import Update
+from messages.wire import named_ids
 
 T = TypeVar("T")
 W = TypeVar("W", bound=Watched)
 
+_mark_of = named_ids(UUID("0d2f7a63-52c1-5a0c-9b0e-8f4f0c1d9e55"))
 #: The property, or item of metadata, that marks what a request makes (`RequestContext.mark`), by
 #: which a later run of the request finds it again.
 MARK = "ecs_request"
@@ -207,8 +210,8 @@ class RequestContext:
     effects: Effects
     times: RequestTimes
     replies: ReplyChannel
-    #: The same for every run of the request, and for no other: what is made is marked with it.
-    mark: str
+    #: The journal's key of the request, the same for every run of it.
+    key: str
     #: The checks that were made before anything is begun.
     checks: Checks = field(default_factory=Checks)
 
@@ -221,6 +224,11 @@ class RequestContext:
     def policy(self) -> Policy:
         """The operator's decisions."""
         return self.environment.policy
+
+    @property
+    def mark(self) -> str:
+        """The same for every run of the request, and for no other: what is made is marked with it."""
+        return _mark_of(self.key).replace("-", "")
 
     async def in_project(self, project_id: str) -> "ProjectContext":
         """Return the request's context in one project; `Transient` where no session can be had
@@ -236,7 +244,7 @@ class RequestContext:
             effects=self.effects,
             times=self.times,
             replies=self.replies,
-            mark=self.mark,
+            key=self.key,
             checks=self.checks,
         )
 

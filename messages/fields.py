@@ -326,7 +326,8 @@ def check_region(message: Mapping[str, Any], own: str) -> None:
 
     Missing, null and blank count as its own.
     """
-    region = read(optional_word, message.get("region"), "region")
+    given = message.get("region")
+    region = read(optional_word, given, "region") if given is not None else None
     if region is not None and region.casefold() != own.casefold():
         raise wrong(
             "region", f"it is meant for {region}, and this worker is {own}'s", reason=OTHER_REGION

@@ -6,7 +6,6 @@ missing (`IncompleteTable`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, TypeVar
 
@@ -47,6 +46,7 @@ from messages.orders import (
 )
 from messages.orders.new import with_secrets
 from messages.orders.order import PaidOrder, is_soft_down
+from messages.record import record
 from messages.results import (
     CreatedImage,
     ImageOutcomes,
@@ -89,7 +89,7 @@ class Finals(Enum):
     EACH = "each"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Resource:
     """A server or an image that gets status updates; `action` is that of its updates."""
 
@@ -98,7 +98,7 @@ class Resource:
     action: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TaskSpec:
     """A row: what is so of every task of one type.
 
@@ -120,7 +120,7 @@ class TaskSpec:
         return self.mode is Mode.CHANGE
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OperationSpec:
     """An operation: the model of its message's body, and its tasks."""
 

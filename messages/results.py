@@ -1,7 +1,7 @@
 """Results (contract 3, 5): the envelope, and the `data` of each operation and order."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -19,11 +19,12 @@ from messages.codes import Code
 from messages.errors import Refused
 from messages.fields import MAX_NAME, NOT_NULL, Answer
 from messages.orders import MAX_PRODUCTS, TIME_FORM, Order, OrderSoftDown
+from messages.record import record
 from messages.secrets import mask
 from messages.wire import fits
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Result:
     """The answer to a request; `http` travels as a header, not in the body."""
 
@@ -374,7 +375,7 @@ _SHORT_FIELDS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProductOutcome:
     """The outcome of one server.
 
@@ -394,7 +395,7 @@ class ProductOutcome:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InstanceOutcome:
     """The outcome of one instance of a softDown: Nova's status (None: there is none), and why it
     failed.

@@ -94,7 +94,11 @@ _HIDES = 24
 
 def is_secret_name(name: str) -> bool:
     """Tell whether a field of this name holds a secret."""
-    return _is_secret(name if len(name) <= 2 * _LONGEST else name[:_LONGEST] + name[-_LONGEST:])
+    return (
+        _is_secret(name)
+        if len(name) <= 2 * _LONGEST
+        else _is_secret(name[:_LONGEST] + name[-_LONGEST:])
+    )
 
 
 @lru_cache(4096)
@@ -115,14 +119,24 @@ def mask(value: Any) -> Any:
     A longer text than any request may have is replaced as a whole: each search of it would be one
     call into C, which keeps the interpreter from the loop for as long as it takes.
     """
+    if isinstance(value, str):
+        return _masked(value)
     if isinstance(value, dict):
         return {
-            _masked(key): MASK if inner is not None and is_secret_name(key) else mask(inner)
+            # A short name, which is nearly always a known one, is looked at once.
+            (_masked_name(key) if len(key) <= _LONGEST else _masked(key)): MASK
+            if inner is not None and is_secret_name(key)
+            else mask(inner)
             for key, inner in value.items()
         }
     if isinstance(value, list):
         return [mask(inner) for inner in value]
-    return _masked(value) if isinstance(value, str) else value
+    return value
+
+
+@lru_cache(4096)
+def _masked_name(name: str) -> str:
+    return mask_text(name)
 
 
 def _masked(text: str) -> str:

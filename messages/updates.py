@@ -1,6 +1,5 @@
 """Status updates (contract 6), and the text that is shown beside each status."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -8,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema
 
 from messages.fields import Answer
+from messages.record import record
 
 #: The API document's table of statuses.
 STATUS_WORDS = {
@@ -128,7 +128,7 @@ class StatusUpdate(Answer):
     instance_id: str | None = Field(None, alias="instanceId", description="of orders")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Update:
     """A status update, without what the request that it belongs to adds (operation, message id,
     user, time).

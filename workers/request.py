@@ -3,22 +3,24 @@ again.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from messages.errors import Refused
 from messages.orders import OrderSoftDown
+from messages.record import record
 from workers.amqp.envelope import Envelope
 from workers.journal import Kind, RequestRecord
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """A message that is right in form.
 
     `name` is what makes it known again within its tenant, None for what leaves no journal entry;
-    `work` is the typed task or order, `locks` the names of the server locks that it needs,
-    `message` the body without secrets. `token` is what is to be verified, and is written nowhere.
+    `work` is the typed task or order, `locks` the names of the server locks that it needs.
+    `message` is the body without secrets, empty for what is never published again; `token` is what
+    is to be verified, and is written nowhere.
     """
 
     envelope: Envelope

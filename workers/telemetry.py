@@ -79,22 +79,15 @@ def configure_logs(log_format: str, level: str, library_window: float = 60.0) ->
     """Log to stderr, as JSON lines or for a terminal; errors of libraries, too, `LIBRARY_LINES` of
     each logger in `library_window` seconds.
     """
-    common: list[Any] = [
-        structlog.processors.add_log_level,
-        structlog.processors.format_exc_info,
-        _mask_secrets,
-        _add_request_fields,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
     factory: Any
     if log_format == "json":
-        renderer: Any = structlog.processors.JSONRenderer(serializer=_dumps)
+        rendering: list[Any] = [_json_line]
         factory = structlog.BytesLoggerFactory(file=_stderr)  # type: ignore[arg-type]
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        rendering = [_escape, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
         factory = structlog.PrintLoggerFactory(file=_stderr)  # type: ignore[arg-type]
     structlog.configure(
-        processors=[*common, renderer] if log_format == "json" else [*common, _escape, renderer],
+        processors=[structlog.processors.format_exc_info, _complete, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=factory,
         cache_logger_on_first_use=True,
@@ -133,25 +126,43 @@ class _LibraryHandler(logging.Handler):
         )
 
 
-def _mask_secrets(_logger: Any, _method: str, event: Any) -> Any:
-    """Mask secrets, which should not be logged in the first place, and shorten long values."""
+def _complete(_logger: Any, method: str, event: Any) -> Any:
+    """Return the fields of a line: the request's, which are masked already, and the line's own.
+
+    Secrets, which should not be logged in the first place, are masked, and long values shortened.
+    """
+    # This runs for every line: the names, which the worker itself chose, are not searched.
+    line = {**_request_fields.get(_NO_FIELDS), **event}
     for key, value in event.items():
-        # This runs for every line: the names, which the worker itself chose, are not searched.
         if value is not None and is_secret_name(key):
-            event[key] = MASK
+            line[key] = MASK
         elif isinstance(value, str):
             masked = mask_text(value)
-            event[key] = (
+            line[key] = (
                 f"{masked[:_LONGEST]}…" if len(masked) > _LONGEST and key != "exception" else masked
             )
         elif value and isinstance(value, (dict, list)):
-            event[key] = mask(value)
-    return event
+            line[key] = mask(value)
+    line["level"] = method
+    line["timestamp"] = _timestamp()
+    return line
 
 
-def _add_request_fields(_logger: Any, _method: str, event: Any) -> Any:
-    """Add the fields of the request, which are masked already; a line's own come before them."""
-    return {**_request_fields.get(_NO_FIELDS), **event}
+class _Second:
+    """The second of the last line, written out once for all lines of that second."""
+
+    number = 0
+    text = ""
+
+
+def _timestamp() -> str:
+    """Return the time now in UTC, as `2026-11-23T10:00:00.123456Z`."""
+    now = time.time()
+    second = int(now)
+    if second != _Second.number:
+        _Second.text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        _Second.number = second
+    return f"{_Second.text}.{int((now - second) * 1e6):06d}Z"
 
 
 def _escape(_logger: Any, _method: str, event: Any) -> Any:
@@ -162,12 +173,12 @@ def _escape(_logger: Any, _method: str, event: Any) -> Any:
     return event
 
 
-def _dumps(value: Any, default: Any = None, **_: Any) -> bytes:
+def _json_line(_logger: Any, _method: str, event: Any) -> bytes:
     """Return a line as JSON; a value that is no JSON is written as text, so that no line fails."""
     try:
-        line = orjson.dumps(value, default=default or _text)
+        line = orjson.dumps(event, default=_text)
     except TypeError:
-        return json.dumps(value, default=_text, skipkeys=True).encode()
+        return json.dumps(event, default=_text, skipkeys=True).encode()
     if line.isascii() and _DELETE not in line:
         return line
     # Logs are also read on terminals.

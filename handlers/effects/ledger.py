@@ -1,9 +1,10 @@
 """Effects as the journal knows them: their ids, their states, and where they are written down."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
+
+from messages.record import record
 
 
 class EffectKind(StrEnum):
@@ -58,7 +59,7 @@ class EffectKind(StrEnum):
     FINAL = "final"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EffectId:
     """An effect's kind and its target (an id; empty where the kind alone says it).
 
@@ -87,7 +88,7 @@ class EffectId:
         return EffectId(EffectKind.ID, str(self))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Effect:
     """The state of an effect as the journal knows it: `outcome` is None between intent and answer,
     times are Unix seconds.

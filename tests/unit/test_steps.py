@@ -62,7 +62,7 @@ class Run:
             effects=Effects(book, soon),
             times=RequestTimes(soon, 5.0, last_try),
             replies=NoReplies(),
-            mark="m",
+            key="k",
         )
         self.progress = OrderProgress(parse_order(paid("unsubscribe", SERVER)), self.context)
 

@@ -65,7 +65,7 @@ async def _preview(
         effects=Effects(NoLedger(), Deadline.after(_PATIENCE)),
         times=RequestTimes(Deadline.after(_WAITING), _WAITING),
         replies=NoReplies(),
-        mark="",
+        key="",
     )
     try:
         project = (await cloud.find_project(tenant)).id if tenant is not None else None

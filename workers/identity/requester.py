@@ -1,13 +1,13 @@
 """The sender of a request, and the project that the request acts in."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Protocol
 
 from handlers.openstack.cloud import Cloud
 from handlers.openstack.keystone import TenantIs
 from messages.codes import Code
 from messages.errors import Refused
+from messages.record import record
 from workers.amqp.envelope import Envelope
 from workers.request import Request
 
@@ -18,7 +18,7 @@ NO_PROJECT = "-"
 SOFT_DOWN = "order.softDown"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Requester:
     """The project that a request acts in, or `NO_PROJECT`.
 

@@ -9,13 +9,14 @@ is accepted, and a resume token is valid only for the content (the digest) that 
 
 import hashlib
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
 
 from handlers.openstack.cloud import Cloud
 from messages.errors import Transient
+from messages.record import record
 from messages.secrets import MASK
 from workers.identity.requester import SOFT_DOWN, Identity, Requester, project_of
 from workers.identity.trusted import TrustedPublishers
@@ -35,7 +36,7 @@ def hash_of(resume_token: str) -> str:
     return hashlib.sha256(resume_token.encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReplayAuthority:
     """The operator who replays a message, and the project (id or name) that he named; None: the
     message names it.

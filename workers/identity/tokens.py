@@ -8,7 +8,6 @@ import base64
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from joserfc import jws
@@ -18,6 +17,7 @@ from joserfc.jwt import JWTClaimsRegistry
 
 from messages.errors import Refused
 from messages.fields import MAX_NAME
+from messages.record import record
 from messages.wire import decode
 from workers.identity.jwks import ALGORITHMS, MAX_KID, VerifyingKey
 from workers.identity.requester import NotProven
@@ -32,7 +32,7 @@ _BEARER = re.compile(r"bearer\s+", re.IGNORECASE | re.ASCII)
 _FORBIDDEN = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "b64", "zip"})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Expected:
     """Requirements on a token; `issuer` and `audience` are not checked where they are None.
 
@@ -46,7 +46,7 @@ class Expected:
     grace: float = 86400.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Header:
     """The part of a token's header by which its key is found."""
 
@@ -54,7 +54,7 @@ class Header:
     kid: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Claims:
     """Claims of a verified token. Times are Unix seconds, or None where the token has none."""
 

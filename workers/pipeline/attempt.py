@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from uuid import UUID
 
 import structlog
 
@@ -22,7 +21,7 @@ from messages.errors import Ambiguous, EcsError, OutcomeUnknown, Postponed, Refu
 from messages.orders import Order
 from messages.results import Result
 from messages.updates import OrderStatus
-from messages.wire import encode, named_ids
+from messages.wire import encode
 from workers.journal import Kind
 from workers.pipeline.progress import Ended, Progress
 from workers.pipeline.rejections import failed_result
@@ -31,7 +30,6 @@ from workers.pipeline.timeouts import ANSWER_WITHIN, Timeouts
 
 log = structlog.get_logger()
 
-_mark_of = named_ids(UUID("0d2f7a63-52c1-5a0c-9b0e-8f4f0c1d9e55"))
 #: Reasons of a refusal that say that the time was up.
 _WAITED = ("timeout", "busy")
 
@@ -70,7 +68,7 @@ class Attempt:
                 time.monotonic() - timing.received >= GIVE_UP_AFTER,
             ),
             replies=progress,
-            mark=_mark_of(progress.key).replace("-", ""),
+            key=progress.key,
         )
         handler = self._handlers[type(request.work)]
         if progress.project_id is None:

@@ -96,9 +96,10 @@ def _command(envelope: Envelope, message: dict[str, Any]) -> Request:
         raise wrong("reply_to", "the URL of a console is told to a reply queue alone")
     plan = task if isinstance(task, OrderPlan) else None
     is_journaled = mode is Mode.CHANGE
-    shown = mask(message)
-    # A read is known by its digest only where an operator replays it.
+    # A read is known by its digest only where an operator replays it; its body is published again
+    # nowhere.
     needs_digest = is_journaled or headers.RESUME_TOKEN_HEADER in envelope.headers
+    shown = mask(message) if needs_digest else {}
     return Request(
         envelope=envelope,
         kind=Kind.COMMAND,

@@ -89,6 +89,7 @@ class Pipeline:
         if envelope.queue == envelope.names.undelivered_queue:
 
             async def execute(request: Request, requester: Requester) -> None:
+                log_request(request=request.name, operation=request.operation)
                 await self.execute(request, requester, self._timeouts.timing(request, started))
 
             await self._stages.undeliverable.handle(envelope, execute)
@@ -96,7 +97,8 @@ class Pipeline:
         request = await in_thread_if_large(
             len(envelope.body), lambda: parse(envelope, self._region)
         )
-        log_request(request=request.name, operation=request.operation)
+        if request.name is not None:
+            log_request(request=request.name, operation=request.operation)
         timing = self._timeouts.timing(request, started)
         requester = await self._stages.authentication.authenticate(request, timing)
         await self.execute(request, requester, timing)
@@ -107,7 +109,7 @@ class Pipeline:
         ORDER: the intent of an effect is in the journal before its call to OpenStack; the result is
         in the journal before it is published; the broker has confirmed everything before the ack.
         """
-        log_request(request=request.name, tenant=requester.project_id)
+        log_request(tenant=requester.project_id)
         stages = self._stages
         progress = await stages.idempotency.claim(request, requester, timing)
         if progress.attempts != request.envelope.attempts:

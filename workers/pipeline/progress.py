@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NoReturn, Protocol
 
 import structlog
@@ -16,6 +16,7 @@ from handlers.orders.progress import order_update
 from messages.errors import Refused
 from messages.operations import Finals, spec_of
 from messages.orders import Order
+from messages.record import record
 from messages.results import Result
 from messages.updates import OrderStatus, Update
 from messages.wire import encode
@@ -79,7 +80,7 @@ class MemoryLedger:
         return asyncio.get_running_loop().create_future()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Claimed:
     """The right to act for a request, with what earlier attempts have written."""
 
@@ -90,7 +91,7 @@ class Claimed:
     flight: InFlight
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ended:
     """The end of a request. `dead_letter`: why a person must look at its message, too."""
 
@@ -124,42 +125,44 @@ class Progress:
         self._replies = replies
         #: When the claim was last known to hold, by the monotonic clock.
         self._claimed_at = time.monotonic()
-        self._effects = {
-            EffectId.parse(name): Effect(
-                found.marker, found.intended_at, found.outcome, found.request_id
-            )
-            for name, found in claimed.effects.items()
-        }
+        self._effects: dict[EffectId, Effect] = {}
         #: Final updates: those of earlier attempts, those published already, and those that are
         #: held until the result is safe.
-        self.finals: list[dict[str, Any]] = [
-            found.value
-            for name, found in self._effects.items()
-            if name.kind is EffectKind.FINAL and found.outcome is not None
-        ]
+        self.finals: list[dict[str, Any]] = []
         #: Those of them that this attempt has published, by kind and id.
         self._published_finals: set[tuple[str, str]] = set()
         #: What became of the targets of a batch so far, by id.
         self.checked: dict[str, Refused | None] = {}
         #: Progress that an earlier attempt published of an order, by status.
-        self._percent_by_status = {
-            name.target: int(found.value)
-            for name, found in self._effects.items()
-            if name.kind is EffectKind.TOLD and found.outcome is not None
-        }
+        self._percent_by_status: dict[str, int] = {}
         #: Progress last published of an order, in percent, by whichever attempt.
-        self.percent = max(self._percent_by_status.values(), default=0)
-        answer = self._effects.get(ANSWER)
+        self.percent = 0
         #: The result that was published before the end, by whichever attempt: it stays the result.
         self.early_answer: Result | None = None
-        if answer is not None and answer.outcome is not None:
-            self.early_answer = Result.restored(answer.value)
+        if claimed.effects:
+            self._restore(claimed.effects)
         #: The early answer, from the moment at which it is decided; one at a time is decided.
-        self._decided = self.early_answer
+        self._decided: Result | None = self.early_answer
         self._deciding = asyncio.Lock()
         self._published: list[Awaitable[Any]] = []
         #: OpenStack calls of this attempt by HTTP method.
         self.calls: Counter[str] = Counter()
+
+    def _restore(self, effects: Mapping[str, EffectRecord]) -> None:
+        """Take over what earlier attempts have written."""
+        for text, found in effects.items():
+            name = EffectId.parse(text)
+            effect = Effect(found.marker, found.intended_at, found.outcome, found.request_id)
+            self._effects[name] = effect
+            if effect.outcome is None:
+                continue
+            if name.kind is EffectKind.FINAL:
+                self.finals.append(effect.value)
+            elif name.kind is EffectKind.TOLD:
+                self._percent_by_status[name.target] = int(effect.value)
+            elif name == ANSWER:
+                self.early_answer = Result.restored(effect.value)
+        self.percent = max(self._percent_by_status.values(), default=0)
 
     # Effects: ORDER, the intent is in the journal before the call to OpenStack is made.
 
@@ -313,14 +316,13 @@ class Progress:
             )
         # Not awaited: should it be lost, the next delivery finds the result and publishes it again.
         self._ledger.settle(self.key)
+        ids = [one.request_id for one in self._effects.values() if one.request_id]
         log.info(
             "request.done",
             code=result.code,
             seconds=round(time.monotonic() - self.timing.started, 3),
-            openstack_calls=dict(self.calls),
-            openstack_request_ids=[
-                one.request_id for one in self._effects.values() if one.request_id
-            ],
+            openstack_calls=self.calls,
+            openstack_request_ids=ids,
         )
 
     async def publish_end(self, result: Result) -> None:

@@ -1,11 +1,11 @@
 """The decision after a failure: one pure function."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from handlers.openstack.errors import failure_of
 from messages.codes import Code
 from messages.errors import EcsError, Postponed, Refused, Transient
+from messages.record import record
 from workers.journal import Kind
 
 #: Seconds for which an order is tried again.
@@ -16,7 +16,7 @@ MACHINE_TROUBLE = (OSError, MemoryError)
 UNFORESEEN_TRIES = 3
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """The request ends with this failure. `dead_letter`: a person has to look at the message, too."""
 
@@ -24,7 +24,7 @@ class Answer:
     dead_letter: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Retry:
     """Another attempt after `delay` seconds.
 

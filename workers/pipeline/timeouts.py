@@ -1,10 +1,11 @@
 """Time limits of a delivery, from the configured times."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from handlers.effects.backoff import Deadline
 from messages.errors import Refused, wrong
+from messages.record import record
 from workers.amqp.envelope import Envelope
 from workers.journal import Kind
 from workers.pipeline.retry import GIVE_UP_AFTER
@@ -20,7 +21,7 @@ ANSWER_WITHIN = 2.5
 ORDER_PATIENCE = 10.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Timing:
     """The instants of one delivery, on the monotonic clock: a jump of the wall clock moves none.
 
@@ -54,7 +55,7 @@ class Timing:
         return replace(self, received=received, limit=limit)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Timeouts:
     """The configured times, in seconds."""
 
