@@ -28,8 +28,8 @@ def replay(bench: Bench) -> Figures:
     """
     number = bench.number(10000)
     url, beside = bench.vhost(), bench.vhost()
-    commands = [_command() for _ in range(number)]
-    asyncio.run(_dead_letter(url, commands))
+    commands = [unhandled_command() for _ in range(number)]
+    asyncio.run(dead_letter(url, commands))
     # In a virtual host of its own: nobody consumes in either.
     plain = asyncio.run(_publish(beside, commands))
     started = time.monotonic()
@@ -48,7 +48,7 @@ def replay(bench: Bench) -> Figures:
     return {"plain": plain, "again": number / row["seconds"], "command": number / seconds}
 
 
-def _command() -> Envelope:
+def unhandled_command() -> Envelope:
     body = {
         "operation": "server.action",
         "tenant_id": "tenant-a",
@@ -75,7 +75,7 @@ def _command() -> Envelope:
     )
 
 
-async def _dead_letter(url: str, commands: list[Envelope]) -> None:
+async def dead_letter(url: str, commands: list[Envelope]) -> None:
     publisher = Publisher(url)
     publisher.open()
     outbox = Replies(publisher, NAMES, Metrics(), on_returned=lambda: None)

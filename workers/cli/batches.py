@@ -135,18 +135,16 @@ async def _previews(
     cloud = Cloud(replace(cloud_settings(settings), read_only=True))
     with _progress_bar("dry run", len(letters)) as advance, open_history(settings) as history:
         dry_run = DryRun(settings, cloud, history, policy_or_fail(settings), request.tenant)
-
-        async def preview(letter: DeadLetter) -> DryRunResult:
-            result = await dry_run.preview(letter)
-            advance(1)
-            if not letter.is_unproven(trusting=settings.trust_publishers):
-                return result
-            return replace(result, detail=f"not proven who sent it; {result.detail}")
-
         try:
-            return await asyncio.gather(*(preview(one) for one in letters))
+            results = await dry_run.preview(letters, lambda: advance(1))
         finally:
             await cloud.close()
+    return [
+        replace(result, detail=f"not proven who sent it; {result.detail}")
+        if letter.is_unproven(trusting=settings.trust_publishers)
+        else result
+        for letter, result in zip(letters, results, strict=True)
+    ]
 
 
 def _print_previews(

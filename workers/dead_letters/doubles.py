@@ -1,6 +1,7 @@
 """Doubles for a dry run: a journal, a publisher and a delivery that change nothing."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from handlers.openstack.errors import Foreseen
@@ -62,12 +63,16 @@ class CapturingPublisher(Publisher):
 class ReadOnlyJournal(Journal):
     """The journal as it is for one message; writes are only remembered.
 
-    `begun` has the digest by key of the requests that other messages of the dry run would begin: of
-    several equal ones the first would be carried out.
+    `known` are the requests of the dry run's messages that are in the journal, by key. `begun` has
+    the digest by key of the requests that other messages of the dry run would begin: of several
+    equal ones the first would be carried out.
     """
 
-    def __init__(self, history: History, begun: dict[str, str]) -> None:
+    def __init__(
+        self, history: History, known: Mapping[str, RequestRecord], begun: dict[str, str]
+    ) -> None:
         self._history = history
+        self._known = known
         self._begun = begun
         self.outcome: Outcome | None = None
         self.intents: list[str] = []
@@ -81,8 +86,7 @@ class ReadOnlyJournal(Journal):
         return asyncio.ensure_future(self._begin(request))
 
     async def _begin(self, new: NewRequest) -> Outcome:
-        found = await asyncio.to_thread(self._history.find, new.key)
-        request = next((one for one in found if one.key == new.key), None)
+        request = self._known.get(new.key)
         if request is not None:
             self.outcome = await self._outcome_of(request, new)
         elif new.key not in self._begun:

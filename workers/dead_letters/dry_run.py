@@ -6,6 +6,8 @@ it.
 """
 
 import asyncio
+import sys
+from collections.abc import Callable, Mapping, Sequence
 
 from handlers.catalogue import HANDLERS
 from handlers.context import Policy
@@ -33,7 +35,8 @@ from workers.identity import (
     TrustedPublishers,
     new_resume_token,
 )
-from workers.journal import History, Known, Resumed
+from workers.journal import History, Known, RequestRecord, Resumed
+from workers.pipeline.large_bodies import SWITCH_INTERVAL
 from workers.pipeline.process import Pipeline
 from workers.pipeline.replies import Replies
 from workers.pipeline.timeouts import Timeouts
@@ -49,7 +52,7 @@ AT_ONCE = 32
 
 
 class DryRun:
-    """Previews the replay of one dead letter after another. `tenant` is the project that the
+    """Previews the replay of dead letters, several at once. `tenant` is the project that the
     operator names for those of which none is proven.
     """
 
@@ -63,15 +66,36 @@ class DryRun:
         self._tenant = tenant
         self._metrics = Metrics()
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._known: Mapping[str, RequestRecord] = {}
         self._begun: dict[str, str] = {}
+        #: Issued to none of them: who they act for is said by `_Authorized`.
+        self._resume_token = new_resume_token()
 
-    async def preview(self, letter: DeadLetter) -> DryRunResult:
-        """Return what a replay of this dead letter would do. Raises `JournalError`."""
+    async def preview(
+        self, letters: Sequence[DeadLetter], on_preview: Callable[[], None] = lambda: None
+    ) -> list[DryRunResult]:
+        """Return what the replay of each of these dead letters would do, in their order. Raises
+        `JournalError`.
+        """
+        # Threads that read answers of the cloud would each keep the interpreter for five
+        # milliseconds, and the loop would wait for all of them.
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        names = [one.key for one in letters if one.key is not None]
+        self._known = await asyncio.to_thread(self._history.by_key, names)
+
+        async def preview(letter: DeadLetter) -> DryRunResult:
+            result = await self._preview(letter)
+            on_preview()
+            return result
+
+        return await asyncio.gather(*(preview(one) for one in letters))
+
+    async def _preview(self, letter: DeadLetter) -> DryRunResult:
         if (hindrance := letter.hindrance) is not None:
             return DryRunResult(DryRunOutcome.IMPOSSIBLE, hindrance)
         async with self._places:
             # Made when its turn has come: its time limits count from its arrival.
-            envelope = replayed_envelope(letter.envelope, new_resume_token())
+            envelope = replayed_envelope(letter.envelope, self._resume_token)
             names, key = envelope.names, envelope.routing_key
             if envelope.queue == names.undelivered_queue and queue_of_command(names, key) is None:
                 return DryRunResult(DryRunOutcome.DEAD_LETTERED, f"no queue takes {key}")
@@ -82,7 +106,7 @@ class DryRun:
                 return DryRunResult(DryRunOutcome.UNKNOWN, f"no answer within {LIMIT:.0f} s")
 
     async def _process(self, envelope: Envelope, tenant: str | None) -> DryRunResult:
-        journal = ReadOnlyJournal(self._history, self._begun)
+        journal = ReadOnlyJournal(self._history, self._known, self._begun)
         publisher = CapturingPublisher()
         pipeline = self._pipeline(journal, publisher, tenant)
         delivery = UnsettledDelivery(envelope)

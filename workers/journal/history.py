@@ -92,6 +92,19 @@ class History:
             rows = connection.execute(matching.order_by(columns.received_at.desc())).all()
             return [request_of(row, effects_of(connection, row.key).values()) for row in rows]
 
+    def by_key(self, names: Sequence[str]) -> dict[str, RequestRecord]:
+        """Return the requests with these names by their keys; those that run, with their effects."""
+        columns = schema.requests.c
+        found: dict[str, RequestRecord] = {}
+        with self._reading() as connection:
+            for begin in range(0, len(names), _AT_ONCE):
+                some = columns.name.in_(names[begin : begin + _AT_ONCE])
+                for row in connection.execute(select(schema.requests).where(some)).all():
+                    runs = row.state == State.RUNNING
+                    effects = effects_of(connection, row.key).values() if runs else ()
+                    found[row.key] = request_of(row, effects)
+        return found
+
     def authenticated_tenant(
         self, kind: Kind, name: str, digest: str, resume_token_hash: str
     ) -> str | None:
