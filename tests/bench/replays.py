@@ -72,6 +72,7 @@ def unhandled_command() -> Envelope:
         None,
         {},
         names=NAMES,
+        arrived=time.time(),
     )
 
 

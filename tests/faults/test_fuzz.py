@@ -14,7 +14,6 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pika.frame import Header
 
 from messages.results import Result, unread_order_result
 from messages.wire import decode, encode
@@ -25,8 +24,8 @@ from tests.support.ears import CONSUMED, GROWTH, PATIENCE, Ears, ask_something_g
 from tests.support.fuzz import Message, mutated, samples, stream
 from tests.support.workshop import Workshop
 from workers.amqp.envelope import Envelope
+from workers.amqp.frames import publication_frames
 from workers.amqp.headers import kept
-from workers.amqp.publisher import properties_of
 from workers.pipeline.exits import Ignored, Rejected
 from workers.pipeline.parsing import parse
 from workers.pipeline.replies import again, masked_body
@@ -79,7 +78,7 @@ def _check_refusal(envelope: Envelope, unfit: Rejected) -> None:
     parked = again(
         envelope, "ecs.dead", envelope.queue, masked_body(envelope.body), kept(envelope.headers)
     )
-    assert len(Header(1, len(parked.body), properties_of(parked)).marshal()) < FRAME
+    assert len(publication_frames(parked._replace(body=b""), 1, FRAME)) < FRAME
 
 
 def _check_request(request: Request) -> None:

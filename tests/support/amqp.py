@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pika
-from pika.frame import Header
+from pika.frame import Body, Header, Method
 from pika.spec import Basic, BasicProperties
 
 from tests.support.names import NAMES
-from workers.amqp.consumer import envelope_of
 from workers.amqp.envelope import Envelope
-from workers.amqp.frames import read_frame
+from workers.amqp.frames import FRAME, DeliveryReader
 
 _SHORT_STRINGS = {
     "content_type": BasicProperties.FLAG_CONTENT_TYPE,
@@ -135,11 +134,22 @@ def delivered(
     redelivered: bool = False,
 ) -> Envelope:
     """The message as the consumer reads it off the wire."""
-    raw = Header(1, len(body), RawProperties(properties)).marshal()
-    size, header = read_frame(raw + b"the next frame")
-    assert size == len(raw)
-    method = Basic.Deliver("tag", 1, False, exchange, routing_key)
-    return envelope_of(NAMES, queue, method, header.properties, body)
+    frames = [
+        Method(1, Basic.Deliver("tag", 1, redelivered, exchange, routing_key)),
+        Header(1, len(body), RawProperties(properties)),
+        *([Body(1, body)] if body else []),
+    ]
+    found: list[Envelope] = []
+    reader = DeliveryReader(NAMES, queue, None, lambda _, __, envelope: found.append(envelope))
+    for one in frames:
+        assert take(reader, one.marshal())
+    (envelope,) = found
+    return envelope
+
+
+def take(reader: DeliveryReader, frame: bytes) -> bool:
+    """Hand a frame to a reader of deliveries; True where it took it."""
+    return reader.take(frame[0], frame, FRAME.size, len(frame) - 1)
 
 
 class Hostile:

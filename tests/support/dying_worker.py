@@ -274,7 +274,7 @@ def _hold_the_waiting(holder: Holder) -> None:
 def _hold_confirms(holder: Holder) -> None:
     """The broker confirms, and nobody hears it."""
     publish_end: Callable[[Progress, Any], Awaitable[None]] = Progress.publish_end
-    confirmed: Callable[[Publisher, Any], None] = Publisher._confirmed
+    confirmed: Callable[[Publisher, int, bool], None] = Publisher._confirmed
     deaf = holder.holds_any(Instant.PUBLISHED)
 
     async def publish_end_unconfirmed(self: Progress, result: Any) -> None:
@@ -283,7 +283,9 @@ def _hold_confirms(holder: Holder) -> None:
         await publish_end(self, result)
 
     Progress.publish_end = publish_end_unconfirmed  # type: ignore[method-assign]
-    Publisher._confirmed = lambda self, frame: None if deaf else confirmed(self, frame)  # type: ignore[method-assign]
+    Publisher._confirmed = (  # type: ignore[method-assign]
+        lambda self, tag, multiple: None if deaf else confirmed(self, tag, multiple)
+    )
 
 
 def _hold_acks(holder: Holder) -> None:

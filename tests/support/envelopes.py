@@ -1,6 +1,7 @@
 """Messages as they would come from the broker, for tests without one."""
 
 import json
+import time
 from typing import Any
 
 from tests.support.names import NAMES
@@ -26,5 +27,6 @@ def envelope(body: Any, **properties: Any) -> Envelope:
         "user_id": None,
         "headers": {},
         "names": NAMES,
+        "arrived": time.time(),
     }
     return Envelope(**fields | properties)

@@ -5,6 +5,7 @@ import inspect
 import pytest
 from kombu import Connection
 from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.adapters.base_connection import BaseConnection
 from pika.connection import Connection as PikaConnection
 from pika.heartbeat import HeartbeatChecker
 
@@ -25,8 +26,15 @@ def test_the_virtual_host_is_what_kombu_reads(tail: str) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "caller", "call"),
     [
-        (PikaConnection, "_read_frame", "_on_data_available", "self._read_frame()"),
+        (
+            BaseConnection,
+            "_on_data_available",
+            "_proto_data_received",
+            "self._on_data_available(data)",
+        ),
+        (PikaConnection, "_process_frame", "_on_data_available", "self._process_frame("),
         (PikaConnection, "_read_frame", "_read_frame", "decode_frame(self._frame_buffer)"),
+        (PikaConnection, "_trim_frame_buffer", "_trim_frame_buffer", "self.bytes_received += "),
         (
             PikaConnection,
             "_adapter_emit_data",
@@ -55,7 +63,7 @@ def test_pika_calls_the_private_names_that_are_used(
 
 
 def test_what_is_overridden_takes_the_same_parameters_as_in_pika() -> None:
-    for name in ("_read_frame", "_create_heartbeat_checker", "_adapter_emit_data"):
+    for name in ("_on_data_available", "_create_heartbeat_checker", "_adapter_emit_data"):
         ours = inspect.signature(getattr(CoalescingConnection, name))
         assert list(ours.parameters) == list(
             inspect.signature(getattr(AsyncioConnection, name)).parameters

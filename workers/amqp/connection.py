@@ -9,12 +9,15 @@ from typing import Any
 import pika
 import structlog
 from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.channel import Channel
 from pika.exceptions import StreamLostError
+from pika.frame import decode_frame
 from pika.heartbeat import HeartbeatChecker
+from pika.spec import FRAME_END
 
 from handlers.effects.backoff import delay_after
 from workers.amqp.broker import BrokerUnusable, Where, broker_at, explain
-from workers.amqp.frames import BodyLimit, read_frame
+from workers.amqp.frames import FRAME
 
 log = structlog.get_logger()
 
@@ -59,33 +62,57 @@ class _Heartbeats(HeartbeatChecker):  # type: ignore[misc]
         super()._start_check_timer()
 
 
+#: Reads a frame: kind, buffer, begin and end of its payload. False: pika is to read it.
+FrameReader = Callable[[int, bytes, int, int], bool]
+
+
 class CoalescingConnection(AsyncioConnection):  # type: ignore[misc]  # pika is half typed
-    """Writes once per turn of the loop what pika would write frame by frame: a third of the CPU of
-    a small message. Reads messages whose headers pika cannot read.
+    """Reads and writes what there is much of (deliveries, publications, acks, confirms) as bytes,
+    and writes once per turn of the loop. All else is pika's.
 
     It overrides private names of pika (decision 24).
     """
 
-    _unwritten: list[bytes]
-    #: Keeps bodies that are too large from pika; None: there is no such.
-    body_limit: BodyLimit | None = None
+    _frame_buffer: bytes
 
-    def _read_frame(self) -> tuple[int, Any]:
-        consumed, found = read_frame(self._frame_buffer)
-        if self.body_limit is not None and found is not None:
-            found = self.body_limit.passed(found)
-        return consumed, found
+    def __init__(self, *given: Any, **named: Any) -> None:
+        self._unwritten: list[bytes] = []
+        #: By channel; of a channel that is closed, until another has its number.
+        self._readers: dict[int, FrameReader] = {}
+        super().__init__(*given, **named)
+
+    def read_by(self, channel: Channel, reader: FrameReader) -> None:
+        """Have a channel's frames read by `reader` before pika sees them."""
+        self._readers[channel.channel_number] = reader
+
+    def send(self, frames: bytes) -> None:
+        """Write whole frames with all else of this turn."""
+        if not self._unwritten:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._unwritten.append(frames)
+
+    def _on_data_available(self, data_in: bytes) -> None:
+        buffer = self._frame_buffer + data_in if self._frame_buffer else data_in
+        at, there = 0, len(buffer)
+        while at + FRAME.size < there:
+            kind, channel, size = FRAME.unpack_from(buffer, at)
+            begin = at + FRAME.size
+            end = begin + size
+            if end >= there:
+                break
+            reader = self._readers.get(channel)
+            if reader is None or buffer[end] != FRAME_END or not reader(kind, buffer, begin, end):
+                _, found = decode_frame(buffer[at : end + 1])
+                self._process_frame(found)
+            at = end + 1
+        self._frame_buffer = buffer[at:]
+        self.bytes_received += at  # the sign of life that heartbeats look at
 
     def _create_heartbeat_checker(self) -> HeartbeatChecker | None:
         return _Heartbeats(self, self.params.heartbeat) if self.params.heartbeat else None
 
     def _adapter_emit_data(self, data: bytes) -> None:
-        try:
-            self._unwritten.append(data)
-        except AttributeError:
-            self._unwritten = [data]
-        if len(self._unwritten) == 1:
-            asyncio.get_running_loop().call_soon(self._write)
+        self.send(data)
 
     def _write(self) -> None:
         data, self._unwritten = b"".join(self._unwritten), []
@@ -110,12 +137,9 @@ class RecoveringConnection:
         self,
         where: Where,
         name: str,
-        on_up: Callable[[AsyncioConnection], None],
+        on_up: Callable[[CoalescingConnection], None],
         on_down: Callable[[], None],
-        largest: int | None = None,
     ) -> None:
-        """`largest`: bytes of a body that is kept (`frames.BodyLimit`); None: any."""
-        self._largest = largest
         self._where = where
         self._name = name
         self._on_up = on_up
@@ -148,8 +172,6 @@ class RecoveringConnection:
             on_open_error_callback=self._not_opened,
             on_close_callback=self._lost,
         )
-        if self._largest is not None:
-            self._connection.body_limit = BodyLimit(self._largest)
 
     def drop(self) -> None:
         """Close the connection and make a new one."""

@@ -3,30 +3,24 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 import structlog
-from pika import BasicProperties
-from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
-from pika.spec import Basic
 
 from handlers.effects.backoff import delay_after
 from workers.amqp.broker import Where
-from workers.amqp.connection import RecoveringConnection
+from workers.amqp.connection import CoalescingConnection, RecoveringConnection
 from workers.amqp.envelope import Envelope
-from workers.amqp.frames import UNREADABLE_HEADERS, left_out_of
-from workers.amqp.headers import short_text
+from workers.amqp.frames import DeliveryReader, ack_frame
 from workers.amqp.names import Names
 
 log = structlog.get_logger()
 
 #: Seconds before a channel that the broker closed is opened again: at first, and at most.
 REOPEN_DELAY, LONGEST_REOPEN_DELAY = 1.0, 10.0
-#: The end of the year 9999, in Unix seconds.
-_LAST_SECOND = 253402300799
 
 
 class Delivery:
@@ -34,20 +28,14 @@ class Delivery:
 
     __slots__ = ("_consumed", "_tag", "envelope")
 
-    def __init__(
-        self,
-        consumed: "_ConsumedQueue",
-        method: Basic.Deliver,
-        properties: BasicProperties,
-        body: bytes,
-    ) -> None:
+    def __init__(self, consumed: "_ConsumedQueue", tag: int, envelope: Envelope) -> None:
         self._consumed = consumed
-        self._tag: int = method.delivery_tag
-        self.envelope = envelope_of(consumed.names, consumed.queue, method, properties, body)
+        self._tag = tag
+        self.envelope = envelope
 
     def forget_body(self) -> None:
         """Drop the body; the message comes again with it when it is requeued."""
-        self.envelope = replace(self.envelope, body=b"")
+        self.envelope = self.envelope._replace(body=b"")
 
     def settle(self) -> None:
         """Ack it; without effect when its connection is gone: then the message comes again."""
@@ -66,52 +54,6 @@ class Delivery:
     def lost(self) -> bool:
         """True where its channel is gone: then the message comes again."""
         return not self._consumed.channel.is_open
-
-
-def envelope_of(
-    names: Names, queue: str, method: Basic.Deliver, given: BasicProperties, body: bytes
-) -> Envelope:
-    """Return the message as the broker delivers it; whatever its publisher put into it can be
-    published again.
-    """
-    # Those that are no UTF-8, which pika leaves as bytes. What decides by another property
-    # (`content_type`) refuses whatever is not its word.
-    named = ("message_id", "correlation_id", "reply_to")
-    unreadable = tuple(name for name in named if isinstance(getattr(given, name), bytes))
-    if given.headers is UNREADABLE_HEADERS:
-        unreadable += ("headers",)
-    return Envelope(
-        queue,
-        method.exchange,
-        _text(method.routing_key),
-        method.redelivered,
-        body,
-        _text(given.message_id),
-        _text(given.correlation_id),
-        _text(given.reply_to),
-        _text(given.type),
-        _time(given.timestamp),
-        _text(given.content_type),
-        _text(given.content_encoding),
-        _text(given.user_id),
-        given.headers or {},
-        _text(given.app_id),
-        given.priority,
-        _text(given.expiration),
-        unreadable,
-        names=names,
-        left_out=left_out_of(given),
-    )
-
-
-def _text(value: Any) -> Any:
-    """Return a short string, which pika leaves as bytes where it is no UTF-8."""
-    return short_text(value) if isinstance(value, bytes) else value
-
-
-def _time(seconds: int | None) -> int | None:
-    """Return a timestamp; None beyond the year 9999, which no client can read."""
-    return seconds if seconds is None or seconds <= _LAST_SECOND else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +111,7 @@ class AckWindow:
 class _ConsumedQueue:
     """A queue that is consumed, with its channel, as long as that is open."""
 
-    def __init__(self, names: Names, queue: str, channel: Channel) -> None:
-        self.names = names
+    def __init__(self, queue: str, channel: Channel) -> None:
         self.queue = queue
         self.channel = channel
         self.tag: str | None = None
@@ -180,13 +121,14 @@ class _ConsumedQueue:
 
     def flush(self) -> None:
         """Ack what is settled, in one write."""
-        acks = self.window.take()
-        if not self.channel.is_open:
+        acks, channel = self.window.take(), self.channel
+        if not channel.is_open:
             return
+        number = channel.channel_number
         if acks.multiple:
-            self.channel.basic_ack(acks.multiple, multiple=True)
+            channel.connection.send(ack_frame(number, acks.multiple, multiple=True))
         for tag in acks.single:
-            self.channel.basic_ack(tag)
+            channel.connection.send(ack_frame(number, tag, multiple=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +138,7 @@ class Consuming:
     names: Names
     queues: tuple[str, ...]
     prefetch: int
-    #: Bytes of the largest body that is kept (`frames.BodyLimit`); None: any.
+    #: Bytes of the largest body that is kept (`frames.DeliveryReader`); None: any.
     largest: int | None = None
     #: The connection's name in the broker's management.
     name: str = "ecs-worker consume"
@@ -217,14 +159,15 @@ class Consumer:
         on_cancelled: Callable[[str], None] | None = None,
     ) -> None:
         self._recovering = RecoveringConnection(
-            where, consuming.name, self._connected, self._disconnected, consuming.largest
+            where, consuming.name, self._connected, self._disconnected
         )
+        self._largest = consuming.largest
         self._names = consuming.names
         self._queues = consuming.queues
         self._prefetch = consuming.prefetch
         self._on_delivery = on_delivery
         self._on_cancelled = on_cancelled
-        self._connection: AsyncioConnection | None = None
+        self._connection: CoalescingConnection | None = None
         self._channels: dict[str, _ConsumedQueue] = {}
         #: Channels in a row that the broker closed before it delivered from them.
         self._failures: dict[str, int] = {}
@@ -278,7 +221,7 @@ class Consumer:
         await asyncio.sleep(0)  # the grouped write goes out on the next turn
         await self._recovering.close()
 
-    def _connected(self, connection: AsyncioConnection) -> None:
+    def _connected(self, connection: CoalescingConnection) -> None:
         self._connection = connection
         for queue in self._queues:
             self._open_channel(connection, queue)
@@ -287,10 +230,20 @@ class Consumer:
         self._connection = None
         self._channels.clear()
 
-    def _open_channel(self, connection: AsyncioConnection, queue: str) -> None:
+    def _open_channel(self, connection: CoalescingConnection, queue: str) -> None:
         def opened(channel: Channel) -> None:
-            consumed = _ConsumedQueue(self._names, queue, channel)
+            consumed = _ConsumedQueue(queue, channel)
             self._channels[queue] = consumed
+
+            def deliver(consumer_tag: str, tag: int, envelope: Envelope) -> None:
+                if consumer_tag == consumed.tag:
+                    consumed.window.delivered(tag)
+                    self._on_delivery(Delivery(consumed, tag, envelope))
+                elif channel.is_open:  # it is consumed no longer
+                    channel.basic_reject(tag)
+
+            reader = DeliveryReader(self._names, queue, self._largest, deliver)
+            connection.read_by(channel, reader.take)
             channel.add_on_close_callback(
                 lambda _, error: self._channel_closed(connection, consumed, error)
             )
@@ -302,11 +255,8 @@ class Consumer:
         connection.channel(on_open_callback=opened)
 
     def _consume(self, consumed: _ConsumedQueue) -> None:
-        def deliver(
-            _: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
-        ) -> None:
-            consumed.window.delivered(method.delivery_tag)
-            self._on_delivery(Delivery(consumed, method, properties, body))
+        def unread(*_: Any) -> None:
+            raise RuntimeError("pika has read a delivery, not the DeliveryReader of its channel")
 
         def agreed(_: Any) -> None:
             consumed.delivers = True
@@ -315,11 +265,11 @@ class Consumer:
         consumed.delivers = False
         tag = f"ecs-worker-{next(self._numbers)}"
         consumed.tag = consumed.channel.basic_consume(
-            consumed.queue, deliver, consumer_tag=tag, callback=agreed
+            consumed.queue, unread, consumer_tag=tag, callback=agreed
         )
 
     def _leave(self, consumed: _ConsumedQueue) -> None:
-        """Stop consuming a queue; what is delivered meanwhile pika requeues."""
+        """Stop consuming a queue; what is delivered meanwhile is requeued."""
         if consumed.tag is not None and consumed.channel.is_open:
             consumed.channel.basic_cancel(consumed.tag)
         consumed.tag = None
@@ -339,7 +289,7 @@ class Consumer:
             self._consume(consumed)
 
     def _channel_closed(
-        self, connection: AsyncioConnection, consumed: _ConsumedQueue, error: Exception
+        self, connection: CoalescingConnection, consumed: _ConsumedQueue, error: Exception
     ) -> None:
         if self._channels.get(consumed.queue) is consumed:
             del self._channels[consumed.queue]
@@ -352,6 +302,6 @@ class Consumer:
             delay = delay_after(failures, REOPEN_DELAY, LONGEST_REOPEN_DELAY)
             asyncio.get_running_loop().call_later(delay, self._reopen, connection, consumed.queue)
 
-    def _reopen(self, connection: AsyncioConnection, queue: str) -> None:
+    def _reopen(self, connection: CoalescingConnection, queue: str) -> None:
         if connection.is_open and connection is self._connection and queue not in self._channels:
             self._open_channel(connection, queue)

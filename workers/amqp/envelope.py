@@ -4,10 +4,10 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from messages.codes import Code
 from messages.errors import Refused, wrong
@@ -32,14 +32,16 @@ class LeftOut:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """Body and properties (contract 2). `user_id` was validated by the broker.
 
     `timestamp` (when it was published, as the publisher says) and `arrived` (when it was
     delivered): Unix seconds. `names` are those of the exchanges and queues among which it came.
     `unreadable` names the properties that were no UTF-8 (here they are, escaped), and `headers`
     where they could not be decoded.
+
+    A tuple, for one is made per message: a frozen dataclass of so many fields takes ten times as
+    long.
     """
 
     queue: str
@@ -56,7 +58,8 @@ class Envelope:
     content_encoding: str | None
     user_id: str | None
     headers: Mapping[str, Any]
-    names: Names = field(kw_only=True)
+    names: Names
+    arrived: float
     app_id: str | None = None
     priority: int | None = None
     #: Milliseconds after which the publisher no longer wants it.
@@ -64,51 +67,63 @@ class Envelope:
     unreadable: tuple[str, ...] = ()
     #: Size and digest of a body that was too large to be kept; then `body` is empty.
     left_out: LeftOut | None = None
-    arrived: float = field(default_factory=time.time)
 
-    #: Exchange and routing key of the first publication. A message from a retry queue came by the
-    #: default exchange; a header has its first route.
-    routed_by: tuple[str, str] = field(init=False)
-    #: True for an order, as far as queue and exchange tell.
-    is_order: bool = field(init=False)
-    #: The number of failed attempts before this delivery.
-    attempts: int = field(init=False)
-    #: The time of the first delivery to a worker in Unix seconds; never in the future. Whole
-    #: seconds where the message came before, else `arrived`.
-    first_seen: float = field(init=False)
-    #: The token by which a request is known again without its JWT; None where there is none.
-    resume_token: str | None = field(init=False, repr=False)
-    #: The queue that a result goes to; None where none may be written to, or none is named.
-    reply_queue: str | None = field(init=False)
+    @property
+    def routed_by(self) -> tuple[str, str]:
+        """Exchange and routing key of the first publication. A message from a retry queue came by
+        the default exchange; a header has its first route.
+        """
+        first = self.headers.get(ROUTING_KEY_HEADER) if self.exchange == "" else None
+        if not isinstance(first, str):
+            return self.exchange, self.routing_key
+        exchange, _, key = first.partition(" ")
+        return exchange, key
 
-    def __post_init__(self) -> None:
-        names, headers = self.names, self.headers
-        by = (self.exchange, self.routing_key)
-        first = headers.get(ROUTING_KEY_HEADER)
-        if self.exchange == "" and isinstance(first, str):
-            exchange, _, key = first.partition(" ")
-            by = (exchange, key)
-        # What comes by the publishers' exchanges has been in no retry queue: there the worker's own
-        # headers are forged.
+    @property
+    def is_order(self) -> bool:
+        """True for an order, as far as queue and exchange tell."""
+        names = self.names
+        return self.queue == names.orders_queue and self.routed_by[0] != names.commands_exchange
+
+    @property
+    def _own_headers(self) -> Mapping[str, Any]:
+        """The headers, as far as they can be the worker's own. What comes by the publishers'
+        exchanges has been in no retry queue: there the worker's own headers are forged.
+        """
+        names = self.names
         is_new = self.exchange in (names.commands_exchange, names.orders_exchange)
-        own: Mapping[str, Any] = {} if is_new else headers
-        count, seen = own.get(ATTEMPTS_HEADER), own.get(FIRST_SEEN_HEADER)
-        is_count = isinstance(count, int) and 0 <= count < 10**6
+        return {} if is_new else self.headers
+
+    @property
+    def attempts(self) -> int:
+        """The number of failed attempts before this delivery."""
+        count = self._own_headers.get(ATTEMPTS_HEADER)
+        return count if isinstance(count, int) and 0 <= count < 10**6 else 0
+
+    @property
+    def first_seen(self) -> float:
+        """The time of the first delivery to a worker in Unix seconds; never in the future. Whole
+        seconds where the message came before, else `arrived`.
+        """
+        seen = self._own_headers.get(FIRST_SEEN_HEADER)
         # Not a number fails the comparison, too.
         is_time = isinstance(seen, (int, float)) and 0 <= seen <= self.arrived
-        token = headers.get(RESUME_TOKEN_HEADER)
-        is_token = isinstance(token, str) and 0 < len(token) <= _MAX_TOKEN and token.isascii()
-        reply_to = None if "reply_to" in self.unreadable else self.reply_to
-        may_reply = reply_to and names.may_reply_to(reply_to)
-        is_in_orders = self.queue == names.orders_queue
+        return float(seen or 0) if is_time else self.arrived
 
-        put = object.__setattr__
-        put(self, "routed_by", by)
-        put(self, "is_order", is_in_orders and by[0] != names.commands_exchange)
-        put(self, "attempts", count if is_count else 0)
-        put(self, "first_seen", float(seen or 0) if is_time else self.arrived)
-        put(self, "resume_token", token if is_token else None)
-        put(self, "reply_queue", reply_to if may_reply else None)
+    @property
+    def resume_token(self) -> str | None:
+        """The token by which a request is known again without its JWT; None where there is none."""
+        token = self.headers.get(RESUME_TOKEN_HEADER)
+        is_token = isinstance(token, str) and 0 < len(token) <= _MAX_TOKEN and token.isascii()
+        return token if is_token else None
+
+    @property
+    def reply_queue(self) -> str | None:
+        """The queue that a result goes to; None where none may be written to, or none is named."""
+        queue = self.reply_to
+        if not queue or "reply_to" in self.unreadable or not self.names.may_reply_to(queue):
+            return None
+        return queue
 
     @property
     def fingerprint(self) -> str:
@@ -166,8 +181,7 @@ class Published(Enum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(NamedTuple):
     """One message to publish. `timestamp` is set when it is sent, in whole Unix seconds.
 
     `patience`: seconds for which its queue may refuse what goes there; None: for ever.

@@ -1,36 +1,42 @@
-"""Frames that publishers filled: neither unreadable headers nor a large body may harm the worker.
+"""Frames on the wire: deliveries are read here, and publications and acks written, instead of by
+pika, which makes ten objects and forty calls of what takes one pass over the bytes.
 
-pika decodes a message's headers while it reads the stream. What it cannot represent (a time after
-the year 9999, arrays thousands of levels deep) ends the connection, and the message comes again on
-the next one, for ever.
+What publishers fill may not harm the worker:
 
-pika hands over whole bodies. At the default prefetch 500 bodies of 64 MiB would be 32 GiB, and each
-would stop the loop while its parts are joined. Bodies that are too large are counted and digested
-as their frames come, and not kept.
+- Headers that cannot be represented (a time after the year 9999, arrays thousands of levels deep)
+  would end the connection, and the message would come again on the next one, for ever. They are
+  left out, and so are headers that take too long to decode.
+- At the default prefetch 500 bodies of 64 MiB would be 32 GiB, and each would stop the loop while
+  its parts are joined. Bodies that are too large are counted and digested as their frames come,
+  and not kept.
 """
 
 import hashlib
+import math
 import struct
+from collections.abc import Callable
+from functools import lru_cache
+from time import time
 from typing import Any
 
-from pika import frame, spec
-from pika.exceptions import InvalidFieldTypeException
+from pika import data, spec
+from pika.exceptions import BodyTooLongError, InvalidFieldTypeException, ShortStringTooLong
 
-from workers.amqp.envelope import LeftOut
+from workers.amqp.envelope import Envelope, LeftOut, Publication
+from workers.amqp.headers import MAX_SHORT, short_text
+from workers.amqp.names import Names
 
-#: The headers of a message whose headers could not be read; known by identity.
-UNREADABLE_HEADERS: dict[str, Any] = {}
+#: Kind, channel and size of the payload; one octet ends a frame.
+FRAME = struct.Struct(">BHI")
+#: Bytes of a frame beside its payload.
+OVERHEAD = FRAME.size + 1
+_END = bytes([spec.FRAME_END])
 
 #: Bytes of a frame whose headers are decoded: a request may carry 32 KiB, and what the broker and
 #: we have added goes on top. pika needs a millisecond for each KiB of them in the worst case.
 _MOST_DECODED = 48 * 1024
-_FRAME = struct.Struct(">BHI")
-#: Class, weight and size of the body, before the flags.
-_BEFORE_FLAGS = 12
-_SHORT_STRINGS_BEFORE = (
-    spec.BasicProperties.FLAG_CONTENT_TYPE,
-    spec.BasicProperties.FLAG_CONTENT_ENCODING,
-)
+#: The end of the year 9999, in Unix seconds: no client can read what comes later.
+_LAST_SECOND = 253402300799
 _UNREADABLE = (
     ValueError,
     ArithmeticError,
@@ -40,100 +46,322 @@ _UNREADABLE = (
     InvalidFieldTypeException,
 )
 
+_DELIVER = struct.pack(">I", spec.Basic.Deliver.INDEX)
+_ACK = struct.pack(">I", spec.Basic.Ack.INDEX)
+#: A reserved short integer follows the number of the method.
+_PUBLISH = struct.pack(">IH", spec.Basic.Publish.INDEX, 0)
+#: Delivery tag, and a bit: redelivered, or multiple.
+_TAG_AND_BIT = struct.Struct(">QB")
+_ACK_SIZE, _ACK_FRAME = 13, struct.Struct(">BHI4sQBB")
+#: Class, weight, size of the body, and the flags of the properties.
+_HEADER = struct.Struct(">HHQH")
+_BEFORE_SIZE, _BEFORE_FLAGS = 4, 12
+_LENGTH, _SIZE, _FLAGS = struct.Struct(">I"), struct.Struct(">Q"), struct.Struct(">H")
+_PERSISTENT = bytes([2])
 
-def read_frame(buffer: bytes) -> tuple[int, Any]:
-    """Decode as pika's `decode_frame`: bytes consumed and the frame, None where it is not all
-    there.
+_Properties = spec.BasicProperties
+_SHORT_STRING, _TABLE, _OCTET, _TIMESTAMP = range(4)
+#: The properties in the order of the wire: name, flag, kind.
+_PROPERTIES = (
+    ("content_type", _Properties.FLAG_CONTENT_TYPE, _SHORT_STRING),
+    ("content_encoding", _Properties.FLAG_CONTENT_ENCODING, _SHORT_STRING),
+    ("headers", _Properties.FLAG_HEADERS, _TABLE),
+    ("delivery_mode", _Properties.FLAG_DELIVERY_MODE, _OCTET),
+    ("priority", _Properties.FLAG_PRIORITY, _OCTET),
+    ("correlation_id", _Properties.FLAG_CORRELATION_ID, _SHORT_STRING),
+    ("reply_to", _Properties.FLAG_REPLY_TO, _SHORT_STRING),
+    ("expiration", _Properties.FLAG_EXPIRATION, _SHORT_STRING),
+    ("message_id", _Properties.FLAG_MESSAGE_ID, _SHORT_STRING),
+    ("timestamp", _Properties.FLAG_TIMESTAMP, _TIMESTAMP),
+    ("type", _Properties.FLAG_TYPE, _SHORT_STRING),
+    ("user_id", _Properties.FLAG_USER_ID, _SHORT_STRING),
+    ("app_id", _Properties.FLAG_APP_ID, _SHORT_STRING),
+    ("cluster_id", _Properties.FLAG_CLUSTER_ID, _SHORT_STRING),
+)
+#: Properties that decide where an answer goes and what it is about. What decides by another one
+#: (`content_type`) refuses whatever is not its word.
+_DECISIVE = ("message_id", "correlation_id", "reply_to")
+
+# Reading.
+
+
+def read_ack(buffer: bytes, begin: int, end: int) -> tuple[int, bool] | None:
+    """Return delivery tag and `multiple` of a Basic.Ack; None where the payload is another
+    method's.
     """
-    if not _is_large(buffer):
-        try:
-            found: tuple[int, Any] = frame.decode_frame(buffer)
-            return found
-        except _UNREADABLE:
-            if buffer[0] != spec.FRAME_HEADER:
-                raise
-    size, cut = _without_headers(buffer)
-    _, header = frame.decode_frame(cut)
-    header.properties.headers = UNREADABLE_HEADERS
-    return size, header
+    if end - begin != _ACK_SIZE or not buffer.startswith(_ACK, begin):
+        return None
+    tag, bits = _TAG_AND_BIT.unpack_from(buffer, begin + len(_ACK))
+    return tag, bits & 1 == 1
 
 
-def _is_large(buffer: bytes) -> bool:
-    """True where it begins with a whole frame of properties that takes too long to decode."""
-    if len(buffer) < _MOST_DECODED or buffer[0] != spec.FRAME_HEADER:
-        return False
-    size: int = _FRAME.unpack_from(buffer)[2]
-    return _MOST_DECODED <= size < len(buffer) - _FRAME.size
+class DeliveryReader:
+    """Puts the deliveries of one channel together from their frames.
+
+    `on_delivery` gets the consumer's tag, the delivery tag and the message. `largest`: bytes of the
+    largest body that is kept; None: any.
+    """
+
+    def __init__(
+        self,
+        names: Names,
+        queue: str,
+        largest: int | None,
+        on_delivery: Callable[[str, int, Envelope], None],
+    ) -> None:
+        self._names = names
+        self._queue = queue
+        self._largest = math.inf if largest is None else largest
+        self._on_delivery = on_delivery
+        #: The payload of a Basic.Deliver whose content is still to come, and that of its header.
+        self._method: bytes | None = None
+        self._header: bytes | None = None
+        #: Bytes of the body in all, and of those that came.
+        self._size = self._seen = 0
+        self._parts: list[bytes] = []
+        self._digest = hashlib.sha256()
+
+    def _forget(self) -> None:
+        self._method = self._header = None
+        if self._seen:
+            self._seen, self._parts, self._digest = 0, [], hashlib.sha256()
+
+    def take(self, kind: int, buffer: bytes, begin: int, end: int) -> bool:
+        """Take a frame with this payload; False where it is none of a delivery."""
+        if kind == spec.FRAME_METHOD:
+            self._forget()  # of another method while content is missing: the channel was closed
+            is_delivery = buffer.startswith(_DELIVER, begin)
+            self._method = buffer[begin:end] if is_delivery else None
+            return is_delivery
+        if self._method is None:
+            return False
+        if kind == spec.FRAME_HEADER:
+            self._header = buffer[begin:end]
+            (self._size,) = _SIZE.unpack_from(self._header, _BEFORE_SIZE)
+            if self._size == 0:
+                self._deliver(b"")
+            return True
+        if self._header is None or kind != spec.FRAME_BODY:
+            return False
+        if end - begin == self._size <= self._largest:
+            self._deliver(buffer[begin:end])
+        else:
+            self._add(buffer[begin:end])
+        return True
+
+    def _add(self, part: bytes) -> None:
+        """Keep a part of a body, or count and digest it."""
+        if self._seen + len(part) > self._size:
+            raise BodyTooLongError(self._seen + len(part), self._size)
+        self._seen += len(part)
+        if self._size <= self._largest:
+            self._parts.append(part)
+        else:
+            self._digest.update(part)
+        if self._seen == self._size:
+            is_kept = self._size <= self._largest
+            left_out = None if is_kept else LeftOut(self._size, self._digest.hexdigest())
+            self._deliver(b"".join(self._parts), left_out)
+
+    def _deliver(self, body: bytes, left_out: LeftOut | None = None) -> None:
+        method, header = self._method, self._header
+        assert method is not None
+        assert header is not None
+        self._forget()
+        end = 5 + method[4]
+        tag, redelivered = _TAG_AND_BIT.unpack_from(method, end)
+        exchange, routing_key = _route(method[end + _TAG_AND_BIT.size :])
+        found, unreadable = read_properties(header, _BEFORE_FLAGS)
+        envelope = Envelope(
+            self._queue,
+            exchange,
+            routing_key,
+            redelivered & 1 == 1,
+            body,
+            found[8],
+            found[5],
+            found[6],
+            found[10],
+            found[9],
+            found[0],
+            found[1],
+            found[11],
+            found[2] or {},
+            self._names,
+            time(),
+            found[12],
+            found[4],
+            found[7],
+            unreadable,
+            left_out,
+        )
+        self._on_delivery(_text(method[5:end]), tag, envelope)
 
 
-def _without_headers(buffer: bytes) -> tuple[int, bytes]:
-    """Return the size of a content header's frame, and the frame without its table of headers."""
-    kind, channel, size = _FRAME.unpack_from(buffer)
-    payload = buffer[_FRAME.size : _FRAME.size + size]
-    (flags,) = struct.unpack_from(">H", payload, _BEFORE_FLAGS)
-    begin = _BEFORE_FLAGS + 2
-    for flag in _SHORT_STRINGS_BEFORE:
-        if flags & flag:
-            begin += 1 + payload[begin]
-    (length,) = struct.unpack_from(">I", payload, begin)
-    flags &= ~spec.BasicProperties.FLAG_HEADERS
-    cut = payload[:_BEFORE_FLAGS] + struct.pack(">H", flags) + payload[_BEFORE_FLAGS + 2 : begin]
-    cut += payload[begin + 4 + length :]
-    return _FRAME.size + size + 1, _FRAME.pack(kind, channel, len(cut)) + cut + bytes(
-        [spec.FRAME_END]
+@lru_cache(maxsize=256)
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return short_text(raw)
+
+
+@lru_cache(maxsize=256)
+def _route(raw: bytes) -> tuple[str, str]:
+    """Read exchange and routing key."""
+    begin = 1 + raw[0]
+    return _text(raw[1:begin]), _text(raw[begin + 1 : begin + 1 + raw[begin]])
+
+
+@lru_cache(maxsize=256)
+def _present(flags: int) -> tuple[tuple[int, int], ...]:
+    """Return place and kind of the properties that the flags name."""
+    return tuple((index, kind) for index, (_, flag, kind) in enumerate(_PROPERTIES) if flags & flag)
+
+
+def read_properties(payload: bytes, at: int) -> tuple[list[Any], tuple[str, ...]]:
+    """Read the properties of a content header, whose flags begin at `at`.
+
+    Returns their values in the order of the wire, None for what is missing, and the names of those
+    that could not be read: texts that are no UTF-8 (they are escaped) and headers.
+    """
+    found: list[Any] = [None] * len(_PROPERTIES)
+    unreadable: tuple[str, ...] = ()
+    (flags,) = _FLAGS.unpack_from(payload, at)
+    at += _FLAGS.size
+    more = flags
+    while more & 1:  # of properties that nobody has defined
+        (more,) = _FLAGS.unpack_from(payload, at)
+        at += _FLAGS.size
+    for index, kind in _present(flags):
+        if kind == _SHORT_STRING:
+            end = at + 1 + payload[at]
+            raw = payload[at + 1 : end]
+            at = end
+            try:
+                found[index] = raw.decode()
+            except UnicodeDecodeError:
+                found[index] = short_text(raw)
+                name = _PROPERTIES[index][0]
+                unreadable += (name,) if name in _DECISIVE else ()
+        elif kind == _TIMESTAMP:
+            (seconds,) = _SIZE.unpack_from(payload, at)
+            at += _SIZE.size
+            found[index] = seconds if seconds <= _LAST_SECOND else None
+        elif kind == _OCTET:
+            found[index] = payload[at]
+            at += 1
+        else:
+            end = at + _LENGTH.size + _LENGTH.unpack_from(payload, at)[0]
+            try:
+                if len(payload) >= _MOST_DECODED:
+                    raise ValueError("the headers take too long to decode")
+                headers, read_to = data.decode_table(payload, at)
+                if read_to != end:
+                    raise ValueError("a header is longer than all of them")
+                found[index] = headers
+            except _UNREADABLE:
+                unreadable += ("headers",)
+            at = end
+    return found, unreadable
+
+
+# Writing.
+
+
+def ack_frame(channel: int, tag: int, *, multiple: bool) -> bytes:
+    """Return the frame of a Basic.Ack."""
+    return _ACK_FRAME.pack(
+        spec.FRAME_METHOD, channel, _ACK_SIZE, _ACK, tag, multiple, spec.FRAME_END
     )
 
 
-class _Counted:
-    """One body while its frames come."""
+def publication_frames(one: Publication, channel: int, frame_max: int) -> bytes:
+    """Return the frames that publish a message persistently; `frame_max` is the size of the largest
+    frame, in bytes.
 
-    def __init__(self, header: frame.Header) -> None:
-        self.header = header
-        self._size = int(header.body_size)
-        self._seen = 0
-        self._digest = hashlib.sha256()
+    Raises `AMQPError`, `ValueError`, `RecursionError` or `struct.error` where it cannot be written
+    as AMQP.
+    """
+    flags, parts = _Properties.FLAG_DELIVERY_MODE | _Properties.FLAG_TIMESTAMP, []
+    if one.content_type is not None:
+        flags |= _Properties.FLAG_CONTENT_TYPE
+        parts.append(_short(one.content_type))
+    if one.content_encoding is not None:
+        flags |= _Properties.FLAG_CONTENT_ENCODING
+        parts.append(_short(one.content_encoding))
+    if one.headers:
+        flags |= _Properties.FLAG_HEADERS
+        table = b"".join([_header(name, value) for name, value in one.headers.items()])
+        parts += (_LENGTH.pack(len(table)), table)
+    parts.append(_PERSISTENT)
+    if one.priority is not None:
+        flags |= _Properties.FLAG_PRIORITY
+        parts.append(bytes([one.priority]))
+    if one.correlation_id is not None:
+        flags |= _Properties.FLAG_CORRELATION_ID
+        parts.append(_short(one.correlation_id))
+    if one.reply_to is not None:
+        flags |= _Properties.FLAG_REPLY_TO
+        parts.append(_short(one.reply_to))
+    if one.message_id is not None:
+        flags |= _Properties.FLAG_MESSAGE_ID
+        parts.append(_short(one.message_id))
+    parts.append(_SIZE.pack(one.timestamp if one.timestamp is not None else int(time())))
+    if one.type is not None:
+        flags |= _Properties.FLAG_TYPE
+        parts.append(_short(one.type))
+    if one.app_id is not None:
+        flags |= _Properties.FLAG_APP_ID
+        parts.append(_short(one.app_id))
+    properties, body, largest = b"".join(parts), one.body, frame_max - OVERHEAD
+    size = _HEADER.size + len(properties)
+    return b"".join(
+        (
+            _publish_frame(channel, one.exchange, one.routing_key, one.mandatory),
+            FRAME.pack(spec.FRAME_HEADER, channel, size),
+            _HEADER.pack(_Properties.INDEX, 0, len(body), flags),
+            properties,
+            _END,
+            *(
+                _frame(spec.FRAME_BODY, channel, body[begin : begin + largest])
+                for begin in range(0, len(body), largest)
+            ),
+        )
+    )
 
-    def add(self, fragment: bytes) -> bool:
-        """Count a frame's bytes; True where they were the last."""
-        self._digest.update(fragment)
-        self._seen += len(fragment)
-        return self._seen >= self._size
 
-    def as_empty(self) -> frame.Header:
-        """Return the header of a message without body; its properties have `left_out`."""
-        self.header.body_size = 0
-        self.header.properties.left_out = LeftOut(self._seen, self._digest.hexdigest())
-        return self.header
+@lru_cache(maxsize=256)
+def _publish_frame(channel: int, exchange: str, routing_key: str, mandatory: bool) -> bytes:
+    method = _PUBLISH + _short(exchange) + _short(routing_key) + bytes([mandatory])
+    return _frame(spec.FRAME_METHOD, channel, method)
 
 
-class BodyLimit:
-    """Takes bodies of more than `most` bytes out of a connection's frames."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._counted: dict[int, _Counted] = {}
-
-    def passed(self, found: Any) -> Any:
-        """Return the frame that pika is to see: a heartbeat in the place of one that is kept from
-        it.
-        """
-        channel = getattr(found, "channel_number", 0)
-        counted = self._counted.get(channel)
-        if isinstance(found, frame.Header) and found.body_size > self._most:
-            self._counted[channel] = _Counted(found)
-            return frame.Heartbeat()
-        if counted is None:
-            return found
-        if not isinstance(found, frame.Body):  # the channel was closed over it
-            del self._counted[channel]
-            return found
-        if not counted.add(found.fragment):
-            return frame.Heartbeat()
-        del self._counted[channel]
-        return counted.as_empty()
+def _frame(kind: int, channel: int, payload: bytes) -> bytes:
+    return FRAME.pack(kind, channel, len(payload)) + payload + _END
 
 
-def left_out_of(properties: Any) -> LeftOut | None:
-    """Return what was left out of a message with these properties; None where it came whole."""
-    found: LeftOut | None = getattr(properties, "left_out", None)
-    return found
+def _short(text: str) -> bytes:
+    raw = text.encode()
+    if len(raw) > MAX_SHORT:
+        raise ShortStringTooLong(raw)
+    return bytes([len(raw)]) + raw
+
+
+def _header(name: str, value: Any) -> bytes:
+    """Return one entry of a table."""
+    if type(value) is int:
+        return _number(name, value)
+    pieces: list[bytes] = []
+    data.encode_short_string(pieces, name)
+    data.encode_value(pieces, value)
+    return b"".join(pieces)
+
+
+@lru_cache(maxsize=256)
+def _number(name: str, value: int) -> bytes:
+    """Return a table's entry of a whole number; the HTTP status of a result is one of three."""
+    pieces: list[bytes] = []
+    data.encode_short_string(pieces, name)
+    data.encode_value(pieces, value)
+    return b"".join(pieces)

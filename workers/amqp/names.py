@@ -48,6 +48,8 @@ class Names:
     dead_queue: str = field(init=False)
     #: The queues that requests come from.
     input_queues: tuple[str, ...] = field(init=False)
+    #: All queues of the worker but the retry queues.
+    _own_queues: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_namespace(self.namespace)
@@ -59,6 +61,8 @@ class Names:
         object.__setattr__(
             self, "input_queues", (self.servers_queue, self.images_queue, self.orders_queue)
         )
+        further = self.order_results_queue, self.undelivered_queue, self.dead_queue
+        object.__setattr__(self, "_own_queues", frozenset((*self.input_queues, *further)))
 
     def retry_queue(self, delay: int) -> str:
         """The queue in which a message waits `delay` seconds."""
@@ -76,9 +80,4 @@ class Names:
         """True for every queue that the worker declares in this namespace, retry queues of any
         delay included.
         """
-        return queue in (
-            *self.input_queues,
-            self.order_results_queue,
-            self.undelivered_queue,
-            self.dead_queue,
-        ) or queue.startswith(f"{self.retry_exchange}.")
+        return queue in self._own_queues or queue.startswith(f"{self.retry_exchange}.")

@@ -11,20 +11,20 @@ import asyncio
 import struct
 from collections.abc import Callable
 from itertools import count
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 import structlog
 from pika import BasicProperties
-from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 from pika.exceptions import AMQPError
-from pika.spec import Basic
+from pika.spec import FRAME_METHOD, Basic
 
 from handlers.effects.backoff import delay_after
 from workers.amqp.broker import Where
-from workers.amqp.connection import RecoveringConnection
+from workers.amqp.connection import CoalescingConnection, RecoveringConnection
 from workers.amqp.envelope import Publication, Published
+from workers.amqp.frames import publication_frames, read_ack
 from workers.amqp.send_queue import FIRST_DELAY, LONGEST_DELAY, Entry, SendQueue
 
 log = structlog.get_logger()
@@ -33,7 +33,6 @@ log = structlog.get_logger()
 WINDOW = 2000
 #: Seconds after which a publication that is not confirmed is not trusted any more.
 DEADLINE = 30.0
-PERSISTENT = 2
 _NOT_FOUND = 404
 
 
@@ -104,13 +103,14 @@ class Publisher:
 
     # From here on: the channel's life.
 
-    def _connected(self, connection: AsyncioConnection) -> None:
+    def _connected(self, connection: CoalescingConnection) -> None:
         connection.channel(on_open_callback=self._channel_opened)
 
     def _channel_opened(self, channel: Channel) -> None:
         channel.add_on_close_callback(self._channel_closed)
         channel.add_on_return_callback(self._returned)
-        channel.confirm_delivery(self._confirmed, callback=lambda _: self._channel_ready(channel))
+        channel.connection.read_by(channel, self._read)
+        channel.confirm_delivery(self._nacked, callback=lambda _: self._channel_ready(channel))
 
     def _channel_ready(self, channel: Channel) -> None:
         self._channel = channel
@@ -152,7 +152,7 @@ class Publisher:
             self._queue.refused(self._sent.popitem()[1])
             self._suspects -= 1
 
-    def _reopen(self, connection: AsyncioConnection) -> None:
+    def _reopen(self, connection: CoalescingConnection) -> None:
         if self._channel is None and connection.is_open:
             connection.channel(on_open_callback=self._channel_opened)
 
@@ -168,20 +168,15 @@ class Publisher:
         self._settle()
 
     def _send(self, channel: Channel, entry: Entry) -> None:
-        one = entry.publication
+        one, connection = entry.publication, channel.connection
         try:
-            channel.basic_publish(
-                one.exchange, one.routing_key, one.body, properties_of(one), one.mandatory
-            )
+            frames = publication_frames(one, channel.channel_number, connection.params.frame_max)
         except (AMQPError, ValueError, RecursionError, struct.error) as error:
-            if (
-                channel.is_open
-            ):  # it cannot be written as AMQP: nothing was sent, and no tag was used
-                entry.future.set_exception(error)
-                self._queue.ended(entry)
-            else:
-                self._queue.put_back([entry])
+            # It cannot be written as AMQP: nothing was sent, and no tag was used.
+            entry.future.set_exception(error)
+            self._queue.ended(entry)
             return
+        connection.send(frames)
         self._sent[self._next_tag] = entry
         self._next_tag += 1
         entry.sent_at = monotonic()
@@ -204,16 +199,19 @@ class Publisher:
         log.error("publisher.return_not_understood", message_id=properties.message_id)
         self._recovering.drop()
 
-    def _confirmed(self, frame: Any) -> None:
-        method = frame.method
-        tags = self._tags(method.delivery_tag, method.multiple)
-        if isinstance(method, Basic.Nack):
-            self._refused(tags)
-            return
+    def _read(self, kind: int, buffer: bytes, begin: int, end: int) -> bool:
+        """Read a frame of the channel if it is a confirm."""
+        if kind != FRAME_METHOD or (ack := read_ack(buffer, begin, end)) is None:
+            return False
+        self._confirmed(*ack)
+        return True
+
+    def _confirmed(self, tag: int, multiple: bool) -> None:
+        tags = self._tags(tag, multiple)
         self._failures = 0
         self._suspects = max(0, self._suspects - len(tags))
-        for tag in tags:
-            entry = self._sent.pop(tag)
+        for one in tags:
+            entry = self._sent.pop(one)
             if not entry.future.done():
                 entry.future.set_result(
                     Published.RETURNED if entry.returned else Published.CONFIRMED
@@ -231,8 +229,9 @@ class Publisher:
             found.append(sent)
         return found
 
-    def _refused(self, tags: list[int]) -> None:
+    def _nacked(self, frame: Any) -> None:
         """Retry nacked publications later and later: their queue is full or has lost its leader."""
+        tags = self._tags(frame.method.delivery_tag, frame.method.multiple)
         log.warning("publisher.nacked", messages=len(tags))
         for tag in tags:
             entry = self._sent.pop(tag)
@@ -262,20 +261,3 @@ class Publisher:
             ):
                 log.error("publisher.confirm_overdue", unconfirmed=len(self._sent))
                 self._recovering.drop()
-
-
-def properties_of(one: Publication) -> BasicProperties:
-    """Return a publication's properties as pika writes them."""
-    return BasicProperties(
-        content_type=one.content_type,
-        content_encoding=one.content_encoding,
-        headers=dict(one.headers) if one.headers else None,
-        delivery_mode=PERSISTENT,
-        correlation_id=one.correlation_id,
-        reply_to=one.reply_to,
-        message_id=one.message_id,
-        timestamp=one.timestamp if one.timestamp is not None else int(time()),
-        type=one.type,
-        app_id=one.app_id,
-        priority=one.priority,
-    )

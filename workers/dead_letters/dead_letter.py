@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -218,8 +218,7 @@ def replayed_envelope(envelope: Envelope, resume_token: str) -> Envelope:
     """Return a dead letter as a worker would receive it now, replayed with this resume token."""
     exchange, routing_key, headers = _replay_route(envelope, resume_token)
     queue = routing_key if exchange == "" else envelope.names.undelivered_queue
-    return replace(
-        envelope,
+    return envelope._replace(
         queue=queue,
         exchange=exchange,
         routing_key=routing_key,

@@ -146,5 +146,6 @@ def last_death(envelope: Envelope) -> tuple[Envelope, str] | None:
         exchange = names.orders_exchange if queue == names.orders_queue else names.commands_exchange
     key = str(keys[0]) if isinstance(keys, list) and keys else ""
     # By the default exchange it came from a retry queue, and a header has its first route.
-    came = replace(envelope, queue=queue, exchange=exchange, routing_key=key if exchange else queue)
+    to = key if exchange else queue
+    came = envelope._replace(queue=queue, exchange=exchange, routing_key=to)
     return came, reason
