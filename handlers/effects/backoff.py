@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 from messages.errors import Transient
 
@@ -18,8 +18,9 @@ T = TypeVar("T")
 
 #: Seconds that are left to a call at least.
 LEAST = 1.0
-#: Seconds by which a limit may end late.
-_GRAIN = 0.05
+#: Seconds by which an alarm may be late. Each look goes over all alarms, so that there must not be
+#: one for each of thousands that ring together.
+_GRAIN = 0.001
 
 
 class Deadline(NamedTuple):
@@ -43,35 +44,25 @@ class Deadline(NamedTuple):
         return time.monotonic() >= self.at
 
 
-class within:  # noqa: N801 - read as a word: `with within(deadline):`
-    """Bound what is awaited inside, as `asyncio.timeout` does: `TimeoutError` past the deadline.
+class Alarm:
+    """Calls a function at a deadline, unless its block has been left before.
 
     A delivery has three limits, of which nearly none is ever reached. Here setting one is an entry
-    in a set; one timer watches all limits of a loop, and is at most `_GRAIN` late. A timer for each
+    in a set; one timer watches all alarms of a loop, and is at most `_GRAIN` late. A timer for each
     costs ten times as much.
     """
 
-    __slots__ = ("_cancelling", "_limits", "_task", "_until", "expired")
+    __slots__ = ("_alarms", "_call", "at")
 
-    def __init__(self, until: Deadline | None) -> None:
-        """`until` None: there is no limit."""
-        self._until = until.at if until is not None else math.inf
-        #: True once the limit has ended what was awaited.
-        self.expired = False
+    def __init__(self, until: Deadline | None, call: Callable[[], object]) -> None:
+        """`until` None: it never rings."""
+        #: The deadline, in seconds of the monotonic clock.
+        self.at = until.at if until is not None else math.inf
+        self._call = call
 
-    @property
-    def at(self) -> float:
-        """The deadline, in seconds of the monotonic clock."""
-        return self._until
-
-    def __enter__(self) -> "within":
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a limit is set inside a task")
-        self._task = task
-        self._cancelling = task.cancelling()
-        self._limits = _limits_of(task.get_loop())
-        self._limits.add(self)
+    def __enter__(self) -> Self:
+        self._alarms = _alarms_of(asyncio.get_running_loop())
+        self._alarms.add(self)
         return self
 
     def __exit__(
@@ -80,7 +71,39 @@ class within:  # noqa: N801 - read as a word: `with within(deadline):`
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._limits.discard(self)
+        self._alarms.discard(self)
+
+    def ring(self) -> None:
+        """Call the function."""
+        self._call()
+
+
+class within(Alarm):  # noqa: N801 - read as a word: `with within(deadline):`
+    """Bounds what is awaited inside, as `asyncio.timeout` does: `TimeoutError` past the deadline."""
+
+    __slots__ = ("_cancelling", "_task", "expired")
+
+    def __init__(self, until: Deadline | None) -> None:
+        """`until` None: there is no limit."""
+        super().__init__(until, self._expire)
+        #: True once the limit has ended what was awaited.
+        self.expired = False
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a limit is set inside a task")
+        self._task = task
+        self._cancelling = task.cancelling()
+        return super().__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, traceback)
         if (
             self.expired
             and self._task.uncancel() <= self._cancelling
@@ -88,29 +111,28 @@ class within:  # noqa: N801 - read as a word: `with within(deadline):`
         ):
             raise TimeoutError from error
 
-    def expire(self) -> None:
-        """End what is awaited inside."""
+    def _expire(self) -> None:
         self.expired = True
         self._task.cancel()
 
 
-class _Limits:
-    """The limits of one loop."""
+class _Alarms:
+    """The alarms of one loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._open: set[within] = set()
+        self._set: set[Alarm] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._looks_at = math.inf
 
-    def add(self, limit: within) -> None:
-        self._open.add(limit)
-        if limit.at < self._looks_at:
-            self._look_at(limit.at)
+    def add(self, alarm: Alarm) -> None:
+        self._set.add(alarm)
+        if alarm.at < self._looks_at:
+            self._look_at(alarm.at)
 
-    def discard(self, limit: within) -> None:
-        # The timer stays: nearly always the next limit wants it, too.
-        self._open.discard(limit)
+    def discard(self, alarm: Alarm) -> None:
+        # The timer stays: nearly always the next alarm wants it, too.
+        self._set.discard(alarm)
 
     def _look_at(self, at: float) -> None:
         if self._timer is not None:
@@ -121,21 +143,22 @@ class _Limits:
     def _look(self) -> None:
         now = time.monotonic()
         self._timer, self._looks_at = None, math.inf
-        for limit in [one for one in self._open if one.at <= now]:
-            self._open.discard(limit)
-            limit.expire()
-        following = min((one.at for one in self._open), default=math.inf)
+        due = [one for one in self._set if one.at <= now]
+        for alarm in sorted(due, key=lambda one: one.at):
+            self._set.discard(alarm)
+            alarm.ring()
+        following = min((one.at for one in self._set), default=math.inf)
         if following < math.inf:
             self._look_at(max(following, now + _GRAIN))
 
 
-_latest: list[_Limits] = []
+_latest: list[_Alarms] = []
 
 
-def _limits_of(loop: asyncio.AbstractEventLoop) -> _Limits:
-    """Return the limits of a loop; a process has one loop at a time."""
+def _alarms_of(loop: asyncio.AbstractEventLoop) -> _Alarms:
+    """Return the alarms of a loop; a process has one loop at a time."""
     if not _latest or _latest[0].loop is not loop:
-        _latest[:] = [_Limits(loop)]
+        _latest[:] = [_Alarms(loop)]
     return _latest[0]
 
 

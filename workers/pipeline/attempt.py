@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from contextvars import copy_context
 
 import structlog
 
 from handlers.catalogue import Handler
 from handlers.context import Environment, ProjectContext, RequestContext, RequestTimes
-from handlers.effects.backoff import Deadline, within
+from handlers.effects.backoff import Alarm, Deadline, within
 from handlers.effects.once import Effects
 from handlers.final_updates import ends_of, publish_ends
 from handlers.openstack.errors import CloudRefusal
@@ -107,22 +108,29 @@ class Attempt:
             return
         # A request that is resumed after its limit has as long to find out what was done.
         left = timing.patience().left + ANSWER_WITHIN
-        begun = asyncio.Event()
-        answering = asyncio.create_task(self._answer_at(left, progress, begun))
+        answering: list[asyncio.Task[None]] = []
+        context = copy_context()  # the alarm rings in whatever context: another request's
+
+        def answer() -> None:
+            if not progress.closed:
+                late = self._answer_late(progress)
+                answering.append(asyncio.create_task(late, context=context))
+
         try:
-            yield
+            with Alarm(Deadline.after(left), answer):
+                yield
         except asyncio.CancelledError:
             # The worker ends, or has held the message for too long: a journal that takes no answer
             # is not waited for.
-            answering.cancel()
+            for task in answering:
+                task.cancel()
             raise
         finally:
             # One that has begun to answer is waited for: there must be no second answer.
-            if not begun.is_set():
-                answering.cancel()
-            await asyncio.wait([answering])
-        if begun.is_set():
-            answering.result()
+            if answering:
+                await asyncio.wait(answering)
+        for task in answering:
+            task.result()
 
     async def decide(self, progress: Progress, found: Exception) -> Decision:
         """Return the decision after an error of the attempt."""
@@ -209,11 +217,8 @@ class Attempt:
             answer_in_time(request.work, progress.effects(), progress.checked, rest)
         )
 
-    async def _answer_at(self, seconds: float, progress: Progress, begun: asyncio.Event) -> None:
-        await asyncio.sleep(seconds)
-        if progress.closed:
-            return
-        begun.set()
+    async def _answer_late(self, progress: Progress) -> None:
+        """Answer a command whose time is up by what has been done so far."""
         request = progress.request
         late = request.envelope.too_late or Refused(Code.FAILED, reason="timeout")
         result = answer_in_time(request.work, progress.effects(), progress.checked, late)
