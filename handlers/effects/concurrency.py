@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 from cachetools import TLRUCache
 
 from handlers.openstack.errors import CloudRefusal
-from messages.errors import OutcomeUnknown, Refused
+from messages.errors import OutcomeUnknown, Refused, Transient
 
 T = TypeVar("T")
 
@@ -47,6 +46,10 @@ def failed(future: "asyncio.Future[Any]") -> bool:
     return future.done() and (future.cancelled() or future.exception() is not None)
 
 
+def _succeeded(future: "asyncio.Future[Any]") -> bool:
+    return future.done() and not failed(future)
+
+
 @dataclass(slots=True)
 class _Answer:
     future: "asyncio.Future[Any]"
@@ -75,6 +78,9 @@ class SingleFlightCache:
     ) -> T:
         """Return the answer, asked for where none is fresh. Raises what `ask` raises."""
         answer = self._answers.get(key)
+        if answer is not None and not answer.waiting and _succeeded(answer.future):
+            known: T = answer.future.result()
+            return known
         if answer is None or failed(answer.future):
             future = asyncio.ensure_future(ask())
             future.add_done_callback(failed)
@@ -91,46 +97,98 @@ class SingleFlightCache:
             answer.waiting -= 1
         return result
 
+    def forget(self, key: Hashable, value: object) -> None:
+        """Forget an answer, unless it is another one by now."""
+        answer = self._answers.get(key)
+        if answer is not None and _succeeded(answer.future) and answer.future.result() is value:
+            del self._answers[key]
+
     def clear(self) -> None:
         """Forget every answer."""
         self._answers.clear()
 
 
 class ThreadPool:
-    """A bounded pool of threads for calls that block."""
+    """A bounded number of places for calls: of those that block, in threads, and of those on the
+    loop.
+    """
 
     def __init__(self, size: int, name: str) -> None:
+        self._size = size
         self._threads = ThreadPoolExecutor(size, thread_name_prefix=name)
         self._free = asyncio.Semaphore(size)
+        self._is_closed = False
 
-    async def run(
-        self, function: Callable[[], T], before: Callable[[], Awaitable[None]] | None = None
-    ) -> T:
-        """Run a function in a thread; `before` is awaited when a thread is free, and so just before
-        it.
-
-        A caller that is cancelled waits no longer; the thread is free when the function has ended.
+    async def acquire(self) -> None:
+        """Take a place, in the order of asking; raises `Transient` where no call is begun any
+        more.
         """
         await self._free.acquire()
-        try:
-            if before is not None:
-                await before()
-            running = self._threads.submit(copy_context().run, function)
-        except BaseException:
+        if self._is_closed:
             self._free.release()
+            raise Transient("not_sent", detail="no call is begun any more")
+
+    def release(self) -> None:
+        """Give the place back."""
+        self._free.release()
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Run a function in a thread.
+
+        A caller that is cancelled waits no longer; its place is free when the function has ended.
+        """
+        await self.acquire()
+        try:
+            running = self._threads.submit(function)
+        except BaseException:
+            self.release()
             raise
         loop = asyncio.get_running_loop()
 
         def release(_: object) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(self._free.release)
+                loop.call_soon_threadsafe(self.release)
 
         running.add_done_callback(release)
         return await asyncio.wrap_future(running)
 
     async def close(self) -> None:
-        """Wait for the functions that run; none is begun any more."""
-        await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
+        """Wait for the calls that are under way; none is begun any more."""
+        self._is_closed = True
+        # All of its places are free when the last call has ended.
+        for _ in range(self._size):
+            await self._free.acquire()
+        self._threads.shutdown(wait=False)
+        for _ in range(self._size):
+            self._free.release()
+
+
+class RateLimit:
+    """Begins at most so many calls a second, each in its turn, with at most so many at once; a
+    limit of None or 0 is none. Used with `async with`.
+    """
+
+    def __init__(self, rate: float | None, concurrency: int | None) -> None:
+        self._pause = 1.0 / rate if rate else 0.0
+        self._free = asyncio.Semaphore(concurrency) if concurrency else None
+        #: When the next call may begin, on the monotonic clock.
+        self._next = 0.0
+
+    async def __aenter__(self) -> None:
+        if self._free is not None:
+            await self._free.acquire()
+        now = time.monotonic()
+        begins = max(now, self._next)
+        self._next = begins + self._pause
+        try:
+            await asyncio.sleep(begins - now)
+        except BaseException:
+            await self.__aexit__()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._free is not None:
+            self._free.release()
 
 
 async def in_daemon_thread(function: Callable[[], T], name: str) -> T:

@@ -1,7 +1,7 @@
 """The cloud: the service account, the admin's cloud, and a warm connection per project.
 
-The SDK authenticates, discovers, and keeps a session for each project; its calls block, so they run
-in a bounded pool of threads.
+The SDK authenticates and discovers in a session for each project. It blocks, so it runs in threads;
+the calls themselves are made on the loop.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from handlers.effects.concurrency import SingleFlightCache, ThreadPool, failed
 from handlers.openstack import keystone, sessions
 from handlers.openstack.errors import NotFound
+from handlers.openstack.http_client import CallTimes, HttpClient
 from handlers.openstack.keystone import ProjectName, ProjectNames, ProjectTimes, TenantIs
 from handlers.openstack.project import OnCall, Project
 from handlers.openstack.sessions import CloudSettings, Service
@@ -52,6 +53,9 @@ class Cloud:
         #: Times by which the cloud may carry out a change late.
         self.effect_timing = settings.effects
         self.threads = ThreadPool(settings.threads, "openstack")
+        self._client = HttpClient(
+            self.threads, CallTimes(settings.call_timeout, settings.call_limit)
+        )
         #: The sessions of the service account and of the admin, each made once.
         self._sessions = SingleFlightCache(math.inf)
         #: Projects in the order of their last use.
@@ -139,10 +143,10 @@ class Cloud:
 
     async def close(self) -> None:
         """Close every connection; calls under way are waited for."""
+        await self._client.close()
         for warm in self._projects.values():
             warm.close()
         self._projects.clear()
-        await self.threads.close()
 
     # Is it well?
 
@@ -217,7 +221,7 @@ class Cloud:
         connection = await self._with_account(
             lambda account: sessions.connect_to(account, project_id, self._settings)
         )
-        return Project(project_id, connection, self.threads, self._settings, self._on_call)
+        return Project(project_id, connection, self._client, self._settings, self._on_call)
 
     async def _connect_admin(self) -> Project:
         settings = self._settings
@@ -225,7 +229,7 @@ class Cloud:
             lambda: sessions.connect(settings, settings.admin_cloud)
         )
         project_id = await self.threads.run(lambda: sessions.project_id_of(connection))
-        return Project(project_id, connection, self.threads, settings, self._on_call)
+        return Project(project_id, connection, self._client, settings, self._on_call)
 
     def _close_surplus(self) -> None:
         oldest = time.monotonic() - self._settings.idle

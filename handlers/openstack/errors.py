@@ -208,26 +208,12 @@ class ErrorResponse:
         return kinds.get(self.status, CloudRefusal)(self.status, self.detail, request_id)
 
 
-def from_exception(error: Exception, *, mutating: bool) -> Transient:
+def from_exception(error: Exception) -> Transient:
     """Return the error that says what to do after the SDK, keystoneauth, requests or urllib3 raised
-    one: was the request sent, and did it time out?
+    one in a call that changes nothing.
     """
-    detail = described(error)
-    causes = _causes(error)
-    if "OddAnswer" in causes:
-        return (Ambiguous if mutating else Transient)("bad_answer", detail=detail)
-    if not mutating or "NewConnectionError" in causes or "ConnectTimeoutError" in causes:
-        return Transient("no_connection", detail=detail)
-    if not causes & {
-        "ConnectFailure",
-        "ConnectTimeout",
-        "ConnectionError",
-        "ReadTimeout",
-        "UnknownConnectionError",
-    }:
-        # Discovery, the catalogue, an endpoint that is missing: all before the request itself.
-        return Transient("cloud_unavailable", detail=detail)
-    return Ambiguous("no_answer", detail=detail, may_land_late="ReadTimeout" in causes)
+    is_odd = "OddAnswer" in _causes(error)
+    return Transient("bad_answer" if is_odd else "no_connection", detail=described(error))
 
 
 def _causes(error: BaseException) -> set[str]:
@@ -238,7 +224,7 @@ def _causes(error: BaseException) -> set[str]:
         one = pending.pop()
         if not isinstance(one, BaseException) or type(one).__name__ in found:
             continue
-        found.update(kind.__name__ for kind in type(one).__mro__)
+        found.add(type(one).__name__)
         pending += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
     return found
 

@@ -1,4 +1,5 @@
-"""HTTP with limits: an answer has a size and a time, whatever a server sends and however slowly.
+"""HTTP of the SDK's sessions, which blocks: log-ins, discovery, the account's projects. And what a
+session would send, without sending it.
 
 A time-out of requests counts from one byte to the next, and its answers are as large as the server
 likes. Here all of an answer, its head included, must have come within a limit, and its body is read
@@ -7,30 +8,106 @@ up to `MAX_ANSWER` bytes; it is never unpacked.
 
 import http.client
 import io
+import ssl
 import time
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
+from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
-from requests.exceptions import RequestException
+from requests.exceptions import InvalidProxyURL, InvalidURL, RequestException
+from requests.utils import (
+    DEFAULT_CA_BUNDLE_PATH,
+    extract_zipped_paths,
+    prepend_scheme_if_needed,
+    select_proxy,
+)
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.ssl_ import create_urllib3_context
 
-#: Bytes of an answer; a page of a thousand servers is some megabytes.
-MAX_ANSWER = 32 * 2**20
+from handlers.openstack.http_client import MAX_ANSWER, CallTimes, Origin, Proxy
+
+#: A header that marks a request which is not to be sent: `Unsent` is its answer.
+NOT_SENT = "X-Not-Sent"
 _PART = 65536
 _UNAUTHORIZED, _TOKEN = 401, "X-Auth-Token"
 
 
-@dataclass(frozen=True, slots=True)
-class CallTimes:
-    """Time limits of one call, in seconds."""
+class Unsent(Response):
+    """A request as a session would have sent it: where to, its URL (`target`; whole where a proxy
+    wants it so), and all lines of its head but the first, without those that tell of a body.
+    """
 
-    #: In which nothing comes, while connecting or between two bytes.
-    silence: float
-    #: From the request to the last byte of its answer.
-    total: float
+    def __init__(self, request: PreparedRequest, options: Any, adapter: HTTPAdapter) -> None:
+        super().__init__()
+        self.request, self.url, self.status_code = request, str(request.url), 200
+        self._content = b""
+        url = urlsplit(self.url)
+        host = url.netloc.rpartition("@")[2]
+        tls = _tls_context(options, url.scheme)
+        at = select_proxy(self.url, options["proxies"])
+        if at is None:
+            self.origin = Origin(*_host_and_port(url), tls, None)
+            self.target = url.path
+        else:
+            at = prepend_scheme_if_needed(at, "http")
+            via, for_proxy = urlsplit(at), _lines(adapter.proxy_headers(at))
+            if via.scheme not in ("http", "https"):
+                raise InvalidProxyURL(f"a proxy of the kind {via.scheme} is not supported")
+            if tls is not None:
+                proxy = Proxy(*_host_and_port(via), _tls_context(options, via.scheme), for_proxy)
+                self.origin = Origin(*_host_and_port(url), tls, proxy)
+                self.target = url.path
+            else:
+                self.origin = Origin(*_host_and_port(via), _tls_context(options, via.scheme), None)
+                self.target = f"{url.scheme}://{host}{url.path}"
+        headers = {"Host": host, **request.headers}
+        self.head = _lines(headers) + (for_proxy if at is not None and tls is None else b"")
+
+
+def _host_and_port(url: SplitResult) -> tuple[str, int]:
+    if not url.hostname:
+        raise InvalidURL("the host is missing")
+    return url.hostname, url.port or {"http": 80, "https": 443}[url.scheme]
+
+
+def _lines(headers: Mapping[str, str | bytes]) -> bytes:
+    return b"".join(
+        b"%b: %b\r\n"
+        % (name.encode(), value if isinstance(value, bytes) else value.encode("latin-1"))
+        for name, value in headers.items()
+    )
+
+
+def _tls_context(options: Any, scheme: str) -> ssl.SSLContext | None:
+    """The context for a certificate that is checked as `requests` would, None without TLS."""
+    if scheme != "https":
+        return None
+    verify, cert = options["verify"], options["cert"]
+    authorities = extract_zipped_paths(DEFAULT_CA_BUNDLE_PATH) if verify is True else verify or None
+    own = (cert, None) if isinstance(cert, str) else cert or ()
+    files = [one for one in (authorities, *own) if one is not None]
+    # Files that were renewed count when a token is.
+    return _context(authorities, own, tuple(Path(one).stat().st_mtime_ns for one in files))
+
+
+@lru_cache(maxsize=8)
+def _context(
+    authorities: str | None, own: tuple[str, str | None], _stamps: tuple[int, ...]
+) -> ssl.SSLContext:
+    context = create_urllib3_context(
+        cert_reqs=ssl.CERT_REQUIRED if authorities is not None else ssl.CERT_NONE
+    )
+    if authorities is not None:
+        is_folder = Path(authorities).is_dir()
+        context.load_verify_locations(**{"capath" if is_folder else "cafile": authorities})
+    if own:
+        context.load_cert_chain(*own, password="")  # else an encrypted key would ask a terminal
+    return context
 
 
 class OddAnswer(RequestException):
@@ -60,6 +137,8 @@ class Transport(HTTPAdapter):
     def send(self, request: Any, *arguments: Any, **options: Any) -> Any:
         """Send the request; the answer is read whole. Raises `OddAnswer`."""
         request.headers["Accept-Encoding"] = "identity"
+        if request.headers.pop(NOT_SENT, None) is not None:
+            return Unsent(request, options, self)
         response = super().send(request, *arguments, **options | {"stream": True})
         if response.headers.get("Content-Encoding", "identity") != "identity":
             response.close()

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from handlers.effects.concurrency import SingleFlightCache, failed
 from handlers.openstack.errors import as_transient
-from handlers.openstack.project import send
-from handlers.openstack.sessions import Service
+from handlers.openstack.sessions import Service, ask
 from messages.errors import wrong
 
 if TYPE_CHECKING:
@@ -123,12 +122,11 @@ def list_projects(account: "Connection") -> list[ProjectName]:
     """Return the projects that the service account has a role in."""
     from keystoneauth1.plugin import AUTH_INTERFACE  # noqa: PLC0415
 
-    reply = send(
+    reply = ask(
         "identity",
         lambda: account.session.get(
             "/auth/projects", endpoint_filter={"interface": AUTH_INTERFACE}, raise_exc=False
         ),
-        mutating=False,
     )
     return [
         ProjectName(project["id"], project["name"], project["domain_id"])
@@ -207,5 +205,5 @@ def missing_extensions(account: "Connection") -> list[str]:
     """Return the aliases of the extensions of Neutron that are used and missing."""
     with as_transient("cloud_unavailable"):
         proxy = account.network
-    reply = send(Service.NETWORK.proxy, lambda: proxy.request("/extensions", "GET"), mutating=False)
+    reply = ask(Service.NETWORK.proxy, lambda: proxy.request("/extensions", "GET"))
     return sorted(_EXTENSIONS - {one["alias"] for one in reply.body["extensions"]})

@@ -5,26 +5,22 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urljoin
 
 import orjson
 
 from handlers.effects.backoff import Deadline
-from handlers.effects.concurrency import SingleFlightCache, ThreadPool
+from handlers.effects.concurrency import SingleFlightCache
 from handlers.openstack import sessions
-from handlers.openstack.errors import (
-    CloudRefusal,
-    ErrorResponse,
-    Foreseen,
-    NotFound,
-    as_transient,
-    from_exception,
-)
-from handlers.openstack.sessions import CloudSettings, Reply, Service
-from messages.errors import Ambiguous, Transient
+from handlers.openstack.errors import CloudRefusal, Foreseen, NotFound
+from handlers.openstack.http_client import Answer, CallLost, Guard, HttpClient
+from handlers.openstack.sessions import CloudSettings, Reply, Route, Service, reply_of
+from messages.errors import Transient
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -40,12 +36,13 @@ _RECENT = 10.0
 #: not there.
 _NO_SUCH_RESOURCE = "The resource could not be found."
 
-#: Called just before a call is sent that changes something: returns until when it may be sent, or
-#: raises where it may not.
-Fence = Callable[[], Awaitable[Deadline]]
+#: The statuses that keystoneauth follows, and how often it does.
+_REDIRECTS, _MOST_HOPS = frozenset({301, 302, 303, 305, 307, 308}), 30
+_NO_LIMIT: nullcontext[None] = nullcontext()
+
 #: Set around a call that must not be made twice (`effects`), for whatever functions it passes
-#: through.
-fence: ContextVar[Fence | None] = ContextVar("fence", default=None)
+#: through. It is asked just before the call is sent.
+fence: ContextVar[Guard | None] = ContextVar("fence", default=None)
 
 #: The calls of one request by HTTP method, where it is set. Shared answers count for the request
 #: that asked first.
@@ -62,7 +59,7 @@ class Project:
         self,
         project_id: str,
         connection: "Connection",
-        threads: ThreadPool,
+        client: HttpClient,
         settings: CloudSettings,
         on_call: OnCall,
     ) -> None:
@@ -72,8 +69,12 @@ class Project:
         self.recent = SingleFlightCache(_RECENT)
         #: Until when the list of an extension counts as missing, by path.
         self._missing: dict[str, Deadline] = {}
+        #: The ways to the services.
+        self._routes = SingleFlightCache(math.inf)
+        self._limits = sessions.rate_limits(connection)
         self._connection = connection
-        self._threads = threads
+        self._client = client
+        self._threads = client.places
         self._settings = settings
         self._on_call = on_call
 
@@ -83,7 +84,7 @@ class Project:
 
     async def log_in(self) -> None:
         """Get a token for this project, unless there is one. `Transient`."""
-        await self._threads.run(lambda: log_in(self._connection))
+        await self._threads.run(lambda: sessions.log_in(self._connection))
 
     def close(self) -> None:
         """Close the connection's sockets; a call under way ends first."""
@@ -132,43 +133,57 @@ class Project:
 
     async def post(self, service: Service, path: str, body: Any) -> Reply:
         """Change; `Ambiguous` where it may have been carried out."""
-        return await self._call(service, "POST", path, json=body)
+        return await self._call(service, "POST", path, body=body)
 
     async def put(self, service: Service, path: str, body: Any) -> Reply:
         """Change, as `post`."""
-        return await self._call(service, "PUT", path, json=body)
+        return await self._call(service, "PUT", path, body=body)
 
     async def patch(self, service: Service, path: str, body: Any, content_type: str) -> Reply:
         """Change, as `post`, with a patch of this media type."""
-        return await self._call(
-            service, "PATCH", path, json=body, headers={"Content-Type": content_type}
-        )
+        return await self._call(service, "PATCH", path, body=body, content_type=content_type)
 
     async def delete(self, service: Service, path: str) -> Reply:
         """Change, as `post`."""
         return await self._call(service, "DELETE", path)
 
-    async def _call(self, service: Service, method: str, path: str, **options: Any) -> Reply:
+    async def _call(
+        self,
+        service: Service,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+    ) -> Reply:
         mutating = method != "GET"
         if _PATH.fullmatch(path) is None:
             raise NotFound(404, "what is asked for cannot be part of a URL", None)
         if self._settings.read_only and mutating:
             raise Foreseen(f"{method} {path}")
-        started, outcome, send_by = time.monotonic(), "cancelled", Deadline(math.inf)
-        guard = fence.get() if mutating else None
-
-        async def may_be_sent() -> None:
-            nonlocal send_by
-            if guard is not None:
-                send_by = await guard()
-
+        if params:
+            given = {key: value for key, value in params.items() if value is not None}
+            path += ("&" if "?" in path else "?") + urlencode(given, doseq=True)
+        content = b""
+        if mutating:
+            content = orjson.dumps(body) if body is not None else b""
+            kind = f"Content-Type: {content_type}\r\n" if content else ""
+            content = f"{kind}Content-Length: {len(content)}\r\n\r\n".encode() + content
+        started, outcome = time.monotonic(), "cancelled"
         try:
-            reply = await self._threads.run(
-                lambda: request(self._connection, service, method, path, options, send_by),
-                may_be_sent if guard is not None else None,
+            limit = self._limits.get(service)
+            async with limit if limit is not None else _NO_LIMIT:
+                answer = await self._answer(service, method, path, content or b"\r\n")
+            reply = reply_of(
+                service.proxy, answer.status, answer.headers, answer.body, mutating=mutating
             )
             outcome = str(reply.status)
             return reply
+        except CallLost as error:
+            failure = error.as_error(mutating=mutating)
+            outcome = failure.reason
+            raise failure from None
         except CloudRefusal as error:
             outcome = str(error.status)
             raise
@@ -183,65 +198,50 @@ class Project:
                 calls[method] += 1
             self._on_call(service.proxy, method, outcome, time.monotonic() - started)
 
+    async def _answer(self, service: Service, method: str, path: str, rest: bytes) -> Answer:
+        """Make the call as keystoneauth would: with another token where the service does not take
+        this one, which is then known not to have been carried out, and to where it is sent on to.
+        """
+        way = await self._route(service)
+        guard = fence.get() if method != "GET" else None
+        is_new, hops = False, 0
+        while True:
+            line = f"{method} {way.target}{path} HTTP/1.1\r\n".encode("ascii")
+            try:
+                answer = await self._client.call(way.origin, line + way.head + rest, guard)
+            except Transient as error:
+                if error.reason == "no_connection":
+                    self._routes.forget(service, way)  # its certificates may have been renewed
+                raise
+            if answer.status == 401 and not is_new:
+                is_new = True
+                rejected, way = way, await self._route(service, rejected=way)
+                if way.token == rejected.token:
+                    return answer
+            elif answer.status in _REDIRECTS and "location" in answer.headers and hops < _MOST_HOPS:
+                hops += 1
+                location = urljoin(way.url + path, answer.headers["location"])
+                way, path = (
+                    await self._threads.run(
+                        partial(sessions.route, self._connection, service, location=location)
+                    ),
+                    "",
+                )
+            else:
+                return answer
 
-# Calls in the SDK's sessions, which block. docs/decisions/0021-raw-rest.md tells why they are raw.
+    async def _route(self, service: Service, rejected: Route | None = None) -> Route:
+        """Return the way to a service, learned once for all who need it: when it is first called,
+        and when the token is near its end or was rejected.
+        """
+        if rejected is not None:
+            self._routes.forget(service, rejected)
+        ask = partial(self._learn, service, rejected)
+        way: Route = await self._routes.get(service, ask)
+        if time.time() > way.valid_until:
+            self._routes.forget(service, way)
+            way = await self._routes.get(service, ask)
+        return way
 
-
-def request(  # noqa: PLR0917 - all that a call is made of
-    connection: "Connection",
-    service: Service,
-    method: str,
-    path: str,
-    options: Mapping[str, Any],
-    send_by: Deadline,
-) -> Reply:
-    """Make one call; `Transient` where it could not be sent by `send_by`."""
-    mutating = method != "GET"
-    if mutating:
-        # A failed log-in must not be taken for a call that may have been carried out.
-        log_in(connection)
-    with as_transient("cloud_unavailable"):
-        # The first time it asks the service for its versions.
-        proxy = getattr(connection, service.proxy)
-    given = {key: value for key, value in options.items() if value is not None}
-    if service.microversion is not None:
-        given["microversion"] = service.microversion
-    if not (
-        connection.config.get_rate_limit(service.proxy)
-        or connection.config.get_concurrency(service.proxy)
-    ):
-        # The SDK's own limit of nothing waits by the wall clock: for hours, once that has jumped
-        # back.
-        given["rate_semaphore"] = nullcontext()
-    if send_by.passed:
-        # The process stood still, or the log-in took long: the right to send is to be checked
-        # again.
-        raise Transient("not_sent", detail="the time in which it might be sent is over")
-    return send(service.proxy, lambda: proxy.request(path, method, **given), mutating=mutating)
-
-
-def log_in(connection: "Connection") -> None:
-    """Get a token, unless there is one."""
-    with as_transient("keystone"):
-        connection.session.get_token()
-
-
-def send(service: str, call: Callable[[], Any], *, mutating: bool) -> Reply:
-    """Make a call of the SDK; its answer, or the error that says what to do."""
-    try:
-        response = call()
-    except Exception as error:
-        raise from_exception(error, mutating=mutating) from None
-    status = response.status_code
-    if status >= 400:
-        # Not `response.text`: where no encoding is told, requests would guess one.
-        text = response.content.decode("utf-8", "replace")
-        raise ErrorResponse(service, status, response.headers, text).as_error(mutating=mutating)
-    try:
-        body = orjson.loads(response.content) if response.content else None
-    except orjson.JSONDecodeError:
-        # A service that answers nonsense may still have done what it was asked.
-        raise (Ambiguous if mutating else Transient)(
-            "bad_answer", detail="the answer is no JSON"
-        ) from None
-    return Reply(status, body, response.headers.get("x-openstack-request-id"))
+    async def _learn(self, service: Service, rejected: Route | None) -> Route:
+        return await self._threads.run(partial(sessions.route, self._connection, service, rejected))

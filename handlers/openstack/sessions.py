@@ -3,21 +3,28 @@
 Every function blocks, and raises `Transient` for whatever the SDK raises.
 """
 
+import math
 import os
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import yaml
 
 from handlers.effects.backoff import DEFAULT_TIMING, EffectTiming
-from handlers.openstack.errors import as_transient
+from handlers.effects.concurrency import RateLimit
+from handlers.openstack.errors import ErrorResponse, as_transient, from_exception
+from handlers.openstack.http_client import CallLost, CallTimes, Origin
 from messages.errors import Transient
 
 if TYPE_CHECKING:
     from openstack.config import OpenStackConfig
     from openstack.connection import Connection
+    from requests import Response
 
 
 class Service(Enum):
@@ -40,6 +47,41 @@ class Reply:
     status: int
     body: Any
     request_id: str | None
+
+
+def reply_of(
+    service: str,
+    status: int,
+    headers: Mapping[str, str],
+    content: bytes | bytearray,
+    *,
+    mutating: bool,
+) -> Reply:
+    """Return a service's answer, or raise the error that says what to do. `service` is its proxy's
+    name in the SDK; `mutating`: the call was to change something.
+    """
+    if status >= 400:
+        text = content.decode("utf-8", "replace")
+        raise ErrorResponse(service, status, headers, text).as_error(mutating=mutating)
+    try:
+        body = orjson.loads(content) if content else None
+    except orjson.JSONDecodeError:
+        # A service that answers nonsense may still have done what it was asked.
+        raise CallLost("bad_answer", "the answer is no JSON").as_error(mutating=mutating) from None
+    if status >= 300:
+        raise CallLost("bad_answer", f"HTTP {status}").as_error(mutating=mutating)
+    return Reply(status, body, headers.get("x-openstack-request-id"))
+
+
+def ask(service: str, call: "Callable[[], Response]") -> Reply:
+    """Make a call of the SDK that changes nothing, which blocks; return what `reply_of` does."""
+    try:
+        response = call()
+    except Exception as error:
+        raise from_exception(error) from None
+    return reply_of(
+        service, response.status_code, response.headers, response.content, mutating=False
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +157,79 @@ def user_id_of(connection: "Connection") -> str:
         return str(connection.session.get_user_id())
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """The way of a project's calls to a service: where to, the URL of its endpoint, and the head
+    of a request, the token in it.
+    """
+
+    origin: Origin
+    url: str
+    #: The same as it stands in a request's first line.
+    target: str
+    head: bytes
+    token: str | None
+    #: Unix seconds at which keystoneauth would get another token.
+    valid_until: float
+
+
+def route(
+    connection: "Connection", service: Service, rejected: Route | None = None, location: str = "/"
+) -> Route:
+    """Return what the SDK would send to a service, and where to: it logs in and asks for versions
+    as far as it must.
+
+    `rejected`: the route whose token the service did not take; another one is got. `location`: the
+    URL that the service sends to instead.
+    """
+    from keystoneauth1.identity.base import BaseIdentityPlugin  # noqa: PLC0415 - as the SDK
+
+    from handlers.openstack.http import NOT_SENT, Unsent  # noqa: PLC0415 - comes with the SDK
+
+    session = connection.session
+    given = {} if service.microversion is None else {"microversion": service.microversion}
+    with as_transient("keystone"):
+        if rejected is not None and session.get_token() == rejected.token:
+            session.invalidate()
+        token, until = session.get_token(), math.inf
+        if isinstance(session.auth, BaseIdentityPlugin):
+            expires = session.auth.get_access(session).expires
+            if expires is not None:
+                until = expires.timestamp() - session.auth.MIN_TOKEN_LIFE_SECONDS
+    with as_transient("cloud_unavailable"):
+        # The first time it asks the service for its versions.
+        unsent = getattr(connection, service.proxy).request(
+            location,
+            "GET",
+            headers={NOT_SENT: ""},
+            skip_cache=True,
+            # The SDK's own limits wait by the wall clock: for hours, once that has jumped back.
+            rate_semaphore=nullcontext(),
+            **given,
+        )
+        assert isinstance(unsent, Unsent)
+    target = unsent.target if location != "/" else unsent.target.rstrip("/")
+    return Route(unsent.origin, unsent.url, target, unsent.head, token, until)
+
+
+def log_in(connection: "Connection") -> None:
+    """Get a token, unless there is one."""
+    with as_transient("keystone"):
+        connection.session.get_token()
+
+
+def rate_limits(connection: "Connection") -> dict[Service, RateLimit]:
+    """Return the limits of those services for which clouds.yaml has one (`compute_rate_limit`,
+    calls a second, and `compute_concurrency`). Does not block.
+    """
+    config = connection.config
+    found = {
+        service: (config.get_rate_limit(service.proxy), config.get_concurrency(service.proxy))
+        for service in Service
+    }
+    return {service: RateLimit(*limits) for service, limits in found.items() if any(limits)}
+
+
 def _configuration(file: str | None) -> "OpenStackConfig":
     """The SDK's reading of clouds.yaml and of its variables, `OS_…`."""
     from openstack.config import OpenStackConfig  # noqa: PLC0415
@@ -167,7 +282,7 @@ def _clouds_of(file: str) -> dict[str, Any]:
 
 
 def _with_limits(connection: "Connection", settings: CloudSettings) -> "Connection":
-    from handlers.openstack.http import CallTimes, Transport  # noqa: PLC0415 - comes with the SDK
+    from handlers.openstack.http import Transport  # noqa: PLC0415 - comes with the SDK
 
     times = CallTimes(settings.call_timeout, settings.call_limit)
     connection.session.timeout = times.silence

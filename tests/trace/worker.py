@@ -26,6 +26,7 @@ from pika.channel import Channel
 from requests.adapters import HTTPAdapter
 from sqlalchemy import Engine, event
 
+from handlers.openstack.http_client import HttpClient
 from workers.cli import main as work
 
 _ROOT = f"{Path(__file__).parents[2]}/"
@@ -122,16 +123,22 @@ def _watch_broker(recorder: Recorder) -> None:
 
 
 def _watch_cloud(recorder: Recorder) -> None:
-    send, submit = HTTPAdapter.send, ThreadPoolExecutor.submit
+    send, submit, call = HTTPAdapter.send, ThreadPoolExecutor.submit, HttpClient.call
 
     def traced_send(adapter: Any, request: Any, *rest: Any, **more: Any) -> Any:
         recorder.outside("cloud", f"{request.method} {urlsplit(request.url).path}")
         return send(adapter, request, *rest, **more)
 
+    async def traced_call(client: Any, origin: Any, request: bytes, *rest: Any) -> Any:
+        method, target, _ = request.decode("latin-1").split(" ", 2)
+        recorder.outside("cloud", f"{method} {urlsplit(target).path}")
+        return await call(client, origin, request, *rest)
+
     def in_context(pool: Any, function: Any, /, *rest: Any, **more: Any) -> Any:
         return submit(pool, copy_context().run, function, *rest, **more)
 
     HTTPAdapter.send = traced_send  # type: ignore[assignment,method-assign]
+    HttpClient.call = traced_call  # type: ignore[assignment,method-assign]
     ThreadPoolExecutor.submit = in_context  # type: ignore[method-assign]
 
 

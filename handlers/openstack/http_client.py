@@ -1,0 +1,356 @@
+"""HTTP on the loop: connections that are kept, and calls whose answers have a size and a time.
+
+A call is `Transient` until its request is written, and whoever is told so may repeat it. From then
+on it may have been carried out: `CallLost` says that its answer did not come.
+"""
+
+import asyncio
+import select
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from handlers.effects.backoff import Deadline
+from handlers.effects.concurrency import ThreadPool
+from handlers.openstack.errors import as_transient, described
+from messages.errors import Ambiguous, Transient
+
+#: Bytes of an answer; a page of a thousand servers is some megabytes.
+MAX_ANSWER = 32 * 2**20
+#: Bytes of an answer's status line and headers.
+_MAX_HEAD = 2**16
+#: Seconds after which an unused connection is not used again: firewalls forget it without a word.
+_IDLE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class CallTimes:
+    """Time limits of one call, in seconds."""
+
+    #: In which nothing comes, while connecting or between two bytes.
+    silence: float
+    #: From the request to the last byte of its answer.
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy through which TLS is spoken with the service; `head` is sent to it with CONNECT."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    head: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The end of a connection. A service that is not asked by TLS is asked by way of a proxy as
+    the proxy is: its host and port then stand here.
+    """
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    proxy: Proxy | None
+
+
+class CallLost(Exception):
+    """A request was written, and its answer did not come whole (`no_answer`) or is not read
+    (`bad_answer`). `late`: nothing at all came in time, so it may still be carried out.
+    """
+
+    def __init__(self, reason: str, detail: str, *, late: bool = False) -> None:
+        self._reason = reason
+        self._late = late
+        super().__init__(detail)
+
+    def as_error(self, *, mutating: bool) -> Transient:
+        """Return the error that says what to do; `mutating`: the call was to change something."""
+        if mutating:
+            return Ambiguous(self._reason, detail=str(self), may_land_late=self._late)
+        # Whoever reads asks again, whyever there was no answer.
+        lost = self._reason == "no_answer"
+        return Transient("no_connection" if lost else self._reason, detail=str(self))
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer as it came; headers by their names in lower case. `lost` says why there is none."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytearray
+    lost: CallLost | None = None
+
+
+#: Called just before a request is written: returns until when it may be, or raises.
+Guard = Callable[[], Awaitable[Deadline]]
+
+
+class HttpClient:
+    """Connections to all services, shared by all projects; so many calls at once as there are
+    places.
+    """
+
+    def __init__(self, places: ThreadPool, times: CallTimes) -> None:
+        self.places = places
+        self._times = times
+        #: Unused connections, the one used last at the end.
+        self._unused: dict[Origin, list[_Connection]] = {}
+
+    async def call(self, origin: Origin, request: bytes, guard: Guard | None = None) -> Answer:
+        """Write a request and return its answer. `Transient` where it was not written, `CallLost`
+        where it was.
+
+        A caller that is cancelled waits no longer. Its call takes up a place until it has ended: a
+        change is under way as long.
+        """
+        await self.places.acquire()
+        try:
+            connection = await self._connection(origin)
+            if guard is not None:
+                connection = await self._guarded(connection, origin, guard)
+        except BaseException:
+            self.places.release()
+            raise
+        answer = await connection.call(request, self._ended)
+        if answer.lost is not None:
+            raise answer.lost
+        return answer
+
+    async def close(self) -> None:
+        """Wait for the calls that are under way; none is begun any more."""
+        await self.places.close()
+        for connections in self._unused.values():
+            for connection in connections:
+                connection.close()
+        self._unused.clear()
+
+    async def _connection(self, origin: Origin) -> "_Connection":
+        """Return a connection that nobody else uses."""
+        unused = self._unused.setdefault(origin, [])
+        while unused:
+            connection = unused.pop()
+            if connection.is_usable:
+                return connection
+            connection.close()
+        with as_transient("no_connection"):
+            async with asyncio.timeout(self._times.silence):
+                return await self._connect(origin)
+
+    async def _guarded(
+        self, connection: "_Connection", origin: Origin, guard: Guard
+    ) -> "_Connection":
+        """Return the connection, or another one if it was closed meanwhile, once the guard lets
+        the request through.
+        """
+        try:
+            send_by = await guard()
+            if not connection.is_usable:
+                connection.close()
+                connection = await self._connection(origin)
+            if send_by.passed:
+                # The process stood still, or connecting took long: the right to send is to be
+                # checked again.
+                raise Transient("not_sent", detail="the time in which it might be sent is over")
+        except BaseException:
+            self._unused[origin].append(connection)
+            raise
+        return connection
+
+    async def _connect(self, origin: Origin) -> "_Connection":
+        loop = asyncio.get_running_loop()
+        proxy = origin.proxy
+        _, protocol = await loop.create_connection(
+            lambda: _Connection(origin, self._times),
+            proxy.host if proxy is not None else origin.host,
+            proxy.port if proxy is not None else origin.port,
+            ssl=proxy.tls if proxy is not None else origin.tls,
+        )
+        if proxy is None:
+            return protocol
+        host = f"[{origin.host}]" if ":" in origin.host else origin.host
+        end = f"{host}:{origin.port}"
+        request = f"CONNECT {end} HTTP/1.1\r\nHost: {end}\r\n".encode() + proxy.head + b"\r\n"
+        try:
+            answer = await protocol.call(request, lambda _: None, has_body=False)
+            if answer.lost is not None:
+                raise answer.lost
+            if answer.status != 200:
+                raise ConnectionError(f"the proxy answers {answer.status}")
+            return await protocol.secured()
+        except BaseException:
+            protocol.close()
+            raise
+
+    def _ended(self, connection: "_Connection") -> None:
+        self.places.release()
+        if connection.is_open:
+            self._unused[connection.origin].append(connection)
+
+
+class _Connection(asyncio.Protocol):
+    """A connection, used by one call at a time. The parser calls the methods `on_…`."""
+
+    _transport: asyncio.Transport
+    _poll: select.poll
+
+    def __init__(self, origin: Origin, times: CallTimes) -> None:
+        self.origin = origin
+        self._times = times
+        self._loop = asyncio.get_running_loop()
+        self._parser = HttpResponseParser(self)
+        #: Of the call under way: who waits for its answer, and what is done at its end.
+        self._waiting: asyncio.Future[Answer] | None = None
+        self._on_end: Callable[[_Connection], None]
+        self._answer: Answer
+        self._has_body = True
+        #: How far its answer has come: bytes, the most that there may be, whether its length is
+        #: known, whether it is whole.
+        self._size, self._most, self._is_framed, self._is_whole = 0, 0, False, False
+        #: When it must have ended, and when the last byte came, on the monotonic clock.
+        self._until = self._heard_at = time.monotonic()
+        self._timer: asyncio.TimerHandle
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._poll = select.poll()
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    async def secured(self) -> "_Connection":
+        """Begin TLS with the end behind a proxy; return the connection inside."""
+        inside = _Connection(self.origin, self._times)
+        tls = self.origin.tls
+        assert tls is not None
+        transport = await self._loop.start_tls(
+            self._transport, inside, tls, server_hostname=self.origin.host
+        )
+        if transport is None:
+            raise ConnectionError("the proxy closed the connection")
+        inside.connection_made(transport)
+        return inside
+
+    @property
+    def is_open(self) -> bool:
+        """True while it may be used once more."""
+        return not self._transport.is_closing()
+
+    @property
+    def is_usable(self) -> bool:
+        """True where a request may be written to it now.
+
+        A server closes connections that are not used. Its goodbye may have come in this turn of
+        the loop, which has not read it yet: a change that is written now would be lost, and nobody
+        could tell.
+        """
+        return (
+            not self._transport.is_closing()
+            and time.monotonic() - self._heard_at < _IDLE
+            and not self._poll.poll(0)
+        )
+
+    def close(self) -> None:
+        """Close it at once; a call that is under way is lost."""
+        self._transport.abort()
+
+    def call(
+        self, request: bytes, on_end: "Callable[[_Connection], None]", *, has_body: bool = True
+    ) -> "asyncio.Future[Answer]":
+        """Write a request; the future has its answer. `on_end` is called when the call has ended,
+        whether somebody waits for it or not.
+        """
+        self._waiting = waiting = self._loop.create_future()
+        self._on_end, self._has_body = on_end, has_body
+        self._answer = Answer(0, {}, bytearray())
+        self._size, self._most, self._is_framed, self._is_whole = 0, _MAX_HEAD, False, False
+        self._heard_at = now = time.monotonic()
+        self._until = now + self._times.total
+        self._timer = self._loop.call_later(
+            min(self._times.silence, self._times.total), self._look_at_time
+        )
+        self._transport.write(request)
+        return waiting
+
+    # What comes.
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiting is None:
+            self._transport.abort()  # nothing was asked
+            return
+        self._heard_at = time.monotonic()
+        self._size += len(data)
+        keep = True
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            keep = False
+            if self._answer.lost is None and not self._is_whole:
+                self._answer.lost = CallLost("no_answer", described(error))
+        if self._answer.lost is not None:
+            self._end(keep=False)
+        elif self._is_whole:
+            self._end(keep=keep and self._parser.should_keep_alive())
+        elif self._size > self._most:
+            self._lose("bad_answer", f"the answer is longer than {self._most} bytes")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._waiting is None:
+            return
+        if exc is None and self._answer.status and not self._is_framed:
+            self._end(keep=False)  # an answer without a length ends with the connection
+        else:
+            self._lose("no_answer", described(exc or ConnectionError("closed before the answer")))
+
+    def on_message_begin(self) -> None:
+        if self._is_whole:
+            raise ValueError("there is more than one answer")  # ends the parsing
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        status, headers = self._parser.get_status_code(), self._answer.headers
+        if status < 200:
+            headers.clear()  # another answer follows
+            return
+        self._answer.status = status
+        self._most = MAX_ANSWER
+        self._is_framed = "content-length" in headers or "transfer-encoding" in headers
+        self._is_whole = not self._has_body
+        if headers.get("content-encoding", "identity") != "identity":
+            self._answer.lost = CallLost("bad_answer", "the answer is packed")
+
+    def on_body(self, data: bytes) -> None:
+        self._answer.body += data
+
+    def on_message_complete(self) -> None:
+        self._is_whole = self._answer.status > 0
+
+    # The end.
+
+    def _look_at_time(self) -> None:
+        now = time.monotonic()
+        ends = min(self._until, self._heard_at + self._times.silence)
+        if now < ends:
+            self._timer = self._loop.call_later(ends - now, self._look_at_time)
+            return
+        text = "the answer takes too long" if now >= self._until else "nothing comes any more"
+        self._lose("no_answer", text, late=not self._answer.status)
+
+    def _lose(self, reason: str, detail: str, *, late: bool = False) -> None:
+        self._answer.lost = CallLost(reason, detail, late=late)
+        self._end(keep=False)
+
+    def _end(self, *, keep: bool) -> None:
+        waiting, self._waiting = self._waiting, None
+        self._timer.cancel()
+        if not keep:
+            self._transport.abort()
+        self._on_end(self)
+        if waiting is not None and not waiting.done():  # else nobody waits any more
+            waiting.set_result(self._answer)
