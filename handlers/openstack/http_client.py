@@ -101,7 +101,7 @@ class HttpClient:
         self.places = places
         self._times = times
         #: Unused connections, the one used last at the end.
-        self._unused: dict[Origin, list[_Connection]] = {}
+        self._unused: dict[Origin, list[HttpConnection]] = {}
 
     async def call(self, origin: Origin, request: bytes, guard: Guard | None = None) -> Answer:
         """Write a request and return its answer. `Transient` where it was not written, `CallLost`
@@ -131,7 +131,7 @@ class HttpClient:
                 connection.close()
         self._unused.clear()
 
-    async def _connection(self, origin: Origin) -> "_Connection":
+    async def _connection(self, origin: Origin) -> "HttpConnection":
         """Return a connection that nobody else uses."""
         unused = self._unused.setdefault(origin, [])
         while unused:
@@ -144,8 +144,8 @@ class HttpClient:
                 return await self._connect(origin)
 
     async def _guarded(
-        self, connection: "_Connection", origin: Origin, guard: Guard
-    ) -> "_Connection":
+        self, connection: "HttpConnection", origin: Origin, guard: Guard
+    ) -> "HttpConnection":
         """Return the connection, or another one if it was closed meanwhile, once the guard lets
         the request through.
         """
@@ -163,11 +163,11 @@ class HttpClient:
             raise
         return connection
 
-    async def _connect(self, origin: Origin) -> "_Connection":
+    async def _connect(self, origin: Origin) -> "HttpConnection":
         loop = asyncio.get_running_loop()
         proxy = origin.proxy
         _, protocol = await loop.create_connection(
-            lambda: _Connection(origin, self._times),
+            lambda: HttpConnection(origin, self._times),
             proxy.host if proxy is not None else origin.host,
             proxy.port if proxy is not None else origin.port,
             ssl=proxy.tls if proxy is not None else origin.tls,
@@ -188,13 +188,13 @@ class HttpClient:
             protocol.close()
             raise
 
-    def _ended(self, connection: "_Connection") -> None:
+    def _ended(self, connection: "HttpConnection") -> None:
         self.places.release()
         if connection.is_open:
             self._unused[connection.origin].append(connection)
 
 
-class _Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """A connection, used by one call at a time. The parser calls the methods `on_…`."""
 
     _transport: asyncio.Transport
@@ -207,7 +207,7 @@ class _Connection(asyncio.Protocol):
         self._parser = HttpResponseParser(self)
         #: Of the call under way: who waits for its answer, and what is done at its end.
         self._waiting: asyncio.Future[Answer] | None = None
-        self._on_end: Callable[[_Connection], None]
+        self._on_end: Callable[[HttpConnection], None]
         self._answer: Answer
         self._has_body = True
         #: How far its answer has come: bytes, the most that there may be, whether its length is
@@ -222,9 +222,9 @@ class _Connection(asyncio.Protocol):
         self._poll = select.poll()
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
-    async def secured(self) -> "_Connection":
+    async def secured(self) -> "HttpConnection":
         """Begin TLS with the end behind a proxy; return the connection inside."""
-        inside = _Connection(self.origin, self._times)
+        inside = HttpConnection(self.origin, self._times)
         tls = self.origin.tls
         assert tls is not None
         transport = await self._loop.start_tls(
@@ -259,7 +259,7 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
     def call(
-        self, request: bytes, on_end: "Callable[[_Connection], None]", *, has_body: bool = True
+        self, request: bytes, on_end: "Callable[[HttpConnection], None]", *, has_body: bool = True
     ) -> "asyncio.Future[Answer]":
         """Write a request; the future has its answer. `on_end` is called when the call has ended,
         whether somebody waits for it or not.

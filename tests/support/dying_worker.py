@@ -22,15 +22,14 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from requests.adapters import HTTPAdapter
-
 from handlers.effects.backoff import DEFAULT_TIMING
+from handlers.openstack.http_client import HttpConnection
 from handlers.openstack.watch import Poller
 from workers import bootstrap
 from workers.amqp.consumer import Delivery
@@ -143,16 +142,6 @@ class Holder:
         while not self._released.is_set():  # noqa: ASYNC110 - it is set in a signal handler, for threads, too
             await asyncio.sleep(0.02)
 
-    def hold_thread(self, hold: Hold) -> None:
-        """As `hold`, in a thread of the pool.
-
-        RACE: two calls of one request may come at once, and both find that it is to be held. Only
-        one is: there are hardly more threads than requests, and one that waits for no purpose is
-        missed by a request that has yet to come to its instant.
-        """
-        if self.arrive(hold):
-            self._released.wait()
-
     def open(self) -> None:
         """The worker's loop runs from now on."""
         self._loop = asyncio.get_running_loop()
@@ -234,19 +223,37 @@ def _know_the_request(holder: Holder) -> None:
 
 
 def _hold_at_the_wire(holder: Holder) -> None:
-    """The cloud has answered, so it has done it; nobody reads the answer."""
-    send = HTTPAdapter.send
+    """The cloud has answered, so it has done it; nobody reads the answer, and the call goes on."""
+    call, end = HttpConnection.call, HttpConnection._end
+    calls: dict[HttpConnection, tuple[bytes, Context]] = {}
+    held: dict[HttpConnection, asyncio.Task[None]] = {}
 
-    def send_and_hold(self: HTTPAdapter, request: Any, *arguments: Any, **options: Any) -> Any:
-        response = send(self, request, *arguments, **options)
-        changes = (
-            request.method != "GET" and "/auth/" not in request.url and response.status_code < 400
-        )
-        if changes and (hold := holder.wants(Instant.CALL_EXECUTED, _effect.get())):
-            holder.hold_thread(hold)
-        return response
+    def call_knowing(self: HttpConnection, request: bytes, *rest: Any, **more: Any) -> Any:
+        calls[self] = request, copy_context()
+        return call(self, request, *rest, **more)
 
-    HTTPAdapter.send = send_and_hold  # type: ignore[method-assign]
+    def end_or_hold(self: HttpConnection, *, keep: bool) -> None:
+        if self in held:
+            return  # the server closes it meanwhile
+        request, context = calls.pop(self)
+        changes = not request.startswith(b"GET ") and 200 <= self._answer.status < 400
+        hold = context.run(lambda: holder.wants(Instant.CALL_EXECUTED, _effect.get()))
+        # Two calls of one request may come at once; one of them is held, and takes up a place.
+        if hold is None or not changes or not holder.arrive(hold):
+            end(self, keep=keep)
+            return
+
+        async def hold_and_end() -> None:
+            await holder.hold(hold)
+            del held[self]
+            self._answer.lost = None
+            end(self, keep=keep)
+
+        self._timer.cancel()
+        held[self] = self._loop.create_task(hold_and_end())
+
+    HttpConnection.call = call_knowing  # type: ignore[method-assign]
+    HttpConnection._end = end_or_hold  # type: ignore[method-assign]
 
 
 def _hold_the_waiting(holder: Holder) -> None:
