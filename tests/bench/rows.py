@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.bench.dry_run import dry_run
 from tests.bench.latency import half_load, single
 from tests.bench.measure import Figures, figures
 from tests.bench.replays import replay
 from tests.bench.rubbish import rubbish
 from tests.bench.site import CONSOLE, REBOOT, Bench
 from tests.bench.startup import startup
+from tests.bench.waiting import waiting, waiting_projects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +77,11 @@ MEASUREMENTS: dict[str, Measurement] = {
     "in-flight": Measurement(measure=_in_flight),
     "half-load": Measurement(measure=half_load),
     "single": Measurement(measure=single),
+    "waiting": Measurement(measure=waiting, rounds=1),
+    "waiting-projects": Measurement(measure=waiting_projects, rounds=1),
     "startup": Measurement(measure=startup),
     "replay": Measurement(measure=replay),
+    "dry-run": Measurement(measure=dry_run),
     "rubbish": Measurement(measure=rubbish, rounds=1, by_default=False),
 }
 
@@ -159,9 +164,22 @@ LINES = (
         unit="ms",
         aim=10,
     ),
+    Line(what="10,000 orders waiting: memory", of="waiting.memory", unit="MB", aim=250),
+    Line(
+        what="10,000 orders waiting: OpenStack calls a second, to those of 100 waiting",
+        of="waiting.calls",
+        beside="waiting.calls_of_few",
+        aim=1.2,
+    ),
+    Line(
+        what="1,000 orders waiting in 500 projects: OpenStack calls a second, to those of 100 in 100",
+        of="waiting-projects.calls",
+        beside="waiting-projects.calls_of_few",
+        aim=1.2,
+    ),
     Line(what="from start to consuming", of="startup.seconds", unit="s", aim=1.2),
     Line(
-        what="memory before OpenStack is called for the first time",
+        what="memory once it consumes, before the OpenStack SDK is imported",
         of="startup.memory",
         unit="MB",
         aim=60,
@@ -174,4 +192,5 @@ LINES = (
         aim=50,
         at_least=True,
     ),
+    Line(what="`dead replay --dry-run` of 1,660", of="dry-run.seconds", unit="s", aim=5),
 )

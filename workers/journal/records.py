@@ -5,7 +5,7 @@ standard library parses them.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 
 class JournalError(Exception):
@@ -67,7 +67,8 @@ class NewRequest:
     received_at: float
 
 
-class Claim(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Claim:
     """The right to act for a request; one worker has it at a time."""
 
     key: str
@@ -110,10 +111,9 @@ class EffectRecord:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The request is new, and has its locks, or its place behind the request `ahead`."""
+    """The request is new."""
 
     claim: Claim
-    ahead: Ahead | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,34 +1,34 @@
 """Locks of servers: requests for the same server get them in the order in which they came,
 whichever worker has them.
 
-A request keeps its locks until its result is written or it releases them or, when its worker is
-dead, until a request that waits for it expires them. A lock counts only while its request is
-running, so one that a crash left after the result blocks nobody. The stored name of the table is
-`turns`.
+A request keeps its locks until it releases them or, when its worker is dead, until a request that
+waits for it expires them. A lock counts only while its request is running, so one that a crash left
+after the result blocks nobody. The stored name of the table is `turns`.
 """
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, bindparam, text
 
-from workers.journal.database import execute_all, select_all
 from workers.journal.owners import Owner
 from workers.journal.records import Ahead, Claim, HolderState
 
-_HAVE_LOCKS = "SELECT DISTINCT request_key FROM turns WHERE request_key IN ({keys})"
+_HAVE_LOCKS = text("SELECT DISTINCT request_key FROM turns WHERE request_key IN :keys").bindparams(
+    bindparam("keys", expanding=True)
+)
 #: SQLite has one writer at a time: no other one reads the same maximum.
 _NEXT_SQLITE = text("SELECT coalesce(max(ticket), 0) + 1 FROM turns")
 _NEXT_POSTGRES = text("SELECT nextval('turn_tickets') FROM generate_series(1, :number)")
 #: Of these requests, those with an older request at one of their servers.
-_CONTESTED = (
+_CONTESTED = text(
     "SELECT DISTINCT mine.request_key FROM turns AS mine"
     " JOIN turns AS theirs ON theirs.resource = mine.resource AND theirs.ticket < mine.ticket"
-    " WHERE mine.request_key IN ({keys})"
-)
-_INSERT = (
-    "INSERT INTO turns (resource, request_key, ticket, since) VALUES (?, ?, ?, ?)"
+    " WHERE mine.request_key IN :keys"
+).bindparams(bindparam("keys", expanding=True))
+_INSERT = text(
+    "INSERT INTO turns (resource, request_key, ticket, since) VALUES (:resource, :key, :ticket, :now)"
     " ON CONFLICT (resource, request_key) DO NOTHING"
 )
 _PREDECESSOR = text(
@@ -38,9 +38,10 @@ _PREDECESSOR = text(
     " JOIN requests ON requests.key = theirs.request_key AND requests.state = 'running'"
     " WHERE mine.request_key = :key ORDER BY theirs.ticket DESC LIMIT 1"
 )
-_RELEASE = (
-    "DELETE FROM turns WHERE request_key = ?"
-    " AND EXISTS (SELECT 1 FROM requests WHERE requests.key = request_key AND requests.claim = ?)"
+_RELEASE = text("DELETE FROM turns WHERE request_key = :key")
+_EXPIRE = text(
+    "DELETE FROM turns WHERE request_key = :key"
+    " AND EXISTS (SELECT 1 FROM requests WHERE requests.key = :key AND requests.claim = :claim)"
 )
 #: Locks that a crash left behind the result of their request.
 _SWEEP = text(
@@ -64,7 +65,8 @@ class AcquireLocks:
         """Return the request that each one waits for; None where it has all of its locks."""
         # All locks first: the requests of one group came in this order.
         _insert(connection, [one for one in writes if one.resources])
-        contested = _select(connection, _CONTESTED, [one.key for one in writes])
+        keys = list({one.key for one in writes})
+        contested = set(connection.execute(_CONTESTED, {"keys": keys}).scalars())
         return [one._find_ahead(connection) if one.key in contested else None for one in writes]
 
     def _find_ahead(self, connection: Connection) -> Ahead | None:
@@ -87,7 +89,7 @@ class AcquireLocks:
 def _insert(connection: Connection, writes: list[AcquireLocks]) -> None:
     if not writes:
         return
-    known = _select(connection, _HAVE_LOCKS, [one.key for one in writes])
+    known = set(connection.execute(_HAVE_LOCKS, {"keys": [one.key for one in writes]}).scalars())
     wanted = {one.key: one for one in writes if one.key not in known}
     if not wanted:
         return
@@ -100,22 +102,24 @@ def _insert(connection: Connection, writes: list[AcquireLocks]) -> None:
         tickets = sorted(connection.execute(_NEXT_POSTGRES, {"number": len(wanted)}).scalars())
     now = time.time()
     rows = [
-        (resource, one.key, ticket, now)
+        {"resource": resource, "key": one.key, "ticket": ticket, "now": now}
         for one, ticket in zip(wanted.values(), tickets, strict=True)
         for resource in sorted(one.resources)
     ]
-    execute_all(connection, _INSERT, rows)
+    connection.execute(_INSERT, rows)
 
 
-def _select(connection: Connection, statement: str, keys: Sequence[str]) -> set[str]:
-    places = ", ".join("?" * len(keys))
-    return set(select_all(connection, statement.format(keys=places), tuple(keys)).scalars())
+@dataclass(frozen=True, slots=True)
+class ReleaseLocks:
+    """Releases the locks of a request."""
 
+    key: str
 
-def release_locks(connection: Connection, claims: Sequence[Claim]) -> None:
-    """Release the locks of requests, but of those that another worker has taken over."""
-    if claims:
-        execute_all(connection, _RELEASE, claims)
+    @staticmethod
+    def run_all(connection: Connection, writes: list["ReleaseLocks"]) -> list[None]:
+        """Release all."""
+        connection.execute(_RELEASE, [{"key": one.key} for one in writes])
+        return [None] * len(writes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,9 @@ class ExpireLock:
     @staticmethod
     def run_all(connection: Connection, writes: list["ExpireLock"]) -> list[None]:
         """Expire all."""
-        release_locks(connection, [one.claim for one in writes])
+        connection.execute(
+            _EXPIRE, [{"key": one.claim.key, "claim": one.claim.token} for one in writes]
+        )
         return [None] * len(writes)
 
 
