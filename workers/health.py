@@ -10,9 +10,10 @@ import errno
 import json
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from prometheus_client import CollectorRegistry
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 #: Seconds for a request to arrive, and for its answer to be taken.
 REQUEST_SECONDS = 5.0
@@ -39,7 +40,7 @@ class HealthServer:
         host: str,
         port: int,
         problems: Callable[[], list[str]],
-        registry: CollectorRegistry,
+        registry: "CollectorRegistry",
         limit: float = REQUEST_SECONDS,
     ) -> None:
         self.limit = limit

@@ -1,13 +1,15 @@
 """`ecs-worker dead replay|discard`: preview, question, progress and summary of a batch."""
 
 import asyncio
+import gc
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from time import monotonic
+from typing import Any, TypeVar
 
 from messages.secrets import mask
 from messages.texts import terminal_safe
@@ -20,10 +22,12 @@ from workers.dead_letters.batch import BatchRequest, record_batch
 from workers.dead_letters.batch_run import BatchResult, BatchRun
 from workers.dead_letters.dead_letter import DeadLetter
 from workers.dead_letters.dry_run_result import DryRunOutcome, DryRunResult
-from workers.dead_letters.reader import Unreachable
+from workers.dead_letters.reader import Reader, Unreachable
 from workers.dead_letters.selection import Selection
 from workers.journal import Action, Journal, JournalError, Replay, ReplayState
 from workers.settings import Settings
+
+T = TypeVar("T")
 
 #: Messages of which the question shows a preview.
 _SAMPLE = 50
@@ -42,23 +46,52 @@ class BatchCommand:
     yes: bool = False
 
 
+@dataclass(slots=True)
+class _Execution:
+    """A command that is carried out, with its event loop. `reader` holds the messages that were
+    chosen, from choosing them until they are done, where nobody is asked in between.
+    """
+
+    settings: Settings
+    command: BatchCommand
+    runner: asyncio.Runner
+    reader: Reader | None = None
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run what needs broker and journal. Raises `CommandFailed`."""
+        return run(work, self.runner)
+
+
 def run_batch(settings: Settings, command: BatchCommand) -> Exit:
     """Preview, ask and carry out, as the command says. Raises `CommandFailed`."""
     if not (command.yes or command.dry_run or sys.stdin.isatty()):
         text = "nothing was done: without a terminal --yes is required; --dry-run only shows"
         raise CommandFailed(Exit.REFUSED, text)
-    if command.batch is not None:
-        return _resume(settings, command, command.batch)
-    found = select(settings, command.selection).letters
+    with asyncio.Runner() as runner:
+        execution = _Execution(settings, command, runner)
+        if command.batch is not None:
+            return _resume(execution, command.batch)
+        try:
+            return _carry_out_chosen(execution)
+        finally:
+            if execution.reader is not None:
+                execution.run(execution.reader.close())
+
+
+def _carry_out_chosen(execution: _Execution) -> Exit:
+    settings, command, request = execution.settings, execution.command, execution.command.request
+    keep = command.yes and not command.dry_run
+    chosen = select(settings, command.selection, execution.runner, keep=keep)
+    found, execution.reader = chosen.letters, chosen.reader
     if not found:
         complain("nothing matches")
         return Exit.OK
     if command.dry_run:
-        _print_previews(found, run(_previews(settings, command.request, found)), command.output)
+        previews = execution.run(_previews(settings, request, found))
+        _print_previews(found, previews, command.output)
         return Exit.OK
-    letters, hindered = _without_hindered(settings, command.request, found)
-    run(_migrate(settings))
-    request = command.request
+    letters, hindered = _without_hindered(settings, request, found)
+    execution.run(_migrate(settings))
     with open_history(settings) as history:
         batch = history.unfinished(request.command, request.action, request.operator)
     if batch is not None:
@@ -66,11 +99,11 @@ def run_batch(settings: Settings, command: BatchCommand) -> Exit:
             f"resuming batch {batch}, which the same command left unfinished;"
             " newer dead letters are not touched"
         )
-        return _resume(settings, command, batch)
+        return _resume(execution, batch)
     if not command.yes:
-        _ask(settings, command.request, letters)
-    replays = run(_record(settings, command.request, letters))
-    return _carry_out(settings, command, replays, hindered)
+        _ask(execution, letters)
+    replays = execution.run(_record(settings, request, letters))
+    return _carry_out(execution, replays, hindered)
 
 
 def _without_hindered(
@@ -102,7 +135,8 @@ async def _migrate(settings: Settings) -> None:
         pass
 
 
-def _resume(settings: Settings, command: BatchCommand, batch: str) -> Exit:
+def _resume(execution: _Execution, batch: str) -> Exit:
+    settings, command = execution.settings, execution.command
     with open_history(settings) as history:
         replays = history.replays(batch=batch)
     action = command.request.action
@@ -117,7 +151,7 @@ def _resume(settings: Settings, command: BatchCommand, batch: str) -> Exit:
         _confirm(f"{left} of {total} messages of {batch} are left to be {_DONE[action]}")
     # Those that are done are looked for, too: they may not have been acked.
     not_gone = [one for one in replays if one.state is not ReplayState.GONE]
-    return _carry_out(settings, command, not_gone, 0)
+    return _carry_out(execution, not_gone, 0)
 
 
 # The preview, and the question.
@@ -185,15 +219,15 @@ def _print_previews(
         report.line(f"{number:>8} {text}")
 
 
-def _ask(settings: Settings, request: BatchRequest, letters: Sequence[DeadLetter]) -> None:
+def _ask(execution: _Execution, letters: Sequence[DeadLetter]) -> None:
     """Show the groups and a preview, and ask."""
+    request = execution.command.request
     report = Report(sys.stderr)
     print_groups(report, letters)
     if request.action is Action.REPLAY:
         sample = letters[:_SAMPLE]
-        previews = Counter(
-            (one.outcome.text, one.detail) for one in run(_previews(settings, request, sample))
-        )
+        results = execution.run(_previews(execution.settings, request, sample))
+        previews = Counter((one.outcome.text, one.detail) for one in results)
         is_part = len(sample) < len(letters)
         report.line(f"dry run of the oldest {len(sample)}" if is_part else "dry run")
         rows = [
@@ -222,12 +256,10 @@ async def _record(
             return await record_batch(journal, history, settings, request, letters)
 
 
-def _carry_out(
-    settings: Settings, command: BatchCommand, replays: Sequence[Replay], hindered: int
-) -> Exit:
+def _carry_out(execution: _Execution, replays: Sequence[Replay], hindered: int) -> Exit:
     started = monotonic()
-    request, batch = command.request, replays[0].batch
-    result, trouble = run(_work(settings, request, replays))
+    command, request, batch = execution.command, execution.command.request, replays[0].batch
+    result, trouble = execution.run(_work(execution, replays))
     row = {
         "batch": batch,
         "action": request.action.value,
@@ -243,7 +275,8 @@ def _carry_out(
         Report().facts({name: value for name, value in row.items() if value or name == "done"})
     else:
         show([row], command.output)
-    _print_advice(request.action, result, batch, trouble, settings.names.dead_queue)
+    queue = execution.settings.names.dead_queue
+    _print_advice(request.action, result, batch, trouble, queue)
     partly = result.left or result.refused or result.gone or hindered
     return Exit.PARTLY if partly else Exit.OK
 
@@ -269,20 +302,17 @@ def _print_advice(
         complain(f"see the results: ecs-worker dead replays {batch}")
 
 
-async def _work(
-    settings: Settings, request: BatchRequest, replays: Sequence[Replay]
-) -> tuple[BatchResult, str | None]:
+async def _work(execution: _Execution, replays: Sequence[Replay]) -> tuple[BatchResult, str | None]:
     """The numbers, and what ended it early; None where nothing did."""
-    from workers.bootstrap import collect_seldom  # noqa: PLC0415
-
-    collect_seldom()
+    settings, request = execution.settings, execution.command.request
+    gc.freeze()  # the messages that were chosen stay until they are done
     async with _open_journal(settings) as journal:
         with _progress_bar(_DONE[request.action], len(replays)) as advance:
             advance(sum(one.done_at is not None for one in replays))
             batch_run = BatchRun(settings, journal, replays, request, advance)
             with _stopped_by_signals(batch_run.stop):
                 try:
-                    await batch_run.work()
+                    await batch_run.work(execution.reader)
                 except (Unreachable, NotDeclared, JournalError) as error:
                     return batch_run.result, str(error)
         return batch_run.result, None

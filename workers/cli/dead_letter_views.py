@@ -44,10 +44,12 @@ _PROPERTIES = (
 )
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run what needs broker and journal. Raises `CommandFailed` where they cannot be reached."""
+def run(work: Coroutine[Any, Any, T], runner: asyncio.Runner | None = None) -> T:
+    """Run what needs broker and journal, in the runner's event loop where there is one. Raises
+    `CommandFailed` where they cannot be reached.
+    """
     try:
-        return asyncio.run(work)
+        return runner.run(work) if runner is not None else asyncio.run(work)
     except Unreachable as error:
         raise CommandFailed(Exit.UNREACHABLE, f"{error}; see ecs-worker check") from error
     except NotDeclared as error:
@@ -56,9 +58,19 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         raise journal_failed(error) from error
 
 
-def select(settings: Settings, selection: Selection) -> Selected:
-    """Select from `ecs.dead`; a line on stderr says so where not all of it could be seen."""
-    selected = run(select_dead_letters(settings.broker, settings.names, selection))
+def select(
+    settings: Settings,
+    selection: Selection,
+    runner: asyncio.Runner | None = None,
+    *,
+    keep: bool = False,
+) -> Selected:
+    """Select from `ecs.dead`; a line on stderr says so where not all of it could be seen.
+
+    `keep`: everything stays held, in the runner's event loop.
+    """
+    selecting = select_dead_letters(settings.broker, settings.names, selection, keep=keep)
+    selected = run(selecting, runner)
     if selected.shared:
         queue = settings.names.dead_queue
         complain(

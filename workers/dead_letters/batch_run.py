@@ -46,9 +46,13 @@ class _Phase(Enum):
 
 @dataclass(slots=True)
 class _Member:
-    """A message of the batch, and the delivery by which it is held."""
+    """A message of the batch, and the delivery by which it is held.
+
+    `replay` is its row as it was read or written first; `state` is the state that it has now.
+    """
 
     replay: Replay
+    state: ReplayState
     delivery: Delivery | None = None
     #: True once it was delivered in this round.
     came: bool = False
@@ -57,7 +61,7 @@ class _Member:
     @property
     def is_done(self) -> bool:
         """True if only the ack may be left to do."""
-        return self.replay.state in _DONE
+        return self.state in _DONE
 
     @property
     def is_held(self) -> bool:
@@ -116,7 +120,7 @@ class BatchRun:
         self._journal = journal
         self._request = request
         self._on_progress = on_progress
-        self._members = [_Member(one) for one in replays]
+        self._members = [_Member(one, one.state) for one in replays]
         self._by_identity: dict[str, list[_Member]] = {}
         for member in self._members:
             self._by_identity.setdefault(member.replay.identity, []).append(member)
@@ -132,14 +136,16 @@ class BatchRun:
         """Begin nothing more; what is under way is finished."""
         self._stopping.set()
 
-    async def work(self) -> None:
+    async def work(self, reader: Reader | None = None) -> None:
         """Carry the batch out. Raises `Unreachable`, `NotDeclared`, `JournalError`; what was done
         stays done.
+
+        `reader` holds the messages where they were chosen just before; it is closed.
         """
         self._publisher.open()
         try:
-            while self._left() and not self._stopping.is_set() and await self._round():
-                pass
+            while self._left() and not self._stopping.is_set() and await self._round(reader):
+                reader = None
         finally:
             await self._publisher.close()
         if self._trouble is not None:
@@ -149,7 +155,7 @@ class BatchRun:
     def result(self) -> BatchResult:
         """The numbers so far."""
         done = sum(one.is_done for one in self._members)
-        gone = sum(one.replay.state is ReplayState.GONE for one in self._members)
+        gone = sum(one.state is ReplayState.GONE for one in self._members)
         refused = sum(one.phase is _Phase.REFUSED for one in self._members)
         return BatchResult(done, gone, refused, len(self._members) - done - gone - refused)
 
@@ -157,14 +163,17 @@ class BatchRun:
         ended = (_Phase.SETTLED, _Phase.REFUSED)
         return [one for one in self._members if one.phase not in ended]
 
-    async def _round(self) -> bool:
+    async def _round(self, held: Reader | None) -> bool:
         """Read the queue once, for a limited time; return True if another round may do more."""
         self._ready.clear()
         for one in self._members:
             one.came = False
-        reader = Reader(self._settings.broker, self._settings.names, self._delivered)
-        await reader.open()
+        reader = held or Reader(self._settings.broker, self._settings.names, self._delivered)
+        if held is None:
+            await reader.open()
         try:
+            if held is not None:
+                held.hand_over(self._delivered)
             complete = await self._work_off(reader, monotonic() + HOLD)
         finally:
             # Groups under way are finished, not cut off, unless broker or journal do not answer.
@@ -243,7 +252,7 @@ class BatchRun:
                     one.phase = _Phase.WAITING
 
     async def _replay(self, group: list[_Member]) -> None:
-        await self._repeat([one for one in group if one.replay.state is ReplayState.ISSUED])
+        await self._repeat([one for one in group if one.state is ReplayState.ISSUED])
         tokens = [new_resume_token() for _ in group]
         await self._journal.issue_tokens(
             [(one.replay.id, hash_of(token)) for one, token in zip(group, tokens, strict=True)]
@@ -255,7 +264,7 @@ class BatchRun:
             published.append(self._publisher.publish(publication))
         outcomes = await asyncio.gather(*published, return_exceptions=True)
         for one, outcome in zip(group, outcomes, strict=True):
-            one.replay = replace(one.replay, state=ReplayState.ISSUED)
+            one.state = ReplayState.ISSUED
             if outcome is not Published.CONFIRMED:
                 one.phase = _Phase.REFUSED
         confirmed = [one for one in group if one.phase is not _Phase.REFUSED]
@@ -276,6 +285,7 @@ class BatchRun:
                 real_user=real_user(),
                 state=ReplayState.PINNED,
             )
+            one.state = ReplayState.PINNED
         await self._journal.repeat_replays(former, [one.replay for one in group])
 
     async def _end(self, group: list[_Member], state: ReplayState) -> None:
@@ -292,7 +302,7 @@ class BatchRun:
             return
         await self._journal.end_replays([one.replay.id for one in group], state)
         for one in group:
-            one.replay = replace(one.replay, state=state)
+            one.state = state
 
     def _settle(self, member: _Member) -> None:
         if member.delivery is not None and not member.delivery.lost:

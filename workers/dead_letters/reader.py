@@ -46,7 +46,7 @@ class Reader:
     """Holds the messages of `ecs.dead` from `open` to `close`. `on_delivery` gets each, and may
     settle it.
 
-    A message whose channel is lost is delivered again.
+    A message whose channel is lost is delivered again. All of it happens in one event loop.
     """
 
     def __init__(self, where: Where, names: Names, on_delivery: Callable[[Delivery], None]) -> None:
@@ -86,6 +86,13 @@ class Reader:
         """The number of messages that have been delivered."""
         return len(self._held)
 
+    def hand_over(self, on_delivery: Callable[[Delivery], None]) -> None:
+        """Give everything that is held, and what comes from now on, to another function."""
+        self._on_delivery = on_delivery
+        for delivery in self._held:
+            if not delivery.lost:
+                on_delivery(delivery)
+
     def is_complete(self) -> bool:
         """Tell whether all that waited has been delivered, or nothing more comes. Raises
         `Unreachable` after too long without a connection.
@@ -114,9 +121,12 @@ class Reader:
         self._delivery_came.clear()
 
     async def close(self, is_settled: Callable[[Delivery], bool] = lambda _: False) -> None:
-        """Give back everything that is not settled; renew what was given back too often."""
+        """Give back everything that is not settled; renew what was given back too often. Once is
+        enough.
+        """
         if not self.waiting:
             return
+        self.waiting = 0
         self._consumer.pause()
         worn = [
             one

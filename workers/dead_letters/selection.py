@@ -66,32 +66,43 @@ def row_text(row: Mapping[str, Any]) -> str:
 @dataclass(frozen=True, slots=True)
 class Selected:
     """The chosen dead letters of the `total` in `ecs.dead`. `shared`: another reader held more,
-    which were not seen.
+    which were not seen. `reader` holds them, where it was not closed.
     """
 
     letters: list[DeadLetter]
     total: int
     shared: bool
+    reader: Reader | None = None
 
 
-async def select_dead_letters(where: Where, names: Names, selection: Selection) -> Selected:
-    """Read through `ecs.dead` and leave it as it is. Raises `Unreachable`, `NotDeclared`."""
+async def select_dead_letters(
+    where: Where, names: Names, selection: Selection, *, keep: bool = False
+) -> Selected:
+    """Read through `ecs.dead` and leave it as it is. Raises `Unreachable`, `NotDeclared`.
+
+    `keep`: all of it stays held, for whoever carries out at once what was chosen: reading it a
+    second time would take a quarter of a replay, and count as one more failed delivery of each.
+    """
     seen: list[tuple[Delivery, DeadLetter]] = []
 
-    def keep(delivery: Delivery) -> None:
+    def note(delivery: Delivery) -> None:
         letter = DeadLetter.of(delivery.envelope)
         if selection.matches(letter):
             seen.append((delivery, letter))
 
-    reader = Reader(where, names, keep)
+    reader = Reader(where, names, note)
     await reader.open()
+    kept: Reader | None = None
     try:
         await reader.wait()
         # A message whose channel was lost has come again.
-        letters = [letter for delivery, letter in seen if not delivery.lost]
+        letters = selection.choose(letter for delivery, letter in seen if not delivery.lost)
+        if keep and letters:
+            kept = reader
     finally:
-        await reader.close()
-    return Selected(selection.choose(letters), reader.seen, reader.shared)
+        if kept is None:
+            await reader.close()
+    return Selected(letters, reader.seen, reader.shared, kept)
 
 
 @dataclass(frozen=True, slots=True)
