@@ -61,9 +61,12 @@ class Alarm:
         self._call = call
 
     def __enter__(self) -> Self:
-        self._alarms = _alarms_of(asyncio.get_running_loop())
-        self._alarms.add(self)
+        self._set_in(asyncio.get_running_loop())
         return self
+
+    def _set_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._alarms = _alarms_of(loop)
+        self._alarms.add(self)
 
     def __exit__(
         self,
@@ -95,7 +98,8 @@ class within(Alarm):  # noqa: N801 - read as a word: `with within(deadline):`
             raise RuntimeError("a limit is set inside a task")
         self._task = task
         self._cancelling = task.cancelling()
-        return super().__enter__()
+        self._set_in(task.get_loop())
+        return self
 
     def __exit__(
         self,

@@ -70,7 +70,7 @@ class Idempotency:
             # A read leaves no entry in the journal, and a repeat of it is looked up afresh.
             envelope = request.envelope
             claim = Claim(f"{request.kind}:{requester.project_id}:{envelope.fingerprint}", "")
-            claimed = Claimed(_MEMORY, claim, {}, envelope.attempts, InFlight(""))
+            claimed = Claimed(_MEMORY, claim, {}, envelope.attempts, None)
             return Progress(request, requester, timing, claimed, self._replies)
         # From the look at what is under way to the place among it nothing is awaited.
         while (flight := self._in_flight.get(key)) is not None:
@@ -88,7 +88,7 @@ class Idempotency:
 
     def release(self, progress: Progress) -> None:
         """Note that this process acts for a request no more."""
-        if progress.request.name is not None:
+        if progress.flight is not None:
             self._in_flight.end(progress.key, progress.flight)
 
     async def _begin(

@@ -54,7 +54,7 @@ class Ledger(Protocol):
     def release(
         self, claim: Claim, attempts: int = 0, resume_token_hash: str | None = None
     ) -> Awaitable[None]: ...
-    def settle(self, key: str) -> Awaitable[None]: ...
+    def settle(self, key: str) -> object: ...
 
 
 class MemoryLedger:
@@ -76,8 +76,7 @@ class MemoryLedger:
     async def release(
         self, claim: Claim, attempts: int = 0, resume_token_hash: str | None = None
     ) -> None: ...
-    def settle(self, key: str) -> "asyncio.Future[None]":
-        return asyncio.get_running_loop().create_future()
+    def settle(self, key: str) -> None: ...
 
 
 @record
@@ -88,7 +87,8 @@ class Claimed:
     claim: Claim
     effects: Mapping[str, EffectRecord]
     attempts: int
-    flight: InFlight
+    #: None for a read, which nobody waits for.
+    flight: InFlight | None
 
 
 @record
@@ -137,6 +137,8 @@ class Progress:
         self._percent_by_status: dict[str, int] = {}
         #: Progress last published of an order, in percent, by whichever attempt.
         self.percent = 0
+        #: The result that this attempt has published; None where it has not.
+        self.published_result: Result | None = None
         #: The result that was published before the end, by whichever attempt: it stays the result.
         self.early_answer: Result | None = None
         if claimed.effects:
@@ -270,12 +272,6 @@ class Progress:
 
     # The result.
 
-    @property
-    def published_result(self) -> Result | None:
-        """The result that this attempt has published; None where it has not."""
-        has_result = self.flight.answered.done() and not self.flight.answered.cancelled()
-        return self.flight.answered.result() if has_result else None
-
     async def answer(self, result: Result) -> None:
         """Publish the result before the end; without effect where the request has its answer.
 
@@ -362,11 +358,14 @@ class Progress:
         self._published.append(self._replies.update(self.request.envelope, body, self.key))
 
     def _publish_result(self, result: Result) -> None:
-        if not self.flight.answered.done():
-            request = self.request
-            self._published += self._replies.result(
-                request.envelope, request.operation, self.key, result
-            )
+        if self.published_result is not None:
+            return
+        request = self.request
+        self._published += self._replies.result(
+            request.envelope, request.operation, self.key, result
+        )
+        self.published_result = result
+        if self.flight is not None:
             self.flight.answered.set_result(result)
 
     async def _confirmed(self) -> None:
