@@ -210,6 +210,8 @@ class HttpConnection(asyncio.Protocol):
         self._on_end: Callable[[HttpConnection], None]
         self._answer: Answer
         self._has_body = True
+        #: True where the server takes another call on this connection.
+        self._keeps = False
         #: How far its answer has come: bytes, the most that there may be, whether its length is
         #: known, whether it is whole.
         self._size, self._most, self._is_framed, self._is_whole = 0, 0, False, False
@@ -284,17 +286,16 @@ class HttpConnection(asyncio.Protocol):
             return
         self._heard_at = time.monotonic()
         self._size += len(data)
-        keep = True
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
-            keep = False
+            self._keeps = False
             if self._answer.lost is None and not self._is_whole:
                 self._answer.lost = CallLost("no_answer", described(error))
         if self._answer.lost is not None:
             self._end(keep=False)
         elif self._is_whole:
-            self._end(keep=keep and self._parser.should_keep_alive())
+            self._end(keep=self._keeps)
         elif self._size > self._most:
             self._lose("bad_answer", f"the answer is longer than {self._most} bytes")
 
@@ -330,6 +331,7 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._is_whole = self._answer.status > 0
+        self._keeps = self._parser.should_keep_alive()  # which is only known here
 
     # The end.
 
