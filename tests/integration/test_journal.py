@@ -266,9 +266,9 @@ def _another(number: int) -> NewRequest:
 
 
 async def _lined_up(journal: Journal, number: int, *servers: str) -> tuple[Begun, Ahead | None]:
-    outcome = await journal.begin(_another(number))
+    outcome = await journal.begin(_another(number), servers)
     assert isinstance(outcome, Begun)
-    return outcome, await journal.acquire_locks(outcome.claim, servers)
+    return outcome, outcome.ahead
 
 
 async def test_requests_for_a_server_line_up_in_the_order_in_which_they_come(
@@ -284,7 +284,7 @@ async def test_requests_for_a_server_line_up_in_the_order_in_which_they_come(
     assert ahead == Ahead(second.claim, HolderState.ELSEWHERE)
     await journal.finish(first.claim, {}, [])
     assert await other.acquire_locks(second.claim) is None
-    await other.release_locks(second.claim.key)
+    await other.release(second.claim, keeps_locks=False)
     assert await journal.acquire_locks(third.claim) is None
     await other.close()
 
@@ -318,11 +318,37 @@ async def test_whoever_goes_on_keeps_the_place(journal: Journal) -> None:
     assert await journal.acquire_locks(resumed.claim, ("a", "b")) is None
 
 
-async def test_places_that_a_crash_left_are_swept(journal: Journal, url: str) -> None:
+async def test_a_request_of_another_worker_keeps_its_locks(journal: Journal) -> None:
     first, _ = await _lined_up(journal, 1, "a")
+    second, _ = await _lined_up(journal, 2, "a")
+    await journal.release(first.claim)
+    taken = await journal.begin(_another(1))
+    assert isinstance(taken, Resumed)
+    with pytest.raises(ClaimLost):
+        await journal.finish(first.claim, {}, [])
+    await journal.release(first.claim, keeps_locks=False)
+    assert await journal.acquire_locks(second.claim) == Ahead(taken.claim, HolderState.OURS)
+
+
+async def test_a_result_releases_the_locks(journal: Journal, url: str) -> None:
+    first, _ = await _lined_up(journal, 1, "a", "b")
     await journal.finish(first.claim, {}, [])
+    assert _places(url) == 0
+
+
+async def test_places_that_a_crash_left_are_swept(journal: Journal, url: str) -> None:
+    await _lined_up(journal, 1, "a")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE requests SET state = 'done'"))
+    engine.dispose()
     await journal.prune(-10.0)
+    assert _places(url) == 0
+
+
+def _places(url: str) -> int:
     engine = create_engine(url)
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT count(*) FROM turns")).scalar() == 0
+        found: int = connection.execute(text("SELECT count(*) FROM turns")).scalar_one()
     engine.dispose()
+    return found

@@ -82,7 +82,7 @@ class ReadOnlyJournal(Journal):
     def trouble(self) -> str | None:
         return None
 
-    def begin(self, request: NewRequest) -> "asyncio.Future[Outcome]":
+    def begin(self, request: NewRequest, _locks: tuple[str, ...] = ()) -> "asyncio.Future[Outcome]":
         return asyncio.ensure_future(self._begin(request))
 
     async def _begin(self, new: NewRequest) -> Outcome:
@@ -133,7 +133,7 @@ class ReadOnlyJournal(Journal):
         return _done(None)
 
     record = check_claim = finish = settle = release = add_resume_token = _write_nothing
-    acquire_locks = release_locks = expire_lock = _write_nothing
+    acquire_locks = expire_lock = _write_nothing
 
 
 def _done(value: Any) -> "asyncio.Future[Any]":

@@ -1,12 +1,12 @@
 """The journal's database: opening it, and migrating its schema."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, CursorResult, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -15,6 +15,10 @@ from workers.journal.sqlite import READS, exposed_files, sqlite_engine
 
 #: PostgreSQL's advisory lock that is held during a migration; any number.
 _MIGRATION_LOCK = 0x6563_7377
+_COUNTED = {"preserve_rowcount": True}
+
+#: Parameters of a statement.
+Row = tuple[Any, ...]
 
 
 def open_engine(url: str, times: JournalTimes | None = None) -> Engine:
@@ -45,6 +49,23 @@ def open_engine(url: str, times: JournalTimes | None = None) -> Engine:
         )
         return engine
     raise JournalError("ECS_JOURNAL_URL must be of SQLite or PostgreSQL")
+
+
+def execute_all(connection: Connection, statement: str, rows: Sequence[Row]) -> int:
+    """Execute a statement, with a `?` for each parameter, for all rows by the driver's own
+    `executemany`; return how many rows were written.
+    """
+    statement = _for_driver(connection, statement)
+    return connection.exec_driver_sql(statement, list(rows), execution_options=_COUNTED).rowcount
+
+
+def select_all(connection: Connection, statement: str, row: Row) -> CursorResult[Any]:
+    """Execute a query, with a `?` for each parameter."""
+    return connection.exec_driver_sql(_for_driver(connection, statement), row)
+
+
+def _for_driver(connection: Connection, statement: str) -> str:
+    return statement if connection.dialect.name == "sqlite" else statement.replace("?", "%s")
 
 
 def reading_engine(engine: Engine) -> Engine:

@@ -25,7 +25,7 @@ from workers.journal.records import (
     RequestRecord,
 )
 from workers.journal.replays import AddBatch, EndReplays, IssueTokens, Redeem, RepeatReplays
-from workers.journal.server_locks import AcquireLocks, ExpireLock, ReleaseLocks
+from workers.journal.server_locks import AcquireLocks, ExpireLock
 from workers.journal.writer import Writer
 from workers.journal.writes import (
     AddResumeToken,
@@ -82,12 +82,13 @@ class Journal:
         """The reason why nothing can be written now, or None."""
         return self._writer.trouble if self._writer is not None else "not open"
 
-    def begin(self, request: NewRequest) -> "asyncio.Future[Outcome]":
+    def begin(self, request: NewRequest, locks: tuple[str, ...] = ()) -> "asyncio.Future[Outcome]":
         """Record a delivery and return what is known of the request. The caller must not begin a
-        request that it executes already.
+        request that it executes already. A new one acquires the locks of these servers.
         """
         owner, writer = self._opened()
-        return writer.submit(Begin(request, owner, f"{owner.id[:40]}.{next(self._numbers)}"))
+        claim = f"{owner.id[:40]}.{next(self._numbers)}"
+        return writer.submit(Begin(request, owner, claim, locks))
 
     def intend(self, claim: Claim, name: str, marker: Any) -> "asyncio.Future[None]":
         """Record the intent of an effect. Raises `ClaimLost`: the effect must not be executed."""
@@ -104,7 +105,7 @@ class Journal:
     def remember(self, claim: Claim, name: str, value: Any) -> "asyncio.Future[None]":
         """Record a value that a later attempt needs. Raises `ClaimLost`."""
         return self._opened()[1].submit(
-            Intend(claim, name, "null", time.time(), to_json({"value": value}))
+            Intend(claim, name, "null", now := time.time(), to_json({"value": value}), now)
         )
 
     def check_claim(self, claim: Claim) -> "asyncio.Future[None]":
@@ -114,7 +115,9 @@ class Journal:
     def finish(
         self, claim: Claim, result: dict[str, Any], updates: list[dict[str, Any]]
     ) -> "asyncio.Future[None]":
-        """Record the result and the final status updates. Raises `ClaimLost`."""
+        """Record the result and the final status updates, and release the request's locks. Raises
+        `ClaimLost`.
+        """
         return self._opened()[1].submit(
             Finish(claim, to_json(result), to_json(updates), time.time())
         )
@@ -124,10 +127,19 @@ class Journal:
         return self._opened()[1].submit(Settle(key, time.time()))
 
     def release(
-        self, claim: Claim, attempts: int = 0, resume_token_hash: str | None = None
+        self,
+        claim: Claim,
+        attempts: int = 0,
+        resume_token_hash: str | None = None,
+        *,
+        keeps_locks: bool = True,
     ) -> "asyncio.Future[None]":
-        """Release an unfinished request for any worker; its message comes back with a resume token."""
-        return self._opened()[1].submit(Release(claim, attempts, time.time(), resume_token_hash))
+        """Release an unfinished request for any worker, and its locks, unless it keeps them; its
+        message comes back with a resume token.
+        """
+        return self._opened()[1].submit(
+            Release(claim, attempts, time.time(), resume_token_hash, keeps_locks)
+        )
 
     def add_resume_token(self, key: str, resume_token_hash: str) -> "asyncio.Future[None]":
         """Add a resume token for a copy of a request that another worker executes."""
@@ -141,10 +153,6 @@ class Journal:
         """
         owner, writer = self._opened()
         return writer.submit(AcquireLocks(claim.key, owner, servers))
-
-    def release_locks(self, key: str) -> "asyncio.Future[None]":
-        """Release the request's locks."""
-        return self._opened()[1].submit(ReleaseLocks(key))
 
     def expire_lock(self, claim: Claim) -> "asyncio.Future[None]":
         """Release the locks of a request that no worker has."""

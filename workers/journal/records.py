@@ -5,7 +5,7 @@ standard library parses them.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class JournalError(Exception):
@@ -67,8 +67,7 @@ class NewRequest:
     received_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """The right to act for a request; one worker has it at a time."""
 
     key: str
@@ -111,9 +110,10 @@ class EffectRecord:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The request is new."""
+    """The request is new, and has its locks, or its place behind the request `ahead`."""
 
     claim: Claim
+    ahead: Ahead | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,34 +1,34 @@
 """Locks of servers: requests for the same server get them in the order in which they came,
 whichever worker has them.
 
-A request keeps its locks until it releases them or, when its worker is dead, until a request that
-waits for it expires them. A lock counts only while its request is running, so one that a crash left
-after the result blocks nobody. The stored name of the table is `turns`.
+A request keeps its locks until its result is written or it releases them or, when its worker is
+dead, until a request that waits for it expires them. A lock counts only while its request is
+running, so one that a crash left after the result blocks nobody. The stored name of the table is
+`turns`.
 """
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, text
 
+from workers.journal.database import execute_all, select_all
 from workers.journal.owners import Owner
 from workers.journal.records import Ahead, Claim, HolderState
 
-_HAVE_LOCKS = text("SELECT DISTINCT request_key FROM turns WHERE request_key IN :keys").bindparams(
-    bindparam("keys", expanding=True)
-)
+_HAVE_LOCKS = "SELECT DISTINCT request_key FROM turns WHERE request_key IN ({keys})"
 #: SQLite has one writer at a time: no other one reads the same maximum.
 _NEXT_SQLITE = text("SELECT coalesce(max(ticket), 0) + 1 FROM turns")
 _NEXT_POSTGRES = text("SELECT nextval('turn_tickets') FROM generate_series(1, :number)")
 #: Of these requests, those with an older request at one of their servers.
-_CONTESTED = text(
+_CONTESTED = (
     "SELECT DISTINCT mine.request_key FROM turns AS mine"
     " JOIN turns AS theirs ON theirs.resource = mine.resource AND theirs.ticket < mine.ticket"
-    " WHERE mine.request_key IN :keys"
-).bindparams(bindparam("keys", expanding=True))
-_INSERT = text(
-    "INSERT INTO turns (resource, request_key, ticket, since) VALUES (:resource, :key, :ticket, :now)"
+    " WHERE mine.request_key IN ({keys})"
+)
+_INSERT = (
+    "INSERT INTO turns (resource, request_key, ticket, since) VALUES (?, ?, ?, ?)"
     " ON CONFLICT (resource, request_key) DO NOTHING"
 )
 _PREDECESSOR = text(
@@ -38,10 +38,9 @@ _PREDECESSOR = text(
     " JOIN requests ON requests.key = theirs.request_key AND requests.state = 'running'"
     " WHERE mine.request_key = :key ORDER BY theirs.ticket DESC LIMIT 1"
 )
-_RELEASE = text("DELETE FROM turns WHERE request_key = :key")
-_EXPIRE = text(
-    "DELETE FROM turns WHERE request_key = :key"
-    " AND EXISTS (SELECT 1 FROM requests WHERE requests.key = :key AND requests.claim = :claim)"
+_RELEASE = (
+    "DELETE FROM turns WHERE request_key = ?"
+    " AND EXISTS (SELECT 1 FROM requests WHERE requests.key = request_key AND requests.claim = ?)"
 )
 #: Locks that a crash left behind the result of their request.
 _SWEEP = text(
@@ -65,8 +64,7 @@ class AcquireLocks:
         """Return the request that each one waits for; None where it has all of its locks."""
         # All locks first: the requests of one group came in this order.
         _insert(connection, [one for one in writes if one.resources])
-        keys = list({one.key for one in writes})
-        contested = set(connection.execute(_CONTESTED, {"keys": keys}).scalars())
+        contested = _select(connection, _CONTESTED, [one.key for one in writes])
         return [one._find_ahead(connection) if one.key in contested else None for one in writes]
 
     def _find_ahead(self, connection: Connection) -> Ahead | None:
@@ -89,7 +87,7 @@ class AcquireLocks:
 def _insert(connection: Connection, writes: list[AcquireLocks]) -> None:
     if not writes:
         return
-    known = set(connection.execute(_HAVE_LOCKS, {"keys": [one.key for one in writes]}).scalars())
+    known = _select(connection, _HAVE_LOCKS, [one.key for one in writes])
     wanted = {one.key: one for one in writes if one.key not in known}
     if not wanted:
         return
@@ -102,24 +100,22 @@ def _insert(connection: Connection, writes: list[AcquireLocks]) -> None:
         tickets = sorted(connection.execute(_NEXT_POSTGRES, {"number": len(wanted)}).scalars())
     now = time.time()
     rows = [
-        {"resource": resource, "key": one.key, "ticket": ticket, "now": now}
+        (resource, one.key, ticket, now)
         for one, ticket in zip(wanted.values(), tickets, strict=True)
         for resource in sorted(one.resources)
     ]
-    connection.execute(_INSERT, rows)
+    execute_all(connection, _INSERT, rows)
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseLocks:
-    """Releases the locks of a request."""
+def _select(connection: Connection, statement: str, keys: Sequence[str]) -> set[str]:
+    places = ", ".join("?" * len(keys))
+    return set(select_all(connection, statement.format(keys=places), tuple(keys)).scalars())
 
-    key: str
 
-    @staticmethod
-    def run_all(connection: Connection, writes: list["ReleaseLocks"]) -> list[None]:
-        """Release all."""
-        connection.execute(_RELEASE, [{"key": one.key} for one in writes])
-        return [None] * len(writes)
+def release_locks(connection: Connection, claims: Sequence[Claim]) -> None:
+    """Release the locks of requests, but of those that another worker has taken over."""
+    if claims:
+        execute_all(connection, _RELEASE, claims)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +127,7 @@ class ExpireLock:
     @staticmethod
     def run_all(connection: Connection, writes: list["ExpireLock"]) -> list[None]:
         """Expire all."""
-        connection.execute(
-            _EXPIRE, [{"key": one.claim.key, "claim": one.claim.token} for one in writes]
-        )
+        release_locks(connection, [one.claim for one in writes])
         return [None] * len(writes)
 
 

@@ -3,14 +3,14 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from sqlalchemy import Connection, bindparam, select, text
-from sqlalchemy.engine import CursorResult
 
 from workers.journal import schema
+from workers.journal.database import Row, execute_all
 from workers.journal.owners import Owner
 from workers.journal.records import (
     Begun,
@@ -25,7 +25,7 @@ from workers.journal.records import (
     Resumed,
     State,
 )
-from workers.journal.server_locks import sweep
+from workers.journal.server_locks import AcquireLocks, release_locks, sweep
 
 
 def to_json(value: Any) -> str:
@@ -36,40 +36,40 @@ def to_json(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
 
 
-_INSERT = text(
-    "INSERT INTO requests (key, name, kind, operation, tenant, digest, state, owner, claim, attempts, deliveries,"
-    " received_at, updated_at) VALUES (:key, :name, :kind, :operation, :tenant, :digest, 'running', :owner, :claim, 0,"
-    " 1, :received_at, :received_at) ON CONFLICT (key) DO NOTHING"
+_INSERT = (
+    "INSERT INTO requests (key, name, kind, operation, tenant, digest, state, owner, claim,"
+    " attempts, deliveries, received_at, updated_at)"
+    " VALUES (?, ?, ?, ?, ?, ?, 'running', ?, ?, 0, 1, ?, ?) ON CONFLICT (key) DO NOTHING"
 )
-_SEEN = text("UPDATE requests SET deliveries = deliveries + 1 WHERE key = :key")
-_TAKE_OVER = text(
-    "UPDATE requests SET owner = :owner, claim = :claim, updated_at = :now"
-    " WHERE key = :key AND state = 'running' AND claim = :former"
+_SEEN = "UPDATE requests SET deliveries = deliveries + 1 WHERE key = ?"
+_TAKE_OVER = (
+    "UPDATE requests SET owner = ?, claim = ?, updated_at = ?"
+    " WHERE key = ? AND state = 'running' AND claim = ?"
 )
 _INTEND = (
     "INSERT INTO effects (request_key, name, intended_at, marker, outcome, request_id, recorded_at)"
-    " SELECT key, :name, CAST(:now AS DOUBLE PRECISION), :marker, :outcome, NULL, CAST(:recorded AS DOUBLE PRECISION)"
-    " FROM requests WHERE key = :key AND claim = :claim AND state = 'running'{lock}"
-    " ON CONFLICT (request_key, name) DO UPDATE SET intended_at = excluded.intended_at, marker = excluded.marker,"
-    " outcome = excluded.outcome, request_id = NULL, recorded_at = excluded.recorded_at"
+    " SELECT key, ?, CAST(? AS DOUBLE PRECISION), ?, ?, NULL, CAST(? AS DOUBLE PRECISION)"
+    " FROM requests WHERE key = ? AND claim = ? AND state = 'running'{lock}"
+    " ON CONFLICT (request_key, name) DO UPDATE SET intended_at = excluded.intended_at,"
+    " marker = excluded.marker, outcome = excluded.outcome, request_id = NULL,"
+    " recorded_at = excluded.recorded_at"
 )
-_INTEND_SQLITE = text(_INTEND.format(lock=""))
+_INTEND_SQLITE = _INTEND.format(lock="")
 #: The row is locked until the commit: no worker takes the request over between check and write.
-_INTEND_POSTGRES = text(_INTEND.format(lock=" FOR SHARE"))
-_RECORD = text(
-    "UPDATE effects SET outcome = :outcome, request_id = :request_id, recorded_at = :now WHERE request_key = :key"
-    " AND name = :name AND EXISTS (SELECT 1 FROM requests WHERE requests.key = :key AND requests.claim = :claim)"
+_INTEND_POSTGRES = _INTEND.format(lock=" FOR SHARE")
+_RECORD = (
+    "UPDATE effects SET outcome = ?, request_id = ?, recorded_at = ?"
+    " WHERE request_key = ? AND name = ?"
+    " AND EXISTS (SELECT 1 FROM requests WHERE requests.key = request_key AND requests.claim = ?)"
 )
-_FINISH = text(
-    "UPDATE requests SET state = 'done', result = :result, updates = :updates, updated_at = :now"
-    " WHERE key = :key AND claim = :claim AND state = 'running'"
+_FINISH = (
+    "UPDATE requests SET state = 'done', result = ?, updates = ?, updated_at = ?"
+    " WHERE key = ? AND claim = ? AND state = 'running'"
 )
-_SETTLE = text(
-    "UPDATE requests SET state = 'settled', updated_at = :now WHERE key = :key AND state = 'done'"
-)
-_RELEASE = text(
-    "UPDATE requests SET owner = NULL, attempts = attempts + :more, updated_at = :now"
-    " WHERE key = :key AND claim = :claim AND state = 'running' AND owner IS NOT NULL"
+_SETTLE = "UPDATE requests SET state = 'settled', updated_at = ? WHERE key = ? AND state = 'done'"
+_RELEASE = (
+    "UPDATE requests SET owner = NULL, attempts = attempts + ?, updated_at = ?"
+    " WHERE key = ? AND claim = ? AND state = 'running' AND owner IS NOT NULL"
 )
 #: The new hash is put first, and stands there once. Copies of a message may be under way with
 #: several resume tokens; of more than eight (of 65 characters each) the oldest are dropped.
@@ -79,30 +79,16 @@ _ADD_RESUME_TOKEN = text(
 )
 
 
-def _count(connection: Connection, statement: Any, rows: Sequence[dict[str, Any]]) -> int:
-    """Execute for all rows and return how many were written."""
-    result: CursorResult[Any] = connection.execute(
-        statement, rows, execution_options={"preserve_rowcount": True}
-    )
-    return result.rowcount
-
-
 def _each(
-    connection: Connection, statement: Any, rows: Sequence[dict[str, Any]]
+    connection: Connection, statement: str, claims: Sequence[Claim], rows: Sequence[Row]
 ) -> list[Exception | None]:
     """Execute for all rows and return None, or `ClaimLost` where it was not written, for each."""
-    if _count(connection, statement, rows) == len(rows):
+    if execute_all(connection, statement, rows) == len(rows):
         return [None] * len(rows)
     # Rare: another worker has one of them. Executing each alone, a second time, tells which one.
-    return [None if _count(connection, statement, [row]) else ClaimLost(row["key"]) for row in rows]
-
-
-def _rows(writes: Sequence["Intend | Record | Finish | Release"]) -> list[dict[str, Any]]:
-    """Return the fields of each write as parameters; the claim is its key and its token."""
     return [
-        {field.name: getattr(one, field.name) for field in fields(one)}
-        | {"key": one.claim.key, "claim": one.claim.token}
-        for one in writes
+        None if execute_all(connection, statement, [row]) else ClaimLost(claim.key)
+        for claim, row in zip(claims, rows, strict=True)
     ]
 
 
@@ -113,18 +99,36 @@ class Begin:
     request: NewRequest
     owner: Owner
     claim: str
+    #: Names of the server locks that it needs.
+    locks: tuple[str, ...] = ()
 
     @staticmethod
     def run_all(connection: Connection, writes: list["Begin"]) -> list[Outcome]:
-        """Return what is known of each request."""
-        rows = [
-            asdict(one.request)
-            | {"kind": one.request.kind.value, "owner": one.owner.id, "claim": one.claim}
-            for one in writes
-        ]
-        if _count(connection, _INSERT, rows) == len(rows):
-            return [Begun(Claim(one.request.key, one.claim)) for one in writes]
-        return [one._find(connection) for one in writes]
+        """Return what is known of each request; a new one gets its locks, or its place."""
+        if execute_all(connection, _INSERT, [one._row() for one in writes]) == len(writes):
+            outcomes: list[Outcome] = [Begun(one._claimed()) for one in writes]
+        else:
+            outcomes = [one._find(connection) for one in writes]
+        locking = {
+            number: AcquireLocks(one.request.key, one.owner, one.locks)
+            for number, (one, outcome) in enumerate(zip(writes, outcomes, strict=True))
+            if one.locks and isinstance(outcome, Begun)
+        }
+        if locking:
+            aheads = AcquireLocks.run_all(connection, list(locking.values()))
+            for (number, lock), ahead in zip(locking.items(), aheads, strict=True):
+                if ahead is not None:
+                    outcomes[number] = Begun(Claim(lock.key, writes[number].claim), ahead)
+        return outcomes
+
+    def _row(self) -> Row:
+        new = self.request
+        kind, at = new.kind.value, new.received_at
+        fixed = (new.key, new.name, kind, new.operation, new.tenant, new.digest)
+        return (*fixed, self.owner.id, self.claim, at, at)
+
+    def _claimed(self) -> Claim:
+        return Claim(self.request.key, self.claim)
 
     def _find(self, connection: Connection) -> Outcome:
         key = self.request.key
@@ -132,8 +136,8 @@ class Begin:
         if row.claim == self.claim and row.state == State.RUNNING:
             # This worker's, by this or by a commit whose outcome was unknown: begun or taken over.
             is_new = row.deliveries == 1
-            return Begun(Claim(key, self.claim)) if is_new else self._resumed(connection, row)
-        connection.execute(_SEEN, {"key": key})
+            return Begun(self._claimed()) if is_new else self._resumed(connection, row)
+        execute_all(connection, _SEEN, [(key,)])
         if row.digest != self.request.digest:
             return ContentConflict()
         if row.state != State.RUNNING:
@@ -142,18 +146,16 @@ class Begin:
             )
         if row.owner not in (None, self.owner.id) and self.owner.is_alive(row.owner, connection):
             return HeldElsewhere(row.owner)
-        values = {"key": row.key, "owner": self.owner.id, "claim": self.claim, "former": row.claim}
-        if not _count(connection, _TAKE_OVER, [values | {"now": time.time()}]):
+        values = (self.owner.id, self.claim, time.time(), row.key, row.claim)
+        if not execute_all(connection, _TAKE_OVER, [values]):
             # Another worker was quicker.
             return HeldElsewhere("")
         return self._resumed(connection, row)
 
     def _resumed(self, connection: Connection, row: Any) -> Resumed:
-        effects = effects_of(connection, row.key)
-        claim = Claim(row.key, self.claim)
         return Resumed(
-            claim,
-            effects,
+            self._claimed(),
+            effects_of(connection, row.key),
             row.attempts,
             row.received_at,
             has_resume_token=bool(row.resume_token_hash),
@@ -169,15 +171,17 @@ class Intend:
     marker: str
     now: float
     outcome: str | None = None
+    recorded_at: float | None = None
 
     @staticmethod
     def run_all(connection: Connection, writes: list["Intend"]) -> list[Any]:
         """Return None or `ClaimLost` for each."""
         statement = _INTEND_SQLITE if connection.dialect.name == "sqlite" else _INTEND_POSTGRES
-        rows = _rows(writes)
-        for row in rows:
-            row["recorded"] = row["now"] if row["outcome"] is not None else None
-        return _each(connection, statement, rows)
+        rows = [
+            (one.name, one.now, one.marker, one.outcome, one.recorded_at, *one.claim)
+            for one in writes
+        ]
+        return _each(connection, statement, [one.claim for one in writes], rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +197,16 @@ class Record:
     @staticmethod
     def run_all(connection: Connection, writes: list["Record"]) -> list[Any]:
         """Return None or `ClaimLost` for each."""
-        return _each(connection, _RECORD, _rows(writes))
+        rows = [
+            (one.outcome, one.request_id, one.now, one.claim.key, one.name, one.claim.token)
+            for one in writes
+        ]
+        return _each(connection, _RECORD, [one.claim for one in writes], rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Records the result and the final updates."""
+    """Records the result and the final updates, and releases the request's locks."""
 
     claim: Claim
     result: str
@@ -208,9 +216,12 @@ class Finish:
     @staticmethod
     def run_all(connection: Connection, writes: list["Finish"]) -> list[Any]:
         """Return None or `ClaimLost` for each."""
-        if _count(connection, _FINISH, _rows(writes)) == len(writes):
-            return [None] * len(writes)
-        return CheckClaim.run_all(connection, [CheckClaim(one.claim) for one in writes])
+        rows = [(one.result, one.updates, one.now, *one.claim) for one in writes]
+        outcomes: list[Any] = [None] * len(writes)
+        if execute_all(connection, _FINISH, rows) != len(writes):
+            outcomes = CheckClaim.run_all(connection, [CheckClaim(one.claim) for one in writes])
+        release_locks(connection, [one.claim for one in writes])
+        return outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +253,7 @@ class Settle:
     @staticmethod
     def run_all(connection: Connection, writes: list["Settle"]) -> list[None]:
         """Settle all."""
-        _count(connection, _SETTLE, [{"key": one.key, "now": one.now} for one in writes])
+        execute_all(connection, _SETTLE, [(one.now, one.key) for one in writes])
         return [None] * len(writes)
 
 
@@ -254,11 +265,14 @@ class Release:
     more: int
     now: float
     resume_token_hash: str | None = None
+    keeps_locks: bool = True
 
     @staticmethod
     def run_all(connection: Connection, writes: list["Release"]) -> list[None]:
         """Release all but those that another worker has taken over."""
-        _count(connection, _RELEASE, _rows(writes))
+        release_locks(connection, [one.claim for one in writes if not one.keeps_locks])
+        rows = [(one.more, one.now, *one.claim) for one in writes]
+        execute_all(connection, _RELEASE, rows)
         hashes = [(one.claim.key, one.resume_token_hash) for one in writes]
         AddResumeToken.run_all(connection, [AddResumeToken(key, one) for key, one in hashes if one])
         return [None] * len(writes)
@@ -275,11 +289,8 @@ class AddResumeToken:
     def run_all(connection: Connection, writes: list["AddResumeToken"]) -> list[None]:
         """Add all."""
         if writes:
-            _count(
-                connection,
-                _ADD_RESUME_TOKEN,
-                [{"key": one.key, "hashed": f"{one.resume_token_hash} "} for one in writes],
-            )
+            rows = [{"key": one.key, "hashed": f"{one.resume_token_hash} "} for one in writes]
+            connection.execute(_ADD_RESUME_TOKEN, rows)
         return [None] * len(writes)
 
 

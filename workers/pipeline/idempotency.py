@@ -108,10 +108,10 @@ class Idempotency:
             request.digest,
             request.envelope.first_seen,
         )
-        outcome = await self._journal.begin(new)
+        outcome = await self._journal.begin(new, request.locks)
         while isinstance(outcome, HeldElsewhere) and not timing.hold.passed:
             await asyncio.sleep(_LOOK_EVERY)
-            outcome = await self._journal.begin(new)
+            outcome = await self._journal.begin(new, request.locks)
         match outcome:
             case Known():
                 await self._repeat(request, key, Result.restored(outcome.result), outcome)
@@ -124,7 +124,7 @@ class Idempotency:
                 await self._journal.add_resume_token(key, hash_of(token))
                 await self._reschedule(request, token)
             case Begun():
-                claimed = Claimed(self._journal, outcome.claim, {}, 0, flight)
+                claimed = Claimed(self._journal, outcome.claim, {}, 0, flight, outcome)
                 return Progress(request, requester, timing, claimed, self._replies)
             case Resumed() if request.given_up is not None and _goes_on(
                 request, requester, outcome

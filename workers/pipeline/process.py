@@ -13,7 +13,6 @@ A read goes the same way with a ledger in memory and without locks.
 
 import asyncio
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import structlog
@@ -143,8 +142,9 @@ class Pipeline:
             if request.name is None:
                 result = await attempt.read(progress)
             else:
-                locked = self._stages.locks.held(progress) if request.locks else nullcontext()
-                async with attempt.answered_in_time(progress), locked:
+                async with attempt.answered_in_time(progress):
+                    if request.locks:
+                        await self._stages.locks.acquire(progress)
                     result = await attempt.run(progress)
             # What was answered already stays the answer.
             return Ended(writable(progress, progress.early_answer or result))

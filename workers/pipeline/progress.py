@@ -21,7 +21,7 @@ from messages.results import Result
 from messages.updates import OrderStatus, Update
 from messages.wire import encode
 from workers.identity import NO_PROJECT, Requester, hash_of, new_resume_token
-from workers.journal import Claim, EffectRecord
+from workers.journal import Begun, Claim, EffectRecord, Kind
 from workers.pipeline.exits import Requeue, Rescheduled
 from workers.pipeline.in_flight import InFlight
 from workers.pipeline.replies import Replies
@@ -52,7 +52,12 @@ class Ledger(Protocol):
         self, claim: Claim, result: dict[str, Any], updates: list[dict[str, Any]]
     ) -> Awaitable[None]: ...
     def release(
-        self, claim: Claim, attempts: int = 0, resume_token_hash: str | None = None
+        self,
+        claim: Claim,
+        attempts: int = 0,
+        resume_token_hash: str | None = None,
+        *,
+        keeps_locks: bool = True,
     ) -> Awaitable[None]: ...
     def settle(self, key: str) -> object: ...
 
@@ -74,7 +79,12 @@ class MemoryLedger:
         self, claim: Claim, result: dict[str, Any], updates: list[dict[str, Any]]
     ) -> None: ...
     async def release(
-        self, claim: Claim, attempts: int = 0, resume_token_hash: str | None = None
+        self,
+        claim: Claim,
+        attempts: int = 0,
+        resume_token_hash: str | None = None,
+        *,
+        keeps_locks: bool = True,
     ) -> None: ...
     def settle(self, key: str) -> None: ...
 
@@ -89,6 +99,8 @@ class Claimed:
     attempts: int
     #: None for a read, which nobody waits for.
     flight: InFlight | None
+    #: Where the request is new.
+    begun: Begun | None = None
 
 
 @record
@@ -121,6 +133,7 @@ class Progress:
         self.key = claimed.claim.key
         self.attempts = claimed.attempts
         self.flight = claimed.flight
+        self.begun = claimed.begun
         self._ledger = claimed.ledger
         self._replies = replies
         #: When the claim was last known to hold, by the monotonic clock.
@@ -333,13 +346,18 @@ class Progress:
         """Release the request and have its message come back: the next attempt goes on where this
         one was. Always raises: `Rescheduled`, or `Requeue` where a retry queue would mask secrets
         that are still needed.
+
+        One that only waits keeps its place at the locks of its servers; so does an order that
+        failed with something begun: whoever came later would find the server in the middle of a
+        change.
         """
         request, counted = self.request, int(retry.counts)
+        keeps_locks = not counted or (request.kind is Kind.ORDER and self.any_begun)
         if counted and isinstance(request.work, Order):
             await self.publish(order_update(request.work, OrderStatus.WAITING_RETRY, self.percent))
         await self._confirmed()
         token = self.requester.resume_token or new_resume_token()
-        await self._ledger.release(self.claim, counted, hash_of(token))
+        await self._ledger.release(self.claim, counted, hash_of(token), keeps_locks=keeps_locks)
         attempts = self.attempts + counted
         if needs_secrets(request.work, self):
             log.info("request.requeued", attempt=attempts)

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -33,50 +33,32 @@ class ServerLocks:
         self._in_flight = in_flight
         self._delays = retry_delays
 
-    @asynccontextmanager
-    async def held(self, progress: Progress) -> AsyncIterator[None]:
-        """Inside the context the request, which locks a server, has the locks of all its servers.
+    async def acquire(self, progress: Progress) -> None:
+        """Wait until the request, which locks a server, has the locks of all its servers; it keeps
+        them until its result is written, or it is rescheduled.
 
         Where they are not free in time a command is `Refused` as busy, and an order `Postponed`.
-        A request that goes on later (`Postponed`) keeps its place; so does an order that failed
-        with something begun: whoever came later would find the server in the middle of a change.
         """
-        request = progress.request
+        request, claim = progress.request, progress.claim
         if progress.closed:
             # Nothing is begun for a closed one any more: its final updates wait behind nobody.
-            yield
             return
-        claim, is_order = progress.claim, request.kind is Kind.ORDER
         until: Deadline = progress.timing.hold
         too_late: EcsError = Postponed("the locks of its servers")
-        if not is_order:
+        if request.kind is not Kind.ORDER:
             until = progress.timing.patience(any_begun=progress.any_begun)
             detail = "other requests for the server are under way"
             too_late = Refused(Code.FAILED, reason="busy", detail=detail)
-        try:
-            if not await self._acquire(claim, request.locks, until):
-                raise too_late
-            yield
-        except Postponed:
-            raise
-        except Exception:
-            if not (is_order and progress.any_begun):
-                self._release(claim)
-            raise
-        self._release(claim)
-
-    def _release(self, claim: Claim) -> None:
-        # Not awaited: a place whose request has ended counts no more.
-        self._journal.release_locks(claim.key)
-
-    async def _acquire(self, claim: Claim, names: tuple[str, ...], until: Deadline) -> bool:
-        """Take a place at these locks, and wait for them; False where they are not free in time."""
         gone: dict[Claim, float] = {}
-        ahead = await self._journal.acquire_locks(claim, names)
+        if progress.begun is not None:
+            ahead = progress.begun.ahead
+        else:
+            ahead = await self._journal.acquire_locks(claim, request.locks)
         while ahead is not None and not until.passed:
             await self._wait_for(ahead, until, gone)
             ahead = await self._journal.acquire_locks(claim)
-        return ahead is None
+        if ahead is not None:
+            raise too_late
 
     async def _wait_for(self, ahead: Ahead, until: Deadline, gone: dict[Claim, float]) -> None:
         """Wait for a while for the request right ahead; expire the lock of one that nobody has.
