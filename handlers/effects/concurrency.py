@@ -163,34 +163,6 @@ class ThreadPool:
             self._free.release()
 
 
-class RateLimit:
-    """Begins at most so many calls a second, each in its turn, with at most so many at once; a
-    limit of None or 0 is none. Used with `async with`.
-    """
-
-    def __init__(self, rate: float | None, concurrency: int | None) -> None:
-        self._pause = 1.0 / rate if rate else 0.0
-        self._free = asyncio.Semaphore(concurrency) if concurrency else None
-        #: When the next call may begin, on the monotonic clock.
-        self._next = 0.0
-
-    async def __aenter__(self) -> None:
-        if self._free is not None:
-            await self._free.acquire()
-        now = time.monotonic()
-        begins = max(now, self._next)
-        self._next = begins + self._pause
-        try:
-            await asyncio.sleep(begins - now)
-        except BaseException:
-            await self.__aexit__()
-            raise
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._free is not None:
-            self._free.release()
-
-
 async def in_daemon_thread(function: Callable[[], T], name: str) -> T:
     """Run a function that may hang in a thread of its own; return or raise what it does.
 

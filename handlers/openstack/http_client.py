@@ -322,7 +322,7 @@ class HttpConnection(asyncio.Protocol):
         self._answer.status = status
         self._most = MAX_ANSWER
         self._is_framed = "content-length" in headers or "transfer-encoding" in headers
-        self._is_whole = not self._has_body
+        self._is_whole = self._keeps = not self._has_body
         if headers.get("content-encoding", "identity") != "identity":
             self._answer.lost = CallLost("bad_answer", "the answer is packed")
 

@@ -6,7 +6,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -38,7 +37,6 @@ _NO_SUCH_RESOURCE = "The resource could not be found."
 
 #: The statuses that keystoneauth follows, and how often it does.
 _REDIRECTS, _MOST_HOPS = frozenset({301, 302, 303, 305, 307, 308}), 30
-_NO_LIMIT: nullcontext[None] = nullcontext()
 
 #: Set around a call that must not be made twice (`effects`), for whatever functions it passes
 #: through. It is asked just before the call is sent.
@@ -71,7 +69,6 @@ class Project:
         self._missing: dict[str, Deadline] = {}
         #: The ways to the services.
         self._routes = SingleFlightCache(math.inf)
-        self._limits = sessions.rate_limits(connection)
         self._connection = connection
         self._client = client
         self._threads = client.places
@@ -172,9 +169,7 @@ class Project:
             content = f"{kind}Content-Length: {len(content)}\r\n\r\n".encode() + content
         started, outcome = time.monotonic(), "cancelled"
         try:
-            limit = self._limits.get(service)
-            async with limit if limit is not None else _NO_LIMIT:
-                answer = await self._answer(service, method, path, content or b"\r\n")
+            answer = await self._answer(service, method, path, content or b"\r\n")
             reply = reply_of(
                 service.proxy, answer.status, answer.headers, answer.body, mutating=mutating
             )

@@ -16,7 +16,6 @@ import orjson
 import yaml
 
 from handlers.effects.backoff import DEFAULT_TIMING, EffectTiming
-from handlers.effects.concurrency import RateLimit
 from handlers.openstack.errors import ErrorResponse, as_transient, from_exception
 from handlers.openstack.http_client import CallLost, CallTimes, Origin
 from messages.errors import Transient
@@ -216,18 +215,6 @@ def log_in(connection: "Connection") -> None:
     """Get a token, unless there is one."""
     with as_transient("keystone"):
         connection.session.get_token()
-
-
-def rate_limits(connection: "Connection") -> dict[Service, RateLimit]:
-    """Return the limits of those services for which clouds.yaml has one (`compute_rate_limit`,
-    calls a second, and `compute_concurrency`). Does not block.
-    """
-    config = connection.config
-    found = {
-        service: (config.get_rate_limit(service.proxy), config.get_concurrency(service.proxy))
-        for service in Service
-    }
-    return {service: RateLimit(*limits) for service, limits in found.items() if any(limits)}
 
 
 def _configuration(file: str | None) -> "OpenStackConfig":
