@@ -22,11 +22,13 @@ from types import CodeType, FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
-from pika.channel import Channel
 from requests.adapters import HTTPAdapter
 from sqlalchemy import Engine, event
 
 from handlers.openstack.http_client import HttpClient
+from workers.amqp.consumer import Consumer, Delivery, _ConsumedQueue
+from workers.amqp.publisher import Publisher
+from workers.amqp.send_queue import Entry
 from workers.cli import main as work
 
 _ROOT = f"{Path(__file__).parents[2]}/"
@@ -85,6 +87,11 @@ class Recorder:
             text = re.sub(pattern, name, text)
         self._events.append({"kind": kind, "text": text})
 
+    @property
+    def is_open(self) -> bool:
+        """True while a message is under way."""
+        return self._message is not None
+
     def acked(self) -> None:
         """The message has been settled: its line is written."""
         line = json.dumps({"message": self._message, "events": self._events})
@@ -94,32 +101,35 @@ class Recorder:
 
 
 def _watch_broker(recorder: Recorder) -> None:
-    consume, publish, ack = Channel.basic_consume, Channel.basic_publish, Channel.basic_ack
+    make, send, flush = Consumer.__init__, Publisher._send, _ConsumedQueue.flush
 
-    def basic_consume(
-        channel: Channel, queue: str, on_message: Any, *rest: Any, **more: Any
-    ) -> Any:
-        def deliver(channel: Any, method: Any, properties: Any, body: bytes) -> None:
-            recorder.delivered(
-                properties.message_id, lambda: on_message(channel, method, properties, body)
-            )
+    def watched(
+        consumer: Any, where: Any, consuming: Any, take: Any, *rest: Any, **more: Any
+    ) -> None:
+        def deliver(delivery: Delivery) -> None:
+            message_id = delivery.envelope.message_id
+            assert message_id is not None
+            recorder.delivered(message_id, lambda: take(delivery))
 
-        return consume(channel, queue, deliver, *rest, **more)
+        make(consumer, where, consuming, deliver, *rest, **more)
 
-    def basic_publish(channel: Channel, exchange: str, key: str, *rest: Any, **more: Any) -> None:
+    def traced_send(publisher: Publisher, channel: Any, entry: Entry) -> None:
+        exchange, key = entry.publication.exchange, entry.publication.routing_key
         recorder.outside(
             "broker",
             f"publish {key} to {exchange}" if exchange else "publish the answer to `reply_to`",
         )
-        publish(channel, exchange, key, *rest, **more)
+        send(publisher, channel, entry)
 
-    def basic_ack(channel: Channel, *rest: Any, **more: Any) -> None:
-        recorder.outside("broker", "ack")
-        ack(channel, *rest, **more)
-        recorder.acked()
+    def traced_flush(consumed: Any) -> None:
+        flush(consumed)
+        if recorder.is_open:
+            recorder.outside("broker", "ack")
+            recorder.acked()
 
-    Channel.basic_consume, Channel.basic_publish = basic_consume, basic_publish
-    Channel.basic_ack = basic_ack
+    Consumer.__init__ = watched  # type: ignore[method-assign]
+    Publisher._send = traced_send  # type: ignore[method-assign]
+    _ConsumedQueue.flush = traced_flush  # type: ignore[method-assign]
 
 
 def _watch_cloud(recorder: Recorder) -> None:
