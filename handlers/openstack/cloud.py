@@ -212,9 +212,9 @@ class Cloud:
             return await self.threads.run(lambda: function(account))
 
     async def _resolve(self, name: str) -> ProjectName | None:
-        domain_id = self._settings.project_domain
         return await self._with_account(
-            lambda account: keystone.find_project(account, name, domain_id), ("identity", "POST")
+            lambda account: keystone.find_project(account, name, self._settings),
+            ("identity", "POST"),
         )
 
     async def _connect_to(self, project_id: str) -> Project:

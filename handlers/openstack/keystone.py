@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from handlers.effects.concurrency import SingleFlightCache, failed
 from handlers.openstack.errors import as_transient
-from handlers.openstack.sessions import Service, ask
+from handlers.openstack.sessions import CloudSettings, Service, ask, with_limits
 from messages.errors import wrong
 
 if TYPE_CHECKING:
@@ -134,9 +134,9 @@ def list_projects(account: "Connection") -> list[ProjectName]:
     ]
 
 
-def find_project(account: "Connection", name: str, domain_id: str) -> ProjectName | None:
-    """Log in to the project with this name in the domain; None where there is none that the account
-    has a role in.
+def find_project(account: "Connection", name: str, settings: CloudSettings) -> ProjectName | None:
+    """Log in to the project with this name in the configured domain; None where there is none that
+    the account has a role in.
 
     The list of projects cannot tell what a name means now: Keystone may have it in a cache.
     """
@@ -144,11 +144,12 @@ def find_project(account: "Connection", name: str, domain_id: str) -> ProjectNam
 
     with as_transient("keystone"):
         try:
-            access = _access(account.connect_as(project_name=name, project_domain_id=domain_id))
+            scope = {"project_name": name, "project_domain_id": settings.project_domain}
+            access = _access(with_limits(account.connect_as(**scope), settings))
         except Unauthorized:
             # Keystone says the same where the account itself is no longer let in: that is no
             # answer.
-            _access(account.connect_as())
+            _access(with_limits(account.connect_as(), settings))
             return None
     return ProjectName(access.project_id, access.project_name, access.project_domain_id)
 

@@ -134,14 +134,24 @@ def connect(settings: CloudSettings, cloud: str | None) -> "Connection":
         from openstack.connection import Connection  # noqa: PLC0415 - most of a second, and tens of megabytes
 
         connection = Connection(config=_configuration(settings.config_file).get_one(cloud=cloud))
-    return _with_limits(connection, settings)
+    return with_limits(connection, settings)
 
 
 def connect_to(account: "Connection", project_id: str, settings: CloudSettings) -> "Connection":
     """Open a session of the same account in another project."""
     with as_transient("cloud_unavailable"):
-        connection = account.connect_as(project_id=project_id)
-    return _with_limits(connection, settings)
+        return with_limits(account.connect_as(project_id=project_id), settings)
+
+
+def with_limits(connection: "Connection", settings: CloudSettings) -> "Connection":
+    """Limit the time and the size of all answers in a session."""
+    from handlers.openstack.http import Transport  # noqa: PLC0415 - comes with the SDK
+
+    times = CallTimes(settings.call_timeout, settings.call_limit)
+    connection.session.timeout = times.silence
+    for scheme in ("http://", "https://"):
+        connection.session.session.mount(scheme, Transport(settings.threads, times))
+    return connection
 
 
 def project_id_of(connection: "Connection") -> str:
@@ -266,13 +276,3 @@ def _clouds_of(file: str) -> dict[str, Any]:
             return dict(found["clouds"])
         problem = f"{file} has no clouds"
     raise Transient("cloud_configuration", detail=f"OS_CLIENT_CONFIG_FILE: {problem}")
-
-
-def _with_limits(connection: "Connection", settings: CloudSettings) -> "Connection":
-    from handlers.openstack.http import Transport  # noqa: PLC0415 - comes with the SDK
-
-    times = CallTimes(settings.call_timeout, settings.call_limit)
-    connection.session.timeout = times.silence
-    for scheme in ("http://", "https://"):
-        connection.session.session.mount(scheme, Transport(settings.threads, times))
-    return connection

@@ -222,6 +222,21 @@ async def test_a_log_in_that_is_refused_to_everybody_ends(
     await cloud.close()
 
 
+async def test_a_log_in_that_hangs_ends_whatever_it_is_for(
+    simulated: SimulatedOpenStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(simulated.clouds_yaml))
+    cloud = Cloud(CloudSettings("ecs-worker", call_timeout=0.5, call_limit=1.0))
+    await cloud.list_projects()
+    simulated.fault("api.keystone", match="POST .*/auth/tokens", delay=30)
+    try:
+        with pytest.raises(Transient):
+            await asyncio.wait_for(cloud.find_project("tenant-a"), 10)
+    finally:
+        simulated.clear_faults()
+    await cloud.close()
+
+
 async def test_a_thread_is_free_again_when_its_call_has_ended_not_when_nobody_waits_any_more() -> (
     None
 ):
