@@ -262,8 +262,15 @@ class Metrics:
 
     def called(self, service: str, method: str, outcome: str, seconds: float) -> None:
         """Count a call to OpenStack; `outcome` is the HTTP status, or the error without one."""
-        self._calls.labels(service, method, outcome).inc()
-        self._call_seconds.labels(service).observe(seconds)
+        key = (service, method, outcome)
+        pair = self._children.get(key)
+        if pair is None:
+            pair = self._children[key] = (
+                self._calls.labels(*key),
+                self._call_seconds.labels(service),
+            )
+        pair[0].inc()
+        pair[1].observe(seconds)
 
     def event(self, name: DeliveryEvent) -> None:
         """Count what else happened to a delivery."""

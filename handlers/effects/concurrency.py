@@ -77,7 +77,10 @@ class SingleFlightCache:
         self, key: Hashable, ask: Callable[[], Awaitable[T]], ttl: float | None = None
     ) -> T:
         """Return the answer, asked for where none is fresh. Raises what `ask` raises."""
-        answer = self._answers.get(key)
+        try:
+            answer = self._answers[key]  # `get` would look it up twice
+        except KeyError:
+            answer = None
         if answer is not None and not answer.waiting and _succeeded(answer.future):
             known: T = answer.future.result()
             return known

@@ -67,7 +67,7 @@ class Project:
         self.recent = SingleFlightCache(_RECENT)
         #: Until when the list of an extension counts as missing, by path.
         self._missing: dict[str, Deadline] = {}
-        #: The ways to the services.
+        #: The ways to the services, by the names of their proxies in the SDK.
         self._routes = SingleFlightCache(math.inf)
         self._connection = connection
         self._client = client
@@ -206,7 +206,9 @@ class Project:
                 answer = await self._client.call(way.origin, line + way.head + rest, guard)
             except Transient as error:
                 if error.reason == "no_connection":
-                    self._routes.forget(service, way)  # its certificates may have been renewed
+                    self._routes.forget(
+                        service.proxy, way
+                    )  # its certificates may have been renewed
                 raise
             if answer.status == 401 and not is_new:
                 is_new = True
@@ -230,12 +232,12 @@ class Project:
         and when the token is near its end or was rejected.
         """
         if rejected is not None:
-            self._routes.forget(service, rejected)
+            self._routes.forget(service.proxy, rejected)
         ask = partial(self._learn, service, rejected)
-        way: Route = await self._routes.get(service, ask)
+        way: Route = await self._routes.get(service.proxy, ask)
         if time.time() > way.valid_until:
-            self._routes.forget(service, way)
-            way = await self._routes.get(service, ask)
+            self._routes.forget(service.proxy, way)
+            way = await self._routes.get(service.proxy, ask)
         return way
 
     async def _learn(self, service: Service, rejected: Route | None) -> Route:
