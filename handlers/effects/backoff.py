@@ -61,12 +61,11 @@ class Alarm:
         self._call = call
 
     def __enter__(self) -> Self:
-        self._set_in(asyncio.get_running_loop())
+        self._alarms = alarms = _alarms_of(asyncio.get_running_loop())
+        alarms.open.add(self)
+        if self.at < alarms.looks_at:
+            alarms.look_at(self.at)
         return self
-
-    def _set_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._alarms = _alarms_of(loop)
-        self._alarms.add(self)
 
     def __exit__(
         self,
@@ -74,7 +73,8 @@ class Alarm:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._alarms.discard(self)
+        # The timer stays: nearly always the next alarm wants it, too.
+        self._alarms.open.discard(self)
 
     def ring(self) -> None:
         """Call the function."""
@@ -98,8 +98,7 @@ class within(Alarm):  # noqa: N801 - read as a word: `with within(deadline):`
             raise RuntimeError("a limit is set inside a task")
         self._task = task
         self._cancelling = task.cancelling()
-        self._set_in(task.get_loop())
-        return self
+        return super().__enter__()
 
     def __exit__(
         self,
@@ -125,35 +124,28 @@ class _Alarms:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._set: set[Alarm] = set()
+        self.open: set[Alarm] = set()
+        #: When they are looked at, on the monotonic clock.
+        self.looks_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
-        self._looks_at = math.inf
 
-    def add(self, alarm: Alarm) -> None:
-        self._set.add(alarm)
-        if alarm.at < self._looks_at:
-            self._look_at(alarm.at)
-
-    def discard(self, alarm: Alarm) -> None:
-        # The timer stays: nearly always the next alarm wants it, too.
-        self._set.discard(alarm)
-
-    def _look_at(self, at: float) -> None:
+    def look_at(self, at: float) -> None:
+        """Ring what is due at this instant, and see to the rest."""
         if self._timer is not None:
             self._timer.cancel()
-        self._looks_at = at
+        self.looks_at = at
         self._timer = self.loop.call_later(max(0.0, at - time.monotonic()), self._look)
 
     def _look(self) -> None:
         now = time.monotonic()
-        self._timer, self._looks_at = None, math.inf
-        due = [one for one in self._set if one.at <= now]
+        self._timer, self.looks_at = None, math.inf
+        due = [one for one in self.open if one.at <= now]
         for alarm in sorted(due, key=lambda one: one.at):
-            self._set.discard(alarm)
+            self.open.discard(alarm)
             alarm.ring()
-        following = min((one.at for one in self._set), default=math.inf)
+        following = min((one.at for one in self.open), default=math.inf)
         if following < math.inf:
-            self._look_at(max(following, now + _GRAIN))
+            self.look_at(max(following, now + _GRAIN))
 
 
 _latest: list[_Alarms] = []
