@@ -31,6 +31,9 @@ _PATH = re.compile(r"(?:/(?!\.{1,2}(?:[/?]|$))[\w.~:@%+-]+)+(?:\?[\w.~:@%+&=,-]*
 _LONG = 5.0
 #: Seconds for which lists that seldom change are cached.
 _RECENT = 10.0
+#: Seconds for which equal questions of a dry run share an answer; short, because some wait for a
+#: state.
+_SHARED = 1.0
 #: Neutron's words for a collection that it does not have; it has others for a single thing that is
 #: not there.
 _NO_SUCH_RESOURCE = "The resource could not be found."
@@ -65,6 +68,8 @@ class Project:
         self.page_size = settings.page_size
         #: Answers that seldom change and may be a few seconds old.
         self.recent = SingleFlightCache(_RECENT)
+        #: Answers to a dry run, which changes nothing in between.
+        self._shared = SingleFlightCache(_SHARED)
         #: Until when the list of an extension counts as missing, by path.
         self._missing: dict[str, Deadline] = {}
         #: The ways to the services, by the names of their proxies in the SDK.
@@ -91,7 +96,13 @@ class Project:
         self, service: Service, path: str, params: Mapping[str, Any] | None = None
     ) -> Reply:
         """Read; `Transient` where it may be asked again."""
-        return await self._call(service, "GET", path, params=params)
+        if not self._settings.read_only:
+            return await self._call(service, "GET", path, params=params)
+        # A dry run of many orders asks the same again and again: flavors, quotas, limits.
+        asked = f"{service} {path} {sorted((params or {}).items())}"  # lists cannot be keys
+        return await self._shared.get(
+            asked, lambda: self._call(service, "GET", path, params=params)
+        )
 
     async def get_all(
         self, service: Service, path: str, name: str, filters: Mapping[str, Any]
