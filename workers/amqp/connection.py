@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -62,6 +63,8 @@ class _Heartbeats(HeartbeatChecker):  # type: ignore[misc]
         super()._start_check_timer()
 
 
+#: Bytes that are read from the socket at once: one turn of the loop is to stay short.
+_READ_BYTES = 64 * 1024
 #: Reads a frame: kind, buffer, begin and end of its payload. False: pika is to read it.
 FrameReader = Callable[[int, bytes, int, int], bool]
 
@@ -108,6 +111,14 @@ class CoalescingConnection(AsyncioConnection):  # type: ignore[misc]  # pika is 
         self._frame_buffer = buffer[at:]
         self.bytes_received += at  # the sign of life that heartbeats look at
 
+    def _proto_connection_made(self, transport: Any) -> None:
+        transport._MAX_RECV_BYTES = _READ_BYTES
+        if self.params.ssl_options is None:
+            # Once a turn: pika reads until the socket has nothing, which is an exception. What TLS
+            # has read already shows at no socket, so there it must.
+            transport._MAX_CONSUME_BYTES = 1
+        super()._proto_connection_made(transport)
+
     def _create_heartbeat_checker(self) -> HeartbeatChecker | None:
         return _Heartbeats(self, self.params.heartbeat) if self.params.heartbeat else None
 
@@ -116,8 +127,16 @@ class CoalescingConnection(AsyncioConnection):  # type: ignore[misc]  # pika is 
 
     def _write(self) -> None:
         data, self._unwritten = b"".join(self._unwritten), []
+        transport = self._transport
         # Gone with the connection: nothing that was on its way counts as sent.
-        if data and self._transport is not None and not self.is_closed:
+        if transport is None or self.is_closed:
+            return
+        if self.params.ssl_options is None and not transport.get_write_buffer_size():
+            # At once; pika waits a turn until the socket is writable, and takes two system calls
+            # for that. It also meets the error again.
+            with suppress(OSError):
+                data = data[transport._sock.send(data) :]
+        if data:
             super()._adapter_emit_data(data)
 
     def abort(self) -> None:

@@ -283,13 +283,13 @@ def publication_frames(one: Publication, channel: int, frame_max: int) -> bytes:
     Raises `AMQPError`, `ValueError`, `RecursionError` or `struct.error` where it cannot be written
     as AMQP.
     """
-    flags, parts = _Properties.FLAG_DELIVERY_MODE | _Properties.FLAG_TIMESTAMP, []
+    flags, parts = _Properties.FLAG_DELIVERY_MODE | _Properties.FLAG_TIMESTAMP, [b""]
     if one.content_type is not None:
         flags |= _Properties.FLAG_CONTENT_TYPE
-        parts.append(_short(one.content_type))
+        parts.append(_constant(one.content_type))
     if one.content_encoding is not None:
         flags |= _Properties.FLAG_CONTENT_ENCODING
-        parts.append(_short(one.content_encoding))
+        parts.append(_constant(one.content_encoding))
     if one.headers:
         flags |= _Properties.FLAG_HEADERS
         table = b"".join([_header(name, value) for name, value in one.headers.items()])
@@ -310,25 +310,18 @@ def publication_frames(one: Publication, channel: int, frame_max: int) -> bytes:
     parts.append(_SIZE.pack(one.timestamp if one.timestamp is not None else int(time())))
     if one.type is not None:
         flags |= _Properties.FLAG_TYPE
-        parts.append(_short(one.type))
+        parts.append(_constant(one.type))
     if one.app_id is not None:
         flags |= _Properties.FLAG_APP_ID
-        parts.append(_short(one.app_id))
-    properties, body, largest = b"".join(parts), one.body, frame_max - OVERHEAD
-    size = _HEADER.size + len(properties)
-    return b"".join(
-        (
-            _publish_frame(channel, one.exchange, one.routing_key, one.mandatory),
-            FRAME.pack(spec.FRAME_HEADER, channel, size),
-            _HEADER.pack(_Properties.INDEX, 0, len(body), flags),
-            properties,
-            _END,
-            *(
-                _frame(spec.FRAME_BODY, channel, body[begin : begin + largest])
-                for begin in range(0, len(body), largest)
-            ),
-        )
+        parts.append(_constant(one.app_id))
+    body, largest = one.body, frame_max - OVERHEAD
+    parts[0] = _HEADER.pack(_Properties.INDEX, 0, len(body), flags)
+    frames = _publish_frame(channel, one.exchange, one.routing_key, one.mandatory) + _frame(
+        spec.FRAME_HEADER, channel, b"".join(parts)
     )
+    for begin in range(0, len(body), largest):
+        frames += _frame(spec.FRAME_BODY, channel, body[begin : begin + largest])
+    return frames
 
 
 @lru_cache(maxsize=256)
@@ -346,6 +339,10 @@ def _short(text: str) -> bytes:
     if len(raw) > MAX_SHORT:
         raise ShortStringTooLong(raw)
     return bytes([len(raw)]) + raw
+
+
+#: Of what is the same in many messages.
+_constant = lru_cache(maxsize=256)(_short)
 
 
 def _header(name: str, value: Any) -> bytes:
