@@ -7,6 +7,7 @@ none is lost.
 import json
 import re
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -78,7 +79,7 @@ def _check_refusal(envelope: Envelope, unfit: Rejected) -> None:
     parked = again(
         envelope, "ecs.dead", envelope.queue, masked_body(envelope.body), kept(envelope.headers)
     )
-    assert len(publication_frames(parked._replace(body=b""), 1, FRAME)) < FRAME
+    assert len(publication_frames(replace(parked, body=b""), 1, FRAME)) < FRAME
 
 
 def _check_request(request: Request) -> None:

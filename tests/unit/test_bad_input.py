@@ -3,6 +3,7 @@ request.
 """
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -66,7 +67,7 @@ def test_forged_counters_count_only_where_they_can_come_from() -> None:
     headers = {"x-ecs-attempts": amqp.integer(3), "x-ecs-first-seen": amqp.integer(1_700_000_000)}
     for exchange, counted in (("ecs.commands", 0), ("ecs.orders", 0), ("", 3)):
         found = amqp.delivered("ecs.orders", exchange, "ecs.orders", b"{}", {"headers": headers})
-        found = found._replace(arrived=1_800_000_000.0)
+        found = replace(found, arrived=1_800_000_000.0)
         assert found.attempts == counted
         assert found.first_seen == (1_700_000_000.0 if counted else 1_800_000_000.0)
 

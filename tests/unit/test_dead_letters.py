@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,7 +47,8 @@ async def dead_lettered(message: Envelope, refused: Refused) -> Envelope:
     replies = Replies(publisher, NAMES, Metrics(), on_returned=lambda: None)
     await replies.dead_letter(message, refused)
     (one,) = publisher.publications
-    return message._replace(
+    return replace(
+        message,
         queue="ecs.dead",
         exchange=one.exchange,
         routing_key=one.routing_key,
@@ -110,7 +112,7 @@ async def test_a_worker_parses_a_replay_as_it_parsed_the_first_delivery() -> Non
 
 async def test_the_time_limits_of_a_replay_count_from_its_own_arrival() -> None:
     letter = await dead_lettered(envelope(COMMAND), INTERNAL)
-    long_ago = letter._replace(arrived=1000.0, redelivered=True)
+    long_ago = replace(letter, arrived=1000.0, redelivered=True)
     assert time.time() - replayed_envelope(long_ago, "word").first_seen < 5
 
 
@@ -165,7 +167,8 @@ async def test_a_message_that_cannot_be_replayed_has_a_reason(
 
 async def test_identity_is_the_same_after_redeliveries_and_renewal() -> None:
     letter = await dead_lettered(envelope(COMMAND), INTERNAL)
-    counted = letter._replace(
+    counted = replace(
+        letter,
         headers={**letter.headers, "x-delivery-count": 7, "x-acquired-count": 9},
         redelivered=True,
     )
@@ -177,7 +180,7 @@ async def test_identity_is_the_same_after_redeliveries_and_renewal() -> None:
     assert identity_of(await dead_lettered(envelope(COMMAND | {"x": 1}), INTERNAL)) != identity_of(
         letter
     )
-    assert identity_of(letter._replace(message_id="m-2")) != identity_of(letter)
+    assert identity_of(replace(letter, message_id="m-2")) != identity_of(letter)
 
 
 async def test_a_foreign_message_in_the_queue_is_read_without_error() -> None:

@@ -4,6 +4,7 @@ published again.
 
 import gzip
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -255,7 +256,7 @@ def test_no_exchange_of_a_forged_death_is_published_to(queue: str, ours: str) ->
         "count": 2,
     }
     message = amqp.delivered("ecs.undelivered", "ecs.undelivered", "a.key", b"{}", {})
-    message = message._replace(headers={"x-death": [death]})
+    message = replace(message, headers={"x-death": [death]})
     found = last_death(message)
     assert found is not None
     came, reason = found

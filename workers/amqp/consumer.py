@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -35,7 +35,7 @@ class Delivery:
 
     def forget_body(self) -> None:
         """Drop the body; the message comes again with it when it is requeued."""
-        self.envelope = self.envelope._replace(body=b"")
+        self.envelope = replace(self.envelope, body=b"")
 
     def settle(self) -> None:
         """Ack it; without effect when its connection is gone: then the message comes again."""

@@ -4,13 +4,13 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 from messages.codes import Code
 from messages.errors import Refused, wrong
+from messages.record import record
 from workers.amqp.headers import (
     ATTEMPTS_HEADER,
     DEADLINE_HEADER,
@@ -24,7 +24,7 @@ from workers.amqp.names import Names
 _MAX_DIGITS, _MAX_TOKEN = 12, 128
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LeftOut:
     """A body that was not kept: its size in bytes and its SHA-256."""
 
@@ -32,16 +32,14 @@ class LeftOut:
     sha256: str
 
 
-class Envelope(NamedTuple):
+@record
+class Envelope:
     """Body and properties (contract 2). `user_id` was validated by the broker.
 
     `timestamp` (when it was published, as the publisher says) and `arrived` (when it was
     delivered): Unix seconds. `names` are those of the exchanges and queues among which it came.
     `unreadable` names the properties that were no UTF-8 (here they are, escaped), and `headers`
     where they could not be decoded.
-
-    A tuple, for one is made per message: a frozen dataclass of so many fields takes ten times as
-    long.
     """
 
     queue: str
@@ -181,7 +179,8 @@ class Published(Enum):
     REFUSED = "refused"
 
 
-class Publication(NamedTuple):
+@record
+class Publication:
     """One message to publish. `timestamp` is set when it is sent, in whole Unix seconds.
 
     `patience`: seconds for which its queue may refuse what goes there; None: for ever.

@@ -283,13 +283,24 @@ def publication_frames(one: Publication, channel: int, frame_max: int) -> bytes:
     Raises `AMQPError`, `ValueError`, `RecursionError` or `struct.error` where it cannot be written
     as AMQP.
     """
+    body, largest = one.body, frame_max - OVERHEAD
+    frames = _publish_frame(channel, one.exchange, one.routing_key, one.mandatory)
+    frames += _frame(spec.FRAME_HEADER, channel, _content_header(one))
+    for begin in range(0, len(body), largest):
+        frames += _frame(spec.FRAME_BODY, channel, body[begin : begin + largest])
+    return frames
+
+
+def _content_header(one: Publication) -> bytes:
+    """Return size and properties, which stand in the order of `_PROPERTIES`."""
     flags, parts = _Properties.FLAG_DELIVERY_MODE | _Properties.FLAG_TIMESTAMP, [b""]
-    if one.content_type is not None:
-        flags |= _Properties.FLAG_CONTENT_TYPE
-        parts.append(_constant(one.content_type))
-    if one.content_encoding is not None:
-        flags |= _Properties.FLAG_CONTENT_ENCODING
-        parts.append(_constant(one.content_encoding))
+    for flag, text in (
+        (_Properties.FLAG_CONTENT_TYPE, one.content_type),
+        (_Properties.FLAG_CONTENT_ENCODING, one.content_encoding),
+    ):
+        if text is not None:
+            flags |= flag
+            parts.append(_constant(text))
     if one.headers:
         flags |= _Properties.FLAG_HEADERS
         table = b"".join([_header(name, value) for name, value in one.headers.items()])
@@ -298,30 +309,24 @@ def publication_frames(one: Publication, channel: int, frame_max: int) -> bytes:
     if one.priority is not None:
         flags |= _Properties.FLAG_PRIORITY
         parts.append(bytes([one.priority]))
-    if one.correlation_id is not None:
-        flags |= _Properties.FLAG_CORRELATION_ID
-        parts.append(_short(one.correlation_id))
-    if one.reply_to is not None:
-        flags |= _Properties.FLAG_REPLY_TO
-        parts.append(_short(one.reply_to))
-    if one.message_id is not None:
-        flags |= _Properties.FLAG_MESSAGE_ID
-        parts.append(_short(one.message_id))
+    for flag, text in (
+        (_Properties.FLAG_CORRELATION_ID, one.correlation_id),
+        (_Properties.FLAG_REPLY_TO, one.reply_to),
+        (_Properties.FLAG_MESSAGE_ID, one.message_id),
+    ):
+        if text is not None:
+            flags |= flag
+            parts.append(_short(text))
     parts.append(_SIZE.pack(one.timestamp if one.timestamp is not None else int(time())))
-    if one.type is not None:
-        flags |= _Properties.FLAG_TYPE
-        parts.append(_constant(one.type))
-    if one.app_id is not None:
-        flags |= _Properties.FLAG_APP_ID
-        parts.append(_constant(one.app_id))
-    body, largest = one.body, frame_max - OVERHEAD
-    parts[0] = _HEADER.pack(_Properties.INDEX, 0, len(body), flags)
-    frames = _publish_frame(channel, one.exchange, one.routing_key, one.mandatory) + _frame(
-        spec.FRAME_HEADER, channel, b"".join(parts)
-    )
-    for begin in range(0, len(body), largest):
-        frames += _frame(spec.FRAME_BODY, channel, body[begin : begin + largest])
-    return frames
+    for flag, text in (
+        (_Properties.FLAG_TYPE, one.type),
+        (_Properties.FLAG_APP_ID, one.app_id),
+    ):
+        if text is not None:
+            flags |= flag
+            parts.append(_constant(text))
+    parts[0] = _HEADER.pack(_Properties.INDEX, 0, len(one.body), flags)
+    return b"".join(parts)
 
 
 @lru_cache(maxsize=256)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -218,7 +218,8 @@ def replayed_envelope(envelope: Envelope, resume_token: str) -> Envelope:
     """Return a dead letter as a worker would receive it now, replayed with this resume token."""
     exchange, routing_key, headers = _replay_route(envelope, resume_token)
     queue = routing_key if exchange == "" else envelope.names.undelivered_queue
-    return envelope._replace(
+    return replace(
+        envelope,
         queue=queue,
         exchange=exchange,
         routing_key=routing_key,

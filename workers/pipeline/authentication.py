@@ -81,7 +81,7 @@ class Authentication:
         arrived = self._met.setdefault(envelope.fingerprint, envelope.arrived)
         if len(self._met) > _MOST_MET:
             self._met.popitem(last=False)
-        return replace(request, envelope=envelope._replace(arrived=arrived))
+        return replace(request, envelope=replace(envelope, arrived=arrived))
 
     async def _identify(self, request: Request) -> Requester:
         try:

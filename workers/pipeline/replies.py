@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -208,8 +209,10 @@ class Replies:
         dead = self._names.dead_exchange
         if envelope.left_out is not None:
             left_out = encode({"bytes": envelope.left_out.size, "sha256": envelope.left_out.sha256})
-            return again(envelope, dead, envelope.queue, left_out, headers)._replace(
-                content_type="application/json", content_encoding=None
+            return replace(
+                again(envelope, dead, envelope.queue, left_out, headers),
+                content_type="application/json",
+                content_encoding=None,
             )
         body = await in_thread_if_large(len(envelope.body), lambda: masked_body(envelope.body))
         return again(envelope, dead, envelope.queue, body, headers)
@@ -233,7 +236,8 @@ class Replies:
         )
         if outcome is Published.REFUSED and elsewhere:
             exchange = self._names.results_exchange
-            again = reply._replace(
+            again = replace(
+                reply,
                 exchange=exchange,
                 routing_key=reply.type or "",
                 mandatory=False,

@@ -147,5 +147,5 @@ def last_death(envelope: Envelope) -> tuple[Envelope, str] | None:
     key = str(keys[0]) if isinstance(keys, list) and keys else ""
     # By the default exchange it came from a retry queue, and a header has its first route.
     to = key if exchange else queue
-    came = envelope._replace(queue=queue, exchange=exchange, routing_key=to)
+    came = replace(envelope, queue=queue, exchange=exchange, routing_key=to)
     return came, reason
