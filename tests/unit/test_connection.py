@@ -6,6 +6,7 @@ import pytest
 from kombu import Connection
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.adapters.base_connection import BaseConnection
+from pika.adapters.utils.io_services_utils import _AsyncTransportBase as Transport
 from pika.connection import Connection as PikaConnection
 from pika.heartbeat import HeartbeatChecker
 
@@ -47,6 +48,16 @@ def test_the_virtual_host_is_what_kombu_reads(tail: str) -> None:
             "_on_connection_tune",
             "self._create_heartbeat_checker()",
         ),
+        (
+            BaseConnection,
+            "_proto_connection_made",
+            "_proto_connection_made",
+            "self._transport = transport",
+        ),
+        (Transport, "_consume", "_consume", "self._MAX_RECV_BYTES)"),
+        (Transport, "_consume", "_consume", "bytes_consumed < self._MAX_CONSUME_BYTES"),
+        (Transport, "_produce", "_produce", "self._sock"),
+        (Transport, "get_write_buffer_size", "get_write_buffer_size", ""),
         (PikaConnection, "_terminate_stream", "_on_stream_terminated", ""),
         (AsyncioConnection, "_adapter_emit_data", "_adapter_emit_data", "self._transport.write("),
         (HeartbeatChecker, "_start_check_timer", "__init__", "self._start_check_timer()"),
