@@ -321,6 +321,19 @@ def test_a_replay_runs_what_never_ran_and_answers_what_is_known(
     assert history[0]["replays"][0]["operator"] == "night@shift"
 
 
+def test_dead_letters_that_are_left_are_given_back_only_once(place: Workshop) -> None:
+    with Requester(place.broker_url) as requester:
+        worker = place.worker()
+        for _ in range(2):
+            start_of_nothing(requester, reply_to="ecs.orders")
+        eventually(lambda: requester.depth("ecs.dead") == 2)
+        worker.terminate()
+    assert dead(place, "discard", "--limit", "1", "--yes")[0]["done"] == 1
+    (left,) = dead(place, "show")
+    # Each time counts towards a delivery limit that the broker may have.
+    assert left["headers"]["x-delivery-count"] == 1
+
+
 def test_the_record_has_the_real_user_whatever_the_operator_is_called(
     place: Workshop,
 ) -> None:

@@ -1,7 +1,10 @@
 """The configuration: all that is wrong at once, nothing of it shown."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import AliasChoices
@@ -276,6 +279,59 @@ def test_a_variable_of_the_sdk_that_is_empty_does_no_harm(monkeypatch: pytest.Mo
     assert region_name(CloudSettings(None, config_file="other.json"), None) == "east"
     with pytest.raises(Transient):
         region_name(CloudSettings(None, config_file="missing.yaml"), "two")
+
+
+@pytest.mark.parametrize(
+    ("entry", "secret"),
+    [
+        ({"region_name": "north"}, None),
+        ({"region_name": "north,south"}, None),
+        ({"region_name": "north", "regions": ["west", "east"]}, None),
+        ({"region_name": "north", "profile": "shared"}, None),
+        ({"region_name": "{username}"}, None),
+        ({"region_name": "north"}, {"region_name": "east"}),
+        ({"region_name": 7}, None),
+        ({}, None),
+    ],
+)
+def test_the_region_is_the_one_that_the_sdk_would_use(
+    entry: dict[str, Any], secret: dict[str, Any] | None
+) -> None:
+    entry = {"auth": {"auth_url": "http://k"}, "username": "a", **entry}
+    Path("one.yaml").write_text(json.dumps({"clouds": {"one": entry}}))
+    Path("clouds-public.yaml").write_text(
+        json.dumps({"public-clouds": {"shared": {"regions": ["central"]}}})
+    )
+    if secret is not None:
+        Path("secure.yaml").write_text(json.dumps({"clouds": {"one": secret}}))
+    ask = "region_name(CloudSettings(None, config_file='one.yaml'), 'one')"
+    script = (
+        "import sys\n"
+        "from openstack.config import OpenStackConfig\n"
+        "from handlers.openstack.sessions import CloudSettings, region_name\n"
+        f"ours = {ask}\n"
+        "sdks = OpenStackConfig(config_files=['one.yaml']).get_one('one', validate=False)\n"
+        "assert (ours or '') == str(sdks.region_name or ''), (ours, sdks.region_name)\n"
+    )
+    # Where files of secrets are looked for is found out as the SDK is imported.
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_region_that_stands_in_the_entry_is_read_without_the_sdk() -> None:
+    Path("one.yaml").write_text(json.dumps({"clouds": {"one": {"region_name": "north"}}}))
+    script = (
+        "import sys\n"
+        "from handlers.openstack.sessions import CloudSettings, region_name\n"
+        "print(region_name(CloudSettings(None, config_file='one.yaml'), 'one'))\n"
+        "assert 'openstack' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("north\n", "")
 
 
 def test_all_that_is_wrong_is_named_at_once_and_none_of_it_shown(
