@@ -11,13 +11,13 @@ from zoneinfo import ZoneInfo
 from handlers.effects.backoff import Deadline, retrying
 from handlers.effects.ledger import EffectId, EffectKind
 from handlers.effects.once import Effects
-from handlers.openstack.cinder import Volume, get_volume, list_volumes
+from handlers.openstack.cinder import Volume, get_volume, volume_pages
 from handlers.openstack.cloud import Cloud
 from handlers.openstack.errors import CloudRefusal
-from handlers.openstack.glance import Image, get_image, list_images
-from handlers.openstack.nova import Server, get_server, list_servers
+from handlers.openstack.glance import Image, get_image, image_pages
+from handlers.openstack.nova import Server, get_server, server_states
 from handlers.openstack.project import Project
-from handlers.openstack.watch import Poller, Watch, Watched
+from handlers.openstack.watch import Pace, Poller, Watch, Watched
 from messages.codes import Code
 from messages.errors import Postponed, Refused, Transient
 from messages.results import Result
@@ -103,21 +103,24 @@ class Policy:
 class Watchers:
     """The watches of one project, shared by all requests that wait there."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, pace: Pace) -> None:
         self.servers: Watch[Server] = Watch(
-            lambda since: list_servers(project, **{"changes-since": since}),
-            lambda: list_servers(project),
+            lambda since: server_states(project, **{"changes-since": since}),
+            lambda: server_states(project),
             lambda one: get_server(project, one),
+            pace,
         )
         self.images: Watch[Image] = Watch(
-            lambda since: list_images(project, updated_at=f"gte:{since}"),
-            lambda: list_images(project),
+            lambda since: image_pages(project, updated_at=f"gte:{since}"),
+            lambda: image_pages(project),
             lambda one: get_image(project, one),
+            pace,
         )
         self.volumes: Watch[Volume] = Watch(
-            lambda since: list_volumes(project, updated_at=f"gte:{since.removesuffix('Z')}"),
-            lambda: list_volumes(project),
+            lambda since: volume_pages(project, updated_at=f"gte:{since.removesuffix('Z')}"),
+            lambda: volume_pages(project),
             lambda one: get_volume(project, one),
+            pace,
         )
 
     @property
@@ -139,6 +142,7 @@ class Environment:
         self.cloud = cloud
         self.policy = policy
         self._watchers: dict[str, Watchers] = {}
+        self._pace = Pace()
 
     def watchers_of(self, project: Project) -> Watchers:
         """Return the project's watchers; those of projects in which nobody waits are closed."""
@@ -146,7 +150,7 @@ class Environment:
         if found is None:
             for name in [name for name, watchers in self._watchers.items() if watchers.idle]:
                 self._watchers.pop(name).close()
-            found = self._watchers[project.id] = Watchers(project)
+            found = self._watchers[project.id] = Watchers(project, self._pace)
         return found
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Cinder: the calls that are made and the shapes that are read."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,6 +109,12 @@ async def list_volumes(project: Project, **filters: str) -> list[Volume]:
     """List all of the project's volumes that match; a call for each thousand."""
     found = await project.get_all(Service.VOLUME, "/volumes/detail", "volumes", filters)
     return [Volume.from_api(volume) for volume in found]
+
+
+async def volume_pages(project: Project, **filters: str) -> AsyncIterator[list[Volume]]:
+    """List all of the project's volumes that match, page by page."""
+    async for page in project.pages(Service.VOLUME, "/volumes/detail", "volumes", filters):
+        yield [Volume.from_api(volume) for volume in page]
 
 
 async def list_marked(project: Project, metadata: Mapping[str, str]) -> list[Volume]:

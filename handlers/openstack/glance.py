@@ -1,7 +1,7 @@
 """Glance: the calls that are made and the shapes that are read."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -116,14 +116,18 @@ async def get_image(project: Project, image_id: str) -> Image:
 
 async def list_images(project: Project, **filters: str) -> list[Image]:
     """List all images that match and that the project may use; a call for each thousand."""
-    found: list[Image] = []
+    return [image async for page in image_pages(project, **filters) for image in page]
+
+
+async def image_pages(project: Project, **filters: str) -> AsyncIterator[list[Image]]:
+    """List all images that match and that the project may use, page by page."""
     params: dict[str, Any] = {**filters, "limit": project.page_size}
     while True:
         body = (await project.get(Service.IMAGE, "/images", params)).body
         page = [Image.from_api(image) for image in body["images"]]
-        found += [image for image in page if image.may_be_seen_by(project.id)]
+        yield [image for image in page if image.may_be_seen_by(project.id)]
         if not page or not body.get("next"):
-            return found
+            return
         params["marker"] = page[-1].id
 
 

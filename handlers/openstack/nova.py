@@ -3,8 +3,8 @@
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -186,6 +186,14 @@ async def list_servers(project: Project, **filters: str) -> list[Server]:
     """List all of the project's servers that match; a call for each thousand."""
     found = await project.get_all(Service.COMPUTE, "/servers/detail", "servers", filters)
     return [Server.from_api(server) for server in found]
+
+
+async def server_states(project: Project, **filters: str) -> AsyncIterator[list[Server]]:
+    """List the project's servers that match, page by page, for those who wait for a state: without
+    `body`.
+    """
+    async for page in project.pages(Service.COMPUTE, "/servers/detail", "servers", filters):
+        yield [replace(Server.from_api(server), body={}) for server in page]
 
 
 async def create_server(project: Project, server: Mapping[str, Any]) -> Reply:

@@ -5,7 +5,7 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -104,22 +104,27 @@ class Project:
             asked, lambda: self._call(service, "GET", path, params=params)
         )
 
-    async def get_all(
+    async def pages(
         self, service: Service, path: str, name: str, filters: Mapping[str, Any]
-    ) -> list[Any]:
-        """Read all pages of a list, which the reply calls `name`; Glance pages in another way."""
-        found: list[Any] = []
+    ) -> AsyncIterator[list[Any]]:
+        """Read a list, which the reply calls `name`, page by page; Glance pages in another way."""
         params = {**filters, "limit": self.page_size}
         while True:
             reply = await self.get(service, path, params)
             page = reply.body[name]
-            found += page
+            yield page
             # A cloud may allow less than our limit in one page, and says so by a link. Neutron
             # links back, too.
             links = reply.body.get(f"{name}_links") or ()
             if not page or all(link["rel"] != "next" for link in links):
-                return found
+                return
             params["marker"] = page[-1]["id"]
+
+    async def get_all(
+        self, service: Service, path: str, name: str, filters: Mapping[str, Any]
+    ) -> list[Any]:
+        """Read all pages of a list, which the reply calls `name`."""
+        return [one async for page in self.pages(service, path, name, filters) for one in page]
 
     async def get_all_if_offered(
         self, service: Service, path: str, name: str, filters: Mapping[str, Any]

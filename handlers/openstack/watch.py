@@ -3,19 +3,21 @@ resource, shared by all who wait, and no thread.
 
 A poll asks for everything that changed since the last one, in one call. A resource of which a
 waiter has not heard for some time is asked for singly: a clock that differs, or a service that
-forgets, must not make anybody wait for nothing.
+forgets, must not make anybody wait for nothing. Where many are silent, everything is listed.
+
+The calls a second do not grow with the number of those who wait: a project costs one call a poll,
+the polls of all projects share a rate (`Pace`), and so do the looks at what is silent.
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import Generic, Protocol, TypeVar
+from types import TracebackType
+from typing import Generic, Protocol, Self, TypeVar
 
-from handlers.effects.backoff import Deadline, delay_after
+from handlers.effects.backoff import Deadline, delay_after, within
 from handlers.openstack.errors import CloudRefusal, NotFound
 from messages.errors import Transient
 
@@ -27,7 +29,7 @@ _LOOK_BACK = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class WatchTiming:
-    """Times of a watch, in seconds."""
+    """Times of a watch, in seconds, and rates, a second."""
 
     #: Between polls: the least while somebody has just begun to wait, the most while all wait long.
     poll: float = 0.5
@@ -35,9 +37,40 @@ class WatchTiming:
     #: Of silence after which a resource is asked for singly; doubled each time, up to the longest.
     silence: float = 3.0
     longest_silence: float = 30.0
+    #: Polls of all watches together, and single looks after the first one at each resource. Where
+    #: more would be due, all are slowed down alike.
+    polls: float = 20.0
+    looks: float = 10.0
+    #: Resources of one project that are listed because many are silent: a list of everything takes
+    #: a call for each thousand, and the next one comes the later.
+    listed: float = 100.0
 
 
 _TIMING = WatchTiming()
+
+
+class Pace:
+    """The rate that the watches of a process share."""
+
+    def __init__(self, timing: WatchTiming = _TIMING) -> None:
+        self.timing = timing
+        self._wanted: dict[object, float] = {}
+
+    def pause(self, watch: object, wanted: float) -> float:
+        """Return the seconds until the next poll of a watch that would like to poll after `wanted`
+        seconds.
+        """
+        self._wanted[watch] = 1 / wanted
+        return wanted * max(1.0, sum(self._wanted.values()) / self.timing.polls)
+
+    def leave(self, watch: object) -> None:
+        """Note that a watch polls no longer."""
+        self._wanted.pop(watch, None)
+
+    @property
+    def least_silence(self) -> float:
+        """Seconds between two looks at a resource, if each watch had as many as are asked singly."""
+        return len(self._wanted) * FEW / self.timing.looks
 
 
 class Watched(Protocol):
@@ -53,50 +86,92 @@ T = TypeVar("T", bound=Watched)
 
 
 class Poller(Generic[T]):
-    """The states of one resource for one waiter, in order."""
+    """The states of one resource for one waiter, in order; a context manager, which ends the wait.
 
-    def __init__(self, timing: WatchTiming) -> None:
-        self._states: asyncio.Queue[T | Exception] = asyncio.Queue()
-        self._last: T | None = None
-        self._since = self._heard_at = monotonic()
-        self._looks = 0
+    Ten thousand may wait: it is kept small.
+    """
+
+    __slots__ = (
+        "_last",
+        "_looks",
+        "_news",
+        "_states",
+        "_timing",
+        "_watch",
+        "heard_at",
+        "question",
+        "resource_id",
+    )
+
+    def __init__(self, watch: "Watch[T]", resource_id: str, timing: WatchTiming) -> None:
+        self.resource_id = resource_id
+        #: The number of the watch's last question before this wait.
+        self.question = watch.questions
+        #: When there was news last, by the monotonic clock.
+        self.heard_at = monotonic()
+        self._watch = watch
         self._timing = timing
+        self._states: list[T | Exception] = []
+        self._news: asyncio.Future[None] | None = None
+        self._last: T | None = None
+        self._looks = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._watch.leave(self)
 
     async def next(self, until: Deadline) -> T:
         """Return the resource in its next state; raises `NotFound` when it is gone, `TimeoutError`
         at the deadline.
         """
-        async with asyncio.timeout(until.left):
-            state = await self._states.get()
+        if not self._states:
+            self._news = asyncio.get_running_loop().create_future()
+            with within(until):
+                await self._news
+        state = self._states.pop(0)
         if isinstance(state, Exception):
             raise state
         return state
 
     def put(self, state: T) -> None:
         """Pass on a state that is new; the first one always is."""
-        self._heard_at = monotonic()
+        self.heard_at = monotonic()
         if state != self._last:
             self._last = state
-            self._states.put_nowait(state)
+            self._pass_on(state)
 
     def fail(self, error: Exception) -> None:
         """Pass on that the resource can no longer be seen, or no longer be asked for."""
-        self._heard_at = monotonic()
-        self._states.put_nowait(error)
+        self.heard_at = monotonic()
+        self._pass_on(error)
 
-    @property
-    def age(self) -> float:
-        """Seconds since the wait began."""
-        return monotonic() - self._since
+    def _pass_on(self, state: T | Exception) -> None:
+        self._states.append(state)
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
 
-    def is_silent(self) -> bool:
-        """True where it is time to ask singly; the next such question comes later."""
+    def is_silent(self, now: float, least: float) -> bool:
+        """True where it is time to ask; `least` are the seconds between two looks."""
         timing = self._timing
         silence = delay_after(self._looks, timing.silence, timing.longest_silence)
-        if monotonic() - self._heard_at < silence:
-            return False
+        if self._looks > 0:
+            silence = max(silence, least)
+        return now - self.heard_at >= silence
+
+    def looked(self) -> None:
+        """Note that it is asked for: the next such question comes later."""
         self._looks += 1
-        return True
+
+
+#: Asks the service for a list, and yields it page by page.
+Pages = AsyncIterator[list[T]]
 
 
 class Watch(Generic[T]):
@@ -104,35 +179,42 @@ class Watch(Generic[T]):
 
     def __init__(
         self,
-        changed: Callable[[str], Awaitable[list[T]]],
-        everything: Callable[[], Awaitable[list[T]]],
+        changed: Callable[[str], Pages[T]],
+        everything: Callable[[], Pages[T]],
         get: Callable[[str], Awaitable[T]],
-        timing: WatchTiming = _TIMING,
+        pace: Pace,
     ) -> None:
         """Three questions: `changed` since a time (ISO 8601), `everything`, and one by its id,
         which raises `NotFound` when it is gone.
         """
+        #: How many questions have been asked.
+        self.questions = 0
         self._changed = changed
         self._everything = everything
         self._get = get
-        self._timing = timing
-        self._pollers: defaultdict[str, set[Poller[T]]] = defaultdict(set)
+        self._pace = pace
+        self._timing = pace.timing
+        self._pollers: dict[str, list[Poller[T]]] = {}
+        #: When somebody began to wait last, and until when not everything is listed again.
+        self._latest = self._list_at = 0.0
         self._polling: asyncio.Task[None] | None = None
 
-    @contextmanager
-    def follow(self, resource_id: str) -> Iterator[Poller[T]]:
+    def follow(self, resource_id: str) -> Poller[T]:
         """Follow a resource; every state that its poller returns was true after this call."""
-        poller: Poller[T] = Poller(self._timing)
-        self._pollers[resource_id].add(poller)
+        poller: Poller[T] = Poller(self, resource_id, self._timing)
+        self._pollers.setdefault(resource_id, []).append(poller)
+        self._latest = poller.heard_at
         if self._polling is None or self._polling.done():
             self._polling = asyncio.create_task(self._poll())
             self._polling.add_done_callback(self._poll_ended)
-        try:
-            yield poller
-        finally:
-            self._pollers[resource_id].discard(poller)
-            if not self._pollers[resource_id]:
-                del self._pollers[resource_id]
+        return poller
+
+    def leave(self, poller: Poller[T]) -> None:
+        """End a wait."""
+        others = self._pollers[poller.resource_id]
+        others.remove(poller)
+        if not others:
+            del self._pollers[poller.resource_id]
 
     @property
     def idle(self) -> bool:
@@ -147,6 +229,8 @@ class Watch(Generic[T]):
 
     def _poll_ended(self, polling: "asyncio.Task[None]") -> None:
         """Raise an unforeseen error to all who wait: without polls they would wait in vain."""
+        if self._polling is None or self._polling.done():
+            self._pace.leave(self)
         if not polling.cancelled() and (error := polling.exception()) is not None:
             for poller in [poller for pollers in self._pollers.values() for poller in pollers]:
                 poller.fail(
@@ -168,38 +252,54 @@ class Watch(Generic[T]):
                 failures += 1
 
     async def _ask(self, since: str) -> str:
+        self.questions += 1
+        question, latest = self.questions, since
+        async for page in self._changed(since):
+            for resource in page:
+                latest = max(latest, resource.updated)
+                self._put(resource, question)
+        await self._look_at_silent(question)
+        return latest
+
+    def _put(self, resource: T, question: int) -> None:
         # Only for those who waited before the question: an older answer would tell them of the
         # past.
-        asking = {resource_id: tuple(pollers) for resource_id, pollers in self._pollers.items()}
-        changed = await self._changed(since)
-        for resource in changed:
-            for poller in asking.get(resource.id, ()):
+        for poller in self._pollers.get(resource.id, ()):
+            if poller.question < question:
                 poller.put(resource)
-        # Every poller is asked, so that each counts its own silence.
+
+    async def _look_at_silent(self, question: int) -> None:
+        now, least = monotonic(), self._pace.least_silence
         silent = {
-            name: pollers
-            for name, pollers in asking.items()
-            if sum(poller.is_silent() for poller in pollers)
+            poller.resource_id: poller
+            for pollers in self._pollers.values()
+            for poller in pollers
+            if poller.question < question and poller.is_silent(now, least)
         }
         if len(silent) > FEW:
-            for resource in await self._everything():
-                for poller in silent.pop(resource.id, ()):
-                    poller.put(resource)
-        await asyncio.gather(*(self._look(name, pollers) for name, pollers in silent.items()))
-        return max([since, *(resource.updated for resource in changed)])
+            if now < self._list_at:
+                return
+            listed = 0
+            async for page in self._everything():
+                listed += len(page)
+                for resource in page:
+                    self._put(resource, question)
+                    if (poller := silent.pop(resource.id, None)) is not None:
+                        poller.looked()
+            self._list_at = monotonic() + listed / self._timing.listed
+        await asyncio.gather(*(self._look(poller, question) for poller in silent.values()))
 
-    async def _look(self, resource_id: str, pollers: tuple[Poller[T], ...]) -> None:
+    async def _look(self, silent: Poller[T], question: int) -> None:
+        silent.looked()
         try:
-            found = await self._get(resource_id)
+            found = await self._get(silent.resource_id)
         except NotFound as error:
-            for poller in pollers:
-                poller.fail(error)
+            for poller in self._pollers.get(silent.resource_id, ()):
+                if poller.question < question:
+                    poller.fail(error)
         else:
-            for poller in pollers:
-                poller.put(found)
+            self._put(found, question)
 
     def _pause(self) -> float:
-        youngest = min(
-            (poller.age for pollers in self._pollers.values() for poller in pollers), default=0.0
-        )
-        return min(max(self._timing.poll, youngest / 10), self._timing.longest_poll)
+        wanted = max(self._timing.poll, (monotonic() - self._latest) / 10)
+        return self._pace.pause(self, min(wanted, self._timing.longest_poll))

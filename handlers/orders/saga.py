@@ -62,7 +62,11 @@ class Saga(ABC, Generic[OrderT, PlanT]):
 
     async def do(self) -> None:
         """Do all steps, each once. Raises where a step fails."""
-        await do_steps(self.steps(), self.context, self.progress)
+        for name in list(dict.fromkeys(step.name for step in self.steps())):
+            # Listed anew for each name: while thousands of orders wait for a step, the other steps
+            # take no memory.
+            same = [step for step in self.steps() if step.name == name]
+            await do_steps(same, self.context, self.progress)
 
     async def undo(self) -> None:
         """Undo what was begun, as far as it can be; `outcomes` reports what could not."""

@@ -1,13 +1,14 @@
 """Watches: one poll for all waiters, states in order, and nobody waits in vain."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
 
 from handlers.effects.backoff import Deadline
 from handlers.openstack.errors import NotFound
-from handlers.openstack.watch import Watch, WatchTiming
+from handlers.openstack.watch import Pace, Poller, Watch, WatchTiming
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,13 @@ class Service:
     forgets: bool = False
     asked: list[str] = field(default_factory=list)
 
-    async def changed(self, since: str) -> list[Thing]:
+    async def changed(self, since: str) -> AsyncIterator[list[Thing]]:
         self.asked.append(since)
-        return [] if self.forgets else list(self.things.values())
+        yield [] if self.forgets else list(self.things.values())
 
-    async def everything(self) -> list[Thing]:
+    async def everything(self) -> AsyncIterator[list[Thing]]:
         self.asked.append("everything")
-        return list(self.things.values())
+        yield list(self.things.values())
 
     async def get(self, name: str) -> Thing:
         self.asked.append(name)
@@ -39,8 +40,8 @@ class Service:
             raise NotFound(404, "gone", None)
         return self.things[name]
 
-    def watch(self) -> Watch[Thing]:
-        return Watch(self.changed, self.everything, self.get, QUICK)
+    def watch(self, pace: Pace | None = None) -> Watch[Thing]:
+        return Watch(self.changed, self.everything, self.get, pace or Pace(QUICK))
 
 
 QUICK = WatchTiming(poll=0.02, longest_poll=0.02, silence=0.1, longest_silence=0.2)
@@ -118,12 +119,13 @@ async def test_an_unforeseen_error_is_raised_to_all_waiters_and_the_next_waiter_
     service = Service()
     broken = True
 
-    async def changed(since: str) -> list[Thing]:
+    async def changed(since: str) -> AsyncIterator[list[Thing]]:
         if broken:
             raise KeyError("servers")
-        return await service.changed(since)
+        async for page in service.changed(since):
+            yield page
 
-    watch = Watch(changed, service.everything, service.get)
+    watch = Watch(changed, service.everything, service.get, Pace())
     with watch.follow("a") as first, watch.follow("b") as second:
         for poller in (first, second):
             with pytest.raises(KeyError):
@@ -132,3 +134,46 @@ async def test_an_unforeseen_error_is_raised_to_all_waiters_and_the_next_waiter_
     service.things["a"] = Thing("a", "ACTIVE")
     with watch.follow("a") as poller:
         assert (await poller.next(Deadline.after(SOON))).status == "ACTIVE"
+
+
+async def test_all_projects_together_are_polled_at_one_rate() -> None:
+    pace = Pace(WatchTiming(poll=0.01, longest_poll=0.01, silence=60.0, polls=50.0))
+    services = [Service(forgets=True) for _ in range(50)]
+    pollers = [service.watch(pace).follow("a") for service in services]
+    await asyncio.sleep(1.0)
+    for poller in pollers:
+        poller.__exit__(None, None, None)
+    # 5,000 a second without it; the first ones begin before the others are known.
+    assert sum(len(service.asked) for service in services) < 150
+
+
+async def test_everything_is_not_listed_again_before_its_size_allows_it() -> None:
+    names = [str(one) for one in range(20)]
+    service = Service({one: Thing(one, "BUILD") for one in names}, forgets=True)
+    slow = WatchTiming(poll=0.01, longest_poll=0.01, silence=0.02, longest_silence=0.02, listed=1.0)
+    watch = service.watch(Pace(slow))
+    pollers = [watch.follow(one) for one in names]
+    await pollers[0].next(Deadline.after(SOON))
+    await asyncio.sleep(0.3)
+    for poller in pollers:
+        poller.__exit__(None, None, None)
+    assert service.asked.count("everything") == 1
+    assert not any(one in names for one in service.asked)
+
+
+async def test_who_begins_to_wait_during_a_question_is_told_by_the_next_one() -> None:
+    service = Service({"a": Thing("a", "OLD")})
+    later: list[Poller[Thing]] = []
+
+    async def changed(since: str) -> AsyncIterator[list[Thing]]:
+        found = list(service.things.values())
+        if not later:
+            later.append(watch.follow("a"))
+            service.things["a"] = Thing("a", "NEW")
+        yield found
+
+    watch = Watch(changed, service.everything, service.get, Pace(QUICK))
+    with watch.follow("a") as first:
+        assert (await first.next(Deadline.after(SOON))).status == "OLD"
+        with later[0] as second:
+            assert (await second.next(Deadline.after(SOON))).status == "NEW"
