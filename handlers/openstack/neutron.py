@@ -33,6 +33,16 @@ async def list_ports(
     return found
 
 
+async def list_few_ports(project: Project, limit: int) -> list[Resource] | None:
+    """List the project's own ports in one call; None where there may be `limit` or more."""
+    filters: Mapping[str, Any] = {"project_id": project.id, "limit": limit}
+    reply = await project.get(Service.NETWORK, "/ports", filters)
+    # A cloud may allow fewer in one page than our limit.
+    links = reply.body.get("ports_links") or ()
+    found: list[Resource] = reply.body["ports"]
+    return None if any(link["rel"] == "next" for link in links) else found
+
+
 async def list_ports_described(project: Project, description: str) -> list[Resource]:
     """List the project's ports with this description."""
     filters = {"description": description, "project_id": project.id}

@@ -224,13 +224,18 @@ async def list_names(project: Project, sort: SortBy) -> list[ServerName]:
     return [ServerName(server["id"], server["name"]) for server in found]
 
 
-async def list_part(project: Project, sort: SortBy, limit: int, marker: str | None) -> list[Server]:
-    """List up to `limit` servers after `marker`; `CloudRefusal` 400 where that one is gone."""
+async def list_part(
+    project: Project, sort: SortBy, limit: int, marker: str | None
+) -> tuple[list[Server], bool]:
+    """List up to `limit` servers after `marker`, and say whether there may be more behind them;
+    `CloudRefusal` 400 where the marker is gone.
+    """
     params: dict[str, Any] = {**sort.params(), "limit": limit}
     if marker is not None:
         params["marker"] = marker
     reply = await project.get(Service.COMPUTE, "/servers/detail", params)
-    return [Server.from_api(server) for server in reply.body["servers"]]
+    listed = [Server.from_api(server) for server in reply.body["servers"]]
+    return listed, bool(reply.body.get("servers_links"))
 
 
 async def name_of_user(project: Project, image_id: str) -> str | None:

@@ -1,8 +1,10 @@
 """server.list and server.show: a constant number of calls, whatever the page.
 
-Without a search Nova sorts and counts: the page in one detailed call, the ids of all in a plain
-one. A search that Nova does not make as the contract means it is made here, among all servers or
-among those that Nova has narrowed them down to.
+Whatever does not need another call's answer is asked for at once: a list takes about as long as the
+slowest of its calls, that of the servers themselves. Without a search Nova sorts and counts: the
+page in one detailed call, the ids of all in a plain one where there are more. A search that Nova
+does not make as the contract means it is made here, among all servers or among those that Nova has
+narrowed them down to.
 """
 
 import asyncio
@@ -23,6 +25,7 @@ from handlers.servers.guard import FEW, require_server
 from handlers.servers.view import (
     ViewSources,
     inner_addresses,
+    mac_addresses,
     policy_of,
     server_details,
     server_view,
@@ -63,6 +66,9 @@ _FILTERED = frozenset(
 )
 #: A value that may be part of an id or of an address.
 _ID_OR_ADDRESS = re.compile(r"[0-9a-f:.-]+")
+#: Ports that are listed before it is known whose are wanted: for each server of the page, and
+#: besides.
+_PORTS_EACH, _PORTS_BESIDES = 2, 50
 _BAD_REQUEST = 400
 
 
@@ -71,12 +77,17 @@ class _Networks:
     routers: list[Resource]
     subnets: list[Resource]
     floating_ips: list[Resource]
+    #: All of the project's; None where they were not asked for, or are too many.
+    ports: list[Resource] | None
 
 
 async def show_servers(task: ServerList, context: ProjectContext) -> Result:
     """Show a page of the tenant's servers, and how many there are in all."""
     found, volumes, hosts, nets = await asyncio.gather(
-        _find_page(task, context), _all_volumes(context), _hosts(context), _networks(context)
+        _find_page(task, context),
+        _all_volumes(context),
+        _hosts(context),
+        _networks(context, _PORTS_EACH * task.page.size + _PORTS_BESIDES),
     )
     sources = await _sources(found.servers, volumes, hosts, nets, context)
     shown = [server_view(server, sources) for server in found.servers]
@@ -100,12 +111,10 @@ async def _sources(
     nets: _Networks,
     context: ProjectContext,
 ) -> ViewSources:
-    project = context.project
     if not servers:
         return ViewSources(context.policy.region, {}, {}, {}, {}, (), (), {}, {})
-    devices = [one.id for one in servers] + [one["id"] for one in nets.routers]
     ports, (images, of_snapshots), policies = await asyncio.gather(
-        context.retrying(lambda: neutron.list_ports(project, "device_id", devices)),
+        _ports(servers, nets, context),
         images_of_servers(servers, volumes, context),
         _policies(nets.floating_ips, context),
     )
@@ -124,13 +133,37 @@ async def _sources(
     )
 
 
-async def _networks(context: ProjectContext) -> _Networks:
+async def _ports(
+    servers: Sequence[Server], nets: _Networks, context: ProjectContext
+) -> list[Resource]:
+    """Return the ports of the servers and of the routers: asked for by these only where those that
+    are known already do not have them all.
+    """
+    known, project = nets.ports, context.project
+    devices = [one.id for one in servers] + [one["id"] for one in nets.routers]
+    if known is not None:
+        # A port of another project in ours is not among the project's.
+        macs = {port["mac_address"] for port in known}
+        devices = [one.id for one in servers if not macs.issuperset(mac_addresses(one))]
+    others = await context.retrying(lambda: neutron.list_ports(project, "device_id", devices))
+    return [*{port["id"]: port for port in [*(known or ()), *others]}.values()]
+
+
+async def _networks(context: ProjectContext, ports: int = 0) -> _Networks:
+    """Return what the project's networks consist of; `ports`: so many of its ports at the most."""
     project = context.project
+
+    async def all_ports() -> list[Resource] | None:
+        if not ports:
+            return None
+        return await context.retrying(lambda: neutron.list_few_ports(project, ports))
+
     return _Networks(
         *await asyncio.gather(
             context.retrying(lambda: neutron.list_routers(project)),
             context.retrying(lambda: neutron.list_subnets(project)),
             context.retrying(lambda: neutron.list_floating_ips(project)),
+            all_ports(),
         )
     )
 
@@ -239,12 +272,13 @@ async def _sorted_by_nova(sort: Sort, page: Page, context: ProjectContext) -> _F
         return None
     project, by = context.project, SortBy(column, sort.descending)
     if page.number == 1 and sort.field == "createTime":
-        # Most tenants have no more than one page: it counts itself.
-        part = await context.retrying(lambda: nova.list_part(project, by, page.size, None))
+        # Most tenants have no more than one page: one server more would tell of another.
+        limit = page.size + 1
+        part, more = await context.retrying(lambda: nova.list_part(project, by, limit, None))
         total = len(part)
-        if total == page.size:
+        if more:
             total = max(total, len(await context.retrying(lambda: nova.list_names(project, by))))
-        return _Found(total, _sorted(part, sort))
+        return _Found(total, _sorted(part[: page.size], sort))
     named = await context.retrying(lambda: nova.list_names(project, by))
     by_id = sorted(named, key=lambda one: one.id)
     by_name = sorted(by_id, key=lambda one: one.name, reverse=sort.descending)
@@ -255,7 +289,7 @@ async def _sorted_by_nova(sort: Sort, page: Page, context: ProjectContext) -> _F
         return _Found(len(named), ())
     marker = named[begin - 1].id if begin else None
     try:
-        part = await context.retrying(lambda: nova.list_part(project, by, page.size, marker))
+        part, _ = await context.retrying(lambda: nova.list_part(project, by, page.size, marker))
     except CloudRefusal as error:
         if error.status != _BAD_REQUEST:
             raise

@@ -125,6 +125,13 @@ def inner_addresses(server: Server) -> list[str]:
     ]
 
 
+def mac_addresses(server: Server) -> list[str]:
+    """Its ports' MAC addresses in their order, as Nova knows them; one for each IP address."""
+    networks = (server.body.get("addresses") or {}).values()
+    found = [one.get("OS-EXT-IPS-MAC:mac_addr") for network in networks for one in network]
+    return [one for one in found if one is not None]
+
+
 def image_words_of(properties: Mapping[str, Any]) -> dict[str, str | None]:
     """`system` and `systemType` of an image: its own properties, else those of OpenStack."""
     return {
@@ -161,8 +168,7 @@ def _root(server: Server, system: Volume | None) -> views.RootVolume:
 
 def _ports_in_order(server: Server, sources: ViewSources) -> list[Resource]:
     """The ports in the server's order: Nova lists the addresses so. Neutron's times are too coarse."""
-    networks = (server.body.get("addresses") or {}).values()
-    macs = [one.get("OS-EXT-IPS-MAC:mac_addr") for network in networks for one in network]
+    macs = mac_addresses(server)
     places = {mac: place for place, mac in reversed(list(enumerate(macs)))}
     ports = [port for port in sources.ports if port["device_id"] == server.id]
     return sorted(
