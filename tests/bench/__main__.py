@@ -47,6 +47,7 @@ def main() -> int:
         name
         for name, one in MEASUREMENTS.items()
         if (name in wanted.only if wanted.only else one.by_default)
+        or (wanted.real and name == "real")
     ]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ecs-bench-")))

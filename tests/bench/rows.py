@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from tests.bench.dry_run import dry_run
 from tests.bench.latency import half_load, single
 from tests.bench.measure import Figures, figures
+from tests.bench.real import real
 from tests.bench.replays import replay
 from tests.bench.rubbish import rubbish
 from tests.bench.site import CONSOLE, REBOOT, Bench
@@ -83,6 +84,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "replay": Measurement(measure=replay),
     "dry-run": Measurement(measure=dry_run),
     "rubbish": Measurement(measure=rubbish, rounds=1, by_default=False),
+    "real": Measurement(measure=real, rounds=1, by_default=False),
 }
 
 LINES = (
@@ -193,4 +195,16 @@ LINES = (
         at_least=True,
     ),
     Line(what="`dead replay --dry-run` of 1,660", of="dry-run.seconds", unit="s", aim=5),
+    Line(
+        what="`server.list` of 100 on the real control plane: to its slowest call alone",
+        of="real.list",
+        beside="real.slowest",
+        aim=1.15,
+    ),
+    Line(
+        what="batch of 100 on the real control plane: to its calls, made bare and at once",
+        of="real.batch",
+        beside="real.bare_batch",
+        aim=1.5,
+    ),
 )
