@@ -142,7 +142,7 @@ async def _ports(
     known, project = nets.ports, context.project
     devices = [one.id for one in servers] + [one["id"] for one in nets.routers]
     if known is not None:
-        # A port of another project in ours is not among the project's.
+        # RACE: what was made since the ports were listed is not among them.
         macs = {port["mac_address"] for port in known}
         devices = [one.id for one in servers if not macs.issuperset(mac_addresses(one))]
     others = await context.retrying(lambda: neutron.list_ports(project, "device_id", devices))

@@ -7,7 +7,8 @@ import pytest
 
 from handlers.openstack.cinder import list_volumes
 from handlers.openstack.cloud import Cloud
-from handlers.openstack.nova import host_id, list_flavors, list_servers
+from handlers.openstack.neutron import list_few_ports
+from handlers.openstack.nova import SortBy, host_id, list_flavors, list_part, list_servers
 from handlers.openstack.sessions import CloudSettings
 from tests.support.tenant import COMPUTE, VOLUME, Tenant
 
@@ -431,4 +432,31 @@ async def test_lists_are_read_to_their_last_page(
         one["id"] for one in own.volumes(server_id)
     }
     assert len(await list_flavors(project)) >= 2
+    await found.close()
+
+
+async def test_a_part_of_a_list_tells_whether_there_may_be_more(
+    cloud: Any, own: Tenant, server_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers = {server_id, own.make_server(disk=None), own.make_server(disk=None)}
+    subnet = next(
+        one
+        for one in own.connection.network.get("/subnets").json()["subnets"]
+        if one["id"] == own.subnet()
+    )
+    body = {"network_id": subnet["network_id"], "name": "few"}
+    ports = {own.connection.network.post("/ports", json={"port": body}).json()["port"]["id"]}
+    for one in ports:
+        own.later("network", f"/ports/{one}")
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.clouds_yaml))
+    found = Cloud(CloudSettings("ecs-worker"), lambda *_: None)
+    project, newest = await found.project(own.project_id), SortBy("created_at", descending=True)
+    part, more = await list_part(project, newest, 2, None)
+    assert (len(part), more) == (2, True)
+    whole, more = await list_part(project, newest, 900, None)
+    assert (servers <= {one.id for one in whole}, more) == (True, False)
+    assert await list_few_ports(project, 1) is None
+    listed = await list_few_ports(project, 900)
+    assert listed is not None
+    assert ports <= {one["id"] for one in listed}
     await found.close()

@@ -1,10 +1,12 @@
 """server.list, server.show and tags, on the simulated cloud and on the real one."""
 
+import re
 from typing import Any
 
 import pytest
 
 from sandbox.documents import REGION
+from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.support.furnished import FEES, Furnished, furnish
 from tests.support.tenant import Tenant
@@ -197,6 +199,32 @@ def test_pages_make_up_the_whole_list_in_its_order(requester: Requester, tenant:
                 == {len(whole["servers"])}
             )
             assert pages[-1]["servers"] == []
+
+
+def test_a_server_that_is_newer_than_the_list_of_ports_is_shown_with_its_own(
+    requester: Requester, tenant: Tenant, simulated: SimulatedOpenStack, cloud: Any
+) -> None:
+    if cloud is not simulated:
+        pytest.skip("how long the real Nova takes to list and to build is not to be chosen")
+    before = len(simulated.calls())
+    cloud.fault("api.nova", match="^GET .*/servers/detail", held=True)
+    message_id = requester.command("server.list", pageSize=100)
+    wanted = ("nova GET .*/servers/detail", "neutron GET .*/ports")
+    eventually(
+        lambda: all(
+            any(re.match(one, call) for call in simulated.calls()[before:]) for one in wanted
+        )
+    )
+    networks = [
+        {"uuid": one.id}
+        for one in tenant.connection.network.networks()
+        if not one.is_router_external
+    ]
+    server_id = tenant.make_server(name="newer", disk=None, networks=networks[:1])
+    cloud.clear_faults()
+    servers = requester.result_of(message_id).body["data"]["servers"]
+    (shown,) = [one for one in servers if one["id"] == server_id]
+    assert shown["nics"][0]["fixed_ip"]
 
 
 @pytest.mark.parametrize("field", ["ip", None])
