@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, Literal
 
 import orjson
@@ -33,13 +34,13 @@ _request_fields: ContextVar[dict[str, Any]] = ContextVar("request_fields")
 _NO_FIELDS: dict[str, Any] = {}
 
 
-def log_request(**fields: Any) -> None:
+def log_request(*, anew: bool = False, **fields: Any) -> None:
     """Have every line from now on, of this task and of those that it starts, say these fields.
 
-    Texts are masked here, once for all lines: they come from a message. None stands for a field
-    that is not known yet, and is not written.
+    `anew`: and none of those that were said before. Texts are masked here, once for all lines: they
+    come from a message. None stands for a field that is not known yet, and is not written.
     """
-    known = _request_fields.get(_NO_FIELDS)
+    known = _NO_FIELDS if anew else _request_fields.get(_NO_FIELDS)
     said = {
         name: mask_text(value) if isinstance(value, str) else value
         for name, value in fields.items()
@@ -147,21 +148,17 @@ def _complete(_logger: Any, method: str, event: Any) -> Any:
     return line
 
 
-class _Second:
-    """The second of the last line, written out once for all lines of that second."""
-
-    number = 0
-    text = ""
+@lru_cache(maxsize=2)
+def _second(number: int) -> str:
+    """Return a second (Unix time) written out, once for all of its lines."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(number))
 
 
 def _timestamp() -> str:
     """Return the time now in UTC, as `2026-11-23T10:00:00.123456Z`."""
     now = time.time()
     second = int(now)
-    if second != _Second.number:
-        _Second.text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        _Second.number = second
-    return f"{_Second.text}.{int((now - second) * 1e6):06d}Z"
+    return f"{_second(second)}.{int((now - second) * 1e6):06d}Z"
 
 
 def _escape(_logger: Any, _method: str, event: Any) -> Any:

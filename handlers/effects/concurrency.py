@@ -118,7 +118,8 @@ class ThreadPool:
 
     def __init__(self, size: int, name: str) -> None:
         self._size = size
-        self._threads = ThreadPoolExecutor(size, thread_name_prefix=name)
+        #: A thread for each place.
+        self.threads = ThreadPoolExecutor(size, thread_name_prefix=name)
         self._free = asyncio.Semaphore(size)
         self._is_closed = False
 
@@ -142,7 +143,7 @@ class ThreadPool:
         """
         await self.acquire()
         try:
-            running = self._threads.submit(function)
+            running = self.threads.submit(function)
         except BaseException:
             self.release()
             raise
@@ -161,7 +162,7 @@ class ThreadPool:
         # All of its places are free when the last call has ended.
         for _ in range(self._size):
             await self._free.acquire()
-        self._threads.shutdown(wait=False)
+        self.threads.shutdown(wait=False)
         for _ in range(self._size):
             self._free.release()
 

@@ -47,12 +47,13 @@ class Unsent(Response):
         self.request, self.url, self.status_code = request, str(request.url), 200
         self._content = b""
         url = urlsplit(self.url)
+        path = url.path + (f"?{url.query}" if url.query else "")
         host = url.netloc.rpartition("@")[2]
         tls = _tls_context(options, url.scheme)
         at = select_proxy(self.url, options["proxies"])
         if at is None:
             self.origin = Origin(*_host_and_port(url), tls, None)
-            self.target = url.path
+            self.target = path
         else:
             at = prepend_scheme_if_needed(at, "http")
             via, for_proxy = urlsplit(at), _lines(adapter.proxy_headers(at))
@@ -61,10 +62,10 @@ class Unsent(Response):
             if tls is not None:
                 proxy = Proxy(*_host_and_port(via), _tls_context(options, via.scheme), for_proxy)
                 self.origin = Origin(*_host_and_port(url), tls, proxy)
-                self.target = url.path
+                self.target = path
             else:
                 self.origin = Origin(*_host_and_port(via), _tls_context(options, via.scheme), None)
-                self.target = f"{url.scheme}://{host}{url.path}"
+                self.target = f"{url.scheme}://{host}{path}"
         headers = {"Host": host, **request.headers}
         self.head = _lines(headers) + (for_proxy if at is not None and tls is None else b"")
 

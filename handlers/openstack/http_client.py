@@ -6,10 +6,12 @@ on it may have been carried out: `CallLost` says that its answer did not come.
 
 import asyncio
 import select
+import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -164,14 +166,8 @@ class HttpClient:
         return connection
 
     async def _connect(self, origin: Origin) -> "HttpConnection":
-        loop = asyncio.get_running_loop()
         proxy = origin.proxy
-        _, protocol = await loop.create_connection(
-            lambda: HttpConnection(origin, self._times),
-            proxy.host if proxy is not None else origin.host,
-            proxy.port if proxy is not None else origin.port,
-            ssl=proxy.tls if proxy is not None else origin.tls,
-        )
+        protocol = await self._reach(origin, proxy if proxy is not None else origin)
         if proxy is None:
             return protocol
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
@@ -187,6 +183,30 @@ class HttpClient:
         except BaseException:
             protocol.close()
             raise
+
+    async def _reach(self, origin: Origin, end: Origin | Proxy) -> "HttpConnection":
+        """Connect to the first address of a name that answers; all of them share the time."""
+        loop = asyncio.get_running_loop()
+        # In the thread that belongs to the call's place: a name server that hangs must hold up
+        # neither the journal nor the broker's connections.
+        look_up = partial(socket.getaddrinfo, end.host, end.port, type=socket.SOCK_STREAM)
+        found = await loop.run_in_executor(self.places.threads, look_up)
+        failed: Exception = OSError(f"{end.host} has no address")
+        for *_, address in found:
+            try:
+                async with asyncio.timeout(self._times.silence / len(found)):
+                    _, protocol = await loop.create_connection(
+                        lambda: HttpConnection(origin, self._times),
+                        str(address[0]),
+                        end.port,
+                        ssl=end.tls,
+                        server_hostname=end.host if end.tls is not None else None,
+                    )
+            except OSError as error:  # a time-out is one, too
+                failed = error
+            else:
+                return protocol
+        raise failed
 
     def _ended(self, connection: "HttpConnection") -> None:
         self.places.release()
@@ -229,6 +249,8 @@ class HttpConnection(asyncio.Protocol):
         inside = HttpConnection(self.origin, self._times)
         tls = self.origin.tls
         assert tls is not None
+        if not self.is_open:
+            raise ConnectionError("the proxy closed the connection")
         transport = await self._loop.start_tls(
             self._transport, inside, tls, server_hostname=self.origin.host
         )
@@ -291,7 +313,7 @@ class HttpConnection(asyncio.Protocol):
         except (HttpParserError, HttpParserUpgrade) as error:
             self._keeps = False
             if self._answer.lost is None and not self._is_whole:
-                self._answer.lost = CallLost("no_answer", described(error))
+                self._answer.lost = CallLost("bad_answer", described(error))
         if self._answer.lost is not None:
             self._end(keep=False)
         elif self._is_whole:
@@ -312,7 +334,7 @@ class HttpConnection(asyncio.Protocol):
             raise ValueError("there is more than one answer")  # ends the parsing
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self._answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
 
     def on_headers_complete(self) -> None:
         status, headers = self._parser.get_status_code(), self._answer.headers
@@ -321,7 +343,8 @@ class HttpConnection(asyncio.Protocol):
             return
         self._answer.status = status
         self._most = MAX_ANSWER
-        self._is_framed = "content-length" in headers or "transfer-encoding" in headers
+        is_chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+        self._is_framed = "content-length" in headers or is_chunked
         self._is_whole = self._keeps = not self._has_body
         if headers.get("content-encoding", "identity") != "identity":
             self._answer.lost = CallLost("bad_answer", "the answer is packed")
@@ -331,7 +354,8 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._is_whole = self._answer.status > 0
-        self._keeps = self._parser.should_keep_alive()  # which is only known here
+        if self._has_body:  # a tunnel stays, whatever the proxy says of its answer
+            self._keeps = self._parser.should_keep_alive()  # which is only known here
 
     # The end.
 

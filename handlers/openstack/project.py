@@ -213,7 +213,8 @@ class Project:
         """Make the call as keystoneauth would: with another token where the service does not take
         this one, which is then known not to have been carried out, and to where it is sent on to.
         """
-        way = await self._route(service)
+        first = way = await self._route(service)
+        asked = path
         guard = fence.get() if method != "GET" else None
         is_new, hops = False, 0
         while True:
@@ -227,10 +228,12 @@ class Project:
                     )  # its certificates may have been renewed
                 raise
             if answer.status == 401 and not is_new:
-                is_new = True
-                rejected, way = way, await self._route(service, rejected=way)
-                if way.token == rejected.token:
+                is_new, hops, rejected = True, 0, way.token
+                self._routes.forget(service.proxy, first)
+                first = way = await self._route(service, rejected)
+                if way.token == rejected:
                     return answer
+                path = asked
             elif answer.status in _REDIRECTS and "location" in answer.headers and hops < _MOST_HOPS:
                 hops += 1
                 location = urljoin(way.url + path, answer.headers["location"])
@@ -243,12 +246,10 @@ class Project:
             else:
                 return answer
 
-    async def _route(self, service: Service, rejected: Route | None = None) -> Route:
+    async def _route(self, service: Service, rejected: str | None = None) -> Route:
         """Return the way to a service, learned once for all who need it: when it is first called,
         and when the token is near its end or was rejected.
         """
-        if rejected is not None:
-            self._routes.forget(service.proxy, rejected)
         ask = partial(self._learn, service, rejected)
         way: Route = await self._routes.get(service.proxy, ask)
         if time.time() > way.valid_until:
@@ -256,5 +257,5 @@ class Project:
             way = await self._routes.get(service.proxy, ask)
         return way
 
-    async def _learn(self, service: Service, rejected: Route | None) -> Route:
+    async def _learn(self, service: Service, rejected: str | None) -> Route:
         return await self._threads.run(partial(sessions.route, self._connection, service, rejected))

@@ -183,7 +183,7 @@ class Route:
 
 
 def route(
-    connection: "Connection", service: Service, rejected: Route | None = None, location: str = "/"
+    connection: "Connection", service: Service, rejected: str | None = None, location: str = "/"
 ) -> Route:
     """Return what the SDK would send to a service, and where to: it logs in and asks for versions
     as far as it must.
@@ -198,7 +198,7 @@ def route(
     session = connection.session
     given = {} if service.microversion is None else {"microversion": service.microversion}
     with as_transient("keystone"):
-        if rejected is not None and session.get_token() == rejected.token:
+        if rejected is not None and session.get_token() == rejected:
             session.invalidate()
         token, until = session.get_token(), math.inf
         if isinstance(session.auth, BaseIdentityPlugin):

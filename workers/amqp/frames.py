@@ -284,11 +284,15 @@ def publication_frames(one: Publication, channel: int, frame_max: int) -> bytes:
     as AMQP.
     """
     body, largest = one.body, frame_max - OVERHEAD
-    frames = _publish_frame(channel, one.exchange, one.routing_key, one.mandatory)
-    frames += _frame(spec.FRAME_HEADER, channel, _content_header(one))
-    for begin in range(0, len(body), largest):
-        frames += _frame(spec.FRAME_BODY, channel, body[begin : begin + largest])
-    return frames
+    frames = [
+        _publish_frame(channel, one.exchange, one.routing_key, one.mandatory),
+        _frame(spec.FRAME_HEADER, channel, _content_header(one)),
+    ]
+    frames += [
+        _frame(spec.FRAME_BODY, channel, body[begin : begin + largest])
+        for begin in range(0, len(body), largest)
+    ]
+    return b"".join(frames)
 
 
 def _content_header(one: Publication) -> bytes:

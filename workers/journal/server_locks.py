@@ -8,6 +8,7 @@ running, so one that a crash left after the result blocks nobody. The stored nam
 """
 
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,16 @@ _HAVE_LOCKS = "SELECT DISTINCT request_key FROM turns WHERE request_key IN ({key
 #: SQLite has one writer at a time: no other one reads the same maximum.
 _NEXT_SQLITE = text("SELECT coalesce(max(ticket), 0) + 1 FROM turns")
 _NEXT_POSTGRES = text("SELECT nextval('turn_tickets') FROM generate_series(1, :number)")
+#: First key of PostgreSQL's advisory locks under which tickets are given out, and how many buckets
+#: of servers there are.
+_TICKETS, _BUCKETS = 0x6563_7302, 64
+#: RACE: until the commit no other worker inserts locks of these servers. Neither would see the
+#: other's ticket, and two requests would hold one lock. In order: two of them must not wait for each
+#: other.
+_ALONE_POSTGRES = text(
+    "SELECT pg_advisory_xact_lock(:kind, bucket)"
+    " FROM (SELECT unnest(CAST(:buckets AS integer[])) AS bucket ORDER BY 1) AS ordered"
+)
 #: Of these requests, those with an older request at one of their servers.
 _CONTESTED = (
     "SELECT DISTINCT mine.request_key FROM turns AS mine"
@@ -87,6 +98,10 @@ class AcquireLocks:
 def _insert(connection: Connection, writes: list[AcquireLocks]) -> None:
     if not writes:
         return
+    if connection.dialect.name != "sqlite":
+        names = {name for one in writes for name in one.resources}
+        buckets = sorted({zlib.crc32(name.encode()) % _BUCKETS for name in names})
+        connection.execute(_ALONE_POSTGRES, {"kind": _TICKETS, "buckets": buckets})
     known = _select(connection, _HAVE_LOCKS, [one.key for one in writes])
     wanted = {one.key: one for one in writes if one.key not in known}
     if not wanted:

@@ -270,9 +270,11 @@ class Release:
     @staticmethod
     def run_all(connection: Connection, writes: list["Release"]) -> list[None]:
         """Release all but those that another worker has taken over."""
-        release_locks(connection, [one.claim for one in writes if not one.keeps_locks])
         rows = [(one.more, one.now, *one.claim) for one in writes]
         execute_all(connection, _RELEASE, rows)
+        # RACE: only now that these rows are ours until the commit, so that nobody takes a request
+        # over whose locks are then deleted.
+        release_locks(connection, [one.claim for one in writes if not one.keeps_locks])
         hashes = [(one.claim.key, one.resume_token_hash) for one in writes]
         AddResumeToken.run_all(connection, [AddResumeToken(key, one) for key, one in hashes if one])
         return [None] * len(writes)

@@ -157,21 +157,19 @@ class Pipeline:
         return attempt.failed(progress, decision)
 
     async def handle(self, delivery: Delivery) -> None:
-        """Settle a delivery: ack it when it is done with, else requeue it."""
-        envelope = delivery.envelope
-        size, is_large = len(envelope.body), len(envelope.body) > LARGE
-        if is_large and not self._budget.take(size, again=envelope.redelivered):
+        """Settle a delivery: ack it when it is done with, else requeue it.
+
+        No name here stands for the envelope: what waits is to wait without its body.
+        """
+        size = len(delivery.envelope.body)
+        is_large = size > LARGE
+        if is_large and not self._budget.take(size, again=delivery.envelope.redelivered):
             delivery.forget_body()
             await self._budget.wait(size, HOLD)
             delivery.requeue()
             return
         try:
-            log_request(
-                message_id=envelope.message_id,
-                operation=operation_of(envelope, {}, is_order=False),
-                attempt=envelope.attempts,
-            )
-            requeue_after = await self._settled(envelope)
+            requeue_after = await self._settled(delivery.envelope)
         finally:
             if is_large:
                 self._budget.give(size)
@@ -185,6 +183,12 @@ class Pipeline:
 
     async def _settled(self, envelope: Envelope) -> float | None:
         """Return None where the message is done with, else the seconds after which it is requeued."""
+        log_request(
+            anew=True,
+            message_id=envelope.message_id,
+            operation=operation_of(envelope, {}, is_order=False),
+            attempt=envelope.attempts,
+        )
         limit = within(Deadline.after(HOLD_LIMIT))
         try:
             with limit:
