@@ -256,8 +256,10 @@ async def test_a_tunnel_that_is_refused_means_that_nothing_was_sent(
 
 
 @contextmanager
-def sent_on(location: str) -> Iterator[str]:
-    """The URL of a server that answers everything with 307 to the same path of another one."""
+def sent_on(location: str, asked: list[str]) -> Iterator[str]:
+    """The URL of a server that answers everything with 307 to the same path of another one, and
+    notes what it is asked.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -266,6 +268,7 @@ def sent_on(location: str) -> Iterator[str]:
                     connection, _ = server.accept()
                     with connection:
                         path = connection.recv(65536).split(b" ")[1].decode()
+                        asked.append(path)
                         connection.sendall(
                             f"HTTP/1.1 307 Temporary Redirect\r\nLocation: {location}{path}\r\n"
                             "Content-Length: 0\r\nConnection: close\r\n\r\n".encode()
@@ -278,14 +281,31 @@ def sent_on(location: str) -> Iterator[str]:
 async def test_a_service_may_send_on_to_another_url(
     simulated: SimulatedOpenStack, tmp_path: Path
 ) -> None:
-    with sent_on(simulated.url) as url:
-        entry = {"compute_endpoint_override": f"{url}/compute/v2.1"}
+    asked: list[str] = []
+    with sent_on(simulated.url, asked) as second, sent_on(second, asked) as first:
+        entry = {"compute_endpoint_override": f"{first}/compute/v2.1"}
         async with tenant(simulated, tmp_path, **entry) as project:
             reply = await project.get(Service.COMPUTE, "/servers", {"limit": 1})
             assert reply.body["servers"] == []
+            assert asked[-2:] == ["/compute/v2.1/servers?limit=1"] * 2
             reply = await project.post(Service.COMPUTE, "/os-keypairs", KEYPAIR)
             assert reply.body["keypair"]["name"] == "ways"
             await project.delete(Service.COMPUTE, "/os-keypairs/ways")
+
+
+async def test_a_token_that_is_not_taken_where_a_call_was_sent_on_is_replaced(
+    simulated: SimulatedOpenStack, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    with sent_on(simulated.url, asked) as url:
+        entry = {"compute_endpoint_override": f"{url}/compute/v2.1"}
+        async with tenant(simulated, tmp_path, **entry) as project:
+            await project.post(Service.COMPUTE, "/os-keypairs", KEYPAIR)
+            before = log_ins(simulated)
+            simulated.fault("api.nova", match="os-keypairs", status=401, error="expired", times=1)
+            await project.delete(Service.COMPUTE, "/os-keypairs/ways")
+            assert log_ins(simulated) == before + 1
+            assert asked[-2:] == ["/compute/v2.1/os-keypairs/ways"] * 2, "asked as at first"
 
 
 async def test_a_service_that_only_sends_on_is_asked_no_more(

@@ -352,3 +352,26 @@ def _places(url: str) -> int:
         found: int = connection.execute(text("SELECT count(*) FROM turns")).scalar_one()
     engine.dispose()
     return found
+
+
+async def test_of_two_workers_that_begin_at_once_one_has_the_lock(url: str) -> None:
+    first, second = Journal(url), Journal(url)
+    await first.open()
+    await second.open()
+    try:
+        for number in range(100):
+            outcomes = await asyncio.gather(
+                *(
+                    one.begin(
+                        replace(REQUEST, key=f"order:p:{number}{who}", name=f"{number}{who}"),
+                        (f"server-{number}",),
+                    )
+                    for who, one in (("a", first), ("b", second))
+                )
+            )
+            assert all(isinstance(one, Begun) for one in outcomes)
+            free = [one for one in outcomes if isinstance(one, Begun) and one.ahead is None]
+            assert len(free) == 1, "one of the two has the lock, and the other waits for it"
+    finally:
+        await first.close()
+        await second.close()
