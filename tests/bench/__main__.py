@@ -43,6 +43,8 @@ def main() -> int:
     )
     wanted = parser.parse_args()
     configure_logs("console", "warning")
+    # With it every start would compile what it imports.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     names = [
         name
         for name, one in MEASUREMENTS.items()
