@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     false,
+    text,
 )
 
 metadata = MetaData()
@@ -44,7 +45,14 @@ requests = Table(
     Column("pass_hash", Text, key="resume_token_hash"),
 )
 Index("requests_name", requests.c.name)
-Index("requests_kind_state_updated_at", requests.c.kind, requests.c.state, requests.c.updated_at)
+#: For pruning. A request enters it once, when it is settled.
+_SETTLED_COMMAND = text("kind = 'command' AND state = 'settled'")
+Index(
+    "requests_settled_commands",
+    requests.c.updated_at,
+    sqlite_where=_SETTLED_COMMAND,
+    postgresql_where=_SETTLED_COMMAND,
+)
 Index("requests_received_at", requests.c.received_at)
 
 effects = Table(

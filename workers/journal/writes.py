@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, bindparam, select, text
+from sqlalchemy import Connection, select, text
 
 from workers.journal import schema
-from workers.journal.database import Row, execute_all
+from workers.journal.database import Row, execute_all, select_all
 from workers.journal.owners import Owner
 from workers.journal.records import (
     Begun,
@@ -70,6 +70,11 @@ _SETTLE = "UPDATE requests SET state = 'settled', updated_at = ? WHERE key = ? A
 _RELEASE = (
     "UPDATE requests SET owner = NULL, attempts = attempts + ?, updated_at = ?"
     " WHERE key = ? AND claim = ? AND state = 'running' AND owner IS NOT NULL"
+)
+#: A thousand at most: more would hold up other writes.
+_SETTLED_BEFORE = (
+    "SELECT key FROM requests WHERE kind = 'command' AND state = 'settled' AND updated_at < ?"
+    " LIMIT 1000"
 )
 #: The new hash is put first, and stands there once. Copies of a message may be under way with
 #: several resume tokens; of more than eight (of 65 characters each) the oldest are dropped.
@@ -304,17 +309,11 @@ class Prune:
 
     @staticmethod
     def run_all(connection: Connection, writes: list["Prune"]) -> list[int]:
-        """Return how many were deleted, a thousand at most: more would hold up other writes."""
-        columns = schema.requests.c
-        old = select(columns.key).where(
-            columns.kind == "command",
-            columns.state == "settled",
-            columns.updated_at < bindparam("before"),
-        )
-        counts = []
+        """Return how many were deleted."""
+        columns, counts = schema.requests.c, []
         for one in writes:
             sweep(connection, one.before)
-            keys = list(connection.execute(old.limit(1000), {"before": one.before}).scalars())
+            keys = list(select_all(connection, _SETTLED_BEFORE, (one.before,)).scalars())
             if keys:
                 connection.execute(
                     schema.effects.delete().where(schema.effects.c.request_key.in_(keys))
