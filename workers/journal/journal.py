@@ -123,8 +123,8 @@ class Journal:
         )
 
     def settle(self, key: str) -> "asyncio.Future[None]":
-        """Record that the result was published."""
-        return self._opened()[1].submit(Settle(key, time.time()))
+        """Record that the result was published: with the next write, or a moment later."""
+        return self._opened()[1].submit(Settle(key, time.time()), is_urgent=False)
 
     def release(
         self,

@@ -33,6 +33,8 @@ class JournalTimes:
     longest_delay: float = 2.0
     #: Without a write, before the owner's lock is checked.
     keep_owner: float = 5.0
+    #: For other writes, of one that nobody waits for.
+    gather: float = 0.1
     #: For the last writes when the journal is closed.
     last_writes: float = 10.0
 

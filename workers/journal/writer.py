@@ -3,9 +3,9 @@
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import structlog
@@ -40,15 +40,17 @@ class _Job:
 
 
 class Writer:
-    """Executes writes in groups until it is closed. Futures wait while the database cannot be
-    written. `keep` is called every few seconds.
+    """Executes writes in groups, in their order, until it is closed. Futures wait while the database
+    cannot be written. `keep` is called every few seconds.
     """
 
     def __init__(self, engine: Engine, keep: Callable[[], None], times: JournalTimes) -> None:
         self._times = times
         self._engine = engine
         self._keep = keep
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: deque[_Job] = deque()
+        self._wake = threading.Event()
+        self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
         self._closing = threading.Event()
@@ -57,25 +59,40 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         self._thread.start()
 
-    def submit(self, operation: Write) -> "asyncio.Future[Any]":
-        """Return the write's outcome, once it is committed."""
+    def submit(self, operation: Write, *, is_urgent: bool = True) -> "asyncio.Future[Any]":
+        """Return the write's outcome, once it is committed. One that is not urgent is written with
+        the next group, or after a moment.
+        """
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.put(_Job(operation, future))
+        self._jobs.append(_Job(operation, future))
+        if is_urgent:
+            if not self._wake.is_set():
+                self._wake.set()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(self._times.gather, self._write_rest)
         return future
+
+    def _write_rest(self) -> None:
+        self._timer = None
+        self._wake.set()
 
     async def close(self) -> bool:
         """End after what was submitted; what cannot be written now is given up. Returns False where
         the database hangs.
         """
         self._closing.set()
-        self._queue.put(None)
+        self._wake.set()
         await asyncio.to_thread(self._thread.join, self._times.last_writes)
         return not self._thread.is_alive()
 
     def _work(self) -> None:
-        open_ended = True
-        while open_ended:
-            jobs, open_ended = self._next_group()
+        while self._jobs or not self._closing.is_set():
+            self._wake.wait(self._times.keep_owner)
+            # ORDER: cleared before the jobs are taken, or one that comes in between would wait.
+            self._wake.clear()
+            jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), MAX_GROUP))]
+            if self._jobs:
+                self._wake.set()
             if jobs:
                 self._write(jobs)
             self._keep_owner()
@@ -93,19 +110,6 @@ class Writer:
                 self._recovered()
 
     _keep_at = 0.0
-
-    def _next_group(self) -> tuple[list[_Job], bool]:
-        try:
-            job = self._queue.get(timeout=self._times.keep_owner)
-        except Empty:
-            return [], True
-        jobs: list[_Job] = []
-        while job is not None:
-            jobs.append(job)
-            if len(jobs) >= MAX_GROUP or self._queue.empty():
-                return jobs, True
-            job = self._queue.get()
-        return jobs, False
 
     def _write(self, jobs: list[_Job]) -> None:
         for delay in delays(self._times.first_delay, self._times.longest_delay):
