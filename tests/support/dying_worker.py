@@ -177,7 +177,7 @@ def _around(
 
     def wrapped(self: Any, *arguments: Any) -> Coroutine[Any, Any, Any]:
         async def run() -> Any:
-            effect = arguments[effect_at] if effect_at is not None else None
+            effect = str(arguments[effect_at]) if effect_at is not None else None
             if before is not None and (hold := holder.wants(before, effect)):
                 await holder.hold(hold)
             if name == "intend":
@@ -200,7 +200,7 @@ def instrument(holder: Holder) -> None:
     _around(
         Journal, "intend", holder, Instant.EFFECT_NOT_BEGUN, Instant.INTENT_WRITTEN, effect_at=1
     )
-    _around(Journal, "record", holder, Instant.ANSWER_READ, None, effect_at=1)
+    _around(Progress, "record", holder, Instant.ANSWER_READ, None, effect_at=0)
     _around(Journal, "finish", holder, None, Instant.RESULT_WRITTEN)
     _around(Progress, "publish_end", holder, None, Instant.CONFIRMED)
     _know_the_request(holder)

@@ -45,7 +45,7 @@ class Ledger(Protocol):
     def intend(self, claim: Claim, name: str, marker: Any) -> Awaitable[None]: ...
     def record(
         self, claim: Claim, name: str, outcome: dict[str, Any], request_id: str | None
-    ) -> Awaitable[None]: ...
+    ) -> "asyncio.Future[None]": ...
     def remember(self, claim: Claim, name: str, value: Any) -> Awaitable[None]: ...
     def check_claim(self, claim: Claim) -> Awaitable[None]: ...
     def finish(
@@ -68,9 +68,9 @@ class MemoryLedger:
     async def intend(self, claim: Claim, name: str, marker: Any) -> None:
         raise RuntimeError(f"{name}: a read must change nothing")
 
-    async def record(
+    def record(
         self, claim: Claim, name: str, outcome: dict[str, Any], request_id: str | None
-    ) -> None:
+    ) -> "asyncio.Future[None]":
         raise RuntimeError(f"{name}: a read must change nothing")
 
     async def remember(self, claim: Claim, name: str, value: Any) -> None: ...
@@ -160,6 +160,8 @@ class Progress:
         self._decided: Result | None = self.early_answer
         self._deciding = asyncio.Lock()
         self._published: list[Awaitable[Any]] = []
+        #: Outcomes that are being written.
+        self._recording: dict[EffectId, asyncio.Future[None]] = {}
         #: OpenStack calls of this attempt by HTTP method.
         self.calls: Counter[str] = Counter()
 
@@ -196,6 +198,9 @@ class Progress:
 
     async def intend(self, name: EffectId, marker: Any) -> None:
         """Write that an effect is about to be done. Raises `ClaimLost`."""
+        if (recording := self._recording.pop(name, None)) is not None:
+            # ORDER: two writes of one effect must not be in one group, whose kinds are not in order.
+            await recording
         known, began = self._effects.get(name), time.monotonic()
         await self._ledger.intend(self.claim, str(name), marker)
         self._claimed_at = began
@@ -211,10 +216,15 @@ class Progress:
         return self._decided is not None
 
     async def record(self, name: EffectId, outcome: dict[str, Any], request_id: str | None) -> None:
-        """Write what became of an effect. Raises `ClaimLost`."""
-        known, began = self._effects[name], time.monotonic()
-        await self._ledger.record(self.claim, str(name), outcome, request_id)
-        self._claimed_at = began
+        """Write what became of an effect; what is written later is not written without it.
+
+        It is not waited for: an outcome that is lost is looked for, as after a death just before.
+        Where another worker has the request, the next write raises `ClaimLost`.
+        """
+        known = self._effects[name]
+        recording = self._ledger.record(self.claim, str(name), outcome, request_id)
+        recording.add_done_callback(_note_failure)
+        self._recording[name] = recording
         self._effects[name] = Effect(known.marker, known.intended_at, outcome, request_id)
         log.info(
             "effect.recorded", effect=str(name), outcome=outcome, openstack_request_id=request_id
@@ -391,6 +401,12 @@ class Progress:
         published, self._published = self._published, []
         for one in published:
             await one
+
+
+def _note_failure(recording: "asyncio.Future[None]") -> None:
+    """Take note of the error of a write that nobody waits for, or asyncio reports it as an error."""
+    if not recording.cancelled() and (error := recording.exception()) is not None:
+        log.warning("effect.not_recorded", why=str(error))
 
 
 def update_body(
