@@ -83,11 +83,14 @@ class _Networks:
 
 async def show_servers(task: ServerList, context: ProjectContext) -> Result:
     """Show a page of the tenant's servers, and how many there are in all."""
+    # A first page may be all that there is; another one is a small part of it.
+    is_first = task.search is None and task.page.number == 1
+    ports = _PORTS_EACH * task.page.size + _PORTS_BESIDES if is_first else 0
     found, volumes, hosts, nets = await asyncio.gather(
         _find_page(task, context),
         _all_volumes(context),
         _hosts(context),
-        _networks(context, _PORTS_EACH * task.page.size + _PORTS_BESIDES),
+        _networks(context, ports),
     )
     sources = await _sources(found.servers, volumes, hosts, nets, context)
     shown = [server_view(server, sources) for server in found.servers]
