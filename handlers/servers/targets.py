@@ -5,6 +5,7 @@ where the whole is refused.
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from handlers.context import ProjectContext
@@ -34,6 +35,9 @@ _ORDER = (
     Code.FAILED,
 )
 UNKNOWN = "outcome_unknown"
+#: Seconds for which a target that was accepted waits for the answer before it is followed: the
+#: watch's lists take the cloud's time from the calls of the others.
+_FOLLOWED_WITHIN = 3.0
 #: Under this id is remembered which image was made.
 MADE_IMAGE = EffectId(EffectKind.IMAGE)
 
@@ -83,8 +87,8 @@ class Batch(ABC):
     async def run(self) -> Result:
         """Begin on all targets at once and follow each; answered when each was accepted or refused.
 
-        A target that has ended waits for no other one; the answer waits until all have begun, and
-        no longer.
+        A target that has ended waits for no other one longer than `_FOLLOWED_WITHIN`; the answer
+        waits until all have begun, and no longer.
         """
         begun = {one: asyncio.Event() for one in self.effects}
         answered = asyncio.Event()
@@ -94,8 +98,10 @@ class Batch(ABC):
                 self.context.replies.checked[target_id] = await self.begin(target_id)
             finally:
                 begun[target_id].set()
-            if self.context.effects.unknown(self.effects[target_id]):
-                await answered.wait()
+            unknown = self.context.effects.unknown(self.effects[target_id])
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if unknown else _FOLLOWED_WITHIN):
+                    await answered.wait()
             await self._follow(target_id)
 
         async def answer() -> None:
