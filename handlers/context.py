@@ -20,6 +20,7 @@ from handlers.openstack.project import Project
 from handlers.openstack.watch import Pace, Poller, Watch, Watched
 from messages.codes import Code
 from messages.errors import Postponed, Refused, Transient
+from messages.record import record
 from messages.results import Result
 from messages.updates import Update
 from messages.wire import named_ids
@@ -37,7 +38,7 @@ PART = "ecs_part"
 ANSWER = EffectId(EffectKind.ANSWER)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Check:
     """One check, of one server or of the whole order.
 
@@ -82,7 +83,7 @@ class Checks:
         return next((one for one in self.listed if one.failure is not None), None)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Policy:
     """The operator's decisions about the business."""
 
@@ -159,7 +160,7 @@ class Environment:
             watchers.close()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RequestTimes:
     """The time limits of one delivery of a request."""
 

@@ -6,7 +6,6 @@ commands are their own task, `server.action` and `server.batch_action` are read 
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from unicodedata import normalize
@@ -38,6 +37,7 @@ from messages.fields import (
     word,
     word_or_none,
 )
+from messages.record import record
 from messages.texts import is_line, is_stored
 
 T = TypeVar("T")
@@ -116,7 +116,7 @@ class PatchedField(StrEnum):
 # Tasks that a command is read into.
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PowerAction:
     """Start, stop or reboot one server."""
 
@@ -125,7 +125,7 @@ class PowerAction:
     force: Force
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PowerBatch:
     """Start, stop or reboot 1..100 different servers, all or none begun."""
 
@@ -134,7 +134,7 @@ class PowerBatch:
     force: Force
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OpenConsole:
     """Ask for the URL of a server's VNC console. The type is checked by Nova."""
 
@@ -142,7 +142,7 @@ class OpenConsole:
     console_type: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CreateImage:
     """Create an image of a server; `properties` hold its description, too."""
 
@@ -154,7 +154,7 @@ class CreateImage:
 # Parts of lists.
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Page:
     """A part of a list: the number counts from 1."""
 
@@ -167,7 +167,7 @@ class Page:
         return found[begin : begin + self.size]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sort:
     """The field by which a list is ordered, and the direction."""
 
@@ -175,7 +175,7 @@ class Sort:
     descending: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Search:
     """A search; `field` None: in name, id and addresses."""
 

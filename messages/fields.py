@@ -7,13 +7,13 @@ validator refuses they forbid what a JSON schema can express.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
 from messages.errors import Refused, wrong
+from messages.record import record
 from messages.texts import is_line, is_resource_name, is_stored
 
 Schema = dict[str, Any]
@@ -192,7 +192,7 @@ def mapping(value: Any) -> Mapping[str, Any]:
     return value
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Taken:
     """Annotation of a field: the validator of its value, and the JSON schema of the value."""
 
@@ -241,7 +241,7 @@ def counted(least: int, most: int, detail: str | None = None) -> Taken:
     return Taken(validate, number(least, most))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ListOf:
     """Annotation of a tuple of models: a list of so many objects, checked before its elements.
 

@@ -7,12 +7,12 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
 
 from messages.errors import Transient
+from messages.record import record
 
 T = TypeVar("T")
 
@@ -158,7 +158,7 @@ def _alarms_of(loop: asyncio.AbstractEventLoop) -> _Alarms:
     return _latest[0]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EffectTiming:
     """Times by which the call of an effect may be late, in seconds."""
 

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from handlers.openstack.errors import CloudRefusal, Forbidden, NotFound
 from handlers.openstack.project import Project
 from handlers.openstack.sessions import Reply, Service
+from messages.record import record
 
 _BAD_REQUEST = 400
 
@@ -35,7 +36,7 @@ USABLE = frozenset({"available", "in-use"})
 _MIGRATING = frozenset({"starting", "migrating", "completing"})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Volume:
     """A volume as Cinder says it is. Size in GiB; `device` is where the server sees it."""
 
@@ -168,7 +169,7 @@ async def delete_volume(project: Project, volume_id: str) -> Reply:
     return await project.delete(Service.VOLUME, f"/volumes/{volume_id}")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Snapshot:
     """A snapshot of a volume, in GiB."""
 
@@ -222,7 +223,7 @@ _TOTALS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class VolumeQuota:
     """The project's quotas by name, in all and by volume type (`gigabytes_SSD`); -1 is no limit.
 

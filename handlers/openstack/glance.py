@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 from urllib.parse import quote
 
@@ -10,13 +10,14 @@ from handlers.openstack.errors import NotFound
 from handlers.openstack.project import Project
 from handlers.openstack.sessions import Reply, Service
 from messages.fields import is_uuid
+from messages.record import record
 
 _PATCH = "application/openstack-images-v2.1-json-patch"
 #: Ids in one call; a URL has an end.
 _IDS = 100
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Image:
     """An image as Glance says it is; its properties stand beside its attributes in `body`."""
 

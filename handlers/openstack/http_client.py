@@ -20,6 +20,7 @@ from handlers.effects.backoff import Deadline
 from handlers.effects.concurrency import ThreadPool
 from handlers.openstack.errors import as_transient, described
 from messages.errors import Ambiguous, Transient
+from messages.record import record
 
 #: Bytes of an answer; a page of a thousand servers is some megabytes.
 MAX_ANSWER = 32 * 2**20
@@ -29,7 +30,7 @@ _MAX_HEAD = 2**16
 _IDLE = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CallTimes:
     """Time limits of one call, in seconds."""
 
@@ -39,7 +40,7 @@ class CallTimes:
     total: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Proxy:
     """A proxy through which TLS is spoken with the service; `head` is sent to it with CONNECT."""
 
@@ -49,7 +50,7 @@ class Proxy:
     head: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Origin:
     """The end of a connection. A service that is not asked by TLS is asked by way of a proxy as
     the proxy is: its host and port then stand here.
@@ -313,7 +314,7 @@ class HttpConnection(asyncio.Protocol):
         except (HttpParserError, HttpParserUpgrade) as error:
             self._keeps = False
             if self._answer.lost is None and not self._is_whole:
-                self._answer.lost = CallLost("bad_answer", described(error))
+                self._answer.lost = CallLost("no_answer", described(error))
         if self._answer.lost is not None:
             self._end(keep=False)
         elif self._is_whole:

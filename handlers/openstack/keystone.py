@@ -6,7 +6,6 @@ Names may be given to other projects while the worker runs.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from handlers.effects.concurrency import SingleFlightCache, failed
 from handlers.openstack.errors import as_transient
 from handlers.openstack.sessions import CloudSettings, Service, ask, with_limits
 from messages.errors import wrong
+from messages.record import record
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -24,7 +24,7 @@ _EXTENSIONS = frozenset({"router", "qos", "security-group"})
 _MOST = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProjectName:
     """A project that the service account has a role in."""
 
@@ -40,7 +40,7 @@ class TenantIs(StrEnum):
     NAME = "name"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProjectTimes:
     """Times for which Keystone's answers about projects count, in seconds."""
 

@@ -4,7 +4,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +12,7 @@ from handlers.openstack.errors import CloudRefusal
 from handlers.openstack.project import Project
 from handlers.openstack.sessions import Reply, Service
 from messages.commands import Force, Power
+from messages.record import record
 
 #: Statuses in which a server is well, as long as no task is under way.
 AT_REST = frozenset({"ACTIVE", "SHUTOFF"})
@@ -34,7 +35,7 @@ _SECOND = 19
 FlavorContent = tuple[str, int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Flavor:
     """A flavor: RAM in MiB, disk in GiB (0: the image's size). A server's own has no known id."""
 
@@ -50,7 +51,7 @@ class Flavor:
         return self.name, self.vcpus, self.ram, self.disk
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Server:
     """A server as Nova says it is. `updated` is Nova's clock (ISO 8601, whole seconds)."""
 
@@ -125,7 +126,7 @@ class Server:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ServerName:
     """A server's id and name, as a plain list shows them."""
 
@@ -133,7 +134,7 @@ class ServerName:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SortBy:
     """A sort order by one of Nova's columns; ties are in the order of the ids."""
 
@@ -148,7 +149,7 @@ class SortBy:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InstanceAction:
     """One entry of a server's action log: `start_time` is Nova's clock; `finished` when every event
     of it has ended.
@@ -163,7 +164,7 @@ class InstanceAction:
     user_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ComputeLimits:
     """The rest of the project's quota; None where there is no limit, or Nova does not tell.
 

@@ -19,6 +19,7 @@ from handlers.effects.backoff import DEFAULT_TIMING, EffectTiming
 from handlers.openstack.errors import ErrorResponse, as_transient, from_exception
 from handlers.openstack.http_client import CallLost, CallTimes, Origin
 from messages.errors import Transient
+from messages.record import record
 
 if TYPE_CHECKING:
     from openstack.config import OpenStackConfig
@@ -39,7 +40,7 @@ class Service(Enum):
         self.microversion = microversion
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reply:
     """An answer below 400: the decoded body (None where there is none) and the request id."""
 
@@ -83,7 +84,7 @@ def ask(service: str, call: "Callable[[], Response]") -> Reply:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CloudSettings:
     """The clouds of clouds.yaml that are used, and the limits of using them; times are in seconds."""
 

@@ -11,7 +11,6 @@ the polls of all projects share a rate (`Pace`), and so do the looks at what is 
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from types import TracebackType
@@ -20,6 +19,7 @@ from typing import Generic, Protocol, Self, TypeVar
 from handlers.effects.backoff import Deadline, delay_after, within
 from handlers.openstack.errors import CloudRefusal, NotFound
 from messages.errors import Transient
+from messages.record import record
 
 #: Up to so many are asked for singly; more by one list of everything.
 FEW = 4
@@ -27,7 +27,7 @@ FEW = 4
 _LOOK_BACK = timedelta(seconds=60)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WatchTiming:
     """Times of a watch, in seconds, and rates, a second."""
 

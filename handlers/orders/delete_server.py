@@ -7,7 +7,7 @@ detached and kept, and so are floating IPs.
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from handlers.context import MARK, ProjectContext
@@ -25,6 +25,7 @@ from handlers.orders.step import Ready, Step, failed
 from handlers.servers.disks import system_and_data
 from handlers.servers.guard import find_server, unknown_server, wait_until_idle
 from messages.errors import Refused
+from messages.record import record
 from messages.results import ServerSnapshot
 from messages.updates import OrderStatus
 
@@ -32,7 +33,7 @@ from messages.updates import OrderStatus
 _SECOND = 19
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ServerDeletion:
     """The plan of one deletion, as it is stored in the journal; ids.
 

@@ -7,7 +7,6 @@ refuse.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from handlers.context import ProjectContext
 from handlers.effects.concurrency import wait_for_all
@@ -18,6 +17,7 @@ from handlers.openstack.nova import Flavor, Server, get_limits
 from handlers.orders.step import failed
 from messages.errors import Transient, wrong
 from messages.orders import ItemKind, OrderItem, of_kind
+from messages.record import record
 
 _MIB_IN_GIB = 1024
 
@@ -49,7 +49,7 @@ def check_size(items: Sequence[OrderItem], flavor: Flavor) -> None:
             raise wrong(item.code, "the flavor has another size of memory")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DiskDemand:
     """A volume that is to become larger, in GiB; `before` is 0 for a new one."""
 
@@ -58,7 +58,7 @@ class DiskDemand:
     after: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Demand:
     """The resources that an order takes beyond what there is; `ram` in MiB.
 

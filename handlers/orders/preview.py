@@ -4,7 +4,7 @@ Serves `order.plan`, `ecs-worker plan` and the dry run of a replay. Nothing is t
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from handlers.context import Checks, ProjectContext, RequestContext
@@ -36,6 +36,7 @@ from messages.orders import (
     name_of,
     order_type_of,
 )
+from messages.record import record
 from messages.results import OrderPreview, PreviewCheck, PreviewStep, Result, Verdict
 from messages.secrets import mask
 
@@ -49,7 +50,7 @@ _SAGAS: Mapping[type, Callable[[Any, ProjectContext], Saga[Any, Any]]] = {
 _WAIT_SHARE = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Preview:
     """Checks and steps of an order. Where a check failed the only steps are those of a softDown on
     its other servers.

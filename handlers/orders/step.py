@@ -19,6 +19,7 @@ from handlers.orders.progress import OrderProgress
 from messages.codes import Code
 from messages.commands import Force, Power
 from messages.errors import Refused, Transient
+from messages.record import record
 from messages.updates import OrderStatus
 
 W = TypeVar("W", bound=Watched)
@@ -34,7 +35,7 @@ _POWERED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ready:
     """The answer of `Step.prepare`: the call may be made.
 

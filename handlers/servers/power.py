@@ -1,6 +1,5 @@
 """Start, stop and reboot one server; status updates from an accepted action to the final state."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from handlers.context import ProjectContext
@@ -21,11 +20,12 @@ from handlers.servers.targets import answered_unknown, power_effect
 from messages.codes import Code
 from messages.commands import Force, Power, PowerAction
 from messages.errors import Refused
+from messages.record import record
 from messages.results import Result
 from messages.updates import server_update
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Action:
     """One of Nova's actions, as the server goes through it."""
 

@@ -10,7 +10,6 @@ narrowed them down to.
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from handlers.context import ProjectContext
@@ -34,6 +33,7 @@ from messages.codes import Code
 from messages.commands import UNUSUAL, Page, Search, ServerList, ServerShow, Sort
 from messages.errors import Transient
 from messages.fields import is_uuid
+from messages.record import record
 from messages.results import Result
 from messages.updates import is_unusual
 from messages.views import ServerPage, ShownServer
@@ -72,7 +72,7 @@ _PORTS_EACH, _PORTS_BESIDES = 2, 50
 _BAD_REQUEST = 400
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Networks:
     routers: list[Resource]
     subnets: list[Resource]
@@ -247,7 +247,7 @@ async def _hosts(context: ProjectContext) -> dict[str, str]:
 # Pages.
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Found:
     """The servers of one page, in order, and how many there are on all of them."""
 

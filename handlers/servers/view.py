@@ -4,7 +4,7 @@ unknown is null.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, tzinfo
 from typing import Any
 
@@ -15,6 +15,7 @@ from handlers.openstack.nova import Server
 from handlers.servers.disks import image_of, system_and_data
 from handlers.servers.fee_data import shown
 from messages import views
+from messages.record import record
 from messages.updates import server_words
 
 #: Items of a server's metadata that are shown.
@@ -40,7 +41,7 @@ _JOINTS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ViewSources:
     """The sources of a server's view besides the server itself; the mappings are by id."""
 

@@ -1,7 +1,6 @@
 """The duration of an order: how long something is paid for."""
 
 import calendar
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from pydantic import Field, model_validator
 
 from messages.fields import Taken, WrongValue, keyword, number, whole, word
 from messages.orders.order import PaidOrder
+from messages.record import record
 
 
 class Unit(StrEnum):
@@ -25,7 +25,7 @@ class Unit(StrEnum):
 _MOST = {Unit.HOUR: 876_600, Unit.DAY: 36_525, Unit.MONTH: 1_200, Unit.YEAR: 100}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Term:
     """A length of time as it is sold."""
 

@@ -9,10 +9,12 @@ never to a peer that was not verified.
 import re
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from messages.record import record
 
 #: Ports where the URL names none.
 _PORTS = {"amqp": 5672, "amqps": 5671}
@@ -46,7 +48,7 @@ class BrokerUnusable(ValueError):
         super().__init__(f"{variable}: {problem}")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Endpoint:
     """The broker's address and credentials. `options` are those of the URL, by pika's names."""
 
@@ -66,7 +68,7 @@ class Endpoint:
         return f"{scheme}://{self.user}:***@{host}:{self.port}/{path}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Broker:
     """The configuration of the broker; the files are those of `ECS_BROKER_CA_FILE`, `_CERT_FILE`
     and `_KEY_FILE`.
@@ -291,7 +293,7 @@ _REFUSED = re.compile(r"ACCESS_REFUSED|NOT_ALLOWED|ProbableAuthentication|Probab
 _TLS_ERROR = re.compile(r"\[SSL|SSLError|SSLCertVerificationError")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Explained:
     """An error in one line, without a password, and advice. `is_refused`: the broker does not let
     the worker in.

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -11,6 +11,7 @@ import structlog
 from pika.channel import Channel
 
 from handlers.effects.backoff import delay_after
+from messages.record import record
 from workers.amqp.broker import Where
 from workers.amqp.connection import CoalescingConnection, RecoveringConnection
 from workers.amqp.envelope import Envelope
@@ -56,7 +57,7 @@ class Delivery:
         return not self._consumed.channel.is_open
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Acks:
     """Acks to send: everything up to the tag `multiple` (0: nothing), and these single tags."""
 
@@ -131,7 +132,7 @@ class _ConsumedQueue:
             channel.connection.send(ack_frame(number, tag, multiple=False))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Consuming:
     """The queues that are consumed, and how: `prefetch` deliveries at once from each."""
 

@@ -3,7 +3,9 @@
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from messages.record import record
 
 DEFAULT_NAMESPACE = "ecs"
 #: RabbitMQ keeps names that begin with this for itself.
@@ -23,7 +25,7 @@ def check_namespace(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Names:
     """The names in one namespace. Exchange and queue of the same kind share their name."""
 

@@ -3,10 +3,10 @@
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from kombu import Connection, Exchange, Queue, binding
 
+from messages.record import record
 from workers.amqp.broker import Broker, Where, broker_at
 from workers.amqp.headers import RETRY_HEADER
 from workers.amqp.names import Names
@@ -25,7 +25,7 @@ class TopologyMismatch(Exception):
     """
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Topology:
     """All exchanges and queues that are declared."""
 

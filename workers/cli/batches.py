@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, TypeVar
 
+from messages.record import record
 from messages.secrets import mask
 from messages.texts import terminal_safe
 from workers.amqp.topology import NotDeclared
@@ -34,7 +35,7 @@ _SAMPLE = 50
 _DONE = {Action.REPLAY: "replayed", Action.DISCARD: "discarded"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BatchCommand:
     """A replay or a discard as an operator asks for it. `batch` names one to resume."""
 

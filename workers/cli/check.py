@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
 from handlers.openstack.cloud import Cloud
 from handlers.openstack.errors import CloudRefusal
 from messages.errors import Transient
+from messages.record import record
 from workers.amqp.broker import explain
 from workers.amqp.topology import TopologyMismatch, compare, topology
 from workers.bootstrap import cloud_settings, own_region
@@ -38,7 +38,7 @@ class Status(StrEnum):
     UNREACHABLE = "unreachable"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finding:
     """One line. `advice` is empty where there is nothing to do."""
 

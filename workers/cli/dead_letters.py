@@ -5,12 +5,12 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from messages.record import record
 from workers.cli.exits import CommandFailed, Exit, settings_or_fail
 from workers.cli.output import Format, Output
 from workers.cli.times import parse_time
@@ -27,7 +27,7 @@ dead_app = typer.Typer(no_args_is_help=True, help="Dead letters: list, show, rep
 Id = Annotated[str | None, typer.Argument(metavar="[ID]", help="A message_id, orderId or flowId.")]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Filters:
     """The options by which dead letters are selected, as they were typed."""
 
@@ -71,7 +71,7 @@ class _Filters:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _BatchOptions(_Filters):
     """The options of a replay or a discard, as they were typed."""
 
@@ -189,7 +189,7 @@ def dead_replays(
     list_replays(settings_or_fail(), batch, limit, output)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Terms:
     """The action of a batch with its options."""
 

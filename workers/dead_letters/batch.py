@@ -11,10 +11,10 @@ import secrets
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from messages.record import record
 from workers.dead_letters.dead_letter import DeadLetter
 from workers.journal import Action, History, Journal, Replay, ReplayState
 from workers.settings import Settings
@@ -28,7 +28,7 @@ _LOGIN_ID, _NOBODY = Path("/proc/self/loginuid"), 2**32 - 1
 NOT_PROVEN = "who sent it is not proven: find out who it was, and answer for it with --vouch"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BatchRequest:
     """The action of a batch, and its operator.
 

@@ -14,6 +14,7 @@ from enum import Enum
 from time import monotonic
 from uuid import uuid4
 
+from messages.record import record
 from workers.amqp.consumer import Delivery
 from workers.amqp.envelope import Published
 from workers.amqp.publisher import Publisher
@@ -68,7 +69,7 @@ class _Member:
         return self.delivery is not None and not self.delivery.lost
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BatchResult:
     """The number of messages that are done, were in `ecs.dead` no more, were not taken by the
     broker, and are left.

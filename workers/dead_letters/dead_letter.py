@@ -3,11 +3,12 @@
 import hashlib
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from messages.codes import Code
+from messages.record import record
 from messages.secrets import MASK
 from workers.amqp.envelope import Envelope, Publication
 from workers.amqp.headers import (
@@ -69,7 +70,7 @@ _NEEDED_SECRETS = ("adminPass", "userData")
 _LONGEST = 600
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DeadLetter:
     """A message in `ecs.dead`.
 

@@ -1,12 +1,12 @@
 """The result of a dry run, and its texts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import orjson
 
+from messages.record import record
 from workers.amqp.envelope import Publication
 from workers.amqp.headers import ERROR_HEADER
 from workers.amqp.names import Names
@@ -53,7 +53,7 @@ _TEXTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DryRunResult:
     """The outcome for one message.
 

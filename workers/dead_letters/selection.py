@@ -3,9 +3,10 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from messages.record import record
 from workers.amqp.broker import Where
 from workers.amqp.consumer import Delivery
 from workers.amqp.names import Names
@@ -13,7 +14,7 @@ from workers.dead_letters.dead_letter import ROW_FIELDS, DeadLetter
 from workers.dead_letters.reader import Reader
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Selection:
     """Conditions that a dead letter must meet; empty means any. Times in Unix seconds; `limit`
     takes the oldest.
@@ -63,7 +64,7 @@ def row_text(row: Mapping[str, Any]) -> str:
     return json.dumps([row.get(name) for name in ROW_FIELDS], ensure_ascii=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Selected:
     """The chosen dead letters of the `total` in `ecs.dead`. `shared`: another reader held more,
     which were not seen. `reader` holds them, where it was not closed.
@@ -105,7 +106,7 @@ async def select_dead_letters(
     return Selected(letters, reader.seen, reader.shared, kept)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Group:
     """Dead letters that failed alike. `error` is that of the newest."""
 

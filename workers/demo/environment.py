@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from handlers.openstack.cloud import Cloud
 from handlers.openstack.sessions import CloudSettings, Service
+from messages.record import record
 from sandbox.broker import PrivateBroker
 from sandbox.control_plane import ControlPlane
 from sandbox.documents import REGION
@@ -33,7 +34,7 @@ _SYSTEM_DISK = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Servers:
     """Ids: a server with a volume for its system disk, one with a local disk, one that is not paid
     for; their image.

@@ -1,13 +1,14 @@
 """JSON Web Key Sets (RFC 7517): the keys of one that tokens may be verified with."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
 from messages.errors import Refused
+from messages.record import record
 from messages.wire import decode
 from workers.identity.jwks_source import KeySetError
 
@@ -21,7 +22,7 @@ MAX_KEYS = 100
 MAX_KID = 255
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class VerifyingKey:
     """A public key with its id (or None) and the algorithms that it may be used with."""
 

@@ -3,12 +3,12 @@
 import asyncio
 import time
 from contextvars import Context
-from dataclasses import dataclass
 
 import structlog
 
 from handlers.effects.concurrency import in_daemon_thread
 from messages.errors import Transient
+from messages.record import record
 from workers.identity.jwks import VerifyingKey, usable_keys
 from workers.identity.jwks_source import KeySetError, KeySource
 
@@ -17,7 +17,7 @@ log = structlog.get_logger()
 REASON = "keys"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FetchTimes:
     """Seconds between two fetches of the key set."""
 

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, case, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from messages.record import record
 from workers.journal import schema
 from workers.journal.database import (
     current_revision,
@@ -33,7 +33,7 @@ from workers.journal.records import (
 from workers.journal.writes import effects_of
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RequestFilter:
     """Criteria by which requests are listed; `since` is in Unix seconds."""
 

@@ -3,9 +3,10 @@ standard library parses them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
+
+from messages.record import record
 
 
 class JournalError(Exception):
@@ -20,7 +21,7 @@ class ClaimLost(Exception):
     """Another worker has taken the request over: this one must do nothing more for it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JournalTimes:
     """Seconds that the journal waits."""
 
@@ -56,7 +57,7 @@ class State(StrEnum):
     SETTLED = "settled"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NewRequest:
     """A request as it arrives. `key` is its idempotency key, `name` the id that its sender knows."""
 
@@ -85,7 +86,7 @@ class HolderState(StrEnum):
     GONE = "gone"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ahead:
     """The request that another one waits for at a server.
 
@@ -99,7 +100,7 @@ class Ahead:
     attempts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EffectRecord:
     """One effect: the intent with its `marker`, and the `outcome`, None until it is known."""
 
@@ -110,7 +111,7 @@ class EffectRecord:
     request_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Begun:
     """The request is new, and has its locks, or its place behind the request `ahead`."""
 
@@ -118,7 +119,7 @@ class Begun:
     ahead: Ahead | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Resumed:
     """The request was begun before; the worker that had it is dead or has released it."""
 
@@ -130,7 +131,7 @@ class Resumed:
     has_resume_token: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Known:
     """The request has a result; `settled`: it was published."""
 
@@ -139,12 +140,12 @@ class Known:
     settled: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ContentConflict:
     """The key belongs to a request with another content."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HeldElsewhere:
     """Another worker, which is alive, has the request."""
 
@@ -154,7 +155,7 @@ class HeldElsewhere:
 Outcome = Begun | Resumed | Known | ContentConflict | HeldElsewhere
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RequestRecord:
     """A request with everything that the journal has of it."""
 
@@ -199,7 +200,7 @@ class ReplayState(StrEnum):
     REPEATED = "again"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Replay:
     """A dead letter that an operator replayed or discarded; times are Unix seconds.
 
@@ -233,7 +234,7 @@ class Replay:
     vouched: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Batch:
     """Dead letters that one command replays or discards; `done` of the `messages` are done."""
 

@@ -1,11 +1,12 @@
 """Writes about the dead letters that operators replay or discard."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, text, update
 
+from messages.record import record
 from workers.journal import schema
 from workers.journal.history import replay_of
 from workers.journal.records import Replay, ReplayState
@@ -21,7 +22,7 @@ _ISSUE = text("UPDATE replays SET state = 'issued', pass_hash = :token_hash WHER
 _END = text("UPDATE replays SET state = :state, done_at = :now WHERE id = :id AND done_at IS NULL")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AddBatch:
     """Records the messages of a batch before anything is done with them."""
 
@@ -34,7 +35,7 @@ class AddBatch:
         return [None] * len(writes)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IssueTokens:
     """Puts resume tokens into force: pairs of a replay's id and the token's SHA-256."""
 
@@ -52,7 +53,7 @@ class IssueTokens:
         return [None] * len(writes)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RepeatReplays:
     """Records new replays for messages that may have been published before a crash.
 
@@ -76,7 +77,7 @@ class RepeatReplays:
         return [None] * len(writes)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EndReplays:
     """Records what became of replays (by id); a replay ends once."""
 
@@ -94,7 +95,7 @@ class EndReplays:
         return [None] * len(writes)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Redeem:
     """Looks a resume token up for the worker that received a message with it."""
 

@@ -10,10 +10,10 @@ running, so one that a crash left after the result blocks nobody. The stored nam
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from messages.record import record
 from workers.journal.database import execute_all, select_all
 from workers.journal.owners import Owner
 from workers.journal.records import Ahead, Claim, HolderState
@@ -60,7 +60,7 @@ _SWEEP = text(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AcquireLocks:
     """Acquires the locks of these servers, unless the request has its locks already; without any,
     only looks at who is ahead.
@@ -133,7 +133,7 @@ def release_locks(connection: Connection, claims: Sequence[Claim]) -> None:
         execute_all(connection, _RELEASE, claims)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ExpireLock:
     """Releases the locks of a request that no worker has, unless one has resumed it meanwhile."""
 

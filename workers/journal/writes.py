@@ -3,12 +3,12 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from sqlalchemy import Connection, select, text
 
+from messages.record import record
 from workers.journal import schema
 from workers.journal.database import Row, execute_all, select_all
 from workers.journal.owners import Owner
@@ -97,7 +97,7 @@ def _each(
     ]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Begin:
     """Records a delivery of a request, and claims the request where that is possible."""
 
@@ -167,7 +167,7 @@ class Begin:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Intend:
     """Records the intent of an effect; with an outcome, a remembered value."""
 
@@ -189,7 +189,7 @@ class Intend:
         return _each(connection, statement, [one.claim for one in writes], rows)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Record:
     """Records the outcome of an effect."""
 
@@ -209,7 +209,7 @@ class Record:
         return _each(connection, _RECORD, [one.claim for one in writes], rows)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finish:
     """Records the result and the final updates, and releases the request's locks."""
 
@@ -229,7 +229,7 @@ class Finish:
         return outcomes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CheckClaim:
     """Checks that a request has not been taken over."""
 
@@ -248,7 +248,7 @@ class CheckClaim:
         return claim == self.claim.token
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Settle:
     """Records that the result was published."""
 
@@ -262,7 +262,7 @@ class Settle:
         return [None] * len(writes)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Release:
     """Releases a request for any worker; counts `more` attempts, and adds a resume token."""
 
@@ -285,7 +285,7 @@ class Release:
         return [None] * len(writes)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AddResumeToken:
     """Adds a resume token, which a copy of the request's message carries from now on."""
 
@@ -301,7 +301,7 @@ class AddResumeToken:
         return [None] * len(writes)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Prune:
     """Deletes settled commands that were not changed since."""
 

@@ -13,12 +13,12 @@ A read goes the same way with a ledger in memory and without locks.
 
 import asyncio
 import time
-from dataclasses import dataclass
 
 import structlog
 
 from handlers.effects.backoff import Deadline, within
 from messages.errors import Transient
+from messages.record import record
 from workers.amqp.consumer import Delivery
 from workers.amqp.envelope import Envelope
 from workers.identity import Requester
@@ -47,7 +47,7 @@ HOLD_LIMIT = 290.0
 _BREATH = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stages:
     """The stages, in order."""
 

@@ -1,7 +1,7 @@
 """The plan of a changeConfigure order, checked wholly before anything is touched."""
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from handlers.context import ProjectContext
@@ -35,6 +35,7 @@ from handlers.servers.guard import CHARGE_TYPE, state_refusal
 from messages.codes import Code
 from messages.errors import Refused, wrong
 from messages.orders import ChangedProduct, ItemKind, OrderChangeConfigure, OrderItem, of_kind
+from messages.record import record
 from messages.results import ServerSnapshot
 
 #: The reason of an order after which a newer one was carried out on the server.
@@ -45,7 +46,7 @@ _MOVES = frozenset({"resize", "migrate"})
 _SECOND = 19
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Growth:
     """A volume to be grown; sizes in GiB."""
 
@@ -56,7 +57,7 @@ class Growth:
     volume_type: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Change:
     """The change of one server. `flavor_id` is None where the flavor stays.
 
@@ -160,7 +161,7 @@ def _paid_at(order: OrderChangeConfigure, context: ProjectContext) -> datetime |
 # Drafts: a change of each server, with what the quota is compared with.
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Draft:
     change: Change
     server: Server

@@ -1,7 +1,6 @@
 """Plan the disks of a new server: their sources, sizes and zones."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from handlers.context import ProjectContext
 from handlers.openstack import cinder
@@ -11,11 +10,12 @@ from handlers.openstack.nova import Flavor
 from messages.errors import Transient, wrong
 from messages.fields import read, uuid_of
 from messages.orders import ItemKind, NewProduct, OrderItem, of_kind
+from messages.record import record
 
 _BYTES_IN_GIB = 1024**3
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Disk:
     """A volume to be created; GiB. `image_id` is set for a system disk; `zone` is Cinder's."""
 
@@ -25,7 +25,7 @@ class Disk:
     zone: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Offers:
     """The flavors, zones and volume types that the project may use.
 
@@ -39,7 +39,7 @@ class Offers:
     volume_zones: Mapping[str, bool]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Source:
     """The image of a system disk, which needs at least so many bytes.
 

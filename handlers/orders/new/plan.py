@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from handlers.context import MARK, PART, ProjectContext
@@ -15,12 +14,13 @@ from handlers.orders.new.disks import Disk, Offers, plan_disks
 from handlers.servers.fee_data import local_time, written
 from messages.errors import wrong
 from messages.orders import NewProduct, OrderNew
+from messages.record import record
 
 #: The items of metadata that say for how long a server is paid for.
 FEE_TIMES = (START_FEE_TIME, NEXT_FEE_TIME)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NewServer:
     """A server to be created, the `number`th of the order (from 1), of the set and the product with
     these indices.
@@ -35,7 +35,7 @@ class NewServer:
     disks: tuple[Disk, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CreationPlan:
     """The servers to be created, as the plan is stored in the journal.
 
@@ -54,7 +54,7 @@ class CreationPlan:
     refusal: tuple[str, str | None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Template:
     """The flavor, zone and disks of each server of a product."""
 

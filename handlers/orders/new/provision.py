@@ -7,7 +7,7 @@ whose call was lost and lands late finds its disk gone and comes to nothing.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from handlers.context import PART, ProjectContext
@@ -32,6 +32,7 @@ from handlers.orders.step import (
 )
 from handlers.servers.fee_data import local_time, written
 from messages.orders import OrderNew, disk_name, read_time
+from messages.record import record
 
 #: Creations of one order that are called at the same time.
 AT_ONCE = 8
@@ -51,7 +52,7 @@ def create_effect(number: int | str) -> EffectId:
     return EffectId(EffectKind.CREATE, str(number))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Provisioner:
     """Creates the servers of one order, and removes what was created."""
 

@@ -1,7 +1,7 @@
 """Find what was created for a `new` order in the cloud by its mark, without the journal."""
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from handlers.context import MARK, PART, ProjectContext
@@ -12,6 +12,7 @@ from handlers.openstack.neutron import Resource
 from handlers.openstack.nova import ERROR, GONE, Server
 from handlers.orders.billing import NEXT_FEE_TIME
 from messages.orders import OrderNew
+from messages.record import record
 
 #: Seconds for which one list serves all callers: less than lies between two looks at the same.
 _CACHE_SECONDS = 0.4
@@ -21,7 +22,7 @@ _LONGEST_ORDER = timedelta(days=1)
 _SECOND = 19
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Resources:
     """The servers, volumes and ports in the cloud that were created for the order."""
 

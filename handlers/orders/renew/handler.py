@@ -1,7 +1,7 @@
 """renew: move on the date until which a server is paid for; start what softDown had stopped."""
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from pydantic import TypeAdapter
@@ -23,10 +23,11 @@ from handlers.servers.guard import find_server, state_refusal
 from messages.commands import Power
 from messages.errors import Transient, wrong
 from messages.orders import InstanceProduct, OrderRenew, read_time
+from messages.record import record
 from messages.results import ProductOutcome, Result, ServerSnapshot
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Renewal:
     """The renewal of one server, which is paid for until `until`, written as fee data are.
 
@@ -54,7 +55,7 @@ class Renewal:
         return not self.found and self.before.status == ERROR
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RenewalPlan:
     """The plan of an order, stored in the journal.
 
