@@ -88,7 +88,9 @@ class within(Alarm):  # noqa: N801 - read as a word: `with within(deadline):`
 
     def __init__(self, until: Deadline | None) -> None:
         """`until` None: there is no limit."""
-        super().__init__(until, self._expire)
+        # Not a method of its own: that would be a cycle of references, by which each limit keeps
+        # its task, with all that the task has returned, until garbage is looked for.
+        super().__init__(until, _nothing)
         #: True once the limit has ended what was awaited.
         self.expired = False
 
@@ -114,9 +116,13 @@ class within(Alarm):  # noqa: N801 - read as a word: `with within(deadline):`
         ):
             raise TimeoutError from error
 
-    def _expire(self) -> None:
+    def ring(self) -> None:
+        """Cancel what is awaited inside."""
         self.expired = True
         self._task.cancel()
+
+
+def _nothing() -> None: ...
 
 
 class _Alarms:

@@ -1,6 +1,7 @@
 """Limits of what is awaited: many of them, watched by one timer."""
 
 import asyncio
+import sys
 import time
 
 import pytest
@@ -78,3 +79,12 @@ def test_each_loop_has_its_own_limits() -> None:
         return True
 
     assert [asyncio.run(late()) for _ in range(2)] == [True, True]
+
+
+async def test_a_limit_is_gone_with_its_last_reference() -> None:
+    limit = within(Deadline.after(30.0))
+    with limit:
+        pass
+    # Nothing but this name and the argument: no cycle that keeps it, and its task, for the garbage
+    # collector.
+    assert sys.getrefcount(limit) == 2
