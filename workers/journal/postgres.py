@@ -68,7 +68,7 @@ def connect(times: JournalTimes, **arguments: Any) -> psycopg.Connection[Any]:
     session = _SESSION | {
         "statement_timeout": f"{times.answer * 1000:.0f}ms",
         "lock_timeout": f"{times.row_lock * 1000:.0f}ms",
-        "idle_in_transaction_session_timeout": f"{times.answer * 1000:.0f}ms",
+        "idle_in_transaction_session_timeout": f"{times.stands_still * 1000:.0f}ms",
     }
     connection.autocommit = True  # or the settings would end with the first transaction that fails
     connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in session.items()))

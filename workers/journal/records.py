@@ -29,6 +29,9 @@ class JournalTimes:
     connect: float = 10.0
     answer: float = 30.0
     row_lock: float = 10.0
+    #: For PostgreSQL: between two statements of a transaction. A worker that is stopped in between
+    #: must not keep others from the servers whose locks it was writing.
+    stands_still: float = 5.0
     #: Before a failed transaction is tried again, doubled each time up to `longest_delay`.
     first_delay: float = 0.05
     longest_delay: float = 2.0
