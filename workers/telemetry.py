@@ -38,13 +38,12 @@ def log_request(*, anew: bool = False, **fields: Any) -> None:
     """Have every line from now on, of this task and of those that it starts, say these fields.
 
     `anew`: and none of those that were said before. Texts are masked here, once for all lines: they
-    come from a message. None stands for a field that is not known yet, and is not written.
+    come from a message.
     """
     known = _NO_FIELDS if anew else _request_fields.get(_NO_FIELDS)
     said = {
         name: mask_text(value) if isinstance(value, str) else value
         for name, value in fields.items()
-        if value is not None
     }
     _request_fields.set({**known, **said})
 

@@ -27,7 +27,9 @@ MAX_ANSWER = 32 * 2**20
 #: Bytes of an answer's status line and headers.
 _MAX_HEAD = 2**16
 #: Seconds after which an unused connection is not used again: firewalls forget it without a word.
-_IDLE = 60.0
+#: For a change they are few: servers close unused connections (Apache after five seconds), and of a
+#: change that meets the goodbye nobody could tell whether it was carried out.
+_IDLE, _IDLE_BEFORE_CHANGE = 60.0, 1.0
 
 
 @record
@@ -83,12 +85,16 @@ class CallLost(Exception):
 
 @dataclass(slots=True)
 class Answer:
-    """An answer as it came; headers by their names in lower case. `lost` says why there is none."""
+    """An answer as it came; headers by their names in lower case. `lost` says why there is none.
+
+    `met_goodbye`: the server closed a connection that had been used before, and said nothing.
+    """
 
     status: int
     headers: dict[str, str]
     body: bytearray
     lost: CallLost | None = None
+    met_goodbye: bool = False
 
 
 #: Called just before a request is written: returns until when it may be, or raises.
@@ -113,18 +119,22 @@ class HttpClient:
         A caller that is cancelled waits no longer. Its call takes up a place until it has ended: a
         change is under way as long.
         """
+        is_change = not request.startswith(b"GET ")
+        idle = _IDLE_BEFORE_CHANGE if is_change else _IDLE
         await self.places.acquire()
         try:
-            connection = await self._connection(origin)
+            connection = await self._connection(origin, idle)
             if guard is not None:
                 connection = await self._guarded(connection, origin, guard)
         except BaseException:
             self.places.release()
             raise
         answer = await connection.call(request, self._ended)
-        if answer.lost is not None:
-            raise answer.lost
-        return answer
+        if answer.lost is None:
+            return answer
+        if answer.met_goodbye and not is_change:
+            return await self.call(origin, request)
+        raise answer.lost
 
     async def close(self) -> None:
         """Wait for the calls that are under way; none is begun any more."""
@@ -134,12 +144,14 @@ class HttpClient:
                 connection.close()
         self._unused.clear()
 
-    async def _connection(self, origin: Origin) -> "HttpConnection":
-        """Return a connection that nobody else uses."""
+    async def _connection(self, origin: Origin, idle: float) -> "HttpConnection":
+        """Return a connection that nobody else uses, and that has been unused for less than `idle`
+        seconds.
+        """
         unused = self._unused.setdefault(origin, [])
         while unused:
             connection = unused.pop()
-            if connection.is_usable:
+            if connection.is_usable(idle):
                 return connection
             connection.close()
         with as_transient("no_connection"):
@@ -154,9 +166,9 @@ class HttpClient:
         """
         try:
             send_by = await guard()
-            if not connection.is_usable:
+            if not connection.is_usable(_IDLE_BEFORE_CHANGE):
                 connection.close()
-                connection = await self._connection(origin)
+                connection = await self._connection(origin, _IDLE_BEFORE_CHANGE)
             if send_by.passed:
                 # The process stood still, or connecting took long: the right to send is to be
                 # checked again.
@@ -231,8 +243,8 @@ class HttpConnection(asyncio.Protocol):
         self._on_end: Callable[[HttpConnection], None]
         self._answer: Answer
         self._has_body = True
-        #: True where the server takes another call on this connection.
-        self._keeps = False
+        #: True where the server takes another call on this connection, and once it has had one.
+        self._keeps = self._was_used = False
         #: How far its answer has come: bytes, the most that there may be, whether its length is
         #: known, whether it is whole.
         self._size, self._most, self._is_framed, self._is_whole = 0, 0, False, False
@@ -265,9 +277,9 @@ class HttpConnection(asyncio.Protocol):
         """True while it may be used once more."""
         return not self._transport.is_closing()
 
-    @property
-    def is_usable(self) -> bool:
-        """True where a request may be written to it now.
+    def is_usable(self, idle: float) -> bool:
+        """Tell whether a request may be written to it now: it has been unused for less than `idle`
+        seconds.
 
         A server closes connections that are not used. Its goodbye may have come in this turn of
         the loop, which has not read it yet: a change that is written now would be lost, and nobody
@@ -275,7 +287,7 @@ class HttpConnection(asyncio.Protocol):
         """
         return (
             not self._transport.is_closing()
-            and time.monotonic() - self._heard_at < _IDLE
+            and time.monotonic() - self._heard_at < idle
             and not self._poll.poll(0)
         )
 
@@ -325,6 +337,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._waiting is None:
             return
+        self._answer.met_goodbye = self._was_used and self._size == 0
         if exc is None and self._answer.status and not self._is_framed:
             self._end(keep=False)  # an answer without a length ends with the connection
         else:
@@ -376,6 +389,7 @@ class HttpConnection(asyncio.Protocol):
     def _end(self, *, keep: bool) -> None:
         waiting, self._waiting = self._waiting, None
         self._timer.cancel()
+        self._was_used = True
         if not keep:
             self._transport.abort()
         self._on_end(self)

@@ -164,11 +164,13 @@ class Tenant:
         return found
 
     def is_gone(self, server_id: str) -> bool:
-        """Whether Nova knows the server no more."""
-        return bool(
-            self.connection.compute.get(f"/servers/{server_id}", microversion=COMPUTE).status_code
-            == 404
-        )
+        """Whether Nova knows the server no more, or as one that it has deleted: it may be seen for a
+        moment longer.
+        """
+        found = self.connection.compute.get(f"/servers/{server_id}", microversion=COMPUTE)
+        if found.status_code == 404:
+            return True
+        return bool(found.status_code == 200 and found.json()["server"]["status"] == "DELETED")
 
     def wait(
         self, server_id: str, holds: Callable[[dict[str, Any]], bool], seconds: float = 60.0

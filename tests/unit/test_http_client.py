@@ -14,6 +14,7 @@ from handlers.openstack.http_client import Answer, CallLost, CallTimes, HttpClie
 from messages.errors import Ambiguous, Transient
 
 POST = b"POST /servers HTTP/1.1\r\nHost: nova\r\nContent-Length: 2\r\n\r\n{}"
+GET = b"GET /servers HTTP/1.1\r\nHost: nova\r\nContent-Length: 2\r\n\r\n{}"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 #: An answer in its parts; None: the connection is closed instead.
@@ -104,6 +105,37 @@ async def test_a_change_is_not_sent_on_a_connection_that_the_server_closed(is_se
         assert (len(server.writers), server.requests) == (2, 2)
 
 
+async def test_what_meets_the_goodbye_of_a_connection_is_asked_again_unless_it_is_a_change() -> (
+    None
+):
+    closing: list[Parts] = [(OK,), None, (OK,)]
+    async with served([*closing], [*closing]) as (server, client, origin):
+        await client.call(origin, POST)
+        assert (await client.call(origin, GET)).status == 200
+        assert (len(server.writers), server.requests) == (2, 3)
+        assert await lost(client.call(origin, POST)) == ("no_answer", False)
+
+
+async def test_a_read_that_a_new_connection_does_not_answer_is_not_asked_again() -> None:
+    async with served([None]) as (server, client, origin):
+        with pytest.raises(CallLost):
+            await client.call(origin, GET)
+        assert server.requests == 1
+
+
+async def test_a_change_has_a_connection_that_was_used_just_before_or_a_new_one() -> None:
+    """Servers close what is unused for some seconds."""
+    async with served() as (server, client, origin):
+        await client.call(origin, POST)
+        await asyncio.sleep(1.1)
+        await client.call(origin, GET)
+        await client.call(origin, POST)
+        assert len(server.writers) == 1
+        await asyncio.sleep(1.1)
+        await client.call(origin, POST)
+        assert (len(server.writers), server.requests) == (2, 4)
+
+
 async def test_a_connection_that_closes_while_the_right_to_send_is_looked_up_is_replaced() -> None:
     async with served() as (server, client, origin):
         await client.call(origin, POST)
@@ -168,7 +200,7 @@ async def test_an_answer_that_does_not_come_whole_or_is_not_read(
     async with served(answers) as (server, client, origin):
         assert await lost(client.call(origin, POST)) == expected
         assert server.requests == 1  # it was not repeated
-        assert not [one for one in client._unused[origin] if one.is_usable]
+        assert not [one for one in client._unused[origin] if one.is_usable(60.0)]
         assert (await client.call(origin, POST)).status == 200
 
 

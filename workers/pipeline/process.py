@@ -186,7 +186,9 @@ class Pipeline:
         log_request(
             anew=True,
             message_id=envelope.message_id,
+            request=None,
             operation=operation_of(envelope, {}, is_order=False),
+            tenant=None,
             attempt=envelope.attempts,
         )
         limit = within(Deadline.after(HOLD_LIMIT))
