@@ -265,7 +265,9 @@ class RequestContext:
 
     @property
     def busy_until(self) -> Deadline:
-        """Until when an order waits for a resource that is busy: one wait's time, in this delivery."""
+        """The instant until which an order waits for a resource that is busy: one wait's time, in
+        this delivery.
+        """
         return min(self.times.hold, Deadline.after(self.times.wait_timeout))
 
     async def retrying(self, call: Callable[[], Awaitable[T]]) -> T:

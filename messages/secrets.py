@@ -94,11 +94,7 @@ _HIDES = 24
 
 def is_secret_name(name: str) -> bool:
     """Tell whether a field of this name holds a secret."""
-    return (
-        _is_secret(name)
-        if len(name) <= 2 * _LONGEST
-        else _is_secret(name[:_LONGEST] + name[-_LONGEST:])
-    )
+    return _is_secret(name if len(name) <= 2 * _LONGEST else name[:_LONGEST] + name[-_LONGEST:])
 
 
 @lru_cache(4096)

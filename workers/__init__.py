@@ -1,7 +1,11 @@
-"""How messages come, go and survive; the command line."""
+"""The worker: messages come, are carried out, and go; the command line."""
 
 import sys
 from typing import Any
+
+#: Thresholds of the garbage collector. Imports and requests make objects that stay for long: by
+#: default they would be looked at every 700 new ones.
+GARBAGE_THRESHOLDS = (50_000, 20, 20)
 
 # structlog imports rich, where that is installed, for tracebacks that no log of ours has: 45 ms and
 # 4 MB of every start. Without rich it does without. The command line imports rich where it prints

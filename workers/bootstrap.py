@@ -23,6 +23,7 @@ from handlers.openstack.sessions import CloudSettings, region_name
 from messages.errors import Transient
 from messages.texts import without_urls
 from messages.wire import MAX_BODY
+from workers import GARBAGE_THRESHOLDS
 from workers.amqp.consumer import Consumer, Consuming
 from workers.amqp.declare import TopologyDeclarer
 from workers.amqp.publisher import Publisher
@@ -137,7 +138,7 @@ def collect_seldom() -> None:
     What is there stays: imports leave hardly any garbage, and looking for it would take 40 ms.
     """
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
 def _release_large_buffers() -> None:

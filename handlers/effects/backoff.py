@@ -45,7 +45,7 @@ class Deadline(NamedTuple):
 
 
 class Alarm:
-    """Calls a function at a deadline, unless its block has been left before.
+    """Rings at a deadline, unless its block has been left before.
 
     A delivery has three limits, of which nearly none is ever reached. Here setting one is an entry
     in a set; one timer watches all alarms of a loop, and is at most `_GRAIN` late. A timer for each
@@ -54,8 +54,8 @@ class Alarm:
 
     __slots__ = ("_alarms", "_call", "at")
 
-    def __init__(self, until: Deadline | None, call: Callable[[], object]) -> None:
-        """`until` None: it never rings."""
+    def __init__(self, until: Deadline | None, call: Callable[[], object] | None = None) -> None:
+        """`until` None: it never rings. `call` is called when it does."""
         #: The deadline, in seconds of the monotonic clock.
         self.at = until.at if until is not None else math.inf
         self._call = call
@@ -78,7 +78,8 @@ class Alarm:
 
     def ring(self) -> None:
         """Call the function."""
-        self._call()
+        if self._call is not None:
+            self._call()
 
 
 class within(Alarm):  # noqa: N801 - read as a word: `with within(deadline):`
@@ -88,9 +89,9 @@ class within(Alarm):  # noqa: N801 - read as a word: `with within(deadline):`
 
     def __init__(self, until: Deadline | None) -> None:
         """`until` None: there is no limit."""
-        # Not a method of its own: that would be a cycle of references, by which each limit keeps
-        # its task, with all that the task has returned, until garbage is looked for.
-        super().__init__(until, _nothing)
+        # It rings by its method. A method as `call` would be a cycle of references, by which each
+        # limit keeps its task, with all that the task has returned, until garbage is looked for.
+        super().__init__(until)
         #: True once the limit has ended what was awaited.
         self.expired = False
 
@@ -120,9 +121,6 @@ class within(Alarm):  # noqa: N801 - read as a word: `with within(deadline):`
         """Cancel what is awaited inside."""
         self.expired = True
         self._task.cancel()
-
-
-def _nothing() -> None: ...
 
 
 class _Alarms:

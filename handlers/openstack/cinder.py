@@ -108,8 +108,7 @@ async def get_volume(project: Project, volume_id: str) -> Volume:
 
 async def list_volumes(project: Project, **filters: str) -> list[Volume]:
     """List all of the project's volumes that match; a call for each thousand."""
-    found = await project.get_all(Service.VOLUME, "/volumes/detail", "volumes", filters)
-    return [Volume.from_api(volume) for volume in found]
+    return [volume async for page in volume_pages(project, **filters) for volume in page]
 
 
 async def volume_pages(project: Project, **filters: str) -> AsyncIterator[list[Volume]]:

@@ -2,11 +2,13 @@
 
 import gc
 
+from workers import GARBAGE_THRESHOLDS
+
 
 def main() -> None:
     """The console script's entry."""
     # Imports make objects that stay: looking at them again and again takes a tenth of the start.
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     from workers.cli.app import run_app  # noqa: PLC0415 - an embedded worker needs none
 
     run_app()

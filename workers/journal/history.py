@@ -94,15 +94,12 @@ class History:
 
     def by_key(self, names: Sequence[str]) -> dict[str, RequestRecord]:
         """Return the requests with these names by their keys; those that run, with their effects."""
-        columns = schema.requests.c
         found: dict[str, RequestRecord] = {}
         with self._reading() as connection:
-            for begin in range(0, len(names), _AT_ONCE):
-                some = columns.name.in_(names[begin : begin + _AT_ONCE])
-                for row in connection.execute(select(schema.requests).where(some)).all():
-                    runs = row.state == State.RUNNING
-                    effects = effects_of(connection, row.key).values() if runs else ()
-                    found[row.key] = request_of(row, effects)
+            for row in _named(connection, names):
+                runs = row.state == State.RUNNING
+                effects = effects_of(connection, row.key).values() if runs else ()
+                found[row.key] = request_of(row, effects)
         return found
 
     def authenticated_tenant(
@@ -199,16 +196,8 @@ class History:
 
     def results(self, names: Sequence[str]) -> dict[str, RequestRecord]:
         """Return the newest request of each of these names, without effects."""
-        columns = schema.requests.c
-        found: dict[str, RequestRecord] = {}
         with self._reading() as connection:
-            for begin in range(0, len(names), _AT_ONCE):
-                some = columns.name.in_(names[begin : begin + _AT_ONCE])
-                rows = connection.execute(
-                    select(schema.requests).where(some).order_by(columns.received_at)
-                )
-                found |= {row.name: request_of(row) for row in rows}
-        return found
+            return {row.name: request_of(row) for row in _named(connection, names)}
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -271,3 +260,13 @@ def replay_of(row: Any) -> Replay:
         real_user=row.real_user,
         vouched=row.vouched,
     )
+
+
+def _named(connection: Connection, names: Sequence[str]) -> Iterator[Any]:
+    """Yield the rows of the requests with these names, the oldest of each name first."""
+    columns = schema.requests.c
+    for begin in range(0, len(names), _AT_ONCE):
+        some = columns.name.in_(names[begin : begin + _AT_ONCE])
+        yield from connection.execute(
+            select(schema.requests).where(some).order_by(columns.received_at)
+        ).all()

@@ -96,8 +96,7 @@ class Pipeline:
         request = await in_thread_if_large(
             len(envelope.body), lambda: parse(envelope, self._region)
         )
-        if request.name is not None:
-            log_request(request=request.name, operation=request.operation)
+        log_request(request=request.name, operation=request.operation)
         timing = self._timeouts.timing(request, started)
         requester = await self._stages.authentication.authenticate(request, timing)
         await self.execute(request, requester, timing)
