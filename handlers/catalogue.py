@@ -13,6 +13,7 @@ from handlers.orders.change_configure.handler import change_configuration
 from handlers.orders.new.handler import create_servers
 from handlers.orders.preview import plan_order
 from handlers.orders.renew.handler import renew_servers
+from handlers.orders.show import show_request
 from handlers.orders.soft_down.handler import soft_down
 from handlers.orders.unsubscribe.handler import unsubscribe
 from handlers.servers.batch import act_on_servers
@@ -30,6 +31,7 @@ from messages.commands import (
     ImageUpdate,
     OpenConsole,
     OrderPlan,
+    OrderShow,
     PowerAction,
     PowerBatch,
     ServerList,
@@ -68,6 +70,7 @@ HANDLERS: dict[type, Handler] = {
     ImageBatchDelete: remove_images,
     ImageUpdate: update_image,
     OrderPlan: plan_order,
+    OrderShow: show_request,
     OrderChangeConfigure: change_configuration,
     OrderRenew: renew_servers,
     OrderSoftDown: soft_down,

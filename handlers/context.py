@@ -1,15 +1,15 @@
 """The context of a request: its project, its effects, its time limits, and its replies."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from handlers.effects.backoff import Deadline, retrying
-from handlers.effects.ledger import EffectId, EffectKind
+from handlers.effects.ledger import Effect, EffectId, EffectKind
 from handlers.effects.once import Effects
 from handlers.openstack.cinder import Volume, get_volume, volume_pages
 from handlers.openstack.cloud import Cloud
@@ -101,6 +101,39 @@ class Policy:
         return datetime.fromtimestamp(seconds, self.billing_zone)
 
 
+@record
+class LoggedRequest:
+    """A request that was begun, as the journal knows it; times are Unix seconds.
+
+    `project_id` is None for a softDown, whose servers may be several projects'. `result` is the
+    record of `Result.stored`, `finals` are final status updates as they were published.
+    """
+
+    name: str
+    operation: str
+    project_id: str | None
+    is_done: bool
+    received_at: float
+    updated_at: float
+    effects: Mapping[EffectId, Effect]
+    result: dict[str, Any] | None
+    finals: tuple[dict[str, Any], ...]
+
+
+class RequestLog(Protocol):
+    """The requests that were begun, whichever worker has them."""
+
+    async def find(self, project_id: str, name: str) -> Sequence[LoggedRequest]:
+        """Return the project's requests with this id, and softDowns of no project: orders first."""
+
+
+class NoRequests:
+    """The log of what has no journal: a preview on the command line."""
+
+    async def find(self, project_id: str, name: str) -> Sequence[LoggedRequest]:
+        return ()
+
+
 class Watchers:
     """The watches of one project, shared by all requests that wait there."""
 
@@ -137,11 +170,14 @@ class Watchers:
 
 
 class Environment:
-    """The parts that all requests of a process share: cloud, policy, a watch for each project."""
+    """The parts that all requests of a process share: cloud, policy, the log of requests, a watch
+    for each project.
+    """
 
-    def __init__(self, cloud: Cloud, policy: Policy) -> None:
+    def __init__(self, cloud: Cloud, policy: Policy, requests: RequestLog) -> None:
         self.cloud = cloud
         self.policy = policy
+        self.requests = requests
         self._watchers: dict[str, Watchers] = {}
         self._pace = Pace()
 

@@ -87,6 +87,7 @@ class Operation(StrEnum):
     IMAGE_BATCH_DELETE = "image.batch_delete"
     IMAGE_UPDATE = "image.update"
     ORDER_PLAN = "order.plan"
+    ORDER_SHOW = "order.show"
 
 
 class Power(StrEnum):
@@ -774,6 +775,15 @@ class OrderPlan(Command):
         first = listed[0] if isinstance(listed, list) and listed else None
         found = word_or_none(first.get("instanceId")) if isinstance(first, dict) else None
         return found.lower() if found is not None and is_uuid(found) else None
+
+
+class OrderShow(Command):
+    """Ask how far an order or a command is, and what it waits for."""
+
+    operation: Literal["order.show"]
+    key: Word = Field(
+        description="an `orderId`, a `flowId`, or the `message_id` of a command that changes something"
+    )
 
 
 #: What is asked for: most commands are their own task.

@@ -22,6 +22,7 @@ from messages.commands import (
     OpenConsole,
     Operation,
     OrderPlan,
+    OrderShow,
     Power,
     PowerAction,
     PowerBatch,
@@ -54,6 +55,7 @@ from messages.results import (
     OrderPreview,
     ServerConsole,
     ServerOutcomes,
+    ShownRequest,
     SoftDownOutcome,
 )
 from messages.secrets import mask
@@ -290,6 +292,7 @@ OPERATIONS: dict[Operation | OrderType, OperationSpec] = {
         ),
     ),
     Operation.ORDER_PLAN: _read(OrderPlan, OrderPreview),
+    Operation.ORDER_SHOW: _read(OrderShow, ShownRequest),
     OrderType.CHANGE_CONFIGURE: _order(OrderChangeConfigure),
     OrderType.NEW: _order(OrderNew),
     OrderType.RENEW: _order(OrderRenew),

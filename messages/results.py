@@ -196,6 +196,81 @@ class OrderPreview(Answer):
     cannot_be_undone: list[int] = Field(alias="cannotBeUndone", description="numbers of steps")
 
 
+class RequestState(StrEnum):
+    """The state of a request that was begun."""
+
+    RUNNING = "running"
+    #: An attempt failed for a reason that may pass, and another one follows.
+    WAITING_RETRY = "waiting_retry"
+    #: It has its result.
+    DONE = "done"
+
+
+class WaitReason(StrEnum):
+    """The kind of thing that a request waits for."""
+
+    #: Its turn at a server, behind another request.
+    TURN = "turn"
+    #: Its next attempt.
+    RETRY = "retry"
+    #: The state of a server, an image or a volume.
+    RESOURCE = "resource"
+    #: A worker: the one that had it is gone, and the broker gives its message to another.
+    WORKER = "worker"
+
+
+class WaitedResource(Answer):
+    """The server, image or volume whose state is waited for."""
+
+    kind: Literal["server", "image", "volume"]
+    id: str
+    status: str | None = Field(
+        description="OpenStack's own word when it was seen last; a task of a server while one is"
+        " under way"
+    )
+
+
+class WaitsFor(Answer):
+    """The reason why a request does not go on now."""
+
+    reason: WaitReason
+    message: str = Field(description="the same in words")
+    since: str | None = Field(description="UTC")
+    until: str | None = Field(description="when it goes on, UTC; null: not known beforehand")
+    behind: str | None = Field(
+        description="of `turn`: the key of the request ahead; null where that is another tenant's"
+    )
+    cause: str | None = Field(
+        description="of `retry`: why the last attempt failed, a word as in `data.reason`"
+    )
+    resource: WaitedResource | None = Field(description="of `resource`; null where it is not known")
+
+
+class ShownResult(Answer):
+    """The result of a request, as it was answered."""
+
+    code: int | str
+    message: str
+    data: Any
+
+
+class ShownRequest(Answer):
+    """A request that was begun: an order or a command."""
+
+    key: str
+    operation: str = Field(description="a command's, or `order.<orderType>`")
+    state: RequestState
+    progress: int | None = Field(
+        ge=0, le=100, description="percent, as in its last status update; null for a command"
+    )
+    received_at: str = Field(description="when it first came to a worker, UTC")
+    updated_at: str = Field(description="when something was written about it last, UTC")
+    waits_for: WaitsFor | None = Field(description="null where it goes on, or is done")
+    result: ShownResult | None = Field(
+        description="null until it is answered; a command may be answered before it is done"
+    )
+
+
 # The data of orders' results.
 
 

@@ -41,6 +41,7 @@ from workers.pipeline.large_bodies import SWITCH_INTERVAL
 from workers.pipeline.process import Pipeline, Stages
 from workers.pipeline.rejections import Rejections
 from workers.pipeline.replies import Replies
+from workers.pipeline.request_log import JournalRequests
 from workers.pipeline.server_locks import ServerLocks
 from workers.pipeline.timeouts import Timeouts
 from workers.pipeline.undeliverable import Undeliverable
@@ -185,7 +186,11 @@ def wire_pipeline(around: Surroundings) -> Pipeline:
         Authentication(around.identity, journal, timeouts),
         Idempotency(journal, in_flight, replies, timeouts),
         ServerLocks(journal, in_flight, timeouts.retry_delays),
-        Attempt(Environment(around.cloud, around.policy), around.handlers, timeouts),
+        Attempt(
+            Environment(around.cloud, around.policy, JournalRequests(journal)),
+            around.handlers,
+            timeouts,
+        ),
         rejections,
         Undeliverable(replies, rejections, around.identity, journal, around.declare_again),
     )

@@ -2,7 +2,7 @@
 again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 from typing import Any
 
@@ -51,5 +51,18 @@ class Request:
         """Return the journal's key; None for a read. A softDown's flowId is no orderId, though it
         may look like one.
         """
-        prefix = "softdown" if isinstance(self.work, OrderSoftDown) else self.kind
-        return f"{prefix}:{project_id}:{self.name}" if self.name is not None else None
+        prefix = _SOFT_DOWN if isinstance(self.work, OrderSoftDown) else self.kind
+        return _key(prefix, project_id, self.name) if self.name is not None else None
+
+
+_SOFT_DOWN = "softdown"
+
+
+def _key(prefix: str, project_id: str, name: str) -> str:
+    return f"{prefix}:{project_id}:{name}"
+
+
+def keys_of(name: str, project_ids: Iterable[str]) -> list[str]:
+    """Return all keys that requests with this name may have in these projects: orders first."""
+    prefixes = (Kind.ORDER, _SOFT_DOWN, Kind.COMMAND)
+    return [_key(prefix, project, name) for prefix in prefixes for project in project_ids]

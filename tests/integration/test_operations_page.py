@@ -40,6 +40,8 @@ _VARYING: tuple[tuple[str, Callable[[int], str]], ...] = (
     (r"\b[0-9a-f]{56}\b", lambda n: f"{n:056x}"),
     (r"\b[0-9a-f]{32}\b", lambda n: f"{n:032x}"),
     (r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d", lambda _: "2026-11-23T10:00:00"),
+    (r"(?<=T10:00:00)\.\d{3}(?=Z)", lambda _: ".123"),
+    (r'(?<="statusTime": )"[^"]*"', lambda _: '"2026-11-23 18:00:00"'),
     (r"fa:16:3e:[0-9a-f:]{8}", lambda n: f"fa:16:3e:00:00:{n:02x}"),
     (r"http://127\.0\.0\.1:\d+", lambda _: "https://console.example"),
 )
@@ -142,6 +144,9 @@ def test_the_page_shows_what_goes_over_the_wire(shop: Workshop) -> None:
             "order.plan",
             order={key: order[key] for key in order if key != "token"},
         )
+        stopped = requester.order(json.dumps(order), "order.renew")
+        requester.last_update_of("order", stopped)
+        talk.say("How far an order is", "order.show", key=order["orderId"])
         talk.say(
             "What is not there", "server.show", server_id="616fb98f-46ca-475e-917e-2563e5a8cd19"
         )

@@ -95,6 +95,7 @@ def samples(server_id: str = ID) -> list[tuple[str, str, dict[str, Any]]]:
         ),
     ]
     found.append(command("order.plan", order=order()))
+    found.append(command("order.show", key="178549870045495296"))
     commands = [("ecs.commands", str(one["operation"]), one) for one in found]
     orders = [
         json.loads(change_configure(server_id, IMAGE))

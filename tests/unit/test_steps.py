@@ -6,7 +6,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from handlers.context import Environment, NoReplies, Policy, RequestContext, RequestTimes
+from handlers.context import (
+    Environment,
+    NoReplies,
+    NoRequests,
+    Policy,
+    RequestContext,
+    RequestTimes,
+)
 from handlers.effects.backoff import Deadline
 from handlers.effects.ledger import Effect, EffectId, EffectKind
 from handlers.effects.once import Effects
@@ -58,7 +65,7 @@ class Run:
         soon = Deadline.after(5)
         self.lines: list[str] = []
         self.context = RequestContext(
-            environment=Environment(Cloud(CloudSettings(None)), policy),
+            environment=Environment(Cloud(CloudSettings(None)), policy, NoRequests()),
             effects=Effects(book, soon),
             times=RequestTimes(soon, 5.0, last_try),
             replies=NoReplies(),

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from handlers.context import Environment, NoReplies, RequestContext, RequestTimes
+from handlers.context import Environment, NoReplies, NoRequests, RequestContext, RequestTimes
 from handlers.effects.backoff import Deadline
 from handlers.effects.ledger import NoLedger
 from handlers.effects.once import Effects
@@ -59,7 +59,7 @@ async def _preview(
     settings: Settings, message: dict[str, Any], tenant: str | None
 ) -> dict[str, Any]:
     cloud = Cloud(cloud_settings(settings))
-    environment = Environment(cloud, policy_or_fail(settings))
+    environment = Environment(cloud, policy_or_fail(settings), NoRequests())
     context = RequestContext(
         environment=environment,
         effects=Effects(NoLedger(), Deadline.after(_PATIENCE)),

@@ -1,7 +1,7 @@
 """Doubles for a dry run: a journal, a publisher and a delivery that change nothing."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from handlers.openstack.errors import Foreseen
@@ -123,6 +123,9 @@ class ReadOnlyJournal(Journal):
 
     async def find(self, word: str) -> list[RequestRecord]:
         return await asyncio.to_thread(self._history.find, word)
+
+    async def with_keys(self, keys: Sequence[str]) -> dict[str, RequestRecord]:
+        return await asyncio.to_thread(self._history.with_keys, keys)
 
     async def authenticated_tenant(
         self, kind: Kind, name: str, digest: str, resume_token_hash: str

@@ -92,6 +92,14 @@ class History:
             rows = connection.execute(matching.order_by(columns.received_at.desc())).all()
             return [request_of(row, effects_of(connection, row.key).values()) for row in rows]
 
+    def with_keys(self, keys: Sequence[str]) -> dict[str, RequestRecord]:
+        """Return those of a few requests that there are, by their keys, with their effects."""
+        columns, found = schema.requests.c, {}
+        with self._reading() as connection:
+            for row in connection.execute(select(schema.requests).where(columns.key.in_(keys))):
+                found[row.key] = request_of(row, effects_of(connection, row.key).values())
+        return found
+
     def by_key(self, names: Sequence[str]) -> dict[str, RequestRecord]:
         """Return the requests with these names by their keys; those that run, with their effects."""
         found: dict[str, RequestRecord] = {}

@@ -196,6 +196,10 @@ class Journal:
         """Return the requests with this key or name, newest first."""
         return await asyncio.to_thread(self._history.find, word)
 
+    async def with_keys(self, keys: Sequence[str]) -> dict[str, RequestRecord]:
+        """Return those of a few requests that there are, by their keys."""
+        return await asyncio.to_thread(self._history.with_keys, keys)
+
     async def authenticated_tenant(
         self, kind: Kind, name: str, digest: str, resume_token_hash: str
     ) -> str | None:

@@ -58,6 +58,8 @@ REPLY_PATIENCE = 10.0
 #: Seconds before a message that no queue took is published again, where a taker must exist.
 _RETURNED_DELAY = 1.0
 _MAX_ERROR = 500
+#: Commands; what else begins with `order.` is an order.
+_OPERATIONS = frozenset(Operation)
 
 
 class Replies:
@@ -90,7 +92,7 @@ class Replies:
             "headers": {"x-ecs-http-status": result.http, **trace(envelope.headers)},
         }
         published: list[Awaitable[Any]] = []
-        is_order = operation.startswith("order.") and operation != Operation.ORDER_PLAN
+        is_order = operation.startswith("order.") and operation not in _OPERATIONS
         results = self._names.results_exchange
         reply_to = envelope.reply_queue
         if reply_to is not None:

@@ -26,6 +26,10 @@ def _plan(value: Any) -> Case:
     return command_case(f"a plan of {value!r}", command("order.plan", order=value), "order")
 
 
+def _shown(key: Any) -> Case:
+    return command_case(f"the request {key!r:.80}", command("order.show", key=key), "key")
+
+
 _NO_IDS = (
     None,
     "",
@@ -199,6 +203,7 @@ def operations() -> Iterator[Case]:
         operation=None,
     )
     yield from (_plan(value) for value in (None, [], {}, "x", 7, True))
+    yield from (_shown(key) for key in (None, "", " ", 7, True, [], {}, "x" * 256, "a\nb"))
     yield Case(
         "order.nonsense",
         js(command("order.nonsense")),

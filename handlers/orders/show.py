@@ -1,0 +1,88 @@
+"""`order.show`: how far a request is, and what it waits for. The cloud is not asked.
+
+A softDown has no tenant, and its servers may be several tenants': each of them sees it, from when
+its server was found, with its own servers alone.
+"""
+
+from datetime import UTC, datetime
+
+from handlers.context import LoggedRequest, ProjectContext
+from handlers.effects.ledger import EffectKind
+from messages.codes import Code
+from messages.commands import OrderShow
+from messages.errors import wrong
+from messages.results import RequestState, Result, ShownRequest, ShownResult
+from messages.secrets import mask
+from messages.updates import wire_time
+
+
+async def show_request(task: OrderShow, context: ProjectContext) -> Result:
+    """Answer `order.show`. Raises `Refused` where the project has no such request."""
+    project_id = context.project.id
+    for found in await context.environment.requests.find(project_id, task.key):
+        own = _own_servers(found, project_id)
+        if own is None or own:
+            return Result.of(Code.OK, _shown(found, own))
+    detail = "the journal knows no such request of this tenant"
+    raise wrong("key", detail, reason="not_found")
+
+
+def _own_servers(request: LoggedRequest, project_id: str) -> frozenset[str] | None:
+    """The ids of those servers of a softDown that are the project's; None where all may be shown."""
+    if request.project_id is not None:
+        return None
+    owners = {
+        name.target: effect.value
+        for name, effect in request.effects.items()
+        if name.kind is EffectKind.PROJECT
+    }
+    return frozenset(server for server, owner in owners.items() if owner == project_id)
+
+
+def _shown(request: LoggedRequest, own: frozenset[str] | None) -> ShownRequest:
+    return ShownRequest(
+        key=request.name,
+        operation=request.operation,
+        state=RequestState.DONE if request.is_done else RequestState.RUNNING,
+        progress=_progress(request),
+        received_at=_time(request.received_at),
+        updated_at=_time(request.updated_at),
+        waits_for=None,
+        result=_result(request, own),
+    )
+
+
+def _progress(request: LoggedRequest) -> int | None:
+    """The progress of an order as it was published last, in percent; None for a command."""
+    if not request.operation.startswith("order."):
+        return None
+    for final in request.finals:
+        if final.get("resource") == "order":
+            return int(final.get("progress") or 0)
+    told = (one.value for name, one in request.effects.items() if name.kind is EffectKind.TOLD)
+    return max(map(int, told), default=0)
+
+
+def _result(request: LoggedRequest, own: frozenset[str] | None) -> ShownResult | None:
+    stored = request.result
+    if stored is None:
+        return None
+    shown = ShownResult(code=stored["code"], message=stored["message"], data=mask(stored["data"]))
+    if own is None or not isinstance(shown.data, dict):
+        return shown
+    listed = [one for one in shown.data.get("instanceList", ()) if isinstance(one, dict)]
+    mine = [one for one in listed if str(one.get("instanceId")).strip().lower() in own]
+    if len(mine) == len(listed):
+        return shown
+    # The code, the message and the reason of the whole may be those of another tenant's server.
+    failed = next((one for one in mine if one.get("result") == "fail"), None)
+    data = {name: value for name, value in shown.data.items() if name != "reason"}
+    data["instanceList"] = mine
+    if failed is None:
+        return ShownResult(code=Code.OK.wire, message=Code.OK.text_for(None), data=data)
+    data["reason"] = failed.get("reason")
+    return ShownResult(code=failed["code"], message=failed["message"], data=data)
+
+
+def _time(seconds: float) -> str:
+    return wire_time(datetime.fromtimestamp(seconds, UTC))
