@@ -1,12 +1,16 @@
-"""Concurrent work: waiting for all of several, sharing one answer, threads that may hang."""
+"""Concurrent work: waiting for all of several, sharing one answer, places in turn by tenant, threads
+that may hang.
+"""
 
 import asyncio
 import contextlib
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -111,47 +115,174 @@ class SingleFlightCache:
         self._answers.clear()
 
 
+#: Times the free places that a tenant may hold at most when it takes one more. One tenant alone
+#: so has 8/9 of all, two 8/17 each; what is left is for whoever comes next, who need not wait.
+_SHARE = 8
+#: Tenants that are kept though they hold nothing: their next calls need not make them again.
+_KEPT = 1000
+
+
+class Turns:
+    """A bounded number of places for tenants, given in turn to those who wait: one tenant after the
+    other, and within a tenant in the order of asking.
+
+    Nobody takes all: a tenant takes a place while it holds fewer than `_SHARE` times the free ones.
+    Up to `_SHARE` places this keeps none back.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = self._free = size
+        #: Tenants that hold a place or wait for one, and some that did.
+        self._tenants: dict[str, Tenant] = {}
+        #: Those that wait; whose turn comes next stands first.
+        self._waiting: OrderedDict[Tenant, None] = OrderedDict()
+        self._is_paused = False
+        self._unused: asyncio.Future[None] | None = None
+
+    async def take(self, name: str, tag: object = None) -> "Tenant":
+        """Take a place for a tenant; it is given back with `release`. `tag`: what `refuse` is told
+        of one who waits.
+        """
+        tenant = self._tenants.get(name)
+        if tenant is None:
+            tenant = self._tenants[name] = Tenant(name, self)
+        # Whoever of the tenant waits goes first.
+        if not tenant.waiting and tenant.held < _SHARE * self._free and not self._is_paused:
+            self._free -= 1
+            tenant.held += 1
+            return tenant
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        tenant.waiting[waiter] = tag
+        self._waiting.setdefault(tenant)
+        try:
+            await waiter
+        except BaseException:
+            # RACE: it may be cancelled in the turn of the loop in which it got its place.
+            if waiter.done() and not failed(waiter):
+                self.release(tenant)
+            else:
+                tenant.waiting.pop(waiter, None)
+                self._forget_idle(tenant)
+            raise
+        return tenant
+
+    def release(self, tenant: "Tenant") -> None:
+        """Give a place back."""
+        self._free += 1
+        tenant.held -= 1
+        if self._waiting:
+            self._give()
+        if not tenant.held and len(self._tenants) > _KEPT:
+            self._forget_idle(tenant)
+        if self._unused is not None and self._free == self._size and not self._unused.done():
+            self._unused.set_result(None)
+
+    def pause(self, *, is_paused: bool) -> None:
+        """Give no place from now on, or give them again."""
+        self._is_paused = is_paused
+        self._give()
+
+    def refuse(
+        self, error: Callable[[], Exception], which: Callable[[Any], bool] = lambda _: True
+    ) -> None:
+        """Raise an error to those who wait, as far as `which` says so of their tags."""
+        for tenant in tuple(self._waiting):
+            for waiter, tag in tuple(tenant.waiting.items()):
+                if which(tag) and not waiter.done():
+                    waiter.set_exception(error())
+                    del tenant.waiting[waiter]
+            self._forget_idle(tenant)
+
+    async def unused(self) -> None:
+        """Wait until all places are free."""
+        if self._free < self._size:
+            self._unused = asyncio.get_running_loop().create_future()
+            await self._unused
+
+    def _give(self) -> None:
+        while self._free and not self._is_paused:
+            # At most a few are passed over: each of them holds `_SHARE` places.
+            most = _SHARE * self._free
+            tenant = next((one for one in self._waiting if one.held < most), None)
+            if tenant is None:
+                return
+            waiter, _ = tenant.waiting.popitem(last=False)
+            if tenant.waiting:
+                self._waiting.move_to_end(tenant)
+            else:
+                del self._waiting[tenant]
+            if not waiter.done():  # else it was cancelled
+                self._free -= 1
+                tenant.held += 1
+                waiter.set_result(None)
+
+    def _forget_idle(self, tenant: "Tenant") -> None:
+        if tenant.waiting:
+            return
+        self._waiting.pop(tenant, None)
+        if not tenant.held and self._tenants.get(tenant.name) is tenant:
+            del self._tenants[tenant.name]
+
+
+@dataclass(slots=True, eq=False)
+class Tenant:
+    """A tenant that holds places, or waits for one."""
+
+    name: str
+    turns: Turns
+    held: int = 0
+    #: Who waits, the first one first, each with what it is known by.
+    waiting: "OrderedDict[asyncio.Future[None], object]" = field(default_factory=OrderedDict)
+
+
+#: True while a request is carried out that changes something: its calls have places of their own,
+#: and those of all else are not held up by them.
+changing: ContextVar[bool] = ContextVar("changing", default=False)
+#: The tenant of the service account's own calls: log-ins, the list of projects, probes.
+ACCOUNT = ""
+
+
 class ThreadPool:
     """A bounded number of places for calls: of those that block, in threads, and of those on the
-    loop.
+    loop. So many for reads and for the service account, and as many for requests that change
+    something (`changing`), each given in turn by tenant.
     """
 
     def __init__(self, size: int, name: str) -> None:
-        self._size = size
         #: A thread for each place.
-        self.threads = ThreadPoolExecutor(size, thread_name_prefix=name)
-        self._free = asyncio.Semaphore(size)
+        self.threads = ThreadPoolExecutor(2 * size, thread_name_prefix=name)
+        self._reads, self._changes = Turns(size), Turns(size)
         self._is_closed = False
 
-    async def acquire(self) -> None:
-        """Take a place, in the order of asking; raises `Transient` where no call is begun any
+    def acquire(self, tenant: str = ACCOUNT) -> Awaitable[Tenant]:
+        """Take a place, which `release` gives back; raises `Transient` where no call is begun any
         more.
         """
-        await self._free.acquire()
         if self._is_closed:
-            self._free.release()
-            raise Transient("not_sent", detail="no call is begun any more")
+            raise _no_more()
+        return (self._changes if changing.get() else self._reads).take(tenant)
 
-    def release(self) -> None:
-        """Give the place back."""
-        self._free.release()
+    @staticmethod
+    def release(place: Tenant) -> None:
+        """Give a place back."""
+        place.turns.release(place)
 
-    async def run(self, function: Callable[[], T]) -> T:
+    async def run(self, function: Callable[[], T], tenant: str = ACCOUNT) -> T:
         """Run a function in a thread.
 
         A caller that is cancelled waits no longer; its place is free when the function has ended.
         """
-        await self.acquire()
+        place = await self.acquire(tenant)
         try:
             running = self.threads.submit(function)
         except BaseException:
-            self.release()
+            self.release(place)
             raise
         loop = asyncio.get_running_loop()
 
         def release(_: object) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(self.release)
+                loop.call_soon_threadsafe(self.release, place)
 
         running.add_done_callback(release)
         return await asyncio.wrap_future(running)
@@ -159,12 +290,15 @@ class ThreadPool:
     async def close(self) -> None:
         """Wait for the calls that are under way; none is begun any more."""
         self._is_closed = True
-        # All of its places are free when the last call has ended.
-        for _ in range(self._size):
-            await self._free.acquire()
+        for turns in (self._reads, self._changes):
+            turns.refuse(_no_more)
+        for turns in (self._reads, self._changes):
+            await turns.unused()
         self.threads.shutdown(wait=False)
-        for _ in range(self._size):
-            self._free.release()
+
+
+def _no_more() -> Transient:
+    return Transient("not_sent", detail="no call is begun any more")
 
 
 async def in_daemon_thread(function: Callable[[], T], name: str) -> T:

@@ -17,7 +17,7 @@ from typing import cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from handlers.effects.backoff import Deadline
-from handlers.effects.concurrency import ThreadPool
+from handlers.effects.concurrency import ACCOUNT, Tenant, ThreadPool
 from handlers.openstack.errors import as_transient, described
 from messages.errors import Ambiguous, Transient
 from messages.record import record
@@ -103,7 +103,7 @@ Guard = Callable[[], Awaitable[Deadline]]
 
 class HttpClient:
     """Connections to all services, shared by all projects; so many calls at once as there are
-    places.
+    places, which tenants are given in turn.
     """
 
     def __init__(self, places: ThreadPool, times: CallTimes) -> None:
@@ -112,28 +112,35 @@ class HttpClient:
         #: Unused connections, the one used last at the end.
         self._unused: dict[Origin, list[HttpConnection]] = {}
 
-    async def call(self, origin: Origin, request: bytes, guard: Guard | None = None) -> Answer:
+    async def call(
+        self,
+        origin: Origin,
+        request: bytes,
+        guard: Guard | None = None,
+        tenant: str = ACCOUNT,
+    ) -> Answer:
         """Write a request and return its answer. `Transient` where it was not written, `CallLost`
-        where it was.
+        where it was. `tenant`: whose turn it is that the call waits for.
 
         A caller that is cancelled waits no longer. Its call takes up a place until it has ended: a
         change is under way as long.
         """
         is_change = not request.startswith(b"GET ")
         idle = _IDLE_BEFORE_CHANGE if is_change else _IDLE
-        await self.places.acquire()
+        place = await self.places.acquire(tenant)
         try:
             connection = await self._connection(origin, idle)
             if guard is not None:
                 connection = await self._guarded(connection, origin, guard)
         except BaseException:
-            self.places.release()
+            self.places.release(place)
             raise
+        connection.place = place
         answer = await connection.call(request, self._ended)
         if answer.lost is None:
             return answer
         if answer.met_goodbye and not is_change:
-            return await self.call(origin, request)
+            return await self.call(origin, request, tenant=tenant)
         raise answer.lost
 
     async def close(self) -> None:
@@ -222,7 +229,7 @@ class HttpClient:
         raise failed
 
     def _ended(self, connection: "HttpConnection") -> None:
-        self.places.release()
+        self.places.release(connection.place)
         if connection.is_open:
             self._unused[connection.origin].append(connection)
 
@@ -230,6 +237,8 @@ class HttpClient:
 class HttpConnection(asyncio.Protocol):
     """A connection, used by one call at a time. The parser calls the methods `on_…`."""
 
+    #: That of the call under way.
+    place: Tenant
     _transport: asyncio.Transport
     _poll: select.poll
 

@@ -82,11 +82,11 @@ class Project:
 
     async def user_id(self) -> str:
         """Return the id of the calling user: the service account, or the admin. `Transient`."""
-        return await self._threads.run(lambda: sessions.user_id_of(self._connection))
+        return await self._threads.run(lambda: sessions.user_id_of(self._connection), self.id)
 
     async def log_in(self) -> None:
         """Get a token for this project, unless there is one. `Transient`."""
-        await self._threads.run(lambda: sessions.log_in(self._connection))
+        await self._threads.run(lambda: sessions.log_in(self._connection), self.id)
 
     def close(self) -> None:
         """Close the connection's sockets; a call under way ends first."""
@@ -220,7 +220,8 @@ class Project:
         while True:
             line = f"{method} {way.target}{path} HTTP/1.1\r\n".encode("ascii")
             try:
-                answer = await self._client.call(way.origin, line + way.head + rest, guard)
+                request = line + way.head + rest
+                answer = await self._client.call(way.origin, request, guard, self.id)
             except Transient as error:
                 if error.reason == "no_connection":
                     self._routes.forget(
@@ -239,7 +240,8 @@ class Project:
                 location = urljoin(way.url + path, answer.headers["location"])
                 way, path = (
                     await self._threads.run(
-                        partial(sessions.route, self._connection, service, location=location)
+                        partial(sessions.route, self._connection, service, location=location),
+                        self.id,
                     ),
                     "",
                 )
@@ -258,4 +260,5 @@ class Project:
         return way
 
     async def _learn(self, service: Service, rejected: str | None) -> Route:
-        return await self._threads.run(partial(sessions.route, self._connection, service, rejected))
+        ask = partial(sessions.route, self._connection, service, rejected)
+        return await self._threads.run(ask, self.id)

@@ -11,6 +11,7 @@ import structlog
 from handlers.catalogue import Handler
 from handlers.context import Environment, ProjectContext, RequestContext, RequestTimes
 from handlers.effects.backoff import Alarm, Deadline, within
+from handlers.effects.concurrency import changing
 from handlers.effects.once import Effects
 from handlers.final_updates import ends_of, publish_ends
 from handlers.openstack.errors import CloudRefusal
@@ -53,6 +54,7 @@ class Attempt:
         """Return what the request's handler returns, or raise what it raises."""
         request, timing = progress.request, progress.timing
         counted.set(progress.calls)
+        changing.set(request.name is not None)
         patience = timing.patience(any_begun=progress.any_begun)
         context = RequestContext(
             environment=self._environment,
