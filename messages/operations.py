@@ -129,6 +129,11 @@ class OperationSpec:
     request: type[Command] | type[Order]
     tasks: tuple[TaskSpec, ...]
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Tell whether none of its tasks changes anything: it is a read, whatever its message says."""
+        return not any(task.is_journaled for task in self.tasks)
+
 
 #: Appended to a server's id in the name of its second lock.
 _HARD = " hard"

@@ -329,7 +329,7 @@ class Worker:
         if not self.consumer.connection.is_up or self.consumer.consuming != self.consumer.wanted:
             found.append("not consuming from the broker")
         found += [
-            f"paused, {dependency} is down: {why}"
+            f"changes are paused, {dependency} is down: {why}"
             for dependency, why in self.circuit_breaker.down.items()
         ]
         if self._account_trouble is not None:

@@ -39,6 +39,9 @@ Probe = Callable[[str], Awaitable[None]]
 def needs(names: Names) -> Mapping[str, frozenset[str]]:
     """Return the dependencies that each queue's requests cannot do without."""
     return {
+        # Somebody waits for a read, whatever is down: it is answered within its time limit. It needs
+        # no journal, and pages of images need no Nova.
+        names.reads_queue: frozenset(),
         names.servers_queue: frozenset({JOURNAL, IDENTITY, COMPUTE}),
         names.orders_queue: frozenset({JOURNAL, IDENTITY, COMPUTE}),
         names.images_queue: frozenset({JOURNAL, IDENTITY, IMAGE}),

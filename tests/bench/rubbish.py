@@ -63,7 +63,7 @@ def rubbish(bench: Bench) -> Figures:
             alone = _lists(requester, lambda one: one < LISTS)
             for queue, exchange, key in (
                 ("another's", "", _others_queue(url)),
-                ("images", "ecs.commands", "image.list"),
+                ("images", "ecs.commands", "image.delete"),
                 ("reads, as the lists", "ecs.commands", "server.list"),
             ):
                 beside, most = _beside(requester, url, exchange, key, body, number, worker.pid)

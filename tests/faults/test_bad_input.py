@@ -19,6 +19,7 @@ from sandbox.openstack import SimulatedOpenStack
 from tests.support import amqp
 from tests.support.corpus import PARAMETER, Case, Fate, cases, order, show
 from tests.support.ears import CONSUMED, GROWTH, PATIENCE, Ears, Outcome, ask_something_good, memory
+from tests.support.names import READS_QUEUE, queue_for
 from tests.support.vhosts import Vhosts
 from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
@@ -91,15 +92,14 @@ def test_every_bad_message_is_answered_or_parked_and_the_next_is_handled_as_ever
 ) -> None:
     worker, broken = bench.running, list[str]()
     with Ears(bench.broker_url) as ears:
-        ask_something_good(ears, "server.show", "warm")
+        ask_something_good(ears, READS_QUEUE, "warm")
         ears.await_reply("warm")
         before, sent = memory(worker), dict[str, tuple[Case, bool]]()
         for number, case in enumerate(cases()):
             for replies in (True, False):
                 sent[send(ears, case, f"{number}-{replies}", replies=replies)] = case, replies
-            key = "order.x" if case.is_order else case.routing_key
-            ask_something_good(ears, key, f"good-{number}")
-            absent = "101.003033" if key.startswith("image.") else "101.001033"
+            queue = queue_for(case.exchange, case.routing_key)
+            absent = ask_something_good(ears, queue, f"good-{number}")
             assert ears.await_reply(f"good-{number}") == absent, case.name
         eventually(lambda: not any(ears.depth(queue) for queue in CONSUMED))
         ears.listen(2.0)
@@ -177,13 +177,13 @@ def test_of_bodies_that_are_too_large_size_and_digest_are_kept_and_no_memory(
         "deep": b"[" * 16_000_000,
     }
     with Ears(bench.broker_url) as ears:
-        ask_something_good(ears, "server.show", "warm-2")
+        ask_something_good(ears, READS_QUEUE, "warm-2")
         ears.await_reply("warm-2")
         before = memory(worker)
         for name, body in bodies.items():
             given = {"content_type": "application/json", "correlation_id": name}
             ears.publish("ecs.commands", "server.show", body, given)
-            ask_something_good(ears, "server.show", f"after-{name}")
+            ask_something_good(ears, READS_QUEUE, f"after-{name}")
             started = time.monotonic()
             assert ears.await_reply(f"after-{name}") == "101.001033"
             assert time.monotonic() - started < 30  # the heartbeat is 15 s
@@ -198,7 +198,7 @@ def test_of_bodies_that_are_too_large_size_and_digest_are_kept_and_no_memory(
         ] * len(bodies)
         # What is free goes back to the system as the worker goes on.
         for number in range(100):
-            ask_something_good(ears, "server.show", f"on-{number}")
+            ask_something_good(ears, READS_QUEUE, f"on-{number}")
             ears.await_reply(f"on-{number}")
             if memory(worker) - before < GROWTH:
                 break
@@ -226,7 +226,7 @@ def test_a_direct_reply_to_gets_its_answer(bench: Workshop) -> None:
             "reply_to": "amq.rabbitmq.reply-to.forged",
         }
         ears.publish("ecs.commands", "server.show", b"{", forged)
-        ask_something_good(ears, "server.show", "after-direct")
+        ask_something_good(ears, READS_QUEUE, "after-direct")
         assert ears.await_reply("after-direct") == "101.001033"
     assert "reply.nobody_waits" not in bench.logs()
 
@@ -259,7 +259,7 @@ def test_a_message_that_expired_is_answered_as_past_its_deadline(
         ears.listen(1.0)
         assert [one[0] for one in ears.outcomes["late-order"].results] == ["101.001040"]
         origins = {one.tag: one.headers["x-ecs-origin-queue"] for one in ears.take_parked()}
-    assert origins == {"late": "ecs.servers", "late-order": "ecs.orders"}
+    assert origins == {"late": "ecs.reads", "late-order": "ecs.orders"}
 
 
 def test_further_routing_keys_do_not_take_a_retried_order_into_other_queues(
@@ -319,7 +319,7 @@ def test_a_reply_queue_that_is_full_holds_up_nobody_for_long(
                 json.dumps(show()).encode(),
                 {**given, "correlation_id": f"f-{number}"},
             )
-        ask_something_good(ears, "server.show", "behind them")
+        ask_something_good(ears, READS_QUEUE, "behind them")
         assert ears.await_reply("behind them", 120) == "101.001033"
         # What the requester's queue refuses goes where it had gone without one.
         refused, limit = (

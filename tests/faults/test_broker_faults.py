@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from kombu import Connection, Queue
 
+from messages.commands import Operation
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from tests.support.kinds import KINDS, Asked
 from tests.support.load import Load, memory_flat
-from tests.support.names import INPUT_QUEUES
+from tests.support.names import INPUT_QUEUES, queue_for
 from tests.support.workshop import Workshop, eventually
 from workers.amqp.envelope import Publication, Published
 from workers.amqp.publisher import Publisher
@@ -269,8 +270,9 @@ def test_21_commands_whose_binding_is_gone_are_sent_again(
     asked = load.mix(6)
     with Connection(node.url) as connection:
         channel = connection.channel()
-        for queue, key in (("ecs.servers", "server.#"), ("ecs.images", "image.#")):
-            channel.queue_unbind(queue, "ecs.commands", key)
+        for operation in Operation:
+            queue = queue_for("ecs.commands", operation)
+            channel.queue_unbind(queue, "ecs.commands", operation)
     load.send(*asked)
     load.account()
     assert '"event":"message.unbound"' in shop.logs()

@@ -19,6 +19,7 @@ from sandbox.issuer import USER, Issuer, KeySetServer
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester, Source
 from tests.integration.test_identity import Guarded, guards, in_queue
+from tests.support.names import INPUT_QUEUES, UNDELIVERED_QUEUE
 from tests.support.new_orders import delete_all, new, records
 from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
@@ -122,8 +123,7 @@ class Cage:
         """Wait until nothing is under way any more."""
         eventually(
             lambda: all(
-                self.requester.depth(queue) == 0
-                for queue in ("ecs.servers", "ecs.images", "ecs.orders", "ecs.undelivered")
+                self.requester.depth(queue) == 0 for queue in (*INPUT_QUEUES, UNDELIVERED_QUEUE)
             ),
             60,
         )
@@ -144,9 +144,8 @@ class Cage:
         for queue in (
             "ecs.dead",
             f"ecs.retry.{RETRY}",
-            "ecs.undelivered",
-            "ecs.orders",
-            "ecs.servers",
+            UNDELIVERED_QUEUE,
+            *INPUT_QUEUES,
         ):
             found[queue] = b"".join(
                 (one.body.encode() if isinstance(one.body, str) else bytes(one.body))

@@ -129,7 +129,7 @@ def test_a_port_that_cannot_be_had_is_one_line_and_nothing_is_consumed(
         (line,) = done.stderr.splitlines()
         assert line.startswith(f"{variable}: ")
         assert done.stdout == ""
-        assert requester.depth("ecs.servers") == 1
+        assert requester.depth("ecs.reads") == 1
 
 
 def test_readiness_names_what_is_down_and_no_url(

@@ -2,6 +2,7 @@
 into retries.
 """
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,7 @@ from tests.support.orders import paid, publish
 from tests.support.workshop import Workshop, eventually
 
 pytestmark = pytest.mark.slow
+NO_SERVER = "101.001033"
 
 
 @pytest.fixture
@@ -20,15 +22,19 @@ def own_cloud() -> Iterator[SimulatedOpenStack]:
         yield cloud
 
 
+def change_of_nothing(requester: Requester) -> str:
+    """A change of a server that there is not: Nova must be asked, and no lock is waited for."""
+    return requester.command("server.tags.update", server_id=str(uuid.uuid4()), tags="web")
+
+
 def test_a_worker_leaves_the_queue_alone_while_nova_is_down(
     declared: str, own_cloud: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with Workshop(declared, own_cloud, tmp_path_factory.mktemp("pause")) as shop:
         worker = shop.worker(ECS_PREFETCH="10", ECS_COMMAND_TIMEOUT="5")
-        server_id = shop.tenant().make_server()
         own_cloud.fault("api.nova", error="overloaded", status=503)
         with Requester(declared) as requester:
-            sent = [requester.command("server.tags.list", server_id=server_id) for _ in range(200)]
+            sent = [change_of_nothing(requester) for _ in range(200)]
             eventually(lambda: any("compute is down" in one for one in worker.problems()), 30)
             requester.listen(6.0)  # those that were under way come to their end
             answered = len(requester.heard)
@@ -38,8 +44,8 @@ def test_a_worker_leaves_the_queue_alone_while_nova_is_down(
             assert requester.depth("ecs.servers") == 200 - answered
             own_cloud.clear_faults()
             results = [requester.result_of(one) for one in sent]
-        assert {one.body["code"] for one in results} == {200, "101.001040"}
-        assert sum(one.body["code"] == 200 for one in results) >= 160
+        assert {one.body["code"] for one in results} == {NO_SERVER, "101.001040"}
+        assert sum(one.body["code"] == NO_SERVER for one in results) >= 160
         eventually(lambda: not worker.problems(), 15)
 
 
@@ -52,9 +58,8 @@ def test_ten_thousand_requests_wait_while_nova_is_down_and_none_is_parked(
         Workshop(declared, own_cloud, tmp_path_factory.mktemp("many")) as shop,
         Requester(declared) as requester,
     ):
-        server_id = shop.tenant().make_server()
         own_cloud.fault("api.nova", error="overloaded", status=503)
-        sent = {requester.command("server.tags.list", server_id=server_id) for _ in range(number)}
+        sent = {change_of_nothing(requester) for _ in range(number)}
         worker = shop.worker(ECS_COMMAND_TIMEOUT="120", ECS_PREFETCH="50")
         eventually(lambda: any("compute is down" in one for one in worker.problems()), 30)
         called = len(own_cloud.calls())
@@ -66,7 +71,31 @@ def test_ten_thousand_requests_wait_while_nova_is_down_and_none_is_parked(
         own_cloud.clear_faults()
         requester.wait(lambda _: len(requester.heard) >= number, 240)
         assert {one.correlation_id for one in requester.heard} == sent
-        assert {one.body["code"] for one in requester.heard} == {200}
+        assert {one.body["code"] for one in requester.heard} == {NO_SERVER}
+        assert requester.depth("ecs.dead") == 0
+
+
+def test_a_read_is_answered_in_its_time_while_changes_wait_for_nova(
+    declared: str, own_cloud: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with (
+        Workshop(declared, own_cloud, tmp_path_factory.mktemp("reads")) as shop,
+        Requester(declared) as requester,
+    ):
+        worker = shop.worker(ECS_COMMAND_TIMEOUT="4")
+        own_cloud.fault("api.nova", error="overloaded", status=503)
+        for _ in range(3):
+            change_of_nothing(requester)
+        eventually(lambda: any("compute is down" in one for one in worker.problems()), 30)
+        change = change_of_nothing(requester)
+        failed = requester.result_of(requester.command("server.list"), 20).body
+        assert (failed["code"], failed["data"]) == ("101.001040", {"reason": "http_503"})
+        # What does not ask Nova works.
+        assert requester.result_of(requester.command("image.list")).body["code"] == 200
+        assert requester.depth("ecs.servers") == 1
+        own_cloud.clear_faults()
+        assert requester.result_of(change).body["code"] == NO_SERVER
+        assert requester.result_of(requester.command("server.list")).body["code"] == 200
         assert requester.depth("ecs.dead") == 0
 
 

@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
 from kombu import Connection, Queue
 
-from tests.support.workshop import Workshop
+from messages.commands import Operation
+from tests.support.names import queue_for
+from tests.support.workshop import Workshop, eventually
 from workers.amqp import declare as redeclare
 from workers.amqp.declare import TopologyDeclarer
 from workers.amqp.topology import TopologyMismatch, compare, declare, topology
@@ -24,6 +27,7 @@ def test_what_is_declared_is_the_contracts(vhost: str) -> None:
     with Connection(vhost) as connection:
         channel = connection.channel()
         for name in (
+            "ecs.reads",
             "ecs.servers",
             "ecs.images",
             "ecs.orders",
@@ -43,7 +47,9 @@ def test_what_is_declared_is_the_contracts(vhost: str) -> None:
             ("ecs.commands", "image.update", "ecs.images"),
             ("ecs.orders", "order.new", "ecs.orders"),
             ("ecs.orders", "anything", "ecs.orders"),
-            ("ecs.commands", "order.plan", "ecs.orders"),
+            ("ecs.commands", "server.list", "ecs.reads"),
+            ("ecs.commands", "image.show", "ecs.reads"),
+            ("ecs.commands", "order.plan", "ecs.reads"),
             ("ecs.results", "order.new", "ecs.order-results"),
             ("ecs.commands", "volume.create", "ecs.undelivered"),
             ("ecs.dead", "ecs.servers", "ecs.dead"),
@@ -53,6 +59,73 @@ def test_what_is_declared_is_the_contracts(vhost: str) -> None:
             )
             got = wait_for_message(channel, queue)
             assert got.properties["message_id"] == f"{exchange} {key}"
+
+
+#: What the version before bound to `ecs.commands`.
+OLD_BINDINGS = {"ecs.servers": "server.#", "ecs.images": "image.#", "ecs.orders": "order.#"}
+
+
+def bind_as_before(url: str) -> None:
+    with Connection(url) as connection:
+        for queue, key in OLD_BINDINGS.items():
+            connection.channel().queue_bind(queue, "ecs.commands", key)
+
+
+def depths(url: str, *queues: str) -> tuple[int, ...]:
+    with Connection(url) as connection:
+        channel = connection.channel()
+        return tuple(channel.queue_declare(one, passive=True).message_count for one in queues)
+
+
+def test_bindings_of_the_version_before_are_removed_whenever_it_is_declared(vhost: str) -> None:
+    declare(vhost, topology())
+    for _ in range(2):
+        bind_as_before(vhost)
+        declare(vhost, topology())
+    with Connection(vhost) as connection:
+        for operation in Operation:
+            connection.Producer().publish(b"{}", exchange="ecs.commands", routing_key=operation)
+    reads = sum(queue_for("ecs.commands", one) == "ecs.reads" for one in Operation)
+    found = ("ecs.reads", "ecs.servers", "ecs.images", "ecs.orders", "ecs.undelivered")
+    eventually(lambda: depths(vhost, *found) == (reads, 3, 3, 0, 0))
+
+
+def test_a_command_has_a_queue_at_every_instant_while_bindings_are_replaced(vhost: str) -> None:
+    declare(vhost, topology())
+    with Connection(vhost) as connection:
+        for one in Operation:  # as the version before had left it
+            connection.channel().queue_unbind(queue_for("ecs.commands", one), "ecs.commands", one)
+    bind_as_before(vhost)
+    stop, sent = threading.Event(), []
+
+    def publish() -> None:
+        with Connection(vhost) as connection:
+            producer = connection.Producer()
+            while not stop.is_set():
+                for one in ("server.list", "server.action", "image.update", "order.plan"):
+                    producer.publish(b"{}", exchange="ecs.commands", routing_key=one)
+                    sent.append(one)
+
+    publishing = threading.Thread(target=publish)
+    publishing.start()
+    eventually(lambda: len(sent) > 100)
+    for _ in range(3):
+        declare(vhost, topology())
+        bind_as_before(vhost)
+    declare(vhost, topology())
+    stop.set()
+    publishing.join()
+    changes = len(sent) // 4
+
+    def all_came() -> bool:
+        servers, images, reads, orders = depths(
+            vhost, "ecs.servers", "ecs.images", "ecs.reads", "ecs.orders"
+        )
+        # A change comes once; a read may come twice while both of its bindings are there.
+        return images == changes and servers >= changes and servers + reads + orders >= 3 * changes
+
+    eventually(all_came)
+    assert depths(vhost, "ecs.undelivered") == (0,)
 
 
 def wait_for_message(channel: object, queue: str) -> object:
@@ -105,7 +178,19 @@ def test_the_command_line_shows_and_applies_it(workshop: Workshop) -> None:
     assert shown.returncode == 0
     names = {row["name"] for row in json.loads(shown.stdout)}
     assert {"ecs.commands", "ecs.orders", "ecs.retry.5"} <= names
+    retired = {
+        (row["name"], row["bindings"])
+        for row in json.loads(shown.stdout)
+        if row["kind"] == "retired"
+    }
+    assert retired == {(queue, f"ecs.commands {key}") for queue, key in OLD_BINDINGS.items()}
+    bind_as_before(workshop.broker_url)
     assert workshop.command("topology", "apply").returncode == 0
+    with Connection(workshop.broker_url) as connection:
+        connection.Producer().publish(b"{}", exchange="ecs.commands", routing_key="server.list")
+    eventually(
+        lambda: depths(workshop.broker_url, "ecs.reads", "ecs.servers", "ecs.orders") == (1, 0, 0)
+    )
     down = workshop.command(
         "topology", "apply", ECS_BROKER_URL="amqp://guest:secret-word@127.0.0.1:1//"
     )

@@ -12,13 +12,21 @@ import psutil
 
 from sandbox.worker import WorkerProcess
 from tests.support import amqp
-from tests.support.corpus import command, order, show
+from tests.support.corpus import command, order
+from tests.support.names import (
+    IMAGES_QUEUE,
+    INPUT_QUEUES,
+    ORDERS_QUEUE,
+    READS_QUEUE,
+    SERVERS_QUEUE,
+    UNDELIVERED_QUEUE,
+)
 
 #: Seconds for one answer; a loaded machine is slow.
 PATIENCE = 60.0
 #: MiB by which the worker may have grown.
 GROWTH = 50
-CONSUMED = ("ecs.servers", "ecs.images", "ecs.orders", "ecs.undelivered")
+CONSUMED = (*INPUT_QUEUES, UNDELIVERED_QUEUE)
 
 
 @dataclass(slots=True)
@@ -116,17 +124,29 @@ def memory(worker: WorkerProcess) -> float:
     return float(psutil.Process(worker.pid).memory_info().rss / 1024 / 1024)
 
 
-def ask_something_good(ears: Ears, routing_key: str, tag: str) -> None:
-    """A message that is right, for a bad one's queue: about a server or an image that there is not."""
+#: A message that is right, for each queue: about a server or an image that there is not.
+_GOOD = {
+    READS_QUEUE: ("server.show", {}),
+    SERVERS_QUEUE: ("server.tags.update", {"tags": "web"}),
+    IMAGES_QUEUE: ("image.delete", {}),
+}
+
+
+def ask_something_good(ears: Ears, queue: str, tag: str) -> str:
+    """Publish a message that is right, behind a bad one in its queue; a read behind any other.
+    Returns the code that it will be answered with.
+    """
     properties = {
         "content_type": "application/json",
         "correlation_id": tag,
         "message_id": tag,
         "reply_to": ears.reply_to,
     }
-    exchange, key, message = "ecs.commands", "server.show", show()
-    if routing_key.startswith("image."):
-        key, message = "image.show", command("image.show", image_id=str(uuid.uuid4()))
-    if routing_key.startswith("order."):
+    if queue == ORDERS_QUEUE:
         exchange, key, message = "ecs.orders", "order.changeConfigure", order()
+    else:
+        key, fields = _GOOD.get(queue, _GOOD[READS_QUEUE])
+        name = "image_id" if queue == IMAGES_QUEUE else "server_id"
+        exchange, message = "ecs.commands", command(key, **fields, **{name: str(uuid.uuid4())})
     ears.publish(exchange, key, json.dumps(message).encode(), properties)
+    return "101.003033" if queue == IMAGES_QUEUE else "101.001033"

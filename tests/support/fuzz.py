@@ -23,6 +23,7 @@ from tests.support.corpus.case import (
     soft_down,
 )
 from tests.support.corpus.commands import TEXTS
+from tests.support.names import queue_for
 
 _KEYS = ("os-start", "os-stop", "reboot", "os-getVNCConsole", "createImage")
 
@@ -39,11 +40,7 @@ class Message:
     @property
     def queue(self) -> str:
         """Where the broker puts it."""
-        return (
-            "ecs.orders"
-            if self.exchange == "ecs.orders"
-            else f"ecs.{self.routing_key.partition('.')[0]}s"
-        )
+        return queue_for(self.exchange, self.routing_key)
 
 
 def samples(server_id: str = ID) -> list[tuple[str, str, dict[str, Any]]]:

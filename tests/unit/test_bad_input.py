@@ -12,7 +12,8 @@ from messages.codes import Code
 from messages.errors import Refused
 from sandbox.documents import REGION
 from tests.support import amqp
-from tests.support.corpus import ORDERS, Case, Fate, cases
+from tests.support.corpus import Case, Fate, cases
+from tests.support.names import queue_for
 from workers.amqp.envelope import Envelope
 from workers.pipeline.exits import Ignored, Rejected
 from workers.pipeline.parsing import parse
@@ -25,13 +26,7 @@ LIMIT = 5.0
 
 
 def envelope(case: Case, **more: Any) -> Envelope:
-    queue = case.routing_key
-    if case.exchange:
-        queue = (
-            "ecs.orders"
-            if case.exchange == ORDERS
-            else f"ecs.{case.routing_key.partition('.')[0]}s"
-        )
+    queue = queue_for(case.exchange, case.routing_key)
     given = {"content_type": "application/json", "message_id": "m-1", **case.properties, **more}
     return amqp.delivered(queue, case.exchange, case.routing_key, case.body, given)
 

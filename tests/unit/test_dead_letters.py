@@ -132,7 +132,8 @@ async def test_a_message_that_no_queue_took_is_replayed_by_its_exchange() -> Non
     assert queue_of_command(NAMES, "volume.create") is None
     assert queue_of_command(NAMES, "server.action") == "ecs.servers"
     assert queue_of_command(NAMES, "image.batch_delete") == "ecs.images"
-    assert queue_of_command(NAMES, "servers") is None
+    assert queue_of_command(NAMES, "server.show") == "ecs.reads"
+    assert queue_of_command(NAMES, "server.frobnicate") is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,14 @@ import pytest
 
 from handlers.openstack.errors import Forbidden
 from messages.errors import Transient
-from tests.support.names import IMAGES_QUEUE, NAMES, ORDERS_QUEUE, SERVERS_QUEUE, UNDELIVERED_QUEUE
+from tests.support.names import (
+    IMAGES_QUEUE,
+    NAMES,
+    ORDERS_QUEUE,
+    READS_QUEUE,
+    SERVERS_QUEUE,
+    UNDELIVERED_QUEUE,
+)
 from workers import circuit_breaker
 from workers.circuit_breaker import CircuitBreaker, Streak, is_no_answer
 
@@ -78,6 +85,7 @@ async def test_a_service_that_the_probe_finds_down_keeps_its_queues_from_being_c
     assert not sky.weather.may_consume(SERVERS_QUEUE)
     assert not sky.weather.may_consume(ORDERS_QUEUE)
     assert sky.weather.may_consume(IMAGES_QUEUE)
+    assert sky.weather.may_consume(READS_QUEUE)
     assert sky.weather.may_consume(UNDELIVERED_QUEUE)
     sky.error = None
     await sky.until(2)
@@ -109,14 +117,15 @@ async def test_a_service_that_no_queue_needs_is_not_watched(sky: Sky) -> None:
     assert sky.probed == []
 
 
-async def test_a_journal_in_trouble_stops_everything_and_comes_back_at_once(sky: Sky) -> None:
+async def test_a_journal_in_trouble_stops_all_changes_and_comes_back_at_once(sky: Sky) -> None:
     sky.trouble = "database or disk is full"
     await sky.until(1)
     assert dict(sky.weather.down) == {"journal": "database or disk is full"}
-    assert not any(sky.weather.may_consume(queue) for queue in circuit_breaker.needs(NAMES))
+    taken = [queue for queue in NAMES.input_queues if sky.weather.may_consume(queue)]
+    assert taken == [READS_QUEUE]
     sky.trouble = None
     await sky.until(2)
-    assert all(sky.weather.may_consume(queue) for queue in circuit_breaker.needs(NAMES))
+    assert all(sky.weather.may_consume(queue) for queue in NAMES.input_queues)
 
 
 def test_what_counts_as_no_answer() -> None:

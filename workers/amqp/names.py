@@ -42,6 +42,7 @@ class Names:
     #: The worker's alone: routes by the delay and leaves the routing key, the name of the queue of
     #: origin, as it is.
     retry_exchange: str = field(init=False)
+    reads_queue: str = field(init=False)
     servers_queue: str = field(init=False)
     images_queue: str = field(init=False)
     orders_queue: str = field(init=False)
@@ -57,12 +58,11 @@ class Names:
         check_namespace(self.namespace)
         for kind in ("commands", "orders", "results", "status", "dead", "undelivered", "retry"):
             object.__setattr__(self, f"{kind}_exchange", f"{self.namespace}.{kind}")
-        for kind in ("servers", "images", "orders", "undelivered", "dead"):
+        for kind in ("reads", "servers", "images", "orders", "undelivered", "dead"):
             object.__setattr__(self, f"{kind}_queue", f"{self.namespace}.{kind}")
         object.__setattr__(self, "order_results_queue", f"{self.namespace}.order-results")
-        object.__setattr__(
-            self, "input_queues", (self.servers_queue, self.images_queue, self.orders_queue)
-        )
+        inputs = self.reads_queue, self.servers_queue, self.images_queue, self.orders_queue
+        object.__setattr__(self, "input_queues", inputs)
         further = self.order_results_queue, self.undelivered_queue, self.dead_queue
         object.__setattr__(self, "_own_queues", frozenset((*self.input_queues, *further)))
 

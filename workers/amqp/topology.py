@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from kombu import Connection, Exchange, Queue, binding
 
+from messages.commands import Operation
+from messages.operations import OPERATIONS
 from messages.record import record
 from workers.amqp.broker import Broker, Where, broker_at
 from workers.amqp.headers import RETRY_HEADER
@@ -26,11 +28,21 @@ class TopologyMismatch(Exception):
 
 
 @record
+class RetiredBinding:
+    """A binding that an earlier version made, and that would have a message delivered twice."""
+
+    exchange: str
+    queue: str
+    routing_key: str
+
+
+@record
 class Topology:
-    """All exchanges and queues that are declared."""
+    """All exchanges and queues that are declared, and the bindings that are removed."""
 
     exchanges: tuple[Exchange, ...]
     queues: tuple[Queue, ...]
+    retired: tuple[RetiredBinding, ...]
 
 
 def topology(
@@ -46,7 +58,12 @@ def topology(
     undelivered = _exchange(names.undelivered_exchange, "fanout")
     retry = _exchange(names.retry_exchange, "headers")
     gives_up_to = {"x-dead-letter-exchange": undelivered.name}
-    keys = {queue: f"{kind}.#" for kind, queue in _queues_of_commands(names).items()}
+
+    def taking(queue: str) -> Queue:
+        """A queue of commands, bound by the name of each operation that it is for."""
+        keys = [key for key, taker in _queues_of_commands(names).items() if taker == queue]
+        return _queue(queue, [_bound_by(commands, key) for key in sorted(keys)], gives_up_to)
+
     return Topology(
         # The alternate exchange before the one that names it.
         exchanges=(
@@ -59,33 +76,44 @@ def topology(
             retry,
         ),
         queues=(
-            _queue(
-                names.servers_queue, [_bound_by(commands, keys[names.servers_queue])], gives_up_to
-            ),
-            _queue(
-                names.images_queue, [_bound_by(commands, keys[names.images_queue])], gives_up_to
-            ),
-            _queue(
-                names.orders_queue,
-                [_bound_by(orders, "#"), _bound_by(commands, keys[names.orders_queue])],
-                gives_up_to,
-            ),
+            taking(names.reads_queue),
+            taking(names.servers_queue),
+            taking(names.images_queue),
+            _queue(names.orders_queue, [_bound_by(orders, "#")], gives_up_to),
             _queue(names.order_results_queue, [_bound_by(results, "order.#")]),
             _queue(names.undelivered_queue, [binding(undelivered)]),
             _queue(names.dead_queue, [_bound_by(dead, "#")]),
             *(_retry(names, retry, delay) for delay in sorted(set(retry_delays))),
+        ),
+        retired=tuple(
+            RetiredBinding(commands.name, queue, f"{kind}.#")
+            for kind, queue in (
+                ("server", names.servers_queue),
+                ("image", names.images_queue),
+                ("order", names.orders_queue),
+            )
         ),
     )
 
 
 def queue_of_command(names: Names, routing_key: str) -> str | None:
     """Return the queue that a command with this routing key comes to; None where none takes it."""
-    return _queues_of_commands(names).get(routing_key.partition(".")[0])
+    return _queues_of_commands(names).get(routing_key)
 
 
 def _queues_of_commands(names: Names) -> dict[str, str]:
-    """Return the queues of commands by the first word of the operation."""
-    return {"server": names.servers_queue, "image": names.images_queue, "order": names.orders_queue}
+    """Return the queue of each operation of a command.
+
+    A person waits for a read: all reads have one queue, in which no change is before them.
+    """
+    changes = {"server": names.servers_queue, "image": names.images_queue}
+    return {
+        operation.value: names.reads_queue
+        if spec.changes_nothing
+        else changes[operation.value.partition(".")[0]]
+        for operation, spec in OPERATIONS.items()
+        if isinstance(operation, Operation)
+    }
 
 
 def _exchange(name: str, kind: str, **arguments: str) -> Exchange:
@@ -126,7 +154,11 @@ def _retry(names: Names, exchange: Exchange, delay: int) -> Queue:
 
 
 def declare(where: Where, wanted: Topology) -> None:
-    """Declare everything; what is there already stays. Blocks.
+    """Declare everything, then remove the retired bindings; what else is there stays. Blocks.
+
+    ORDER: a command is to have a queue at every instant. While both its new and its retired binding
+    are there, a read is delivered twice: the two results have one id, and nothing is done. A worker
+    of the version before, which still runs, makes its bindings again now and then.
 
     Raises `TopologyMismatch`, or `OSError` or kombu's errors where the broker cannot be reached.
     """
@@ -139,6 +171,8 @@ def declare(where: Where, wanted: Topology) -> None:
                     exchange(channel).declare()
                 for queue in wanted.queues:
                     queue(channel).declare()
+                for one in wanted.retired:  # one that is not there is removed, too
+                    channel.queue_unbind(one.queue, one.exchange, one.routing_key)
         except PreconditionFailed as error:
             raise TopologyMismatch(_advice(str(error.reply_text))) from None
 
@@ -193,6 +227,8 @@ def _client(broker: Broker) -> Connection:
 def compare(where: Where, wanted: Topology) -> tuple[str, list[str]]:
     """Return the broker's version, and the names of what is not declared yet. Changes nothing.
     Blocks.
+
+    Bindings are not compared: AMQP has no question after one, be it missing or retired.
 
     Raises `TopologyMismatch` for what exists with other arguments.
     """
@@ -253,7 +289,9 @@ def _advice(broker_text: str) -> str:
 
 
 def rows(wanted: Topology) -> list[dict[str, str]]:
-    """Return the topology as rows: kind, name, type, bindings and arguments."""
+    """Return the topology as rows: kind, name, type, bindings and arguments; and a row of the kind
+    `retired` for each queue that loses a binding.
+    """
     exchanges = [
         {
             "kind": "exchange",
@@ -276,7 +314,17 @@ def rows(wanted: Topology) -> list[dict[str, str]]:
         }
         for queue in wanted.queues
     ]
-    return exchanges + sorted(queues, key=lambda row: row["name"])
+    retired = [
+        {
+            "kind": "retired",
+            "name": one.queue,
+            "type": "binding",
+            "bindings": f"{one.exchange} {one.routing_key}",
+            "arguments": "",
+        }
+        for one in wanted.retired
+    ]
+    return exchanges + sorted(queues, key=lambda row: row["name"]) + retired
 
 
 def _bound(one: binding) -> str:

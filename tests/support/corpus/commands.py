@@ -189,16 +189,24 @@ def operations() -> Iterator[Case]:
             f"unknown operation {key}",
             js(show(operation=key)),
             "operation",
+            Fate.UNROUTABLE,
             routing_key=key,
             operation=None,
         )
     yield Case("routing key of another", js(show()), "operation", routing_key="server.action")
     yield Case("routing key of another queue", js(show()), "operation", routing_key="image.show")
-    yield Case("no text as a routing key", js(show()), "operation", routing_key="server.x\ufffd")
+    yield Case(
+        "no text as a routing key",
+        js(show()),
+        "operation",
+        Fate.UNROUTABLE,
+        routing_key="server.x\ufffd",
+    )
     yield Case(
         "an order sent as a command",
         js(order()),
         "operation",
+        Fate.UNROUTABLE,
         routing_key="order.changeConfigure",
         operation=None,
     )
@@ -208,6 +216,7 @@ def operations() -> Iterator[Case]:
         "order.nonsense",
         js(command("order.nonsense")),
         "operation",
+        Fate.UNROUTABLE,
         routing_key="order.nonsense",
         operation=None,
     )

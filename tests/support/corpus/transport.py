@@ -108,6 +108,7 @@ def transport() -> Iterator[Case]:
 
 def _reply_tos(full: bytes) -> Iterator[Case]:
     own = (
+        "ecs.reads",
         "ecs.servers",
         "ecs.images",
         "ecs.orders",
