@@ -22,8 +22,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	@touch $@
 
-demo: install  ## everything on this machine, one order from end to end (OPENSTACK=real: a real cloud)
-	$(BIN)/ecs-worker demo $(if $(OPENSTACK),--openstack $(OPENSTACK))
+demo: install  ## everything on this machine, for half a minute (ARGS=--stay: until Ctrl-C; OPENSTACK=real: a real cloud)
+	$(BIN)/ecs-worker demo $(if $(OPENSTACK),--openstack $(OPENSTACK)) $(ARGS)
 
 # The quick tests mostly wait, for timers, brokers and clouds of their own: several at a time, however few the cores.
 QUICKLY := -n 4 --dist worksteal
@@ -52,8 +52,9 @@ bench: install  ## speed, beside a bare client and Celery, with its aims (ARGS=-
 trace: install  ## the way of three messages through the worker, counted (ARGS=--list shows it)
 	$(BIN)/python -m tests.trace $(ARGS)
 
-docs: install  ## write the pages anew that are made of what goes over the wire and of a trace
-	ECS_WRITE_DOCS=1 $(BIN)/pytest -q tests/integration/test_operations_page.py tests/integration/test_one_message_page.py
+docs: install  ## write the pages anew that are made of what goes over the wire, of a trace, and of what commands print
+	ECS_WRITE_DOCS=1 $(BIN)/pytest -q tests/integration/test_operations_page.py tests/integration/test_one_message_page.py \
+		tests/integration/test_simulated_openstack.py
 
 # Strict: a version that the database does not know was not audited, and that is no success.
 audit: install  ## known vulnerabilities of the pinned versions (asks the Python advisory database; fails where it cannot)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import FrameType
 
 _PORTS = range(12000, 32000)
 
@@ -162,6 +163,28 @@ class Server:
             self._guardian.stdin.close()
             self._guardian.wait(30)
         self.signal(signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def until_stopped() -> Iterator[None]:
+    """A block that Ctrl-C, SIGTERM or the end of the terminal leaves, as if it had come to its end.
+
+    A second signal does not interrupt what the first one has begun to stop. For the main thread.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        for one in numbers:
+            signal.signal(one, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = [signal.signal(one, stop) for one in numbers]
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def listens(port: int) -> bool:

@@ -88,7 +88,10 @@ def _controls(world: World) -> list[Route]:
     """The door to the faults."""
 
     async def add_fault(request: Request) -> Response:
-        world.faults.add(Rule.of(await body_of(request)))
+        try:
+            world.faults.add(Rule.of(await body_of(request)))
+        except ValueError as error:
+            return Response(f"{error}\n", 400)
         return Response(status_code=204)
 
     async def clear_faults(request: Request) -> Response:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from sandbox.openstack.state import PASSWORD
-from sandbox.processes import Server, free_ports, listens
+from sandbox.processes import SandboxError, Server, free_ports, listens
 
 #: The entries of clouds.yaml: who logs in, and to which project at first.
 _CLOUDS = {
@@ -25,16 +25,19 @@ _CLOUDS = {
 
 
 class SimulatedOpenStack:
-    """A cloud in a process of its own, from `start` to `stop`; a context manager.
+    """A cloud in a process of its own, from `start` to `stop`; a context manager. `port` is one of
+    127.0.0.1, a free one where none is given.
 
     `pace` stretches (above 1) or shortens what takes time; `region` is what its catalogue calls it,
     and clouds.yaml; of several, separated by commas, clouds.yaml has the first.
     """
 
-    def __init__(self, pace: float = 1.0, region: str = "RegionOne") -> None:
+    def __init__(
+        self, pace: float = 1.0, region: str = "RegionOne", port: int | None = None
+    ) -> None:
         self._region = region
         self._home = Path(tempfile.mkdtemp(prefix="ecs-openstack-"))
-        (self.port,) = free_ports(1)
+        self.port = port or free_ports(1)[0]
         self._pace = pace
         self._server: Server | None = None
 
@@ -44,6 +47,16 @@ class SimulatedOpenStack:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._server is not None and self._server.alive
+
+    @property
+    def clouds(self) -> list[str]:
+        """The entries of `clouds_yaml`."""
+        return list(_CLOUDS)
+
+    @property
     def clouds_yaml(self) -> Path:
         """The clouds: `ecs-worker` (the service account), `admin`, `tenant-a`, `tenant-b`,
         `almighty`.
@@ -51,7 +64,9 @@ class SimulatedOpenStack:
         return self._home / "clouds.yaml"
 
     def start(self) -> "SimulatedOpenStack":
-        """Start it and wait until it answers; a second."""
+        """Start it and wait until it answers; a second. Raises `SandboxError`."""
+        if listens(self.port):
+            raise SandboxError(f"port {self.port} is in use; choose another one")
         self.clouds_yaml.write_text(
             json.dumps({"clouds": {name: self._cloud(*who) for name, who in _CLOUDS.items()}})
         )

@@ -5,11 +5,15 @@ what then happens.
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
+#: Where a rule may strike.
+_POINT = re.compile(
+    r"api\.(keystone|nova|cinder|glance|neutron)|virt\.\w+|volume\.\w+|nova\.write_fault"
+)
 #: Seconds between two bytes of an answer that drips.
 _DRIP = 0.2
 
@@ -41,7 +45,16 @@ class Rule:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Rule":
-        """A rule from JSON; TypeError where a field is unknown."""
+        """A rule from JSON. Raises `ValueError` where it says something unknown."""
+        known = {one.name for one in fields(cls)} - {"cleared"}
+        if unknown := record.keys() - known:
+            raise ValueError(
+                f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}"
+            )
+        if not _POINT.fullmatch(str(record.get("point"))):
+            raise ValueError("point is api.SERVICE, virt.METHOD, volume.METHOD or nova.write_fault")
+        if record.get("answer") not in (None, *_ODD):
+            raise ValueError(f"answer is one of {', '.join(_ODD)}")
         return cls(**{key: value for key, value in record.items() if value is not None})
 
     async def wait(self) -> None:

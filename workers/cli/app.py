@@ -170,24 +170,54 @@ def plan(
 
 @app.command()
 def demo(
+    *,
     openstack: Annotated[
         str, typer.Option(help="simulated, or real: Keystone, Nova and the others.")
     ] = "simulated",
+    stay_running: Annotated[
+        bool, typer.Option("--stay", help="Keep it running until Ctrl-C, to be tried out.")
+    ] = False,
 ) -> None:
     """Run everything on this machine for half a minute and show what happens."""
     from sandbox.processes import SandboxError  # noqa: PLC0415
     from workers.demo.scenarios import run_demo  # noqa: PLC0415
+    from workers.demo.stay import stay  # noqa: PLC0415
 
     if openstack not in ("simulated", "real"):
         raise CommandFailed(Exit.USAGE, "--openstack is simulated or real")
+    held = True
     try:
-        held = run_demo(openstack)
+        if stay_running:
+            stay(openstack)
+        else:
+            held = run_demo(openstack)
     except SandboxError as error:
         raise CommandFailed(Exit.UNREACHABLE, str(error)) from error
     except TimeoutError as error:
         text = f"the demo did not see what it should: {error}"
         raise CommandFailed(Exit.CHECK_FAILED, text) from error
     raise typer.Exit(Exit.OK if held else Exit.CHECK_FAILED)
+
+
+@app.command("simulated-openstack")
+def simulated_openstack(
+    *,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="The port of 127.0.0.1 that it listens on.")
+    ] = 5000,
+    region: Annotated[str, typer.Option(help="Its region.")] = "RegionOne",
+    pace: Annotated[
+        float, typer.Option(min=0, help="Stretches what takes time; 0.1: ten times as fast.")
+    ] = 1.0,
+    fault: Annotated[
+        list[str] | None, typer.Option(metavar="JSON", help="A fault from the start; repeatable.")
+    ] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Run the simulated OpenStack until SIGTERM or SIGINT; prints where its clouds.yaml is."""
+    from workers.cli.simulated_openstack import serve  # noqa: PLC0415
+
+    serve(port, region, pace, fault or (), output)
 
 
 @app.command()

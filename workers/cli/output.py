@@ -27,6 +27,7 @@ def show(rows: Iterable[Mapping[str, Any]], output: Format) -> None:
     listed = [dict(row) for row in rows]
     if output is Format.TABLE:
         Report().table(listed)
+        sys.stdout.flush()
     else:
         show_json(listed, output)
 

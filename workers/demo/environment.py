@@ -4,7 +4,7 @@ import asyncio
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,8 +134,12 @@ class Tenant:
 
 @dataclass(slots=True)
 class Environment:
-    """The running parts. `make_worker` makes a worker of that name, which is not started yet."""
+    """The running parts. `settings` are those of the worker, and `folder` is where it runs;
+    `make_worker` makes a worker of that name, which is not started yet.
+    """
 
+    folder: Path
+    settings: Mapping[str, str]
     broker: PrivateBroker
     tenant: Tenant
     servers: Servers
@@ -183,7 +187,9 @@ def environment(openstack: str, screen: Screen) -> Iterator[Environment]:
         with screen.step("ecs-worker, its journal in SQLite"):
             declare(broker.url, topology())
             make_worker = functools.partial(WorkerProcess, settings, folder)
-            running = Environment(broker, tenant, servers, make_worker("worker-1"), make_worker)
+            running = Environment(
+                folder, settings, broker, tenant, servers, make_worker("worker-1"), make_worker
+            )
             stack.callback(running.stop_worker)
             running.worker.start()
         yield running

@@ -24,6 +24,9 @@ def run_demo(openstack: str) -> bool:
         scenarios = Scenarios(running, requester, screen)
         scenarios.run()
         screen.summary(scenarios.checks)
+    screen.text(
+        "\nTry it yourself: ecs-worker demo --stay (make demo ARGS=--stay) keeps it running."
+    )
     return all(held for _, held in scenarios.checks)
 
 

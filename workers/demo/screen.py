@@ -51,6 +51,10 @@ class Screen:
         text = _update(one.body) if one.source is Source.STATUS else _result(one.body)
         self._line(f"← {_NAMES[one.source]}", text, _STYLES[one.source])
 
+    def text(self, text: str) -> None:
+        """Print lines as they are, without the time."""
+        self._console.print(Text(terminal_safe(text, lines=True)))
+
     def summary(self, checks: list[tuple[str, bool]]) -> None:
         """Print each promise, and whether it held."""
         seconds = time.monotonic() - self._started

@@ -1,0 +1,93 @@
+"""`ecs-worker demo --stay`: what is printed works, and nothing is left when it ends."""
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.workshop import eventually
+
+
+class Stay:
+    """A demo that stays, as another terminal sees it."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "workers", "demo", "--stay"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.said = ""
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def processes(self) -> list[psutil.Process]:
+        """All that it has started and that run."""
+        started = psutil.Process(self._process.pid).children(recursive=True)
+        return [one for one in started if runs(one)]
+
+    def end(self, number: signal.Signals | None) -> int:
+        """The exit status after a signal, or by itself."""
+        if number is not None:
+            self._process.send_signal(number)
+        status = self._process.wait(60)
+        self._reader.join(10)
+        return status
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait(10)
+        self._reader.join(30)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.said += line
+
+
+def runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture
+def demo() -> Iterator[Stay]:
+    stay = Stay()
+    yield stay
+    stay.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_starts_stops_what_was_started(
+    demo: Stay, number: signal.Signals
+) -> None:
+    eventually(lambda: "ready          RabbitMQ" in demo.said, 60)
+    begun = time.monotonic()
+    eventually(lambda: len(demo.processes()) > 2)
+    started = demo.processes()
+    assert demo.end(number) == 0
+    assert time.monotonic() - begun < 40
+    assert [one for one in started if runs(one)] == []
+    assert "In another terminal" not in demo.said
+
+
+def test_a_part_that_ends_by_itself_ends_the_demo(demo: Stay) -> None:
+    eventually(lambda: "Everything runs until Ctrl-C" in demo.said, 90)
+    (folder,) = set(re.findall(r"(/\S+/ecs-demo-\w+)/\.env", demo.said))
+    started = demo.processes()
+    (worker,) = (one for one in started if one.cmdline()[1:] == ["-m", "workers", "run"])
+    worker.kill()
+    eventually(lambda: "the worker has ended" in demo.said, 60)
+    assert demo.end(None) == 4
+    assert [one for one in started if runs(one)] == []
+    assert not Path(folder).exists()
