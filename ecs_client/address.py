@@ -1,0 +1,138 @@
+"""The brokers' addresses, and how they are connected to.
+
+Over TLS the broker's certificate chain and host name are always checked, by TLS 1.2 or newer;
+nothing in a URL turns that off.
+"""
+
+import random
+import re
+import ssl
+from collections.abc import Callable
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from kombu import Connection
+
+from messages.record import record
+
+#: Seconds between heartbeats, and for a connection with all its steps, where the URL does not say.
+_HEARTBEAT, _CONNECT = 15, 5.0
+_PORTS = {"amqp": 5672, "amqps": 5671}
+_FORM = (
+    "a broker's URL is written amqp://user:password@host:5672/vhost, with %2F %23 %3F %40 %3A for "
+    "/ # ? @ : in user, password and vhost"
+)
+
+
+@record
+class Endpoint:
+    """One broker."""
+
+    host: str
+    port: int
+    virtual_host: str
+    user: str
+    password: str = field(repr=False)
+    is_tls: bool
+    heartbeat: int
+    connect_timeout: float
+
+    def __str__(self) -> str:
+        """Return the URL as it may be shown: without the password."""
+        scheme = "amqps" if self.is_tls else "amqp"
+        return f"{scheme}://{self.user}:***@{self.host}:{self.port}/{self.virtual_host}"
+
+
+@record
+class Brokers:
+    """The brokers of one cluster, and the files of TLS."""
+
+    endpoints: tuple[Endpoint, ...]
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+
+    def __str__(self) -> str:
+        """Return the URLs as they may be shown."""
+        return ", ".join(map(str, self.endpoints))
+
+    def in_random_order(self) -> list[Endpoint]:
+        """Return the endpoints, so shuffled that clients spread over the nodes."""
+        return random.sample(self.endpoints, len(self.endpoints))
+
+    def connect(self, endpoint: Endpoint, **callbacks: Callable[..., None]) -> Any:
+        """Return py-amqp's open connection. Blocks.
+
+        Raises `OSError`, or an error of py-amqp's, which is an `Exception` with `reply_code`.
+        """
+        tls = {
+            # The name goes into SNI, and is what the certificate must hold.
+            "server_hostname": endpoint.host,
+            "cert_reqs": ssl.CERT_REQUIRED,
+            "ca_certs": self.ca_file,
+            "certfile": self.cert_file,
+            "keyfile": self.key_file,
+            "tls_minimum_version": ssl.TLSVersion.TLSv1_2,
+        }
+        connection = Connection(
+            hostname=f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host,
+            port=endpoint.port,
+            userid=endpoint.user,
+            password=endpoint.password,
+            virtual_host=endpoint.virtual_host,
+            transport="pyamqp",
+            login_method="PLAIN",
+            ssl=tls if endpoint.is_tls else False,
+            connect_timeout=endpoint.connect_timeout,
+            heartbeat=endpoint.heartbeat,
+            transport_options={
+                "read_timeout": endpoint.connect_timeout,
+                "write_timeout": endpoint.connect_timeout,
+                "client_properties": {"connection_name": "ecs-client"},
+                **callbacks,
+            },
+        )
+        return connection.transport.establish_connection()
+
+
+def read_brokers(
+    url: str, ca_file: str | None, cert_file: str | None, key_file: str | None
+) -> Brokers:
+    """Read one URL or several, separated by commas. Raises `ValueError`, which holds no secret."""
+    endpoints = tuple(_endpoint(one) for one in re.split(r"\s*,\s*(?=amqps?://)", url.strip()))
+    for name, file in (("ca_file", ca_file), ("cert_file", cert_file), ("key_file", key_file)):
+        if file is not None and not Path(file).is_file():
+            raise ValueError(f"{name}: there is no file {file}")
+        if file is not None and not any(one.is_tls for one in endpoints):
+            raise ValueError(f"{name} is of no use with amqp://: TLS needs a URL with amqps://")
+    if key_file is not None and cert_file is None:
+        raise ValueError("key_file is of no use without cert_file")
+    return Brokers(endpoints, ca_file, cert_file, key_file)
+
+
+def _endpoint(url: str) -> Endpoint:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+        options = dict(parse_qsl(parts.query))
+        heartbeat = int(options.get("heartbeat", _HEARTBEAT))
+        connect_timeout = float(options.get("socket_timeout", _CONNECT))
+    except ValueError:  # its text may show half a password
+        raise ValueError(_FORM) from None
+    # One of / ? # in a password ends the host there: the rest of it, which must not be shown,
+    # follows up to an @.
+    is_odd = parts.fragment or "@" in parts.path or "@" in parts.query
+    if parts.scheme not in _PORTS or not host or is_odd:
+        raise ValueError(_FORM)
+    return Endpoint(
+        host=host,
+        port=port or _PORTS[parts.scheme],
+        virtual_host=unquote(parts.path[1:]) or "/",
+        user=unquote(parts.username) if parts.username is not None else "guest",
+        password=unquote(parts.password or "") if parts.username is not None else "guest",
+        is_tls=parts.scheme == "amqps",
+        heartbeat=heartbeat,
+        connect_timeout=connect_timeout,
+    )

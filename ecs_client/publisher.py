@@ -1,0 +1,282 @@
+"""Publishes with confirms, and finds the reply to each command.
+
+The confirms are counted here: py-amqp takes any ack as the answer to the last publication.
+"""
+
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ecs_client.address import Brokers
+from ecs_client.errors import BrokerUnavailable, ClientClosed, EcsError, NoAnswer, Unroutable
+from ecs_client.link import Link
+from messages.record import record
+
+log = logging.getLogger("ecs_client")
+
+#: Seconds after which a publication that is not confirmed is published anew, on a new channel.
+_CONFIRMED_WITHIN = 5.0
+_PUBLISH = (60, 40)
+_AGAIN = "asking again with the same message_id is safe"
+
+
+@record
+class Answer:
+    """A reply as it came."""
+
+    body: bytes = field(repr=False)
+    headers: Mapping[str, Any]
+
+
+Finish = Callable[[Answer | None, EcsError | None], None]
+
+
+@dataclass(slots=True, eq=False)
+class Publication:
+    """A message on its way: published, confirmed and, where a reply is wanted, answered.
+
+    `take_by` and `answer_by` are monotonic: when the broker must have confirmed it, and when its
+    answer must be there. `finish` is called once, in the link's thread.
+    """
+
+    exchange: str
+    routing_key: str
+    body: bytes = field(repr=False)
+    message_id: str
+    headers: Mapping[str, Any]
+    finish: Finish = field(repr=False)
+    take_by: float
+    answer_by: float
+    wants_reply: bool = True
+    #: Unique; the correlation id of what wants a reply.
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    sent_at: float = 0.0
+    is_confirmed: bool = False
+    is_finished: bool = False
+    refusal: EcsError | None = None
+
+
+class Publisher(Link):
+    """The link for commands, their replies, and orders."""
+
+    def __init__(self, brokers: Brokers) -> None:
+        super().__init__(brokers)
+        #: All that are not finished, in the order in which they came.
+        self._open: dict[str, Publication] = {}
+        self._waiting: deque[Publication] = deque()
+        self._unconfirmed: dict[int, Publication] = {}
+        self._tag = 0
+        self._channel: Any = None
+        self._reply_to = ""
+        self._next_sweep = float("inf")
+
+    def publish(self, publication: Publication) -> None:
+        """Publish a message; from any thread."""
+        self.start()
+        self.post(lambda: self._accept(publication))
+
+    def forget(self, publication: Publication) -> None:
+        """Give a message up: its reply is dropped when it comes; from any thread."""
+
+        def give_up() -> None:
+            publication.is_finished = True
+            self._open.pop(publication.key, None)
+
+        self.post(give_up)
+
+    # The link's thread.
+
+    def set_up(self, connection: Any) -> tuple[Any, str]:
+        """Open a channel with confirms, and a reply queue of this connection's own."""
+        channel = self._confirming(connection.channel())
+        replies = connection.channel()
+        replies.auto_decode = False
+        name = f"ecs-client.{uuid.uuid4().hex}"
+        replies.queue_declare(name, exclusive=True, auto_delete=True)
+
+        def cancelled(_: str) -> None:
+            raise ConnectionError("the broker took the reply queue away")
+
+        replies.basic_consume(name, no_ack=True, callback=self._on_reply, on_cancel=cancelled)
+        return channel, name
+
+    def connected(self, prepared: tuple[Any, str]) -> None:
+        self._channel, self._reply_to = prepared
+        self._tag = 0
+        self.unblocked()
+
+    def lost(self) -> None:
+        """Everything that is unanswered is published once more: a worker answers what it knows."""
+        self._channel = None
+        self._unconfirmed.clear()
+        self._waiting = deque(self._open.values())
+
+    def unblocked(self) -> None:
+        while self._waiting and self.may_publish:
+            publication = self._waiting.popleft()
+            if not publication.is_finished:
+                self._send(publication)
+
+    def channel_failed(self, channel: int, error: Exception) -> None:
+        """Refuse what the broker closed the channel for; publish the rest anew."""
+        if self._channel is None or channel != self._channel.channel_id:
+            raise error
+        text = str(getattr(error, "reply_text", error))
+        pending = list(self._unconfirmed.values())
+        meant = [one for one in pending if f"'{one.exchange}'" in text] or pending[:1]
+        for one in meant:
+            self._finish(one, None, Unroutable(f"the broker refused it: {text}", one.message_id))
+        self._renew(self._channel)
+
+    def sweep(self, now: float) -> float:
+        if now < self._next_sweep:
+            return self._next_sweep
+        following, is_stuck = float("inf"), False
+        for one in list(self._open.values()):
+            limit = one.answer_by if one.is_confirmed else min(one.take_by, one.answer_by)
+            if now >= limit:
+                self._finish(one, None, self._too_late(one))
+            following = min(following, limit)
+        for one in self._unconfirmed.values():
+            stuck_at = one.sent_at + _CONFIRMED_WITHIN
+            if not one.is_finished and now >= stuck_at and not self.is_blocked:
+                is_stuck = True
+            following = min(following, max(stuck_at, now + 1.0))
+        self._next_sweep = following
+        if is_stuck:
+            self._guard(self._replace_channel)
+        return self._next_sweep
+
+    def stopped(self) -> None:
+        error = ClientClosed("the client was closed before the answer came")
+        for one in list(self._open.values()):
+            self._finish(one, None, error)
+
+    def _accept(self, publication: Publication) -> None:
+        if self.is_stopped:
+            publication.finish(None, ClientClosed("the client is closed"))
+            return
+        self._open[publication.key] = publication
+        self._next_sweep = min(self._next_sweep, publication.take_by, publication.answer_by)
+        if self.may_publish and not self._waiting:
+            self._guard(lambda: self._send(publication))
+        else:
+            self._waiting.append(publication)
+
+    def _send(self, publication: Publication) -> None:
+        self._tag += 1
+        self._unconfirmed[self._tag] = publication
+        publication.sent_at = time.monotonic()
+        self._next_sweep = min(self._next_sweep, publication.sent_at + _CONFIRMED_WITHIN)
+        properties = {
+            "delivery_mode": 2,
+            "message_id": publication.message_id,
+            "timestamp": int(time.time()),
+        }
+        if publication.wants_reply:
+            properties |= {"correlation_id": publication.key, "reply_to": self._reply_to}
+        message = self._channel.prepare_message(
+            publication.body,
+            content_type="application/json",
+            content_encoding="utf-8",
+            headers=publication.headers,
+            properties=properties,
+        )
+        # Mandatory. py-amqp's own basic_publish reads from the socket each time.
+        arguments = (0, publication.exchange, publication.routing_key, True, False)
+        self._channel.send_method(_PUBLISH, "Bssbb", arguments, message)
+
+    def _confirming(self, channel: Any) -> Any:
+        channel.confirm_select()
+        channel.auto_decode = False
+        for name, handler in (
+            ("basic_ack", self._on_ack),
+            ("basic_nack", self._on_nack),
+            ("basic_return", self._on_return),
+        ):
+            channel.events[name].add(handler)
+        return channel
+
+    def _renew(self, channel: Any) -> None:
+        """Publish what is not confirmed once more, on a channel whose tags count from 1."""
+        again = [one for one in self._unconfirmed.values() if not one.is_finished]
+        self._unconfirmed.clear()
+        self._tag = 0
+        self._channel = None
+        self._channel = self.rpc(channel, lambda: self._confirming(channel))
+        self._waiting.extendleft(reversed(again))
+        self.unblocked()
+
+    def _replace_channel(self) -> None:
+        """Give up a channel whose confirms do not come: a later one must not count for an earlier
+        publication.
+        """
+        log.warning("ecs_client: the broker does not confirm; its channel is opened anew")
+        stuck, connection = self._channel, self.connection
+        self.rpc(stuck, stuck.close)
+        self._renew(self.rpc(None, connection.channel))
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:
+        for one in self._settled(tag, multiple):
+            one.is_confirmed = True
+            if one.refusal is not None:
+                self._finish(one, None, one.refusal)
+            elif not one.wants_reply:
+                self._finish(one, Answer(b"", {}), None)
+
+    def _on_nack(self, tag: int, multiple: bool) -> None:
+        for one in self._settled(tag, multiple):
+            text = f"the broker refused the message (a queue is full, or fails); {_AGAIN}"
+            self._finish(one, None, BrokerUnavailable(text, one.message_id))
+
+    def _settled(self, tag: int, multiple: bool) -> list[Publication]:
+        unconfirmed = self._unconfirmed
+        if not multiple:
+            one = unconfirmed.pop(tag, None)
+            return [] if one is None else [one]
+        tags = []
+        for earlier in unconfirmed:  # in the order of the tags
+            if earlier > tag:
+                break
+            tags.append(earlier)
+        return [unconfirmed.pop(one) for one in tags]
+
+    def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
+        """Note that nobody takes it; the ack that follows ends it."""
+        properties = message.properties
+        text = f"no queue takes {routing_key} from {exchange}"
+        for one in self._unconfirmed.values():
+            is_meant = one.key == properties.get("correlation_id") or not one.wants_reply
+            if is_meant and one.message_id == properties.get("message_id"):
+                one.refusal = Unroutable(text, one.message_id)
+
+    def _on_reply(self, message: Any) -> None:
+        properties = message.properties
+        one = self._open.get(properties.get("correlation_id"))
+        if one is None or not one.wants_reply:  # late, or a second one
+            return
+        body = message.body
+        answer = Answer(
+            body if isinstance(body, bytes) else bytes(body, "utf-8"),
+            properties.get("application_headers") or {},
+        )
+        self._finish(one, answer, None)
+
+    def _finish(self, one: Publication, answer: Answer | None, error: EcsError | None) -> None:
+        if one.is_finished:
+            return
+        one.is_finished = True
+        self._open.pop(one.key, None)
+        one.finish(answer, error)
+
+    def _too_late(self, one: Publication) -> EcsError:
+        if one.is_confirmed:
+            text = f"no answer came in time; {_AGAIN}, and gets the one result"
+            return NoAnswer(text, one.message_id)
+        problem = self.problem if self.connection is None or self.is_blocked else None
+        problem = problem or "the broker did not confirm the message"
+        return BrokerUnavailable(f"{problem}; {_AGAIN}", one.message_id)
