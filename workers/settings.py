@@ -1,5 +1,6 @@
 """The configuration: environment variables, and `.env` in the working directory."""
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -107,8 +108,10 @@ class TopologySettings(BaseSettings):
         return value
 
 
-class Settings(TopologySettings):
-    """All variables with their defaults. URLs are secrets: they hold passwords."""
+class BrokerSettings(TopologySettings):
+    """Settings of whatever connects to the broker and authenticates senders: of worker and gateway.
+    URLs are secrets: they hold passwords.
+    """
 
     #: The content of the file.
     broker_url_file: SecretStr | None = None
@@ -119,14 +122,10 @@ class Settings(TopologySettings):
     broker_cert_file: str | None = None
     # Checked together with the other two files, so that all wrong values are reported at once.
     broker_key_file: str | None = Field(None, validate_default=True)
-    journal_url_file: SecretStr | None = None
-    journal_url: SecretStr = Field(SecretStr("sqlite:///ecs-journal.db"), validate_default=True)
     os_cloud: str | None = Field(None, validation_alias=AliasChoices("OS_CLOUD", "os_cloud"))
     os_client_config_file: str | None = Field(
         None, validation_alias=AliasChoices("OS_CLIENT_CONFIG_FILE", "os_client_config_file")
     )
-    region: str | None = None
-    admin_cloud: str | None = None
     project_domain: str = "default"
     jwt_jwks: str | None = None
     jwt_issuer: str | None = None
@@ -135,30 +134,16 @@ class Settings(TopologySettings):
     jwt_tenant_is: TenantIs | None = None
     token_grace: float = Field(86400.0, ge=0, le=86400 * 30)
     trust_publishers: bool = Field(False, validate_default=True)
-    tokenless_publishers: Annotated[tuple[str, ...], NoDecode] = ()
-    prefetch: int = Field(500, ge=1, le=65535)
-    openstack_threads: int = Field(32, ge=1, le=1000)
     command_timeout: Seconds = 30.0
-    order_timeout: Seconds = 1500.0
-    max_age: Seconds = 86400.0
-    billing_timezone: str = "Asia/Shanghai"
-    require_fee_data: bool = True
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    http_host: str = "127.0.0.1"
-    http_port: int = Field(8080, ge=0, le=65535)
 
-    @field_validator("tokenless_publishers", mode="before")
-    @classmethod
-    def _listed_publishers(cls, value: object) -> object:
-        return _parts(value)
-
-    @field_validator("broker_url_file", "journal_url_file", mode="before")
+    @field_validator("broker_url_file", "journal_url_file", mode="before", check_fields=False)
     @classmethod
     def _secret_file(cls, value: object) -> object:
         return SecretStr(read_secret(value)) if isinstance(value, str) else value
 
-    @field_validator("broker_url", "journal_url", mode="before")
+    @field_validator("broker_url", "journal_url", mode="before", check_fields=False)
     @classmethod
     def _from_file(cls, value: object, others: ValidationInfo) -> object:
         content = others.data.get(f"{others.field_name}_file")
@@ -169,13 +154,6 @@ class Settings(TopologySettings):
             name = f"ECS_{str(others.field_name).upper()}"
             raise ValueError(f"both {name} and {name}_FILE are set: give just one of them")
         return content
-
-    @field_validator("region")
-    @classmethod
-    def _word(cls, value: str | None) -> str | None:
-        if value is not None and (len(value) > MAX_NAME or not value.isprintable()):
-            raise ValueError(f"must be a word of at most {MAX_NAME} printable characters")
-        return value
 
     @field_validator("broker_url")
     @classmethod
@@ -194,31 +172,6 @@ class Settings(TopologySettings):
             files = others.data.get("broker_ca_file"), others.data.get("broker_cert_file"), value
             if problems := check_files(Broker(url.get_secret_value(), *files)):
                 raise _Unusable(problems)
-        return value
-
-    @field_validator("journal_url")
-    @classmethod
-    def _database(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(
-            ("sqlite:", "postgresql:", "postgresql+psycopg:")
-        ):
-            raise ValueError("must begin with sqlite: or postgresql:")
-        from workers.journal import JournalError  # noqa: PLC0415 - comes with SQLAlchemy
-        from workers.journal.database import read_url as read_database_url  # noqa: PLC0415
-
-        try:
-            read_database_url(value.get_secret_value())
-        except JournalError as error:
-            raise ValueError(str(error).removeprefix("ECS_JOURNAL_URL ")) from None
-        return value
-
-    @field_validator("billing_timezone")
-    @classmethod
-    def _zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (KeyError, ValueError, OSError):
-            raise ValueError("there is no such time zone") from None
         return value
 
     @field_validator("log_level", "log_format", mode="before")
@@ -266,11 +219,107 @@ class Settings(TopologySettings):
         return Broker(url, self.broker_ca_file, self.broker_cert_file, self.broker_key_file)
 
 
+class Settings(BrokerSettings):
+    """All of the worker's variables with their defaults."""
+
+    journal_url_file: SecretStr | None = None
+    journal_url: SecretStr = Field(SecretStr("sqlite:///ecs-journal.db"), validate_default=True)
+    region: str | None = None
+    admin_cloud: str | None = None
+    tokenless_publishers: Annotated[tuple[str, ...], NoDecode] = ()
+    prefetch: int = Field(500, ge=1, le=65535)
+    openstack_threads: int = Field(32, ge=1, le=1000)
+    order_timeout: Seconds = 1500.0
+    max_age: Seconds = 86400.0
+    billing_timezone: str = "Asia/Shanghai"
+    require_fee_data: bool = True
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(8080, ge=0, le=65535)
+
+    @field_validator("tokenless_publishers", mode="before")
+    @classmethod
+    def _listed_publishers(cls, value: object) -> object:
+        return _parts(value)
+
+    @field_validator("region")
+    @classmethod
+    def _word(cls, value: str | None) -> str | None:
+        if value is not None and (len(value) > MAX_NAME or not value.isprintable()):
+            raise ValueError(f"must be a word of at most {MAX_NAME} printable characters")
+        return value
+
+    @field_validator("journal_url")
+    @classmethod
+    def _database(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(
+            ("sqlite:", "postgresql:", "postgresql+psycopg:")
+        ):
+            raise ValueError("must begin with sqlite: or postgresql:")
+        from workers.journal import JournalError  # noqa: PLC0415 - comes with SQLAlchemy
+        from workers.journal.database import read_url as read_database_url  # noqa: PLC0415
+
+        try:
+            read_database_url(value.get_secret_value())
+        except JournalError as error:
+            raise ValueError(str(error).removeprefix("ECS_JOURNAL_URL ")) from None
+        return value
+
+    @field_validator("billing_timezone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("there is no such time zone") from None
+        return value
+
+
+class GatewaySettings(BrokerSettings):
+    """The gateway's variables: it has no journal, and asks the cloud for the ids of projects alone."""
+
+    gateway_listen: str = "127.0.0.1:8081"
+    gateway_max_in_flight: int = Field(1000, ge=1, le=100_000)
+
+    @field_validator("gateway_listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        _ = split_address(value)
+        return value
+
+    @property
+    def listen(self) -> tuple[str, int]:
+        """Return host and port."""
+        return split_address(self.gateway_listen)
+
+    @property
+    def has_cloud(self) -> bool:
+        """Tell whether a cloud is configured that can be asked for projects."""
+        return bool(self.os_cloud or self.os_client_config_file or os.environ.get("OS_AUTH_URL"))
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Return host and port of `host:port`, `[::1]:port` too. Raises `ValueError`."""
+    host, colon, port = text.rpartition(":")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    bare = host[1:-1] if is_bracketed else host
+    is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535
+    if not colon or not bare or not is_port or (":" in bare) != is_bracketed:
+        raise ValueError(
+            "must be host:port, as 127.0.0.1:8081 or [::1]:8081, with a port of 1..65535"
+        )
+    return bare, int(port)
+
+
 def load_settings() -> Settings:
     """Return the configuration. Raises `ConfigurationError`, which names every wrong variable and
     shows no value.
     """
     return _load(Settings)
+
+
+def load_gateway_settings() -> GatewaySettings:
+    """Return the gateway's configuration; variables of the worker alone may be missing or wrong."""
+    return _load(GatewaySettings)
 
 
 def load_topology_settings() -> TopologySettings:
