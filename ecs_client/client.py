@@ -117,6 +117,15 @@ class Client:
         found: Subscriptions = self._link(Subscriptions)
         return found
 
+    @property
+    def problem(self) -> str | None:
+        """What keeps the broker from taking messages now, in words without secrets; None: nothing.
+        Connects, where that was not begun.
+        """
+        link = self._publisher
+        link.start()
+        return None if link.may_publish else link.problem
+
     def _stop(self) -> None:
         self._is_closed = True
         for one in list(self._links.values()):

@@ -219,6 +219,18 @@ class AsyncStream(Generic[T]):
         self._bell = _Bell(asyncio.get_running_loop())
         self._reader = Reader(link.subscribe(source, self._bell.ring), read, each=each)
 
+    @property
+    def epoch(self) -> int:
+        """Counts the connections; 0 before the first. What is published while there is none is
+        heard later, unless that takes more than a minute.
+        """
+        return self._reader.subscription.epoch
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether it hears now what is published."""
+        return self._reader.subscription.channel is not None
+
     def __aiter__(self) -> AsyncIterator[T]:
         return self
 
