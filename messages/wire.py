@@ -40,6 +40,14 @@ MAX_DIGITS = 64
 
 def decode(body: bytes, content_type: str | None, content_encoding: str | None) -> dict[str, Any]:
     """Return the JSON object in a body, or raise `Refused` naming what is wrong with it."""
+    value = decode_value(body, content_type, content_encoding)
+    if not isinstance(value, dict):
+        raise wrong("body", "the body is no JSON object")
+    return value
+
+
+def decode_value(body: bytes, content_type: str | None, content_encoding: str | None) -> Any:
+    """Return the JSON value in a body, or raise `Refused` naming what is wrong with it."""
     if content_encoding and content_encoding.strip().lower() not in ("utf-8", "utf8"):
         raise wrong("content_encoding", "only utf-8 is read")
     if content_type and content_type != _JSON and not _says_json(content_type):
@@ -51,8 +59,6 @@ def decode(body: bytes, content_type: str | None, content_encoding: str | None) 
         value = loads(text)
     except (ValueError, RecursionError) as error:
         raise wrong("body", f"the body is no JSON document: {type(error).__name__}") from None
-    if not isinstance(value, dict):
-        raise wrong("body", "the body is no JSON object")
     if not _is_within(text):
         _check(value, 1)
     return value

@@ -9,7 +9,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-PRODUCT = ("messages", "handlers", "workers", "sandbox", "ecs_client")
+PRODUCT = ("messages", "handlers", "workers", "sandbox", "ecs_client", "gateway")
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 #: Declared, and not imported by name.
 DATA = {"tzdata"}  # the time zones that zoneinfo reads where the machine has none

@@ -12,7 +12,13 @@ from typer.exceptions import TyperException
 from messages.secrets import mask_text
 from messages.texts import terminal_safe
 from workers.cli.dead_letters import dead_app
-from workers.cli.exits import CommandFailed, Exit, settings_or_fail, topology_settings_or_fail
+from workers.cli.exits import (
+    CommandFailed,
+    Exit,
+    gateway_settings_or_fail,
+    settings_or_fail,
+    topology_settings_or_fail,
+)
 from workers.cli.output import Format, Output, complain, show
 from workers.cli.times import parse_time
 
@@ -73,6 +79,25 @@ def run() -> None:
     except JournalError as error:
         raise CommandFailed(Exit.UNREACHABLE, f"{error}; check ECS_JOURNAL_URL") from error
     except ConfigurationError as error:
+        raise CommandFailed(Exit.CONFIGURATION, str(error)) from error
+
+
+@app.command()
+def gateway() -> None:
+    """Serve the API document over HTTP until SIGTERM or SIGINT, then drain and exit."""
+    from gateway.server import GatewayServer  # noqa: PLC0415
+    from workers.health import PortUnusable  # noqa: PLC0415
+    from workers.telemetry import configure_logs  # noqa: PLC0415
+
+    settings = gateway_settings_or_fail()
+    configure_logs(settings.log_format, settings.log_level)
+
+    async def serve() -> None:
+        await GatewayServer(settings).run()
+
+    try:
+        asyncio.run(serve())
+    except PortUnusable as error:
         raise CommandFailed(Exit.CONFIGURATION, str(error)) from error
 
 

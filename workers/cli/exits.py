@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from handlers.context import Policy
-    from workers.settings import Settings, TopologySettings
+    from workers.settings import GatewaySettings, Settings, TopologySettings
 
 T = TypeVar("T")
 
@@ -37,6 +37,13 @@ def settings_or_fail() -> "Settings":
     from workers.settings import load_settings  # noqa: PLC0415 - each command imports what it needs
 
     return _loaded(load_settings)
+
+
+def gateway_settings_or_fail() -> "GatewaySettings":
+    """Return the gateway's configuration. Raises `CommandFailed` where it is wrong."""
+    from workers.settings import load_gateway_settings  # noqa: PLC0415
+
+    return _loaded(load_gateway_settings)
 
 
 def topology_settings_or_fail() -> "TopologySettings":

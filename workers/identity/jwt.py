@@ -128,7 +128,7 @@ class TokenVerifier:
         have the token's key. Where `rotated_since` (Unix seconds) is given and the key set is
         older, a missing key proves no forgery, and is `Transient`, too.
         """
-        claims = await self._claims(bare(token), rotated_since)
+        claims = await self.claims_of(token, rotated_since)
         if user_id is None or claims.subject != user_id:
             raise NotProven("the token is not that of the message's user")
         check_times(claims, published)
@@ -138,7 +138,12 @@ class TokenVerifier:
             raise Expired(claims, "the token expired too long ago (ECS_TOKEN_GRACE)")
         return claims
 
-    async def _claims(self, token: str, rotated_since: float | None) -> Claims:
+    async def claims_of(self, given: str | None, rotated_since: float | None = None) -> Claims:
+        """Return the claims of a token, whoever sends it; its times are not compared.
+
+        Raises as `verify` does, but for `Expired`.
+        """
+        token = bare(given)
         await self._keys.renew_when_old()
         known = self._verified.find(token, self._keys.generation)
         if known is not None:

@@ -146,6 +146,15 @@ def read_claims(payload: bytes, expected: Expected) -> Claims:
     )
 
 
+def unverified_subject(token: str | None) -> str:
+    """Return the `sub` of a token that is not verified: it proves nothing. Raises `NotProven` where
+    it can be no token.
+    """
+    found = bare(token)
+    _ = read_header(found)
+    return _name(_object(found.split(".")[1], "payload"), "sub")
+
+
 def check_times(claims: Claims, instant: float) -> None:
     """Raise `Expired`, or `NotProven` for a token that was not valid yet, at an instant (Unix
     seconds, of which a part counts as a whole one).

@@ -1,0 +1,418 @@
+"""The gateway from start to drained: uvicorn within bounds, the client, the updates."""
+
+import asyncio
+import contextlib
+import errno
+import resource
+import signal
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from ecs_client import AsyncEcsClient, EcsError
+from gateway.app import Gateway, Limits, make_app
+from gateway.callers import Callers, TokenCallers, TrustedCallers
+from gateway.events import ABORT, update_event
+from gateway.failures import HttpFailure
+from handlers.openstack.cloud import Cloud
+from handlers.openstack.sessions import CloudSettings
+from messages.codes import Code
+from messages.texts import without_urls
+from workers.health import PortUnusable
+from workers.identity.jwks_source import key_source
+from workers.settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from workers.identity.key_set import KeySet
+
+log = structlog.get_logger()
+
+#: Bytes of a request's line and headers: a token has 16 KiB at most.
+MAX_HEAD = 32 * 1024
+#: Seconds for the headers of a request to arrive; between two requests of a connection; in which
+#: the reader of an answer must take some of it.
+HEAD_SECONDS, IDLE_SECONDS, STALL_SECONDS = 10.0, 30, 30.0
+#: Requests that one connection may have sent before the first is answered.
+_MOST_PIPELINED = 16
+#: File descriptors that are not for connections of clients, and connections at most.
+_OTHER_FILES, _MOST_CONNECTIONS = 128, 16384
+#: Threads for log-ins to the cloud, which is asked for the ids of projects.
+_THREADS = 4
+#: Seconds that a drain may take longer than a command, and that connections have to end then.
+_DRAIN_GRACE, _GOODBYE = 2.0, 3
+#: Seconds between two looks at the subscription of updates, and before it is made anew.
+_LOOK_EVERY, _AGAIN_AFTER = 1.0, 2.0
+
+
+class _Connections(ServerState):
+    """The connections of clients; `idle` are those that have no request under way, oldest first."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
+        self.idle: dict[_Connection, None] = {}
+
+    def admit(self) -> bool:
+        """Make room for one more; False where all are busy."""
+        if len(self.connections) <= self.limit:
+            return True
+        oldest = next(iter(self.idle), None)
+        if oldest is None:
+            return False
+        oldest.abort()
+        return True
+
+    async def watch(self) -> None:
+        """Close connections that hold what they do not use, until cancelled."""
+        while True:
+            await asyncio.sleep(1.0)
+            now = time.monotonic()
+            for one in list(self.connections):
+                cast("_Connection", one).look(now)
+
+
+class _Connection(HttpToolsProtocol):
+    """A connection of uvicorn's, with limits that it has not: on headers, on a silent client, on one
+    that does not read; and with answers in the shape of an envelope.
+    """
+
+    _head = 0
+    _is_in_head = True
+    _too_large = False
+    #: Since when the headers of a request are awaited; None while none are.
+    _head_since: float | None = None
+    _stalled_since: float | None = None
+    _unsent = 0
+
+    @property
+    def _all(self) -> _Connections:
+        return cast("_Connections", self.server_state)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_since = time.monotonic()
+        if self._all.admit():
+            self._all.idle[self] = None
+        else:
+            self._refuse(HttpFailure(503, reason="too_many_connections", retry_after=1))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._all.idle.pop(self, None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_in_head and self._head_since is None:
+            self._head_since = time.monotonic()
+        super().data_received(data)
+        if self._is_in_head:
+            self._head += len(data)
+            if self._head > MAX_HEAD and not self.transport.is_closing():
+                self._refuse(_head_too_large())
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_in_head = True
+        if self._head_since is None:
+            self._head_since = time.monotonic()
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._head_since = None
+        self._head = 0
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > MAX_HEAD or len(self.pipeline) >= _MOST_PIPELINED:
+            self._too_large = True
+            raise ValueError("too large")  # ends the parsing, and is answered below
+        self._all.idle.pop(self, None)
+        cast("dict[str, Any]", self.scope)[ABORT] = self.abort
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._is_in_head = True
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.pipeline and not self.transport.is_closing():
+            self._all.idle[self] = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, or has too many headers."""
+        self._refuse(
+            _head_too_large()
+            if self._too_large
+            else HttpFailure(400, Code.PARAMETER, "request", reason="no_http")
+        )
+
+    def abort(self) -> None:
+        """Close it at once, whatever is being sent."""
+        self._all.idle.pop(self, None)
+        self.transport.abort()
+
+    def look(self, now: float) -> None:
+        """Close it where it has waited for too long, for headers or for its reader."""
+        if self._head_since is not None and now - self._head_since > HEAD_SECONDS:
+            self.abort()
+            return
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent or unsent < self._unsent or self._stalled_since is None:
+            self._stalled_since = now if unsent else None
+        elif now - self._stalled_since > STALL_SECONDS:
+            self.abort()
+        self._unsent = unsent
+
+    def _refuse(self, failure: HttpFailure) -> None:
+        """Answer without a request, and close. An answer that is being sent is cut off."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.abort()
+            return
+        headers = failure.headers | {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(failure.body)),
+            "Connection": "close",
+            "X-Request-Id": uuid.uuid4().hex,
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = STATUS_LINE[failure.status] + lines.encode() + b"\r\n"
+        self.transport.write(head + failure.body)
+        self.transport.close()
+
+
+def _head_too_large() -> HttpFailure:
+    return HttpFailure(431, Code.PARAMETER, "headers", reason="too_large")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: whoever runs it decides when it ends."""
+
+    def __init__(self, config: uvicorn.Config, connections: _Connections) -> None:
+        super().__init__(config)
+        self.server_state = connections
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+class GatewayServer:
+    """The gateway from start to drained."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        broker = settings.broker
+        self._client = AsyncEcsClient(
+            broker.url,
+            namespace=settings.namespace,
+            ca_file=broker.ca_file,
+            cert_file=broker.cert_file,
+            key_file=broker.key_file,
+            timeout=settings.command_timeout,
+        )
+        self._keys: KeySet | None = None
+        cloud = settings.os_cloud, settings.os_client_config_file, settings.project_domain
+        self._cloud = (
+            Cloud(
+                CloudSettings(
+                    cloud=cloud[0],
+                    config_file=cloud[1],
+                    project_domain=cloud[2],
+                    threads=_THREADS,
+                )
+            )
+            if settings.has_cloud
+            else None
+        )
+        self.gateway = Gateway(
+            self._client,
+            self._callers(),
+            Limits(settings.gateway_max_in_flight, settings.command_timeout),
+        )
+        self._connections = _Connections(_file_limit() - _OTHER_FILES)
+        self._show_numbers()
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain. Raises `PortUnusable`."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
+        listening = _listen(*self._settings.listen)
+        server = self._server()
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        besides = [asyncio.create_task(self._connections.watch())]
+        besides.append(asyncio.create_task(self._hear()))
+        if self._keys is not None:
+            besides.append(asyncio.create_task(self._keys.watch()))
+        log.info("gateway.started", listen=self._settings.gateway_listen)
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        await self._drain()
+        server.should_exit = True
+        await serving
+        for task in (*besides, stopping):
+            task.cancel()
+        await self._client.close()
+        if self._cloud is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._cloud.close(), _GOODBYE)
+        log.info("gateway.ended")
+
+    def problems(self) -> list[str]:
+        """Return what keeps the gateway from working now, without URLs."""
+        found = []
+        if self.gateway.is_draining:
+            found.append("draining")
+        if (trouble := self._client.problem) is not None:
+            found.append(f"broker: {trouble}")
+        if self._keys is not None and self._keys.is_empty:
+            found.append(f"no key set, so nobody can be told: {self._keys.trouble}")
+        return [without_urls(one) for one in found]
+
+    def _server(self) -> _Server:
+        app = make_app(self.gateway, self.problems)
+        config = uvicorn.Config(
+            app,
+            http=_Connection,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=IDLE_SECONDS,
+            timeout_graceful_shutdown=_GOODBYE,
+        )
+        return _Server(config, self._connections)
+
+    def _callers(self) -> Callers:
+        settings = self._settings
+        if settings.jwt_jwks is None:
+            return TrustedCallers(self._cloud)
+        # 45 ms and 10 MB, of cryptography most of all: only where tokens are verified.
+        from workers.identity.jwt import TokenVerifier  # noqa: PLC0415
+        from workers.identity.key_set import KeySet  # noqa: PLC0415
+        from workers.identity.tokens import Expected  # noqa: PLC0415
+
+        self._keys = KeySet(key_source(settings.jwt_jwks))
+        expected = Expected(
+            settings.jwt_issuer,
+            settings.jwt_audience,
+            settings.jwt_tenant_claim,
+            settings.token_grace,
+        )
+        verifier = TokenVerifier(self._keys, expected)
+        return TokenCallers(verifier, self._cloud, settings.jwt_tenant_is)
+
+    async def _drain(self) -> None:
+        """Take nothing new, end streams, and wait for what is under way."""
+        gateway = self.gateway
+        gateway.is_draining = True
+        log.info("gateway.draining", in_flight=gateway.places.taken)
+        gateway.updates.finish("draining")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(gateway.timeout + _DRAIN_GRACE):
+                await gateway.places.idle.wait()
+
+    async def _hear(self) -> None:
+        """Hear the updates of all tenants, again and again, until cancelled."""
+        while True:
+            try:
+                await self._hear_once()
+            except EcsError as error:
+                log.warning("gateway.updates_lost", why=str(error))
+            self.gateway.is_hearing = False
+            await asyncio.sleep(_AGAIN_AFTER)
+
+    async def _hear_once(self) -> None:
+        updates = self.gateway.updates
+        async with self._client.updates() as stream:
+            looking = asyncio.create_task(self._look_at(stream))
+            try:
+                async for one in stream:
+                    if one.tenant_id is not None and one.event_id:
+                        found = (one.event_id, one.tenant_id, one.resource, one.id, one.body)
+                        updates.publish(update_event(*found))
+            finally:
+                looking.cancel()
+                updates.lose()
+
+    async def _look_at(self, stream: Any) -> None:
+        """Notice that the connection of the updates is another one: some may have been missed."""
+        known = 0
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            self.gateway.updates.expire(time.monotonic())
+            self.gateway.is_hearing = stream.is_consuming
+            if stream.epoch != known:
+                if known:
+                    self.gateway.updates.lose()
+                known = stream.epoch
+
+    def _show_numbers(self) -> None:
+        gateway, show = self.gateway, self.gateway.metrics.gauge
+        show("ecs_gateway_in_flight", "Requests under way", lambda: gateway.places.taken)
+        show("ecs_gateway_streams", "Streams of updates", lambda: gateway.updates.streams)
+        show(
+            "ecs_gateway_streams_cut",
+            "Streams that were cut off, for their readers were too slow",
+            lambda: gateway.updates.cut,
+        )
+        show(
+            "ecs_gateway_connections",
+            "Connections of clients",
+            lambda: len(self._connections.connections),
+        )
+        show(
+            "ecs_gateway_broker_up",
+            "1 while the broker takes messages",
+            lambda: self._client.problem is None,
+        )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises `PortUnusable`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        one = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise PortUnusable(_advice(error, host, port)) from error
+    try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind(address)
+        one.listen(1024)
+        one.setblocking(False)
+    except OSError as error:
+        one.close()
+        raise PortUnusable(_advice(error, host, port)) from error
+    return one
+
+
+def _advice(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"ECS_GATEWAY_LISTEN: port {port} of {host} is in use; choose another"
+    if error.errno == errno.EACCES:
+        return f"ECS_GATEWAY_LISTEN: port {port} may only be used by root; choose one from 1024 on"
+    why = error.strerror or type(error).__name__
+    return f"ECS_GATEWAY_LISTEN: nothing can listen on {host!r} ({why}); it must be an address of this machine"
+
+
+def _file_limit() -> int:
+    """Raise the number of files that the process may open as far as it may, and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_CONNECTIONS + _OTHER_FILES
+    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft
