@@ -36,7 +36,7 @@ from gateway.failures import (
 )
 from gateway.metrics import Metrics
 from gateway.openapi import EVENTS, HEALTH, ORDERS, TITLE, VERSION, document
-from gateway.requests import body_of, fields_of, message_id_of, read_json, trace_of
+from gateway.requests import body_of, command_of, message_id_of, query_of, read_json, trace_of
 from gateway.routes import ROUTES, Route
 from messages.codes import Code
 from messages.errors import Refused
@@ -48,7 +48,7 @@ from messages.wire import encode
 log = structlog.get_logger()
 
 #: Bytes of bodies that are held at once, and streams of updates.
-MAX_BYTES, MAX_STREAMS = 64 * 1024 * 1024, 4096
+MAX_BYTES, MAX_STREAMS = 32 * 1024 * 1024, 4096
 #: Seconds by which an answer is waited for longer than a command may take.
 PATIENCE = 5.0
 #: Kinds of resources that have updates.
@@ -110,13 +110,14 @@ class Gateway:
         caller = await self.callers.identify(request.headers)
         asked.tenant = caller.tenant
         with self._place(caller.tenant), self.budget.account() as account:
-            fields = await fields_of(route, request, self.budget, account)
+            who = caller.fields
+            command = await command_of(route, request, who, self.budget, account)
             # A read is of no use later. A change goes on: its key asks for its result.
             deadline = time.time() + self.timeout if _is_read(route) else None
             with _answers():
                 reply = await self.client.call(
                     route.operation.value,
-                    {**fields, **caller.fields},
+                    command,
                     message_id=asked.message_id,
                     timeout=self.timeout,
                     deadline=deadline,
@@ -146,14 +147,17 @@ class Gateway:
     async def events(self, request: Request) -> Response:
         """Open a stream of the tenant's updates."""
         asked = begun(request, "events")
-        if not self.is_hearing:
-            raise broker_away()
+        if self.is_draining:
+            raise busy("draining")
         caller, project = await self.callers.prove(request.headers)
         asked.tenant = caller.tenant
-        resource = request.query_params.get("resource") or None
+        wanted = query_of(request, ("resource", "id"))
+        resource = wanted.get("resource") or None
         if resource is not None and resource not in RESOURCES:
             raise parameter("resource")
-        subscriber = Subscriber(resource, request.query_params.get("id") or None)
+        if not self.is_hearing:
+            raise broker_away()
+        subscriber = Subscriber(resource, wanted.get("id") or None)
         last = request.headers.get("last-event-id") or None
         stream = EventStream(self.updates, project, subscriber, last)
         # Taken here, so that a refusal is answered as one.
@@ -239,10 +243,12 @@ def make_app(gateway: Gateway, problems: Callable[[], list[str]]) -> "Front":
     for path, endpoint in _health(gateway, problems).items():
         _add(app, path, {"GET": endpoint, "HEAD": endpoint})
 
-    async def no_url(_: Request, __: Exception) -> Response:
+    async def not_served(_: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            return wrong_method((error.headers or {}).get("Allow", "GET")).response()
         return not_found().response()
 
-    app.add_exception_handler(HTTPException, no_url)
+    app.add_exception_handler(HTTPException, not_served)
     return Front(app, gateway)
 
 

@@ -212,8 +212,9 @@ class EventStream:
         ]
         gone = asyncio.create_task(_gone(receive, one))
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            # Before the reader sees an answer: what it does then is heard.
             with self._updates.subscribed(self._tenant, one, self._last_event_id):
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
                 await _send(send, b"retry: %d\n\n" % _RETRY + one.take())
                 while not gone.done() and not one.is_cut:
                     if until is not None and time.time() >= until:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -14,7 +14,8 @@ from gateway.admission import Account, Budget
 from gateway.failures import HttpFailure, failure_of, parameter, too_large
 from gateway.routes import BodyIs, Route
 from messages.errors import Refused, wrong
-from messages.wire import MAX_BODY, decode_value
+from messages.wire import MAX_BODY, decode_value, encode
+from workers.pipeline.large_bodies import in_thread_if_large
 
 KEY = "Idempotency-Key"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -24,8 +25,6 @@ BODY_SECONDS = 20.0
 #: Bytes and seconds for which the rest of a body that is too large is read and dropped: who is still
 #: sending reads no answer.
 _DROPPED, _DROPPING = 16 * MAX_BODY, 5.0
-#: Bytes of a body from which it is read in a thread: 350,000 lists in it take seconds.
-_LARGE = 64 * 1024
 #: Parameters of one query or form.
 _MOST = 100
 #: Characters of a trace's headers.
@@ -48,18 +47,25 @@ def trace_of(headers: Headers, name: str) -> str | None:
     return text if text and len(text) <= _LONGEST_TRACE else None
 
 
-def parameters(route: Route, request: Request, more: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of path and query, and `more` of the body. Raises `HttpFailure` where
-    two places, or two in one, say different things.
+def query_of(request: Request, names: Collection[str]) -> dict[str, str]:
+    """Return the parameters of the query that have these names. Raises `HttpFailure` where one says
+    two different things.
     """
     try:
-        query = request.scope["query_string"].decode("ascii")
-        asked = _pairs(query)
+        listed = _pairs(request.scope["query_string"].decode("ascii"))
     except ValueError:
         raise parameter("query") from None
-    listed = [*request.path_params.items(), *asked, *more.items()]
-    known = {*request.path_params, *route.query}
-    return _merged((name, value) for name, value in listed if name in known)
+    return _merged((name, value) for name, value in listed if name in names)
+
+
+def parameters(route: Route, request: Request, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of path and query, and `more` of the body. Raises `HttpFailure` where
+    two of them say different things of one.
+    """
+    path = request.path_params
+    query = query_of(request, {*path, *route.query})
+    known = [(name, value) for name, value in more.items() if name in route.query]
+    return _merged([*path.items(), *query.items(), *known])
 
 
 def form_or_object(body: bytes, content_type: str | None) -> dict[str, Any]:
@@ -80,9 +86,7 @@ def form_or_object(body: bytes, content_type: str | None) -> dict[str, Any]:
 async def read_json(body: bytes, headers: Headers) -> Any:
     """Return the JSON value of a body, within the limits of a message's."""
     types = headers.get("content-type"), headers.get("content-encoding")
-    if len(body) > _LARGE:
-        return await asyncio.to_thread(_read, body, *types)
-    return _read(body, *types)
+    return await in_thread_if_large(len(body), lambda: _read(body, *types))
 
 
 async def body_of(request: Request, budget: Budget, account: Account) -> bytes:
@@ -91,7 +95,8 @@ async def body_of(request: Request, budget: Budget, account: Account) -> bytes:
     """
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > MAX_BODY:
-        await _drop(request)
+        if "expect" not in request.headers:  # otherwise it is not sent before it is asked for
+            await _drop(request)
         raise too_large()
     found = bytearray()
     try:
@@ -146,16 +151,22 @@ def _read(body: bytes, content_type: str | None, content_encoding: str | None) -
         raise failure_of(refused) from None
 
 
-async def fields_of(
-    route: Route, request: Request, budget: Budget, account: Account
-) -> dict[str, Any]:
-    """Return the fields of the command that a request becomes, without those of its sender."""
+async def command_of(
+    route: Route, request: Request, who: Mapping[str, str], budget: Budget, account: Account
+) -> bytes:
+    """Return the body of the command that a request becomes; `who` are the fields of its sender."""
+    command: dict[str, Any] = {"operation": route.operation.value}
     if route.body is BodyIs.NOTHING:
-        return parameters(route, request, {})
+        return encode({**command, **parameters(route, request, {}), **who})
     body = await body_of(request, budget, account)
     if route.body is BodyIs.PARAMETERS:
-        given = form_or_object(body, request.headers.get("content-type"))
-        return parameters(route, request, given)
-    return parameters(route, request, {}) | {
-        route.body.value: await read_json(body, request.headers)
-    }
+        kind = request.headers.get("content-type")
+        given = await in_thread_if_large(len(body), lambda: form_or_object(body, kind))
+        return encode({**command, **parameters(route, request, given), **who})
+    command |= parameters(route, request, {})
+    command[route.body.value] = await read_json(body, request.headers)
+    command |= who
+    message = await in_thread_if_large(len(body), lambda: encode(command))
+    if len(message) > MAX_BODY:
+        raise too_large()
+    return message

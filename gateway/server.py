@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import resource
 import signal
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ from messages.codes import Code
 from messages.texts import without_urls
 from workers.health import PortUnusable
 from workers.identity.jwks_source import key_source
+from workers.pipeline.large_bodies import SWITCH_INTERVAL
 from workers.settings import GatewaySettings
 
 if TYPE_CHECKING:
@@ -48,7 +51,9 @@ _THREADS = 4
 #: Seconds that a drain may take longer than a command, and that connections have to end then.
 _DRAIN_GRACE, _GOODBYE = 2.0, 3
 #: Seconds between two looks at the subscription of updates, and before it is made anew.
-_LOOK_EVERY, _AGAIN_AFTER = 1.0, 2.0
+_LOOK_EVERY, _AGAIN_AFTER = 0.25, 2.0
+#: Seconds for the broker to take a message.
+_TAKEN_WITHIN = 5.0
 
 
 class _Connections(ServerState):
@@ -85,6 +90,7 @@ class _Connection(HttpToolsProtocol):
 
     _head = 0
     _is_in_head = True
+    _completed = 0
     _too_large = False
     #: Since when the headers of a request are awaited; None while none are.
     _head_since: float | None = None
@@ -110,8 +116,10 @@ class _Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_in_head and self._head_since is None:
             self._head_since = time.monotonic()
+        completed = self._completed
         super().data_received(data)
-        if self._is_in_head:
+        # What ends a body is no part of the next request's headers.
+        if self._is_in_head and self._completed == completed:
             self._head += len(data)
             if self._head > MAX_HEAD and not self.transport.is_closing():
                 self._refuse(_head_too_large())
@@ -137,6 +145,7 @@ class _Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._is_in_head = True
+        self._completed += 1
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -214,7 +223,7 @@ class GatewayServer:
             ca_file=broker.ca_file,
             cert_file=broker.cert_file,
             key_file=broker.key_file,
-            timeout=settings.command_timeout,
+            broker_timeout=_TAKEN_WITHIN,
         )
         self._keys: KeySet | None = None
         cloud = settings.os_cloud, settings.os_client_config_file, settings.project_domain
@@ -244,6 +253,8 @@ class GatewayServer:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
         listening = _listen(*self._settings.listen)
+        gc.freeze()  # modules stay: they need not be looked at again and again
+        sys.setswitchinterval(SWITCH_INTERVAL)
         server = self._server()
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         besides = [asyncio.create_task(self._connections.watch())]
@@ -271,6 +282,8 @@ class GatewayServer:
             found.append("draining")
         if (trouble := self._client.problem) is not None:
             found.append(f"broker: {trouble}")
+        if not self.gateway.is_hearing:
+            found.append("no status updates are heard from the broker")
         if self._keys is not None and self._keys.is_empty:
             found.append(f"no key set, so nobody can be told: {self._keys.trouble}")
         return [without_urls(one) for one in found]

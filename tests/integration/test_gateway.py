@@ -1,8 +1,13 @@
 """The gateway: a real process, asked over a socket, before a real broker, worker and journal."""
 
+import contextlib
 import json
+import re
+import socket
+import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -24,18 +29,19 @@ PARAMETER, FAILED = "101.001002", "101.001040"
 
 
 class Site:
-    """A worker and a gateway that trust their publishers."""
+    """A worker and a gateway; `own` are the headers that say who asks."""
+
+    own: Mapping[str, str] = {"X-Tenant-Id": "tenant-a"}
 
     def __init__(self, workshop: Workshop, gateway: GatewayProcess) -> None:
         self.workshop = workshop
         self.gateway = gateway
         self.tenant = workshop.tenant()
 
-    def ask(
-        self, method: str, path: str, *, tenant: str = "tenant-a", **options: Any
-    ) -> requests.Response:
-        """Ask as a tenant; the answer is one that the API's document declares."""
-        options["headers"] = {"X-Tenant-Id": tenant} | options.get("headers", {})
+    def ask(self, method: str, path: str, **options: Any) -> requests.Response:
+        """Ask; the answer is one that the API's document declares."""
+        given = {**self.own} | options.get("headers", {})
+        options["headers"] = {name: value for name, value in given.items() if value is not None}
         answer = requests.request(method, self.gateway.url + path, timeout=60, **options)
         declared(answer, method)
         return answer
@@ -82,16 +88,34 @@ def fits(part: str, asked: str) -> bool:
 def site(
     broker: PrivateBroker, simulated: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
+    """One for all tests that leave it well."""
     folder = tmp_path_factory.mktemp("gateway")
     url = broker.add_vhost(folder.name)
     declare(url, topology())
-    with Workshop(url, simulated, folder) as workshop:
+    with Workshop(url, simulated, folder) as workshop, gateways(workshop) as start:
         workshop.worker()
-        gateway = GatewayProcess(workshop.settings, folder).start()
-        try:
-            yield Site(workshop, gateway)
-        finally:
-            gateway.stop()
+        yield Site(workshop, start())
+
+
+@contextlib.contextmanager
+def gateways(workshop: Workshop) -> Iterator[Callable[..., GatewayProcess]]:
+    """Starts gateways, and ends them."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*, wait: bool = True, **settings: str) -> GatewayProcess:
+            name = f"gateway-{uuid.uuid4().hex[:8]}"
+            gateway = GatewayProcess(workshop.settings | settings, workshop.folder, name)
+            stack.callback(gateway.stop)
+            return gateway.start(wait=wait)
+
+        yield start
+
+
+@pytest.fixture
+def start(workshop: Workshop) -> Iterator[Callable[..., GatewayProcess]]:
+    """Starts gateways of one test."""
+    with gateways(workshop) as found:
+        yield found
 
 
 def refused(answer: requests.Response, status: int, code: str, parameter: str | None) -> None:
@@ -183,3 +207,139 @@ def test_the_same_idempotency_key_gets_the_same_result_and_does_nothing_twice(si
     assert first.headers["X-Request-Id"] == again.headers["X-Request-Id"] == key["Idempotency-Key"]
     other = site.ask("POST", path, data=json.dumps({"os-start": {}}), headers=key)
     assert other.json()["data"]["reason"] == "conflicting_duplicate"
+
+
+# What is wrong.
+
+
+def test_what_is_wrong_is_answered_by_an_envelope_that_names_it(site: Site) -> None:
+    action = f"/v1/servers/{uuid.uuid4()}/action"
+    wrong = [
+        (b"", "body"),
+        (b"{", "body"),
+        (b'{"os-start": {}, "os-start": {}}', "body"),
+        (b'{"os-start": NaN}', "body"),
+        (b'\xef\xbb\xbf{"os-start": {}}', "body"),
+        (b'{"os-start": {}}, "token": "x"', "body"),
+        (b"[" * 40 + b"]" * 40, "body"),
+        (b'{"os-start": {}, "os-stop": {}}', "body"),
+    ]
+    for body, name in wrong:
+        refused(site.ask("POST", action, data=body, headers=as_json()), 400, PARAMETER, name)
+    form = site.ask("POST", action, data={"os-start": "{}"})
+    refused(form, 400, PARAMETER, "content_type")
+    packed = as_json(**{"Content-Encoding": "gzip"})
+    refused(
+        site.ask("POST", action, data=b"{}", headers=packed), 400, PARAMETER, "content_encoding"
+    )
+    asked = "/v1/servers/2/10"
+    for query, name in (
+        ("sortOrder=up", "sortOrder"),
+        ("pageSize=20", "pageSize"),
+        ("page=3", "page"),
+        ("searchValue=a&searchValue=b", "searchValue"),
+        ("searchValue=%FF", "query"),
+    ):
+        refused(site.ask("GET", f"{asked}?{query}"), 400, PARAMETER, name)
+    assert site.ask("GET", f"{asked}?pageSize=10&page=2&pageNo=2&unknown=1").status_code == 200
+    refused(site.ask("GET", asked, headers={"X-Tenant-Id": None}), 400, PARAMETER, "X-Tenant-Id")
+    refused(site.ask("GET", asked, headers={"X-Tenant-Id": "nobody"}), 400, PARAMETER, "tenant_id")
+    for key in ("a b", "\u00e9", "x" * 256, ""):
+        answer = site.ask("GET", asked, headers={"Idempotency-Key": key})
+        refused(answer, 400, PARAMETER, "Idempotency-Key")
+        assert answer.headers["X-Request-Id"] != key
+
+
+def test_another_url_is_404_and_another_method_405(site: Site) -> None:
+    for path in (
+        "/",
+        "/v1",
+        "/v1/servers",
+        "/v1/servers/1/10/",
+        "/v2/images",
+        "/static-offline-docs/x",
+    ):
+        refused(site.ask("GET", path), 404, PARAMETER, "url")
+    for method, path, allowed in (
+        ("GET", "/v1/servers/action", "POST"),
+        ("GET", f"/v1/servers/{uuid.uuid4()}/action", "POST"),
+        ("PUT", "/v1/servers/1/10", "GET"),
+        ("PUT", f"/v1/images/{uuid.uuid4()}", "DELETE, GET, PATCH"),
+        ("DELETE", "/v1/images/private", "GET"),
+        ("GET", "/v1/orders", "POST"),
+        ("POST", "/v1/orders/178549870045495296", "GET"),
+        ("POST", "/openapi.json", "GET"),
+        ("DELETE", "/livez", "GET, HEAD"),
+    ):
+        answer = site.ask(method, path)
+        refused(answer, 405, PARAMETER, "method")
+        assert set(answer.headers["Allow"].split(", ")) >= set(allowed.split(", "))
+
+
+def test_a_body_of_more_than_a_mebibyte_is_413_however_it_comes(site: Site) -> None:
+    action = f"/v1/servers/{uuid.uuid4()}/action"
+    body = b'{"os-start": {}, "more": "' + b"x" * (1024 * 1024) + b'"}'
+    refused(site.ask("POST", action, data=body, headers=as_json()), 413, PARAMETER, "body")
+    chunks = iter([body[: len(body) // 2], body[len(body) // 2 :]])
+    refused(site.ask("POST", action, data=chunks, headers=as_json()), 413, PARAMETER, "body")
+    # As large as it may be: the text in it is too long, which is another matter.
+    fits = b'{"os-start": {}, "more": "' + b"x" * (1024 * 1024 - 1000) + b'"}'
+    refused(site.ask("POST", action, data=fits, headers=as_json()), 400, PARAMETER, "body")
+
+
+def sent(gateway: GatewayProcess, data: bytes, seconds: float = 30.0) -> bytes:
+    """What comes back for these bytes, until the gateway closes."""
+    with socket.create_connection(("127.0.0.1", port_of(gateway)), timeout=seconds) as one:
+        with contextlib.suppress(ConnectionError):
+            one.sendall(data)
+        found = b""
+        with contextlib.suppress(ConnectionError):
+            while chunk := one.recv(65536):
+                found += chunk
+        return found
+
+
+def port_of(gateway: GatewayProcess) -> int:
+    return int(gateway.url.rpartition(":")[2])
+
+
+def test_what_is_no_http_and_headers_without_end_are_answered_and_cut_off(site: Site) -> None:
+    for data, status, name in (
+        (b"NONSENSE\r\n\r\n", 400, "request"),
+        (b"GET /livez HTTP/1.1\r\nX: " + b"x" * 40_000 + b"\r\n\r\n", 431, "headers"),
+        (b"GET /livez HTTP/1.1\r\nX: " + b"x" * 400_000, 431, "headers"),
+        (b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\n\r\n", 431, "headers"),
+    ):
+        head, _, body = sent(site.gateway, data).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status), head[:100]
+        assert b"X-Request-Id: " in head
+        assert json.loads(body)["message"] == f"参数{name}不符合规范"
+
+
+def test_the_pages_of_the_api_load_what_the_gateway_serves_and_nothing_else(site: Site) -> None:
+    served = requests.get(f"{site.gateway.url}/openapi.json", timeout=10).json()
+    assert served == json.loads(json.dumps(document()))
+    for path in ("/docs", "/redoc"):
+        page = requests.get(site.gateway.url + path, timeout=10)
+        named = re.findall(r"""(?:src|href)=["']([^"']+)["']""", page.text)
+        assert named
+        assert all(one.startswith("/") for one in named), named
+        for one in named:
+            assert requests.get(site.gateway.url + one, timeout=10).status_code == 200, one
+        assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+
+
+def test_health_is_told_and_requests_are_counted_without_what_they_say(site: Site) -> None:
+    site.ask("GET", f"/v1/servers/{uuid.uuid4()}")
+    for path in ("/livez", "/readyz"):
+        assert requests.head(site.gateway.url + path, timeout=10).status_code == 200
+    shown = site.gateway.metrics()
+    assert (
+        'ecs_gateway_requests_total{method="GET",route="/v1/servers/{server_id}",status="400"}'
+        in shown
+    )
+    assert "ecs_gateway_broker_up 1.0" in shown
+    assert "tenant-a" not in shown
+    lines = [json.loads(one) for one in site.gateway.log.read_text().splitlines()]
+    told = [one for one in lines if one["event"] == "gateway.answered"]
+    assert {"message_id", "operation", "tenant", "status", "seconds"} <= told[-1].keys()
