@@ -4,15 +4,11 @@ import contextlib
 import json
 import re
 import socket
-import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
 import requests
-from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from gateway.openapi import document
@@ -22,66 +18,9 @@ from sandbox.broker import PrivateBroker
 from sandbox.documents import change_configure, new_order_id
 from sandbox.gateway import GatewayProcess
 from sandbox.openstack import SimulatedOpenStack
+from tests.support.http import PARAMETER, Site, as_json, gateways, port_of, refused
 from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
-
-PARAMETER, FAILED = "101.001002", "101.001040"
-
-
-class Site:
-    """A worker and a gateway; `own` are the headers that say who asks."""
-
-    own: Mapping[str, str] = {"X-Tenant-Id": "tenant-a"}
-
-    def __init__(self, workshop: Workshop, gateway: GatewayProcess) -> None:
-        self.workshop = workshop
-        self.gateway = gateway
-        self.tenant = workshop.tenant()
-
-    def ask(self, method: str, path: str, **options: Any) -> requests.Response:
-        """Ask; the answer is one that the API's document declares."""
-        given = {**self.own} | options.get("headers", {})
-        options["headers"] = {name: value for name, value in given.items() if value is not None}
-        answer = requests.request(method, self.gateway.url + path, timeout=60, **options)
-        declared(answer, method)
-        return answer
-
-    def done(self, method: str, path: str, **options: Any) -> Any:
-        """Ask for what succeeds, and return its data."""
-        answer = self.ask(method, path, **options)
-        assert answer.status_code == 200, answer.text
-        return answer.json()["data"]
-
-
-def declared(answer: requests.Response, method: str) -> None:
-    """Check that status, headers and body are as /openapi.json says."""
-    path = answer.request.path_url.partition("?")[0]
-    found = operation_at(path, method.lower())
-    if found is not None:
-        said = found["responses"][str(answer.status_code)]
-        if "$ref" in said:
-            said = document()["components"]["responses"][said["$ref"].rpartition("/")[2]]
-        schema = said["content"]["application/json"]["schema"]
-    else:
-        schema = {"$ref": "#/components/schemas/Failure"}
-    whole = schema | {"components": document()["components"]}
-    Draft202012Validator(whole).validate(answer.json())
-    assert answer.headers["X-Request-Id"]
-    assert answer.headers["Content-Type"] == "application/json"
-
-
-def operation_at(path: str, method: str) -> Any:
-    """What the document says of a URL; None where it has none."""
-    asked = path.split("/")
-    for template, methods in document()["paths"].items():
-        parts = template.split("/")
-        if len(parts) == len(asked) and all(map(fits, parts, asked)) and method in methods:
-            return methods[method]
-    return None
-
-
-def fits(part: str, asked: str) -> bool:
-    return part.startswith("{") or part == asked
 
 
 @pytest.fixture(scope="module")
@@ -97,32 +36,11 @@ def site(
         yield Site(workshop, start())
 
 
-@contextlib.contextmanager
-def gateways(workshop: Workshop) -> Iterator[Callable[..., GatewayProcess]]:
-    """Starts gateways, and ends them."""
-    with contextlib.ExitStack() as stack:
-
-        def start(*, wait: bool = True, **settings: str) -> GatewayProcess:
-            name = f"gateway-{uuid.uuid4().hex[:8]}"
-            gateway = GatewayProcess(workshop.settings | settings, workshop.folder, name)
-            stack.callback(gateway.stop)
-            return gateway.start(wait=wait)
-
-        yield start
-
-
 @pytest.fixture
 def start(workshop: Workshop) -> Iterator[Callable[..., GatewayProcess]]:
     """Starts gateways of one test."""
     with gateways(workshop) as found:
         yield found
-
-
-def refused(answer: requests.Response, status: int, code: str, parameter: str | None) -> None:
-    assert answer.status_code == status, answer.text
-    assert answer.json()["code"] == code
-    if parameter is not None:
-        assert answer.json()["message"] == f"参数{parameter}不符合规范"
 
 
 def test_the_document_is_openapi_and_has_every_operation() -> None:
@@ -190,10 +108,6 @@ def test_an_order_is_planned_submitted_and_followed(site: Site) -> None:
 
     eventually(is_done, 60)
     assert site.done("GET", where)["result"]["code"] == 200
-
-
-def as_json(**headers: str) -> dict[str, str]:
-    return {"Content-Type": "application/json", **headers}
 
 
 def test_the_same_idempotency_key_gets_the_same_result_and_does_nothing_twice(site: Site) -> None:
@@ -297,10 +211,6 @@ def sent(gateway: GatewayProcess, data: bytes, seconds: float = 30.0) -> bytes:
             while chunk := one.recv(65536):
                 found += chunk
         return found
-
-
-def port_of(gateway: GatewayProcess) -> int:
-    return int(gateway.url.rpartition(":")[2])
 
 
 def test_what_is_no_http_and_headers_without_end_are_answered_and_cut_off(site: Site) -> None:
