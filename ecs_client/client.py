@@ -10,10 +10,19 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 from ecs_client.address import read_brokers
 from ecs_client.errors import EcsError, NoAnswer
+from ecs_client.operations import (
+    AsyncImages,
+    AsyncOrders,
+    AsyncServers,
+    Images,
+    Orders,
+    Servers,
+)
+from ecs_client.options import Options
 from ecs_client.publisher import Answer, Finish, Publication, Publisher
 from ecs_client.reply import Reply
 from ecs_client.streams import (
@@ -30,25 +39,6 @@ from ecs_client.subscriptions import Source, Subscriptions, own_queue
 _PREFETCH = 200
 #: Seconds by which a thread waits longer for its answer than the link does.
 _GRACE = 10.0
-
-
-class Options(TypedDict, total=False):
-    """What may be said with every request. Of `tenant`, `user` and `token` the client's own count
-    where they are not given.
-
-    `message_id` is the idempotency key: a new one where it is missing. `timeout` is in seconds,
-    `deadline` in Unix seconds: past it nothing is begun. `headers` are further AMQP headers.
-    """
-
-    message_id: str | None
-    timeout: float | None
-    deadline: float | None
-    traceparent: str | None
-    tracestate: str | None
-    headers: Mapping[str, Any] | None
-    tenant: str | None
-    user: str | None
-    token: str | None
 
 
 class Client:
@@ -212,6 +202,21 @@ class Client:
 class EcsClient(Client):
     """Asks the worker, from any number of threads; a context manager."""
 
+    @property
+    def servers(self) -> Servers:
+        """The operations of servers."""
+        return Servers(self)
+
+    @property
+    def images(self) -> Images:
+        """The operations of images."""
+        return Images(self)
+
+    @property
+    def orders(self) -> Orders:
+        """Orders, and what becomes of them."""
+        return Orders(self)
+
     def call(
         self,
         operation: str,
@@ -229,6 +234,13 @@ class EcsClient(Client):
         publication = self._command(operation, fields, options, outcome.set)
         answer = self._publish(publication, outcome)
         return Reply(answer.body, answer.headers, publication.message_id)
+
+    def submit(self, order: Mapping[str, Any] | bytes | str, **options: Unpack[Options]) -> str:
+        """Publish an order, as `orders.submit`."""
+        outcome = _Outcome()
+        key, publication = self._order(order, options, outcome.set)
+        self._publish(publication, outcome)
+        return key
 
     def updates(
         self,
@@ -249,11 +261,6 @@ class EcsClient(Client):
         """
         source = self._results_source(prefetch)
         return Stream(self._subscriptions, source, read_order_result, each=True)
-
-    @property
-    def orders(self) -> "Orders":
-        """Orders, and what becomes of them."""
-        return Orders(self)
 
     def close(self) -> None:
         """Close the connections; what still waits ends with `ClientClosed`."""
@@ -280,6 +287,21 @@ class AsyncEcsClient(Client):
 
     _batch: "_Batch | None" = None
 
+    @property
+    def servers(self) -> AsyncServers:
+        """The operations of servers."""
+        return AsyncServers(self)
+
+    @property
+    def images(self) -> AsyncImages:
+        """The operations of images."""
+        return AsyncImages(self)
+
+    @property
+    def orders(self) -> AsyncOrders:
+        """Orders, and what becomes of them."""
+        return AsyncOrders(self)
+
     async def call(
         self,
         operation: str,
@@ -291,6 +313,15 @@ class AsyncEcsClient(Client):
         publication = self._command(operation, fields, options, finish)
         answer = await self._publish(publication, future)
         return Reply(answer.body, answer.headers, publication.message_id)
+
+    async def submit(
+        self, order: Mapping[str, Any] | bytes | str, **options: Unpack[Options]
+    ) -> str:
+        """Publish an order, as `orders.submit`."""
+        future, finish = self._future()
+        key, publication = self._order(order, options, finish)
+        await self._publish(publication, future)
+        return key
 
     def updates(
         self,
@@ -306,11 +337,6 @@ class AsyncEcsClient(Client):
         """Return the order results, each acked when the next is asked for."""
         source = self._results_source(prefetch)
         return AsyncStream(self._subscriptions, source, read_order_result, each=True)
-
-    @property
-    def orders(self) -> "AsyncOrders":
-        """Orders, and what becomes of them."""
-        return AsyncOrders(self)
 
     async def close(self) -> None:
         """Close the connections; what still waits ends with `ClientClosed`."""
@@ -338,41 +364,6 @@ class AsyncEcsClient(Client):
         except asyncio.CancelledError:
             link.forget(publication)
             raise
-
-
-class Orders:
-    """Orders of one client."""
-
-    def __init__(self, client: EcsClient) -> None:
-        self._client = client
-
-    def submit(self, order: Mapping[str, Any] | bytes | str, **options: Unpack[Options]) -> str:
-        """Publish an order or a softDown, and return its key: `orderId`, `flowId`.
-
-        It has been taken by the broker then; what becomes of it is told by `follow`, and by
-        `EcsClient.results`. Bytes and text go out as they are, unless the client's tenant or token
-        is to be added. Raises `ValueError` for what is no order, and as `EcsClient.call`.
-        """
-        outcome = _Outcome()
-        key, publication = self._client._order(order, options, outcome.set)
-        self._client._publish(publication, outcome)
-        return key
-
-
-class AsyncOrders:
-    """Orders of one client."""
-
-    def __init__(self, client: AsyncEcsClient) -> None:
-        self._client = client
-
-    async def submit(
-        self, order: Mapping[str, Any] | bytes | str, **options: Unpack[Options]
-    ) -> str:
-        """Publish an order or a softDown, and return its key, as `Orders.submit`."""
-        future, finish = self._client._future()
-        key, publication = self._client._order(order, options, finish)
-        await self._client._publish(publication, future)
-        return key
 
 
 class _Outcome:

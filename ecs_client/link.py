@@ -55,6 +55,7 @@ class Link:
         self.connection: Any = None
         self.is_blocked = False
         self.is_stopped = False
+        self._has_ended = False
         self._problem = "it is not connected yet"
         self._posted: deque[Callable[[], None]] = deque()
         self._is_woken = False
@@ -95,6 +96,8 @@ class Link:
             # Full: it is woken anyway. Closed: the thread has ended.
             with suppress(OSError):
                 self._wake.send(b"\0")
+        if self._has_ended:
+            self._do_posted()
 
     def stop(self, seconds: float = 5.0) -> None:
         """Close the connection and end the thread; twice is the same as once."""
@@ -161,6 +164,9 @@ class Link:
                 time.sleep(0.1)  # whatever is wrong may be wrong in the next turn, too
                 self._lose(error)
         self.stopped()
+        # Whoever posts from now on does it alone: all is refused.
+        self._has_ended = True
+        self._do_posted()
         self._selector.close()
         self._wake.close()
         self._woken.close()
@@ -182,13 +188,20 @@ class Link:
                 self._guard(self._read)
         # Before the queue is emptied: what is posted from now on wakes again.
         self._is_woken = False
-        for _ in range(len(self._posted)):
-            self._posted.popleft()()
+        self._do_posted()
         if self._out:
             was_crowded = len(self._out) >= _CROWDED
             self._guard(self._write)
             if was_crowded and self.may_publish:
                 self.unblocked()
+
+    def _do_posted(self) -> None:
+        for _ in range(len(self._posted)):
+            try:
+                action = self._posted.popleft()
+            except IndexError:  # the link has ended, and another thread took it
+                return
+            action()
 
     def _do_timers(self, now: float) -> float:
         for timer in [one for one in self._timers if one[0] <= now]:

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import Field, ValidationError
 
+from ecs_client.errors import ClientClosed
 from ecs_client.subscriptions import Delivery, Source, Subscription, Subscriptions
 from messages.record import record
 from messages.updates import StatusUpdate
@@ -139,7 +140,12 @@ class Stream(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        found = self.next(None)
+        try:
+            found = self.next(None)
+        except ClientClosed:
+            if self._reader.subscription.is_closed:
+                raise StopIteration from None
+            raise
         assert found is not None
         return found
 
@@ -149,7 +155,7 @@ class Stream(Generic[T]):
         while True:
             self._changed.clear()
             if self._reader.subscription.is_closed:
-                raise StopIteration
+                raise ClientClosed("the stream is closed")
             if (found := self._reader.take()) is not None:
                 return found
             left = None if until is None else until - time.monotonic()
@@ -235,19 +241,36 @@ class AsyncStream(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        while True:
+        try:
+            found = await self.next(None)
+        except ClientClosed:
             if self._reader.subscription.is_closed:
-                raise StopAsyncIteration
-            if (found := self._reader.take()) is not None:
-                return found
-            await self._bell.wait()
+                raise StopAsyncIteration from None
+            raise
+        assert found is not None
+        return found
 
-    async def wait_until_consuming(self) -> None:
-        """Wait until what is published from now on is heard."""
+    async def next(self, within: float | None) -> T | None:
+        """Return the next; None where none comes within so many seconds (None: wait)."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while True:
+                    if self._reader.subscription.is_closed:
+                        raise ClientClosed("the stream is closed")
+                    if (found := self._reader.take()) is not None:
+                        return found
+                    await self._bell.wait()
+        return None
+
+    async def wait_until_consuming(self, within: float | None = None) -> bool:
+        """Wait until what is published from now on is heard; False after so many seconds."""
         subscription = self._reader.subscription
-        while subscription.channel is None and subscription.error is None:
-            await self._bell.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while subscription.channel is None and subscription.error is None:
+                    await self._bell.wait()
         self._bell.ring()  # what it has heard meanwhile is still to be taken
+        return subscription.channel is not None
 
     def ack(self) -> None:
         """Settle what was given last; `break` then gives nothing back."""

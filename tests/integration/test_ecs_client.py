@@ -1,35 +1,127 @@
 """The Python client before a real broker, a real worker and the simulated cloud."""
 
 import asyncio
+import json
 import threading
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
-from ecs_client import AsyncEcsClient, EcsClient, ServerNotFound
+from ecs_client import (
+    AsyncEcsClient,
+    EcsClient,
+    InvalidParameter,
+    NoAnswer,
+    ServerNotFound,
+    WrongServerState,
+)
+from sandbox.broker import PrivateBroker
+from sandbox.openstack import SimulatedOpenStack
 from tests.support.orders import paid
 from tests.support.workshop import Workshop
+from workers.amqp.topology import declare, topology
 
 
-@pytest.fixture
-def client(workshop: Workshop) -> Iterator[EcsClient]:
-    """A client of tenant-a, and a worker."""
-    workshop.worker()
-    with EcsClient(workshop.broker_url, tenant="tenant-a", user="user-1") as found:
+@pytest.fixture(scope="module")
+def shop(
+    broker: PrivateBroker, simulated: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Workshop]:
+    """One worker for all tests of this module."""
+    folder = tmp_path_factory.mktemp("client")
+    url = broker.add_vhost(folder.name)
+    declare(url, topology())
+    with Workshop(url, simulated, folder) as found:
+        found.worker()
         yield found
 
 
-def test_a_command_is_answered_and_a_failure_is_raised_by_its_code(client: EcsClient) -> None:
-    reply = client.call("server.list", {"pageSize": 5})
-    assert reply.http_status == 200
-    assert reply.result()["servers"] == []
-    missing = client.call("server.show", {"server_id": str(uuid.uuid4())})
-    assert missing.http_status == 400
+@pytest.fixture
+def client(shop: Workshop) -> Iterator[EcsClient]:
+    with EcsClient(shop.broker_url, tenant="tenant-a", user="user-1") as found:
+        yield found
+
+
+def test_servers_are_typed_from_their_list_to_their_console(
+    client: EcsClient, shop: Workshop
+) -> None:
+    server_id = shop.tenant().make_server(disk=None, name="typed")
+    page = client.servers.list(search=server_id)
+    assert [one.id for one in page.servers] == [server_id]
+    assert page.total_count == 1
+    assert client.servers.show(server_id).flavor.vcpus == 1
+    client.servers.set_tags(server_id, ["web", "生产"])
+    assert sorted(client.servers.tags(server_id)) == ["web", "生产"]
+    assert client.servers.console(server_id).url.startswith("http")
+    with client.updates(resource="server", id=server_id) as updates:
+        assert updates.wait_until_consuming(10)
+        stopped = client.servers.stop(server_id, message_id=uuid.uuid4().hex)
+        last = next(one for one in updates if one.final)
+        assert (last.status, last.message_id) == ("SHUTOFF", stopped.message_id)
+        assert last.tenant_id == shop.tenant().project_id
+        assert json.loads(last.body)["id"] == server_id
+    with pytest.raises(WrongServerState) as caught:
+        client.servers.stop(server_id)
+    assert caught.value.http_status == 400
+    (outcome,) = client.servers.start_all([server_id])
+    assert (outcome.id, outcome.code) == (server_id, 200)
+
+
+def test_images_are_typed_from_their_making_to_their_deletion(
+    client: EcsClient, shop: Workshop
+) -> None:
+    server_id = shop.tenant().make_server(disk=None)
+    with client.updates(resource="image") as updates:
+        assert updates.wait_until_consuming(10)
+        image_id = client.servers.create_image(server_id, "mine", "a description", {"a": "b"})
+        assert next(one for one in updates if one.final and one.id == image_id).status == "active"
+    client.images.update(image_id, [{"op": "replace", "path": "/name", "value": "renamed"}])
+    assert client.images.show(image_id).name == "renamed"
+    assert image_id in [one.id for one in client.images.private("ECS").images]
+    assert client.images.list(search=image_id).total_count == 1
+    assert client.images.delete_all([image_id]).images[0].code == 200
+
+
+def test_a_failure_is_raised_by_its_code_with_what_the_answer_says(client: EcsClient) -> None:
+    server_id = str(uuid.uuid4())
+    reply = client.call("server.show", {"server_id": server_id})
+    assert reply.http_status == 400
     with pytest.raises(ServerNotFound) as caught:
-        missing.result()
-    assert caught.value.code == "101.001033"
-    assert caught.value.message_id == missing.message_id
+        reply.result()
+    assert (caught.value.code, caught.value.message_id) == ("101.001033", reply.message_id)
+    assert server_id in caught.value.message
+    with pytest.raises(InvalidParameter):
+        client.servers.list(size=1000)
+
+
+def test_a_body_given_as_bytes_goes_out_as_it_is(client: EcsClient) -> None:
+    body = json.dumps({"operation": "server.list", "tenant_id": "tenant-a"}).encode()
+    assert client.call("server.list", body).result()["servers"] is not None
+    order = paid("renew", str(uuid.uuid4()))
+    assert client.orders.submit(json.dumps(order).encode()) == order["orderId"]
+    last = list(client.orders.follow(order["orderId"], timeout=30))[-1]
+    assert (last.final, last.status) == (True, "failed")
+
+
+def test_an_order_is_previewed_submitted_followed_and_its_result_fetched(
+    client: EcsClient, shop: Workshop
+) -> None:
+    server_id = shop.tenant().make_server(disk=None)
+    order = paid("renew", server_id)
+    assert client.orders.plan(order).order_id == order["orderId"]
+    order_id = client.orders.submit(order)
+    followed = list(client.orders.follow(order_id, timeout=60))
+    assert [one.final for one in followed] == [False] * (len(followed) - 1) + [True]
+    # What has ended already ends at once.
+    (again,) = client.orders.follow(order_id, timeout=10)
+    assert (again.status, again.final) == (followed[-1].status, True)
+    assert client.orders.show(order_id).result is not None
+    with client.results() as results:
+        result = next(one for one in results if order_id in str(one.envelope))
+        results.ack()
+    assert result.operation == "order.renew"
+    with pytest.raises(NoAnswer):
+        list(client.orders.follow("nothing-known", timeout=0.5))
 
 
 def test_threads_share_a_client(client: EcsClient) -> None:
@@ -46,30 +138,43 @@ def test_threads_share_a_client(client: EcsClient) -> None:
     assert found == [200] * 80
 
 
-def test_an_order_is_followed_by_its_updates_and_ends_on_the_queue_of_results(
-    client: EcsClient,
-) -> None:
-    order = paid("renew", str(uuid.uuid4()))
-    with client.updates(resource="order", id=order["orderId"]) as updates:
-        assert updates.wait_until_consuming(10)
-        assert client.orders.submit(order) == order["orderId"]
-        statuses = []
-        for update in updates:
-            assert update.event_id
-            statuses.append(update.status)
-            if update.final:
-                break
-    assert statuses[-1] == "failed"
-    with client.results() as results:
-        result = next(iter(results))
-        assert not result.succeeded
-        assert result.operation == "order.renew"
-        assert result.envelope["data"]["orderId"] == order["orderId"]
-
-
-async def test_a_thousand_requests_are_under_way_at_once(workshop: Workshop) -> None:
-    workshop.worker()
-    async with AsyncEcsClient(workshop.broker_url, tenant="tenant-a") as client:
-        replies = await asyncio.gather(*(client.call("server.list") for _ in range(1000)))
+async def test_asyncio_has_the_same_methods_and_many_requests_under_way(shop: Workshop) -> None:
+    server_id = await asyncio.to_thread(shop.tenant().make_server, disk=None)
+    async with AsyncEcsClient(shop.broker_url, tenant="tenant-a") as client:
+        async with client.updates(resource="server", id=server_id) as updates:
+            assert await updates.wait_until_consuming(10)
+            await client.servers.reboot(server_id)
+            async for one in updates:
+                if one.final:
+                    break
+        assert (await client.servers.show(server_id)).status == "active"
+        replies = await asyncio.gather(*(client.call("image.list") for _ in range(300)))
         assert {one.http_status for one in replies} == {200}
-        assert len({one.message_id for one in replies}) == 1000
+        order = paid("renew", str(uuid.uuid4()))
+        order_id = await client.orders.submit(order)
+        statuses = [one.status async for one in client.orders.follow(order_id, within=30)]
+        assert statuses[-1] == "failed"
+        async with client.results() as results:
+            async for result in results:
+                if order_id in str(result.envelope):
+                    break
+
+
+def test_two_requests_with_one_message_id_at_once_are_one(
+    client: EcsClient, shop: Workshop
+) -> None:
+    server_id = shop.tenant().make_server(disk=None)
+    key, bodies = uuid.uuid4().hex, list[bytes]()
+
+    def work() -> None:
+        body = {"server_id": server_id, "body": {"reboot": {"type": "SOFT"}}}
+        bodies.append(client.call("server.action", body, message_id=key).body)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert len(bodies) == 2
+    assert bodies[0] == bodies[1]
+    assert shop.tenant().actions(server_id).count("reboot") == 1

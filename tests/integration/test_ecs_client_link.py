@@ -1,0 +1,263 @@
+"""The client's link: confirms, replies, time-outs, secrets, forks."""
+
+import asyncio
+import gc
+import logging
+import multiprocessing
+import os
+import socket
+import threading
+import time
+import weakref
+
+import pytest
+from kombu import Connection, Message, Queue
+
+from ecs_client import (
+    AsyncEcsClient,
+    BrokerUnavailable,
+    ClientClosed,
+    EcsClient,
+    EcsError,
+    NoAnswer,
+    Unroutable,
+)
+from tests.support.orders import paid
+from tests.support.responder import OK, Answers, Responder
+from tests.support.workshop import eventually
+
+
+def test_a_request_carries_what_it_was_given(declared: str) -> None:
+    with Responder(declared) as responder, EcsClient(declared, tenant="t", token=lambda: "x") as c:
+        c.call(
+            "server.list",
+            {"pageNo": 2},
+            message_id="key-1",
+            deadline=2_000_000_000.7,
+            traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+            tracestate="a=b",
+            headers={"x-mine": 1},
+            tenant="other",
+        )
+        (message,) = responder.requests
+        assert message.headers == {
+            "x-mine": 1,
+            "x-ecs-deadline": "2000000000",
+            "traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+            "tracestate": "a=b",
+        }
+        assert message.body in (
+            '{"operation":"server.list","tenant_id":"other","token":"x","pageNo":2}',
+            b'{"operation":"server.list","tenant_id":"other","token":"x","pageNo":2}',
+        )
+        properties = message.properties
+        assert (properties["message_id"], properties["delivery_mode"]) == ("key-1", 2)
+        assert (message.content_type, message.content_encoding) == ("application/json", "utf-8")
+        assert abs(properties["timestamp"] - time.time()) < 60
+        assert properties["correlation_id"] != "key-1"
+
+
+def test_no_answer_in_time_is_an_error_that_names_the_key_and_a_late_reply_is_dropped(
+    declared: str,
+) -> None:
+    late = threading.Event()
+
+    def answer(message: Message) -> Answers:
+        if message.properties["message_id"] == "slow":
+            late.wait(20)
+        return [(OK, None), (OK, None), (b"{}", "nobody-knows-it")]
+
+    with Responder(declared, answer), EcsClient(declared, tenant="t") as client:
+        with pytest.raises(NoAnswer, match="same message_id is safe") as caught:
+            client.call("server.list", message_id="slow", timeout=1.0)
+        assert caught.value.message_id == "slow"
+        late.set()
+        assert client.call("server.list").body == OK
+        assert client.call("server.list", message_id="slow").body == OK
+
+
+def test_what_no_exchange_takes_is_unroutable(vhost: str) -> None:
+    with EcsClient(vhost, tenant="t") as client:
+        with pytest.raises(Unroutable, match=r"no exchange 'ecs\.commands'"):
+            client.call("server.list")
+        # The link goes on.
+        with pytest.raises(Unroutable, match=r"no exchange 'ecs\.orders'"):
+            client.orders.submit(paid("renew"))
+
+
+def test_what_no_queue_takes_comes_back_before_its_ack(declared: str) -> None:
+    with Connection(declared) as connection:
+        connection.channel().queue_delete("ecs.orders")
+        with EcsClient(declared, tenant="t") as client, pytest.raises(Unroutable, match="no queue"):
+            client.orders.submit(paid("renew"))
+
+
+def test_what_a_full_queue_refuses_is_told_at_once(vhost: str) -> None:
+    with Connection(vhost) as connection, connection.channel() as channel:
+        channel.exchange_declare("ecs.commands", "topic", durable=True, auto_delete=False)
+        full = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
+        channel.queue_declare("full", durable=True, auto_delete=False, arguments=full)
+        channel.queue_bind("full", "ecs.commands", "#")
+        refused: list[EcsError] = []
+        with EcsClient(vhost, tenant="t", timeout=1.0) as client:
+            for _ in range(20):
+                try:
+                    client.call("server.list")
+                except BrokerUnavailable as error:
+                    refused.append(error)
+                    break
+                except NoAnswer:
+                    continue  # the queue took it
+        assert "refused the message" in str(refused[0])
+
+
+def test_without_a_broker_a_request_ends_in_time_and_shows_no_password() -> None:
+    url = "amqp://someone:hunter2@127.0.0.1:1/"
+    with EcsClient(url, tenant="t", broker_timeout=0.5, token="secret-token") as client:
+        began = time.monotonic()
+        with pytest.raises(BrokerUnavailable, match="safe") as caught:
+            client.call("server.list")
+        assert time.monotonic() - began < 10
+        assert "hunter2" not in str(caught.value) + repr(client)
+        assert "secret-token" not in str(caught.value) + repr(client)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://host/",
+        "amqp://user:hunter2/x@host/",
+        "amqp://user:hunter2@host:port/",
+        "amqp://user:hun#ter2@host/",
+        "amqp://host?heartbeat=hunter2",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_told_without_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match="is written amqp://user:password@host") as caught:
+        EcsClient(url)
+    assert "hun" not in str(caught.value)
+
+
+def test_one_of_several_brokers_is_enough(declared: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    dead = declared.replace("guest:guest", "guest:hunter2").replace("127.0.0.1", "127.0.0.9")
+    with Responder(declared), EcsClient(f"{dead}, {declared}", tenant="t") as client:
+        for _ in range(3):
+            assert client.call("server.list", {"token": "eyJsecret"}).body == OK
+    assert "hunter2" not in caplog.text
+    assert "eyJsecret" not in caplog.text
+
+
+def test_a_closed_client_says_so_and_closing_twice_is_closing_once(declared: str) -> None:
+    client = EcsClient(declared, tenant="t")
+    failed: list[EcsError] = []
+
+    def ask() -> None:
+        try:
+            client.call("server.list")
+        except EcsError as error:
+            failed.append(error)
+
+    waiting = threading.Thread(target=ask)
+    waiting.start()
+    with Connection(declared) as connection:
+        reads = Queue("ecs.reads", no_declare=True)(connection.channel())
+        eventually(lambda: reads.get(no_ack=True) is not None)
+    client.close()
+    client.close()
+    waiting.join(10)
+    assert [type(one) for one in failed] == [ClientClosed]
+    with pytest.raises(ClientClosed):
+        client.call("server.list")
+    with pytest.raises(ClientClosed):
+        next(client.updates())
+
+
+def test_a_client_that_nobody_has_any_more_ends_its_thread(declared: str) -> None:
+    client = EcsClient(declared, tenant="t")
+    with Responder(declared):
+        client.call("server.list")
+    gone = weakref.ref(client)
+    before = threading.active_count()
+    del client
+    gc.collect()
+    assert gone() is None
+    eventually(lambda: threading.active_count() < before)
+
+
+def test_a_forked_child_has_a_connection_of_its_own(declared: str) -> None:
+    with Responder(declared), EcsClient(declared, tenant="t") as client:
+        assert client.call("server.list").body == OK
+
+        def child() -> None:
+            os._exit(0 if client.call("server.list").body == OK else 1)
+
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+        process.join(30)
+        assert process.exitcode == 0
+        assert client.call("server.list").body == OK
+
+
+async def test_a_thousand_requests_are_pipelined_and_a_cancelled_one_is_forgotten(
+    declared: str,
+) -> None:
+    with Responder(declared) as responder:
+        async with AsyncEcsClient(declared, tenant="t") as client:
+            replies = await asyncio.gather(*(client.call("server.list") for _ in range(1000)))
+            assert {one.body for one in replies} == {OK}
+            assert len({one.properties["reply_to"] for one in responder.requests}) == 1
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await client.call("image.delete", {"image_id": "x"})
+            assert (await client.call("server.list")).body == OK
+
+
+def test_a_result_whose_handling_fails_comes_again(declared: str) -> None:
+    with Connection(declared) as connection:
+        producer = connection.Producer()
+        for number in range(3):
+            producer.publish({"code": number}, exchange="ecs.results", routing_key="order.renew")
+    with EcsClient(declared) as client:
+
+        def handle() -> None:
+            for result in client.results():
+                if result.envelope["code"] == 1:
+                    raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            handle()
+        with client.results(prefetch=1) as results:
+            codes = [next(results).envelope["code"] for _ in range(2)]
+            results.ack()
+        assert sorted(codes) == [1, 2]
+        with client.results() as results:
+            assert results.next(1.0) is None
+
+
+def test_what_is_not_there_to_be_consumed_is_told(vhost: str) -> None:
+    with EcsClient(vhost) as client:
+        with pytest.raises(BrokerUnavailable, match=r"no queue 'ecs\.order-results'"):
+            next(client.results())
+        with pytest.raises(BrokerUnavailable, match=r"no exchange 'ecs\.status'"):
+            next(client.updates())
+
+
+def test_a_broken_link_publishes_again_what_is_unanswered_under_the_same_key(declared: str) -> None:
+    answered = threading.Event()
+
+    def answer(message: Message) -> Answers:
+        return [(OK, None)] if answered.is_set() else []
+
+    with Responder(declared, answer) as responder, EcsClient(declared, tenant="t") as client:
+        thread = threading.Thread(target=client.call, args=("server.list",))
+        thread.start()
+        eventually(lambda: len(responder.requests) == 1)
+        answered.set()
+        link = client._publisher
+        link.post(lambda: link.connection.sock.shutdown(socket.SHUT_RDWR))
+        thread.join(20)
+        assert not thread.is_alive()
+        first, *rest = (one.properties for one in responder.requests)
+        assert {one["message_id"] for one in rest} == {first["message_id"]}
+        assert rest[0]["reply_to"] != first["reply_to"]
