@@ -474,7 +474,10 @@ class ListCommand(Command):
         10, alias="pageSize", description=f"at most {MAX_PAGE_SIZE}, 10 where it is missing"
     )
     descending: _Descending = Field(
-        True, alias="sortOrder", description="descend where it is missing"
+        True,
+        alias="sortOrder",
+        description="descend where it is missing",
+        json_schema_extra={"default": "descend"},
     )
 
 

@@ -1,7 +1,7 @@
-"""AsyncAPI's tools, which are programs of Node: installed through npm, once for all test runs.
+"""Packages of Node, AsyncAPI's tools among them: installed through npm, once for all test runs.
 
-They take 390 MB and half a minute to a minute. They stand in a cache folder outside the repository
-(`$XDG_CACHE_HOME` or `~/.cache`), one for each state of the lock file.
+The tools take 390 MB and half a minute to a minute. They stand in a cache folder outside the
+repository (`$XDG_CACHE_HOME` or `~/.cache`), one for each state of a lock file.
 """
 
 import fcntl
@@ -20,21 +20,24 @@ OLDEST = (20, 19)
 INSTALL_LIMIT, TOOL_LIMIT = 600, 300
 
 
-def installed() -> Path:
-    """Return the folder of the tools. Raises `SandboxError` where there is no Node or an older one."""
+def installed(home: Path = _HERE) -> Path:
+    """Return the folder in which `node_modules` has what `home`'s lock file names.
+
+    Raises `SandboxError` where there is no Node or an older one.
+    """
     if _version() < OLDEST or shutil.which("npm") is None:
         raise SandboxError(
-            "Node 20.19 or newer with npm is missing, which AsyncAPI's tools need: install it from "
-            "https://nodejs.org (Debian 12 has Node 18)"
+            "Node 20.19 or newer with npm is missing, which AsyncAPI's tools and the examples need: "
+            "install it from https://nodejs.org (Debian 12 has Node 18)"
         )
-    lock = (_HERE / "package-lock.json").read_bytes()
+    lock = (home / "package-lock.json").read_bytes()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecs-worker"
     folder = cache / f"node-{hashlib.sha256(lock).hexdigest()[:16]}"
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "node.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if not folder.is_dir():
-            _install(folder)
+            _install(home, folder)
     return folder
 
 
@@ -45,13 +48,13 @@ def _version() -> tuple[int, ...]:
     return tuple(int(one) for one in done.stdout.strip().removeprefix("v").split(".")[:2])
 
 
-def _install(folder: Path) -> None:
+def _install(home: Path, folder: Path) -> None:
     """Install beside the folder, then rename: a folder that is there is whole."""
     part = folder.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     for name in ("package.json", "package-lock.json"):
-        shutil.copy(_HERE / name, part)
+        shutil.copy(home / name, part)
     # No scripts of packages are run: one of them would download a browser, another reports home.
     command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     done = subprocess.run(
@@ -61,12 +64,14 @@ def _install(folder: Path) -> None:
     part.rename(folder)
 
 
-def run_tool(command: str, document: Path, target: Path) -> str:
+def run_tool(
+    command: str, document: Path, target: Path, script: Path = _HERE / "tools.mjs"
+) -> str:
     """Run a tool and return what it prints; it writes into the folder `target`."""
     done = subprocess.run(
         ["node", "--input-type=module", "-", command, str(document), str(target)],
         cwd=installed(),
-        input=(_HERE / "tools.mjs").read_text(encoding="utf-8"),
+        input=script.read_text(encoding="utf-8"),
         capture_output=True,
         text=True,
         timeout=TOOL_LIMIT,

@@ -56,6 +56,20 @@ def test_every_schema_is_one_and_is_referred_to() -> None:
         assert schema["title"] == name
 
 
+def test_every_default_is_a_value_that_is_taken() -> None:
+    """What generators make of the document sends it."""
+    fields = [
+        field
+        for schema in SCHEMAS.values()
+        for field in schema.get("properties", {}).values()
+        if "default" in field
+    ]
+    assert len(fields) >= 5
+    for field in fields:
+        wrong = Draft202012Validator({**MADE, **field}).iter_errors(field["default"])
+        assert [one.message for one in wrong] == []
+
+
 @pytest.mark.parametrize("key", MESSAGES)
 def test_a_message_has_a_title_and_examples_that_are_right(key: str) -> None:
     message = MESSAGES[key]
