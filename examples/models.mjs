@@ -28,5 +28,4 @@ const generators = {
 const [language, document, folder] = process.argv.slice(2);
 const [generator, options] = generators[language];
 const schema = JSON.parse(readFileSync(document, 'utf8'));
-const models = await generator.generateToFiles(schema, folder, options);
-console.log(`${models.length} models`);
+await generator.generateToFiles(schema, folder, options);
