@@ -64,9 +64,7 @@ def _install(home: Path, folder: Path) -> None:
     part.rename(folder)
 
 
-def run_tool(
-    command: str, document: Path, target: Path, script: Path = _HERE / "tools.mjs"
-) -> str:
+def run_tool(command: str, document: Path, target: Path, script: Path = _HERE / "tools.mjs") -> str:
     """Run a tool and return what it prints; it writes into the folder `target`."""
     done = subprocess.run(
         ["node", "--input-type=module", "-", command, str(document), str(target)],
