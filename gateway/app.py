@@ -330,6 +330,8 @@ class Front:
                 headers = MutableHeaders(raw=message["headers"])
                 headers["X-Request-Id"] = asked.message_id
                 headers["X-Content-Type-Options"] = "nosniff"
+                if asked.status == 401:
+                    headers["WWW-Authenticate"] = "Bearer"
                 if is_page:
                     headers["Content-Security-Policy"] = _ONLY_OURS
                 else:

@@ -5,9 +5,9 @@ no worker anything, counts each tenant's requests, and shows updates to their te
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from starlette.datastructures import Headers
 
@@ -19,9 +19,10 @@ from messages.fields import read, word
 from messages.orders.order import is_soft_down
 from messages.record import record
 from workers.identity.jwt import TokenVerifier
-from workers.identity.requester import NotProven
+from workers.identity.requester import NotProven, project_of
 from workers.identity.tokens import LEEWAY, Claims, Expired, check_times, unverified_subject
 
+T = TypeVar("T")
 #: Whose share of the places it is where nobody can tell the tenant.
 UNPROVEN = "?"
 TENANT, USER = "X-Tenant-Id", "X-User-Id"
@@ -69,7 +70,7 @@ class TrustedCallers:
         caller = await self.identify(headers)
         if self._cloud is None:
             return caller, caller.tenant
-        return caller, await _project_of(self._cloud, caller.tenant, None)
+        return caller, (await _asked(self._cloud.find_project(caller.tenant))).id
 
     async def share(self, headers: Headers) -> str:
         return (await self.identify(headers)).tenant
@@ -112,7 +113,8 @@ class TokenCallers:
         until = claims.expires + LEEWAY
         caller = Caller(claims.tenant, _fields(token, claims.subject), until)
         if self._cloud is not None:
-            return caller, await _project_of(self._cloud, claims.tenant, self._tenant_is)
+            found = project_of(self._cloud, claims.tenant, None, self._tenant_is)
+            return caller, await _asked(found)
         if self._tenant_is is not TenantIs.ID:
             # A tenant could name its project by another's id.
             raise HttpFailure(503, reason="tenant_unknown", retry_after=60)
@@ -165,9 +167,10 @@ def _unproven(token: str | None) -> Caller:
         raise failure_of(refused) from None
 
 
-async def _project_of(cloud: Cloud, tenant: str, written: TenantIs | None) -> str:
+async def _asked(cloud: Awaitable[T]) -> T:
+    """Return what the cloud says of a project."""
     try:
-        return (await cloud.find_project(tenant, written)).id
+        return await cloud
     except Refused as refused:
         raise failure_of(refused) from None
     except Transient:

@@ -34,8 +34,6 @@ class HttpFailure(Exception):
         self.headers: dict[str, str] = {}
         if retry_after is not None:
             self.headers["Retry-After"] = str(retry_after)
-        if status == 401:
-            self.headers["WWW-Authenticate"] = "Bearer"
         if close:
             self.headers["Connection"] = "close"
         super().__init__(reason or code.text_for(subject))

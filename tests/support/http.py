@@ -1,6 +1,9 @@
 """What tests ask a gateway with, over a socket."""
 
 import contextlib
+import json
+import socket
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -98,3 +101,55 @@ def as_json(**headers: str) -> dict[str, str]:
 
 def port_of(gateway: GatewayProcess) -> int:
     return int(gateway.url.rpartition(":")[2])
+
+
+class EventReader:
+    """A stream of events, read in a thread; a context manager."""
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        self.answer = requests.get(url, headers=headers, stream=True, timeout=(10, 60))
+        #: (event, id, data) in the order in which they came; a comment is the event None.
+        self.heard: list[tuple[str | None, str | None, Any]] = []
+        self.has_ended = False
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def updates(self) -> list[dict[str, Any]]:
+        """The updates so far."""
+        return [data for event, _, data in self.heard if event == "update"]
+
+    def ids(self) -> list[str | None]:
+        """The ids of the updates so far."""
+        return [one for event, one, _ in self.heard if event == "update"]
+
+    def notices(self, name: str) -> list[str]:
+        """The reasons of these events."""
+        return [data["reason"] for event, _, data in self.heard if event == name]
+
+    def close(self) -> None:
+        """Hang up."""
+        with contextlib.suppress(Exception):
+            self.answer.raw._fp.fp.raw._sock.shutdown(socket.SHUT_RDWR)
+        self._thread.join(10)
+        self.answer.close()
+
+    def _read(self) -> None:
+        fields: dict[str, str] = {}
+        with contextlib.suppress(requests.RequestException, AttributeError, OSError):
+            for line in self.answer.iter_lines(chunk_size=1, decode_unicode=False):
+                name, _, value = line.decode().partition(": ")
+                if name == "" and value:
+                    self.heard.append((None, None, value))
+                elif name:
+                    fields[name] = value
+                elif "data" in fields:
+                    data = json.loads(fields["data"])
+                    self.heard.append((fields.get("event"), fields.get("id"), data))
+                    fields = {}
+        self.has_ended = True
+
+    def __enter__(self) -> "EventReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

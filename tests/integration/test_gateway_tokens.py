@@ -1,0 +1,197 @@
+"""The gateway where tokens are verified: who asks, whose updates they are, and where tokens go."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sandbox.broker import PrivateBroker
+from sandbox.documents import change_configure, new_order_id
+from sandbox.issuer import USER, Issuer, KeySetServer
+from sandbox.openstack import SimulatedOpenStack
+from sandbox.requester import Requester
+from tests.support.http import IDENTITY, PARAMETER, EventReader, Site, as_json, gateways, refused
+from tests.support.workshop import Workshop, eventually
+from workers.amqp.topology import declare, topology
+
+
+class Guarded(Site):
+    """A worker and a gateway that ask for tokens; `issuer` makes them."""
+
+    issuer: Issuer
+
+    def token(self, **claims: Any) -> str:
+        """The user's token for tenant-a."""
+        return self.issuer.token(**{"project": "tenant-a"} | claims)
+
+    def bearer(self, **claims: Any) -> dict[str, str]:
+        """The header with it."""
+        return {"Authorization": f"Bearer {self.token(**claims)}"}
+
+    def events(self, query: str = "", **headers: str) -> EventReader:
+        """A stream of events."""
+        return EventReader(f"{self.gateway.url}/v1/events{query}", self.bearer() | headers)
+
+
+@pytest.fixture(scope="module")
+def site(
+    broker: PrivateBroker, simulated: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Guarded]:
+    folder, issuer = tmp_path_factory.mktemp("guarded-gateway"), Issuer()
+    url = broker.add_vhost(folder.name)
+    declare(url, topology())
+    with (
+        KeySetServer(issuer) as server,
+        Workshop(url, simulated, folder) as workshop,
+        gateways(workshop) as start,
+    ):
+        workshop.settings |= {
+            "ECS_TRUST_PUBLISHERS": "false",
+            "ECS_JWT_JWKS": server.url,
+            "ECS_JWT_ISSUER": issuer.name,
+        }
+        workshop.worker()
+        found = Guarded(workshop, start())
+        found.issuer, found.own = issuer, {}
+        yield found
+
+
+def test_a_request_acts_in_the_tenant_of_its_token(site: Guarded) -> None:
+    server = site.tenant.make_server()
+    url = f"/v1/servers/{server}"
+    # What a header says of the tenant is nothing to a token.
+    headers = site.bearer() | {"X-Tenant-Id": "tenant-b"}
+    assert site.done("GET", url, headers=headers)["server"]["id"] == server
+    other = site.ask("GET", url, headers=site.bearer(project="tenant-b"))
+    refused(other, 400, "101.001033", None)
+    stopped = site.ask("POST", f"{url}/action", headers=site.bearer(), json={"os-stop": {}})
+    assert stopped.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"exp": int(time.time()) - 4000, "iat": int(time.time()) - 5000},
+        {"iss": "https://another.example"},
+        {"sub": None},
+        {"project": None},
+        {"typ": "Refresh"},
+    ],
+    ids=["expired", "issuer", "nobody", "no tenant", "refresh token"],
+)
+def test_a_token_that_does_not_count_is_401(site: Guarded, claims: dict[str, Any]) -> None:
+    answer = site.ask("GET", "/v1/servers/1/10", headers=site.bearer(**claims))
+    refused(answer, 401, IDENTITY, None)
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_no_token_and_a_forged_one_are_401_before_anything_is_published(site: Guarded) -> None:
+    forged = Issuer().token(project="tenant-a", kid=None)
+    path = f"/v1/servers/{uuid.uuid4()}/action"
+    for given in (None, "", "Basic dTpw", f"Bearer {forged}", site.token()[:-4] + "AAAA"):
+        headers = {} if given is None else {"Authorization": given}
+        answer = site.ask("POST", path, headers=headers, json={"os-start": {}})
+        refused(answer, 401, IDENTITY, None)
+        message_id = answer.headers["X-Request-Id"]
+        assert f'"{message_id}"' not in site.workshop.logs()
+        with_events = site.ask("GET", "/v1/events", headers=headers)
+        refused(with_events, 401, IDENTITY, None)
+
+
+def test_an_orders_own_token_wins_over_the_headers_and_one_without_proof_is_not_published(
+    site: Guarded,
+) -> None:
+    server, image = site.tenant.make_server(), site.tenant.image
+
+    def submitted(token: str, headers: dict[str, str]) -> Any:
+        order_id = new_order_id()
+        order = change_configure(server, image, order_id=order_id, token=token)
+        sent = {**as_json(), **headers}
+        return site.ask("POST", "/v1/orders", data=order.encode(), headers=sent)
+
+    assert submitted(site.token(), {}).status_code == 202
+    forged = Issuer().token(project="tenant-a")
+    refused(submitted(forged, site.bearer()), 401, IDENTITY, None)
+    refused(submitted(site.token(sub=str(uuid.uuid4())), {}), 401, IDENTITY, None)
+    flow = {
+        "region": "cn-north-3",
+        "flowId": uuid.uuid4().hex,
+        "instanceList": [
+            {
+                "subFlowId": "1",
+                "operateType": "stopServer",
+                "productLineCode": "ECS",
+                "productTypeCode": "ECS_std",
+                "instanceId": server,
+            }
+        ],
+    }
+    refused(site.ask("POST", "/v1/orders", headers=site.bearer(), json=flow), 401, IDENTITY, None)
+    with Requester(site.workshop.broker_url, order_results=False) as requester:
+        assert requester.depth("ecs.dead") == 0
+    wrong = {"orderId": new_order_id(), "orderStatus": "paySuccess", "userId": USER}
+    refused(
+        site.ask("POST", "/v1/orders", headers=site.bearer(), json=wrong),
+        *(400, PARAMETER, "orderType"),
+    )
+
+
+def test_a_tenant_hears_its_own_updates_and_resumes_where_it_was(site: Guarded) -> None:
+    own, other = site.tenant.make_server(), site.workshop.tenant("tenant-b").make_server()
+    with site.events() as whole, site.events(f"?resource=server&id={other}") as narrow:
+        assert whole.answer.headers["Content-Type"].startswith("text/event-stream")
+        for server, project in ((own, "tenant-a"), (other, "tenant-b")):
+            asked = site.ask(
+                "POST",
+                f"/v1/servers/{server}/action",
+                headers=site.bearer(project=project),
+                json={"os-stop": {}},
+            )
+            assert asked.status_code == 200, asked.text
+        eventually(lambda: any(one["final"] for one in whole.updates()), 30)
+        with EventReader(
+            f"{site.gateway.url}/v1/events", site.bearer(project="tenant-b")
+        ) as theirs:
+            started = site.ask(
+                "POST",
+                f"/v1/servers/{own}/action",
+                headers=site.bearer(),
+                json={"os-start": {}},
+            )
+            assert started.status_code == 200, started.text
+            eventually(lambda: sum(one["final"] for one in whole.updates()) == 2, 30)
+            assert {one["id"] for one in whole.updates()} == {own}
+            assert [one for one in theirs.updates() if one["id"] == own] == []
+        assert narrow.updates() == []
+        project_id = site.tenant.project_id
+        assert {one["tenant_id"] for one in whole.updates()} == {project_id}
+        ids = whole.ids()
+    with site.events(**{"Last-Event-ID": str(ids[0])}) as resumed:
+        eventually(lambda: resumed.ids() == ids[1:], 10)
+        assert resumed.notices("gap") == []
+    with site.events(**{"Last-Event-ID": "of another time"}) as unknown:
+        eventually(lambda: unknown.notices("gap") == ["unknown_last_event_id"], 10)
+
+
+def test_a_stream_ends_when_its_token_does(site: Guarded) -> None:
+    soon = int(time.time()) - 57
+    headers = site.bearer(exp=soon, iat=soon - 300)
+    with EventReader(f"{site.gateway.url}/v1/events", headers) as stream:
+        eventually(lambda: stream.has_ended, 20)
+        assert stream.notices("end") == ["token_expired"]
+
+
+def test_a_stream_of_what_does_not_exist_is_refused(site: Guarded) -> None:
+    answer = site.ask("GET", "/v1/events?resource=disk", headers=site.bearer())
+    refused(answer, 400, PARAMETER, "resource")
+    nobody = site.ask("GET", "/v1/events", headers=site.bearer(project="nobody"))
+    refused(nobody, 401, IDENTITY, None)
+
+
+def test_no_token_reaches_log_or_metrics(site: Guarded) -> None:
+    token = site.token()
+    site.ask("GET", "/v1/servers/1/10", headers={"Authorization": f"Bearer {token}"})
+    seen = site.gateway.log.read_text() + site.gateway.metrics()
+    assert not any(part in seen for part in token.split("."))
