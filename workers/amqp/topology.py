@@ -307,7 +307,7 @@ def rows(wanted: Topology) -> list[dict[str, str]]:
             "kind": "queue",
             "name": queue.name,
             "type": queue.queue_arguments["x-queue-type"],
-            "bindings": ", ".join(_bound(one) for one in queue.bindings),
+            "bindings": ", ".join(sorted(map(_bound, queue.bindings))),
             "arguments": _pairs(
                 {k: v for k, v in queue.queue_arguments.items() if k != "x-queue-type"}
             ),

@@ -1,0 +1,53 @@
+"""A read never waits behind changes: it has a queue, a window and places at OpenStack of its own."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from sandbox.openstack import SimulatedOpenStack
+from sandbox.requester import Requester
+from tests.support.orders import paid
+from tests.support.workshop import Workshop, eventually
+
+#: More than are begun at once, and more than are delivered at once.
+ACTIONS = 600
+REBOOT = {"reboot": {"type": "HARD"}}
+
+
+@pytest.fixture
+def own_cloud() -> Iterator[SimulatedOpenStack]:
+    with SimulatedOpenStack(pace=0.2) as cloud:
+        yield cloud
+
+
+def test_reads_are_answered_while_hundreds_of_actions_wait_for_nova(
+    declared: str, own_cloud: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with (
+        Workshop(declared, own_cloud, tmp_path_factory.mktemp("reads")) as shop,
+        Requester(declared) as requester,
+    ):
+        worker = shop.worker(ECS_PREFETCH="500", ECS_COMMAND_TIMEOUT="600")
+        servers = shop.tenant().make_servers(60)
+        # Nova answers no action until the reads have been answered.
+        own_cloud.fault("api.nova", match="^POST .*/action", user="ecs-worker", held=True)
+        held = {
+            requester.command("server.action", server_id=servers[number % 60], body=REBOOT)
+            for number in range(ACTIONS)
+        }
+        # All places for changes are taken that one tenant may have, and the window of their queue.
+        eventually(lambda: sum("/action" in one for one in own_cloud.calls()) > 20)
+        eventually(lambda: 0 < requester.depth("ecs.servers") <= ACTIONS - 500)
+        reads = [
+            requester.command("server.list"),
+            requester.command("server.show", server_id=servers[0]),
+            requester.command("server.tags.list", server_id=servers[1]),
+            requester.command("image.list"),
+            requester.command("image.list_private", tag="ECS"),
+            requester.command("order.plan", order=paid("renew", servers[2], duration="1")),
+        ]
+        assert [requester.result_of(one).body["code"] for one in reads] == [200] * len(reads)
+        assert not {one.correlation_id for one in requester.heard} & held
+        assert not any("/action" in one for one in own_cloud.executed())
+        worker.kill()
+        own_cloud.clear_faults()
