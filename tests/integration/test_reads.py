@@ -1,6 +1,8 @@
 """A read never waits behind changes: it has a queue, a window and places at OpenStack of its own."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -51,3 +53,25 @@ def test_reads_are_answered_while_hundreds_of_actions_wait_for_nova(
         assert not any("/action" in one for one in own_cloud.executed())
         worker.kill()
         own_cloud.clear_faults()
+
+
+def test_reads_are_answered_while_the_journal_takes_nothing(workshop: Workshop) -> None:
+    worker = workshop.worker()
+    server_id = workshop.tenant().make_server()
+    change = {"server_id": server_id, "body": REBOOT}
+    with (
+        Requester(workshop.broker_url) as requester,
+        closing(sqlite3.connect(workshop.folder / "journal.db", isolation_level=None)) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        changes = [requester.command("server.action", **change)]
+        eventually(lambda: any("journal is down" in one for one in worker.problems()), 30)
+        changes.append(requester.command("server.action", **change))
+        reads = [requester.command("server.list"), requester.command("image.list")]
+        wrong = requester.command("server.show", server_id="none")
+        assert [requester.result_of(one).body["code"] for one in reads] == [200, 200]
+        assert requester.result_of(wrong).body["code"] == "101.001002"
+        assert requester.depth("ecs.servers") == 1
+        other.execute("ROLLBACK")
+        assert [requester.result_of(one, 60).body["code"] for one in changes] == [200, 200]
+    assert workshop.tenant().actions(server_id) == ["create", "reboot", "reboot"]

@@ -56,7 +56,9 @@ class Authentication:
             try:
                 return await retrying(lambda: self._identify(request), until, expiry)
             except Transient:
-                is_begun = not is_order and await self._is_begun(request)
+                # Of a read nothing is ever begun: it is answered, also where the journal is down.
+                is_named = not is_order and request.name is not None
+                is_begun = is_named and await self._is_begun(request)
                 if not is_begun:
                     raise
                 # It was begun, and has its one result and its final updates by the way of every
