@@ -74,17 +74,20 @@ class Subscriber:
             event.resource_id,
         )
 
-    def push(self, sent: bytes) -> None:
-        """Have something sent. A reader that is too far behind is cut off: what it misses it gets
-        when it resumes.
+    def push(self, sent: bytes) -> bool:
+        """Have something sent. A reader that is too far behind is cut off, and True is returned:
+        what it misses it gets when it resumes.
         """
+        if self.is_cut:
+            return False
         self.waiting.append(sent)
         self.behind += len(sent)
-        if self.behind > MAX_BEHIND and not self.is_cut:
+        self.wake.set()
+        if self.behind > MAX_BEHIND:
             self.is_cut = True
             self.waiting.clear()
             self.abort()
-        self.wake.set()
+        return self.is_cut
 
     def finish(self, reason: str) -> None:
         """End it after what waits."""
@@ -125,8 +128,7 @@ class Updates:
         self.expire(event.at)
         for one in self._subscribers.get(event.tenant, ()):
             if one.wants(event):
-                one.push(event.sent)
-                self.cut += one.is_cut
+                self.cut += one.push(event.sent)
 
     def expire(self, now: float) -> None:
         """Drop what is too old, or too much."""

@@ -10,9 +10,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psutil
 import pytest
 import requests
+from kombu import Connection
 
+from messages.updates import StatusUpdate
 from sandbox.gateway import GatewayProcess
 from sandbox.processes import free_ports
 from tests.support.http import FAILED, EventReader, Site, as_json, gateways, port_of
@@ -144,6 +147,43 @@ def test_a_start_that_cannot_be_says_which_variable_is_wrong(workshop: Workshop)
         assert wrong.returncode == 3, wrong.stderr
         assert name in wrong.stderr
         assert "Traceback" not in wrong.stderr
+
+
+def test_a_reader_that_does_not_read_its_stream_is_cut_off_and_holds_no_memory(
+    workshop: Workshop, start: Start
+) -> None:
+    workshop.worker()  # declares the exchanges
+    gateway = start()
+    request = b"GET /v1/events HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: tenant-a\r\n\r\n"
+    lazy = socket.socket()
+    lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    lazy.connect(("127.0.0.1", port_of(gateway)))
+    lazy.sendall(request)
+    project = workshop.tenant().project_id
+    reader = EventReader(f"{gateway.url}/v1/events?resource=image", {"X-Tenant-Id": "tenant-a"})
+    eventually(lambda: "ecs_gateway_streams 2.0" in gateway.metrics(), 10)
+    before = psutil.Process(gateway.pid).memory_info().rss
+    with Connection(workshop.broker_url) as connection:
+        producer = connection.Producer(serializer="json")
+        told = StatusUpdate.model_validate(
+            {
+                **{"resource": "server", "id": str(uuid.uuid4()), "operation": "server.action"},
+                **{"action": None, "status": "x" * 4000, "translation": None, "final": False},
+                **{"message_id": "m", "tenant_id": project, "user_id": None, "time": "t"},
+            }
+        ).model_dump(mode="json", by_alias=True, exclude_unset=True)
+        for number in range(3000):
+            producer.publish(told, "server.x", exchange="ecs.status", message_id=f"flood-{number}")
+        told["resource"] = "image"
+        producer.publish(told, "image.x", exchange="ecs.status", message_id="the last one")
+    eventually(lambda: reader.ids() == ["the last one"], 60)
+    shown = gateway.metrics()
+    assert "ecs_gateway_streams_cut 1.0" in shown
+    assert "ecs_gateway_streams 1.0" in shown
+    reader.close()
+    lazy.close()
+    grown = psutil.Process(gateway.pid).memory_info().rss - before
+    assert grown < 40 * 1024 * 1024, f"{grown / 1024**2:.0f} MiB"
 
 
 def test_a_client_that_does_not_speak_is_cut_off(workshop: Workshop, start: Start) -> None:
