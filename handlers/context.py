@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from handlers.effects.backoff import Deadline, retrying
 from handlers.effects.ledger import Effect, EffectId, EffectKind
 from handlers.effects.once import Effects
+from handlers.effects.waits import Wait, Waits, note_nothing
 from handlers.openstack.cinder import Volume, get_volume, volume_pages
 from handlers.openstack.cloud import Cloud
 from handlers.openstack.errors import CloudRefusal
@@ -106,7 +107,8 @@ class LoggedRequest:
     """A request that was begun, as the journal knows it; times are Unix seconds.
 
     `project_id` is None for a softDown, whose servers may be several projects'. `result` is the
-    record of `Result.stored`, `finals` are final status updates as they were published.
+    record of `Result.stored`, `finals` are final status updates as they were published, `wait` is
+    None for what goes on or is done.
     """
 
     name: str
@@ -118,13 +120,16 @@ class LoggedRequest:
     effects: Mapping[EffectId, Effect]
     result: dict[str, Any] | None
     finals: tuple[dict[str, Any], ...]
+    wait: Wait | None
 
 
 class RequestLog(Protocol):
     """The requests that were begun, whichever worker has them."""
 
     async def find(self, project_id: str, name: str) -> Sequence[LoggedRequest]:
-        """Return the project's requests with this id, and softDowns of no project: orders first."""
+        """Return the project's requests with this id, and softDowns of no project: orders first.
+        Raises `Transient` where the log cannot be read.
+        """
 
 
 class NoRequests:
@@ -253,6 +258,8 @@ class RequestContext:
     replies: ReplyChannel
     #: The journal's key of the request, the same for every run of it.
     key: str
+    #: What it waits for, in this run.
+    waits: Waits = field(default_factory=lambda: Waits(note_nothing))
     #: The checks that were made before anything is begun.
     checks: Checks = field(default_factory=Checks)
 
@@ -286,6 +293,7 @@ class RequestContext:
             times=self.times,
             replies=self.replies,
             key=self.key,
+            waits=self.waits,
             checks=self.checks,
         )
 
@@ -318,7 +326,8 @@ class RequestContext:
         """
         limit = Deadline.after(self.times.wait_timeout - self.effects.age(effect))
         try:
-            return await poller.next(min(limit, self.times.hold))
+            with self.waits.on(poller):
+                return await poller.next(min(limit, self.times.hold))
         except TimeoutError:
             if limit.passed:
                 raise

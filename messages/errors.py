@@ -96,10 +96,14 @@ class OutcomeUnknown(EcsError):
 
 
 class Postponed(EcsError):
-    """The request still waits for something that takes long; it is rescheduled by a retry queue."""
+    """The request still waits for something that takes long; it is rescheduled by a retry queue.
 
-    def __init__(self, waiting_for: str) -> None:
+    `for_lock`: for its turn at a server.
+    """
+
+    def __init__(self, waiting_for: str, *, for_lock: bool = False) -> None:
         self.waiting_for = waiting_for
+        self.for_lock = for_lock
         super().__init__(f"still waiting for {waiting_for}")
 
 

@@ -224,9 +224,9 @@ class WaitedResource(Answer):
 
     kind: Literal["server", "image", "volume"]
     id: str
-    status: str | None = Field(
-        description="OpenStack's own word when it was seen last; a task of a server while one is"
-        " under way"
+    status: str = Field(
+        description="OpenStack's own word when it was seen last: of a server its task while one is"
+        " under way, of a volume its migration"
     )
 
 
@@ -236,7 +236,9 @@ class WaitsFor(Answer):
     reason: WaitReason
     message: str = Field(description="the same in words")
     since: str | None = Field(description="UTC")
-    until: str | None = Field(description="when it goes on, UTC; null: not known beforehand")
+    until: str | None = Field(
+        description="when its next attempt begins, UTC; null while a worker is at it"
+    )
     behind: str | None = Field(
         description="of `turn`: the key of the request ahead; null where that is another tenant's"
     )

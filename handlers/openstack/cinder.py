@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
+from handlers.effects.waits import ResourceState
 from handlers.openstack.errors import CloudRefusal, Forbidden, NotFound
 from handlers.openstack.project import Project
 from handlers.openstack.sessions import Reply, Service
@@ -72,6 +73,12 @@ class Volume:
     def usable(self) -> bool:
         """True where it can be grown, and its server resized."""
         return self.status in USABLE and not self.busy
+
+    @property
+    def state(self) -> ResourceState:
+        """Its migration while one is under way, else its status."""
+        moves = self.migration_status if self.migration_status in _MIGRATING else None
+        return ResourceState("volume", self.id, moves or self.status)
 
     @classmethod
     def from_api(cls, body: Mapping[str, Any]) -> "Volume":

@@ -6,6 +6,7 @@ from dataclasses import field
 from typing import Any
 from urllib.parse import quote
 
+from handlers.effects.waits import ResourceState
 from handlers.openstack.errors import NotFound
 from handlers.openstack.project import Project
 from handlers.openstack.sessions import Reply, Service
@@ -29,6 +30,11 @@ class Image:
     protected: bool
     updated: str
     body: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def state(self) -> ResourceState:
+        """Its status."""
+        return ResourceState("image", self.id, self.status)
 
     @classmethod
     def from_api(cls, body: Mapping[str, Any]) -> "Image":

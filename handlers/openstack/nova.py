@@ -8,6 +8,7 @@ from dataclasses import field, replace
 from typing import Any
 from urllib.parse import quote
 
+from handlers.effects.waits import ResourceState
 from handlers.openstack.errors import CloudRefusal
 from handlers.openstack.project import Project
 from handlers.openstack.sessions import Reply, Service
@@ -86,6 +87,11 @@ class Server:
     def busy(self) -> bool:
         """True while a task is under way."""
         return self.task_state is not None
+
+    @property
+    def state(self) -> ResourceState:
+        """Its task while one is under way, else its status."""
+        return ResourceState("server", self.id, self.task_state or self.status)
 
     @property
     def at_rest(self) -> bool:

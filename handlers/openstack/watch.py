@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from handlers.effects.backoff import Deadline, delay_after, within
+from handlers.effects.waits import ResourceState
 from handlers.openstack.errors import CloudRefusal, NotFound
 from messages.errors import Transient
 from messages.record import record
@@ -74,12 +75,16 @@ class Pace:
 
 
 class Watched(Protocol):
-    """A resource with `updated` by the service's own clock (ISO 8601, whole seconds)."""
+    """A resource with `updated` by the service's own clock (ISO 8601, whole seconds), and the state
+    that people are told.
+    """
 
     @property
     def id(self) -> str: ...
     @property
     def updated(self) -> str: ...
+    @property
+    def state(self) -> ResourceState: ...
 
 
 T = TypeVar("T", bound=Watched)
@@ -126,6 +131,11 @@ class Poller(Generic[T]):
         traceback: TracebackType | None,
     ) -> None:
         self._watch.leave(self)
+
+    @property
+    def seen(self) -> ResourceState | None:
+        """The state in which it was seen last; None where it was not seen yet."""
+        return self._last.state if self._last is not None else None
 
     async def next(self, until: Deadline) -> T:
         """Return the resource in its next state; raises `NotFound` when it is gone, `TimeoutError`

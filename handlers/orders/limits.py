@@ -153,7 +153,7 @@ async def wait_until_usable(volumes: Iterable[Volume], context: ProjectContext) 
     until = context.busy_until
     busy = [volume for volume in listed if volume.busy]
     for volume in busy:  # one after the other: they share the deadline
-        with context.watchers.volumes.follow(volume.id) as poller:
+        with context.watchers.volumes.follow(volume.id) as poller, context.waits.on(poller):
             found = volume
             while found.busy:
                 try:

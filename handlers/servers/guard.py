@@ -107,7 +107,7 @@ async def wait_until_idle(
     """
     if not server.busy or server.task_state in tasks:
         return server
-    with context.watchers.servers.follow(server.id) as poller:
+    with context.watchers.servers.follow(server.id) as poller, context.waits.on(poller):
         while server.busy and server.task_state not in tasks:
             try:
                 server = await poller.next(until)

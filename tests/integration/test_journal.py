@@ -10,6 +10,8 @@ import pytest
 from alembic import command
 from sqlalchemy import create_engine, text
 
+from handlers.effects.waits import Behind, ResourceState, Wait
+from messages.results import WaitReason
 from workers.identity import hash_of
 from workers.journal import (
     Ahead,
@@ -256,6 +258,138 @@ async def test_a_journal_of_the_first_revision_is_migrated(url: str) -> None:
     await found.release(outcome.claim, 1, hash_of("word"))
     assert await _authenticated_tenant(found, hash_of("word")) == "p"
     await found.close()
+
+
+# What a request waits for.
+
+RETRY = Wait(WaitReason.RETRY, 1.0, 31.0, cause="http_503", detail="overloaded")
+VOLUME = Wait(
+    WaitReason.RESOURCE, 2.0, resource=ResourceState("volume", "v-1", "backing-up"), others=1
+)
+
+
+async def _waits_for(journal: Journal, key: str = REQUEST.key) -> Wait | None:
+    return (await journal.with_keys([key]))[key].wait
+
+
+async def test_what_a_request_waits_for_is_known_until_it_goes_on(journal: Journal) -> None:
+    claim = (await begun(journal)).claim
+    assert await _waits_for(journal) is None
+    await journal.note_wait(claim, VOLUME)
+    assert await _waits_for(journal) == VOLUME
+    await journal.note_wait(claim, None)
+    assert await _waits_for(journal) is None
+    await journal.release(claim, 1, hash_of("word"), wait=RETRY)
+    assert await _waits_for(journal) == RETRY
+    # A note that comes late changes nothing any more.
+    await journal.note_wait(claim, VOLUME)
+    assert await _waits_for(journal) == RETRY
+    again = await journal.begin(REQUEST)
+    assert isinstance(again, Resumed)
+    assert await _waits_for(journal) is None
+    await journal.note_wait(claim, VOLUME)
+    assert await _waits_for(journal) is None
+    await journal.note_wait(again.claim, VOLUME)
+    await journal.finish(again.claim, {"code": 200}, [])
+    assert await _waits_for(journal) is None
+
+
+async def test_a_note_and_a_release_of_one_group_leave_the_releases(journal: Journal) -> None:
+    first, other = [await journal.begin(one) for one in (REQUEST, _another(18))]
+    assert isinstance(first, Begun)
+    assert isinstance(other, Begun)
+    # The second one's note comes first: all notes of the group are written before all releases.
+    written = [
+        journal.note_wait(other.claim, VOLUME),
+        journal.release(first.claim, 1, hash_of("word"), wait=RETRY),
+        journal.note_wait(first.claim, VOLUME),
+    ]
+    await asyncio.gather(*written)
+    assert (await _waits_for(journal), await _waits_for(journal, "order:p:18")) == (RETRY, VOLUME)
+
+
+async def test_who_waits_for_a_lock_is_behind_the_request_right_ahead(journal: Journal) -> None:
+    for number in (1, 2, 3):
+        await _lined_up(journal, number, "server-1")
+    assert await _waits_for(journal, "order:p:1") is None
+    second, third = [await _waits_for(journal, f"order:p:{number}") for number in (2, 3)]
+    assert second is not None
+    assert third is not None
+    assert (second.reason, second.others, third.others) == (WaitReason.TURN, 0, 1)
+    assert second.behind == Behind("order:p:1", "1", "order.changeConfigure", "p")
+    assert third.behind == Behind("order:p:2", "2", "order.changeConfigure", "p")
+    assert third.since == pytest.approx(time.time(), abs=5)
+
+
+async def test_a_request_of_a_dead_worker_waits_for_another(url: str, journal: Journal) -> None:
+    dead = Journal(url)
+    await dead.open()
+    claim = (await begun(dead)).claim
+    await dead.note_wait(claim, VOLUME)
+    assert await _waits_for(journal) == VOLUME
+    await dead.close()
+    found = await _waits_for(journal)
+    assert found is not None
+    assert found.reason is WaitReason.WORKER
+
+
+#: How the version before takes a request over, and releases it.
+_FORMER = (
+    "UPDATE requests SET owner = :owner, claim = :claim, updated_at = 5"
+    " WHERE key = :key AND state = 'running'",
+    "UPDATE requests SET owner = NULL, attempts = attempts + 1, updated_at = 6 WHERE key = :key",
+)
+
+
+async def test_a_note_ends_where_a_worker_of_the_version_before_goes_on(
+    url: str, journal: Journal
+) -> None:
+    claim = (await begun(journal)).claim
+    await journal.release(claim, 1, hash_of("word"), wait=RETRY)
+    former, engine = Journal(url), create_engine(url)
+    await former.open()
+    (owner,) = {former._opened()[0].id}
+    with engine.begin() as connection:
+        values = {"owner": owner, "claim": "former.1", "key": REQUEST.key}
+        connection.execute(text(_FORMER[0]), values)
+    assert await _waits_for(journal) is None
+    with engine.begin() as connection:
+        connection.execute(text(_FORMER[1]), {"key": REQUEST.key})
+    engine.dispose()
+    # Nothing is known of when it goes on.
+    assert await _waits_for(journal) == Wait(WaitReason.WORKER, 6.0)
+    await former.close()
+
+
+async def test_a_journal_of_the_revision_before_is_migrated_while_its_workers_go_on(
+    url: str,
+) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        command.upgrade(_config(connection), "0007")
+        connection.execute(text(_INSERT_OF_BEFORE), {"key": REQUEST.key})
+    found = Journal(url)
+    await found.open()
+    with engine.begin() as connection:
+        connection.execute(text(_INSERT_OF_BEFORE), {"key": "order:p:18"})
+    engine.dispose()
+    for key in (REQUEST.key, "order:p:18"):
+        assert await _waits_for(found, key) == Wait(WaitReason.WORKER, 1.0)
+    assert isinstance(await found.begin(REQUEST), Resumed)
+    await found.close()
+
+
+_INSERT_OF_BEFORE = (
+    "INSERT INTO requests (key, name, kind, operation, tenant, digest, state, owner, claim,"
+    " attempts, deliveries, received_at, updated_at)"
+    " VALUES (:key, '17', 'order', 'o', 'p', 'digest', 'running', NULL, 'c', 0, 1, 1, 1)"
+)
+
+
+def test_a_wait_is_read_as_it_was_kept_and_one_of_a_later_version_is_not() -> None:
+    for wait in (RETRY, VOLUME):
+        assert Wait.restored(wait.stored() | {"new": 1}) == wait
+    assert Wait.restored(RETRY.stored() | {"reason": "weather"}) is None
 
 
 # Who is next.

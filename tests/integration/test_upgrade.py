@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.broker import PrivateBroker
+from sandbox.issuer import USER
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Heard, Requester, Source
 from tests.support.invariants import await_ends, check
@@ -17,7 +18,7 @@ from tests.support.names import DEAD_QUEUE
 from tests.support.stage import settled
 from tests.support.workshop import Workshop, eventually
 from tests.upgrade.record import OPERATOR
-from tests.upgrade.recording import Recording
+from tests.upgrade.recording import PROJECT, Recording
 
 #: The version before the contract's second edition, and the one before the new layout.
 VERSIONS = ("311b45e", "ec687e4")
@@ -86,6 +87,16 @@ def test_requests_in_progress_are_completed_once_by_the_next_version(restored: R
             )
         for one in known:
             requester.wait(lambda heard, one=one: _is_success_of(one, heard), 30, after=before)
+
+        # And is shown as it ended, with what the earlier version wrote.
+        for one in known:
+            key = next((name for kind, name in one.finals if kind == "order"), one.message_id)
+            asked = requester.command(
+                "order.show", tenant=PROJECT, user_id=USER, token=recording.token, key=key
+            )
+            shown = requester.result_of(asked).body["data"]
+            assert (shown["state"], shown["waits_for"]) == ("done", None), one.kind
+            assert shown["result"]["code"] == 200, one.kind
 
         settled(workshop, requester)
         tenant, executed = workshop.tenant(), restored.cloud.executed()

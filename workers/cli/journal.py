@@ -4,6 +4,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from handlers.effects.waits import Wait
+from handlers.orders.show import told_wait
+from messages.results import WaitReason
 from messages.secrets import mask
 from workers.cli.exits import CommandFailed, Exit
 from workers.cli.output import Format, Report, show_json
@@ -49,7 +52,7 @@ def journal_failed(error: JournalError) -> CommandFailed:
 def list_requests(settings: Settings, wanted: RequestFilter, output: Format) -> None:
     """Print requests, newest first."""
     with open_history(settings) as history:
-        found = history.requests(wanted)
+        found = history.with_waits(history.requests(wanted))
     if output is not Format.TABLE:
         results = [one.result or {} for one in found]
         rows = [
@@ -68,7 +71,7 @@ def list_requests(settings: Settings, wanted: RequestFilter, output: Format) -> 
                 "operation": one.operation,
                 "tenant": one.tenant,
                 "deliveries": one.deliveries,
-                "result": result_line(one.result),
+                "result": result_line(one.result) or _waits_line(one),
             }
             for one in found
         ]
@@ -80,7 +83,7 @@ def list_requests(settings: Settings, wanted: RequestFilter, output: Format) -> 
 def show_request(settings: Settings, key: str, output: Format) -> None:
     """Print the history of each request with this name or key."""
     with open_history(settings) as history:
-        found = history.find(key)
+        found = history.with_waits(history.find(key))
         replays = {one.key: history.replays(name=one.name) for one in found}
     if not found:
         raise CommandFailed(
@@ -106,7 +109,22 @@ def _common(request: RequestRecord) -> dict[str, Any]:
         "updated_at": json_time(request.updated_at),
         "deliveries": request.deliveries,
         "attempts": request.attempts,
+        "waits_for": _wait_record(request.wait),
     }
+
+
+def _wait_record(wait: Wait | None) -> dict[str, Any] | None:
+    """Return what a request waits for as `order.show` tells it, for operators: `behind` is the
+    whole key, and `detail` says more of the last failure.
+    """
+    if wait is None:
+        return None
+    behind = wait.behind.key if wait.behind is not None else None
+    return {**told_wait(wait).model_dump(mode="json"), "behind": behind, "detail": wait.detail}
+
+
+def _waits_line(request: RequestRecord) -> str:
+    return told_wait(request.wait).message if request.wait is not None else ""
 
 
 def request_record(request: RequestRecord, replays: list[Replay]) -> dict[str, Any]:
@@ -176,6 +194,7 @@ def print_request(report: Report, request: RequestRecord, replays: list[Replay])
             "last change": f"{shown_time(request.updated_at)} ({ago(request.updated_at)})",
             "deliveries": f"{request.deliveries}, failed attempts before the last: {request.attempts}",
             "result": result_line(request.result) or "none yet",
+            **_waits_facts(request.wait),
         }
     )
     effects = [one for one in request.effects if _is_effect(one)]
@@ -185,7 +204,7 @@ def print_request(report: Report, request: RequestRecord, replays: list[Replay])
             {
                 "intended at": shown_time(one.intended_at),
                 "effect": one.name,
-                "outcome": _outcome_line(one),
+                "outcome": _outcome_line(one, request),
                 "OpenStack request": one.request_id or "",
             }
             for one in effects
@@ -238,8 +257,33 @@ def _value(effect: EffectRecord) -> Any:
     return (effect.outcome or {}).get("value")
 
 
-def _outcome_line(effect: EffectRecord) -> str:
+def _waits_facts(wait: Wait | None) -> dict[str, str]:
+    if wait is None:
+        return {}
+    facts = {
+        "waits for": told_wait(wait).message,
+        "since": f"{shown_time(wait.since)} ({ago(wait.since)})",
+    }
+    if wait.until is not None:
+        facts["next attempt"] = shown_time(wait.until)
+    if wait.behind is not None:
+        facts["behind"] = wait.behind.key
+    if wait.detail:
+        facts["last error"] = wait.detail
+    return facts
+
+
+def _outcome_line(effect: EffectRecord, request: RequestRecord) -> str:
     outcome = effect.outcome
+    if outcome is None and request.state is State.RUNNING:
+        is_left = request.owner is None or (
+            request.wait is not None and request.wait.reason is WaitReason.WORKER
+        )
+        return (
+            "unknown: the next attempt looks for it in the cloud"
+            if is_left
+            else "under way: its answer is awaited"
+        )
     if outcome is None:
         return "unknown: interrupted before the answer was recorded"
     if outcome.get("refused", "") is None:

@@ -1,15 +1,19 @@
 """Reads of the journal for operators: they change nothing, and wait for no worker that writes."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, case, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from handlers.effects.waits import Wait
 from messages.record import record
+from messages.results import WaitReason
 from workers.journal import schema
 from workers.journal.database import (
     current_revision,
@@ -30,6 +34,7 @@ from workers.journal.records import (
     RequestRecord,
     State,
 )
+from workers.journal.server_locks import place_of
 from workers.journal.writes import effects_of
 
 
@@ -98,7 +103,18 @@ class History:
         with self._reading() as connection:
             for row in connection.execute(select(schema.requests).where(columns.key.in_(keys))):
                 found[row.key] = request_of(row, effects_of(connection, row.key).values())
-        return found
+        return {one.key: one for one in self.with_waits(found.values())}
+
+    def with_waits(self, requests: Iterable[RequestRecord]) -> list[RequestRecord]:
+        """Return the same requests with what each waits for now."""
+        alive = cache(self.is_alive)
+        with self._reading() as connection:
+            return [
+                replace(one, wait=_wait_of(one, connection, alive))
+                if one.state is State.RUNNING
+                else one
+                for one in requests
+            ]
 
     def by_key(self, names: Sequence[str]) -> dict[str, RequestRecord]:
         """Return the requests with these names by their keys; those that run, with their effects."""
@@ -240,7 +256,18 @@ def request_of(row: Any, effects: Iterable[Any] = ()) -> RequestRecord:
         result=json.loads(row.result) if row.result is not None else None,
         updates=tuple(json.loads(row.updates)) if row.updates is not None else (),
         effects=tuple(effects),
+        wait=_noted(row),
     )
+
+
+def _noted(row: Any) -> Wait | None:
+    """Return what the worker that has a request, or had it last, has noted; None where another one
+    has taken it over since.
+    """
+    stored = json.loads(row.waits_for) if row.waits_for is not None else None
+    if stored is None or stored["claim"] != row.claim or row.state != State.RUNNING:
+        return None
+    return Wait.restored(stored)
 
 
 def replay_of(row: Any) -> Replay:
@@ -268,6 +295,24 @@ def replay_of(row: Any) -> Replay:
         real_user=row.real_user,
         vouched=row.vouched,
     )
+
+
+def _wait_of(
+    request: RequestRecord, connection: Connection, alive: Callable[[str], bool]
+) -> Wait | None:
+    """Return what a running request waits for."""
+    noted, owner = request.wait, request.owner
+    if owner is None or not alive(owner):
+        # What its worker had noted while it had it has ended with the worker.
+        if owner is not None or noted is None:
+            return Wait(WaitReason.WORKER, request.updated_at)
+        if noted.reason is not WaitReason.TURN:
+            return noted
+    place = place_of(connection, request.key)
+    if place is None:
+        return noted
+    until = noted.until if noted is not None else None
+    return Wait(WaitReason.TURN, place.since, until, behind=place.behind, others=place.others)
 
 
 def _named(connection: Connection, names: Sequence[str]) -> Iterator[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from handlers.effects.waits import Wait
 from workers.journal.database import check_encoding, migrate, open_engine
 from workers.journal.history import History
 from workers.journal.owners import Owner, new_owner
@@ -33,10 +34,12 @@ from workers.journal.writes import (
     CheckClaim,
     Finish,
     Intend,
+    NoteWait,
     Prune,
     Record,
     Release,
     Settle,
+    noted_wait,
     to_json,
 )
 
@@ -133,13 +136,21 @@ class Journal:
         resume_token_hash: str | None = None,
         *,
         keeps_locks: bool = True,
+        wait: Wait | None = None,
     ) -> "asyncio.Future[None]":
         """Release an unfinished request for any worker, and its locks, unless it keeps them; its
-        message comes back with a resume token.
+        message comes back with a resume token, and until then it waits as `wait` says.
         """
+        noted = noted_wait(claim, wait)
         return self._opened()[1].submit(
-            Release(claim, attempts, time.time(), resume_token_hash, keeps_locks)
+            Release(claim, attempts, time.time(), resume_token_hash, keeps_locks, noted)
         )
+
+    def note_wait(self, claim: Claim, wait: Wait | None) -> "asyncio.Future[None]":
+        """Note what a request waits for that this worker has: with the next write, or a moment
+        later.
+        """
+        return self._opened()[1].submit(NoteWait(claim, noted_wait(claim, wait)), is_urgent=False)
 
     def add_resume_token(self, key: str, resume_token_hash: str) -> "asyncio.Future[None]":
         """Add a resume token for a copy of a request that another worker executes."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from handlers.effects.waits import Wait
 from messages.record import record
 
 
@@ -179,6 +180,9 @@ class RequestRecord:
     #: The final status updates.
     updates: tuple[dict[str, Any], ...]
     effects: tuple[EffectRecord, ...]
+    #: What it waits for: as its worker has noted it, or, in what `History.with_waits` returns, as
+    #: it is.
+    wait: Wait | None = None
 
 
 class Action(StrEnum):

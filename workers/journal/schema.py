@@ -43,6 +43,9 @@ requests = Table(
     # SHA-256 of the resume tokens that copies of the message carry, newest first, each followed by
     # a blank.
     Column("pass_hash", Text, key="resume_token_hash"),
+    # What it waits for (`noted_wait`), while the claim is the one that is named in it. None in rows
+    # of earlier versions.
+    Column("waits_for", Text),
 )
 Index("requests_name", requests.c.name)
 #: For pruning. A request enters it once, when it is settled.

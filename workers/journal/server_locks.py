@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
+from handlers.effects.waits import Behind
 from messages.record import record
 from workers.journal.database import execute_all, select_all
 from workers.journal.owners import Owner
@@ -42,13 +43,21 @@ _INSERT = (
     "INSERT INTO turns (resource, request_key, ticket, since) VALUES (?, ?, ?, ?)"
     " ON CONFLICT (resource, request_key) DO NOTHING"
 )
-_PREDECESSOR = text(
-    "SELECT theirs.request_key, requests.owner, requests.claim, requests.updated_at, requests.attempts"
+_AHEAD = (
     " FROM turns AS mine"
     " JOIN turns AS theirs ON theirs.resource = mine.resource AND theirs.ticket < mine.ticket"
     " JOIN requests ON requests.key = theirs.request_key AND requests.state = 'running'"
-    " WHERE mine.request_key = :key ORDER BY theirs.ticket DESC LIMIT 1"
+    " WHERE mine.request_key = :key"
 )
+_PREDECESSOR = text(
+    "SELECT theirs.request_key, requests.owner, requests.claim, requests.updated_at, requests.attempts"
+    f"{_AHEAD} ORDER BY theirs.ticket DESC LIMIT 1"
+)
+_RIGHT_AHEAD = text(
+    "SELECT mine.since, requests.key, requests.name, requests.operation, requests.tenant"
+    f"{_AHEAD} ORDER BY theirs.ticket DESC LIMIT 1"
+)
+_COUNT_AHEAD = text(f"SELECT count(DISTINCT theirs.request_key){_AHEAD}")
 _RELEASE = (
     "DELETE FROM turns WHERE request_key = ?"
     " AND EXISTS (SELECT 1 FROM requests WHERE requests.key = request_key AND requests.claim = ?)"
@@ -144,6 +153,24 @@ class ExpireLock:
         """Expire all."""
         release_locks(connection, [one.claim for one in writes])
         return [None] * len(writes)
+
+
+@record
+class Place:
+    """A request's place behind others, since a time (Unix seconds); `others` are ahead, too."""
+
+    since: float
+    behind: Behind
+    others: int
+
+
+def place_of(connection: Connection, key: str) -> Place | None:
+    """Return the place of a request that waits for a lock; None where it waits for none."""
+    row = connection.execute(_RIGHT_AHEAD, {"key": key}).first()
+    if row is None:
+        return None
+    ahead = connection.execute(_COUNT_AHEAD, {"key": key}).scalar_one()
+    return Place(row.since, Behind(*row[1:]), ahead - 1)
 
 
 def sweep(connection: Connection, before: float) -> None:

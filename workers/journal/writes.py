@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, select, text
 
+from handlers.effects.waits import Wait
 from messages.record import record
 from workers.journal import schema
 from workers.journal.database import Row, execute_all, select_all
@@ -68,7 +69,12 @@ _FINISH = (
 )
 _SETTLE = "UPDATE requests SET state = 'settled', updated_at = ? WHERE key = ? AND state = 'done'"
 _RELEASE = (
-    "UPDATE requests SET owner = NULL, attempts = attempts + ?, updated_at = ?"
+    "UPDATE requests SET owner = NULL, attempts = attempts + ?, updated_at = ?, waits_for = ?"
+    " WHERE key = ? AND claim = ? AND state = 'running' AND owner IS NOT NULL"
+)
+#: A request that was released, in this group or before, has a note of its own.
+_NOTE_WAIT = (
+    "UPDATE requests SET waits_for = ?"
     " WHERE key = ? AND claim = ? AND state = 'running' AND owner IS NOT NULL"
 )
 #: A thousand at most: more would hold up other writes.
@@ -271,11 +277,13 @@ class Release:
     now: float
     resume_token_hash: str | None = None
     keeps_locks: bool = True
+    #: As `noted_wait` writes it.
+    wait: str | None = None
 
     @staticmethod
     def run_all(connection: Connection, writes: list["Release"]) -> list[None]:
         """Release all but those that another worker has taken over."""
-        rows = [(one.more, one.now, *one.claim) for one in writes]
+        rows = [(one.more, one.now, one.wait, *one.claim) for one in writes]
         execute_all(connection, _RELEASE, rows)
         # RACE: only now that these rows are ours until the commit, so that nobody takes a request
         # over whose locks are then deleted.
@@ -283,6 +291,29 @@ class Release:
         hashes = [(one.claim.key, one.resume_token_hash) for one in writes]
         AddResumeToken.run_all(connection, [AddResumeToken(key, one) for key, one in hashes if one])
         return [None] * len(writes)
+
+
+@record
+class NoteWait:
+    """Notes what a request waits for, as `noted_wait` writes it, while a worker has it."""
+
+    claim: Claim
+    wait: str | None
+
+    @staticmethod
+    def run_all(connection: Connection, writes: list["NoteWait"]) -> list[None]:
+        """Note all but those of requests that have been released or taken over."""
+        execute_all(connection, _NOTE_WAIT, [(one.wait, *one.claim) for one in writes])
+        return [None] * len(writes)
+
+
+def noted_wait(claim: Claim, wait: Wait | None) -> str | None:
+    """Return the journal's text for what a request waits for.
+
+    It names the claim: a worker of the version before leaves the text as it is when it takes the
+    request over, and then it does not hold any more.
+    """
+    return to_json({"claim": claim.token, **wait.stored()}) if wait is not None else None
 
 
 @record

@@ -13,6 +13,7 @@ from handlers.context import Environment, ProjectContext, RequestContext, Reques
 from handlers.effects.backoff import Alarm, Deadline, within
 from handlers.effects.concurrency import changing
 from handlers.effects.once import Effects
+from handlers.effects.waits import Waits
 from handlers.final_updates import ends_of, publish_ends
 from handlers.openstack.errors import CloudRefusal
 from handlers.openstack.project import counted
@@ -52,9 +53,9 @@ class Attempt:
 
     async def run(self, progress: Progress) -> Result:
         """Return what the request's handler returns, or raise what it raises."""
-        request, timing = progress.request, progress.timing
+        timing = progress.timing
         counted.set(progress.calls)
-        changing.set(request.name is not None)
+        changing.set(progress.request.name is not None)
         patience = timing.patience(any_begun=progress.any_begun)
         context = RequestContext(
             environment=self._environment,
@@ -72,7 +73,16 @@ class Attempt:
             ),
             replies=progress,
             key=progress.key,
+            waits=(waits := Waits(progress.note_wait)),
         )
+        try:
+            return await self._handle(progress, context)
+        finally:
+            progress.waited_for = waits.last
+            waits.close()
+
+    async def _handle(self, progress: Progress, context: RequestContext) -> Result:
+        request = progress.request
         handler = self._handlers[type(request.work)]
         if progress.project_id is None:
             return await handler(request.work, context)

@@ -122,7 +122,7 @@ class Idempotency:
             case HeldElsewhere():
                 token = requester.resume_token or new_resume_token()
                 await self._journal.add_resume_token(key, hash_of(token))
-                await self._reschedule(request, token)
+                await self._reschedule(request, token, "held_elsewhere")
             case Begun():
                 claimed = Claimed(self._journal, outcome.claim, {}, 0, flight, outcome)
                 return Progress(request, requester, timing, claimed, self._replies)
@@ -149,12 +149,12 @@ class Idempotency:
             raise Rescheduled
         token = requester.resume_token or new_resume_token()
         await self._journal.release(outcome.claim, 0, hash_of(token))
-        await self._reschedule(request, token)
+        await self._reschedule(request, token, "undelivered")
 
-    async def _reschedule(self, request: Request, token: str) -> None:
+    async def _reschedule(self, request: Request, token: str, reason: str) -> None:
         """Look again later at what another worker is at."""
-        delay = self._timeouts.retry_delays[0]
-        await self._replies.retry(request, delay, request.envelope.attempts, token)
+        delay, attempts = self._timeouts.retry_delays[0], request.envelope.attempts
+        await self._replies.retry(request, delay, attempts, token, reason=reason)
         raise Rescheduled
 
     async def _repeat(

@@ -31,7 +31,7 @@ from workers.pipeline.large_bodies import LARGE, MemoryBudget, in_thread_if_larg
 from workers.pipeline.parsing import operation_of, parse
 from workers.pipeline.progress import Ended, Progress
 from workers.pipeline.rejections import Rejections
-from workers.pipeline.retry import MACHINE_TROUBLE, Retry, unforeseen
+from workers.pipeline.retry import MACHINE_TROUBLE, Retry, unforeseen, wait_after
 from workers.pipeline.server_locks import ServerLocks
 from workers.pipeline.timeouts import HOLD, Timeouts, Timing
 from workers.pipeline.undeliverable import Undeliverable
@@ -151,8 +151,9 @@ class Pipeline:
             raise
         except Exception as error:
             decision = await attempt.decide(progress, error)
+            wait = wait_after(error, time.time(), progress.waited_for)
         if isinstance(decision, Retry):
-            await progress.reschedule(decision)
+            await progress.reschedule(decision, wait)
         return attempt.failed(progress, decision)
 
     async def handle(self, delivery: Delivery) -> None:

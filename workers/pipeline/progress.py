@@ -11,6 +11,7 @@ import structlog
 
 from handlers.context import ANSWER
 from handlers.effects.ledger import Effect, EffectId, EffectKind, any_begun
+from handlers.effects.waits import ResourceState, Wait
 from handlers.orders.new.handler import needs_secrets
 from handlers.orders.progress import order_update
 from messages.errors import Refused
@@ -58,7 +59,9 @@ class Ledger(Protocol):
         resume_token_hash: str | None = None,
         *,
         keeps_locks: bool = True,
+        wait: Wait | None = None,
     ) -> Awaitable[None]: ...
+    def note_wait(self, claim: Claim, wait: Wait | None) -> object: ...
     def settle(self, key: str) -> object: ...
 
 
@@ -85,7 +88,9 @@ class MemoryLedger:
         resume_token_hash: str | None = None,
         *,
         keeps_locks: bool = True,
+        wait: Wait | None = None,
     ) -> None: ...
+    def note_wait(self, claim: Claim, wait: Wait | None) -> None: ...
     def settle(self, key: str) -> None: ...
 
 
@@ -162,6 +167,8 @@ class Progress:
         self._published: list[Awaitable[Any]] = []
         #: Outcomes that are being written.
         self._recording: dict[EffectId, asyncio.Future[None]] = {}
+        #: The resource whose wait has ended last in this attempt.
+        self.waited_for: ResourceState | None = None
         #: OpenStack calls of this attempt by HTTP method.
         self.calls: Counter[str] = Counter()
 
@@ -352,9 +359,9 @@ class Progress:
         self._publish_finals()
         await self._confirmed()
 
-    async def reschedule(self, retry: Retry) -> NoReturn:
+    async def reschedule(self, retry: Retry, wait: Wait) -> NoReturn:
         """Release the request and have its message come back: the next attempt goes on where this
-        one was. Always raises: `Rescheduled`, or `Requeue` where a retry queue would mask secrets
+        one was; `wait` says why. Always raises: `Rescheduled`, or `Requeue` where a retry queue would mask secrets
         that are still needed.
 
         One that only waits keeps its place at the locks of its servers; so does an order that
@@ -367,14 +374,24 @@ class Progress:
             await self.publish(order_update(request.work, OrderStatus.WAITING_RETRY, self.percent))
         await self._confirmed()
         token = self.requester.resume_token or new_resume_token()
-        await self._ledger.release(self.claim, counted, hash_of(token), keeps_locks=keeps_locks)
-        attempts = self.attempts + counted
+        delay: float = retry.delay
         if needs_secrets(request.work, self):
-            log.info("request.requeued", attempt=attempts)
             held = time.monotonic() - self.timing.started
-            raise Requeue(max(_LEAST_PAUSE, min(retry.delay, HOLD - held)))
-        await self._replies.retry(request, retry.delay, attempts, token)
+            delay = max(_LEAST_PAUSE, min(delay, HOLD - held))
+        wait = replace(wait, until=wait.since + delay)
+        await self._ledger.release(
+            self.claim, counted, hash_of(token), keeps_locks=keeps_locks, wait=wait
+        )
+        attempts, why = self.attempts + counted, wait.cause or wait.reason.value
+        if needs_secrets(request.work, self):
+            log.info("request.requeued", attempt=attempts, reason=why, seconds=delay)
+            raise Requeue(delay)
+        await self._replies.retry(request, retry.delay, attempts, token, reason=why)
         raise Rescheduled
+
+    def note_wait(self, wait: Wait | None) -> None:
+        """Note what the request waits for while this process has it; it is not waited for."""
+        self._ledger.note_wait(self.claim, wait)
 
     def _publish_finals(self) -> None:
         for body in self.finals:

@@ -132,9 +132,11 @@ class Replies:
             )
         )
 
-    async def retry(self, request: Request, delay: int, attempts: int, resume_token: str) -> None:
+    async def retry(
+        self, request: Request, delay: int, attempts: int, resume_token: str, *, reason: str
+    ) -> None:
         """Have the message come back after `delay` seconds, without its secrets; the resume token
-        stands for the JWT.
+        stands for the JWT. `reason` is a word for the log.
         """
         envelope = request.envelope
         headers = {
@@ -152,7 +154,7 @@ class Replies:
         await self._must_arrive(
             again(envelope, self._names.retry_exchange, envelope.queue, body, headers)
         )
-        log.info("request.rescheduled", seconds=delay, attempt=attempts)
+        log.info("request.rescheduled", reason=reason, seconds=delay, attempt=attempts)
 
     async def publish_again(self, envelope: Envelope) -> None:
         """Publish a message as it came, to where it had been published."""

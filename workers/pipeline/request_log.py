@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from handlers.context import ANSWER, LoggedRequest
 from handlers.effects.ledger import Effect, EffectId
+from messages.errors import Transient
 from workers.identity import NO_PROJECT
-from workers.journal import Journal, RequestRecord, State
+from workers.journal import Journal, JournalError, RequestRecord, State
 from workers.request import keys_of
 
 
@@ -18,7 +19,10 @@ class JournalRequests:
     async def find(self, project_id: str, name: str) -> Sequence[LoggedRequest]:
         # By whole keys: another project's request of the same name is not even read.
         keys = keys_of(name, (project_id, NO_PROJECT))
-        found = await self._journal.with_keys(keys)
+        try:
+            found = await self._journal.with_keys(keys)
+        except JournalError as error:
+            raise Transient("journal", detail=str(error)) from None
         return [_logged(found[key]) for key in keys if key in found]
 
 
@@ -41,4 +45,5 @@ def _logged(request: RequestRecord) -> LoggedRequest:
         effects=effects,
         result=result,
         finals=request.updates,
+        wait=request.wait,
     )

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
+from handlers.effects.waits import ResourceState, Wait
 from handlers.openstack.errors import failure_of
 from messages.codes import Code
 from messages.errors import EcsError, Postponed, Refused, Transient
 from messages.record import record
+from messages.results import WaitReason
+from messages.secrets import mask_text
 from workers.journal import Kind
 
 #: Seconds for which an order is tried again.
@@ -14,6 +17,8 @@ GIVE_UP_AFTER = 86400.0
 MACHINE_TROUBLE = (OSError, MemoryError)
 #: Times that an order is tried again after an error that nobody foresaw.
 UNFORESEEN_TRIES = 3
+#: Characters of an error's text that the journal keeps.
+_MAX_DETAIL = 300
 
 
 @record
@@ -65,6 +70,20 @@ def decide(
             return Answer(refusal(error))
         case _:
             return Answer(unforeseen(error), dead_letter=True)
+
+
+def wait_after(error: Exception, now: float, last: ResourceState | None = None) -> Wait:
+    """Return what a request waits for after an error, should it be tried again.
+
+    `now` is in Unix seconds, `last` the resource that the attempt waited for last.
+    """
+    if isinstance(error, Postponed):
+        reason = WaitReason.TURN if error.for_lock else WaitReason.RESOURCE
+        return Wait(reason, now, resource=None if error.for_lock else last)
+    cause = (refusal(error) if isinstance(error, EcsError) else unforeseen(error)).reason
+    detail = mask_text(str(error))[:_MAX_DETAIL]
+    busy = last if cause == "busy" else None
+    return Wait(WaitReason.RETRY, now, cause=cause, detail=detail, resource=busy)
 
 
 def refusal(error: EcsError) -> Refused:

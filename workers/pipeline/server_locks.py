@@ -44,7 +44,7 @@ class ServerLocks:
             # Nothing is begun for a closed one any more: its final updates wait behind nobody.
             return
         until: Deadline = progress.timing.hold
-        too_late: EcsError = Postponed("the locks of its servers")
+        too_late: EcsError = Postponed("the locks of its servers", for_lock=True)
         if request.kind is not Kind.ORDER:
             until = progress.timing.patience(any_begun=progress.any_begun)
             detail = "other requests for the server are under way"
