@@ -30,6 +30,9 @@ _ENVELOPE = 2048
 #: Bytes of one text, as UTF-8.
 MAX_TEXT = 64 * 1024
 _JSON = "application/json"
+#: What a body that is not encoded any further is said to be. `binary` is what kombu says of a body
+#: that it was given as bytes: neither compressed nor converted.
+_ENCODINGS = ("utf-8", "utf8", "binary")
 _UTF_8 = ("charset=utf-8", "charset=utf8")
 #: Values of a document beyond which it is read value by value, so that other threads have their
 #: turn in between.
@@ -48,10 +51,12 @@ def decode(body: bytes, content_type: str | None, content_encoding: str | None) 
 
 def decode_value(body: bytes, content_type: str | None, content_encoding: str | None) -> Any:
     """Return the JSON value in a body, or raise `Refused` naming what is wrong with it."""
-    if content_encoding and content_encoding.strip().lower() not in ("utf-8", "utf8"):
-        raise wrong("content_encoding", "only utf-8 is read")
+    if content_encoding and content_encoding.strip().lower() not in _ENCODINGS:
+        detail = "the body must be plain UTF-8: nothing is decompressed or converted"
+        raise wrong("content_encoding", detail, reason="not_utf8")
     if content_type and content_type != _JSON and not _says_json(content_type):
-        raise wrong("content_type", "only application/json in UTF-8 is read")
+        detail = "the body must be application/json in UTF-8"
+        raise wrong("content_type", detail, reason="not_json")
     if len(body) > MAX_BODY:
         raise body_too_large()
     try:

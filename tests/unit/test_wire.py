@@ -11,23 +11,53 @@ from hypothesis import strategies as st
 from messages.errors import Refused
 from messages.wire import MAX_BODY, MAX_TEXT, decode, digest, encode, named_ids
 
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(10**30), 10**30)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_characters="\x00", exclude_categories=("Cs",)), max_size=50),
-    lambda inner: (
-        st.lists(inner, max_size=5)
-        | st.dictionaries(st.text("abc\u4e2d", max_size=5), inner, max_size=5)
-    ),
-    max_leaves=20,
-)
+
+def _json(longest: int) -> st.SearchStrategy[Any]:
+    """JSON values; whole numbers up to `longest`."""
+    return st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-longest, longest)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(
+            st.characters(exclude_characters="\x00", exclude_categories=("Cs",)), max_size=50
+        ),
+        lambda inner: (
+            st.lists(inner, max_size=5)
+            | st.dictionaries(st.text("abc\u4e2d", max_size=5), inner, max_size=5)
+        ),
+        max_leaves=20,
+    )
+
+
+JSON, WITHIN_64_BITS = _json(10**30), _json(2**63 - 1)
 
 
 @given(st.dictionaries(st.text("xyz", min_size=1, max_size=4), JSON, max_size=5))
 def test_what_is_within_the_limits_comes_back_as_it_was(message: dict[str, Any]) -> None:
     assert decode(encode(message), "application/json", "utf-8") == message
+
+
+def test_a_body_that_kombu_was_given_as_bytes_is_read_and_another_encoding_is_refused_with_a_reason() -> (
+    None
+):
+    assert decode(b'{"a": 1}', "application/json", "binary") == {"a": 1}
+    for type_, encoding, reason in (
+        ("application/json", "gzip", "not_utf8"),
+        ("application/data", "binary", "not_json"),
+    ):
+        with pytest.raises(Refused) as caught:
+            decode(b"{}", type_, encoding)
+        assert caught.value.reason == reason
+
+
+@given(st.dictionaries(st.text("xyz", min_size=1, max_size=4), WITHIN_64_BITS, max_size=5))
+def test_without_orjson_the_bytes_and_the_digests_are_the_same(message: dict[str, Any]) -> None:
+    bytes_, digest_ = encode(message), digest(message, ("x",))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("messages.wire.orjson", None)
+        assert encode(message) == bytes_
+        assert digest(message, ("x",)) == digest_
 
 
 @given(st.binary(max_size=300))

@@ -63,7 +63,7 @@ def transport() -> Iterator[Case]:
         ("gzip", full),
         ("application/x-bz2", full),
         ("utf-16", full),
-        ("binary", full),
+        ("base64", full),
     ):
         yield Case(
             f"content encoding {encoding} {len(body)}",
@@ -71,6 +71,14 @@ def transport() -> Iterator[Case]:
             "content_encoding",
             properties={"content_encoding": encoding},
         )
+    yield Case(
+        "content encoding binary, as kombu says of bytes, is right",
+        full,
+        None,
+        Fate.RIGHT,
+        NO_SERVER,
+        properties={"content_encoding": "binary"},
+    )
     yield Case(
         "compression header",
         full,
