@@ -52,7 +52,7 @@ class Client:
         tenant: str | None = None,
         user: str | None = None,
         token: str | Callable[[], str] | None = None,
-        timeout: float = 30.0,
+        timeout: float = 35.0,
         broker_timeout: float = 10.0,
         ca_file: str | None = None,
         cert_file: str | None = None,

@@ -2,11 +2,19 @@
 
 import asyncio
 import json
+import re
+import shutil
+import subprocess
+import sys
 import threading
 import uuid
-from collections.abc import Iterator
+import venv
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 
 import pytest
+from kombu import Connection
 
 from ecs_client import (
     AsyncEcsClient,
@@ -94,11 +102,23 @@ def test_a_failure_is_raised_by_its_code_with_what_the_answer_says(client: EcsCl
         client.servers.list(size=1000)
 
 
-def test_a_body_given_as_bytes_goes_out_as_it_is(client: EcsClient) -> None:
+def test_a_body_given_as_bytes_is_taken(client: EcsClient, shop: Workshop) -> None:
     body = json.dumps({"operation": "server.list", "tenant_id": "tenant-a"}).encode()
     assert client.call("server.list", body).result()["servers"] is not None
     order = paid("renew", str(uuid.uuid4()))
     assert client.orders.submit(json.dumps(order).encode()) == order["orderId"]
+    # The same by kombu itself, which says `content_encoding: binary` of bytes.
+    key = uuid.uuid4().hex
+    with Connection(shop.broker_url) as connection:
+        connection.Producer().publish(
+            json.dumps({**order, "orderId": key}).encode(),
+            exchange="ecs.orders",
+            routing_key="order.renew",
+            content_type="application/json",
+            message_id=key,
+        )
+    last = list(client.orders.follow(key, timeout=30))[-1]
+    assert (last.id, last.final) == (key, True)
     last = list(client.orders.follow(order["orderId"], timeout=30))[-1]
     assert (last.final, last.status) == (True, "failed")
 
@@ -178,3 +198,70 @@ def test_two_requests_with_one_message_id_at_once_are_one(
     assert len(bodies) == 2
     assert bodies[0] == bodies[1]
     assert shop.tenant().actions(server_id).count("reboot") == 1
+
+
+ROOT = Path(__file__).parents[2]
+#: What a program does that has the client alone.
+PROGRAM = """
+import importlib, pkgutil, sys
+import ecs_client, messages
+for package in (ecs_client, messages):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+with ecs_client.EcsClient(sys.argv[1], tenant="tenant-a") as client:
+    print(len(client.servers.list(search="no such server").servers))
+    try:
+        client.servers.start("0d4e3c5c-3f3e-4c36-8a5b-0f2f0c8f3a11")
+    except ecs_client.ServerNotFound as error:
+        print(error.code)
+print(sorted({"orjson", "pika", "openstack", "workers", "handlers"} & set(sys.modules)))
+"""
+
+
+def needed(requirements: Iterable[str]) -> set[str]:
+    """The distributions that are installed for these requirements, and for what they require."""
+    found: set[str] = set()
+    waiting = list(requirements)
+    while waiting:
+        one = waiting.pop()
+        name = re.split(r"[^\w.-]", one, maxsplit=1)[0]
+        if "extra ==" in one or name in found:
+            continue
+        try:
+            waiting += distribution(name).requires or []
+        except PackageNotFoundError:  # for another platform
+            continue
+        found.add(name)
+    return found
+
+
+def test_the_clients_own_wheel_needs_kombu_and_pydantic_alone(
+    shop: Workshop, tmp_path: Path
+) -> None:
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    tree = tmp_path / "tree"
+    for name in ("ecs_client", "messages"):
+        left_out = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
+        shutil.copytree(ROOT / name, tree / name, ignore=left_out)
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    subprocess.run([*build, str(tree / "ecs_client")], check=True)
+    (wheel,) = tmp_path.glob("ecs_client-*.whl")
+    venv.create(tmp_path / "venv", symlinks=True)
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
+    (metadata,) = site.glob("ecs_client-*.dist-info/METADATA")
+    required = re.findall(r"^Requires-Dist: (.*)$", metadata.read_text(), re.MULTILINE)
+    assert {re.split(r"\W", one)[0] for one in required} == {"kombu", "pydantic"}
+    for name in needed(required):
+        for file in distribution(name).files or []:
+            if ".." not in file.parts:
+                (site / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file.locate(), site / file)
+    done = subprocess.run(
+        [tmp_path / "venv" / "bin" / "python", "-I", "-c", PROGRAM, shop.broker_url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.split("\n") == ["0", "101.001033", "[]", ""], done.stderr
