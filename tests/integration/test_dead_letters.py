@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from amqp import Message
 
 from sandbox.broker import PrivateBroker
 from sandbox.documents import change_configure, new_order_id, new_token
@@ -388,6 +389,42 @@ def test_a_replay_that_is_published_twice_has_no_second_effect(
         == 1
     )
     assert tenant.actions(server_id) == ["create", "reboot"]
+
+
+def test_reads_are_replayed_also_those_that_the_version_before_dead_lettered(
+    workshop: Workshop, requester: Requester
+) -> None:
+    order = json.loads(change_configure(str(uuid.uuid4()), str(uuid.uuid4())))
+    asked = {
+        "ecs.servers": ("server.list", {}),
+        "ecs.images": ("image.list", {}),
+        "ecs.orders": ("order.plan", {"order": order}),
+    }
+    sent = {
+        origin: requester.command(operation, expiration=0.001, **fields)
+        for origin, (operation, fields) in asked.items()
+    }
+    now = requester.command("server.list", expiration=0.001)
+    workshop.worker()
+    eventually(lambda: requester.depth("ecs.dead") == 4)
+    # The version before took all commands of servers from one queue, reads among them.
+    channel = requester._connection.channel()
+    came_from = {message_id: origin for origin, message_id in sent.items()}
+    for _ in range(4):
+        letter = channel.basic_get("ecs.dead", no_ack=True)
+        assert letter.headers["x-ecs-origin-queue"] == "ecs.reads"
+        origin = came_from.get(letter.properties["message_id"], "ecs.reads")
+        letter.headers["x-ecs-origin-queue"] = origin
+        copy = Message(letter.body, **{**letter.properties, "application_headers": letter.headers})
+        channel.basic_publish(copy, "ecs.dead", origin)
+    channel.close()
+    eventually(lambda: requester.depth("ecs.dead") == 4)
+    rows = dead(workshop, "list")
+    assert {row["id"]: row["origin"] for row in rows} == came_from | {now: "ecs.reads"}
+    requester.heard.clear()
+    assert dead(workshop, "replay", "--yes")[0]["done"] == 4
+    assert [requester.result_of(one).body["code"] for one in (*came_from, now)] == [200] * 4
+    assert dead(workshop, "list") == []
 
 
 def test_an_old_message_is_not_refused_as_too_old_when_it_is_replayed(

@@ -3,12 +3,15 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.support.orders import paid
+from tests.support.stage import dying
 from tests.support.workshop import Workshop, eventually
 
 #: More than are begun at once, and more than are delivered at once.
@@ -53,6 +56,32 @@ def test_reads_are_answered_while_hundreds_of_actions_wait_for_nova(
         assert not any("/action" in one for one in own_cloud.executed())
         worker.kill()
         own_cloud.clear_faults()
+
+
+@pytest.mark.parametrize(
+    ("point", "fault"),
+    [("api.nova", {"match": "^GET", "held": True}), ("api.keystone", {"error": "down"})],
+    ids=["cloud", "authentication"],
+)
+def test_a_read_is_answered_while_it_is_held_however_long_a_command_may_take(
+    declared: str,
+    own_cloud: SimulatedOpenStack,
+    tmp_path: Path,
+    point: str,
+    fault: dict[str, Any],
+) -> None:
+    with (
+        Workshop(declared, own_cloud, tmp_path) as shop,
+        Requester(declared) as requester,
+    ):
+        constants = {"workers.pipeline.timeouts.HOLD": 2.0}
+        worker = dying(shop, [], constants=constants, ECS_COMMAND_TIMEOUT="600")
+        own_cloud.fault(point, **fault)
+        answer = requester.result_of(requester.command("server.list"))
+        assert answer.body["code"] == "101.001040"
+        assert "request.requeued" not in shop.logs()
+        own_cloud.clear_faults()
+        worker.kill()
 
 
 def test_reads_are_answered_while_the_journal_takes_nothing(workshop: Workshop) -> None:

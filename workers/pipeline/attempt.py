@@ -95,8 +95,12 @@ class Attempt:
             return await self._end_after_answer(progress, in_project, error)
 
     async def read(self, progress: Progress) -> Result:
-        """Run the handler of a read, which ends when its time is up."""
-        limit = within(Deadline.after(progress.timing.patience().left + ANSWER_WITHIN))
+        """Run the handler of a read, which ends when its time is up.
+
+        It ends while its message is held: nothing of it could go on with another delivery.
+        """
+        until = min(progress.timing.patience(), progress.timing.hold)
+        limit = within(Deadline.after(until.left + ANSWER_WITHIN))
         try:
             with limit:
                 return await self.run(progress)

@@ -41,12 +41,12 @@ class Authentication:
     async def authenticate(self, request: Request, timing: Timing) -> Requester:
         """Return the requester. Raises `Rejected`, or `Requeue` where it is not known in time.
 
-        An order waits for as long as it may be held; a command until its time is up, and then is
-        answered, unless it was begun already.
+        An order waits for as long as it may be held; a command no longer than that, until its time
+        is up, and then is answered, unless it was begun already.
         """
         is_order = request.kind is Kind.ORDER
         is_large = is_order and len(request.envelope.body) > LARGE
-        until = timing.hold if is_order else timing.patience()
+        until = timing.hold if is_order else min(timing.patience(), timing.hold)
         if is_large:
             # It is not held while it waits, lest such messages fill the memory: it comes again for
             # the answer.
