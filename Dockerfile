@@ -12,7 +12,7 @@ COPY --from=build /opt/ecs-worker /opt/ecs-worker
 ENV PATH=/opt/ecs-worker/bin:$PATH PYTHONUNBUFFERED=1
 USER ecs-worker
 WORKDIR /var/lib/ecs-worker
-EXPOSE 8080
+EXPOSE 8080 8081
 # Ready means: broker, journal and identity are there, and requests are consumed.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
   CMD ["python", "-c", "import os, urllib.request as r; \
