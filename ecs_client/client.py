@@ -169,7 +169,12 @@ class Client:
         )
 
     def _order(
-        self, order: Mapping[str, Any] | bytes | str, options: Options, finish: Finish
+        self,
+        order: Mapping[str, Any] | bytes | str,
+        options: Options,
+        finish: Finish,
+        *,
+        wants_reply: bool,
     ) -> tuple[str, Publication]:
         """Return an order's key, and its publication."""
         content = order if isinstance(order, Mapping) else json.loads(order)
@@ -188,7 +193,7 @@ class Client:
             body = order.encode() if isinstance(order, str) else order
         exchange, routing_key = f"{self.namespace}.orders", f"order.{kind.strip()}"
         found = self._publication(exchange, routing_key, body, options, finish)
-        found.wants_reply = False
+        found.wants_reply = wants_reply
         return key.strip(), found
 
     def _status_source(self, resource: str | None, resource_id: str | None) -> Source:
@@ -238,9 +243,16 @@ class EcsClient(Client):
     def submit(self, order: Mapping[str, Any] | bytes | str, **options: Unpack[Options]) -> str:
         """Publish an order, as `orders.submit`."""
         outcome = _Outcome()
-        key, publication = self._order(order, options, outcome.set)
+        key, publication = self._order(order, options, outcome.set, wants_reply=False)
         self._publish(publication, outcome)
         return key
+
+    def execute(self, order: Mapping[str, Any] | bytes | str, **options: Unpack[Options]) -> Reply:
+        """Publish an order and wait for its result, as `orders.execute`."""
+        outcome = _Outcome()
+        _, publication = self._order(order, options, outcome.set, wants_reply=True)
+        answer = self._publish(publication, outcome)
+        return Reply(answer.body, answer.headers, publication.message_id)
 
     def updates(
         self,
@@ -319,9 +331,18 @@ class AsyncEcsClient(Client):
     ) -> str:
         """Publish an order, as `orders.submit`."""
         future, finish = self._future()
-        key, publication = self._order(order, options, finish)
+        key, publication = self._order(order, options, finish, wants_reply=False)
         await self._publish(publication, future)
         return key
+
+    async def execute(
+        self, order: Mapping[str, Any] | bytes | str, **options: Unpack[Options]
+    ) -> Reply:
+        """Publish an order and wait for its result, as `orders.execute`."""
+        future, finish = self._future()
+        _, publication = self._order(order, options, finish, wants_reply=True)
+        answer = await self._publish(publication, future)
+        return Reply(answer.body, answer.headers, publication.message_id)
 
     def updates(
         self,
@@ -382,7 +403,7 @@ class _Outcome:
     def wait(self, publication: Publication) -> Answer:
         """Return the answer, or raise the error."""
         left = max(0.0, publication.answer_by - time.monotonic())
-        if not self._lock.acquire(timeout=left + _GRACE):
+        if not self._lock.acquire(timeout=min(left + _GRACE, threading.TIMEOUT_MAX)):
             raise NoAnswer("the client's thread does not answer", publication.message_id)
         answer, error = self._found
         if error is not None:

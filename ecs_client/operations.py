@@ -286,6 +286,8 @@ class _Client(Protocol):
 
     def submit(self, order: Order, **options: Unpack[Options]) -> str: ...
 
+    def execute(self, order: Order, **options: Unpack[Options]) -> Reply: ...
+
 
 class _AsyncClient(Protocol):
     timeout: float
@@ -302,6 +304,8 @@ class _AsyncClient(Protocol):
     ) -> AsyncStream[StatusEvent]: ...
 
     async def submit(self, order: Order, **options: Unpack[Options]) -> str: ...
+
+    async def execute(self, order: Order, **options: Unpack[Options]) -> Reply: ...
 
 
 class _Area:
@@ -408,6 +412,14 @@ class Orders(_Area):
         """
         return self._client.submit(order, **options)
 
+    def execute(self, order: Order, **options: Unpack[Options]) -> Reply:
+        """Publish an order or a softDown and wait for its result, for `timeout` seconds
+        (`math.inf`: as long as it takes; an order that is retried may take a day).
+
+        The result is on the queue of order results, too. Raises as `submit`, and `NoAnswer`.
+        """
+        return self._client.execute(order, **options)
+
     def follow(
         self, key: str, *, timeout: float | None = None, **options: Unpack[Who]
     ) -> Iterator[StatusEvent]:
@@ -439,6 +451,10 @@ class AsyncOrders(_AsyncArea):
     async def submit(self, order: Order, **options: Unpack[Options]) -> str:
         """Publish an order or a softDown, and return its key, as `Orders.submit`."""
         return await self._client.submit(order, **options)
+
+    async def execute(self, order: Order, **options: Unpack[Options]) -> Reply:
+        """Publish an order or a softDown and wait for its result, as `Orders.execute`."""
+        return await self._client.execute(order, **options)
 
     async def follow(
         self, key: str, *, within: float | None = None, **options: Unpack[Who]

@@ -108,10 +108,8 @@ class TopologySettings(BaseSettings):
         return value
 
 
-class BrokerSettings(TopologySettings):
-    """Settings of whatever connects to the broker and authenticates senders: of worker and gateway.
-    URLs are secrets: they hold passwords.
-    """
+class PublisherSettings(TopologySettings):
+    """Settings of whatever connects to the broker. URLs are secrets: they hold passwords."""
 
     #: The content of the file.
     broker_url_file: SecretStr | None = None
@@ -122,21 +120,7 @@ class BrokerSettings(TopologySettings):
     broker_cert_file: str | None = None
     # Checked together with the other two files, so that all wrong values are reported at once.
     broker_key_file: str | None = Field(None, validate_default=True)
-    os_cloud: str | None = Field(None, validation_alias=AliasChoices("OS_CLOUD", "os_cloud"))
-    os_client_config_file: str | None = Field(
-        None, validation_alias=AliasChoices("OS_CLIENT_CONFIG_FILE", "os_client_config_file")
-    )
-    project_domain: str = "default"
-    jwt_jwks: str | None = None
-    jwt_issuer: str | None = None
-    jwt_audience: str | None = None
-    jwt_tenant_claim: str = "project"
-    jwt_tenant_is: TenantIs | None = None
-    token_grace: float = Field(86400.0, ge=0, le=86400 * 30)
-    trust_publishers: bool = Field(False, validate_default=True)
     command_timeout: Seconds = 30.0
-    log_format: Literal["json", "console"] = "json"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("broker_url_file", "journal_url_file", mode="before", check_fields=False)
     @classmethod
@@ -173,6 +157,31 @@ class BrokerSettings(TopologySettings):
             if problems := check_files(Broker(url.get_secret_value(), *files)):
                 raise _Unusable(problems)
         return value
+
+    @property
+    def broker(self) -> Broker:
+        """Return the broker with its TLS files."""
+        url = self.broker_url.get_secret_value()
+        return Broker(url, self.broker_ca_file, self.broker_cert_file, self.broker_key_file)
+
+
+class BrokerSettings(PublisherSettings):
+    """Settings of whatever authenticates senders, too: of worker and gateway."""
+
+    os_cloud: str | None = Field(None, validation_alias=AliasChoices("OS_CLOUD", "os_cloud"))
+    os_client_config_file: str | None = Field(
+        None, validation_alias=AliasChoices("OS_CLIENT_CONFIG_FILE", "os_client_config_file")
+    )
+    project_domain: str = "default"
+    jwt_jwks: str | None = None
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
+    jwt_tenant_claim: str = "project"
+    jwt_tenant_is: TenantIs | None = None
+    token_grace: float = Field(86400.0, ge=0, le=86400 * 30)
+    trust_publishers: bool = Field(False, validate_default=True)
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("log_level", "log_format", mode="before")
     @classmethod
@@ -211,12 +220,6 @@ class BrokerSettings(TopologySettings):
                 "just one of ECS_TRUST_PUBLISHERS=true and ECS_JWT_JWKS must be set: senders are authenticated by it"
             )
         return value
-
-    @property
-    def broker(self) -> Broker:
-        """Return the broker with its TLS files."""
-        url = self.broker_url.get_secret_value()
-        return Broker(url, self.broker_ca_file, self.broker_cert_file, self.broker_key_file)
 
 
 class Settings(BrokerSettings):
@@ -320,6 +323,11 @@ def load_settings() -> Settings:
 def load_gateway_settings() -> GatewaySettings:
     """Return the gateway's configuration; variables of the worker alone may be missing or wrong."""
     return _load(GatewaySettings)
+
+
+def load_publisher_settings() -> PublisherSettings:
+    """Return the settings of the broker; all others may be missing or wrong."""
+    return _load(PublisherSettings)
 
 
 def load_topology_settings() -> TopologySettings:

@@ -16,6 +16,7 @@ from workers.cli.exits import (
     CommandFailed,
     Exit,
     gateway_settings_or_fail,
+    publisher_settings_or_fail,
     settings_or_fail,
     topology_settings_or_fail,
 )
@@ -191,6 +192,70 @@ def plan(
     from workers.cli.plan import plan_file  # noqa: PLC0415
 
     raise typer.Exit(plan_file(settings_or_fail(), file, tenant, output))
+
+
+Tenant = Annotated[str | None, typer.Option(help="A project's id or name, where no token says it.")]
+TokenFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="A file with the token; else ECS_TOKEN.")
+]
+Timeout = Annotated[float | None, typer.Option(min=0.1, help="Seconds to wait for the end.")]
+
+
+@app.command()
+def call(
+    operation: Annotated[str, typer.Argument(help="For instance server.list, server.action.")],
+    *,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter; repeatable."),
+    ] = None,
+    body: Annotated[
+        str | None,
+        typer.Option(help="The body of the API: JSON, a file, or - for stdin (order.plan: order)."),
+    ] = None,
+    tenant: Tenant = None,
+    user: Annotated[str | None, typer.Option(help="The user's id.")] = None,
+    token_file: TokenFile = None,
+    message_id: Annotated[
+        str | None, typer.Option(help="The idempotency key; a new one without it.")
+    ] = None,
+    timeout: Timeout = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Publish a command and print its answer; exit code 5 if it is a failure."""
+    from workers.cli.call import Sender, fields_of  # noqa: PLC0415
+    from workers.cli.call import call as publish  # noqa: PLC0415
+
+    code = publish(
+        publisher_settings_or_fail(),
+        operation,
+        fields_of(operation, parameters or [], body),
+        Sender(tenant, user, token_file),
+        message_id=message_id,
+        timeout=timeout,
+        output=output,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def order(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A file with an order message; - for stdin.")
+    ],
+    *,
+    tenant: Tenant = None,
+    token_file: TokenFile = None,
+    timeout: Timeout = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Publish an order, print its updates to stderr and its result; exit code 5 if it fails."""
+    from workers.cli.call import Sender  # noqa: PLC0415
+    from workers.cli.call import order as publish  # noqa: PLC0415
+
+    sender = Sender(tenant, None, token_file)
+    settings = publisher_settings_or_fail()
+    raise typer.Exit(publish(settings, file, sender, timeout=timeout, output=output))
 
 
 @app.command()

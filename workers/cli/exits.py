@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from handlers.context import Policy
-    from workers.settings import GatewaySettings, Settings, TopologySettings
+    from workers.settings import GatewaySettings, PublisherSettings, Settings, TopologySettings
 
 T = TypeVar("T")
 
@@ -44,6 +44,13 @@ def gateway_settings_or_fail() -> "GatewaySettings":
     from workers.settings import load_gateway_settings  # noqa: PLC0415
 
     return _loaded(load_gateway_settings)
+
+
+def publisher_settings_or_fail() -> "PublisherSettings":
+    """Return the settings of the broker; the rest need not be configured to publish."""
+    from workers.settings import load_publisher_settings  # noqa: PLC0415
+
+    return _loaded(load_publisher_settings)
 
 
 def topology_settings_or_fail() -> "TopologySettings":
