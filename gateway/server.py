@@ -252,7 +252,7 @@ class GatewayServer:
         """Serve until SIGTERM or SIGINT, then drain. Raises `PortUnusable`."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
-        listening = _listen(*self._settings.listen)
+        listening = listen(*self._settings.listen)
         gc.freeze()  # modules stay: they need not be looked at again and again
         sys.setswitchinterval(SWITCH_INTERVAL)
         server = self._server()
@@ -389,7 +389,7 @@ class GatewayServer:
         )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket. Raises `PortUnusable`."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

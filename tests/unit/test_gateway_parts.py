@@ -1,5 +1,6 @@
 """Parts of the gateway: places by tenant, kept updates, what a request says."""
 
+import socket
 from contextlib import ExitStack
 
 import pytest
@@ -12,6 +13,8 @@ from gateway.admission import Account, Budget, Places
 from gateway.events import Event, Subscriber, Updates, update_event
 from gateway.failures import HttpFailure
 from gateway.requests import message_id_of
+from gateway.server import listen
+from sandbox.processes import free_ports
 from workers.settings import split_address
 
 
@@ -180,3 +183,11 @@ def test_an_address_is_a_host_and_a_port(text: str, address: tuple[str, int] | N
             split_address(text)
     else:
         assert split_address(text) == address
+
+
+def test_answers_are_sent_at_once() -> None:
+    """asyncio turns Nagle's algorithm off where a socket has its protocol; an answer in two parts
+    would be 40 ms late otherwise.
+    """
+    with listen("127.0.0.1", *free_ports(1)) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
