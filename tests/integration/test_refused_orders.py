@@ -129,7 +129,10 @@ def test_a_wrong_order_of_a_proven_sender_is_answered_and_ends_no_other(
     first = requester.order(json.dumps(new))
     assert requester.order_result_of(again).body["code"] == PARAMETER
     assert requester.order_result_of(first).body["code"] == PARAMETER
-    assert requester.last_update_of("order", first).body["status"] == "failed"
+    final = requester.last_update_of("order", first).body
+    assert final["status"] == "failed"
+    assert final["tenant_id"] == guarded.workshop.tenant().project_id
+    assert final["user_id"] == known["userId"]
     parked(requester, guarded, again, first)
     assert requester.updates_of(again) == []
 
@@ -150,7 +153,10 @@ def test_a_request_that_came_too_late_may_be_put_in_again(
         )
         result = requester.order_result_of(message_id).body
         assert (result["code"], result["data"]["reason"]) == (PARAMETER, "too_old")
-        assert requester.last_update_of("order", message_id).body["status"] == "failed"
+        final = requester.last_update_of("order", message_id).body
+        assert final["status"] == "failed"
+        assert final["tenant_id"] == workshop.tenant().project_id
+        assert final["user_id"] == order["userId"]
     command = {
         "operation": "server.action",
         "server_id": servers[0],

@@ -70,6 +70,7 @@ def report(
             continue
         _check_result(one, heard, found)
         _check_finals(one, heard, found)
+        _check_owner(one, heard, tenant, found)
         check_effects(one, tenant, executed, found)
     return found
 
@@ -144,6 +145,24 @@ def _check_finals(one: Asked, heard: list[Heard], found: Report) -> None:
         for resource, copies in finals.items()
         if len(copies) > 1
     ]
+
+
+def _check_owner(one: Asked, heard: list[Heard], tenant: Tenant, found: Report) -> None:
+    """Each update says whose it is: the project, which no softDown as a whole has, and the user,
+    whom every paid order names.
+    """
+    for each in heard:
+        if each.source is not Source.STATUS or each.body["message_id"] != one.message_id:
+            continue
+        if "tenant_id" not in each.body:
+            continue  # published by the version before
+        body = each.body
+        is_soft_down = body["operation"] == "order.softDown"
+        has_project = not (is_soft_down and body["resource"] == "order")
+        if body["tenant_id"] != (tenant.project_id if has_project else None):
+            found.broken.append(f"{one.kind}: an update of project {body['tenant_id']}: {body}")
+        if "user_id" not in body or (one.is_order and not is_soft_down and not body["user_id"]):
+            found.broken.append(f"{one.kind}: an update without user: {body}")
 
 
 def _status(copies: set[tuple[str, bytes]]) -> str:

@@ -10,7 +10,9 @@ Nobody can answer another's order. What is published for a rejected order hangs 
 | known | not proven | nothing; the message is dead-lettered |
 """
 
+import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -26,7 +28,7 @@ from messages.fields import OTHER_REGION, word_or_none
 from messages.orders import OrderType, name_of
 from messages.results import Result, unread_order_result
 from workers.amqp.envelope import Envelope
-from workers.identity import Identity
+from workers.identity import NO_PROJECT, Identity
 from workers.journal import Journal, Kind
 from workers.pipeline.exits import Rejected
 from workers.pipeline.large_bodies import in_thread_if_large
@@ -44,6 +46,8 @@ _COUNTED = frozenset((*Operation, *(f"order.{one}" for one in OrderType)))
 #: the wrong place, or an operator may replay it.
 CONFLICT = "conflicting_duplicate"
 _DEAD_LETTERED = frozenset({OTHER_REGION, CONFLICT, "too_old"})
+#: Seconds in which the project of a refused order must be told.
+_PROJECT_PATIENCE = 3.0
 #: Codes of failures that a person must pass on to a sender who hears nothing.
 _FAULTS = (Code.PARAMETER, Code.IDENTITY)
 
@@ -157,13 +161,12 @@ class Rejections:
         published = self._replies.result(envelope, operation, key, result)
         update = refused_order_update(order) if order is not None and with_update else None
         if update is not None:
-            user_id = order.get("userId") if order is not None else None
             body = update_body(
                 update,
                 operation,
                 message_id=envelope.message_id,
-                tenant_id=None,
-                user_id=user_id if isinstance(user_id, str) else None,
+                tenant_id=await self._project_of(envelope, rejected, operation),
+                user_id=word_or_none((order or {}).get("userId")),
             )
             published.append(self._replies.update(envelope, body, key))
         for one in published:
@@ -197,6 +200,20 @@ class Rejections:
             if isinstance(value, (str, int)) and not isinstance(value, bool) and str(value).strip():
                 is_known = is_known or await self._is_known_order(str(value).strip())
         return proven or not is_known, proven and not is_known
+
+    async def _project_of(
+        self, envelope: Envelope, rejected: Rejected, operation: str
+    ) -> str | None:
+        """Return the project of an order whose sender is proven, for its update; None where it has
+        none, or it cannot be told soon: nothing is held for that.
+        """
+        found = rejected.tenant
+        if found is None:
+            request = rejected.request or _unread_order(envelope, operation, rejected.message or {})
+            with suppress(Refused, Transient, TimeoutError):
+                async with asyncio.timeout(_PROJECT_PATIENCE):
+                    found = (await self._identity.identify(request)).project_id
+        return found if found != NO_PROJECT else None
 
 
 def failed_result(
@@ -241,7 +258,7 @@ def _unread_order(envelope: Envelope, operation: str, message: Mapping[str, Any]
         operation=operation,
         name=name_of(message),
         digest="",
-        tenant=None,
+        tenant=word_or_none(message.get("tenant_id")),
         user_id=word_or_none(message.get("userId")),
         instance_id=None,
         work=None,
