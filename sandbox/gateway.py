@@ -13,10 +13,18 @@ from sandbox.processes import Server, free_ports
 
 
 class GatewayProcess:
-    """`ecs-worker gateway` with these settings, in a folder that is there; logs go to `log`."""
+    """`ecs-worker gateway` with these settings, in a folder that is there; logs go to `log`. `port`
+    is one of 127.0.0.1, a free one where none is given.
+    """
 
-    def __init__(self, settings: Mapping[str, str], folder: Path, name: str = "gateway") -> None:
-        (port,) = free_ports(1)
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        folder: Path,
+        name: str = "gateway",
+        port: int | None = None,
+    ) -> None:
+        port = port or free_ports(1)[0]
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / f"{name}.log"
         self._folder = folder

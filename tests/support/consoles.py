@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
+import psutil
 import pytest
 
 from tests.support.workshop import REPOSITORY
@@ -40,6 +41,7 @@ _TIMES = (
     (r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d", "2026-11-23 10:00:00"),
     (r"(?<=:\d\d)\.\d{3,6}(?=Z|\b)", ".123"),
     (r" +\d+\.\d s  ready (.*) \(\d+\.\d s\)", r"   1.0 s  ready \1 (1.0 s)"),
+    (r"\(\d+s ago\)", "(12s ago)"),
     (r"fa:16:3e(:[0-9a-f]{2}){3}", "fa:16:3e:00:00:01"),
 )
 
@@ -105,7 +107,10 @@ class Terminal:
         assert self._shell.stdin is not None
         self._shell.stdin.write(f'{command}\necho "== ended $?"\n'.encode())
         self._shell.stdin.flush()
-        return self.hear(until, seconds)
+        try:
+            return self.hear(until, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{command}\n{error}") from None
 
     def hear(self, until: str | None = None, seconds: float = 90.0) -> str:
         """Return what is printed next, as `run` does."""
@@ -145,6 +150,14 @@ class Terminal:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether a process has not ended."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def run_page(

@@ -7,9 +7,13 @@ import time
 from pathlib import Path
 
 from sandbox.documents import change_configure
-from sandbox.processes import SandboxError, until_stopped
+from sandbox.gateway import GatewayProcess
+from sandbox.processes import SandboxError, listens, until_stopped
 from workers.demo.environment import TENANT, Environment, environment
 from workers.demo.screen import Screen
+
+#: Where the gateway listens, as it does by default, unless something else does.
+_GATEWAY_PORT = 8081
 
 
 def stay(openstack: str) -> None:
@@ -20,24 +24,35 @@ def stay(openstack: str) -> None:
     with until_stopped():
         screen = Screen()
         with environment(openstack, screen) as running:
-            screen.text(_guide(running))
-            while running.worker.alive:
-                time.sleep(0.2)
-            raise SandboxError(f"the worker has ended: {running.worker.log.read_text()[-1500:]}")
+            port = None if listens(_GATEWAY_PORT) else _GATEWAY_PORT
+            gateway = GatewayProcess(running.settings, running.folder, port=port)
+            try:
+                with screen.step("ecs-worker's gateway"):
+                    gateway.start()
+                screen.text(_guide(running, gateway.url))
+                while running.worker.alive and gateway.alive:
+                    time.sleep(0.2)
+                ended = gateway if running.worker.alive else running.worker
+                said = ended.log.read_text(errors="replace")[-1500:]
+                raise SandboxError(f"{ended.log.stem} has ended: {said}")
+            finally:
+                gateway.stop()
     print("Everything is stopped.", flush=True)
 
 
-def _guide(running: Environment) -> str:
+def _guide(running: Environment, url: str) -> str:
     """Return what a person needs in another terminal; writes the files that it names."""
     servers, folder = running.servers, running.folder
-    env = "".join(f"{name}={value}\n" for name, value in running.settings.items())
+    settings = {**running.settings, "ECS_GATEWAY_LISTEN": url.removeprefix("http://")}
+    env = "".join(f"{name}={value}\n" for name, value in settings.items())
     (folder / ".env").write_text(env, encoding="utf-8")
     order = json.loads(change_configure(servers.web, servers.image))
     del order["token"]
     order = {"tenant_id": TENANT, **order}
     text = json.dumps(order, ensure_ascii=False, indent=2)
     (folder / "order.json").write_text(f"{text}\n", encoding="utf-8")
-    commands = Path(sys.executable).parent
+    tools = Path(sys.executable).parent
+    curl = f"curl -s -H 'X-Tenant-Id: {TENANT}' -H 'Content-Type: application/json'"
     return f"""
 Everything runs until Ctrl-C. The settings are in {folder}/.env:
 
@@ -49,17 +64,32 @@ Servers of the tenant {TENANT}, all of flavor S1.small.1:
   unpaid    {servers.unpaid}  without billing information
   image     {servers.image}
 
-In another terminal, first of all:
+In another terminal, to begin with:
 
-  cd {shlex.quote(str(folder))} && PATH={shlex.quote(str(commands))}:$PATH
+  cd {shlex.quote(str(folder))} && PATH={shlex.quote(str(tools))}:$PATH
 
-Preview an order, which makes web larger:
+List the servers; the API's pages are at {url}/docs:
+
+  {curl} {url}/v1/servers/1/10
+
+Stop a server:
+
+  {curl} {url}/v1/servers/{servers.web}/action -d '{{"os-stop": null}}'
+
+Listen to status updates:
+
+  curl -sN -H 'X-Tenant-Id: {TENANT}' {url}/v1/events
+
+Preview an order, which makes web larger; send it; look how far it is:
 
   ecs-worker plan order.json
+  {curl} {url}/v1/orders -d @order.json
+  {curl} {url}/v1/orders/{order["orderId"]}
 
-List the requests that the worker knows:
+Look at what the worker did:
 
   ecs-worker journal list
+  ecs-worker journal show {order["orderId"]}
 """
 
 
