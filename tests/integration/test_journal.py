@@ -28,7 +28,7 @@ from workers.journal import (
     Resumed,
     State,
 )
-from workers.journal.database import _config
+from workers.journal.database import _config, current_revision
 
 REQUEST = NewRequest("order:p:17", "17", Kind.ORDER, "order.changeConfigure", "p", "digest", 1000.0)
 
@@ -153,6 +153,20 @@ async def test_migrating_twice_is_migrating_once(journal: Journal, url: str) -> 
     await other.open()
     assert len(await other.find("17")) == 1
     await other.close()
+
+
+async def test_a_journal_that_a_later_version_has_migrated_is_used_as_it_is(
+    journal: Journal, url: str
+) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    restarted = Journal(url)
+    await restarted.open()
+    assert isinstance(await restarted.begin(REQUEST), Begun)
+    await restarted.close()
+    assert current_revision(engine) == "9999"
+    engine.dispose()
 
 
 async def test_a_database_that_cannot_be_had_is_told(tmp_path: Path) -> None:

@@ -149,6 +149,9 @@ async def _journal(settings: Settings) -> AsyncIterator[Finding]:
     found, head = f"{engine.dialect.name}, revision {current or 'none'}", head_revision()
     if current == head:
         yield Finding("journal", Status.OK, found)
+    elif current is not None and current > head:
+        newer = f"{found}: a later version has migrated it"
+        yield Finding("journal", Status.OK, newer, "end the rolling update")
     else:
         advice = "the worker migrates it at its start"
         yield Finding("journal", Status.WARNING, f"{found}, {head} is needed", advice)

@@ -124,8 +124,12 @@ def exposed(engine: Engine) -> list[str]:
 
 
 def migrate(engine: Engine) -> None:
-    """Migrate the schema to this version; several workers may do so at once."""
-    if current_revision(engine) == head_revision():
+    """Migrate the schema to this version; several workers may do so at once.
+
+    A later version's schema is left as it is: a worker that is restarted in the middle of a rolling
+    update goes on with it, as one that was not restarted does. Revisions are numbers of one length.
+    """
+    if (current_revision(engine) or "") >= head_revision():
         return
     from alembic import command  # noqa: PLC0415 - ten megabytes for what is done once in a version's life
 
