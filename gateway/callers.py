@@ -93,7 +93,7 @@ class TokenCallers:
         self._tenant_is = tenant_is
 
     async def identify(self, headers: Headers) -> Caller:
-        token = headers.get("authorization")
+        token = _single(headers, "Authorization")
         try:
             claims = await self._verifier.claims_of(token)
             check_times(claims, time.time())
@@ -108,7 +108,7 @@ class TokenCallers:
         return Caller(claims.tenant, _fields(token, claims.subject), claims.expires + LEEWAY)
 
     async def prove(self, headers: Headers) -> tuple[Caller, str]:
-        token = headers.get("authorization")
+        token = _single(headers, "Authorization")
         claims = await self._proven(token)
         until = claims.expires + LEEWAY
         caller = Caller(claims.tenant, _fields(token, claims.subject), until)
@@ -126,7 +126,7 @@ class TokenCallers:
     async def sign(self, order: dict[str, Any], headers: Headers) -> Caller:
         # A softDown has no token: it is taken from publishers that the broker knows.
         if not order.get("token") and not is_soft_down(order):
-            order["token"] = headers.get("authorization")
+            order["token"] = _single(headers, "Authorization")
         given = order.get("token")
         token = given if isinstance(given, str) else None
         claims = await self._proven(token)
@@ -145,10 +145,20 @@ class TokenCallers:
         return claims
 
 
+def _single(headers: Headers, name: str) -> str | None:
+    """Return a header. Raises `HttpFailure` where there are two: a proxy may have added its own to
+    what somebody has made up.
+    """
+    given = set(headers.getlist(name))
+    if len(given) > 1:
+        raise parameter(name)
+    return given.pop() if given else None
+
+
 def _named(headers: Headers, name: str) -> str:
     try:
         # ASGI's headers are bytes, which are read as latin-1; people write UTF-8.
-        value = headers.get(name, "").encode("latin-1").decode()
+        value = (_single(headers, name) or "").encode("latin-1").decode()
         return read(word, value, name)
     except UnicodeDecodeError:
         raise parameter(name) from None

@@ -144,11 +144,14 @@ class _Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self._head_since = None
         self._is_in_head = True
         self._completed += 1
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if not self._is_in_head:  # the rest of a body that nobody wants is awaited no longer
+            self._head_since = time.monotonic()
         if not self.pipeline and not self.transport.is_closing():
             self._all.idle[self] = None
 
@@ -340,6 +343,9 @@ class GatewayServer:
                 await self._hear_once()
             except EcsError as error:
                 log.warning("gateway.updates_lost", why=str(error))
+            except Exception:
+                # Streams that hear nothing any more would not be noticed.
+                log.exception("gateway.updates_lost")
             self.gateway.is_hearing = False
             await asyncio.sleep(_AGAIN_AFTER)
 
@@ -349,7 +355,8 @@ class GatewayServer:
             looking = asyncio.create_task(self._look_at(stream))
             try:
                 async for one in stream:
-                    if one.tenant_id is not None and one.event_id:
+                    # An id of several lines would be more than an id to a reader.
+                    if one.tenant_id is not None and one.event_id and one.event_id.isprintable():
                         found = (one.event_id, one.tenant_id, one.resource, one.id, one.body)
                         updates.publish(update_event(*found))
             finally:
