@@ -151,7 +151,7 @@ def test_the_page_shows_what_goes_over_the_wire(shop: Workshop) -> None:
             "What is not there", "server.show", server_id="616fb98f-46ca-475e-917e-2563e5a8cd19"
         )
     assert talk.operations == {one.value for one in Operation}
-    page = HEAD + "\n" + _settled("\n\n".join(talk.sections)) + "\n"
+    page = HEAD + "\n" + settled("\n\n".join(talk.sections)) + "\n"
     if os.environ.get("ECS_WRITE_DOCS"):
         PAGE.write_text(page, encoding="utf-8")
     assert PAGE.read_text(encoding="utf-8") == page, "the page is out of date: make docs"
@@ -161,7 +161,7 @@ def _block(value: Any) -> str:
     return "```json\n" + json.dumps(value, ensure_ascii=False, indent=2) + "\n```"
 
 
-def _settled(text: str) -> str:
+def settled(text: str) -> str:
     """The same text whatever the run: the Nth thing of a kind is always called the same."""
     text = re.sub(r'"time": "[^"]*"', '"time": "2026-11-23T10:00:00.123Z"', text)
     for pattern, name in _VARYING:

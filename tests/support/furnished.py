@@ -28,7 +28,7 @@ class Furnished:
     floating_ip: dict[str, Any]
 
 
-def furnish(tenant: Tenant) -> Furnished:
+def furnish(tenant: Tenant, name: str = "furnished") -> Furnished:
     """Make such a server; what it takes is deleted with the tenant's other things."""
     networks = {one["name"]: one for one in _get(tenant, "networks")}
     first = next(
@@ -42,7 +42,7 @@ def furnish(tenant: Tenant) -> Furnished:
     assert made.status_code == 201, made.text
     tenant.later("compute", "/os-keypairs/sshkey-123")
     server_id = tenant.make_server(
-        name="furnished",
+        name=name,
         disk=10,
         data=(("SSD", 1), ("SATA", 2)),
         metadata=FEES,

@@ -88,9 +88,11 @@ class Tenant:
         assert self.server(server_id)["status"] == "ACTIVE", self.server(server_id).get("fault")
         return server_id
 
-    def make_servers(self, number: int, **fields: Any) -> list[str]:
-        """So many paid servers with local disks, made at once."""
-        name = f"many-{uuid.uuid4().hex[:8]}"  # what another test left behind is not counted
+    def make_servers(self, number: int, *, name: str | None = None, **fields: Any) -> list[str]:
+        """So many paid servers with local disks, made at once; a name of nobody else's."""
+        name = (
+            name or f"many-{uuid.uuid4().hex[:8]}"
+        )  # what another test left behind is not counted
         body = {
             "name": name,
             "flavorRef": self.flavors["S1.small.1"],
