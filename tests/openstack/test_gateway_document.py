@@ -313,9 +313,9 @@ def test_the_documents_requests_and_their_answers(gateway: str, tenant: Tenant) 
     eventually(lambda: bool(talk.curl("GET", f"/v1/images/{image}")[1]["data"]["tags"]), 60)
     others = []
     for name in ("abc-1", "abc-2"):
+        next_second()
         others.append(tenant.make_image(name, tags=["ECS"]))
         tenant.later("image", f"/images/{others[-1]}")
-        next_second()
     images = {image, *others}
 
     def own_images(data: Any) -> Any:
