@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 from kombu.exceptions import OperationalError
 
+from ecs_client import BrokerUnavailable, EcsClient
 from sandbox.broker import PrivateBroker, TlsListener
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.support.certificates import Authority, Pair
+from tests.support.responder import OK, Responder
 from tests.support.tls_proxy import TlsProxy
 from tests.support.workshop import Workshop, eventually
 from workers.amqp.broker import Broker, explain
@@ -341,3 +343,26 @@ def test_a_certificate_that_is_renewed_counts_from_the_next_connection_on(
 def copy(source: Pair, target: Pair) -> None:
     target.certificate.write_bytes(source.certificate.read_bytes())
     target.key.write_bytes(source.key.read_bytes())
+
+
+def test_the_python_client_checks_the_broker_and_shows_its_own_certificate(
+    asking: PrivateBroker, authority: Authority, stranger: Authority, client: Pair
+) -> None:
+    url = asking.tls_url_of("")
+    declare(asking.url, topology())
+    own = {"cert_file": str(client.certificate), "key_file": str(client.key)}
+    with (
+        Responder(asking.url),
+        EcsClient(url, ca_file=str(authority.certificate), **own) as asker,
+    ):
+        assert asker.call("server.list").body == OK
+    for files, problem in (
+        ({"ca_file": str(stranger.certificate), **own}, "CERTIFICATE_VERIFY_FAILED"),
+        (own, "CERTIFICATE_VERIFY_FAILED"),
+        ({"ca_file": str(authority.certificate)}, "certificate required|EOF|reset|closed"),
+    ):
+        with (
+            EcsClient(url, broker_timeout=2, **files) as asker,
+            pytest.raises(BrokerUnavailable, match=f"(?i){problem}"),
+        ):
+            asker.call("server.list")
