@@ -94,14 +94,18 @@ class Waiting(Protocol):
 class Waits:
     """The resources that one running request waits for.
 
-    `note` is called with what is to be written, at most once a second: the wait that has lasted
-    longest, and None once nothing is waited for any more.
+    `note` is called with what is to be written, at most once in `noted_after` seconds: the wait
+    that has lasted longest, and None once nothing is waited for any more.
     """
 
-    __slots__ = ("_note", "_noted", "_timer", "_waiting", "last")
+    __slots__ = ("_after", "_closed", "_note", "_noted", "_timer", "_waiting", "last")
 
-    def __init__(self, note: Callable[[Wait | None], None]) -> None:
+    def __init__(
+        self, note: Callable[[Wait | None], None], noted_after: float = NOTED_AFTER
+    ) -> None:
         self._note = note
+        self._after = noted_after
+        self._closed = False
         self._noted: Wait | None = None
         self._timer: asyncio.TimerHandle | None = None
         #: Since when each is waited for (Unix seconds), the longest first.
@@ -124,12 +128,13 @@ class Waits:
 
     def close(self) -> None:
         """Note nothing more: the request has ended, or goes on later."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
 
     def _arm(self) -> None:
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(NOTED_AFTER, self._look)
+        if self._timer is None and not self._closed:
+            self._timer = asyncio.get_running_loop().call_later(self._after, self._look)
 
     def _look(self) -> None:
         self._timer = None

@@ -328,3 +328,17 @@ def test_of_a_dead_worker_is_said_that_its_request_waits_for_another(
     assert found["waits_for"]["resource"]["id"] == server_id
     simulated.clear_faults()
     requester.last_update_of("server", reboot)
+
+
+def test_while_the_journal_is_away_the_answer_says_so_and_nothing_is_parked(
+    workshop: Workshop, requester: Requester
+) -> None:
+    workshop.worker(ECS_COMMAND_TIMEOUT="3")
+    assert ask(requester, "no-such-key") == PARAMETER
+    journal = workshop.folder / "journal.db"
+    journal.rename(workshop.folder / "elsewhere.db")
+    code, _, data = ask(requester, "no-such-key")
+    assert (code, data) == ("101.001040", {"reason": "journal"})
+    (workshop.folder / "elsewhere.db").rename(journal)
+    eventually(lambda: ask(requester, "no-such-key") == PARAMETER, PATIENCE)
+    assert requester.depth("ecs.dead") == 0

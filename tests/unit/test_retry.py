@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 
+from handlers.effects.waits import ResourceState, Wait
 from handlers.openstack.errors import Conflict, QuotaExceeded
 from messages.codes import Code
 from messages.errors import Ambiguous, OutcomeUnknown, Postponed, Refused, Transient
+from messages.results import WaitReason
 from workers.journal import Kind
-from workers.pipeline.retry import Answer, Retry, decide, refusal
+from workers.pipeline.retry import Answer, Retry, decide, refusal, wait_after
 
 DELAYS = (5, 30, 120)
 DAY = 86400.0
@@ -78,3 +80,32 @@ def test_each_error_has_its_failure() -> None:
     assert refusal(OutcomeUnknown("resize")).reason == "outcome_unknown"
     assert refusal(Conflict(409, "Cannot 'stop' instance", None)).reason == "conflict"
     assert refusal(Postponed("a resize")).reason == "internal"
+
+
+VOLUME = ResourceState("volume", "v-1", "backing-up")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            Transient("http_503", detail="away; token eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln"),
+            Wait(WaitReason.RETRY, 7.0, cause="http_503", detail="away; token ***"),
+        ),
+        (
+            Transient("busy", detail="volume v-1 is backing-up"),
+            Wait(
+                WaitReason.RETRY,
+                7.0,
+                cause="busy",
+                detail="volume v-1 is backing-up",
+                resource=VOLUME,
+            ),
+        ),
+        (Postponed("resize:1"), Wait(WaitReason.RESOURCE, 7.0, resource=VOLUME)),
+        (Postponed("its locks", for_lock=True), Wait(WaitReason.TURN, 7.0)),
+        (ZeroDivisionError("x"), Wait(WaitReason.RETRY, 7.0, cause="internal", detail="x")),
+    ],
+)
+def test_what_is_tried_again_says_what_it_waits_for(error: Exception, expected: Wait) -> None:
+    assert wait_after(error, 7.0, VOLUME) == expected
