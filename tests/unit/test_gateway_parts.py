@@ -1,5 +1,6 @@
 """Parts of the gateway: places by tenant, kept updates, what a request says."""
 
+import re
 import socket
 from contextlib import ExitStack
 
@@ -13,8 +14,10 @@ from gateway.admission import Account, Budget, Places
 from gateway.events import Event, Subscriber, Updates, update_event
 from gateway.failures import HttpFailure
 from gateway.requests import message_id_of
+from gateway.routes import ROUTES
 from gateway.server import listen
 from sandbox.processes import free_ports
+from tests.support.workshop import REPOSITORY
 from workers.settings import split_address
 
 
@@ -191,3 +194,13 @@ def test_answers_are_sent_at_once() -> None:
     """
     with listen("127.0.0.1", *free_ports(1)) as listening:
         assert listening.proto == socket.IPPROTO_TCP
+
+
+def test_the_page_of_the_api_has_every_url_and_every_reason() -> None:
+    page = (REPOSITORY / "docs" / "reference" / "http.md").read_text(encoding="utf-8")
+    urls = {f"{one.method} {one.path.replace(':path', '')}" for one in ROUTES}
+    assert {one for one in urls if f"`{one}`" not in page} == set()
+    source = "".join(one.read_text() for one in (REPOSITORY / "gateway").glob("*.py"))
+    reasons = set(re.findall(r'(?:reason=|busy\(|broker_away\(|"gap", |finish\()"(\w+)"', source))
+    assert len(reasons) > 15
+    assert {one for one in reasons if f"`{one}`" not in page} == set()
