@@ -153,6 +153,7 @@ def test_what_is_wrong_is_answered_by_an_envelope_that_names_it(site: Site) -> N
         ("page=3", "page"),
         ("searchValue=a&searchValue=b", "searchValue"),
         ("searchValue=%FF", "query"),
+        ("searchValue=%00", "searchValue"),
     ):
         refused(site.ask("GET", f"{asked}?{query}"), 400, PARAMETER, name)
     assert site.ask("GET", f"{asked}?pageSize=10&page=2&pageNo=2&unknown=1").status_code == 200

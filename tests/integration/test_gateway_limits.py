@@ -99,6 +99,34 @@ def test_without_a_broker_requests_are_503_and_streams_are_told_of_the_gap(
         stream.close()
 
 
+def test_a_client_that_hangs_up_stops_nothing_and_two_with_one_key_get_one_result(
+    workshop: Workshop, start: Start
+) -> None:
+    workshop.worker()
+    first, second = (workshop.tenant().make_server() for _ in range(2))
+    site = Site(workshop, start())
+    key = {"Idempotency-Key": uuid.uuid4().hex}
+    os.kill(workshop.running.pid, signal.SIGSTOP)  # the commands wait
+    body = b'{"os-stop": {}}'
+    head = f"POST /v1/servers/{first}/action HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: tenant-a\r\n"
+    gone = connected(site.gateway, f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        path = f"/v1/servers/{second}/action"
+        stop = {"json": {"os-stop": {}}, "headers": key}
+        both = [threads.submit(site.ask, "POST", path, **stop) for _ in range(2)]
+        eventually(lambda: "ecs_gateway_in_flight 3.0" in site.gateway.metrics(), 10)
+        gone.close()
+        # The three that ask and look are left.
+        eventually(lambda: "ecs_gateway_connections 3.0" in site.gateway.metrics(), 10)
+        os.kill(workshop.running.pid, signal.SIGCONT)
+        answers = [one.result() for one in both]
+    assert {one.status_code for one in answers} == {200}
+    assert answers[0].content == answers[1].content
+    assert workshop.calls_of(key["Idempotency-Key"])["POST"] == 1
+    workshop.tenant().wait(first, lambda one: one["status"] == "SHUTOFF")
+    eventually(lambda: "ecs_gateway_in_flight 0.0" in site.gateway.metrics(), 10)
+
+
 def test_what_is_under_way_ends_before_the_gateway_does(workshop: Workshop, start: Start) -> None:
     workshop.worker()
     server = workshop.tenant().make_server()
