@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from messages.commands import Operation
 from messages.orders import OrderType
-from tests.support.names import NAMES
+from tests.support.names import NAMES, queue_for
 from workers.amqp.topology import topology
 from workers.asyncapi import document
 
@@ -95,6 +95,7 @@ def test_every_operation_and_order_has_its_message_and_its_reply() -> None:
     for one in Operation:
         operation = MADE["operations"][one.value]
         assert operation["messages"] == [{"$ref": f"#/channels/commands/messages/{one.value}"}]
+        assert operation["description"].endswith(f" {queue_for('ecs.commands', one)}.")
         reply = operation["reply"]
         assert reply["messages"] == [{"$ref": f"#/channels/reply/messages/{one.value}.result"}]
         assert reply["address"]["location"] == "$message.header#/reply_to"

@@ -9,6 +9,7 @@ from typing import Any
 from messages.commands import Operation
 from messages.orders import OrderType
 from workers.amqp.names import Names
+from workers.amqp.topology import queue_of_command
 from workers.asyncapi import messages as known
 
 _ABOUT = """\
@@ -44,7 +45,7 @@ def document(names: Names) -> dict[str, Any]:
         },
         "defaultContentType": "application/json",
         "channels": _channels(names),
-        "operations": _operations(),
+        "operations": _operations(names),
         "components": {"messages": known.messages(), "schemas": known.schemas()},
     }
 
@@ -97,9 +98,10 @@ def _channels(names: Names) -> dict[str, Any]:
     }
 
 
-def _operations() -> dict[str, Any]:
+def _operations(names: Names) -> dict[str, Any]:
     found = {one: _received("commands", (one,), "reply", f"{one}.result") for one in known.COMMANDS}
-    for one in found.values():
+    for name, one in found.items():
+        one["description"] = f"Waits for the worker in the queue {queue_of_command(names, name)}."
         one["reply"]["address"] = _REPLY_TO
     found["orders"] = _received("orders", known.ORDERS, "orderResults", known.ORDER_RESULT)
     found["results"] = _sent(
