@@ -5,6 +5,7 @@ data return the `Reply`. A failure is raised by its code (`RequestFailed`).
 """
 
 import functools
+import json
 import time
 from collections.abc import (
     AsyncIterator,
@@ -257,9 +258,10 @@ def update_image(
 # Orders.
 
 
-def plan_order(order: Mapping[str, Any], **options: Unpack[Options]) -> Ask[OrderPreview]:
+def plan_order(order: Order, **options: Unpack[Options]) -> Ask[OrderPreview]:
     """Return what an order would do; nothing is done."""
-    return Ask(Operation.ORDER_PLAN, {"order": order}, _data_of(OrderPreview), options)
+    content = order if isinstance(order, Mapping) else json.loads(order)
+    return Ask(Operation.ORDER_PLAN, {"order": content}, _data_of(OrderPreview), options)
 
 
 def show_order(key: str, **options: Unpack[Options]) -> Ask[ShownRequest]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import uuid
 import venv
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, distribution
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kombu import Connection
@@ -201,6 +204,45 @@ def test_two_requests_with_one_message_id_at_once_are_one(
 
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_the_examples_of_the_page_run_and_print_what_it_shows(
+    broker: PrivateBroker,
+    simulated: SimulatedOpenStack,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = (ROOT / "docs" / "how-to" / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(python|text|console)\n(.*?)```", page, re.DOTALL)
+    url = broker.add_vhost("page")
+    declare(url, topology())
+    monkeypatch.chdir(tmp_path)
+    with Workshop(url, simulated, tmp_path) as shop:
+        shop.worker()
+        tenant = shop.tenant("tenant-b")  # nobody else's servers are there
+        server_id = tenant.make_server(disk=None, name="web")
+        order = paid("changeConfigure", server_id, tenant="tenant-b")
+        flavor = {"code": "std_2C4G", "value": "S1.medium.2", "name": "S1.medium.2"}
+        order["productList"][0]["itemList"] = [flavor]
+        (tmp_path / "order.json").write_text(json.dumps(order))
+        scope: dict[str, Any] = {}
+        for (kind, text), (following, shown) in pairwise([*blocks, ("end", "")]):
+            mine = text.replace("amqp://guest:guest@127.0.0.1:5672/", url)
+            mine = mine.replace("tenant-a", "tenant-b")
+            if kind == "python":
+                exec(compile(mine, "python.md", "exec"), scope)
+                assert capsys.readouterr().out == (shown if following == "text" else "")
+            elif "ecs-worker call" in text:
+                for words, printed in re.findall(
+                    r"^\$ ecs-worker (.*)\n((?:[^$].*\n)+)", mine, re.M
+                ):
+                    done = shop.command(*shlex.split(words))
+                    key = r"[0-9a-f]{32}"
+                    assert re.sub(key, "KEY", done.stdout) == re.sub(key, "KEY", printed)
+        scope["client"].close()
+
+
 #: What a program does that has the client alone.
 PROGRAM = """
 import importlib, pkgutil, sys
