@@ -21,7 +21,11 @@ TYPED = "make -o install demo ARGS=--stay"
 def test_every_command_of_the_page_prints_what_it_shows(tmp_path: Path) -> None:
     env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "LANG": "C.UTF-8"}
     env |= {name: os.environ[name] for name in ("TMPDIR",) if name in os.environ}
-    with Terminal(REPOSITORY, env) as first, Terminal(tmp_path, env) as second:
+    with (
+        Terminal(REPOSITORY, env) as first,
+        Terminal(tmp_path, env) as second,
+        Terminal(tmp_path, env) as third,
+    ):
         said: list[str] = []
 
         def answer(command: str) -> str:
@@ -32,6 +36,10 @@ def test_every_command_of_the_page_prints_what_it_shows(tmp_path: Path) -> None:
 
         try:
             run_page(PAGE, Names((5672, 8081)), answer)
+            # Whoever copies from the terminal gets an answer to each, too.
+            for command in re.findall(r"^  ((?:cd|curl|ecs-worker) .*)$", said[0], re.MULTILINE):
+                endless = command.startswith("curl -sN")
+                third.run(f"timeout 2 {command}; true" if endless else command)
         finally:
             listed = psutil.Process(first.pid).children(recursive=True)
             started = [one for one in listed if runs(one)]

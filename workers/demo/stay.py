@@ -68,27 +68,25 @@ In another terminal, to begin with:
 
   cd {shlex.quote(str(folder))} && PATH={shlex.quote(str(tools))}:$PATH
 
-List the servers; the API's pages are at {url}/docs:
+List the servers, over HTTP (the API's pages are at {url}/docs) and by a message:
 
   {curl} {url}/v1/servers/1/10
+  ecs-worker call server.list --tenant {TENANT}
 
-Stop a server:
+Stop a server, and start it again:
 
   {curl} {url}/v1/servers/{servers.web}/action -d '{{"os-stop": null}}'
+  ecs-worker call server.action --tenant {TENANT} -p server_id={servers.web} --body '{{"os-start": null}}'
 
 Listen to status updates:
 
   curl -sN -H 'X-Tenant-Id: {TENANT}' {url}/v1/events
 
-Preview an order, which makes web larger; send it; look how far it is:
+Preview an order, which makes web larger; send it and follow it; see what became of it:
 
   ecs-worker plan order.json
-  {curl} {url}/v1/orders -d @order.json
+  ecs-worker order order.json
   {curl} {url}/v1/orders/{order["orderId"]}
-
-Look at what the worker did:
-
-  ecs-worker journal list
   ecs-worker journal show {order["orderId"]}
 """
 
