@@ -44,8 +44,9 @@ from workers.pipeline.replies import Replies
 from workers.pipeline.request_log import JournalRequests
 from workers.pipeline.server_locks import ServerLocks
 from workers.pipeline.timeouts import Timeouts
+from workers.pipeline.turns import RequestTurns
 from workers.pipeline.undeliverable import Undeliverable
-from workers.settings import ConfigurationError, Settings
+from workers.settings import DEFAULT_CONCURRENCY, ConfigurationError, Settings
 from workers.telemetry import Metrics
 
 if TYPE_CHECKING:
@@ -175,6 +176,8 @@ class Surroundings:
     timeouts: Timeouts
     metrics: Metrics
     declare_again: Callable[[], None] = lambda: None
+    #: Requests that are begun at once of each queue and kind.
+    concurrency: int = DEFAULT_CONCURRENCY
 
 
 def wire_pipeline(around: Surroundings) -> Pipeline:
@@ -184,6 +187,7 @@ def wire_pipeline(around: Surroundings) -> Pipeline:
     rejections = Rejections(replies, around.identity, journal, around.policy, around.metrics)
     stages = Stages(
         Authentication(around.identity, journal, timeouts),
+        RequestTurns(around.concurrency),
         Idempotency(journal, in_flight, replies, timeouts),
         ServerLocks(journal, in_flight, timeouts.retry_delays),
         Attempt(
@@ -233,14 +237,17 @@ class Worker:
                 ),
                 metrics=self.metrics,
                 declare_again=self._declarer.declare_soon,
+                concurrency=settings.concurrency,
             )
         )
         self.metrics.in_flight.set_function(lambda: self.pipeline.in_flight)
+        self.metrics.waiting.set_function(lambda: self.pipeline.waiting)
         self.consumer = Consumer(
             broker,
             Consuming(names, self._consumed, settings.prefetch, MAX_BODY),
             self.pipeline.accept,
             on_cancelled=lambda _: self._declarer.declare_soon(),
+            on_lost=self.pipeline.give_up_lost,
         )
         #: Why the service account cannot act in the tenants' projects.
         self._account_trouble: str | None = None
@@ -365,9 +372,9 @@ class Worker:
     def _choose_queues(self) -> None:
         """Consume those queues alone whose requests can be carried out now."""
         if not self._stopping.is_set():
-            self.consumer.want(
-                queue for queue in self._consumed if self.circuit_breaker.may_consume(queue)
-            )
+            wanted = {one for one in self._consumed if self.circuit_breaker.may_consume(one)}
+            self.consumer.want(wanted)
+            self.pipeline.pause(set(self._consumed) - wanted)
 
     async def _drain(self) -> None:
         """Stop consuming, finish what is under way or leave it to the next worker, await the

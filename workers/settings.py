@@ -31,6 +31,8 @@ from workers.amqp.names import DEFAULT_NAMESPACE, Names, check_namespace
 from workers.amqp.topology import DEFAULT_RETRY_DELAYS
 from workers.identity.jwks_source import is_url
 
+#: Requests of a queue that are begun at once.
+DEFAULT_CONCURRENCY = 500
 #: Bytes of a secret's file that are read.
 _LONGEST_SECRET = 16 * 1024
 Seconds = Annotated[float, Field(gt=0, le=86400 * 30)]
@@ -230,7 +232,8 @@ class Settings(BrokerSettings):
     region: str | None = None
     admin_cloud: str | None = None
     tokenless_publishers: Annotated[tuple[str, ...], NoDecode] = ()
-    prefetch: int = Field(500, ge=1, le=65535)
+    prefetch: int = Field(10_000, ge=1, le=65535)
+    concurrency: int = Field(DEFAULT_CONCURRENCY, ge=1, le=65535)
     openstack_threads: int = Field(32, ge=1, le=1000)
     order_timeout: Seconds = 1500.0
     max_age: Seconds = 86400.0

@@ -236,6 +236,9 @@ class Metrics:
             "ecs_log_lines_lost", "Log lines that could not be written", registry=self.registry
         ).set_function(lambda: _stderr.lost)
         self.in_flight = Gauge("ecs_in_flight", "Requests in progress", registry=self.registry)
+        self.waiting = Gauge(
+            "ecs_waiting", "Requests that wait for their tenant's turn", registry=self.registry
+        )
         self.reconnects = Gauge(
             "ecs_broker_reconnects", "Connections that were lost or failed", registry=self.registry
         )

@@ -139,18 +139,26 @@ class Turns:
         self._is_paused = False
         self._unused: asyncio.Future[None] | None = None
 
-    async def take(self, name: str, tag: object = None) -> "Tenant":
-        """Take a place for a tenant; it is given back with `release`. `tag`: what `refuse` is told
-        of one who waits.
-        """
+    def take_free(self, name: str) -> "Tenant | None":
+        """Take a place for a tenant; None where it has to wait for one."""
         tenant = self._tenants.get(name)
         if tenant is None:
             tenant = self._tenants[name] = Tenant(name, self)
         # Whoever of the tenant waits goes first.
-        if not tenant.waiting and tenant.held < _SHARE * self._free and not self._is_paused:
-            self._free -= 1
-            tenant.held += 1
+        if tenant.waiting or tenant.held >= _SHARE * self._free or self._is_paused:
+            return None
+        self._free -= 1
+        tenant.held += 1
+        return tenant
+
+    async def take(self, name: str, tag: Any = None) -> "Tenant":
+        """Wait for a place for a tenant; it is given back with `release`. `tag`: what `refuse` is
+        told of one who waits.
+        """
+        tenant = self.take_free(name)
+        if tenant is not None:
             return tenant
+        tenant = self._tenants[name]
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         tenant.waiting[waiter] = tag
         self._waiting.setdefault(tenant)
@@ -232,7 +240,7 @@ class Tenant:
     turns: Turns
     held: int = 0
     #: Who waits, the first one first, each with what it is known by.
-    waiting: "OrderedDict[asyncio.Future[None], object]" = field(default_factory=OrderedDict)
+    waiting: "OrderedDict[asyncio.Future[None], Any]" = field(default_factory=OrderedDict)
 
 
 #: True while a request is carried out that changes something: its calls have places of their own,

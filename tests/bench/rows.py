@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.bench.dry_run import dry_run
+from tests.bench.fairness import fairness
 from tests.bench.latency import half_load, single
 from tests.bench.measure import Figures, figures
 from tests.bench.real import real
@@ -78,6 +79,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "in-flight": Measurement(measure=_in_flight),
     "half-load": Measurement(measure=half_load),
     "single": Measurement(measure=single),
+    "fairness": Measurement(measure=fairness),
     "waiting": Measurement(measure=waiting, rounds=1),
     "waiting-projects": Measurement(measure=waiting_projects, rounds=1),
     "startup": Measurement(measure=startup),
@@ -165,6 +167,18 @@ LINES = (
         of="single.command_p99",
         unit="ms",
         aim=10,
+    ),
+    Line(
+        what="`os-stop` beside 5,000 reboots of another tenant, 100 ms a call: to an idle worker's",
+        of="fairness.stop",
+        beside="fairness.stop_idle",
+        aim=1.5,
+    ),
+    Line(
+        what="`server.list` beside 5,000 reboots of another tenant: to an idle worker's",
+        of="fairness.list",
+        beside="fairness.list_idle",
+        aim=1.5,
     ),
     Line(what="10,000 orders waiting: memory", of="waiting.memory", unit="MB", aim=250),
     Line(

@@ -1,12 +1,14 @@
-"""Keystone and Nova that answer at once and do nothing: what is measured beside them is the caller.
+"""Keystone and Nova that answer at once, or after so many seconds, and do nothing: what is measured
+beside them is the caller. The other services have nothing to show.
 
 A server exists as soon as somebody asks for it, ACTIVE and never busy, until it is resized: that
 goes on for ever. `GET /calls` counts the calls so far, and those servers. Projects are named `tenant-a`, and
 `tenant-0` and so on.
 
-python -m tests.bench.stub_nova PORT
+python -m tests.bench.stub_nova PORT [SECONDS]
 """
 
+import asyncio
 import json
 import re
 import sys
@@ -31,10 +33,13 @@ _PROJECTS = 1000
 class StubNova:
     """An ASGI application."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, seconds: float = 0.0) -> None:
         #: When each server was acted on (Unix seconds), and its project, in that order.
         self._acted: dict[str, tuple[float, str]] = {}
         self._resizing: set[str] = set()
+        self._stopped: set[str] = set()
+        #: That every answer takes, but Keystone's.
+        self._seconds = seconds
         self._calls = 0
         self._url = url
         self._flat = {
@@ -43,7 +48,12 @@ class StubNova:
             "/identity/v3/auth/projects": json.dumps({"projects": _projects()}).encode(),
             "/compute/v2.1/flavors/detail": json.dumps({"flavors": _FLAVORS}).encode(),
             "/compute/v2.1/limits": b'{"limits": {"rate": [], "absolute": {}}}',
+            "/volume/v3": json.dumps(_cinder(url)).encode(),
+            "/image": json.dumps(_versions(f"{url}/image/v2/", "v2.9")).encode(),
+            "/network": json.dumps(_versions(f"{url}/network/v2.0/", "v2.0")).encode(),
         }
+        for path, name in _EMPTY.items():
+            self._flat[path] = json.dumps({name: []}).encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -55,6 +65,8 @@ class StubNova:
             if not event.get("more_body"):
                 break
         status, body, headers = self._answer(scope, content)
+        if self._seconds and not scope["path"].startswith(("/identity", "/calls")):
+            await asyncio.sleep(self._seconds)
         headers += [
             (b"content-length", str(len(body)).encode()),
             (b"content-type", b"application/json"),
@@ -98,6 +110,8 @@ class StubNova:
         self._acted[server_id] = time.time(), project
         if b'"resize"' in content:
             self._resizing.add(server_id)
+        if b'"os-stop"' in content:
+            self._stopped.add(server_id)
 
     def _listed(self, project: str, query: dict[str, list[str]]) -> dict[str, Any]:
         """Return a page of what was acted on, as Nova does: since a time, after a marker."""
@@ -120,6 +134,8 @@ class StubNova:
         server = _SERVER_BODY | {"id": server_id, "tenant_id": project}
         if at:
             server["updated"] = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        if server_id in self._stopped:
+            server["status"] = "SHUTOFF"
         if server_id in self._resizing:
             server |= {"status": "RESIZE", "OS-EXT-STS:task_state": "resize_migrating"}
         return server
@@ -149,6 +165,16 @@ _FLAVORS = [
     }
     for name, vcpus, ram in (("S1.small.1", 1, 1024), ("S1.medium.1", 2, 2048))
 ]
+
+#: Lists with nothing in them, by their paths.
+_EMPTY = {
+    "/volume/v3/volumes/detail": "volumes",
+    "/image/v2/images": "images",
+    "/network/v2.0/ports": "ports",
+    "/network/v2.0/routers": "routers",
+    "/network/v2.0/subnets": "subnets",
+    "/network/v2.0/floatingips": "floatingips",
+}
 
 _SERVER_BODY: dict[str, Any] = {
     "name": "stub",
@@ -218,7 +244,13 @@ def _token(url: str, project: str) -> dict[str, Any]:
                 "name": project,
                 "domain": {"id": "default", "name": "Default"},
             },
-            "catalog": [service("identity", "/identity/v3"), service("compute", "/compute/v2.1")],
+            "catalog": [
+                service("identity", "/identity/v3"),
+                service("compute", "/compute/v2.1"),
+                service("block-storage", "/volume/v3"),
+                service("image", "/image"),
+                service("network", "/network"),
+            ],
         }
     }
 
@@ -241,10 +273,28 @@ def _nova(url: str) -> dict[str, Any]:
     }
 
 
+def _cinder(url: str) -> dict[str, Any]:
+    links = [{"rel": "self", "href": f"{url}/volume/v3/"}]
+    return {
+        "version": {
+            "id": "v3.0",
+            "status": "CURRENT",
+            "version": "3.70",
+            "min_version": "3.0",
+            "links": links,
+        }
+    }
+
+
+def _versions(url: str, name: str) -> dict[str, Any]:
+    links = [{"rel": "self", "href": url}]
+    return {"versions": [{"id": name, "status": "CURRENT", "links": links}]}
+
+
 if __name__ == "__main__":
     port = int(sys.argv[1])
     uvicorn.run(
-        StubNova(f"http://127.0.0.1:{port}"),
+        StubNova(f"http://127.0.0.1:{port}", *map(float, sys.argv[2:3])),
         host="127.0.0.1",
         port=port,
         log_level="warning",

@@ -31,7 +31,8 @@ def test_the_defaults_are_the_contracts(monkeypatch: pytest.MonkeyPatch) -> None
     settings = load_settings()
     assert settings.broker_url.get_secret_value() == "amqp://guest:guest@127.0.0.1:5672//"
     assert settings.journal_url.get_secret_value() == "sqlite:///ecs-journal.db"
-    assert (settings.prefetch, settings.openstack_threads, settings.http_port) == (500, 32, 8080)
+    assert (settings.prefetch, settings.concurrency) == (10_000, 500)
+    assert (settings.openstack_threads, settings.http_port) == (32, 8080)
     assert (settings.command_timeout, settings.order_timeout, settings.max_age) == (30, 1500, 86400)
     assert settings.retry_delays == DEFAULT_RETRY_DELAYS == (5, 30, 120, 600, 1800)
     assert (settings.billing_timezone, settings.require_fee_data) == ("Asia/Shanghai", True)

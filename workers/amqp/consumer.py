@@ -149,7 +149,8 @@ class Consumer:
     """The consuming connection. Calls `on_delivery` for each message, on the loop; it must not
     block.
 
-    `on_cancelled` is called when a queue is gone, before it is consumed again.
+    `on_cancelled` is called when a queue is gone, before it is consumed again; `on_lost` when a
+    channel is, and deliveries with it.
     """
 
     def __init__(
@@ -158,6 +159,7 @@ class Consumer:
         consuming: Consuming,
         on_delivery: Callable[[Delivery], None],
         on_cancelled: Callable[[str], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
         self._recovering = RecoveringConnection(
             where, consuming.name, self._connected, self._disconnected
@@ -168,6 +170,7 @@ class Consumer:
         self._prefetch = consuming.prefetch
         self._on_delivery = on_delivery
         self._on_cancelled = on_cancelled
+        self._on_lost = on_lost
         self._connection: CoalescingConnection | None = None
         self._channels: dict[str, _ConsumedQueue] = {}
         #: Channels in a row that the broker closed before it delivered from them.
@@ -230,6 +233,7 @@ class Consumer:
     def _disconnected(self) -> None:
         self._connection = None
         self._channels.clear()
+        self._lost()
 
     def _open_channel(self, connection: CoalescingConnection, queue: str) -> None:
         def opened(channel: Channel) -> None:
@@ -294,6 +298,7 @@ class Consumer:
     ) -> None:
         if self._channels.get(consumed.queue) is consumed:
             del self._channels[consumed.queue]
+        self._lost()
         if connection.is_open and connection is self._connection:
             log.warning("consumer.channel_closed", queue=consumed.queue, why=str(error)[:300])
             if self._on_cancelled is not None:
@@ -302,6 +307,11 @@ class Consumer:
             self._failures[consumed.queue] = failures + 1
             delay = delay_after(failures, REOPEN_DELAY, LONGEST_REOPEN_DELAY)
             asyncio.get_running_loop().call_later(delay, self._reopen, connection, consumed.queue)
+
+    def _lost(self) -> None:
+        if self._on_lost is not None:
+            # pika marks the channels of a lost connection as closed in this turn of the loop.
+            asyncio.get_running_loop().call_soon(self._on_lost)
 
     def _reopen(self, connection: CoalescingConnection, queue: str) -> None:
         if connection.is_open and connection is self._connection and queue not in self._channels:

@@ -109,6 +109,11 @@ class Envelope:
         return float(seen or 0) if is_time else self.arrived
 
     @property
+    def is_first(self) -> bool:
+        """True unless the message came before, and comes from a retry queue now."""
+        return FIRST_SEEN_HEADER not in self._own_headers
+
+    @property
     def resume_token(self) -> str | None:
         """The token by which a request is known again without its JWT; None where there is none."""
         token = self.headers.get(RESUME_TOKEN_HEADER)

@@ -1,4 +1,4 @@
-"""Stage 5: one attempt at a request: its handler is called, and an error becomes a decision."""
+"""Stage 6: one attempt at a request: its handler is called, and an error becomes a decision."""
 
 import asyncio
 import time

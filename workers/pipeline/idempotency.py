@@ -1,8 +1,9 @@
-"""Stage 3: a request is carried out once, however often its message comes: in this process, in
+"""Stage 4: a request is carried out once, however often its message comes: in this process, in
 another, or after a crash.
 """
 
 import asyncio
+import time
 
 import structlog
 
@@ -106,7 +107,8 @@ class Idempotency:
             request.operation,
             requester.project_id,
             request.digest,
-            request.envelope.first_seen,
+            # Whoever resumes a command counts its time from here, too.
+            time.time() - (time.monotonic() - timing.received),
         )
         outcome = await self._journal.begin(new, request.locks)
         while isinstance(outcome, HeldElsewhere) and not timing.hold.passed:

@@ -2,6 +2,7 @@
 
     parse        bytes -> Request                                  Ignored, Rejected
     authenticate Request -> Requester                              Rejected, Requeue
+    turn         in turn by tenant                                 Requeue
     claim        idempotency: new, resumed, known result, conflict Answered, Rejected, Requeue
     lock         FIFO locks of the servers that it changes         busy, postponed
     run          the handler; an error becomes a decision          Answer | Retry
@@ -13,27 +14,29 @@ A read goes the same way with a ledger in memory and without locks.
 
 import asyncio
 import time
+from collections.abc import Iterable
 
 import structlog
 
 from handlers.effects.backoff import Deadline, within
-from messages.errors import Transient
+from messages.errors import Postponed, Transient
 from messages.record import record
 from workers.amqp.consumer import Delivery
 from workers.amqp.envelope import Envelope
 from workers.identity import Requester
-from workers.journal import ClaimLost, JournalError
+from workers.journal import ClaimLost, JournalError, Kind
 from workers.pipeline.attempt import Attempt, writable
 from workers.pipeline.authentication import Authentication
 from workers.pipeline.exits import Answered, Ignored, Rejected, Requeue, Rescheduled
 from workers.pipeline.idempotency import Idempotency
-from workers.pipeline.large_bodies import LARGE, MemoryBudget, in_thread_if_large
+from workers.pipeline.large_bodies import BOUNDED, LIGHT, MemoryBudget, in_thread_if_large
 from workers.pipeline.parsing import operation_of, parse
 from workers.pipeline.progress import Ended, Progress
 from workers.pipeline.rejections import Rejections
 from workers.pipeline.retry import MACHINE_TROUBLE, Retry, unforeseen, wait_after
 from workers.pipeline.server_locks import ServerLocks
 from workers.pipeline.timeouts import HOLD, Timeouts, Timing
+from workers.pipeline.turns import RequestTurns
 from workers.pipeline.undeliverable import Undeliverable
 from workers.request import Request
 from workers.telemetry import Metrics, log_request
@@ -52,6 +55,7 @@ class Stages:
     """The stages, in order."""
 
     authentication: Authentication
+    turns: RequestTurns
     idempotency: Idempotency
     locks: ServerLocks
     attempt: Attempt
@@ -75,6 +79,11 @@ class Pipeline:
         """Deliveries that are not settled yet."""
         return len(self._tasks)
 
+    @property
+    def waiting(self) -> int:
+        """Deliveries that wait for their turn."""
+        return self._stages.turns.waiting
+
     def accept(self, delivery: Delivery) -> None:
         """Begin with a delivery."""
         # The task has a context of its own, and so log fields of its own.
@@ -82,9 +91,9 @@ class Pipeline:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def process(self, envelope: Envelope) -> None:
+    async def process(self, delivery: Delivery) -> None:
         """Carry out what a message asks for; returns when it may leave its queue."""
-        started = time.monotonic()
+        started, envelope = time.monotonic(), delivery.envelope
         if envelope.queue == envelope.names.undelivered_queue:
 
             async def execute(request: Request, requester: Requester) -> None:
@@ -93,13 +102,26 @@ class Pipeline:
 
             await self._stages.undeliverable.handle(envelope, execute)
             return
-        request = await in_thread_if_large(
-            len(envelope.body), lambda: parse(envelope, self._region)
-        )
+        request: Request | None
+        request = await self._parsed(envelope)
         log_request(request=request.name, operation=request.operation)
         timing = self._timeouts.timing(request, started)
         requester = await self._stages.authentication.authenticate(request, timing)
-        await self.execute(request, requester, timing)
+        turns = self._stages.turns
+        line = turns.line_of(request)
+        turn = turns.at_once(line, requester, timing)
+        if turn is None:
+            if len(envelope.body) > LIGHT:
+                request = None  # it waits as bytes, which are a fraction of what they are read to
+            turn = await turns.wait(line, requester, timing, delivery)
+        try:
+            request = request or await self._parsed(envelope)
+            await self.execute(request, requester, turn.timing)
+        finally:
+            turn.end()
+
+    async def _parsed(self, envelope: Envelope) -> Request:
+        return await in_thread_if_large(len(envelope.body), lambda: parse(envelope, self._region))
 
     async def execute(self, request: Request, requester: Requester, timing: Timing) -> None:
         """Carry out an authenticated request, once.
@@ -137,6 +159,8 @@ class Pipeline:
                 raise request.given_up
             if not progress.any_begun and (too_late := request.envelope.too_late) is not None:
                 raise too_late
+            if request.kind is Kind.ORDER and progress.timing.hold.passed:
+                raise Postponed("its turn")
             progress.publish_known()
             if request.name is None:
                 result = await attempt.read(progress)
@@ -162,14 +186,14 @@ class Pipeline:
         No name here stands for the envelope: what waits is to wait without its body.
         """
         size = len(delivery.envelope.body)
-        is_large = size > LARGE
+        is_large = size > BOUNDED
         if is_large and not self._budget.take(size, again=delivery.envelope.redelivered):
             delivery.forget_body()
             await self._budget.wait(size, HOLD)
             delivery.requeue()
             return
         try:
-            requeue_after = await self._settled(delivery.envelope)
+            requeue_after = await self._settled(delivery)
         finally:
             if is_large:
                 self._budget.give(size)
@@ -181,8 +205,9 @@ class Pipeline:
             await asyncio.sleep(requeue_after)
         delivery.requeue()
 
-    async def _settled(self, envelope: Envelope) -> float | None:
+    async def _settled(self, delivery: Delivery) -> float | None:
         """Return None where the message is done with, else the seconds after which it is requeued."""
+        envelope = delivery.envelope
         log_request(
             anew=True,
             message_id=envelope.message_id,
@@ -194,7 +219,7 @@ class Pipeline:
         limit = within(Deadline.after(HOLD_LIMIT))
         try:
             with limit:
-                await self._answered(envelope)
+                await self._answered(delivery)
         except ClaimLost:
             # Another worker is at it; the broker gives the message to it, or it is found done.
             log.warning("request.taken_over")
@@ -209,14 +234,15 @@ class Pipeline:
             return _BREATH
         return None
 
-    async def _answered(self, envelope: Envelope) -> None:
+    async def _answered(self, delivery: Delivery) -> None:
         """Process a message; whatever it ends in, it is answered.
 
         The broad `except`: an error that nobody foresaw is answered, and its message dead-lettered.
         """
+        envelope = delivery.envelope
         try:
             try:
-                await self.process(envelope)
+                await self.process(delivery)
             except Rejected as rejected:  # inside: an error of rejecting it is answered, too
                 await self._stages.rejections.reject(envelope, rejected)
         except Ignored as ignored:
@@ -232,8 +258,20 @@ class Pipeline:
             log.exception("pipeline.unforeseen", queue=envelope.queue)
             await self._stages.rejections.unforeseen(envelope, unforeseen(error))
 
+    def pause(self, queues: Iterable[str]) -> None:
+        """Begin nothing more of these queues until they are no longer named."""
+        self._stages.turns.pause(queues)
+
+    def give_up_lost(self) -> None:
+        """Let go of what is not begun and whose connection is gone: its messages come again."""
+        self._stages.turns.give_up_lost()
+
     async def drain(self, seconds: float) -> None:
-        """Wait for what is under way; what has not ended by then is left to the next worker."""
+        """Requeue what is not begun, and wait for what is; what has not ended by then is left to
+        the next worker.
+        """
+        self._stages.turns.close()
+        self._budget.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         for task in self._tasks:

@@ -1,4 +1,4 @@
-"""Stage 4: FIFO locks of the servers that a request changes, kept in the journal for all workers."""
+"""Stage 5: FIFO locks of the servers that a request changes, kept in the journal for all workers."""
 
 import asyncio
 import time
