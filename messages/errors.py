@@ -98,7 +98,7 @@ class OutcomeUnknown(EcsError):
 class Postponed(EcsError):
     """The request still waits for something that takes long; it is rescheduled by a retry queue.
 
-    `for_lock`: for its turn at a server.
+    `for_lock`: for its turn, at a server or at being begun.
     """
 
     def __init__(self, waiting_for: str, *, for_lock: bool = False) -> None:

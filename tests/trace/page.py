@@ -14,6 +14,7 @@ TOLERANCE = 0.1
 _STAGES = (
     ("parse", "workers/pipeline/parsing.py"),
     ("authenticate", "workers/pipeline/authentication.py"),
+    ("turn", "workers/pipeline/turns.py"),
     ("claim", "workers/pipeline/idempotency.py"),
     ("lock", "workers/pipeline/server_locks.py"),
     ("run", WORK),

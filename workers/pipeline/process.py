@@ -160,7 +160,7 @@ class Pipeline:
             if not progress.any_begun and (too_late := request.envelope.too_late) is not None:
                 raise too_late
             if request.kind is Kind.ORDER and progress.timing.hold.passed:
-                raise Postponed("its turn")
+                raise Postponed("its turn", for_lock=True)
             progress.publish_known()
             if request.name is None:
                 result = await attempt.read(progress)
