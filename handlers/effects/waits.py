@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 from messages.record import record
@@ -113,18 +112,21 @@ class Waits:
         #: The resource whose wait ended last.
         self.last: ResourceState | None = None
 
-    @contextmanager
-    def on(self, waiting: Waiting) -> Iterator[None]:
-        """Inside the context this is waited for."""
+    def on(self, waiting: Waiting) -> "OneWait":
+        """Return a context inside which this is waited for."""
+        return OneWait(self, waiting)
+
+    def begin(self, waiting: Waiting) -> None:
+        """Note that a wait begins."""
         self._waiting[waiting] = time.time()
         self._arm()
-        try:
-            yield
-        finally:
-            del self._waiting[waiting]
-            self.last = waiting.seen
-            if self._noted is not None:
-                self._arm()
+
+    def end(self, waiting: Waiting) -> None:
+        """Note that a wait ends."""
+        del self._waiting[waiting]
+        self.last = waiting.seen
+        if self._noted is not None:
+            self._arm()
 
     def close(self) -> None:
         """Note nothing more: the request has ended, or goes on later."""
@@ -154,6 +156,22 @@ class Waits:
                 others = len(self._waiting) - 1
                 return Wait(WaitReason.RESOURCE, begun, resource=state, others=others)
         return None
+
+
+class OneWait:
+    """A wait as a context manager. Ten thousand may wait: it is kept smaller than a generator."""
+
+    __slots__ = ("_waiting", "_waits")
+
+    def __init__(self, waits: Waits, waiting: Waiting) -> None:
+        self._waits = waits
+        self._waiting = waiting
+
+    def __enter__(self) -> None:
+        self._waits.begin(self._waiting)
+
+    def __exit__(self, *_: object) -> None:
+        self._waits.end(self._waiting)
 
 
 def note_nothing(_: Wait | None) -> None:

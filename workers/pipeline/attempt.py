@@ -53,9 +53,9 @@ class Attempt:
 
     async def run(self, progress: Progress) -> Result:
         """Return what the request's handler returns, or raise what it raises."""
-        timing = progress.timing
+        request, timing = progress.request, progress.timing
         counted.set(progress.calls)
-        changing.set(progress.request.name is not None)
+        changing.set(request.name is not None)
         patience = timing.patience(any_begun=progress.any_begun)
         context = RequestContext(
             environment=self._environment,
@@ -75,24 +75,20 @@ class Attempt:
             key=progress.key,
             waits=(waits := Waits(progress.note_wait)),
         )
+        handler = self._handlers[type(request.work)]
         try:
-            return await self._handle(progress, context)
+            if progress.project_id is None:
+                return await handler(request.work, context)
+            in_project = await context.in_project(progress.project_id)
+            try:
+                return await handler(request.work, in_project)
+            except (Refused, CloudRefusal, OutcomeUnknown) as error:
+                if request.kind is Kind.ORDER:
+                    raise
+                return await self._end_after_answer(progress, in_project, error)
         finally:
             progress.waited_for = waits.last
             waits.close()
-
-    async def _handle(self, progress: Progress, context: RequestContext) -> Result:
-        request = progress.request
-        handler = self._handlers[type(request.work)]
-        if progress.project_id is None:
-            return await handler(request.work, context)
-        in_project = await context.in_project(progress.project_id)
-        try:
-            return await handler(request.work, in_project)
-        except (Refused, CloudRefusal, OutcomeUnknown) as error:
-            if request.kind is Kind.ORDER:
-                raise
-            return await self._end_after_answer(progress, in_project, error)
 
     async def read(self, progress: Progress) -> Result:
         """Run the handler of a read, which ends when its time is up.
