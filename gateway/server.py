@@ -4,28 +4,23 @@ import asyncio
 import contextlib
 import errno
 import gc
-import resource
 import signal
 import socket
 import sys
 import time
-import uuid
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-from uvicorn.server import ServerState
 
-from ecs_client import AsyncEcsClient, EcsError
+from ecs_client import AsyncEcsClient, AsyncStream, EcsError, StatusEvent
 from gateway.app import Gateway, Limits, make_app
 from gateway.callers import Callers, TokenCallers, TrustedCallers
-from gateway.events import ABORT, update_event
-from gateway.failures import HttpFailure
+from gateway.connections import IDLE_SECONDS, OTHER_FILES, Connection, Connections, file_limit
+from gateway.events import update_event
 from handlers.openstack.cloud import Cloud
 from handlers.openstack.sessions import CloudSettings
-from messages.codes import Code
 from messages.texts import without_urls
 from workers.health import PortUnusable
 from workers.identity.jwks_source import key_source
@@ -37,15 +32,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Bytes of a request's line and headers: a token has 16 KiB at most.
-MAX_HEAD = 32 * 1024
-#: Seconds for the headers of a request to arrive; between two requests of a connection; in which
-#: the reader of an answer must take some of it.
-HEAD_SECONDS, IDLE_SECONDS, STALL_SECONDS = 10.0, 30, 30.0
-#: Requests that one connection may have sent before the first is answered.
-_MOST_PIPELINED = 16
-#: File descriptors that are not for connections of clients, and connections at most.
-_OTHER_FILES, _MOST_CONNECTIONS = 128, 16384
 #: Threads for log-ins to the cloud, which is asked for the ids of projects.
 _THREADS = 4
 #: Seconds that a drain may take longer than a command, and that connections have to end then.
@@ -56,155 +42,10 @@ _LOOK_EVERY, _AGAIN_AFTER = 0.25, 2.0
 _TAKEN_WITHIN = 5.0
 
 
-class _Connections(ServerState):
-    """The connections of clients; `idle` are those that have no request under way, oldest first."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self.limit = limit
-        self.idle: dict[_Connection, None] = {}
-
-    def admit(self) -> bool:
-        """Make room for one more; False where all are busy."""
-        if len(self.connections) <= self.limit:
-            return True
-        oldest = next(iter(self.idle), None)
-        if oldest is None:
-            return False
-        oldest.abort()
-        return True
-
-    async def watch(self) -> None:
-        """Close connections that hold what they do not use, until cancelled."""
-        while True:
-            await asyncio.sleep(1.0)
-            now = time.monotonic()
-            for one in list(self.connections):
-                cast("_Connection", one).look(now)
-
-
-class _Connection(HttpToolsProtocol):
-    """A connection of uvicorn's, with limits that it has not: on headers, on a silent client, on one
-    that does not read; and with answers in the shape of an envelope.
-    """
-
-    _head = 0
-    _is_in_head = True
-    _completed = 0
-    _too_large = False
-    #: Since when the headers of a request are awaited; None while none are.
-    _head_since: float | None = None
-    _stalled_since: float | None = None
-    _unsent = 0
-
-    @property
-    def _all(self) -> _Connections:
-        return cast("_Connections", self.server_state)
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._head_since = time.monotonic()
-        if self._all.admit():
-            self._all.idle[self] = None
-        else:
-            self._refuse(HttpFailure(503, reason="too_many_connections", retry_after=1))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._all.idle.pop(self, None)
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        if self._is_in_head and self._head_since is None:
-            self._head_since = time.monotonic()
-        completed = self._completed
-        super().data_received(data)
-        # What ends a body is no part of the next request's headers.
-        if self._is_in_head and self._completed == completed:
-            self._head += len(data)
-            if self._head > MAX_HEAD and not self.transport.is_closing():
-                self._refuse(_head_too_large())
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._is_in_head = True
-        if self._head_since is None:
-            self._head_since = time.monotonic()
-
-    def on_headers_complete(self) -> None:
-        self._is_in_head = False
-        self._head_since = None
-        self._head = 0
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if size > MAX_HEAD or len(self.pipeline) >= _MOST_PIPELINED:
-            self._too_large = True
-            raise ValueError("too large")  # ends the parsing, and is answered below
-        self._all.idle.pop(self, None)
-        cast("dict[str, Any]", self.scope)[ABORT] = self.abort
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._head_since = None
-        self._is_in_head = True
-        self._completed += 1
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if not self._is_in_head:  # the rest of a body that nobody wants is awaited no longer
-            self._head_since = time.monotonic()
-        if not self.pipeline and not self.transport.is_closing():
-            self._all.idle[self] = None
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, or has too many headers."""
-        self._refuse(
-            _head_too_large()
-            if self._too_large
-            else HttpFailure(400, Code.PARAMETER, "request", reason="no_http")
-        )
-
-    def abort(self) -> None:
-        """Close it at once, whatever is being sent."""
-        self._all.idle.pop(self, None)
-        self.transport.abort()
-
-    def look(self, now: float) -> None:
-        """Close it where it has waited for too long, for headers or for its reader."""
-        if self._head_since is not None and now - self._head_since > HEAD_SECONDS:
-            self.abort()
-            return
-        unsent = self.transport.get_write_buffer_size()
-        if not unsent or unsent < self._unsent or self._stalled_since is None:
-            self._stalled_since = now if unsent else None
-        elif now - self._stalled_since > STALL_SECONDS:
-            self.abort()
-        self._unsent = unsent
-
-    def _refuse(self, failure: HttpFailure) -> None:
-        """Answer without a request, and close. An answer that is being sent is cut off."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.abort()
-            return
-        headers = failure.headers | {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(failure.body)),
-            "Connection": "close",
-            "X-Request-Id": uuid.uuid4().hex,
-        }
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        head = STATUS_LINE[failure.status] + lines.encode() + b"\r\n"
-        self.transport.write(head + failure.body)
-        self.transport.close()
-
-
-def _head_too_large() -> HttpFailure:
-    return HttpFailure(431, Code.PARAMETER, "headers", reason="too_large")
-
-
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: whoever runs it decides when it ends."""
 
-    def __init__(self, config: uvicorn.Config, connections: _Connections) -> None:
+    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
         super().__init__(config)
         self.server_state = connections
 
@@ -229,25 +70,13 @@ class GatewayServer:
             broker_timeout=_TAKEN_WITHIN,
         )
         self._keys: KeySet | None = None
-        cloud = settings.os_cloud, settings.os_client_config_file, settings.project_domain
-        self._cloud = (
-            Cloud(
-                CloudSettings(
-                    cloud=cloud[0],
-                    config_file=cloud[1],
-                    project_domain=cloud[2],
-                    threads=_THREADS,
-                )
-            )
-            if settings.has_cloud
-            else None
-        )
+        self._cloud = Cloud(_clouds(settings)) if settings.has_cloud else None
         self.gateway = Gateway(
             self._client,
             self._callers(),
             Limits(settings.gateway_max_in_flight, settings.command_timeout),
         )
-        self._connections = _Connections(_file_limit() - _OTHER_FILES)
+        self._connections = Connections(file_limit() - OTHER_FILES)
         self._show_numbers()
         self._stopping = asyncio.Event()
 
@@ -295,7 +124,7 @@ class GatewayServer:
         app = make_app(self.gateway, self.problems)
         config = uvicorn.Config(
             app,
-            http=_Connection,
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -363,7 +192,7 @@ class GatewayServer:
                 looking.cancel()
                 updates.lose()
 
-    async def _look_at(self, stream: Any) -> None:
+    async def _look_at(self, stream: AsyncStream[StatusEvent]) -> None:
         """Notice that the connection of the updates is another one: some may have been missed."""
         known = 0
         while True:
@@ -396,6 +225,15 @@ class GatewayServer:
         )
 
 
+def _clouds(settings: GatewaySettings) -> CloudSettings:
+    return CloudSettings(
+        cloud=settings.os_cloud,
+        config_file=settings.os_client_config_file,
+        project_domain=settings.project_domain,
+        threads=_THREADS,
+    )
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket. Raises `PortUnusable`."""
     try:
@@ -424,16 +262,3 @@ def _advice(error: OSError, host: str, port: int) -> str:
         return f"ECS_GATEWAY_LISTEN: port {port} may only be used by root; choose one from 1024 on"
     why = error.strerror or type(error).__name__
     return f"ECS_GATEWAY_LISTEN: nothing can listen on {host!r} ({why}); it must be an address of this machine"
-
-
-def _file_limit() -> int:
-    """Raise the number of files that the process may open as far as it may, and return it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _MOST_CONNECTIONS + _OTHER_FILES
-    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return wanted
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        return wanted
-    return soft
