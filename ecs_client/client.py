@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, Unpack
 
 from ecs_client.address import read_brokers
-from ecs_client.errors import EcsError, NoAnswer
+from ecs_client.errors import NoAnswer
 from ecs_client.operations import (
     AsyncImages,
     AsyncOrders,
@@ -233,7 +233,8 @@ class EcsClient(Client):
         `fields` are the operation's parameters, or the whole body as bytes or text, which goes out
         as it is. A failure is a reply, too: `Reply.result` raises it.
 
-        Raises `NoAnswer`, `BrokerUnavailable`, `Unroutable`, `ClientClosed`.
+        Raises `NoAnswer`, `BrokerUnavailable`, `Unroutable`, `ClientClosed`; `ValueError` or
+        `TypeError` for what JSON or AMQP cannot say.
         """
         outcome = _Outcome()
         publication = self._command(operation, fields, options, outcome.set)
@@ -393,9 +394,9 @@ class _Outcome:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lock.acquire()
-        self._found: tuple[Answer | None, EcsError | None] = (None, None)
+        self._found: tuple[Answer | None, Exception | None] = (None, None)
 
-    def set(self, answer: Answer | None, error: EcsError | None) -> None:
+    def set(self, answer: Answer | None, error: Exception | None) -> None:
         """Note the end of a publication, once."""
         self._found = answer, error
         self._lock.release()
@@ -412,7 +413,7 @@ class _Outcome:
         return answer
 
 
-_Ended = tuple["asyncio.Future[Answer]", Answer | None, EcsError | None]
+_Ended = tuple["asyncio.Future[Answer]", Answer | None, Exception | None]
 
 
 class _Batch:

@@ -32,7 +32,7 @@ class Answer:
     headers: Mapping[str, Any]
 
 
-Finish = Callable[[Answer | None, EcsError | None], None]
+Finish = Callable[[Answer | None, Exception | None], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -168,10 +168,24 @@ class Publisher(Link):
             self._waiting.append(publication)
 
     def _send(self, publication: Publication) -> None:
+        before = len(self._out)
+        try:
+            self._write_publication(publication)
+        except Exception as error:
+            if len(self._out) != before or self._channel.connection is None:
+                raise
+            # Nothing was written, and writing is but packing: the fault is the message's. The text
+            # of the error may hold a header's value.
+            kind = type(error).__name__
+            text = f"the message cannot be written: AMQP cannot say one of its properties ({kind})"
+            self._finish(publication, None, ValueError(text))
+            return
         self._tag += 1
         self._unconfirmed[self._tag] = publication
         publication.sent_at = time.monotonic()
         self._next_sweep = min(self._next_sweep, publication.sent_at + _CONFIRMED_WITHIN)
+
+    def _write_publication(self, publication: Publication) -> None:
         properties = {
             "delivery_mode": 2,
             "message_id": publication.message_id,
@@ -266,7 +280,7 @@ class Publisher(Link):
         )
         self._finish(one, answer, None)
 
-    def _finish(self, one: Publication, answer: Answer | None, error: EcsError | None) -> None:
+    def _finish(self, one: Publication, answer: Answer | None, error: Exception | None) -> None:
         if one.is_finished:
             return
         one.is_finished = True

@@ -235,6 +235,25 @@ def test_a_result_whose_handling_fails_comes_again(declared: str) -> None:
             assert results.next(1.0) is None
 
 
+def test_what_amqp_cannot_say_is_refused_and_breaks_nothing(declared: str) -> None:
+    with Responder(declared) as responder, EcsClient(declared, tenant="t") as client:
+        assert client.call("server.list").body == OK
+        for options in (
+            {"message_id": "x" * 300},
+            {"headers": {"a": object()}},
+            {"headers": {"x" * 300: "a"}},
+            {"tracestate": object()},
+        ):
+            with pytest.raises(ValueError, match="cannot be written"):
+                client.call("server.list", **options)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="cannot be written"):
+            client.call("server." + "x" * 300)
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            client.call("server.list", {"pageNo": float("nan")})
+        assert client.call("server.list").body == OK
+        assert len({one.properties["reply_to"] for one in responder.requests}) == 1
+
+
 def test_what_is_not_there_to_be_consumed_is_told(vhost: str) -> None:
     with EcsClient(vhost) as client:
         with pytest.raises(BrokerUnavailable, match=r"no queue 'ecs\.order-results'"):

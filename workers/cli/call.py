@@ -7,11 +7,14 @@ import sys
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ecs_client import BrokerUnavailable, EcsClient, EcsError, NoAnswer, Reply, StatusEvent
 from messages.commands import Operation
+from messages.errors import Refused
+from messages.orders import is_paid
 from messages.record import record
 from workers.cli.exits import CommandFailed, Exit
 from workers.cli.output import Format, Report, complain, show_json
@@ -58,6 +61,8 @@ def call(
             raise CommandFailed(Exit.UNREACHABLE, text) from error
         except EcsError as error:
             raise CommandFailed(Exit.UNREACHABLE, f"{error}; see ecs-worker check") from error
+        except ValueError as error:  # a key that AMQP cannot say
+            raise CommandFailed(Exit.USAGE, str(error)) from error
     return _print(reply, output)
 
 
@@ -73,7 +78,7 @@ def order(
     result to stdout. The exit code is `CHECK_FAILED` where it failed.
     """
     body = _read(file)
-    key = _key_of(body)
+    key = _key_of(body, file)
     ended: list[Reply | BaseException] = []
     with _client(settings, sender) as client, client.updates(id=key) as updates:
         # What is told before it is heard is missed.
@@ -154,7 +159,7 @@ def _read(file: str) -> bytes:
         raise CommandFailed(Exit.USAGE, f"{file} cannot be read: {reason}") from error
 
 
-def _key_of(body: bytes) -> str | None:
+def _key_of(body: bytes, file: str) -> str | None:
     """Return the order's key; None where it has none, which is told when it is published."""
     try:
         content = json.loads(body)
@@ -162,6 +167,12 @@ def _key_of(body: bytes) -> str | None:
         return None
     if not isinstance(content, dict):
         return None
+    with suppress(Refused):  # what the status is wrong in is answered
+        if not is_paid(content):
+            text = (
+                f"{file}: orderStatus is not paySuccess, so it would be ignored and have no result"
+            )
+            raise CommandFailed(Exit.USAGE, text)
     key = content.get("flowId" if "instanceList" in content else "orderId")
     return key.strip() if isinstance(key, str) else None
 
