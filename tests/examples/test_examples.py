@@ -18,6 +18,7 @@ from tests.asyncapi.node import INSTALL_LIMIT, TOOL_LIMIT
 from tests.examples.programs import LANGUAGES, Program, lines_of
 from tests.support.proxy import ACK, Proxy, Reset, Way
 from tests.support.workshop import Workshop, eventually
+from workers.amqp.topology import declare, topology
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(INSTALL_LIMIT + TOOL_LIMIT)]
 
@@ -110,13 +111,15 @@ def test_a_result_whose_ack_is_lost_comes_again(
 
 
 def test_an_order_that_no_queue_takes_is_an_error(
-    declared: str, program: Program, tmp_path: Path
+    broker: PrivateBroker, program: Program, tmp_path: Path
 ) -> None:
-    with Connection(declared) as connection:
+    url = broker.url_of("/")  # the virtual host "/", as `ecs-worker demo` prints it
+    declare(url, topology())
+    with Connection(url) as connection:
         connection.channel().queue_delete("ecs.orders")
     order = tmp_path / "order.json"
     order.write_text(change_configure(str(uuid.uuid4()), str(uuid.uuid4())), encoding="utf-8")
-    process = program.start(declared, "order", str(order))
+    process = program.start(url, "order", str(order))
     out, said = process.communicate(timeout=60)
     assert process.returncode != 0
     assert out == ""

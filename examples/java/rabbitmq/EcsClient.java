@@ -65,7 +65,7 @@ public final class EcsClient implements AutoCloseable {
     private Link link;
 
     public EcsClient(String url, String namespace) throws Exception {
-        factory.setUri(url);
+        factory.setUri(url.replaceFirst("(?<=\\d)//$", "/%2F")); // Python's way to write the virtual host /
         // After a disconnect, unanswered commands are published again, which the library's own
         // recovery would not do: connecting again is done here.
         factory.setAutomaticRecoveryEnabled(false);

@@ -64,7 +64,8 @@ public final class EcsClient implements AutoCloseable {
 
     public EcsClient(String url, String namespace) {
         this.namespace = namespace;
-        connections = new CachingConnectionFactory(URI.create(url)); // connects again by itself
+        URI uri = URI.create(url.replaceFirst("(?<=\\d)//$", "/%2F")); // Python's way to write the virtual host /
+        connections = new CachingConnectionFactory(uri); // connects again by itself
         connections.setPublisherConfirmType(CachingConnectionFactory.ConfirmType.CORRELATED);
         connections.setPublisherReturns(true);
         template = new RabbitTemplate(connections);
