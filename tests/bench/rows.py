@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tests.bench.dry_run import dry_run
 from tests.bench.fairness import fairness
+from tests.bench.gateway import gateway
 from tests.bench.latency import half_load, single
 from tests.bench.measure import Figures, figures
 from tests.bench.real import real
@@ -85,6 +86,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "startup": Measurement(measure=startup),
     "replay": Measurement(measure=replay),
     "dry-run": Measurement(measure=dry_run),
+    "gateway": Measurement(measure=gateway),
     "rubbish": Measurement(measure=rubbish, rounds=1, by_default=False),
     "real": Measurement(measure=real, rounds=1, by_default=False),
 }
@@ -207,6 +209,18 @@ LINES = (
         unit="%",
         aim=50,
         at_least=True,
+    ),
+    Line(
+        what="gateway: CPU of a request, to a bare FastAPI handler's",
+        of="gateway.cpu",
+        beside="gateway.bare_cpu",
+        aim=4,
+    ),
+    Line(
+        what="gateway, 1,000 streams of updates: memory of each",
+        of="gateway.streams_kB",
+        unit="kB",
+        aim=64,
     ),
     Line(what="`dead replay --dry-run` of 1,660", of="dry-run.seconds", unit="s", aim=5),
     Line(
