@@ -6,6 +6,7 @@ nothing in a URL turns that off.
 
 import random
 import re
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import field
@@ -19,6 +20,10 @@ from messages.record import record
 
 #: Seconds between heartbeats, and for a connection with all its steps, where the URL does not say.
 _HEARTBEAT, _CONNECT = 15, 5.0
+#: Seconds for which the peer may take nothing before the kernel ends the connection. py-amqp's own
+#: second would end it while a broker under memory alarm reads nothing; heartbeats notice the rest.
+_SILENT = 60
+_SOCKET = {socket.TCP_USER_TIMEOUT: _SILENT * 1000} if hasattr(socket, "TCP_USER_TIMEOUT") else {}
 _PORTS = {"amqp": 5672, "amqps": 5671}
 _FORM = (
     "a broker's URL is written amqp://user:password@host:5672/vhost, with %2F %23 %3F %40 %3A for "
@@ -90,6 +95,7 @@ class Brokers:
             transport_options={
                 "read_timeout": endpoint.connect_timeout,
                 "write_timeout": endpoint.connect_timeout,
+                "socket_settings": _SOCKET,
                 "client_properties": {"connection_name": "ecs-client"},
                 **callbacks,
             },

@@ -6,6 +6,8 @@ import logging
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -24,7 +26,7 @@ from ecs_client import (
 )
 from tests.support.orders import paid
 from tests.support.responder import OK, Answers, Responder
-from tests.support.workshop import eventually
+from tests.support.workshop import REPOSITORY, eventually
 
 
 def test_a_request_carries_what_it_was_given(declared: str) -> None:
@@ -183,6 +185,26 @@ def test_a_client_that_nobody_has_any_more_ends_its_thread(declared: str) -> Non
     gc.collect()
     assert gone() is None
     eventually(lambda: threading.active_count() < before)
+
+
+def test_a_program_that_closes_nothing_ends_at_once_and_quietly(declared: str) -> None:
+    program = (
+        "import sys\n"
+        "from ecs_client import EcsClient\n"
+        "client = EcsClient(sys.argv[1], tenant='t')\n"
+        "updates = client.updates()\n"
+        "print(client.call('server.list').http_status)\n"
+    )
+    with Responder(declared):
+        done = subprocess.run(
+            [sys.executable, "-c", program, declared],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "200\n", "")
 
 
 def test_a_forked_child_has_a_connection_of_its_own(declared: str) -> None:
