@@ -51,6 +51,9 @@ def body_of(message: Any) -> bytes:
 
 # What is wrong with a message.
 
+#: What a program can use, by the property.
+REASONS = {"content_type": "not_json", "content_encoding": "not_utf8"}
+
 
 @pytest.mark.parametrize(
     ("body", "options", "parameter"),
@@ -79,7 +82,7 @@ def test_a_command_that_is_wrong_in_form_is_answered(
         assert result.body == {
             "code": PARAMETER,
             "message": f"参数{parameter}不符合规范",
-            "data": None,
+            "data": {"reason": REASONS[parameter]} if parameter in REASONS else None,
         }
         assert result.headers["x-ecs-http-status"] == 400
     assert dead(small) == []
