@@ -13,6 +13,7 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.integration.test_worker import resize_order
 from tests.support.orders import ended, paid, publish, soft_down
+from tests.support.stage import dying
 from tests.support.tenant import VOLUME, Tenant
 from tests.support.workshop import Workshop, eventually
 
@@ -342,3 +343,39 @@ def test_while_the_journal_is_away_the_answer_says_so_and_nothing_is_parked(
     (workshop.folder / "elsewhere.db").rename(journal)
     eventually(lambda: ask(requester, "no-such-key") == PARAMETER, PATIENCE)
     assert requester.depth("ecs.dead") == 0
+
+
+def test_what_waits_longer_than_a_delivery_is_held_says_when_it_goes_on_and_for_what(
+    workshop: Workshop, requester: Requester, simulated: SimulatedOpenStack
+) -> None:
+    """One order waits for its server, another one behind it; neither has failed."""
+    dying(workshop, [], stay=True, constants={"workers.pipeline.timeouts.HOLD": 4.0}, ECS_RETRY_DELAYS="15")
+    tenant = workshop.tenant()
+    server_id = tenant.make_server(disk=None)
+    simulated.fault("virt.finish_migration", match=server_id, held=True)
+    first, second = "178549870045490011", "178549870045490012"
+    for order_id in (first, second):
+        requester.order(resize_order(server_id, tenant.image, orderId=order_id))
+        eventually(is_running(requester, order_id), PATIENCE)
+
+    def postponed(key: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+
+        def has_until() -> bool:
+            found.update(shown(requester, key))
+            return bool(found["waits_for"] and found["waits_for"]["until"])
+
+        eventually(has_until, PATIENCE)
+        return found
+
+    found = postponed(first)
+    assert (found["state"], found["waits_for"]["reason"]) == ("running", "resource")
+    resource = found["waits_for"]["resource"]
+    assert (resource["kind"], resource["id"]) == ("server", server_id)
+    assert "; the next attempt begins at" in found["waits_for"]["message"]
+    found = postponed(second)
+    assert (found["state"], found["waits_for"]["reason"]) == ("running", "turn")
+    assert found["waits_for"]["behind"] == first
+    simulated.clear_faults()
+    for order_id in (first, second):
+        eventually(lambda key=order_id: shown(requester, key)["state"] == "done", 90)
