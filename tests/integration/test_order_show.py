@@ -349,7 +349,13 @@ def test_what_waits_longer_than_a_delivery_is_held_says_when_it_goes_on_and_for_
     workshop: Workshop, requester: Requester, simulated: SimulatedOpenStack
 ) -> None:
     """One order waits for its server, another one behind it; neither has failed."""
-    dying(workshop, [], stay=True, constants={"workers.pipeline.timeouts.HOLD": 4.0}, ECS_RETRY_DELAYS="15")
+    dying(
+        workshop,
+        [],
+        stay=True,
+        constants={"workers.pipeline.timeouts.HOLD": 4.0},
+        ECS_RETRY_DELAYS="15",
+    )
     tenant = workshop.tenant()
     server_id = tenant.make_server(disk=None)
     simulated.fault("virt.finish_migration", match=server_id, held=True)
