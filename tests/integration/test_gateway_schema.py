@@ -3,8 +3,10 @@ what `/openapi.json` does not say.
 """
 
 import json
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -87,6 +89,11 @@ def test_schemathesis_finds_no_answer_that_the_document_does_not_have(
     )
     assert done.returncode == 0, f"{done.stdout[-8000:]}\n{done.stderr[-2000:]}"
     assert "Selected: 19/20" in done.stdout
+    (generated,) = re.findall(r"(\d+) generated", done.stdout)
+    answers = Counter(re.findall(r'"status":(\d+),.*"gateway.answered"', gateway.log.read_text()))
+    print(f"{generated} requests, answers by status: {dict(answers)}")
+    assert int(generated) > 500
+    assert min(answers["200"], answers["400"]) > 100
     assert "gateway.unforeseen" not in gateway.log.read_text()
 
 
