@@ -40,6 +40,8 @@ class OrderResult:
     body: bytes = field(repr=False)
     #: The same result always has the same one.
     message_id: str | None
+    #: The order's `correlation_id`, else its `message_id`.
+    correlation_id: str | None
     #: `order.<orderType>`
     operation: str
     #: It was delivered before, and not settled.
@@ -82,7 +84,11 @@ def read_update(
 def read_order_result(delivery: Delivery) -> OrderResult:
     """Return the order result in a message."""
     return OrderResult(
-        delivery.body, delivery.message_id, delivery.routing_key, delivery.is_redelivered
+        body=delivery.body,
+        message_id=delivery.message_id,
+        correlation_id=delivery.correlation_id,
+        operation=delivery.routing_key,
+        is_redelivered=delivery.is_redelivered,
     )
 
 

@@ -25,6 +25,7 @@ class Delivery:
 
     body: bytes = field(repr=False)
     message_id: str | None
+    correlation_id: str | None
     headers: dict[str, Any]
     routing_key: str
     is_redelivered: bool
@@ -98,6 +99,7 @@ class Subscription:
             Delivery(
                 body=body if isinstance(body, bytes) else bytes(body, "utf-8"),
                 message_id=properties.get("message_id"),
+                correlation_id=properties.get("correlation_id"),
                 headers=properties.get("application_headers") or {},
                 routing_key=info["routing_key"],
                 is_redelivered=info["redelivered"],

@@ -132,7 +132,8 @@ def test_an_order_is_previewed_submitted_followed_and_its_result_fetched(
     server_id = shop.tenant().make_server(disk=None)
     order = paid("renew", server_id)
     assert client.orders.plan(order).order_id == order["orderId"]
-    order_id = client.orders.submit(order)
+    key = uuid.uuid4().hex
+    order_id = client.orders.submit(order, message_id=key)
     followed = list(client.orders.follow(order_id, timeout=60))
     assert [one.final for one in followed] == [False] * (len(followed) - 1) + [True]
     # What has ended already ends at once.
@@ -142,7 +143,7 @@ def test_an_order_is_previewed_submitted_followed_and_its_result_fetched(
     with client.results() as results:
         result = next(one for one in results if order_id in str(one.envelope))
         results.ack()
-    assert result.operation == "order.renew"
+    assert (result.operation, result.correlation_id) == ("order.renew", key)
     with pytest.raises(NoAnswer):
         list(client.orders.follow("nothing-known", timeout=0.5))
 
