@@ -14,6 +14,7 @@ import pytest
 from amqp import Message
 from kombu import Connection, Queue
 
+from ecs_client import EcsClient, IdentityNotProven
 from sandbox.broker import PrivateBroker
 from sandbox.documents import change_configure, new_order_id
 from sandbox.issuer import USER, Issuer, KeySetServer
@@ -702,3 +703,31 @@ def test_check_looks_at_the_key_set(own: Guarded, tmp_path: Path) -> None:
     assert (code, keys["result"]) == (0, "ok")
     done = own.workshop.command("check", "-o", "json", ECS_JWT_JWKS=str(tmp_path / "missing.json"))
     assert (done.returncode, "ECS_JWT_JWKS" in done.stdout) == (3, True)
+
+
+def test_the_python_client_and_the_command_line_prove_who_asks_by_their_token(
+    guarded: Guarded,
+) -> None:
+    shop, token = guarded.workshop, guarded.token()
+    with EcsClient(shop.broker_url, user=USER, token=guarded.token) as client:
+        assert client.servers.list().servers is not None
+        with pytest.raises(IdentityNotProven):
+            client.servers.list(token=guarded.issuer.token(project="tenant-a")[:-4])
+        order = guarded.order(str(uuid.uuid4()), orderId=new_order_id())
+        order.pop("token", None)
+        assert client.orders.submit(order) == order["orderId"]  # the token is added
+        last = list(client.orders.follow(order["orderId"], timeout=60))[-1]
+        assert (last.final, last.status) == (True, "failed")
+        assert client.orders.show(order["orderId"]).result is not None
+        assert token[:20] not in repr(client)
+    file = shop.folder / "token"
+    file.write_text(f"Bearer {token}\n")
+    asked = ("call", "server.list", "--user", USER, "-o", "jsonl")
+    for words, settings in (
+        ((*asked, "--token-file", "token"), {}),
+        (asked, {"ECS_TOKEN": token}),
+    ):
+        done = shop.command(*words, **settings)
+        assert (done.returncode, json.loads(done.stdout)["code"]) == (0, 200), done.stderr
+    refused = shop.command(*asked)
+    assert (refused.returncode, json.loads(refused.stdout)["code"]) == (5, IDENTITY)
