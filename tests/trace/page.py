@@ -146,9 +146,11 @@ def _settled(events: Iterable[Entered | Outside]) -> Iterator[Entered | Outside]
 
     Between two writes reads of the cloud stand in order of their text, and what is the same stands
     once: how often a state is looked at is a matter of time. That the result was published is noted
-    in the journal at the same time as the ack, sometimes before it: it is left out.
+    in the journal at the same time as the ack, sometimes before it: it is left out. The outcome of
+    a call is not waited for: it stands right behind the call.
     """
-    for is_write, group in groupby((one for one in events if one != _PUBLISHED), _is_write):
+    kept = _with_outcomes(one for one in events if one != _PUBLISHED)
+    for is_write, group in groupby(kept, _is_write):
         members = list(group)
         if is_write:
             yield from members
@@ -159,6 +161,19 @@ def _settled(events: Iterable[Entered | Outside]) -> Iterator[Entered | Outside]
         texts = {(one.kind, one.text) for one in members if isinstance(one, Outside)}
         yield from (Outside(*one) for one in sorted(texts))
         yield from (one for one in members[last:] if isinstance(one, Entered))
+
+
+def _with_outcomes(events: Iterable[Entered | Outside]) -> list[Entered | Outside]:
+    found: list[Entered | Outside] = []
+    after = 0  # the last call that changes something, or the outcome that was moved behind it
+    for one in events:
+        is_outcome = isinstance(one, Outside) and one.text.endswith(", outcome")
+        found.insert(after if is_outcome else len(found), one)
+        if isinstance(one, Outside) and one.kind == "cloud" and not one.text.startswith("GET "):
+            after = len(found)
+        elif is_outcome:
+            after += 1
+    return found
 
 
 def _is_write(one: Entered | Outside) -> bool:
