@@ -12,6 +12,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
@@ -57,6 +59,8 @@ public final class EcsClient implements AutoCloseable {
     private final ObjectMapper json =
             new ObjectMapper().disable(DeserializationFeature.FAIL_ON_UNKNOWN_PROPERTIES);
     private final String namespace;
+    /** Beside an application context the connection factory's own threads keep the program alive. */
+    private final ExecutorService threads = Executors.newCachedThreadPool();
     private final CachingConnectionFactory connections;
     private final RabbitTemplate template;
     private final RabbitAdmin admin;
@@ -66,6 +70,7 @@ public final class EcsClient implements AutoCloseable {
         this.namespace = namespace;
         URI uri = URI.create(url.replaceFirst("(?<=\\d)//$", "/%2F")); // Python's way to write the virtual host /
         connections = new CachingConnectionFactory(uri); // connects again by itself
+        connections.setExecutor(threads);
         connections.setPublisherConfirmType(CachingConnectionFactory.ConfirmType.CORRELATED);
         connections.setPublisherReturns(true);
         template = new RabbitTemplate(connections);
@@ -165,8 +170,10 @@ public final class EcsClient implements AutoCloseable {
 
     @Override
     public void close() {
-        consumers.forEach(DirectMessageListenerContainer::stop);
+        consumers.forEach(DirectMessageListenerContainer::destroy);
+        template.destroy();
         connections.destroy();
+        threads.shutdown();
     }
 
     private static MessageProperties properties(String messageId) {
