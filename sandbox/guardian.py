@@ -29,8 +29,10 @@ def main() -> None:
     server = subprocess.Popen(
         sys.argv[2:], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
     )
-    print(server.pid, flush=True)
     threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
+    # A starter that was interrupted does not read it: the end of the input follows.
+    with contextlib.suppress(BrokenPipeError):
+        print(server.pid, flush=True)
     status = server.wait()
     if status < 0:
         _outwait(server.pid)

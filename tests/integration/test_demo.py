@@ -61,6 +61,24 @@ def demo() -> Iterator[Stay]:
     stay.close()
 
 
+def test_a_server_whose_starter_was_interrupted_while_starting_it_is_ended(tmp_path: Path) -> None:
+    guardian = subprocess.Popen(
+        [sys.executable, "-m", "sandbox.guardian", str(tmp_path / "log"), "sleep", "98765"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert guardian.stdin is not None
+    assert guardian.stdout is not None
+    guardian.stdin.close()
+    guardian.stdout.close()
+    guardian.wait(20)
+    assert not [one for one in psutil.process_iter(["cmdline"]) if is_sleep(one)]
+
+
+def is_sleep(process: psutil.Process) -> bool:
+    return process.info["cmdline"] == ["sleep", "98765"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_it_starts_stops_what_was_started(
     demo: Stay, number: signal.Signals
