@@ -6,7 +6,7 @@ The confirms are counted here: py-amqp takes any ack as the answer to the last p
 import logging
 import time
 import uuid
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,7 +67,8 @@ class Publisher(Link):
         super().__init__(brokers)
         #: All that are not finished, in the order in which they came.
         self._open: dict[str, Publication] = {}
-        self._waiting: deque[Publication] = deque()
+        #: Those of them that are to be published, by their keys.
+        self._waiting: OrderedDict[str, Publication] = OrderedDict()
         self._unconfirmed: dict[int, Publication] = {}
         self._tag = 0
         self._channel: Any = None
@@ -83,8 +84,8 @@ class Publisher(Link):
         """Give a message up: its reply is dropped when it comes; from any thread."""
 
         def give_up() -> None:
-            publication.is_finished = True
-            self._open.pop(publication.key, None)
+            if not publication.is_finished:
+                self._end(publication)
 
         self.post(give_up)
 
@@ -113,13 +114,11 @@ class Publisher(Link):
         """Everything that is unanswered is published once more: a worker answers what it knows."""
         self._channel = None
         self._unconfirmed.clear()
-        self._waiting = deque(self._open.values())
+        self._waiting = OrderedDict(self._open)
 
     def unblocked(self) -> None:
         while self._waiting and self.may_publish:
-            publication = self._waiting.popleft()
-            if not publication.is_finished:
-                self._send(publication)
+            self._send(self._waiting.popitem(last=False)[1])
 
     def channel_failed(self, channel: int, error: Exception) -> None:
         """Refuse what the broker closed the channel for; publish the rest anew."""
@@ -165,7 +164,7 @@ class Publisher(Link):
         if self.may_publish and not self._waiting:
             self._guard(lambda: self._send(publication))
         else:
-            self._waiting.append(publication)
+            self._waiting[publication.key] = publication
 
     def _send(self, publication: Publication) -> None:
         before = len(self._out)
@@ -182,6 +181,7 @@ class Publisher(Link):
             return
         self._tag += 1
         self._unconfirmed[self._tag] = publication
+        publication.refusal = None  # of an earlier time: it may have a taker by now
         publication.sent_at = time.monotonic()
         self._next_sweep = min(self._next_sweep, publication.sent_at + _CONFIRMED_WITHIN)
 
@@ -222,7 +222,7 @@ class Publisher(Link):
         self._tag = 0
         self._channel = None
         self._channel = self.rpc(channel, lambda: self._confirming(channel))
-        self._waiting.extendleft(reversed(again))
+        self._waiting = OrderedDict((one.key, one) for one in again) | self._waiting
         self.unblocked()
 
     def _replace_channel(self) -> None:
@@ -283,9 +283,15 @@ class Publisher(Link):
     def _finish(self, one: Publication, answer: Answer | None, error: Exception | None) -> None:
         if one.is_finished:
             return
-        one.is_finished = True
-        self._open.pop(one.key, None)
+        self._end(one)
         one.finish(answer, error)
+
+    def _end(self, one: Publication) -> None:
+        """Hold it no longer: what waits for its confirm may wait for as long as the broker likes."""
+        one.is_finished = True
+        one.body = b""
+        self._open.pop(one.key, None)
+        self._waiting.pop(one.key, None)
 
     def _too_late(self, one: Publication) -> EcsError:
         if one.is_confirmed:

@@ -17,6 +17,8 @@ from messages.record import record
 _OUTLIVES = 60_000
 #: Updates that wait in it at most; the oldest are dropped.
 _LONGEST = 100_000
+#: Bytes of a routing key.
+_LONGEST_BINDING = 255
 
 
 @record
@@ -46,7 +48,13 @@ class Source:
 
 
 def own_queue(exchange: str, binding: str, prefetch: int) -> Source:
-    """Return a source with a queue of its own, which outlives a broken connection by a minute."""
+    """Return a source with a queue of its own, which outlives a broken connection by a minute.
+
+    Raises `ValueError` for a binding that AMQP cannot say: it would break the connection, again and
+    again.
+    """
+    if len(binding.encode()) > _LONGEST_BINDING:
+        raise ValueError(f"what is subscribed to is longer than {_LONGEST_BINDING} bytes")
     return Source(f"ecs-client.{uuid.uuid4().hex}", prefetch, exchange, binding)
 
 

@@ -124,7 +124,9 @@ def test_an_order_is_followed_on_stderr_and_its_result_is_on_stdout(shop: Worksh
 def test_an_order_that_fails_ends_with_5_and_what_is_none_with_2(shop: Workshop) -> None:
     failed = ordered(shop, paid("renew", str(uuid.uuid4())))
     assert (failed.returncode, json.loads(failed.stdout)["code"]) == (5, "101.001033")
-    for wrong in ("{", "[]", "{}", {**paid("renew"), "orderStatus": "unpaid"}):
+    unpaid = paid("renew") | {"orderStatus": "unpaid"}
+    nameless = paid("renew") | {"orderId": "x" * 300}
+    for wrong in ("{", "[]", "{}", unpaid, nameless):
         done = ordered(shop, wrong)
         assert (done.returncode, done.stdout) == (2, "")
         assert "order.json" in done.stderr

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import weakref
 
 import pytest
@@ -122,6 +123,21 @@ def test_without_a_broker_a_request_ends_in_time_and_shows_no_password() -> None
         assert time.monotonic() - began < 10
         assert "hunter2" not in str(caught.value) + repr(client)
         assert "secret-token" not in str(caught.value) + repr(client)
+
+
+async def test_what_has_ended_is_held_no_longer_however_long_the_broker_is_away() -> None:
+    async with AsyncEcsClient("amqp://127.0.0.1:1/", broker_timeout=0.2) as client:
+        tracemalloc.start()
+        try:
+            for number in range(10):
+                asked = (client.call("server.list", b"%d" % number * 100_000) for _ in range(20))
+                ended = await asyncio.gather(*asked, return_exceptions=True)
+                assert {type(one) for one in ended} == {BrokerUnavailable}
+            del ended
+            gc.collect()
+            assert tracemalloc.get_traced_memory()[0] < 5_000_000
+        finally:
+            tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
@@ -274,6 +290,18 @@ def test_what_amqp_cannot_say_is_refused_and_breaks_nothing(declared: str) -> No
             client.call("server.list", {"pageNo": float("nan")})
         assert client.call("server.list").body == OK
         assert len({one.properties["reply_to"] for one in responder.requests}) == 1
+
+
+def test_a_subscription_that_amqp_cannot_say_is_refused_and_breaks_no_other(declared: str) -> None:
+    with EcsClient(declared) as client, client.updates() as updates:
+        assert updates.wait_until_consuming(10)
+        for wrong in ("x" * 300, "\ud800"):
+            with pytest.raises(ValueError, match=r"longer than 255 bytes|surrogates"):
+                client.updates(id=wrong)
+            with pytest.raises(ValueError, match=r"longer than 255 bytes|surrogates"):
+                next(client.orders.follow(wrong))
+        assert updates.next(0.5) is None
+        assert updates._reader.subscription.epoch == 1
 
 
 def test_what_is_not_there_to_be_consumed_is_told(vhost: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from ecs_client import BrokerUnavailable, EcsClient, EcsError, NoAnswer, Reply, StatusEvent
 from messages.commands import Operation
 from messages.errors import Refused
-from messages.orders import is_paid
+from messages.orders import is_paid, name_of
 from messages.record import record
 from workers.cli.exits import CommandFailed, Exit
 from workers.cli.output import Format, Report, complain, show_json
@@ -173,8 +173,10 @@ def _key_of(body: bytes, file: str) -> str | None:
                 f"{file}: orderStatus is not paySuccess, so it would be ignored and have no result"
             )
             raise CommandFailed(Exit.USAGE, text)
-    key = content.get("flowId" if "instanceList" in content else "orderId")
-    return key.strip() if isinstance(key, str) else None
+    if (key := name_of(content)) is None:
+        text = f"{file}: it has no orderId or flowId that an order could be known by"
+        raise CommandFailed(Exit.USAGE, text)
+    return key
 
 
 def _tell(update: StatusEvent | None) -> bool:
