@@ -43,34 +43,40 @@ class Places:
 
 
 class Budget:
-    """Bytes of bodies that are held at once."""
+    """Bytes of bodies that are held at once, shared out as places are."""
 
     def __init__(self, limit: int) -> None:
         self._left = limit
+        self._of: Counter[str] = Counter()
 
     @contextmanager
-    def account(self) -> Iterator["Account"]:
-        """Have an account, which is settled at the end."""
-        account = Account()
+    def account(self, tenant: str) -> Iterator["Account"]:
+        """Have an account of a tenant's, which is settled at the end."""
+        account = Account(tenant)
         try:
             yield account
         finally:
             self._left += account.held
+            self._of[tenant] -= account.held
+            if not self._of[tenant]:
+                del self._of[tenant]
 
     def charge(self, account: "Account", size: int) -> None:
-        """Charge bytes to an account. Raises `HttpFailure` where too many are held."""
-        if size > self._left:
+        """Charge bytes to an account. Raises `HttpFailure` where its tenant has its share."""
+        if self._of[account.tenant] + size > self._left:
             raise _crowded()
         self._left -= size
+        self._of[account.tenant] += size
         account.held += size
 
 
 class Account:
     """The bytes that one request holds."""
 
-    __slots__ = ("held",)
+    __slots__ = ("held", "tenant")
 
-    def __init__(self) -> None:
+    def __init__(self, tenant: str) -> None:
+        self.tenant = tenant
         self.held = 0
 
 

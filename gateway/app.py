@@ -41,7 +41,7 @@ from gateway.routes import ROUTES, Route
 from messages.codes import Code
 from messages.errors import Refused
 from messages.operations import OPERATIONS, Mode, parse_order
-from messages.orders import is_paid, name_of
+from messages.orders import is_paid, name_of, order_type_of
 from messages.results import Result
 from messages.wire import encode
 
@@ -109,7 +109,7 @@ class Gateway:
         asked = begun(request, route.operation.value)
         caller = await self.callers.identify(request.headers)
         asked.tenant = caller.tenant
-        with self._place(caller.tenant), self.budget.account() as account:
+        with self._place(caller.tenant), self.budget.account(caller.tenant) as account:
             who = caller.fields
             command = await command_of(route, request, who, self.budget, account)
             # A read is of no use later. A change goes on: its key asks for its result.
@@ -130,7 +130,7 @@ class Gateway:
         """Publish an order, and tell where its course can be asked for."""
         asked = begun(request, "order")
         share = await self.callers.share(request.headers)
-        with self._place(share), self.budget.account() as account:
+        with self._place(share), self.budget.account(share) as account:
             body = await body_of(request, self.budget, account)
             order = await read_json(body, request.headers)
             if not isinstance(order, dict):
@@ -219,6 +219,8 @@ def _checked(order: dict[str, Any]) -> str:
     try:
         if is_paid(order):
             parse_order(order)
+        elif order_type_of(order) == "unknown":  # no name that could be routed by
+            raise parameter("orderType")
     except Refused as refused:
         raise failure_of(refused) from None
     key = name_of(order)

@@ -77,8 +77,14 @@ class TrustedCallers:
 
     async def sign(self, order: dict[str, Any], headers: Headers) -> Caller:
         caller = await self.identify(headers)
-        if order.get("tenant_id") is None:
+        claimed = order.get("tenant_id")
+        if claimed is None:
             order["tenant_id"] = caller.tenant
+        elif isinstance(claimed, str) and claimed != caller.tenant:
+            # Whoever sets the header need not have read the body.
+            if self._cloud is None:
+                raise failure_of(NotProven("the order's tenant_id is another"))
+            await _asked(project_of(self._cloud, caller.tenant, claimed))
         return caller
 
 

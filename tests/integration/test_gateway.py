@@ -18,7 +18,7 @@ from sandbox.broker import PrivateBroker
 from sandbox.documents import change_configure, new_order_id
 from sandbox.gateway import GatewayProcess
 from sandbox.openstack import SimulatedOpenStack
-from tests.support.http import PARAMETER, Site, as_json, gateways, port_of, refused
+from tests.support.http import IDENTITY, PARAMETER, Site, as_json, gateways, port_of, refused
 from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
 
@@ -108,6 +108,22 @@ def test_an_order_is_planned_submitted_and_followed(site: Site) -> None:
 
     eventually(is_done, 60)
     assert site.done("GET", where)["result"]["code"] == 200
+
+
+def test_an_order_of_another_tenant_or_of_no_kind_is_refused_and_not_published(site: Site) -> None:
+    server = site.tenant.make_server()
+    order = json.loads(change_configure(server, site.tenant.image).encode())
+    project = site.tenant.project_id
+    other = site.workshop.tenant("tenant-b").project_id
+    for claimed in ("tenant-b", other, "nobody"):
+        foreign = site.ask("POST", "/v1/orders", json=order | {"tenant_id": claimed})
+        refused(foreign, 401, IDENTITY, None)
+    for own in ("tenant-a", project):
+        accepted = site.ask("POST", "/v1/orders", json=order | {"tenant_id": own})
+        assert accepted.status_code == 202, accepted.text
+    for kind in ({}, {"orderType": 5}, {"orderType": "x" * 300}):
+        unpaid = {"orderId": new_order_id(), "orderStatus": "unpaid", **kind}
+        refused(site.ask("POST", "/v1/orders", json=unpaid), 400, PARAMETER, "orderType")
 
 
 def test_the_same_idempotency_key_gets_the_same_result_and_does_nothing_twice(site: Site) -> None:

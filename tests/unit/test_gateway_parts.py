@@ -64,13 +64,17 @@ def test_places_are_never_more_than_there_are_and_come_back(steps: list[tuple[st
 
 def test_bytes_of_bodies_are_bounded_and_come_back() -> None:
     budget = Budget(100)
-    with budget.account() as one, budget.account() as two:
-        budget.charge(one, 60)
+    with budget.account("a") as one, budget.account("a") as two, budget.account("b") as other:
+        budget.charge(one, 30)
+        budget.charge(two, 20)
+        # One tenant's bodies leave room for another's.
         with pytest.raises(HttpFailure) as refused:
-            budget.charge(two, 41)
+            budget.charge(two, 1)
         assert (refused.value.status, refused.value.refused.reason) == (503, "too_many_bytes")
-        budget.charge(two, 40)
-    budget.charge(Account(), 100)
+        budget.charge(other, 25)
+        with pytest.raises(HttpFailure):
+            budget.charge(other, 1)
+    budget.charge(Account("a"), 100)
 
 
 def event(number: int, tenant: str = "a", size: int = 10, resource: str = "server") -> Event:
