@@ -1,21 +1,18 @@
 """The gateway as a process of its own."""
 
-import json
-import os
-import signal
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from sandbox.processes import Server, free_ports
+from sandbox.processes import free_ports
+from sandbox.worker import ReadyProcess
 
 
-class GatewayProcess:
-    """`ecs-worker gateway` with these settings, in a folder that is there; logs go to `log`. `port`
-    is one of 127.0.0.1, a free one where none is given.
+class GatewayProcess(ReadyProcess):
+    """`ecs-worker gateway` with these settings. `port` is one of 127.0.0.1, a free one where none is
+    given.
     """
+
+    what = "the gateway"
 
     def __init__(
         self,
@@ -24,81 +21,10 @@ class GatewayProcess:
         name: str = "gateway",
         port: int | None = None,
     ) -> None:
-        port = port or free_ports(1)[0]
-        self.url = f"http://127.0.0.1:{port}"
-        self.log = folder / f"{name}.log"
-        self._folder = folder
-        # What the machine's own environment says about clouds and workers is not meant for this
-        # one.
-        inherited: dict[str, str | None] = {
-            key: None for key in os.environ if key.startswith(("OS_", "ECS_"))
-        }
-        listen = {"ECS_GATEWAY_LISTEN": f"127.0.0.1:{port}"}
-        self._settings = inherited | listen | dict(settings)
-        self._server: Server | None = None
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        assert self._server is not None
-        return self._server.pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs."""
-        return self._server is not None and self._server.alive
-
-    def start(self, *, wait: bool = True) -> "GatewayProcess":
-        """Start it, and wait until it is ready."""
-        command = [sys.executable, "-m", "workers", "gateway"]
-        self._server = Server(command, self.log, env=self._settings, cwd=self._folder)
-        if wait:
-            self.wait_ready()
-        return self
-
-    def wait_ready(self, seconds: float = 30.0) -> None:
-        """Wait until it serves, and is connected to the broker."""
-        assert self._server is not None
-        self._server.wait_until(lambda: not self.problems(), seconds, "the gateway")
-
-    def problems(self) -> list[str]:
-        """What keeps it from working, as it says."""
-        try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
-                found: list[str] = json.loads(answer.read())["problems"]
-        except urllib.error.HTTPError as error:
-            return list(json.loads(error.read())["problems"]) or ["not ready"]
-        except OSError as error:
-            return [str(error)]
-        return found
-
-    def metrics(self) -> str:
-        """Its metrics in Prometheus' text format."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:
-            text: str = answer.read().decode()
-        return text
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        assert self._server is not None
-        self._server.kill()
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        assert self._server is not None
-        self._server.signal(number)
-
-    def wait(self, seconds: float = 60.0) -> int:
-        """The exit status once it has ended by itself."""
-        assert self._server is not None
-        return self._server.wait(seconds)
-
-    def terminate(self) -> int:
-        """SIGTERM; the exit status once it has drained."""
-        self.signal(signal.SIGTERM)
-        return self.wait()
-
-    def stop(self) -> None:
-        """End it, however."""
-        if self._server is not None:
-            self._server.stop()
+        listen = f"127.0.0.1:{port or free_ports(1)[0]}"
+        super().__init__(
+            ["workers", "gateway"],
+            f"http://{listen}",
+            folder / f"{name}.log",
+            {"ECS_GATEWAY_LISTEN": listen} | dict(settings),
+        )
