@@ -130,8 +130,13 @@ class Turns:
     Up to `_SHARE` places this keeps none back.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, before: "Turns | None" = None) -> None:
+        """`before`: as long as one of a tenant waits there, none of it is given a place here."""
         self._size = self._free = size
+        self._before = before
+        self._after: Turns | None = None
+        if before is not None:
+            before._after = self
         #: Tenants that hold a place or wait for one, and some that did.
         self._tenants: dict[str, Tenant] = {}
         #: Those that wait; whose turn comes next stands first.
@@ -144,8 +149,10 @@ class Turns:
         tenant = self._tenants.get(name)
         if tenant is None:
             tenant = self._tenants[name] = Tenant(name, self)
-        # Whoever of the tenant waits goes first.
-        if tenant.waiting or tenant.held >= _SHARE * self._free or self._is_paused:
+        # Whoever of the tenant waits goes first; so does who has a place and has yet to go on.
+        if tenant.waiting or tenant.waking or tenant.held >= _SHARE * self._free or self._is_paused:
+            return None
+        if self._before is not None and self._before.keeps_waiting(name):
             return None
         self._free -= 1
         tenant.held += 1
@@ -167,12 +174,19 @@ class Turns:
         except BaseException:
             # RACE: it may be cancelled in the turn of the loop in which it got its place.
             if waiter.done() and not failed(waiter):
+                self._woken(tenant)
                 self.release(tenant)
             else:
                 tenant.waiting.pop(waiter, None)
                 self._forget_idle(tenant)
             raise
+        self._woken(tenant)
         return tenant
+
+    def keeps_waiting(self, name: str) -> bool:
+        """True where one of the tenant waits for a place, or has yet to go on with it."""
+        tenant = self._tenants.get(name)
+        return tenant is not None and bool(tenant.waiting or tenant.waking)
 
     def release(self, tenant: "Tenant") -> None:
         """Give a place back."""
@@ -209,9 +223,17 @@ class Turns:
 
     def _give(self) -> None:
         while self._free and not self._is_paused:
-            # At most a few are passed over: each of them holds `_SHARE` places.
-            most = _SHARE * self._free
-            tenant = next((one for one in self._waiting if one.held < most), None)
+            # At most a few are passed over, each of which holds `_SHARE` places; or has one that
+            # waits in the line before.
+            most, before = _SHARE * self._free, self._before
+            tenant = next(
+                (
+                    one
+                    for one in self._waiting
+                    if one.held < most and not (before and before.keeps_waiting(one.name))
+                ),
+                None,
+            )
             if tenant is None:
                 return
             waiter, _ = tenant.waiting.popitem(last=False)
@@ -219,15 +241,32 @@ class Turns:
                 self._waiting.move_to_end(tenant)
             else:
                 del self._waiting[tenant]
-            if not waiter.done():  # else it was cancelled
-                self._free -= 1
-                tenant.held += 1
-                waiter.set_result(None)
+            if waiter.done():  # it was cancelled
+                if not tenant.waiting and not tenant.waking:
+                    self._let_after()
+                continue
+            self._free -= 1
+            tenant.held += 1
+            tenant.waking += 1
+            waiter.set_result(None)
+
+    def _woken(self, tenant: "Tenant") -> None:
+        tenant.waking -= 1
+        if tenant.waiting:
+            self._give()
+        elif not tenant.waking:
+            self._let_after()
+
+    def _let_after(self) -> None:
+        if self._after is not None and self._after._waiting:
+            self._after._give()
 
     def _forget_idle(self, tenant: "Tenant") -> None:
         if tenant.waiting:
             return
-        self._waiting.pop(tenant, None)
+        if tenant in self._waiting:
+            del self._waiting[tenant]
+            self._let_after()
         if not tenant.held and self._tenants.get(tenant.name) is tenant:
             del self._tenants[tenant.name]
 
@@ -239,6 +278,8 @@ class Tenant:
     name: str
     turns: Turns
     held: int = 0
+    #: Those that have got a place for which they waited, and have yet to go on.
+    waking: int = 0
     #: Who waits, the first one first, each with what it is known by.
     waiting: "OrderedDict[asyncio.Future[None], Any]" = field(default_factory=OrderedDict)
 

@@ -87,6 +87,28 @@ def _in_order(requester: Requester) -> list[str | None]:
     return [one.correlation_id for one in requester.heard if one.source is Source.REPLY]
 
 
+def test_what_was_requeued_is_not_overtaken_by_what_is_delivered_for_the_first_time(
+    workshop: Workshop, simulated: SimulatedOpenStack
+) -> None:
+    """The window holds a stop and what is before it, and is lost; the start is behind the window."""
+    tenant = workshop.tenant()
+    server_id = tenant.make_server(disk=None, metadata={"charge_type": "monthly"})
+    others = [tenant.make_server(disk=None) for _ in range(4)]
+    simulated.fault("api.nova", match="^POST .*/action", delay=0.5)
+    few = {"ECS_CONCURRENCY": "1", "ECS_PREFETCH": "5"}
+    workshop.worker(**few)
+    with Requester(workshop.broker_url) as requester:
+        for one in others:
+            requester.command("server.action", server_id=one, body=HARD)
+        stop = requester.command("server.action", server_id=server_id, body=STOP)
+        start = requester.command("server.action", server_id=server_id, body=START)
+        eventually(lambda: _waiting(workshop) == 4)
+        workshop.running.kill()
+        workshop.worker(**few)
+        assert [requester.result_of(one, 60).body["code"] for one in (stop, start)] == [200, 200]
+    assert tenant.actions(server_id)[1:] == ["stop", "start"]
+
+
 def test_what_passes_its_own_deadline_while_it_waits_is_answered_and_not_begun(
     workshop: Workshop, simulated: SimulatedOpenStack
 ) -> None:

@@ -206,6 +206,46 @@ async def test_those_who_are_refused_get_the_error_and_the_others_their_places()
     assert await asking.give_back(1) == ["C"]
 
 
+async def test_who_comes_takes_no_place_before_one_who_has_yet_to_go_on_with_his() -> None:
+    turns, order = Turns(2), list[int]()
+    places = [await turns.take("A") for _ in range(2)]
+
+    async def one(number: int) -> None:
+        await turns.take("A")
+        order.append(number)
+
+    waiting = asyncio.create_task(one(1))
+    await asyncio.sleep(0)
+    for place in places:  # in one turn of the loop, in which another comes, too
+        turns.release(place)
+    assert turns.take_free("A") is None
+    await asyncio.wait_for(asyncio.gather(waiting, one(2)), 5)
+    assert order == [1, 2]
+
+
+@pytest.mark.parametrize("way", ["gets its place", "is cancelled", "is refused"])
+async def test_a_tenant_has_no_place_while_it_waits_in_the_line_before(way: str) -> None:
+    before = Turns(1)
+    after = Turns(1, before)
+    place = await before.take("A")
+    first, second = _Asking(before), _Asking(after)
+    await first.ask("A")
+    await second.ask("A")
+    assert second.got == []
+    await second.ask("B")
+    assert [one.name for one in second.got] == ["B"]
+    assert await second.give_back(1) == []
+    if way == "gets its place":
+        before.release(place)
+    elif way == "is cancelled":
+        first.waiting[0].cancel()
+    else:
+        before.refuse(lambda: Transient("lost"))
+    await asyncio.wait_for(second.waiting[0], 5)
+    assert [one.name for one in second.got] == ["A"]
+    await asyncio.gather(*first.waiting, return_exceptions=True)
+
+
 async def test_calls_that_read_have_places_of_their_own() -> None:
     pool = ThreadPool(1, "test")
 

@@ -1,9 +1,10 @@
 """Stage 3: requests are begun in turn by tenant; what waits for its turn is authenticated and light.
 
-So many are begun at once for each queue: reads, changes, and again as many of what comes again. A
-message that was requeued, or comes from a retry queue, may hold the locks of servers, for which
-others wait: it must not stand behind what came later. Within a tenant the order is that of arrival,
-and so is that of the server locks, whose tickets are drawn afterwards.
+So many are begun at once for each queue: reads, changes, and again as many of what was requeued, and
+of what comes from retry queues. These may hold the locks of servers, for which others wait: they
+must not stand behind what came later. Within a tenant the order is that of arrival, and so is that of
+the server locks, whose tickets are drawn afterwards: a change waits until those of its tenant have
+been begun that were requeued. What comes from a retry queue has its tickets.
 """
 
 import time
@@ -27,7 +28,8 @@ log = structlog.get_logger()
 class _Lane(Enum):
     READS = "reads"
     CHANGES = "changes"
-    AGAIN = "again"
+    REQUEUED = "requeued"
+    RETRIED = "retried"
 
 
 @dataclass(slots=True)
@@ -59,12 +61,18 @@ class RequestTurns:
         """Return the line that a request stands in."""
         envelope = request.envelope
         lane = _Lane.CHANGES if request.name is not None else _Lane.READS
-        if envelope.redelivered or not envelope.is_first:
-            lane = _Lane.AGAIN
-        found = self._lines.get((envelope.queue, lane))
+        if not envelope.is_first:
+            lane = _Lane.RETRIED
+        elif envelope.redelivered:
+            lane = _Lane.REQUEUED
+        return self._line(envelope.queue, lane)
+
+    def _line(self, queue: str, lane: _Lane) -> Turns:
+        found = self._lines.get((queue, lane))
         if found is None:
-            found = self._lines[envelope.queue, lane] = Turns(self._most)
-            found.pause(is_paused=envelope.queue in self._paused)
+            before = self._line(queue, _Lane.REQUEUED) if lane is _Lane.CHANGES else None
+            found = self._lines[queue, lane] = Turns(self._most, before)
+            found.pause(is_paused=queue in self._paused)
         return found
 
     def at_once(self, line: Turns, requester: Requester, timing: Timing) -> Turn | None:
@@ -114,14 +122,20 @@ class RequestTurns:
 
     def give_up_lost(self) -> None:
         """Let go of what waits and whose connection is gone: its messages come again."""
-        for turns in self._lines.values():
+        for turns in self._lines_from_the_last():
             turns.refuse(Requeue, _is_lost)
 
     def close(self) -> None:
         """Requeue what waits, and whatever comes from now on."""
         self._is_closed = True
-        for turns in self._lines.values():
+        for turns in self._lines_from_the_last():
             turns.refuse(Requeue)
+
+    def _lines_from_the_last(self) -> list[Turns]:
+        """Return the lines, each before the one that it waits for: of what is refused together
+        nothing has its turn first.
+        """
+        return list(reversed(self._lines.values()))
 
 
 def _until(timing: Timing) -> Deadline:
