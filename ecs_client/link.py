@@ -341,6 +341,8 @@ class Link:
         self._in += data
 
     def _dispatch(self) -> None:
+        # py-amqp opens a channel that the broker has closed anew, and waits for that.
+        self._rpc_until = time.monotonic() + _RPC
         while self._dispatch_one():
             pass
 

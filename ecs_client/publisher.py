@@ -124,11 +124,16 @@ class Publisher(Link):
         """Refuse what the broker closed the channel for; publish the rest anew."""
         if self._channel is None or channel != self._channel.channel_id:
             raise error
-        text = str(getattr(error, "reply_text", error))
+        reason = str(getattr(error, "reply_text", error))
+        text = f"the broker refused it: {reason}"
         pending = list(self._unconfirmed.values())
-        meant = [one for one in pending if f"'{one.exchange}'" in text] or pending[:1]
-        for one in meant:
-            self._finish(one, None, Unroutable(f"the broker refused it: {text}", one.message_id))
+        if meant := [one for one in pending if _is_named(one, reason)]:
+            for one in meant:
+                self._finish(one, None, Unroutable(text, one.message_id))
+        else:
+            # It may be another's fault. Each time one goes, so it comes to an end.
+            for one in pending[:1]:
+                self._finish(one, None, BrokerUnavailable(f"{text}; {_AGAIN}", one.message_id))
         self._renew(self._channel)
 
     def sweep(self, now: float) -> float:
@@ -300,3 +305,12 @@ class Publisher(Link):
         problem = self.problem if self.connection is None or self.is_blocked else None
         problem = problem or "the broker did not confirm the message"
         return BrokerUnavailable(f"{problem}; {_AGAIN}", one.message_id)
+
+
+def _is_named(one: Publication, reason: str) -> bool:
+    """Tell whether the broker closed the channel for this publication. Others that it has taken
+    before may not be confirmed yet: they are not to be told that nothing was done.
+    """
+    if "topic '" in reason:  # which the user may not publish
+        return f"topic '{one.routing_key}' in exchange '{one.exchange}'" in reason
+    return f"'{one.exchange}'" in reason or f"message size {len(one.body)} " in reason

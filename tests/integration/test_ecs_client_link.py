@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 import tracemalloc
+import uuid
 import weakref
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from kombu import Connection, Message, Queue
@@ -23,8 +25,10 @@ from ecs_client import (
     EcsClient,
     EcsError,
     NoAnswer,
+    Reply,
     Unroutable,
 )
+from sandbox.broker import PrivateBroker
 from tests.support.orders import paid
 from tests.support.responder import OK, Answers, Responder
 from tests.support.workshop import REPOSITORY, eventually
@@ -93,6 +97,29 @@ def test_what_no_queue_takes_comes_back_before_its_ack(declared: str) -> None:
         connection.channel().queue_delete("ecs.orders")
         with EcsClient(declared, tenant="t") as client, pytest.raises(Unroutable, match="no queue"):
             client.orders.submit(paid("renew"))
+
+
+async def test_what_the_broker_refuses_is_refused_to_its_sender_alone(
+    broker: PrivateBroker, declared: str
+) -> None:
+    user = f"user-{uuid.uuid4().hex[:8]}"
+    vhost = unquote(urlsplit(declared).path[1:])
+    broker.rabbitmqctl("add_user", user, "secret")
+    broker.rabbitmqctl("set_permissions", "--vhost", vhost, user, ".*", ".*", ".*")
+    topics = ("ecs.commands", r"^server\.list$", ".*")
+    broker.rabbitmqctl("set_topic_permissions", "--vhost", vhost, user, *topics)
+    url = urlsplit(declared)
+    own = url._replace(netloc=f"{user}:secret@{url.hostname}:{url.port}").geturl()
+    with Responder(declared):
+        async with AsyncEcsClient(own, tenant="t") as client:
+            assert (await client.call("server.list")).body == OK
+            names = ["server.list"] * 40
+            names[20] = "server.show"
+            asked = (client.call(one, {"pageNo": n}) for n, one in enumerate(names))
+            ended = await asyncio.gather(*asked, return_exceptions=True)
+    assert isinstance(ended.pop(20), Unroutable)
+    assert {one.body if isinstance(one, Reply) else one for one in ended} == {OK}
+    broker.rabbitmqctl("delete_user", user)
 
 
 def test_what_a_full_queue_refuses_is_told_at_once(vhost: str) -> None:
