@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from kombu import Connection
 
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from tests.support.orders import paid
+from tests.support.responder import Responder
 from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
@@ -130,3 +132,15 @@ def test_an_order_that_fails_ends_with_5_and_what_is_none_with_2(shop: Workshop)
         done = ordered(shop, wrong)
         assert (done.returncode, done.stdout) == (2, "")
         assert "order.json" in done.stderr
+
+
+def test_an_order_whose_updates_are_not_heard_still_has_its_result(
+    shop: Workshop, vhost: str
+) -> None:
+    declare(vhost, topology())
+    with Connection(vhost) as connection, Responder(vhost, queues=("orders",)):
+        connection.default_channel.exchange_delete("ecs.status")
+        (shop.folder / "order.json").write_text(json.dumps(paid("renew")))
+        done = run(shop, "order", "order.json", "-o", "jsonl", ECS_BROKER_URL=vhost)
+    assert (done.returncode, json.loads(done.stdout)["code"]) == (0, 200), done.stderr
+    assert "no exchange 'ecs.status'" in done.stderr

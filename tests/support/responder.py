@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 
@@ -14,15 +14,18 @@ OK = b'{"code":200,"message":"OK","data":null}'
 
 
 class Responder:
-    """Takes the commands of `ecs.reads` and `ecs.servers` and answers each by `answer`; a context
-    manager. `requests` are what it took.
+    """Takes what is in queues, such as the commands of `ecs.reads` and `ecs.servers`, and answers
+    each message by `answer`; a context manager. `requests` are what it took.
     """
 
     def __init__(
-        self, url: str, answer: Callable[[Message], Answers] = lambda _: [(OK, None)]
+        self,
+        url: str,
+        answer: Callable[[Message], Answers] = lambda _: [(OK, None)],
+        queues: Sequence[str] = ("reads", "servers"),
     ) -> None:
         self.requests: list[Message] = []
-        self._url, self._answer = url, answer
+        self._url, self._answer, self._queues = url, answer, queues
         self._is_ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -42,7 +45,7 @@ class Responder:
     def _run(self) -> None:
         with Connection(self._url) as connection, connection.channel() as channel:
             producer, came = Producer(connection.channel()), deque[Message]()
-            queues = [Queue(f"ecs.{one}", no_declare=True) for one in ("reads", "servers")]
+            queues = [Queue(f"ecs.{one}", no_declare=True) for one in self._queues]
             with Consumer(channel, queues, on_message=came.append):
                 while not self._is_ended.is_set():
                     with suppress(TimeoutError):

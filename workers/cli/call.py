@@ -93,8 +93,12 @@ def order(
         thread = threading.Thread(target=carry_out, daemon=True)
         thread.start()
         is_final = False
-        while thread.is_alive() and not is_final:
-            is_final = _tell(updates.next(0.2))
+        try:
+            while thread.is_alive() and not is_final:
+                is_final = _tell(updates.next(0.2))
+        except EcsError as error:  # no reason to let go of an order that is published
+            complain(f"its updates are not heard, its result is waited for: {error}")
+            is_final = True
         thread.join()
         (outcome,) = ended
         if isinstance(outcome, ValueError):
@@ -103,8 +107,9 @@ def order(
             raise CommandFailed(Exit.UNREACHABLE, f"{outcome}; the key is {key}") from outcome
         if isinstance(outcome, BaseException):
             raise outcome
-        while not is_final and (update := updates.next(_FINAL_WITHIN)) is not None:
-            is_final = _tell(update)
+        with suppress(EcsError):
+            while not is_final and (update := updates.next(_FINAL_WITHIN)) is not None:
+                is_final = _tell(update)
     return _print(outcome, output)
 
 
