@@ -147,9 +147,9 @@ class Gateway:
     async def events(self, request: Request) -> Response:
         """Open a stream of the tenant's updates."""
         asked = begun(request, "events")
-        if self.is_draining:
-            raise busy("draining")
         caller, project = await self.callers.prove(request.headers)
+        if self.is_draining:  # now, not before the cloud was asked: all streams have been ended
+            raise busy("draining")
         asked.tenant = caller.tenant
         wanted = query_of(request, ("resource", "id"))
         resource = wanted.get("resource") or None
