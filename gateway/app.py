@@ -82,10 +82,13 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of what is under way; `timeout` is that of a command, in seconds."""
+    """Limits of what is under way; `timeout` is that of a command, in seconds, `connections` are
+    those of clients, of which streams have half at most.
+    """
 
     in_flight: int = 1000
     timeout: float = 30.0
+    connections: int = 2 * MAX_STREAMS
 
 
 class Gateway:
@@ -96,7 +99,7 @@ class Gateway:
         self.callers = callers
         self.timeout = limits.timeout + PATIENCE
         self.places = Places(limits.in_flight)
-        self.streams = Places(MAX_STREAMS)
+        self.streams = Places(min(MAX_STREAMS, limits.connections // 2))
         self.budget = Budget(MAX_BYTES)
         self.updates = Updates()
         self.metrics = Metrics()

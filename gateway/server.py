@@ -71,12 +71,13 @@ class GatewayServer:
         )
         self._keys: KeySet | None = None
         self._cloud = Cloud(_clouds(settings)) if settings.has_cloud else None
+        connections = file_limit() - OTHER_FILES
         self.gateway = Gateway(
             self._client,
             self._callers(),
-            Limits(settings.gateway_max_in_flight, settings.command_timeout),
+            Limits(settings.gateway_max_in_flight, settings.command_timeout, connections),
         )
-        self._connections = Connections(file_limit() - OTHER_FILES)
+        self._connections = Connections(connections)
         self._show_numbers()
         self._stopping = asyncio.Event()
 

@@ -230,6 +230,24 @@ def test_a_client_that_does_not_speak_is_cut_off(workshop: Workshop, start: Star
     assert "ecs_gateway_connections 1.0" in gateway.metrics()
 
 
+def test_streams_leave_connections_for_requests(workshop: Workshop) -> None:
+    workshop.tenant()
+    gateway = GatewayProcess(workshop.settings, workshop.folder)
+    gateway._command[:0] = ["sh", "-c", 'ulimit -n 300; exec "$@"', "sh"]
+    try:
+        gateway.start()
+        asked = b"GET /v1/events HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: tenant-a\r\n\r\n"
+        streams, head = [], b"HTTP/1.1 200 "
+        while head.startswith(b"HTTP/1.1 200 "):
+            streams.append(connected(gateway, asked))
+            head = streams[-1].recv(65536)
+        assert b"too_many_streams" in head
+        assert len(streams) < 60
+        assert requests.get(f"{gateway.url}/livez", timeout=10).status_code == 200
+    finally:
+        gateway.stop()
+
+
 def connected(gateway: GatewayProcess, data: bytes) -> socket.socket:
     one = socket.create_connection(("127.0.0.1", port_of(gateway)), timeout=60)
     one.sendall(data)
