@@ -1,5 +1,6 @@
 """A tenant's flood holds up no other tenant, and what waits for its turn is lost by nothing."""
 
+import json
 import signal
 import sqlite3
 import time
@@ -202,3 +203,29 @@ def test_a_window_of_waiting_requests_survives(
         assert {requester.result_of(one, 60).body["code"] for one in sent} == {200}
         assert requester.depth("ecs.dead") == 0
     assert [tenant.actions(one).count("reboot") for one in servers] == [3] * len(servers)
+
+
+def test_large_bodies_that_wait_for_memory_come_again_once_and_hold_up_no_read(
+    workshop: Workshop, broker: PrivateBroker, simulated: SimulatedOpenStack
+) -> None:
+    """There is room for 64 of them; the broker gives up on what is requeued four times."""
+    vhost, pad = workshop.broker_url.rpartition("/")[2], ["x" * 60_000] * 8
+    limit = json.dumps({"delivery-limit": 3})
+    arguments = ("--vhost", vhost, "--apply-to", "queues", "limit", r"^ecs\.servers$", limit)
+    broker.rabbitmqctl("set_policy", *arguments)
+    server_id = workshop.tenant().make_server(disk=None)
+    simulated.fault("api.nova", match=f"^GET .*{server_id}", delay=1)
+    body = {"os-start": {}}
+    workshop.worker(ECS_OPENSTACK_THREADS="4")
+    with Requester(workshop.broker_url) as requester:
+        flood = {
+            requester.command("server.action", server_id=server_id, body=body, pad=pad)
+            for _ in range(130)
+        }
+        read = requester.command("image.list", pad=["x" * 6_000])
+        assert requester.result_of(read).body["code"] == 200
+        assert len(_answered(requester) & flood) < 40
+        simulated.clear_faults()
+        results = [requester.result_of(one, 90).body for one in flood]
+        assert {one["code"] for one in results} == {"101.001012"}, "each was judged"
+        assert requester.depth("ecs.dead") == 0

@@ -29,6 +29,10 @@ BOUNDED = 4 * 1024
 LIGHT = 2 * 1024
 #: Bytes of bounded bodies in memory. What they are decoded to may be 15 times as much.
 MOST = 32 * 1024 * 1024
+#: Bytes of them in the queue of reads: a read never waits for the room of changes.
+MOST_READS = 8 * 1024 * 1024
+#: Seconds for which room is kept for a message that was requeued.
+KEPT_FOR = 5.0
 #: Seconds after which a thread gives the interpreter to another that waits for it.
 SWITCH_INTERVAL = 0.001
 
@@ -49,11 +53,20 @@ def _thread() -> ThreadPoolExecutor:
 
 
 class MemoryBudget:
-    """Room for so many bytes; waiters get it in the order in which they came."""
+    """Room for so many bytes; waiters get it in the order in which they came.
 
-    def __init__(self, most: int = MOST) -> None:
+    Who has waited is requeued, and needs the room when the message is back: so long it is kept for
+    it. Otherwise what goes on meanwhile would wake others for the same room, and each would come in
+    vain: a broker gives up on a message that is requeued too often.
+    """
+
+    def __init__(self, most: int = MOST, kept_for: float = KEPT_FOR) -> None:
         self._free = most
+        self._kept_for = kept_for
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        #: The bytes that are kept for messages on their way back, the first one first.
+        self._kept: deque[tuple[asyncio.TimerHandle, int]] = deque()
+        self._room = most  # what is free and kept for nobody
         self._is_closed = False
 
     def close(self) -> None:
@@ -67,20 +80,21 @@ class MemoryBudget:
 
         `again`: the message has waited for it. Others take none as long as one waits.
         """
-        if size > self._free or (self._waiting and not again):
+        if again and self._kept:
+            timer, kept = self._kept.popleft()
+            timer.cancel()
+            self._room += kept
+        if size > self._free or (not again and (self._waiting or size > self._room)):
             return False
         self._free -= size
+        self._room -= size
         return True
 
     def give(self, size: int) -> None:
         """Give room back, and wake the waiters that it is enough for."""
         self._free += size
-        room = self._free
-        while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= room):
-            wanted, waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                room -= wanted
+        self._room += size
+        self._wake()
 
     async def wait(self, size: int, seconds: float) -> None:
         """Wait until there is room for so many bytes, at most so many seconds."""
@@ -90,3 +104,17 @@ class MemoryBudget:
         self._waiting.append((size, waiter))
         await asyncio.wait((waiter,), timeout=seconds)
         waiter.cancel()
+
+    def _wake(self) -> None:
+        while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= self._room):
+            wanted, waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                # It may go to another worker.
+                timer = asyncio.get_running_loop().call_later(self._kept_for, self._lapse)
+                self._kept.append((timer, wanted))
+                self._room -= wanted
+
+    def _lapse(self) -> None:
+        self._room += self._kept.popleft()[1]
+        self._wake()

@@ -29,7 +29,13 @@ from workers.pipeline.attempt import Attempt, writable
 from workers.pipeline.authentication import Authentication
 from workers.pipeline.exits import Answered, Ignored, Rejected, Requeue, Rescheduled
 from workers.pipeline.idempotency import Idempotency
-from workers.pipeline.large_bodies import BOUNDED, LIGHT, MemoryBudget, in_thread_if_large
+from workers.pipeline.large_bodies import (
+    BOUNDED,
+    LIGHT,
+    MOST_READS,
+    MemoryBudget,
+    in_thread_if_large,
+)
 from workers.pipeline.parsing import operation_of, parse
 from workers.pipeline.progress import Ended, Progress
 from workers.pipeline.rejections import Rejections
@@ -71,7 +77,7 @@ class Pipeline:
         self._timeouts = timeouts
         self._metrics = metrics
         self._region = region
-        self._budget = MemoryBudget()
+        self._budget, self._budget_of_reads = MemoryBudget(), MemoryBudget(MOST_READS)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -185,18 +191,21 @@ class Pipeline:
 
         No name here stands for the envelope: what waits is to wait without its body.
         """
-        size = len(delivery.envelope.body)
+        size, names = len(delivery.envelope.body), delivery.envelope.names
         is_large = size > BOUNDED
-        if is_large and not self._budget.take(size, again=delivery.envelope.redelivered):
+        budget = (
+            self._budget_of_reads if delivery.envelope.queue == names.reads_queue else self._budget
+        )
+        if is_large and not budget.take(size, again=delivery.envelope.redelivered):
             delivery.forget_body()
-            await self._budget.wait(size, HOLD)
+            await budget.wait(size, HOLD)
             delivery.requeue()
             return
         try:
             requeue_after = await self._settled(delivery)
         finally:
             if is_large:
-                self._budget.give(size)
+                budget.give(size)
         if requeue_after is None:
             delivery.settle()
             return
@@ -272,6 +281,7 @@ class Pipeline:
         """
         self._stages.turns.close()
         self._budget.close()
+        self._budget_of_reads.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         for task in self._tasks:
