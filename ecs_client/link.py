@@ -83,10 +83,9 @@ class Link:
         if self._thread is None:
             with self._starting:
                 if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._run, name="ecs-client", daemon=True
-                    )
-                    self._thread.start()
+                    thread = threading.Thread(target=self._run, name="ecs-client", daemon=True)
+                    thread.start()  # raises where the process may have no more threads
+                    self._thread = thread
 
     def post(self, action: Callable[[], None]) -> None:
         """Have something done in the link's thread, in the order in which it is posted."""
@@ -230,7 +229,11 @@ class Link:
     def _connect(self) -> None:
         # In a thread of its own: names are looked up and brokers waited for, while requests that
         # wait run out of time.
-        threading.Thread(target=self._dial, name="ecs-client-connect", daemon=True).start()
+        dialing = threading.Thread(target=self._dial, name="ecs-client-connect", daemon=True)
+        try:
+            dialing.start()
+        except RuntimeError as error:  # the process may have no more threads
+            self._again(error)
 
     def _dial(self) -> None:
         problem: Exception = LinkLost("there is no broker")

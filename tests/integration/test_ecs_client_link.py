@@ -152,6 +152,21 @@ def test_without_a_broker_a_request_ends_in_time_and_shows_no_password() -> None
         assert "secret-token" not in str(caught.value) + repr(client)
 
 
+def test_a_process_that_has_no_thread_left_connects_as_soon_as_it_has(
+    declared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refusals = threading.Thread.start, iter(range(3))
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "ecs-client-connect" and next(refusals, None) is not None:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with Responder(declared), EcsClient(declared, tenant="t") as client:
+        assert client.call("server.list").body == OK
+
+
 async def test_what_has_ended_is_held_no_longer_however_long_the_broker_is_away() -> None:
     async with AsyncEcsClient("amqp://127.0.0.1:1/", broker_timeout=0.2) as client:
         tracemalloc.start()
