@@ -3,26 +3,34 @@
 from collections.abc import Sequence
 
 from handlers.context import ANSWER, LoggedRequest
+from handlers.effects.concurrency import Turns
 from handlers.effects.ledger import Effect, EffectId
 from messages.errors import Transient
 from workers.identity import NO_PROJECT
 from workers.journal import Journal, JournalError, RequestRecord, State
 from workers.request import keys_of
 
+#: Reads at once. There are at least five threads for all that reads the journal.
+_AT_ONCE = 4
+
 
 class JournalRequests:
-    """Reads requests from the journal; implements `RequestLog`."""
+    """Reads requests from the journal, in turn by project; implements `RequestLog`."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._turns = Turns(_AT_ONCE)
 
     async def find(self, project_id: str, name: str) -> Sequence[LoggedRequest]:
         # By whole keys: another project's request of the same name is not even read.
         keys = keys_of(name, (project_id, NO_PROJECT))
+        place = await self._turns.take(project_id)
         try:
             found = await self._journal.with_keys(keys)
         except JournalError as error:
             raise Transient("journal", detail=str(error)) from None
+        finally:
+            self._turns.release(place)
         return [_logged(found[key]) for key in keys if key in found]
 
 
