@@ -38,7 +38,17 @@ def await_held(workshop: Workshop, worker: WorkerProcess | None = None) -> None:
 
 
 def settled(workshop: Workshop, requester: Requester) -> None:
-    """Drain the worker that runs: what it leaves in a queue was not acked."""
+    """Wait until the worker that runs has nothing left, and drain it: what it leaves in a queue was
+    not acked.
+    """
+    # What has come again a moment ago is not begun by a worker that is to end.
+    eventually(
+        lambda: (
+            not any(requester.depth(queue) for queue in INPUT_QUEUES)
+            and "ecs_in_flight 0.0" in workshop.running.metrics()
+        ),
+        60,
+    )
     assert workshop.running.terminate() == 0
     requester.listen(0.5)
     assert {queue: requester.depth(queue) for queue in INPUT_QUEUES} == dict.fromkeys(
