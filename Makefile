@@ -18,6 +18,7 @@ install: $(VENV)/.installed  ## the virtual environment, with pinned versions
 
 # The stamp is older than what it was made from: pip brings the environment up to date, it is not made anew.
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV): this may take two minutes the first time."
 	@PYTHON="$(PYTHON)" .ci/venv "$(VENV)"
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	@touch $@
@@ -71,5 +72,5 @@ constraints:  ## resolve the newest versions anew and pin them
 	cp "$$folder/constraints" constraints.txt
 
 clean:  ## remove the virtual environment, caches and build products
-	rm -rf $(VENV) build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist ./*.egg-info ecs_client/build ecs_client/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

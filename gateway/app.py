@@ -40,6 +40,7 @@ from gateway.requests import body_of, command_of, message_id_of, query_of, read_
 from gateway.routes import ROUTES, Route
 from messages.codes import Code
 from messages.errors import Refused
+from messages.fields import check_order_region
 from messages.operations import OPERATIONS, Mode, parse_order
 from messages.orders import is_paid, name_of, order_type_of
 from messages.results import Result
@@ -75,6 +76,10 @@ class Asked:
     failure: HttpFailure | None = None
     operation: str | None = None
     tenant: str | None = None
+    #: The key of an order.
+    order: str | None = None
+    #: Why it is answered with a failure, where the gateway knows.
+    reason: str | None = None
     status: int = 0
     is_stream: bool = False
     began: float = field(default_factory=time.perf_counter)
@@ -92,11 +97,14 @@ class Limits:
 
 
 class Gateway:
-    """What the endpoints work with."""
+    """What the endpoints work with. `region` is the workers'; None: they tell it themselves."""
 
-    def __init__(self, client: AsyncEcsClient, callers: Callers, limits: Limits) -> None:
+    def __init__(
+        self, client: AsyncEcsClient, callers: Callers, limits: Limits, region: str | None = None
+    ) -> None:
         self.client = client
         self.callers = callers
+        self._region = region
         self.timeout = limits.timeout + PATIENCE
         self.places = Places(limits.in_flight)
         self.streams = Places(min(MAX_STREAMS, limits.connections // 2))
@@ -127,6 +135,8 @@ class Gateway:
                     traceparent=trace_of(request.headers, "traceparent"),
                     tracestate=trace_of(request.headers, "tracestate"),
                 )
+        if reply.http_status == 401:
+            asked.reason = "refused by a worker: request.rejected in its log says why"
         return Response(reply.body, reply.http_status, media_type=JSON)
 
     async def order(self, request: Request) -> Response:
@@ -140,7 +150,7 @@ class Gateway:
                 raise parameter("body")
             caller = await self.callers.sign(order, request.headers)
             asked.tenant = caller.tenant
-            key = _checked(order)
+            key = asked.order = _checked(order, self._region)
             with _answers():
                 await self.client.orders.submit(order, message_id=asked.message_id)
         data = {"key": key, "message_id": asked.message_id}
@@ -217,10 +227,12 @@ def _is_read(route: Route) -> bool:
     return all(one.mode is Mode.READ for one in OPERATIONS[route.operation].tasks)
 
 
-def _checked(order: dict[str, Any]) -> str:
-    """Return the key of an order that a worker would understand."""
+def _checked(order: dict[str, Any], region: str | None) -> str:
+    """Return the key of an order that a worker would understand, and that is for its region."""
     try:
         if is_paid(order):
+            if region is not None:
+                check_order_region(order, region)
             parse_order(order)
         elif order_type_of(order) == "unknown":  # no name that could be routed by
             raise parameter("orderType")
@@ -288,6 +300,7 @@ def _answering(endpoint: Endpoint) -> Endpoint:
         try:
             return await endpoint(request)
         except HttpFailure as failure:
+            request.scope[_ASKED].reason = failure.why
             return failure.response()
         except ClientDisconnect:
             return Response(status_code=_GONE)
@@ -357,6 +370,7 @@ class Front:
         told = None if asked.is_stream else seconds
         self._gateway.metrics.answered(scope["method"], route, asked.status, told)
         if asked.operation is not None:
+            some = {"order": asked.order, "reason": asked.reason}
             log.info(
                 "gateway.answered",
                 message_id=asked.message_id,
@@ -364,6 +378,7 @@ class Front:
                 tenant=asked.tenant,
                 status=asked.status,
                 seconds=round(seconds, 4),
+                **{name: value for name, value in some.items() if value is not None},
             )
 
 

@@ -4,6 +4,7 @@ A worker decides who may do what. The gateway turns away what is surely not prov
 no worker anything, counts each tenant's requests, and shows updates to their tenant alone.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import field
@@ -26,6 +27,8 @@ T = TypeVar("T")
 #: Whose share of the places it is where nobody can tell the tenant.
 UNPROVEN = "?"
 TENANT, USER = "X-Tenant-Id", "X-User-Id"
+#: Seconds for the cloud to tell that an order's tenant has no project.
+_ASKED_WITHIN = 2.0
 
 
 @record
@@ -85,6 +88,8 @@ class TrustedCallers:
             if self._cloud is None:
                 raise failure_of(NotProven("the order's tenant_id is another"))
             await _asked(project_of(self._cloud, caller.tenant, claimed))
+            return caller
+        await _must_exist(self._cloud, caller.tenant)
         return caller
 
 
@@ -138,6 +143,7 @@ class TokenCallers:
         claims = await self._proven(token)
         if claims.subject != order.get("userId"):
             raise failure_of(NotProven("the token is not that of the order's user"))
+        await _must_exist(self._cloud, claims.tenant, self._tenant_is)
         return Caller(claims.tenant, {}, claims.expires + LEEWAY)
 
     async def _proven(self, token: str | None) -> Claims:
@@ -181,6 +187,22 @@ def _unproven(token: str | None) -> Caller:
         return Caller(UNPROVEN, _fields(token, unverified_subject(token)))
     except NotProven as refused:
         raise failure_of(refused) from None
+
+
+async def _must_exist(cloud: Cloud | None, tenant: str, written: TenantIs | None = None) -> None:
+    """Refuse an order whose tenant surely has no project that the workers could act in.
+
+    Where the cloud does not tell in time, the order is taken: workers wait for the cloud.
+    """
+    if cloud is None:
+        return
+    try:
+        async with asyncio.timeout(_ASKED_WITHIN):
+            await cloud.find_project(tenant, written)
+    except Refused as refused:
+        raise failure_of(refused) from None
+    except (Transient, TimeoutError):
+        return
 
 
 async def _asked(cloud: Awaitable[T]) -> T:

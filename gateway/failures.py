@@ -31,6 +31,8 @@ class HttpFailure(Exception):
     ) -> None:
         self.status = status
         self.refused = Refused(code, subject, reason=reason)
+        #: Why, for the log alone: never a token, nor a value of its claims.
+        self.why = reason
         self.headers: dict[str, str] = {}
         if retry_after is not None:
             self.headers["Retry-After"] = str(retry_after)
@@ -50,7 +52,10 @@ class HttpFailure(Exception):
 
 def failure_of(refused: Refused) -> HttpFailure:
     """Return the failure that the worker would answer where it refused the same."""
-    return HttpFailure(refused.code.http, refused.code, refused.subject, reason=refused.reason)
+    failure = HttpFailure(refused.code.http, refused.code, refused.subject, reason=refused.reason)
+    if refused.code is Code.IDENTITY:
+        failure.why = refused.detail
+    return failure
 
 
 def parameter(name: str, reason: str | None = None) -> HttpFailure:

@@ -76,6 +76,7 @@ class GatewayServer:
             self._client,
             self._callers(),
             Limits(settings.gateway_max_in_flight, settings.command_timeout, connections),
+            settings.region,
         )
         self._connections = Connections(connections)
         self._show_numbers()

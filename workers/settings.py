@@ -175,6 +175,7 @@ class BrokerSettings(PublisherSettings):
         None, validation_alias=AliasChoices("OS_CLIENT_CONFIG_FILE", "os_client_config_file")
     )
     project_domain: str = "default"
+    region: str | None = None
     jwt_jwks: str | None = None
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
@@ -189,6 +190,13 @@ class BrokerSettings(PublisherSettings):
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("region")
+    @classmethod
+    def _word(cls, value: str | None) -> str | None:
+        if value is not None and (len(value) > MAX_NAME or not value.isprintable()):
+            raise ValueError(f"must be a word of at most {MAX_NAME} printable characters")
+        return value
 
     @field_validator("jwt_jwks")
     @classmethod
@@ -229,7 +237,6 @@ class Settings(BrokerSettings):
 
     journal_url_file: SecretStr | None = None
     journal_url: SecretStr = Field(SecretStr("sqlite:///ecs-journal.db"), validate_default=True)
-    region: str | None = None
     admin_cloud: str | None = None
     tokenless_publishers: Annotated[tuple[str, ...], NoDecode] = ()
     prefetch: int = Field(10_000, ge=1, le=65535)
@@ -246,13 +253,6 @@ class Settings(BrokerSettings):
     @classmethod
     def _listed_publishers(cls, value: object) -> object:
         return _parts(value)
-
-    @field_validator("region")
-    @classmethod
-    def _word(cls, value: str | None) -> str | None:
-        if value is not None and (len(value) > MAX_NAME or not value.isprintable()):
-            raise ValueError(f"must be a word of at most {MAX_NAME} printable characters")
-        return value
 
     @field_validator("journal_url")
     @classmethod

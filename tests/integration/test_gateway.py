@@ -4,8 +4,10 @@ import contextlib
 import json
 import re
 import socket
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import requests
@@ -18,6 +20,7 @@ from sandbox.broker import PrivateBroker
 from sandbox.documents import change_configure, new_order_id
 from sandbox.gateway import GatewayProcess
 from sandbox.openstack import SimulatedOpenStack
+from sandbox.requester import Requester
 from tests.support.http import IDENTITY, PARAMETER, Site, as_json, gateways, port_of, refused
 from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
@@ -124,6 +127,52 @@ def test_an_order_of_another_tenant_or_of_no_kind_is_refused_and_not_published(s
     for kind in ({}, {"orderType": 5}, {"orderType": "x" * 300}):
         unpaid = {"orderId": new_order_id(), "orderStatus": "unpaid", **kind}
         refused(site.ask("POST", "/v1/orders", json=unpaid), 400, PARAMETER, "orderType")
+
+
+def test_an_order_for_another_region_or_of_no_project_is_refused_and_not_published(
+    site: Site,
+) -> None:
+    order = json.loads(change_configure(str(uuid.uuid4()), site.tenant.image).encode())
+    product = order["productList"][0]
+    with Requester(site.workshop.broker_url, order_results=False) as requester:
+        dead = requester.depth("ecs.dead")
+        for elsewhere in (
+            {"region": "another"},
+            {"productList": [product | {"region": "another"}]},
+        ):
+            foreign = site.ask("POST", "/v1/orders", json=order | elsewhere)
+            refused(foreign, 400, PARAMETER, "region")
+            assert foreign.json()["data"] == {"reason": "region"}
+        stranger = site.ask("POST", "/v1/orders", json=order, headers={"X-Tenant-Id": "nobody"})
+        refused(stranger, 400, PARAMETER, "tenant_id")
+        answered = {one["message_id"]: one for one in _answered(site)}
+        told = answered[stranger.headers["X-Request-Id"]]
+        assert (told["status"], told["tenant"]) == (400, None)
+        # Unpaid ones ask for nothing, wherever.
+        unpaid = order | {"region": "another", "orderStatus": "unpaid"}
+        assert site.ask("POST", "/v1/orders", json=unpaid).status_code == 202
+        time.sleep(1)
+        assert requester.depth("ecs.dead") == dead
+
+
+def test_an_order_with_other_content_under_a_known_id_is_accepted_and_refused_by_the_worker(
+    site: Site,
+) -> None:
+    server = site.tenant.make_server()
+    order_id = new_order_id()
+    order = json.loads(change_configure(server, site.tenant.image, order_id=order_id).encode())
+    with Requester(site.workshop.broker_url, order_results=False) as requester:
+        dead = requester.depth("ecs.dead")
+        assert site.ask("POST", "/v1/orders", json=order).status_code == 202
+        shown = f"/v1/orders/{order_id}"
+        eventually(lambda: site.ask("GET", shown).status_code == 200, 30)
+        other = site.ask("POST", "/v1/orders", json=order | {"remark": "another"})
+        assert other.status_code == 202
+        eventually(lambda: requester.depth("ecs.dead") == dead + 1, 30)
+        eventually(lambda: bool(site.done("GET", shown)["state"] == "done"), 60)
+        assert site.done("GET", shown)["result"]["code"] == 200
+    mine = [one for one in _answered(site) if one.get("order") == order_id]
+    assert [one["status"] for one in mine] == [202, 202]
 
 
 def test_the_same_idempotency_key_gets_the_same_result_and_does_nothing_twice(site: Site) -> None:
@@ -267,6 +316,11 @@ def test_health_is_told_and_requests_are_counted_without_what_they_say(site: Sit
     )
     assert "ecs_gateway_broker_up 1.0" in shown
     assert "tenant-a" not in shown
-    lines = [json.loads(one) for one in site.gateway.log.read_text().splitlines()]
-    told = [one for one in lines if one["event"] == "gateway.answered"]
+    told = _answered(site)
     assert {"message_id", "operation", "tenant", "status", "seconds"} <= told[-1].keys()
+
+
+def _answered(site: Site) -> list[dict[str, Any]]:
+    """What the gateway's log says of answers."""
+    lines = [json.loads(one) for one in site.gateway.log.read_text().splitlines()]
+    return [one for one in lines if one["event"] == "gateway.answered"]

@@ -1,5 +1,6 @@
 """The gateway where tokens are verified: who asks, whose updates they are, and where tokens go."""
 
+import json
 import socket
 import time
 import uuid
@@ -102,12 +103,21 @@ def test_a_token_that_does_not_count_is_401(site: Guarded, claims: dict[str, Any
 def test_no_token_and_a_forged_one_are_401_before_anything_is_published(site: Guarded) -> None:
     forged = Issuer().token(project="tenant-a", kid=None)
     path = f"/v1/servers/{uuid.uuid4()}/action"
-    for given in (None, "", "Basic dTpw", f"Bearer {forged}", site.token()[:-4] + "AAAA"):
+    for given, why in (
+        (None, "there is no token"),
+        ("", "there is no token"),
+        ("Basic dTpw", "the token is no signed JWT"),
+        (f"Bearer {forged}", "the token's key is not in the key set"),
+        (site.token()[:-4] + "AAAA", "the token's signature is not that of its key"),
+    ):
         headers = {} if given is None else {"Authorization": given}
         answer = site.ask("POST", path, headers=headers, json={"os-start": {}})
         refused(answer, 401, IDENTITY, None)
         message_id = answer.headers["X-Request-Id"]
         assert f'"{message_id}"' not in site.workshop.logs()
+        lines = map(json.loads, site.gateway.log.read_text().splitlines())
+        (told,) = [one for one in lines if one.get("message_id") == message_id]
+        assert told["reason"] == why
         with_events = site.ask("GET", "/v1/events", headers=headers)
         refused(with_events, 401, IDENTITY, None)
 

@@ -35,7 +35,7 @@ def test_every_command_of_the_page_prints_what_it_shows(tmp_path: Path) -> None:
             return second.run(command)
 
         try:
-            run_page(PAGE, Names((5672, 8081)), answer)
+            run_page(PAGE, Names((5672, 8081, 15000)), answer)
             # Whoever copies from the terminal gets an answer to each, too.
             for command in re.findall(r"^  ((?:cd|curl|ecs-worker) .*)$", said[0], re.MULTILINE):
                 endless = command.startswith("curl -sN")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from messages.operations import OPERATIONS
 from tests.support.workshop import REPOSITORY
 
 PAGES = (
@@ -23,6 +24,13 @@ def test_every_path_and_link_of_a_page_leads_somewhere(page: Path) -> None:
     paths = {one for one in _PATH.findall(text) if not (REPOSITORY / one).exists()}
     links = {one for one in _LINK.findall(text) if not (page.parent / one).exists()}
     assert paths | links == set()
+
+
+def test_the_page_for_publishers_lists_all_reads() -> None:
+    text = (REPOSITORY / "docs" / "how-to" / "publishers.md").read_text(encoding="utf-8")
+    listed = text.partition("### Reads\n")[2].partition("\nSet `mandatory`")[0]
+    reads = {name.value for name, one in OPERATIONS.items() if one.changes_nothing}
+    assert set(re.findall(r"`(\w+\.[\w.]+)`", listed)) == reads
 
 
 def test_the_glossary_has_few_terms_of_its_own() -> None:

@@ -135,7 +135,8 @@ class Tenant:
 @dataclass(slots=True)
 class Environment:
     """The running parts. `settings` are those of the worker, and `folder` is where it runs;
-    `make_worker` makes a worker of that name, which is not started yet.
+    `make_worker` makes a worker of that name, which is not started yet; `simulated_url` is where
+    the simulated cloud takes faults, None for the real one.
     """
 
     folder: Path
@@ -145,6 +146,7 @@ class Environment:
     servers: Servers
     worker: WorkerProcess
     make_worker: Callable[[str], WorkerProcess]
+    simulated_url: str | None
 
     def stop_worker(self) -> None:
         """Stop the worker that runs by then."""
@@ -188,7 +190,14 @@ def environment(openstack: str, screen: Screen) -> Iterator[Environment]:
             declare(broker.url, topology())
             make_worker = functools.partial(WorkerProcess, settings, folder)
             running = Environment(
-                folder, settings, broker, tenant, servers, make_worker("worker-1"), make_worker
+                folder,
+                settings,
+                broker,
+                tenant,
+                servers,
+                make_worker("worker-1"),
+                make_worker,
+                cloud.url if isinstance(cloud, SimulatedOpenStack) else None,
             )
             stack.callback(running.stop_worker)
             running.worker.start()

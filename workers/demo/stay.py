@@ -52,7 +52,8 @@ def _guide(running: Environment, url: str) -> str:
     text = json.dumps(order, ensure_ascii=False, indent=2)
     (folder / "order.json").write_text(f"{text}\n", encoding="utf-8")
     tools = Path(sys.executable).parent
-    curl = f"curl -s -H 'X-Tenant-Id: {TENANT}' -H 'Content-Type: application/json'"
+    ask = f"curl -s -H 'X-Tenant-Id: {TENANT}'"
+    send = f"{ask} -H 'Content-Type: application/json'"
     return f"""
 Everything runs until Ctrl-C. The settings are in {folder}/.env:
 
@@ -62,7 +63,8 @@ Servers of the tenant {TENANT}, all of flavor S1.small.1:
   web       {servers.web}  system disk of 40 GiB on a volume
   database  {servers.database}  local disk
   unpaid    {servers.unpaid}  without billing information
-  image     {servers.image}
+
+Their image is {servers.image}.
 
 In another terminal, to begin with:
 
@@ -70,24 +72,40 @@ In another terminal, to begin with:
 
 List the servers, over HTTP (the API's pages are at {url}/docs) and by a message:
 
-  {curl} {url}/v1/servers/1/10
+  {ask} {url}/v1/servers/1/10
   ecs-worker call server.list --tenant {TENANT}
 
 Stop a server, and start it again:
 
-  {curl} {url}/v1/servers/{servers.web}/action -d '{{"os-stop": null}}'
+  {send} {url}/v1/servers/{servers.web}/action -d '{{"os-stop": null}}'
   ecs-worker call server.action --tenant {TENANT} -p server_id={servers.web} --body '{{"os-start": null}}'
 
 Listen to status updates:
 
   curl -sN -H 'X-Tenant-Id: {TENANT}' {url}/v1/events
 
-Preview an order, which makes web larger; send it and follow it; see what became of it:
+{_faults(running.simulated_url)}\
+Preview an order, which makes web larger; send it and follow it; see what it waits for, or what
+became of it:
 
   ecs-worker plan order.json
   ecs-worker order order.json
-  {curl} {url}/v1/orders/{order["orderId"]}
+  {ask} {url}/v1/orders/{order["orderId"]}
   ecs-worker journal show {order["orderId"]}
+"""
+
+
+def _faults(url: str | None) -> str:
+    """Return how a simulated cloud is made to fail."""
+    if url is None:
+        return ""
+    hang = '{"point": "virt.finish_migration", "held": true}'
+    return f"""\
+Let the simulated cloud at {url} fail (a resize hangs until the faults are deleted):
+
+  curl -s -X POST {url}/_sandbox/faults -d '{hang}'
+  curl -s -X DELETE {url}/_sandbox/faults
+
 """
 
 
