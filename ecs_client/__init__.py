@@ -2,6 +2,7 @@
 
 from ecs_client.client import AsyncEcsClient, EcsClient
 from ecs_client.errors import (
+    BrokerRefused,
     BrokerUnavailable,
     ClientClosed,
     EcsError,
@@ -30,6 +31,7 @@ from ecs_client.streams import AsyncStream, OrderResult, StatusEvent, Stream
 __all__ = [
     "AsyncEcsClient",
     "AsyncStream",
+    "BrokerRefused",
     "BrokerUnavailable",
     "ClientClosed",
     "EcsClient",

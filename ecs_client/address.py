@@ -25,6 +25,7 @@ _HEARTBEAT, _CONNECT = 15, 5.0
 _SILENT = 60
 _SOCKET = {socket.TCP_USER_TIMEOUT: _SILENT * 1000} if hasattr(socket, "TCP_USER_TIMEOUT") else {}
 _PORTS = {"amqp": 5672, "amqps": 5671}
+_ACCESS_REFUSED, _NOT_ALLOWED = 403, 530
 _FORM = (
     "a broker's URL is written amqp://user:password@host:5672/vhost, with %2F %23 %3F %40 %3A for "
     "/ # ? @ : in user, password and vhost"
@@ -47,7 +48,37 @@ class Endpoint:
     def __str__(self) -> str:
         """Return the URL as it may be shown: without the password."""
         scheme = "amqps" if self.is_tls else "amqp"
-        return f"{scheme}://{self.user}:***@{self.host}:{self.port}/{self.virtual_host}"
+        return f"{scheme}://{self.user}:***@{self.address}/{self.virtual_host}"
+
+    @property
+    def address(self) -> str:
+        """Host and port, as a URL has them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def refuses(self, error: Exception) -> bool:
+        """Tell whether an error of `connect` comes again until somebody mends something: user and
+        password, the virtual host, permissions, TLS.
+        """
+        if isinstance(error, ssl.SSLError):
+            # A connection that breaks meanwhile says nothing of certificates.
+            return not isinstance(
+                error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
+            )
+        # There may be too many connections at the moment, which is NOT_ALLOWED, too.
+        code = getattr(error, "reply_code", None)
+        return code == _ACCESS_REFUSED or (code == _NOT_ALLOWED and "limit" not in str(error))
+
+    def why(self, error: Exception) -> str:
+        """Return in a line, without secrets, why there is no connection."""
+        said = line_of(error)
+        if "Login was refused" in said:
+            return f"the broker at {self.address} refuses this user and password"
+        if isinstance(error, ssl.SSLError):
+            return f"the TLS connection to the broker at {self.address} failed: {said}"
+        if isinstance(error, OSError):
+            return f"no broker at {self.address}: {error.strerror or said}"
+        return f"the broker at {self.address} cannot be used: {said}"
 
 
 @record
@@ -101,6 +132,14 @@ class Brokers:
             },
         )
         return connection.transport.establish_connection()
+
+
+def line_of(error: BaseException) -> str:
+    """Return an error in a line."""
+    if reply_text := getattr(error, "reply_text", None):
+        return " ".join(str(reply_text).split())[:250]
+    text = " ".join(str(error).split())[:250]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def read_brokers(

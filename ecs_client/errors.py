@@ -4,6 +4,7 @@ EcsError
 ├── RequestFailed           the worker answered with a failure: one class for each code below
 ├── NoAnswer                ask again with the same message_id
 ├── BrokerUnavailable       ask again later with the same message_id
+│   └── BrokerRefused       ask again when the credentials, the virtual host or TLS are mended
 ├── Unroutable              nobody takes it: the namespace, or the worker's exchanges, are wrong
 └── ClientClosed            the client was closed
 """
@@ -19,10 +20,15 @@ class EcsError(Exception):
 
 
 class _Unanswered(EcsError):
-    """A request without an answer; `message_id` is its idempotency key."""
+    """A request without an answer; `message_id` is its idempotency key. `is_unsent`: nothing of it
+    has left this process.
+    """
 
-    def __init__(self, text: str, message_id: str | None = None) -> None:
+    def __init__(
+        self, text: str, message_id: str | None = None, *, is_unsent: bool = False
+    ) -> None:
         self.message_id = message_id
+        self.is_unsent = is_unsent
         super().__init__(text)
 
 
@@ -37,7 +43,16 @@ class NoAnswer(_Unanswered):
 class BrokerUnavailable(_Unanswered):
     """The broker did not take the message in time: it is away, blocks publishers, or refused it.
 
-    It may have taken it without saying so. Asking again with the same `message_id` is safe.
+    Unless `is_unsent`, it may have taken it without saying so. Asking again with the same
+    `message_id` is safe.
+    """
+
+
+class BrokerRefused(BrokerUnavailable):
+    """The broker refuses user and password, the virtual host or its permissions, or TLS fails.
+
+    A client that is not closed goes on trying every few seconds, and works again when that is
+    mended.
     """
 
 

@@ -21,7 +21,7 @@ from functools import partial
 from struct import unpack_from
 from typing import Any
 
-from ecs_client.address import Brokers
+from ecs_client.address import Brokers, line_of
 
 log = logging.getLogger("ecs_client")
 
@@ -54,8 +54,11 @@ class Link:
         self.pid = os.getpid()
         self.connection: Any = None
         self.is_blocked = False
+        #: Every broker refused this client at the last attempt, as `problem` says.
+        self.is_refused = False
         self.is_stopped = False
         self._has_ended = False
+        self._has_worked = False
         self._problem = "it is not connected yet"
         self._posted: deque[Callable[[], None]] = deque()
         self._is_woken = False
@@ -128,6 +131,9 @@ class Link:
 
     def lost(self) -> None:
         """Note that the connection and its channels are gone."""
+
+    def refused(self) -> None:
+        """Note that every broker refuses this client; it is tried again nevertheless."""
 
     def channel_failed(self, channel: int, error: Exception) -> None:
         """Go on after the broker has closed a channel, which is open again under its number."""
@@ -233,10 +239,10 @@ class Link:
         try:
             dialing.start()
         except RuntimeError as error:  # the process may have no more threads
-            self._again(error)
+            self._again(line_of(error))
 
     def _dial(self) -> None:
-        problem: Exception = LinkLost("there is no broker")
+        problems, is_refused = [], True
         for endpoint in self.brokers.in_random_order():
             if self.is_stopped:
                 return
@@ -247,14 +253,15 @@ class Link:
                 )
                 prepared = self.set_up(connection)
             except Exception as error:  # py-amqp raises whatever its socket and its parser do
-                problem = error
+                problems.append(endpoint.why(error))
+                is_refused = is_refused and endpoint.refuses(error)
                 if connection is not None:
                     with suppress(Exception):
                         connection.collect()
             else:
                 self.post(partial(self._take, connection, prepared))
                 return
-        self.post(lambda: self._again(problem))
+        self.post(lambda: self._again("; ".join(problems), is_refused=is_refused))
 
     def _take(self, connection: Any, prepared: Any) -> None:
         if self.is_stopped:
@@ -262,7 +269,7 @@ class Link:
                 connection.collect()
             return
         self.connection, self._socket = connection, connection.sock
-        self.is_blocked = False
+        self.is_blocked = self.is_refused = False
         self._in, self._at, self._out = bytearray(), 0, bytearray()
         self._socket.setblocking(False)
         # py-amqp writes into our buffer from now on, and waits for answers by our reading.
@@ -272,22 +279,28 @@ class Link:
         self._is_writing = False
         self._next_tick = 0.0
         self._failures = 0
+        self._has_worked = True
         self._guard(lambda: self.connected(prepared))
 
-    def _again(self, error: Exception) -> None:
-        self._problem = _told(error)
+    def _again(self, problem: str, *, is_refused: bool = False) -> None:
+        if is_refused and not self.is_refused and self._has_worked:
+            log.error("ecs_client: %s; it is tried again and again", problem)
+        self._problem = problem
+        self.is_refused = is_refused
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._failures)
         self._failures += 1
         # Of many clients that lost the same broker not all come back at once.
         self.later(random.uniform(longest / 2, longest), self._connect)  # noqa: S311
+        if is_refused:
+            self.refused()
 
     def _lose(self, error: Exception) -> None:
         if self.connection is None:
             return
-        log.warning("ecs_client: the connection to the broker is lost: %s", _told(error))
+        log.warning("ecs_client: the connection to the broker is lost: %s", line_of(error))
         self._drop()
         self.lost()
-        self._again(error)
+        self._again(line_of(error))
 
     def _drop(self) -> None:
         connection, self.connection = self.connection, None
@@ -428,9 +441,3 @@ def _wait_for(sock: socket.socket, seconds: float, *, writing: bool) -> None:
     with selectors.DefaultSelector() as selector:
         selector.register(sock, selectors.EVENT_READ | (selectors.EVENT_WRITE if writing else 0))
         selector.select(seconds)
-
-
-def _told(error: BaseException) -> str:
-    """Return an error in a line."""
-    text = " ".join(str(error).split())[:250]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

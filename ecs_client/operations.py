@@ -459,10 +459,14 @@ class AsyncOrders(_AsyncArea):
         return await self._client.execute(order, **options)
 
     async def follow(
-        self, key: str, *, within: float | None = None, **options: Unpack[Who]
+        self,
+        key: str,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - as all methods of both clients
+        **options: Unpack[Who],
     ) -> AsyncIterator[StatusEvent]:
-        """Return the updates of an order, as `Orders.follow`; `within` is its `timeout`."""
-        following = _Following(key, within)
+        """Return the updates of an order, as `Orders.follow`."""
+        following = _Following(key, timeout)
         async with self._client.updates(resource="order", id=key) as updates:
             await updates.wait_until_consuming(following.left(self._client.timeout))
             while True:

@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ecs_client.address import Brokers
-from ecs_client.errors import BrokerUnavailable, ClientClosed, EcsError, NoAnswer, Unroutable
+from ecs_client.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    ClientClosed,
+    EcsError,
+    NoAnswer,
+    Unroutable,
+)
 from ecs_client.link import Link
 from messages.record import record
 
@@ -21,7 +28,9 @@ log = logging.getLogger("ecs_client")
 #: Seconds after which a publication that is not confirmed is published anew, on a new channel.
 _CONFIRMED_WITHIN = 5.0
 _PUBLISH = (60, 40)
+_NOT_FOUND = 404
 _AGAIN = "asking again with the same message_id is safe"
+_NOBODY = "is the namespace right, and has a worker ever run there? Nothing was done"
 
 
 @record
@@ -54,6 +63,7 @@ class Publication:
     wants_reply: bool = True
     #: Unique; the correlation id of what wants a reply.
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    #: 0: never.
     sent_at: float = 0.0
     is_confirmed: bool = False
     is_finished: bool = False
@@ -120,12 +130,22 @@ class Publisher(Link):
         while self._waiting and self.may_publish:
             self._send(self._waiting.popitem(last=False)[1])
 
+    def refused(self) -> None:
+        """End what was never sent: it would wait for somebody who mends the settings. The rest may
+        still be answered.
+        """
+        for one in list(self._open.values()):
+            if not one.sent_at:
+                self._finish(one, None, self._not_taken(one))
+
     def channel_failed(self, channel: int, error: Exception) -> None:
         """Refuse what the broker closed the channel for; publish the rest anew."""
         if self._channel is None or channel != self._channel.channel_id:
             raise error
         reason = str(getattr(error, "reply_text", error))
         text = f"the broker refused it: {reason}"
+        if getattr(error, "reply_code", None) == _NOT_FOUND:
+            text += f"; {_NOBODY}"
         pending = list(self._unconfirmed.values())
         if meant := [one for one in pending if _is_named(one, reason)]:
             for one in meant:
@@ -163,6 +183,9 @@ class Publisher(Link):
     def _accept(self, publication: Publication) -> None:
         if self.is_stopped:
             publication.finish(None, ClientClosed("the client is closed"))
+            return
+        if self.is_refused:
+            publication.finish(None, self._not_taken(publication))
             return
         self._open[publication.key] = publication
         self._next_sweep = min(self._next_sweep, publication.take_by, publication.answer_by)
@@ -267,7 +290,7 @@ class Publisher(Link):
     def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
         """Note that nobody takes it; the ack that follows ends it."""
         properties = message.properties
-        text = f"no queue takes {routing_key} from {exchange}"
+        text = f"no queue takes {routing_key} from {exchange}; {_NOBODY}"
         for one in self._unconfirmed.values():
             is_meant = one.key == properties.get("correlation_id") or not one.wants_reply
             if is_meant and one.message_id == properties.get("message_id"):
@@ -299,12 +322,20 @@ class Publisher(Link):
         self._waiting.pop(one.key, None)
 
     def _too_late(self, one: Publication) -> EcsError:
-        if one.is_confirmed:
-            text = f"no answer came in time; {_AGAIN}, and gets the one result"
-            return NoAnswer(text, one.message_id)
-        problem = self.problem if self.connection is None or self.is_blocked else None
-        problem = problem or "the broker did not confirm the message"
-        return BrokerUnavailable(f"{problem}; {_AGAIN}", one.message_id)
+        if not one.is_confirmed:
+            return self._not_taken(one)
+        text = f"no answer came in time; {_AGAIN}, and gets the one result"
+        if self.connection is None:
+            text += f" ({self.problem})"
+        return NoAnswer(text, one.message_id)
+
+    def _not_taken(self, one: Publication) -> BrokerUnavailable:
+        is_unsent = not one.sent_at
+        is_away = self.connection is None or self.is_blocked
+        problem = self.problem if is_away else "the broker did not confirm the message"
+        kind = BrokerRefused if self.is_refused else BrokerUnavailable
+        text = f"{problem}; {'nothing was sent' if is_unsent else _AGAIN}"
+        return kind(text, one.message_id, is_unsent=is_unsent)
 
 
 def _is_named(one: Publication, reason: str) -> bool:

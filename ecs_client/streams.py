@@ -278,11 +278,11 @@ class AsyncStream(Generic[T]):
         self._bell.ring()  # what it has heard meanwhile is still to be taken
         return subscription.channel is not None
 
-    def ack(self) -> None:
+    async def ack(self) -> None:
         """Settle what was given last; `break` then gives nothing back."""
         self._reader.settle()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End it."""
         self._reader.subscription.close()
         self._bell.ring()
@@ -291,7 +291,7 @@ class AsyncStream(Generic[T]):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.close()
+        await self.close()
 
     def __del__(self) -> None:
         if hasattr(self, "_reader"):

@@ -9,7 +9,7 @@ from dataclasses import field
 from typing import Any
 
 from ecs_client.address import Brokers
-from ecs_client.errors import BrokerUnavailable, ClientClosed, EcsError
+from ecs_client.errors import BrokerRefused, BrokerUnavailable, ClientClosed, EcsError
 from ecs_client.link import Link
 from messages.record import record
 
@@ -17,6 +17,8 @@ from messages.record import record
 _OUTLIVES = 60_000
 #: Updates that wait in it at most; the oldest are dropped.
 _LONGEST = 100_000
+#: The consumer of a channel: each has one.
+_CONSUMER = "ecs-client"
 #: Bytes of a routing key.
 _LONGEST_BINDING = 255
 
@@ -102,6 +104,8 @@ class Subscription:
 
     def deliver(self, message: Any) -> None:
         """Note a message that came."""
+        if self.is_closed:
+            return
         body, properties, info = message.body, message.properties, message.delivery_info
         self._deliveries.append(
             Delivery(
@@ -163,6 +167,12 @@ class Subscriptions(Link):
         for one in self._all:
             one.ended()
 
+    def refused(self) -> None:
+        """End what has never consumed; the rest goes on when the broker takes the client again."""
+        for one in [one for one in self._all if not one.epoch]:
+            self._all.remove(one)
+            one.fail(BrokerRefused(self.problem))
+
     def channel_failed(self, channel: int, error: Exception) -> None:
         raise error
 
@@ -181,6 +191,9 @@ class Subscriptions(Link):
         if channel is not None and self.connection is not None:
 
             def close() -> None:
+                # First: what comes for a channel that closes, py-amqp complains about; and whoever
+                # consumes is told of a queue's end.
+                channel.basic_cancel(_CONSUMER)
                 if one.source.exchange is not None:
                     channel.queue_delete(one.source.queue)
                 channel.close()
@@ -190,6 +203,9 @@ class Subscriptions(Link):
     def _add(self, one: Subscription) -> None:
         if self.is_stopped:
             one.fail(ClientClosed("the client is closed"))
+            return
+        if self.is_refused:
+            one.fail(BrokerRefused(self.problem))
             return
         self._all.append(one)
         if self.connection is not None:
@@ -223,4 +239,4 @@ class Subscriptions(Link):
         def cancelled(_: str) -> None:
             raise ConnectionError(f"the broker took the queue {source.queue} away")
 
-        channel.basic_consume(source.queue, callback=one.deliver, on_cancel=cancelled)
+        channel.basic_consume(source.queue, _CONSUMER, callback=one.deliver, on_cancel=cancelled)

@@ -6,17 +6,22 @@ import json
 import subprocess
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from kombu import Connection
 
+from ecs_client import BrokerUnavailable
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from tests.support.orders import paid
 from tests.support.responder import Responder
 from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
+from workers.cli.call import _failed
+from workers.settings import load_publisher_settings
 
 #: Neither journal nor cloud nor authentication need to be configured.
 ALONE = {"ECS_JOURNAL_URL": "mysql://", "OS_CLOUD": "", "ECS_TRUST_PUBLISHERS": ""}
@@ -68,8 +73,12 @@ def test_a_body_is_json_or_a_file_and_one_key_is_one_request(shop: Workshop) -> 
     [
         (("call", "server.list", "-p", "pageSize"), "-p takes name=value, not pageSize"),
         (("call", "server.list", "-p", "token=x"), "ECS_TOKEN or --token-file"),
-        (("call", "server.list", "--body", "no-file"), "no-file cannot be read"),
-        (("call", "server.list", "--body", "{"), "--body is no JSON"),
+        (("call", "server.list", "--body", "no-file"), "nor the name of a file with JSON: no-file"),
+        (("call", "server.list", "--body", "{"), "--body is no JSON: Expecting"),
+        (("call", "server.list", "--body", "x" * 5000), "File name too long"),
+        (("call", "server.lst"), "no operation server.lst; did you mean server.list"),
+        (("call", "nothing"), "there are server.action, server.batch_action, "),
+        (("call", "order.renew"), "ecs-worker order FILE"),
         (("order", "no-file"), "no-file cannot be read"),
     ],
 )
@@ -81,29 +90,55 @@ def test_what_cannot_be_sent_is_told_before_anything_is_sent(
     assert complaint in done.stderr
 
 
-def test_without_a_broker_or_an_answer_the_key_to_ask_again_with_is_told(
-    shop: Workshop, vhost: str
-) -> None:
-    asked = ("call", "server.list", "--tenant", "tenant-a", "--timeout", "1")
-    away = run(
-        shop,
-        *asked,
+def test_without_a_broker_or_an_answer_it_is_told_what_to_do(shop: Workshop, vhost: str) -> None:
+    asked = [
+        "call",
+        "server.list",
+        "--tenant",
+        "tenant-a",
         "--message-id",
         "my-key",
-        ECS_BROKER_URL="amqp://someone:hunter2@127.0.0.1:1/",
-        ECS_TOKEN="secret-token",
-    )
-    assert (away.returncode, away.stdout) == (4, "")
-    assert "--message-id my-key" in away.stderr
-    assert "hunter2" not in away.stderr
-    assert "secret-token" not in away.stderr
+        "--timeout",
+        "1",
+    ]
+    url = "amqp://someone:hunter2@127.0.0.1:1/"
+    away = run(shop, *asked, ECS_BROKER_URL=url, ECS_TOKEN="secret-token")
+    text = "ECS_BROKER_URL: no broker at 127.0.0.1:1: Connection refused; nothing was sent"
+    assert (away.returncode, away.stdout, away.stderr.strip()) == (4, "", text)
     nobody = run(shop, *asked, ECS_BROKER_URL=vhost)
     assert nobody.returncode == 4
     assert "no exchange 'ecs.commands'" in nobody.stderr
+    assert "Nothing was done (ECS_NAMESPACE: ecs)" in nobody.stderr
     declare(vhost, topology())
     silent = run(shop, *asked, ECS_BROKER_URL=vhost)
     assert silent.returncode == 4
     assert "no answer came in time" in silent.stderr
+    assert "--message-id my-key" in silent.stderr
+
+
+def test_the_url_that_counts_where_none_is_set_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("ECS_BROKER_URL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    error = BrokerUnavailable("no broker at 127.0.0.1:5672; nothing was sent", is_unsent=True)
+    told = str(_failed(error, load_publisher_settings(), ""))
+    assert "Neither the environment nor .env here sets it" in told
+    monkeypatch.setenv("ECS_BROKER_URL", "amqp://127.0.0.1/")
+    assert "default" not in str(_failed(error, load_publisher_settings(), ""))
+
+
+@pytest.mark.parametrize("words", [("call", "server.list"), ("order", "order.json")])
+def test_a_wrong_password_ends_a_command_at_once(shop: Workshop, words: tuple[str, ...]) -> None:
+    (shop.folder / "order.json").write_text(json.dumps(paid("renew")))
+    parts = urlsplit(shop.broker_url)
+    address = f"{parts.hostname}:{parts.port}"
+    url = parts._replace(netloc=f"guest:hunter2@{address}").geturl()
+    # Far from the time limit of the broker, which is 10 s.
+    done = run(shop, *words, ECS_BROKER_URL=url)
+    text = f"ECS_BROKER_URL: the broker at {address} refuses this user and password"
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.strip() == f"{text}; nothing was sent"
 
 
 def ordered(shop: Workshop, order: Any, *words: str) -> "subprocess.CompletedProcess[str]":

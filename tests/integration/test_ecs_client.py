@@ -176,7 +176,7 @@ async def test_asyncio_has_the_same_methods_and_many_requests_under_way(shop: Wo
         assert {one.http_status for one in replies} == {200}
         order = paid("renew", str(uuid.uuid4()))
         order_id = await client.orders.submit(order)
-        statuses = [one.status async for one in client.orders.follow(order_id, within=30)]
+        statuses = [one.status async for one in client.orders.follow(order_id, timeout=30)]
         assert statuses[-1] == "failed"
         async with client.results() as results:
             async for result in results:
@@ -213,6 +213,7 @@ def test_the_examples_of_the_page_run_and_print_what_it_shows(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     page = (ROOT / "docs" / "how-to" / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```(python|text|console)\n(.*?)```", page, re.DOTALL)
@@ -242,6 +243,7 @@ def test_the_examples_of_the_page_run_and_print_what_it_shows(
                     key = r"[0-9a-f]{32}"
                     assert re.sub(key, "KEY", done.stdout) == re.sub(key, "KEY", printed)
         scope["client"].close()
+    assert [one.getMessage() for one in caplog.records if one.name == "amqp"] == []
 
 
 #: What a program does that has the client alone.

@@ -13,6 +13,7 @@ import time
 import tracemalloc
 import uuid
 import weakref
+from functools import partial
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -20,6 +21,7 @@ from kombu import Connection, Message, Queue
 
 from ecs_client import (
     AsyncEcsClient,
+    BrokerRefused,
     BrokerUnavailable,
     ClientClosed,
     EcsClient,
@@ -28,6 +30,8 @@ from ecs_client import (
     Reply,
     Unroutable,
 )
+from ecs_client.link import Link
+from messages.updates import StatusUpdate
 from sandbox.broker import PrivateBroker
 from tests.support.orders import paid
 from tests.support.responder import OK, Answers, Responder
@@ -145,8 +149,10 @@ def test_without_a_broker_a_request_ends_in_time_and_shows_no_password() -> None
     url = "amqp://someone:hunter2@127.0.0.1:1/"
     with EcsClient(url, tenant="t", broker_timeout=0.5, token="secret-token") as client:
         began = time.monotonic()
-        with pytest.raises(BrokerUnavailable, match="safe") as caught:
+        told = "^no broker at 127.0.0.1:1: Connection refused; nothing was sent$"
+        with pytest.raises(BrokerUnavailable, match=told) as caught:
             client.call("server.list")
+        assert caught.value.is_unsent
         assert time.monotonic() - began < 10
         assert "hunter2" not in str(caught.value) + repr(client)
         assert "secret-token" not in str(caught.value) + repr(client)
@@ -180,6 +186,146 @@ async def test_what_has_ended_is_held_no_longer_however_long_the_broker_is_away(
             assert tracemalloc.get_traced_memory()[0] < 5_000_000
         finally:
             tracemalloc.stop()
+
+
+def test_a_client_that_the_broker_refuses_is_told_at_once_and_works_when_that_is_mended(
+    broker: PrivateBroker, declared: str
+) -> None:
+    user, parts = f"user-{uuid.uuid4().hex[:8]}", urlsplit(declared)
+    address = f"{parts.hostname}:{parts.port}"
+    own = parts._replace(netloc=f"{user}:secret@{address}").geturl()
+    vhost = unquote(parts.path[1:])
+    with Responder(declared), EcsClient(own, tenant="t", broker_timeout=300) as client:
+        for told, mend in (
+            ("refuses this user and password", ("add_user", user, "secret")),
+            (
+                f"'{vhost}' refused for user",
+                ("set_permissions", "--vhost", vhost, user, ".*", ".*", ".*"),
+            ),
+        ):
+            eventually(lambda: told in (client.problem or ""))  # noqa: B023
+            with pytest.raises(BrokerRefused, match=f"the broker at {address}.*{told}"):
+                client.call("server.list")
+            with pytest.raises(BrokerRefused, match=f"the broker at {address}"):
+                next(client.updates())
+            broker.rabbitmqctl(*mend)
+        eventually(lambda: client.problem is None)
+        assert client.call("server.list").body == OK
+        eventually(lambda: client.updates().wait_until_consuming(10))
+    broker.rabbitmqctl("delete_user", user)
+
+
+def test_a_password_that_is_changed_under_a_client_ends_what_is_asked_and_no_stream(
+    broker: PrivateBroker, declared: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    user, parts = f"user-{uuid.uuid4().hex[:8]}", urlsplit(declared)
+    broker.rabbitmqctl("add_user", user, "secret")
+    vhost = unquote(parts.path[1:])
+    broker.rabbitmqctl("set_permissions", "--vhost", vhost, user, ".*", ".*", ".*")
+    own = parts._replace(netloc=f"{user}:secret@{parts.hostname}:{parts.port}").geturl()
+    with (
+        Responder(declared),
+        EcsClient(own, tenant="t", broker_timeout=300) as client,
+        client.updates() as updates,
+    ):
+        assert updates.wait_until_consuming(10)
+        assert client.call("server.list").body == OK
+        broker.rabbitmqctl("change_password", user, "another")
+        # Open connections stay open, until they break.
+        assert client.call("server.list").body == OK
+        for link in (client._publisher, client._subscriptions):
+            link.post(partial(_break, link))
+        eventually(lambda: "password" in (client.problem or ""))
+        with pytest.raises(BrokerRefused, match="nothing was sent"):
+            client.call("server.list")
+        assert updates.next(0.2) is None
+        assert "it is tried again" in caplog.text
+        assert "secret" not in caplog.text
+        broker.rabbitmqctl("change_password", user, "secret")
+        eventually(lambda: client.problem is None)
+        assert client.call("server.list").body == OK
+        assert updates.wait_until_consuming(20)
+    broker.rabbitmqctl("delete_user", user)
+
+
+def test_a_virtual_host_that_is_missing_is_told_at_once(broker: PrivateBroker) -> None:
+    with (
+        EcsClient(broker.url.rstrip("/") + "/nowhere", broker_timeout=300) as client,
+        pytest.raises(BrokerRefused, match=r"vhost nowhere not found; nothing was sent"),
+    ):
+        client.call("server.list")
+
+
+def test_one_broker_that_may_come_back_is_waited_for(declared: str) -> None:
+    wrong = declared.replace("guest:guest", "guest:hunter2")
+    with EcsClient(f"{wrong},amqp://127.0.0.1:1/", broker_timeout=0.5) as client:
+        with pytest.raises(BrokerUnavailable, match=r"password.*nothing was sent") as caught:
+            client.call("server.list")
+        assert not isinstance(caught.value, BrokerRefused)
+        assert "no broker at 127.0.0.1:1" in str(caught.value)
+
+
+def test_streams_end_quietly_whatever_is_under_way(declared: str) -> None:
+    program = (
+        "import sys\n"
+        "from ecs_client import EcsClient\n"
+        "with EcsClient(sys.argv[1]) as client:\n"
+        "    for number in range(20):\n"
+        "        with client.results(prefetch=50) as results:\n"
+        "            next(results)\n"
+        "        with client.updates(id='1') as updates:\n"
+        "            updates.wait_until_consuming(10)\n"
+        "            if number % 2:\n"
+        "                next(updates)\n"
+        "        assert results._reader.subscription.epoch == 1\n"
+        "    assert client._subscriptions._failures == 0\n"
+    )
+    with Connection(declared) as connection:
+        producer, ended = connection.Producer(), threading.Event()
+        for number in range(500):
+            producer.publish({"code": number}, exchange="ecs.results", routing_key="order.renew")
+        update = StatusUpdate(
+            resource="server",
+            id="1",
+            operation="server.action",
+            action=None,
+            status="ACTIVE",
+            translation=None,
+            final=True,
+            message_id=None,
+            tenant_id="t",
+            user_id=None,
+            time="2026-11-26T00:00:00.000Z",
+        ).model_dump_json()
+
+        def tell() -> None:
+            while not ended.wait(0.001):
+                producer.publish(update, exchange="ecs.status", routing_key="server.1")
+
+        telling = threading.Thread(target=tell)
+        telling.start()
+        done = subprocess.run(
+            [sys.executable, "-c", program, declared],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        ended.set()
+        telling.join()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("amqp://u:p@[::1]:5673/v", "amqp://u:***@[::1]:5673/v"),
+        ("amqps://u:p@host", "amqps://u:***@host:5671//"),
+    ],
+)
+def test_a_broker_is_shown_as_a_url_without_password(url: str, shown: str) -> None:
+    assert shown in repr(EcsClient(url))
 
 
 @pytest.mark.parametrize(
@@ -366,9 +512,13 @@ def test_a_broken_link_publishes_again_what_is_unanswered_under_the_same_key(dec
         eventually(lambda: len(responder.requests) == 1)
         answered.set()
         link = client._publisher
-        link.post(lambda: link.connection.sock.shutdown(socket.SHUT_RDWR))
+        link.post(partial(_break, link))
         thread.join(20)
         assert not thread.is_alive()
         first, *rest = (one.properties for one in responder.requests)
         assert {one["message_id"] for one in rest} == {first["message_id"]}
         assert rest[0]["reply_to"] != first["reply_to"]
+
+
+def _break(link: Link) -> None:
+    link.connection.sock.shutdown(socket.SHUT_RDWR)

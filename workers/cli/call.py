@@ -1,5 +1,6 @@
 """`ecs-worker call` and `ecs-worker order`: ask as a publisher does."""
 
+import difflib
 import json
 import math
 import os
@@ -11,7 +12,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ecs_client import BrokerUnavailable, EcsClient, EcsError, NoAnswer, Reply, StatusEvent
+from ecs_client import (
+    BrokerRefused,
+    BrokerUnavailable,
+    EcsClient,
+    EcsError,
+    NoAnswer,
+    Reply,
+    StatusEvent,
+    Unroutable,
+)
 from messages.commands import Operation
 from messages.errors import Refused
 from messages.orders import is_paid, name_of
@@ -56,11 +66,8 @@ def call(
     with _client(settings, sender) as client:
         try:
             reply = client.call(operation, fields, message_id=key, timeout=limit)
-        except (NoAnswer, BrokerUnavailable) as error:
-            text = f"{error}: --message-id {key}"
-            raise CommandFailed(Exit.UNREACHABLE, text) from error
         except EcsError as error:
-            raise CommandFailed(Exit.UNREACHABLE, f"{error}; see ecs-worker check") from error
+            raise _failed(error, settings, f"--message-id {key}") from error
         except ValueError as error:  # a key that AMQP cannot say
             raise CommandFailed(Exit.USAGE, str(error)) from error
     return _print(reply, output)
@@ -97,14 +104,15 @@ def order(
             while thread.is_alive() and not is_final:
                 is_final = _tell(updates.next(0.2))
         except EcsError as error:  # no reason to let go of an order that is published
-            complain(f"its updates are not heard, its result is waited for: {error}")
+            if not isinstance(error, BrokerRefused):  # of which its result tells
+                complain(f"its updates are not heard, its result is waited for: {error}")
             is_final = True
         thread.join()
         (outcome,) = ended
         if isinstance(outcome, ValueError):
             raise CommandFailed(Exit.USAGE, f"{file}: {outcome}") from outcome
         if isinstance(outcome, EcsError):
-            raise CommandFailed(Exit.UNREACHABLE, f"{outcome}; the key is {key}") from outcome
+            raise _failed(outcome, settings, f"the key is {key}") from outcome
         if isinstance(outcome, BaseException):
             raise outcome
         with suppress(EcsError):
@@ -115,8 +123,15 @@ def order(
 
 def fields_of(operation: str, parameters: Sequence[str], body: str | None) -> dict[str, Any]:
     """Return a command's fields: `parameters` are texts `name=value`, `body` is a file, `-`
-    (stdin) or JSON, and becomes the field `body` (`order` of order.plan).
+    (stdin) or JSON, and becomes the field `body` (`order` of order.plan). Raises `CommandFailed`
+    for an operation that there is not, too.
     """
+    if operation not in list(Operation):
+        near = difflib.get_close_matches(operation, list(Operation))
+        text = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(Operation)}"
+        if operation.startswith("order"):
+            text += " Orders are sent by ecs-worker order FILE"
+        raise CommandFailed(Exit.USAGE, f"there is no operation {operation}; {text}")
     found: dict[str, Any] = {}
     for one in parameters:
         name, equals, value = one.partition("=")
@@ -126,15 +141,41 @@ def fields_of(operation: str, parameters: Sequence[str], body: str | None) -> di
             raise CommandFailed(Exit.USAGE, "the token is given by ECS_TOKEN or --token-file")
         found[name] = value
     if body is not None:
-        text = body.encode() if body.lstrip().startswith(("{", "[")) else _read(body)
-        try:
-            content = json.loads(text)
-        except ValueError:
-            raise CommandFailed(
-                Exit.USAGE, "--body is no JSON, and names no file with it"
-            ) from None
+        if body.lstrip().startswith(("{", "[")):
+            content = _parse(body.encode(), "--body")
+        else:
+            try:
+                content = _parse(_read(body), body)
+            except CommandFailed as error:
+                text = f"--body is neither JSON nor the name of a file with JSON: {error}"
+                raise CommandFailed(Exit.USAGE, text) from error
         found["order" if operation == Operation.ORDER_PLAN else "body"] = content
     return found
+
+
+def _failed(error: EcsError, settings: PublisherSettings, key: str) -> CommandFailed:
+    """Return what to do about a request without an answer; `key` says how to ask again."""
+    text = str(error)
+    if isinstance(error, Unroutable):
+        text = f"{text} (ECS_NAMESPACE: {settings.namespace})"
+    elif isinstance(error, BrokerUnavailable) and error.is_unsent:
+        text = f"ECS_BROKER_URL: {text}"
+        if not settings.model_fields_set & {"broker_url", "broker_url_file"}:
+            text += ". Neither the environment nor .env here sets it, so this is the default"
+    elif isinstance(error, NoAnswer | BrokerUnavailable):
+        text = f"{text}: {key}"
+    return CommandFailed(Exit.UNREACHABLE, text)
+
+
+def _parse(text: bytes, name: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        problem = f"{name} is no JSON: {error.msg}, {where}"
+    except ValueError:
+        problem = f"{name} is no JSON: it is no UTF-8"
+    raise CommandFailed(Exit.USAGE, problem)
 
 
 def _client(settings: PublisherSettings, sender: Sender) -> EcsClient:
@@ -166,10 +207,7 @@ def _read(file: str) -> bytes:
 
 def _key_of(body: bytes, file: str) -> str | None:
     """Return the order's key; None where it has none, which is told when it is published."""
-    try:
-        content = json.loads(body)
-    except ValueError:
-        return None
+    content = _parse(body, file)
     if not isinstance(content, dict):
         return None
     with suppress(Refused):  # what the status is wrong in is answered
