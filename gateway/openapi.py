@@ -16,7 +16,10 @@ ORDERS, EVENTS = "/v1/orders", "/v1/events"
 HEALTH = ("/livez", "/readyz", "/metrics")
 _ABOUT = """\
 The API document of the cloud servers over HTTP. Each request becomes a message; the reply's envelope is the answer,
-whatever its status. `code` is 200 (201 for an image that is made), or a text such as `101.001002` on failure."""
+whatever its status. `code` is 200 (201 for an image that is made), or a text such as `101.001002` on failure.
+`Idempotency-Key` names a change of a server or an image: the same one gets the
+same result, and nothing is done twice; an order's key is its `orderId`. Where publishers are trusted,
+`X-User-Id` names the user beside `X-Tenant-Id`; `traceparent` and `tracestate` are passed on."""
 _SCHEMAS, _RESPONSES = "#/components/schemas/", "#/components/responses/"
 _REQUEST_ID = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
 #: Failures by their status: the name, what it says, and the header that it has.
@@ -198,8 +201,9 @@ def _order() -> dict[str, Any]:
     }
     return {
         "operationId": "orderSubmit",
-        "summary": "Submit an order. It is carried out in its own time: its result goes to the queue "
-        "of order results, its course is shown by its URL and by `/v1/events`.",
+        "summary": "Submit an order. 202: the broker has it; it is carried out in its own time, or "
+        "refused by a worker. Its result goes to the queue of order results, its course is shown by "
+        "its URL and by `/v1/events`.",
         "tags": ["orders"],
         "parameters": [_idempotency_key()],
         "requestBody": _body(_order_schema(), examples),

@@ -155,6 +155,24 @@ def test_an_order_for_another_region_or_of_no_project_is_refused_and_not_publish
         assert requester.depth("ecs.dead") == dead
 
 
+@pytest.mark.parametrize("fault", [{"held": True}, {"status": 503, "error": "down"}])
+def test_an_order_is_taken_although_keystone_is_down(
+    workshop: Workshop, start: Callable[..., GatewayProcess], fault: dict[str, Any]
+) -> None:
+    declare(workshop.broker_url, topology())
+    gateway = start()
+    order = change_configure(str(uuid.uuid4()), str(uuid.uuid4()))
+    url, headers = f"{gateway.url}/v1/orders", as_json(**{"X-Tenant-Id": "tenant-a"})
+    workshop.cloud.fault("api.keystone", **fault)
+    try:
+        answer = requests.post(url, data=order.encode(), headers=headers, timeout=20)
+    finally:
+        workshop.cloud.clear_faults()
+    assert answer.status_code == 202, answer.text
+    with Requester(workshop.broker_url, order_results=False) as requester:
+        assert requester.depth("ecs.orders") == 1
+
+
 def test_an_order_with_other_content_under_a_known_id_is_accepted_and_refused_by_the_worker(
     site: Site,
 ) -> None:

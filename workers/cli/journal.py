@@ -261,7 +261,7 @@ def _waits_facts(wait: Wait | None) -> dict[str, str]:
     if wait is None:
         return {}
     facts = {
-        "waits for": told_wait(wait).message,
+        "waits for": told_wait(wait).message.removeprefix("waits for "),
         "since": f"{shown_time(wait.since)} ({ago(wait.since)})",
     }
     if wait.until is not None:
