@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from kombu.exceptions import OperationalError
 
-from ecs_client import BrokerUnavailable, EcsClient
+from ecs_client import BrokerRefused, BrokerUnavailable, EcsClient
 from sandbox.broker import PrivateBroker, TlsListener
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
@@ -356,13 +356,17 @@ def test_the_python_client_checks_the_broker_and_shows_its_own_certificate(
         EcsClient(url, ca_file=str(authority.certificate), **own) as asker,
     ):
         assert asker.call("server.list").body == OK
-    for files, problem in (
-        ({"ca_file": str(stranger.certificate), **own}, "CERTIFICATE_VERIFY_FAILED"),
-        (own, "CERTIFICATE_VERIFY_FAILED"),
-        ({"ca_file": str(authority.certificate)}, "certificate required|EOF|reset|closed"),
-    ):
+    for files in ({"ca_file": str(stranger.certificate), **own}, own):
+        # At once: within the time limit it would be what a broker that is away is.
         with (
-            EcsClient(url, broker_timeout=2, **files) as asker,
-            pytest.raises(BrokerUnavailable, match=f"(?i){problem}"),
+            EcsClient(url, **files) as asker,
+            pytest.raises(BrokerRefused, match=r"localhost.*CERTIFICATE_VERIFY_FAILED"),
         ):
             asker.call("server.list")
+    # Sometimes the broker is gone before it has said why.
+    problem = "(?i)certificate required|EOF|reset|closed"
+    with (
+        EcsClient(url, broker_timeout=2, ca_file=str(authority.certificate)) as asker,
+        pytest.raises(BrokerUnavailable, match=problem),
+    ):
+        asker.call("server.list")

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import psutil
 import pytest
@@ -16,6 +17,7 @@ import requests
 from kombu import Connection
 
 from messages.updates import StatusUpdate
+from sandbox.broker import PrivateBroker
 from sandbox.gateway import GatewayProcess
 from sandbox.processes import free_ports
 from tests.support.http import FAILED, EventReader, Site, as_json, gateways, port_of
@@ -97,6 +99,29 @@ def test_without_a_broker_requests_are_503_and_streams_are_told_of_the_gap(
         eventually(lambda: "broker_reconnected" in stream.notices("gap"), 10)
         eventually(lambda: any(one["final"] for one in stream.updates()), 30)
         stream.close()
+
+
+def test_a_gateway_that_the_broker_refuses_says_so_and_serves_when_that_is_mended(
+    workshop: Workshop, start: Start, broker: PrivateBroker
+) -> None:
+    workshop.worker()
+    user, parts = f"gateway-{uuid.uuid4().hex[:8]}", urlsplit(workshop.broker_url)
+    own = parts._replace(netloc=f"{user}:hunter2@{parts.hostname}:{parts.port}").geturl()
+    site = Site(workshop, start(wait=False, ECS_BROKER_URL=own))
+    told = f"the broker at {parts.hostname}:{parts.port} refuses this user and password"
+    eventually(lambda: f"broker: {told}" in site.gateway.problems(), 30)
+    away = site.ask("GET", "/v1/images")
+    assert (away.status_code, reason(away)) == (503, "broker_unavailable")
+    broker.rabbitmqctl("add_user", user, "hunter2")
+    vhost = unquote(parts.path[1:])
+    broker.rabbitmqctl("set_permissions", "--vhost", vhost, user, ".*", ".*", ".*")
+    eventually(lambda: not site.gateway.problems(), 30)
+    assert site.ask("GET", "/v1/images").status_code == 200
+    logged = site.gateway.log.read_text()
+    assert told in logged
+    assert "hunter2" not in logged
+    site.gateway.stop()
+    broker.rabbitmqctl("delete_user", user)
 
 
 def test_a_client_that_hangs_up_stops_nothing_and_two_with_one_key_get_one_result(
