@@ -22,7 +22,7 @@ from sandbox.gateway import GatewayProcess
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.support.http import IDENTITY, PARAMETER, Site, as_json, gateways, port_of, refused
-from tests.support.workshop import Workshop, eventually
+from tests.support.workshop import REPOSITORY, Workshop, eventually
 from workers.amqp.topology import declare, topology
 
 
@@ -171,6 +171,26 @@ def test_an_order_is_taken_although_keystone_is_down(
     assert answer.status_code == 202, answer.text
     with Requester(workshop.broker_url, order_results=False) as requester:
         assert requester.depth("ecs.orders") == 1
+
+
+def test_the_permissions_that_the_page_names_are_enough(
+    broker: PrivateBroker, workshop: Workshop, start: Callable[..., GatewayProcess]
+) -> None:
+    page = (REPOSITORY / "docs" / "operations" / "gateway.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| (`\^ecs-client.*) \|$", page, re.MULTILINE)
+    permissions = [one.strip("` ").replace("\\|", "|") for one in re.split(r"(?<!\\)\|", row)]
+    user, vhost = f"user-{uuid.uuid4().hex}", workshop.broker_url.rpartition("/")[2]
+    broker.rabbitmqctl("add_user", user, "secret")
+    broker.rabbitmqctl("set_permissions", "--vhost", vhost, user, *permissions)
+    url = workshop.broker_url.replace("guest:guest", f"{user}:secret")
+    assert url != workshop.broker_url
+    workshop.worker(ECS_REPLY_QUEUES=r"ecs-client\..*")
+    site = Site(workshop, start(ECS_BROKER_URL=url))
+    assert requests.get(f"{site.gateway.url}/readyz", timeout=10).json()["problems"] == []
+    assert site.done("GET", "/v1/servers/1/10")["totalCount"] >= 0
+    order = change_configure(str(uuid.uuid4()), site.tenant.image)
+    answer = site.ask("POST", "/v1/orders", data=order.encode(), headers=as_json())
+    assert answer.status_code == 202, answer.text
 
 
 def test_an_order_with_other_content_under_a_known_id_is_accepted_and_refused_by_the_worker(
