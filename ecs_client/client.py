@@ -42,7 +42,7 @@ _GRACE = 10.0
 
 
 class Client:
-    """What both clients have in common."""
+    """The part that both clients have in common."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Client:
 
     @property
     def problem(self) -> str | None:
-        """What keeps the broker from taking messages now, in words without secrets; None: nothing.
+        """The reason why the broker takes no messages now, without secrets; None: nothing.
         Connects, where that was not begun.
         """
         link = self._publisher
@@ -389,7 +389,7 @@ class AsyncEcsClient(Client):
 
 
 class _Outcome:
-    """What a thread waits for."""
+    """A result that a thread waits for."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

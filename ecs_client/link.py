@@ -114,7 +114,7 @@ class Link:
 
     @property
     def problem(self) -> str:
-        """What keeps the broker from taking messages, in words without secrets."""
+        """The reason why the broker takes no messages, without secrets."""
         if self.connection is not None and self.is_blocked:
             return "the broker blocks publishers (memory or disk alarm)"
         return self._problem
@@ -152,7 +152,7 @@ class Link:
 
     @property
     def may_publish(self) -> bool:
-        """Whether there is a broker that reads what is written."""
+        """True while there is a broker that reads what is written."""
         return self.connection is not None and not self.is_blocked and len(self._out) < _CROWDED
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:

@@ -1,11 +1,11 @@
-"""What may be said with every request."""
+"""Options of every request."""
 
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
 
 class Who(TypedDict, total=False):
-    """Who asks; the client's own where they are not given."""
+    """The requester; the client's own where it is not given."""
 
     tenant: str | None
     user: str | None
@@ -13,7 +13,7 @@ class Who(TypedDict, total=False):
 
 
 class Options(Who, total=False):
-    """What may be said with every request.
+    """Options of every request.
 
     `message_id` is the idempotency key: a new one where it is missing. `timeout` is in seconds,
     `deadline` in Unix seconds: past it nothing is begun. `headers` are further AMQP headers.

@@ -55,7 +55,7 @@ class OrderResult:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the order was carried out."""
+        """True where the order was carried out."""
         return isinstance(self.envelope["code"], int)
 
 
@@ -240,7 +240,7 @@ class AsyncStream(Generic[T]):
 
     @property
     def is_consuming(self) -> bool:
-        """Whether it hears now what is published."""
+        """True while it hears what is published."""
         return self._reader.subscription.channel is not None
 
     def __aiter__(self) -> AsyncIterator[T]:

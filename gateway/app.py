@@ -69,7 +69,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 @dataclass(slots=True)
 class Asked:
-    """What is noted of a request, for its log line and its answer's headers."""
+    """Notes about a request, for its log line and its answer's headers."""
 
     message_id: str
     #: Why the idempotency key cannot be taken.
@@ -97,7 +97,7 @@ class Limits:
 
 
 class Gateway:
-    """What the endpoints work with. `region` is the workers'; None: they tell it themselves."""
+    """The parts that the endpoints work with. `region` is the workers'; None: they tell it themselves."""
 
     def __init__(
         self, client: AsyncEcsClient, callers: Callers, limits: Limits, region: str | None = None

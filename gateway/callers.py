@@ -1,4 +1,4 @@
-"""Who asks: by the token of `Authorization`, or by `X-Tenant-Id` where publishers are trusted.
+"""The caller: known by the token of `Authorization`, or by `X-Tenant-Id` where publishers are trusted.
 
 A worker decides who may do what. The gateway turns away what is surely not proven, so that it costs
 no worker anything, counts each tenant's requests, and shows updates to their tenant alone.

@@ -1,4 +1,4 @@
-"""What an HTTP request asks for: its parameters, its body within limits, its idempotency key."""
+"""Reading of an HTTP request: its parameters, its body within limits, its idempotency key."""
 
 import asyncio
 import re

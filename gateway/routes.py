@@ -7,7 +7,7 @@ from messages.record import record
 
 
 class BodyIs(Enum):
-    """What becomes of a request's body."""
+    """The use of a request's body."""
 
     #: It is not read.
     NOTHING = "nothing"

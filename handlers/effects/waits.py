@@ -1,4 +1,4 @@
-"""What a request waits for: noted while it runs, and kept in the journal while nobody is at it."""
+"""The waits of a request: noted while it runs, and kept in the journal while nobody is at it."""
 
 import asyncio
 import time
@@ -36,7 +36,7 @@ class Behind:
 
 @record
 class Wait:
-    """What a request waits for; times are Unix seconds.
+    """The reason why a request waits; times are Unix seconds.
 
     `until`: when its next attempt begins, None while a worker is at it. `cause` and `detail` say
     why the last attempt failed, `detail` for operators alone. `others`: how many more resources are

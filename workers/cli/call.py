@@ -41,7 +41,7 @@ _LONGEST = 20_000
 
 @record
 class Sender:
-    """Who asks; None: what the message itself, or the token, says. `token_file` holds the token."""
+    """The requester; None: what the message itself, or the token, says. `token_file` holds the token."""
 
     tenant: str | None
     user: str | None
