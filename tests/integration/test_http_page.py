@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from sandbox.broker import PrivateBroker
 from sandbox.documents import REGION, change_configure
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.processes import free_ports
-from tests.support.consoles import Names, Terminal, run_page
+from tests.support.consoles import Names, Terminal, need_curl, run_page
 from tests.support.workshop import REPOSITORY, Workshop
 from workers.amqp.topology import declare, topology
 
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_page_shows_what_its_commands_print(broker: PrivateBroker, tmp_path: Path) -> None:
-    assert shutil.which("curl") is not None
+    need_curl()
     url = broker.add_vhost(tmp_path.name)
     declare(url, topology())
     (port,) = free_ports(1)
@@ -38,7 +37,11 @@ def test_the_page_shows_what_its_commands_print(broker: PrivateBroker, tmp_path:
         del order["token"]
         (tmp_path / "order.json").write_text(json.dumps(order), encoding="utf-8")
         tools = str(Path(sys.executable).parent)
-        env = {"PATH": f"{tools}:/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": os.getcwd()}
+        env = {
+            "PATH": f"{tools}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(tmp_path),
+            "PYTHONPATH": os.getcwd(),
+        }
         env |= workshop.settings | {"ECS_GATEWAY_LISTEN": f"127.0.0.1:{port}"}
         with Terminal(tmp_path, env) as first, Terminal(tmp_path, env) as second:
             names = Names((8081,))

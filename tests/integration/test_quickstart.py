@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.support.consoles import Names, Terminal, run_page, runs
+from tests.support.consoles import Names, Terminal, need_curl, run_page, runs
 from tests.support.workshop import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "quickstart.md"
@@ -19,7 +19,8 @@ TYPED = "make -o install demo ARGS=--stay"
 
 
 def test_every_command_of_the_page_prints_what_it_shows(tmp_path: Path) -> None:
-    env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "LANG": "C.UTF-8"}
+    need_curl()
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(tmp_path), "LANG": "C.UTF-8"}
     env |= {name: os.environ[name] for name in ("TMPDIR",) if name in os.environ}
     with (
         Terminal(REPOSITORY, env) as first,

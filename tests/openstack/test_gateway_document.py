@@ -21,6 +21,7 @@ import pytest
 from sandbox.documents import change_configure, new_order_id, new_token
 from sandbox.worker import WorkerProcess
 from tests.integration.test_operations_page import settled
+from tests.support.consoles import need_curl
 from tests.support.furnished import furnish
 from tests.support.http import gateways
 from tests.support.tenant import Tenant
@@ -155,6 +156,7 @@ class Talk:
     """Sends the document's requests by curl and keeps what is shown of each."""
 
     def __init__(self, url: str) -> None:
+        need_curl()
         self._url = url
         self._examples = examples()
         self._left = set(self._examples)

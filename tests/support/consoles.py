@@ -7,6 +7,7 @@ from run to run has a name on the page, and a command is run with what the name 
 import os
 import queue
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from types import TracebackType
 import psutil
 import pytest
 
+from sandbox.processes import install_debian
 from tests.support.workshop import REPOSITORY
 
 _BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.DOTALL | re.MULTILINE)
@@ -44,6 +46,11 @@ _TIMES = (
     (r"\(\d+s ago\)", "(12s ago)"),
     (r"fa:16:3e(:[0-9a-f]{2}){3}", "fa:16:3e:00:00:01"),
 )
+
+
+def need_curl() -> None:
+    """Install curl where it is missing."""
+    install_debian(["curl"], lambda: shutil.which("curl") is not None, "curl")
 
 
 class Names:
