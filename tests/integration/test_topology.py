@@ -12,6 +12,8 @@ from tests.support.names import queue_for
 from tests.support.workshop import Workshop, eventually
 from workers.amqp import declare as redeclare
 from workers.amqp.declare import TopologyDeclarer
+from workers.amqp.names import Names
+from workers.amqp.queues import QueueDepth, QueueDepths, Role
 from workers.amqp.topology import TopologyMismatch, compare, declare, topology
 
 
@@ -59,6 +61,32 @@ def test_what_is_declared_is_the_contracts(vhost: str) -> None:
             )
             got = wait_for_message(channel, queue)
             assert got.properties["message_id"] == f"{exchange} {key}"
+
+
+def test_depths_tell_ready_messages_and_consumers_and_which_queue_is_missing(vhost: str) -> None:
+    wanted = topology((5, 30))
+    with QueueDepths(vhost, Names(), wanted) as reader, Connection(vhost) as connection:
+        assert {(one.ready, one.consumers) for one in reader.read()} == {(None, None)}
+        declare(vhost, wanted)
+        channel = connection.channel()
+        producer = connection.Producer(channel)
+        for exchange, key in (("ecs.orders", "order.new"), ("ecs.results", "order.new")):
+            producer.publish(b"{}", exchange=exchange, routing_key=key)
+        channel.basic_consume("ecs.dead")
+
+        def found() -> dict[str, QueueDepth]:
+            return {one.name: one for one in reader.read()}
+
+        eventually(lambda: found()["ecs.order-results"].ready == 1)
+        eventually(lambda: found()["ecs.orders"].ready == 1)
+        assert found()["ecs.orders"] == QueueDepth("ecs.orders", Role.INPUT, 1, 0)
+        assert found()["ecs.dead"] == QueueDepth("ecs.dead", Role.DEAD, 0, 1)
+        assert found()["ecs.retry.30"] == QueueDepth("ecs.retry.30", Role.RETRY, 0, 0, 30)
+        assert found().keys() == {one.name for one in wanted.queues}
+        # A connection that is lost is made again by the next reading.
+        assert reader._connection is not None
+        reader._connection.connection.transport.close()
+        assert found()["ecs.orders"].ready == 1
 
 
 #: What the version before bound to `ecs.commands`.

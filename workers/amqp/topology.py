@@ -1,8 +1,7 @@
 """Exchanges and queues (contract 1) as typed data, and the functions that declare and compare them."""
 
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 
 from kombu import Connection, Exchange, Queue, binding
 
@@ -164,7 +163,7 @@ def declare(where: Where, wanted: Topology) -> None:
     """
     from amqp.exceptions import PreconditionFailed  # noqa: PLC0415 - only here
 
-    with _connected(where) as connection:
+    with connected(where) as connection:
         try:
             with connection.channel() as channel:
                 for exchange in wanted.exchanges:
@@ -177,18 +176,20 @@ def declare(where: Where, wanted: Topology) -> None:
             raise TopologyMismatch(_advice(str(error.reply_text))) from None
 
 
-@contextmanager
-def _connected(where: Where) -> Iterator[Connection]:
-    """Open a connection that does not wait for ever for an answer. Raises `BrokerUnusable`,
-    `OSError`, kombu's errors.
+def connected(where: Where) -> Connection:
+    """Return an open connection that does not wait for ever for an answer. Blocks. Raises
+    `BrokerUnusable`, `OSError`, kombu's errors.
     """
     connection = _client(broker_at(where))
     options = broker_at(where).endpoint.options
-    with connection:
-        pause = options.get("retry_delay", _RETRY_DELAY)
-        retries = options.get("connection_attempts", _ATTEMPTS) - 1
+    pause = options.get("retry_delay", _RETRY_DELAY)
+    retries = options.get("connection_attempts", _ATTEMPTS) - 1
+    try:
         connection.ensure_connection(max_retries=retries, interval_start=pause, interval_step=0)
-        yield connection
+    except BaseException:
+        connection.release()
+        raise
+    return connection
 
 
 def _client(broker: Broker) -> Connection:
@@ -235,7 +236,7 @@ def compare(where: Where, wanted: Topology) -> tuple[str, list[str]]:
     from amqp.exceptions import NotFound, PreconditionFailed  # noqa: PLC0415
 
     missing = []
-    with _connected(where) as connection:
+    with connected(where) as connection:
         version = str(connection.connection.server_properties.get("version", "unknown"))
         for entity in (*wanted.exchanges, *wanted.queues):
             try:
@@ -264,7 +265,7 @@ def depth(where: Where, queue: str) -> tuple[int, int]:
     """
     from amqp.exceptions import NotFound  # noqa: PLC0415
 
-    with _connected(where) as connection:
+    with connected(where) as connection:
         try:
             found = connection.channel().queue_declare(queue, passive=True)
         except NotFound:
