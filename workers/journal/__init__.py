@@ -25,6 +25,7 @@ from workers.journal.records import (
     RequestRecord,
     Resumed,
     State,
+    UnfinishedRequest,
 )
 
 __all__ = [
@@ -53,4 +54,5 @@ __all__ = [
     "RequestRecord",
     "Resumed",
     "State",
+    "UnfinishedRequest",
 ]

@@ -1,7 +1,7 @@
 """Reads of the journal for operators: they change nothing, and wait for no worker that writes."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -33,8 +33,9 @@ from workers.journal.records import (
     ReplayState,
     RequestRecord,
     State,
+    UnfinishedRequest,
 )
-from workers.journal.server_locks import place_of
+from workers.journal.server_locks import place_of, waiting_since
 from workers.journal.writes import effects_of
 
 
@@ -88,6 +89,21 @@ class History:
             statement = statement.where(columns.received_at >= wanted.since)
         with self._reading() as connection:
             return [request_of(row) for row in connection.execute(statement.limit(wanted.limit))]
+
+    def unfinished_requests(self) -> list[UnfinishedRequest]:
+        """Return the requests without a published result, the oldest first, with what each waits
+        for now.
+        """
+        columns = schema.requests.c
+        statement = (
+            select(*(columns[name] for name in _OVERVIEW))
+            .where(columns.state != State.SETTLED.value)
+            .order_by(columns.received_at)
+        )
+        alive = cache(self.is_alive)
+        with self._reading() as connection:
+            behind = waiting_since(connection)
+            return [_unfinished(row, behind, alive) for row in connection.execute(statement)]
 
     def find(self, word: str) -> list[RequestRecord]:
         """Return the requests with this key or name, newest first, with their effects."""
@@ -297,17 +313,66 @@ def replay_of(row: Any) -> Replay:
     )
 
 
+#: Columns of an overview: without results and updates, which are large.
+_OVERVIEW = (
+    "key",
+    "name",
+    "kind",
+    "operation",
+    "tenant",
+    "state",
+    "owner",
+    "claim",
+    "received_at",
+    "updated_at",
+    "waits_for",
+)
+
+
+def _unfinished(
+    row: Any, behind: Mapping[str, float], alive: Callable[[str], bool]
+) -> UnfinishedRequest:
+    wait = None
+    if row.state == State.RUNNING:
+        wait, is_left = _without_worker(row.owner, _noted(row), row.updated_at, alive)
+        if not is_left and (since := behind.get(row.key)) is not None:
+            wait = Wait(WaitReason.TURN, since, wait.until if wait is not None else None)
+    return UnfinishedRequest(
+        key=row.key,
+        name=row.name,
+        kind=Kind(row.kind),
+        operation=row.operation,
+        tenant=row.tenant,
+        received_at=row.received_at,
+        updated_at=row.updated_at,
+        owner=row.owner,
+        is_answered=row.state != State.RUNNING,
+        wait=wait,
+    )
+
+
+def _without_worker(
+    owner: str | None, noted: Wait | None, updated_at: float, alive: Callable[[str], bool]
+) -> tuple[Wait | None, bool]:
+    """Return what a running request waits for as far as its own row tells, and True where that is
+    all: no worker has it, and it does not wait for a turn.
+    """
+    if owner is None or not alive(owner):
+        # What its worker had noted while it had it has ended with the worker.
+        if owner is not None or noted is None:
+            return Wait(WaitReason.WORKER, updated_at), True
+        if noted.reason is not WaitReason.TURN:
+            return noted, True
+    return noted, False
+
+
 def _wait_of(
     request: RequestRecord, connection: Connection, alive: Callable[[str], bool]
 ) -> Wait | None:
     """Return what a running request waits for."""
-    noted, owner = request.wait, request.owner
-    if owner is None or not alive(owner):
-        # What its worker had noted while it had it has ended with the worker.
-        if owner is not None or noted is None:
-            return Wait(WaitReason.WORKER, request.updated_at)
-        if noted.reason is not WaitReason.TURN:
-            return noted
+    noted, is_left = _without_worker(request.owner, request.wait, request.updated_at, alive)
+    if is_left:
+        return noted
     place = place_of(connection, request.key)
     if place is None:
         return noted

@@ -113,6 +113,8 @@ class EffectRecord:
     marker: Any
     outcome: dict[str, Any] | None
     request_id: str | None
+    #: When the outcome was recorded; None until then.
+    recorded_at: float | None = None
 
 
 @record
@@ -183,6 +185,26 @@ class RequestRecord:
     #: What it waits for: as its worker has noted it, or, in what `History.with_waits` returns, as
     #: it is.
     wait: Wait | None = None
+
+
+@record
+class UnfinishedRequest:
+    """A request without a published result, as far as an overview needs it.
+
+    `wait` is what it waits for now, as in `History.with_waits`, but that it does not name the
+    request that is ahead. `is_answered`: its result is written, and not yet published.
+    """
+
+    key: str
+    name: str
+    kind: Kind
+    operation: str
+    tenant: str
+    received_at: float
+    updated_at: float
+    owner: str | None
+    is_answered: bool
+    wait: Wait | None
 
 
 class Action(StrEnum):

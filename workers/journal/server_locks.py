@@ -173,6 +173,23 @@ def place_of(connection: Connection, key: str) -> Place | None:
     return Place(row.since, Behind(*row[1:]), ahead - 1)
 
 
+_TICKETS_OF_RUNNING = (
+    "SELECT turns.resource, turns.request_key, turns.ticket, turns.since FROM turns"
+    " JOIN requests ON requests.key = turns.request_key AND requests.state = 'running'"
+    " ORDER BY turns.ticket"
+)
+
+
+def waiting_since(connection: Connection) -> dict[str, float]:
+    """Return the keys of all requests that wait for a lock, each with since when."""
+    holders, found = set[str](), dict[str, float]()
+    for row in select_all(connection, _TICKETS_OF_RUNNING, ()):
+        if row.resource in holders:
+            found[row.request_key] = row.since
+        holders.add(row.resource)
+    return found
+
+
 def sweep(connection: Connection, before: float) -> None:
     """Remove locks of ended requests that were acquired before this time (Unix seconds)."""
     connection.execute(_SWEEP, {"before": before})

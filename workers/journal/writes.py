@@ -369,6 +369,7 @@ def effects_of(connection: Connection, key: str) -> dict[str, EffectRecord]:
             json.loads(row.marker),
             json.loads(row.outcome) if row.outcome is not None else None,
             row.request_id,
+            row.recorded_at,
         )
         for row in rows
     }
