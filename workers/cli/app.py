@@ -112,6 +112,31 @@ def check(output: Output = Format.TABLE) -> None:
     raise typer.Exit(code)
 
 
+@app.command()
+def probe(
+    what: Annotated[
+        str, typer.Argument(help="live: its event loop runs; ready: it does its work.")
+    ] = "live",
+    *,
+    gateway: Annotated[
+        bool, typer.Option("--gateway", help="Ask the gateway, not the worker.")
+    ] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the answer.")] = 2.0,
+    output: Output = Format.TABLE,
+) -> None:
+    """Ask the worker or the gateway of this machine how it is, for health checks; exit code 0, 5
+    where it says no, 4 where it gives no answer.
+    """
+    from workers.cli.probe import probe as ask  # noqa: PLC0415
+
+    found = ask(what, gateway=gateway, timeout=timeout)
+    if output is Format.TABLE:
+        print(found.line(), flush=True)
+    else:
+        show([found._asdict()], output)
+    raise typer.Exit(Exit.OK if found.ok else Exit.CHECK_FAILED)
+
+
 @topology_app.command("show")
 def topology_show(output: Output = Format.TABLE) -> None:
     """List the exchanges and queues that the worker declares."""
