@@ -2,6 +2,19 @@
 
 from workers.journal.history import History, RequestFilter
 from workers.journal.journal import Journal
+from workers.journal.operators import (
+    Actor,
+    AuditEntry,
+    AuditFilter,
+    Cancellation,
+    Cancelled,
+    CancelOutcome,
+    Controls,
+    Operations,
+    Pausable,
+    Pause,
+    WorkerRow,
+)
 from workers.journal.records import (
     Action,
     Ahead,
@@ -30,12 +43,19 @@ from workers.journal.records import (
 
 __all__ = [
     "Action",
+    "Actor",
     "Ahead",
+    "AuditEntry",
+    "AuditFilter",
     "Batch",
     "Begun",
+    "CancelOutcome",
+    "Cancellation",
+    "Cancelled",
     "Claim",
     "ClaimLost",
     "ContentConflict",
+    "Controls",
     "EffectRecord",
     "HeldElsewhere",
     "History",
@@ -47,7 +67,10 @@ __all__ = [
     "Kind",
     "Known",
     "NewRequest",
+    "Operations",
     "Outcome",
+    "Pausable",
+    "Pause",
     "Replay",
     "ReplayState",
     "RequestFilter",
@@ -55,4 +78,5 @@ __all__ = [
     "Resumed",
     "State",
     "UnfinishedRequest",
+    "WorkerRow",
 ]

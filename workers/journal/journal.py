@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from handlers.effects.waits import Wait
 from workers.journal.database import check_encoding, migrate, open_engine
 from workers.journal.history import History
+from workers.journal.operators import Beat, Controls, ReadControls, WorkerRow
 from workers.journal.owners import Owner, new_owner
 from workers.journal.records import (
     Ahead,
@@ -56,6 +57,7 @@ class Journal:
         self._owner: Owner | None = None
         self._writer: Writer | None = None
         self._numbers = count(1)
+        self._has_cancellations = False
 
     async def open(self) -> None:
         """Migrate the schema, and become an owner of requests. Raises `JournalUnfit` or
@@ -91,7 +93,8 @@ class Journal:
         """
         owner, writer = self._opened()
         claim = f"{owner.id[:40]}.{next(self._numbers)}"
-        return writer.submit(Begin(request, owner, claim, locks))
+        looks = self._has_cancellations and request.kind is Kind.ORDER
+        return writer.submit(Begin(request, owner, claim, locks, looks))
 
     def intend(self, claim: Claim, name: str, marker: Any) -> "asyncio.Future[None]":
         """Record the intent of an effect. Raises `ClaimLost`: the effect must not be executed."""
@@ -202,6 +205,23 @@ class Journal:
         this content; its arrival is recorded.
         """
         return self._opened()[1].submit(Redeem(resume_token_hash, digest, time.time()))
+
+    async def controls(self, namespace: str) -> Controls:
+        """Return what operators want of the workers of this namespace now."""
+        controls: Controls = await self._opened()[1].submit(
+            ReadControls(namespace), is_urgent=False
+        )
+        self._has_cancellations = controls.has_cancellations
+        return controls
+
+    def beat(self, row: WorkerRow) -> "asyncio.Future[None]":
+        """Write what this worker tells of itself: with the next write, or a moment later."""
+        return self._opened()[1].submit(Beat(row), is_urgent=False)
+
+    @property
+    def owner(self) -> str:
+        """The id of this process as an owner of requests."""
+        return self._opened()[0].id
 
     async def find(self, word: str) -> list[RequestRecord]:
         """Return the requests with this key or name, newest first."""

@@ -123,6 +123,8 @@ class Begun:
 
     claim: Claim
     ahead: Ahead | None = None
+    #: An operator has cancelled it before it came.
+    cancelled: bool = False
 
 
 @record
@@ -135,6 +137,8 @@ class Resumed:
     received_at: float
     #: True where a copy of its message was rescheduled with a resume token.
     has_resume_token: bool = False
+    #: An operator has cancelled it: nothing of it is to be begun.
+    cancelled: bool = False
 
 
 @record

@@ -46,6 +46,8 @@ requests = Table(
     # What it waits for (`noted_wait`), while the claim is the one that is named in it. None in rows
     # of earlier versions.
     Column("waits_for", Text),
+    # When an operator cancelled it: whichever worker has it next answers it, and begins nothing.
+    Column("cancelled_at", Float(53)),
 )
 Index("requests_name", requests.c.name)
 #: For pruning. A request enters it once, when it is settled.
@@ -118,3 +120,65 @@ server_locks = Table(
     Column("since", Float(53), nullable=False),
 )
 Index("turns_request_key", server_locks.c.request_key)
+
+#: Each worker process, as it tells of itself every few seconds.
+workers = Table(
+    "workers",
+    metadata,
+    Column("owner", String(64), primary_key=True),
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("region", String(255), nullable=False),
+    Column("namespace", String(64), nullable=False),
+    Column("started_at", Float(53), nullable=False),
+    Column("seen_at", Float(53), nullable=False),
+    # None while it runs, and for one that was killed.
+    Column("ended_at", Float(53)),
+    # JSON of a `WorkerReport`.
+    Column("document", Text, nullable=False),
+)
+
+#: A kind is paused while any of its rows is in force: `until` is None or not over.
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("namespace", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("since", Float(53), nullable=False),
+    Column("until", Float(53)),
+    Column("reason", Text, nullable=False),
+    Column("operator", String(255), nullable=False),
+    Column("real_user", String(255), nullable=False),
+)
+
+#: What operators did. `operator` is the name that was given, `real_user` the operating system's
+#: user or the token's.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("at", Float(53), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("operator", String(255), nullable=False),
+    Column("real_user", String(255), nullable=False),
+    Column("origin", String(255), nullable=False),
+    Column("reason", Text),
+    Column("target", String(800)),
+    Column("details", Text, nullable=False),
+)
+Index("audit_at", audit.c.at)
+Index("audit_target", audit.c.target)
+
+#: Orders that are to be cancelled when they come: no worker has begun them. `tenant` is empty where
+#: the operator named none.
+cancellations = Table(
+    "cancellations",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("tenant", String(64), primary_key=True),
+    Column("at", Float(53), nullable=False),
+    Column("operator", String(255), nullable=False),
+    Column("reason", Text),
+)

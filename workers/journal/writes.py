@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ from handlers.effects.waits import Wait
 from messages.record import record
 from workers.journal import schema
 from workers.journal.database import Row, execute_all, select_all
+from workers.journal.operators import forget_old, take_cancellation
 from workers.journal.owners import Owner
 from workers.journal.records import (
     Begun,
@@ -20,6 +22,7 @@ from workers.journal.records import (
     ContentConflict,
     EffectRecord,
     HeldElsewhere,
+    Kind,
     Known,
     NewRequest,
     Outcome,
@@ -47,17 +50,27 @@ _TAKE_OVER = (
     "UPDATE requests SET owner = ?, claim = ?, updated_at = ?"
     " WHERE key = ? AND state = 'running' AND claim = ?"
 )
+#: An order that an operator has cancelled: `Operations.cancel` has ended it with a result for
+#: workers of the version before. This one makes the order's own.
+_TAKE_OVER_CANCELLED = (
+    "UPDATE requests SET state = 'running', owner = ?, claim = ?, updated_at = ?,"
+    " result = NULL, updates = NULL"
+    " WHERE key = ? AND state = 'done' AND claim = ? AND cancelled_at IS NOT NULL"
+)
 _INTEND = (
     "INSERT INTO effects (request_key, name, intended_at, marker, outcome, request_id, recorded_at)"
     " SELECT key, ?, CAST(? AS DOUBLE PRECISION), ?, ?, NULL, CAST(? AS DOUBLE PRECISION)"
-    " FROM requests WHERE key = ? AND claim = ? AND state = 'running'{lock}"
+    " FROM requests WHERE key = ? AND claim = ? AND state = 'running'"
+    # An operator's cancellation that was written before the order came (`Operations.cancel`).
+    " AND NOT EXISTS (SELECT 1 FROM cancellations WHERE cancellations.name = requests.name"
+    " AND cancellations.tenant IN ('', requests.tenant) AND requests.kind = 'order'){lock}"
     " ON CONFLICT (request_key, name) DO UPDATE SET intended_at = excluded.intended_at,"
     " marker = excluded.marker, outcome = excluded.outcome, request_id = NULL,"
     " recorded_at = excluded.recorded_at"
 )
 _INTEND_SQLITE = _INTEND.format(lock="")
 #: The row is locked until the commit: no worker takes the request over between check and write.
-_INTEND_POSTGRES = _INTEND.format(lock=" FOR SHARE")
+_INTEND_POSTGRES = _INTEND.format(lock=" FOR SHARE OF requests")
 _RECORD = (
     "UPDATE effects SET outcome = ?, request_id = ?, recorded_at = ?"
     " WHERE request_key = ? AND name = ?"
@@ -112,6 +125,9 @@ class Begin:
     claim: str
     #: Names of the server locks that it needs.
     locks: tuple[str, ...] = ()
+    #: Whether orders are to be cancelled that had not come when it was last asked for. Without, the
+    #: first intent tells.
+    looks_for_cancellation: bool = False
 
     @staticmethod
     def run_all(connection: Connection, writes: list["Begin"]) -> list[Outcome]:
@@ -130,6 +146,10 @@ class Begin:
             for (number, lock), ahead in zip(locking.items(), aheads, strict=True):
                 if ahead is not None:
                     outcomes[number] = Begun(Claim(lock.key, writes[number].claim), ahead)
+        for number, one in enumerate(writes):
+            outcome = outcomes[number]
+            if one.looks_for_cancellation and isinstance(outcome, Begun):
+                outcomes[number] = replace(outcome, cancelled=one._is_cancelled(connection))
         return outcomes
 
     def _row(self) -> Row:
@@ -151,14 +171,16 @@ class Begin:
         execute_all(connection, _SEEN, [(key,)])
         if row.digest != self.request.digest:
             return ContentConflict()
-        if row.state != State.RUNNING:
+        is_cancelled = row.state == State.DONE and row.cancelled_at is not None
+        if row.state != State.RUNNING and not is_cancelled:
             return Known(
                 json.loads(row.result), json.loads(row.updates), row.state == State.SETTLED
             )
         if row.owner not in (None, self.owner.id) and self.owner.is_alive(row.owner, connection):
             return HeldElsewhere(row.owner)
         values = (self.owner.id, self.claim, time.time(), row.key, row.claim)
-        if not execute_all(connection, _TAKE_OVER, [values]):
+        statement = _TAKE_OVER_CANCELLED if is_cancelled else _TAKE_OVER
+        if not execute_all(connection, statement, [values]):
             # Another worker was quicker.
             return HeldElsewhere("")
         return self._resumed(connection, row)
@@ -170,6 +192,13 @@ class Begin:
             row.attempts,
             row.received_at,
             has_resume_token=bool(row.resume_token_hash),
+            cancelled=row.cancelled_at is not None or self._is_cancelled(connection),
+        )
+
+    def _is_cancelled(self, connection: Connection) -> bool:
+        new = self.request
+        return new.kind is Kind.ORDER and take_cancellation(
+            connection, new.key, new.name, new.tenant
         )
 
 
@@ -344,6 +373,7 @@ class Prune:
         columns, counts = schema.requests.c, []
         for one in writes:
             sweep(connection, one.before)
+            forget_old(connection, time.time())
             keys = list(select_all(connection, _SETTLED_BEFORE, (one.before,)).scalars())
             if keys:
                 connection.execute(

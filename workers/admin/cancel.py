@@ -1,0 +1,67 @@
+"""Cancelling an order of which nothing has begun."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from handlers.orders.progress import refused_order_update
+from messages.codes import Code
+from messages.errors import Refused
+from messages.results import unread_order_result
+from workers.identity import NO_PROJECT
+from workers.journal import Actor, Cancellation, Cancelled, CancelOutcome, Operations
+from workers.pipeline.progress import update_body
+
+__all__ = ["CancelOutcome", "Cancellation", "Cancelled", "cancel", "pending", "withdraw"]
+
+
+def cancel(
+    journal: Operations, word: str, actor: Actor, reason: str | None, tenant: str | None = None
+) -> Cancelled:
+    """Cancel the order with this orderId, flowId or key, on record, unless anything of it has begun.
+
+    `tenant`: a project's id, where several tenants have an order of that name. A worker answers it
+    when it comes, or at its next attempt: 101.001040, `data.reason` `cancelled`.
+    """
+    found = journal.cancel(word, tenant, actor, reason, _answer)
+    if found.outcome in (CancelOutcome.CANCELLED, CancelOutcome.WAITING):
+        details = {"outcome": found.outcome.value, "operation": found.operation, "tenant": tenant}
+        journal.record("cancel", actor, target=found.key or word, reason=reason, details=details)
+    return found
+
+
+def pending(journal: Operations) -> list[Cancellation]:
+    """Return the cancellations of orders that have not come yet, oldest first."""
+    return journal.cancellations()
+
+
+def withdraw(
+    journal: Operations, word: str, actor: Actor, reason: str | None, tenant: str | None = None
+) -> bool:
+    """Withdraw the cancellation of an order that has not come yet, on record; False where there is
+    none.
+    """
+    found = journal.withdraw(word, tenant)
+    if found:
+        details = {"outcome": "withdrawn", "tenant": tenant}
+        journal.record("cancel", actor, target=word, reason=reason, details=details)
+    return found
+
+
+def _answer(
+    name: str, operation: str, tenant: str
+) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
+    """Return the result and the final update of a cancelled order of which only the name is known."""
+    order: dict[str, Any] = {"flowId": name, "instanceList": []}
+    if operation != "order.softDown":
+        order = {"orderId": name, "orderType": operation.partition(".")[2]}
+    refused = Refused(Code.FAILED, reason="cancelled", detail="an operator cancelled it")
+    result = unread_order_result(order, refused, datetime.fromtimestamp(time.time(), UTC))
+    update = refused_order_update(order)
+    project = tenant if tenant != NO_PROJECT else None
+    return result.stored(), [
+        update_body(one, operation, message_id=name, tenant_id=project, user_id=None)
+        for one in (update,)
+        if one is not None
+    ]
