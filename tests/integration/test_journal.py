@@ -19,11 +19,14 @@ from workers.journal import (
     ClaimLost,
     ContentConflict,
     HeldElsewhere,
+    History,
     HolderState,
     Journal,
     JournalError,
     Kind,
     Known,
+    Look,
+    Looks,
     NewRequest,
     Resumed,
     State,
@@ -333,6 +336,74 @@ async def test_who_waits_for_a_lock_is_behind_the_request_right_ahead(journal: J
     assert second.behind == Behind("order:p:1", "1", "order.changeConfigure", "p")
     assert third.behind == Behind("order:p:2", "2", "order.changeConfigure", "p")
     assert third.since == pytest.approx(time.time(), abs=5)
+
+
+async def test_an_overview_tells_of_each_unfinished_request_what_it_waits_for(
+    journal: Journal, url: str
+) -> None:
+    dead = Journal(url)
+    await dead.open()
+    for number in (1, 2, 3):
+        await _lined_up(journal, number, "server-1", "server-2")
+    left = await dead.begin(_another(4))
+    waiting, done, settled = [await journal.begin(_another(number)) for number in (5, 6, 7)]
+    assert isinstance(left, Begun)
+    assert isinstance(waiting, Begun)
+    assert isinstance(done, Begun)
+    assert isinstance(settled, Begun)
+    await dead.close()
+    await journal.release(waiting.claim, 1, hash_of("word"), wait=RETRY)
+    await journal.finish(done.claim, {"code": 200}, [])
+    await journal.finish(settled.claim, {"code": 200}, [])
+    await journal.settle(settled.claim.key)
+    history = History(url).open()
+    found = {one.name: one for one in history.unfinished_requests()}
+    assert found.keys() == {"1", "2", "3", "4", "5", "6"}
+    assert {name: one.wait.reason if one.wait else None for name, one in found.items()} == {
+        "1": None,
+        "2": WaitReason.TURN,
+        "3": WaitReason.TURN,
+        "4": WaitReason.WORKER,
+        "5": WaitReason.RETRY,
+        "6": None,
+    }
+    assert [name for name, one in found.items() if one.is_answered] == ["6"]
+    history.close()
+
+
+async def test_retries_are_kept_and_those_in_a_row_for_one_reason_are_one(
+    journal: Journal, url: str
+) -> None:
+    claim = (await begun(journal)).claim
+    for until in (10.0, 20.0):
+        turn = Wait(WaitReason.TURN, until - 5, until)
+        await journal.release(claim, 0, hash_of("word"), wait=turn)
+        claim = (await _resumed(journal)).claim
+    await journal.release(claim, 1, hash_of("word"), wait=RETRY)
+    claim = (await _resumed(journal)).claim
+    # That a token is added alone, or nothing is waited for, is no retry.
+    await journal.release(claim, 0)
+    history = History(url).open()
+    turns, failed = history.retries(REQUEST.key)
+    assert (turns.times, turns.wait.until, turns.wait.reason) == (2, 20.0, WaitReason.TURN)
+    assert (failed.times, failed.wait) == (1, RETRY)
+    history.close()
+
+
+async def _resumed(journal: Journal) -> Resumed:
+    outcome = await journal.begin(REQUEST)
+    assert isinstance(outcome, Resumed)
+    return outcome
+
+
+async def test_looks_into_a_queue_are_counted_for_all_operators(journal: Journal, url: str) -> None:
+    mine, theirs = Looks(url), Looks(url)
+    assert mine.last("ecs.orders") is None
+    for look in (Look("ecs.orders", 5.0, 3, 1, None), Look("ecs.orders", 6.0, 4, 2, 1.0)):
+        mine.note(look)
+        assert theirs.last("ecs.orders") == look
+    for one in (mine, theirs):
+        one.close()
 
 
 async def test_a_request_of_a_dead_worker_waits_for_another(url: str, journal: Journal) -> None:

@@ -2,6 +2,7 @@
 
 from workers.journal.history import History, RequestFilter
 from workers.journal.journal import Journal
+from workers.journal.looks import Look, Looks
 from workers.journal.operators import (
     Actor,
     AuditEntry,
@@ -37,6 +38,7 @@ from workers.journal.records import (
     ReplayState,
     RequestRecord,
     Resumed,
+    Retry,
     State,
     UnfinishedRequest,
 )
@@ -66,6 +68,8 @@ __all__ = [
     "JournalUnfit",
     "Kind",
     "Known",
+    "Look",
+    "Looks",
     "NewRequest",
     "Operations",
     "Outcome",
@@ -76,6 +80,7 @@ __all__ = [
     "RequestFilter",
     "RequestRecord",
     "Resumed",
+    "Retry",
     "State",
     "UnfinishedRequest",
     "WorkerRow",

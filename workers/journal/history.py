@@ -32,6 +32,7 @@ from workers.journal.records import (
     Replay,
     ReplayState,
     RequestRecord,
+    Retry,
     State,
     UnfinishedRequest,
 )
@@ -112,6 +113,20 @@ class History:
         with self._reading() as connection:
             rows = connection.execute(matching.order_by(columns.received_at.desc())).all()
             return [request_of(row, effects_of(connection, row.key).values()) for row in rows]
+
+    def retries(self, key: str) -> list[Retry]:
+        """Return the retries of a request in their order; none of before this was kept."""
+        table = schema.retries
+        with self._reading() as connection:
+            rows = connection.execute(
+                select(table).where(table.c.request_key == key).order_by(table.c.first_at)
+            )
+            stored = [(row, Wait.restored(json.loads(row.wait))) for row in rows]
+        return [
+            Retry(row.first_at, row.last_at, row.times, wait)
+            for row, wait in stored
+            if wait is not None
+        ]
 
     def with_keys(self, keys: Sequence[str]) -> dict[str, RequestRecord]:
         """Return those of a few requests that there are, by their keys, with their effects."""

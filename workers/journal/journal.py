@@ -144,9 +144,8 @@ class Journal:
         """Release an unfinished request for any worker, and its locks, unless it keeps them; its
         message comes back with a resume token, and until then it waits as `wait` says.
         """
-        noted = noted_wait(claim, wait)
         return self._opened()[1].submit(
-            Release(claim, attempts, time.time(), resume_token_hash, keeps_locks, noted)
+            Release(claim, attempts, time.time(), resume_token_hash, keeps_locks, wait)
         )
 
     def note_wait(self, claim: Claim, wait: Wait | None) -> "asyncio.Future[None]":

@@ -211,6 +211,18 @@ class UnfinishedRequest:
     wait: Wait | None
 
 
+@record
+class Retry:
+    """Attempts in a row that ended in another one, for one reason; `times` of them between
+    `first_at` and `last_at`. `wait` is the last one's: its cause, its last error, its next attempt.
+    """
+
+    first_at: float
+    last_at: float
+    times: int
+    wait: Wait
+
+
 class Action(StrEnum):
     """Treatment of dead letters by an operator."""
 

@@ -59,6 +59,14 @@ Index(
     postgresql_where=_SETTLED_COMMAND,
 )
 Index("requests_received_at", requests.c.received_at)
+#: For overviews: few rows at any time.
+_UNFINISHED = text("state <> 'settled'")
+Index(
+    "requests_unfinished",
+    requests.c.received_at,
+    sqlite_where=_UNFINISHED,
+    postgresql_where=_UNFINISHED,
+)
 
 effects = Table(
     "effects",
@@ -181,4 +189,37 @@ cancellations = Table(
     Column("at", Float(53), nullable=False),
     Column("operator", String(255), nullable=False),
     Column("reason", Text),
+)
+
+#: The retries of a request, for its timeline. Those in a row for one reason are one row: a request
+#: that waits for its turn is rescheduled every few seconds.
+retries = Table(
+    "retries",
+    metadata,
+    Column("request_key", String(800), primary_key=True),
+    # Failed attempts by then, the one that this retry follows included.
+    Column("attempts", Integer, primary_key=True),
+    Column("reason", String(32), primary_key=True),
+    Column("first_at", Float(53), nullable=False),
+    Column("last_at", Float(53), nullable=False),
+    # When the next attempt begins, after the last of them.
+    Column("until", Float(53), nullable=False),
+    Column("times", Integer, nullable=False),
+    # What it waited for (`noted_wait`), the last time.
+    Column("wait", Text, nullable=False),
+)
+
+#: Looks of operators into queues that nobody consumes: each counts as a failed delivery, and the
+#: broker gives up on a message after some, so they are counted and made seldom.
+looks = Table(
+    "looks",
+    metadata,
+    Column("queue", String(255), primary_key=True),
+    Column("looked_at", Float(53), nullable=False),
+    # Messages in the queue then.
+    Column("ready", Integer, nullable=False),
+    # How often the message at its head had been given back, this look included.
+    Column("returned", Integer, nullable=False),
+    # When that message was published; None where it does not say.
+    Column("head_at", Float(53)),
 )

@@ -85,6 +85,15 @@ _RELEASE = (
     "UPDATE requests SET owner = NULL, attempts = attempts + ?, updated_at = ?, waits_for = ?"
     " WHERE key = ? AND claim = ? AND state = 'running' AND owner IS NOT NULL"
 )
+#: After `_RELEASE`: the attempts are those with this one.
+_NOTE_RETRY = (
+    "INSERT INTO retries (request_key, attempts, reason, first_at, last_at, until, times, wait)"
+    " SELECT key, attempts, ?, CAST(? AS DOUBLE PRECISION), CAST(? AS DOUBLE PRECISION),"
+    " CAST(? AS DOUBLE PRECISION), 1, ?"
+    " FROM requests WHERE key = ? AND claim = ? AND state = 'running'"
+    " ON CONFLICT (request_key, attempts, reason) DO UPDATE SET last_at = excluded.last_at,"
+    " until = excluded.until, times = retries.times + 1, wait = excluded.wait"
+)
 #: A request that was released, in this group or before, has a note of its own.
 _NOTE_WAIT = (
     "UPDATE requests SET waits_for = ?"
@@ -306,14 +315,20 @@ class Release:
     now: float
     resume_token_hash: str | None = None
     keeps_locks: bool = True
-    #: As `noted_wait` writes it.
-    wait: str | None = None
+    wait: Wait | None = None
 
     @staticmethod
     def run_all(connection: Connection, writes: list["Release"]) -> list[None]:
         """Release all but those that another worker has taken over."""
-        rows = [(one.more, one.now, one.wait, *one.claim) for one in writes]
+        rows = [(one.more, one.now, noted_wait(one.claim, one.wait), *one.claim) for one in writes]
         execute_all(connection, _RELEASE, rows)
+        retries = [
+            (one.wait.reason.value, one.now, one.now, one.wait.until, note, *one.claim)
+            for one, (_, _, note, *_) in zip(writes, rows, strict=True)
+            if one.wait is not None and one.wait.until is not None
+        ]
+        if retries:
+            execute_all(connection, _NOTE_RETRY, retries)
         # RACE: only now that these rows are ours until the commit, so that nobody takes a request
         # over whose locks are then deleted.
         release_locks(connection, [one.claim for one in writes if not one.keeps_locks])
@@ -376,9 +391,8 @@ class Prune:
             forget_old(connection, time.time())
             keys = list(select_all(connection, _SETTLED_BEFORE, (one.before,)).scalars())
             if keys:
-                connection.execute(
-                    schema.effects.delete().where(schema.effects.c.request_key.in_(keys))
-                )
+                for table in (schema.effects, schema.retries):
+                    connection.execute(table.delete().where(table.c.request_key.in_(keys)))
                 connection.execute(schema.requests.delete().where(columns.key.in_(keys)))
             counts.append(len(keys))
         return counts
