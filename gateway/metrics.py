@@ -1,11 +1,17 @@
 """The gateway's metrics for Prometheus."""
 
 from collections.abc import Callable
+from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from gateway.routes import ROUTES
+from workers.metrics import Shown, build_info
 
 #: Methods that are counted by their names; all others as one.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+#: Statuses that are there from the start for every route of the API; others come as they are used.
+_STATUSES = ("200", "400", "401", "500", "503", "504")
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 35)
 
 
@@ -28,9 +34,24 @@ class Metrics:
             buckets=_BUCKETS,
         )
 
-    def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """Show a number as it is when it is asked for."""
-        Gauge(name, text, registry=self.registry).set_function(value)
+        self._shown = Shown(self.registry)
+        self._shown.add(
+            "ecs_build_info",
+            "1; the labels say which version runs",
+            ("version", "python"),
+            lambda: build_info(version("ecs-worker")),
+        )
+        for route in ROUTES:
+            path = route.path.replace(":path}", "}")  # as Starlette calls it
+            self._seconds.labels(path)
+            for status in _STATUSES:
+                self._answers.labels(route.method, path, status)
+
+    def show(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Show a number as it is when it is asked for: a counter where the name ends in `_total`, a
+        gauge otherwise.
+        """
+        self._shown.add(name, text, (), lambda: [((), value())])
 
     def answered(self, method: str, route: str, status: int, seconds: float | None) -> None:
         """Count an answer; `seconds` None: of a stream."""

@@ -207,11 +207,11 @@ class GatewayServer:
                 known = stream.epoch
 
     def _show_numbers(self) -> None:
-        gateway, show = self.gateway, self.gateway.metrics.gauge
+        gateway, show = self.gateway, self.gateway.metrics.show
         show("ecs_gateway_in_flight", "Requests under way", lambda: gateway.places.taken)
         show("ecs_gateway_streams", "Streams of updates", lambda: gateway.updates.streams)
         show(
-            "ecs_gateway_streams_cut",
+            "ecs_gateway_streams_cut_total",
             "Streams that were cut off, for their readers were too slow",
             lambda: gateway.updates.cut,
         )
@@ -225,6 +225,7 @@ class GatewayServer:
             "1 while the broker takes messages",
             lambda: self._client.problem is None,
         )
+        show("ecs_gateway_ready", "1 while /readyz answers 200", lambda: not self.problems())
 
 
 def _clouds(settings: GatewaySettings) -> CloudSettings:

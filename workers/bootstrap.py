@@ -27,12 +27,14 @@ from workers import GARBAGE_THRESHOLDS
 from workers.amqp.consumer import Consumer, Consuming
 from workers.amqp.declare import TopologyDeclarer
 from workers.amqp.publisher import Publisher
+from workers.amqp.queues import QueueDepths
 from workers.amqp.topology import topology
 from workers.circuit_breaker import JOURNAL, CircuitBreaker
 from workers.health import HealthServer
 from workers.identity import Identity, JournalReplays, ResumeTokenAuthentication, TrustedPublishers
 from workers.identity.jwks_source import key_source
 from workers.journal import Journal
+from workers.metrics import Metrics
 from workers.pipeline.attempt import Attempt
 from workers.pipeline.authentication import Authentication
 from workers.pipeline.idempotency import Idempotency
@@ -46,8 +48,8 @@ from workers.pipeline.server_locks import ServerLocks
 from workers.pipeline.timeouts import Timeouts
 from workers.pipeline.turns import RequestTurns
 from workers.pipeline.undeliverable import Undeliverable
+from workers.sampler import Sampler, Watched
 from workers.settings import DEFAULT_CONCURRENCY, ConfigurationError, Settings
-from workers.telemetry import Metrics
 
 if TYPE_CHECKING:
     from workers.identity.key_set import KeySet
@@ -240,14 +242,23 @@ class Worker:
                 concurrency=settings.concurrency,
             )
         )
-        self.metrics.in_flight.set_function(lambda: self.pipeline.in_flight)
-        self.metrics.waiting.set_function(lambda: self.pipeline.waiting)
         self.consumer = Consumer(
             broker,
             Consuming(names, self._consumed, settings.prefetch, MAX_BODY),
             self.pipeline.accept,
             on_cancelled=lambda _: self._declarer.declare_soon(),
             on_lost=self.pipeline.give_up_lost,
+        )
+        self._sampler = Sampler(
+            self.metrics,
+            Watched(
+                pipeline=self.pipeline,
+                consumer=self.consumer,
+                publisher=self.publisher,
+                circuit_breaker=self.circuit_breaker,
+                problems=self.problems,
+            ),
+            QueueDepths(broker, names, wanted),
         )
         #: Why the service account cannot act in the tenants' projects.
         self._account_trouble: str | None = None
@@ -281,6 +292,8 @@ class Worker:
             asyncio.create_task(self._declarer.watch()),
             asyncio.create_task(self._watch_account()),
         ]
+        if health is not None:  # nobody asks for the numbers otherwise
+            besides.append(asyncio.create_task(self._sampler.watch()))
         if self._keys is not None:
             besides.append(asyncio.create_task(self._keys.watch()))
         log.info("worker.started", prefetch=self._settings.prefetch)
@@ -415,9 +428,6 @@ class Worker:
         while True:
             while await self.journal.prune(COMMANDS_KEPT):
                 pass
-            self.metrics.reconnects.set(
-                self.consumer.connection.reconnects + self.publisher.connection.reconnects
-            )
             await asyncio.sleep(_PRUNE_EVERY)
 
     async def _health(self) -> HealthServer | None:

@@ -1,4 +1,4 @@
-"""Logs and metrics."""
+"""Logs."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ import sys
 import time
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 import structlog
@@ -72,6 +72,11 @@ class LogStream:
 
 
 _stderr = LogStream(2)
+
+
+def lost_lines() -> int:
+    """Return how many log lines of this process could not be written."""
+    return _stderr.lost
 
 
 def configure_logs(log_format: str, level: str, library_window: float = 60.0) -> None:
@@ -182,95 +187,3 @@ def _json_line(_logger: Any, _method: str, event: Any) -> bytes:
 
 def _text(value: Any) -> str:
     return mask_text(str(value))
-
-
-DeliveryEvent = Literal["ignored", "dead_lettered", "retried", "duplicate", "conflict"]
-
-
-class Metrics:
-    """Metrics for Prometheus."""
-
-    def __init__(self) -> None:
-        # With an HTTP server of its own: 20 ms and 2 MB that most commands need not wait for.
-        from prometheus_client import (  # noqa: PLC0415
-            CollectorRegistry,
-            Counter,
-            Gauge,
-            Histogram,
-        )
-
-        self.registry = CollectorRegistry()
-        self._results = Counter(
-            "ecs_results_total",
-            "Requests that got a result",
-            ["operation", "code"],
-            registry=self.registry,
-        )
-        self._seconds = Histogram(
-            "ecs_request_seconds",
-            "From the delivery of a request that was carried out until all of it is confirmed",
-            ["operation"],
-            registry=self.registry,
-            buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
-        )
-        self._events = Counter(
-            "ecs_messages_total",
-            "Deliveries that were ignored, dead-lettered, retried, duplicates or conflicts",
-            ["event"],
-            registry=self.registry,
-        )
-        self._calls = Counter(
-            "ecs_openstack_calls_total",
-            "OpenStack calls",
-            ["service", "method", "outcome"],
-            registry=self.registry,
-        )
-        self._call_seconds = Histogram(
-            "ecs_openstack_call_seconds",
-            "One OpenStack call, the wait for a thread included",
-            ["service"],
-            registry=self.registry,
-            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
-        )
-        Gauge(
-            "ecs_log_lines_lost", "Log lines that could not be written", registry=self.registry
-        ).set_function(lambda: _stderr.lost)
-        self.in_flight = Gauge("ecs_in_flight", "Requests in progress", registry=self.registry)
-        self.waiting = Gauge(
-            "ecs_waiting", "Requests that wait for their tenant's turn", registry=self.registry
-        )
-        self.reconnects = Gauge(
-            "ecs_broker_reconnects", "Connections that were lost or failed", registry=self.registry
-        )
-        self._children: dict[tuple[str, ...], Any] = {}
-
-    def answered(self, operation: str, code: object, seconds: float | None) -> None:
-        """Count a request that got its result; `seconds` since its delivery, None where it was
-        rejected: those would lower the times of the others.
-        """
-        key = (operation, str(code))
-        pair = self._children.get(key)
-        if pair is None:
-            pair = self._children[key] = (
-                self._results.labels(*key),
-                self._seconds.labels(operation),
-            )
-        pair[0].inc()
-        if seconds is not None:
-            pair[1].observe(seconds)
-
-    def called(self, service: str, method: str, outcome: str, seconds: float) -> None:
-        """Count a call to OpenStack; `outcome` is the HTTP status, or the error without one."""
-        key = (service, method, outcome)
-        pair = self._children.get(key)
-        if pair is None:
-            pair = self._children[key] = (
-                self._calls.labels(*key),
-                self._call_seconds.labels(service),
-            )
-        pair[0].inc()
-        pair[1].observe(seconds)
-
-    def event(self, name: DeliveryEvent) -> None:
-        """Count what else happened to a delivery."""
-        self._events.labels(name).inc()

@@ -16,8 +16,8 @@ from tests.support.names import NAMES, SERVERS_QUEUE
 from tests.support.workshop import REPOSITORY
 from workers.amqp.envelope import Envelope
 from workers.amqp.publisher import Publisher
+from workers.metrics import Metrics
 from workers.pipeline.replies import Replies, again
-from workers.telemetry import Metrics
 
 
 def replay(bench: Bench) -> Figures:

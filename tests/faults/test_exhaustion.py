@@ -37,8 +37,8 @@ def test_a_log_that_takes_nothing_more_stops_no_request(
         # What is wrong is logged as well, by another way.
         requester.publish("ecs.commands", "server.action", b"{", reply_to=requester.reply_to)
         await_ends(requester, asked)
-        assert "ecs_log_lines_lost" in workshop.running.metrics()
-        assert "ecs_log_lines_lost 0.0" not in workshop.running.metrics()
+        assert "ecs_log_lines_lost_total" in workshop.running.metrics()
+        assert "ecs_log_lines_lost_total 0.0" not in workshop.running.metrics()
         settled(workshop, requester)
         check(requester.heard, asked, tenant, simulated.executed())
 

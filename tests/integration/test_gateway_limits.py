@@ -231,7 +231,7 @@ def test_a_reader_that_does_not_read_its_stream_is_cut_off_and_holds_no_memory(
         producer.publish(told, "image.x", exchange="ecs.status", message_id="the last one")
     eventually(lambda: reader.ids() == ["the last one"], 60)
     shown = gateway.metrics()
-    assert "ecs_gateway_streams_cut 1.0" in shown
+    assert "ecs_gateway_streams_cut_total 1.0" in shown
     assert "ecs_gateway_streams 1.0" in shown
     reader.close()
     lazy.close()

@@ -554,7 +554,7 @@ def test_readiness_and_metrics_tell_of_the_work(small: Workshop) -> None:
         )
     metrics = small.running.metrics()
     assert 'ecs_results_total{code="101.001033",operation="server.action"}' in metrics
-    assert 'ecs_openstack_calls_total{method="GET",outcome="404",service="compute"}' in metrics
+    assert 'ecs_openstack_calls_total{method="GET",service="compute",status="404"}' in metrics
 
 
 @pytest.fixture(scope="module")

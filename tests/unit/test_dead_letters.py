@@ -28,9 +28,9 @@ from workers.dead_letters.dead_letter import (
 )
 from workers.dead_letters.doubles import CapturingPublisher
 from workers.dead_letters.selection import Selection, grouped, row_text
+from workers.metrics import Metrics
 from workers.pipeline.parsing import parse
 from workers.pipeline.replies import Replies
-from workers.telemetry import Metrics
 
 COMMAND = {
     "operation": "server.action",

@@ -27,12 +27,15 @@ REOPEN_DELAY, LONGEST_REOPEN_DELAY = 1.0, 10.0
 class Delivery:
     """One message, to be settled once: when everything that it asked for is safe."""
 
-    __slots__ = ("_consumed", "_tag", "envelope")
+    __slots__ = ("_consumed", "_tag", "envelope", "is_begun", "tenant")
 
     def __init__(self, consumed: "_ConsumedQueue", tag: int, envelope: Envelope) -> None:
         self._consumed = consumed
         self._tag = tag
         self.envelope = envelope
+        #: The project of its request, once that is known, and whether that has been begun.
+        self.tenant: str | None = None
+        self.is_begun = False
 
     def forget_body(self) -> None:
         """Drop the body; the message comes again with it when it is requeued."""
@@ -182,6 +185,11 @@ class Consumer:
     def connection(self) -> RecoveringConnection:
         """The connection, for health checks."""
         return self._recovering
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues that it consumes while nothing keeps it from that."""
+        return self._queues
 
     @property
     def consuming(self) -> frozenset[str]:

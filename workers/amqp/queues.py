@@ -66,6 +66,11 @@ class QueueDepths:
         """Close the connection."""
         self.close()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all queues, in the topology's order."""
+        return tuple(name for name, _, _ in self._queues)
+
     def read(self) -> tuple[QueueDepth, ...]:
         """Return the depth of each queue, in the topology's order.
 

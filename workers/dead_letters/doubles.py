@@ -40,6 +40,8 @@ class UnsettledDelivery(Delivery):
 
     def __init__(self, envelope: Envelope) -> None:
         self.envelope = envelope
+        self.tenant = None
+        self.is_begun = False
         self.requeued = False
 
     def settle(self) -> None:

@@ -36,12 +36,12 @@ from workers.identity import (
     new_resume_token,
 )
 from workers.journal import History, Known, RequestRecord, Resumed
+from workers.metrics import Metrics
 from workers.pipeline.large_bodies import SWITCH_INTERVAL
 from workers.pipeline.process import Pipeline
 from workers.pipeline.replies import Replies
 from workers.pipeline.timeouts import Timeouts
 from workers.settings import Settings
-from workers.telemetry import Metrics
 
 #: Seconds for which a cloud that does not answer, or a server that is busy, is waited for.
 PATIENCE = 5.0

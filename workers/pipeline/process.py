@@ -25,6 +25,7 @@ from workers.amqp.consumer import Delivery
 from workers.amqp.envelope import Envelope
 from workers.identity import Requester
 from workers.journal import ClaimLost, JournalError, Kind
+from workers.metrics import Metrics
 from workers.pipeline.attempt import Attempt, writable
 from workers.pipeline.authentication import Authentication
 from workers.pipeline.exits import Answered, Ignored, Rejected, Requeue, Rescheduled
@@ -45,7 +46,7 @@ from workers.pipeline.timeouts import HOLD, Timeouts, Timing
 from workers.pipeline.turns import RequestTurns
 from workers.pipeline.undeliverable import Undeliverable
 from workers.request import Request
-from workers.telemetry import Metrics, log_request
+from workers.telemetry import log_request
 
 log = structlog.get_logger()
 
@@ -78,12 +79,18 @@ class Pipeline:
         self._metrics = metrics
         self._region = region
         self._budget, self._budget_of_reads = MemoryBudget(), MemoryBudget(MOST_READS)
-        self._tasks: set[asyncio.Task[None]] = set()
+        #: The deliveries that are not settled, in the order in which they came.
+        self._tasks: dict[asyncio.Task[None], Delivery] = {}
 
     @property
     def in_flight(self) -> int:
         """Deliveries that are not settled yet."""
         return len(self._tasks)
+
+    @property
+    def held(self) -> Iterable[Delivery]:
+        """The deliveries that are not settled yet."""
+        return self._tasks.values()
 
     @property
     def waiting(self) -> int:
@@ -94,8 +101,8 @@ class Pipeline:
         """Begin with a delivery."""
         # The task has a context of its own, and so log fields of its own.
         task = asyncio.get_running_loop().create_task(self.handle(delivery))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = delivery
+        task.add_done_callback(self._tasks.pop)
 
     async def process(self, delivery: Delivery) -> None:
         """Carry out what a message asks for; returns when it may leave its queue."""
@@ -113,6 +120,7 @@ class Pipeline:
         log_request(request=request.name, operation=request.operation)
         timing = self._timeouts.timing(request, started)
         requester = await self._stages.authentication.authenticate(request, timing)
+        delivery.tenant = requester.project_id
         turns = self._stages.turns
         line = turns.line_of(request)
         turn = turns.at_once(line, requester, timing)
@@ -120,6 +128,7 @@ class Pipeline:
             if len(envelope.body) > LIGHT:
                 request = None  # it waits as bytes, which are a fraction of what they are read to
             turn = await turns.wait(line, requester, timing, delivery)
+        delivery.is_begun = True
         try:
             request = request or await self._parsed(envelope)
             await self.execute(request, requester, turn.timing)

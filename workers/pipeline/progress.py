@@ -384,6 +384,7 @@ class Progress:
         )
         attempts, why = self.attempts + counted, wait.cause or wait.reason.value
         if needs_secrets(request.work, self):
+            self._replies.retried(why)
             log.info("request.requeued", attempt=attempts, reason=why, seconds=delay)
             raise Requeue(delay)
         await self._replies.retry(request, retry.delay, attempts, token, reason=why)

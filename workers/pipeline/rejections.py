@@ -30,13 +30,13 @@ from messages.results import Result, unread_order_result
 from workers.amqp.envelope import Envelope
 from workers.identity import NO_PROJECT, Identity
 from workers.journal import Journal, Kind
+from workers.metrics import Metrics
 from workers.pipeline.exits import Rejected
 from workers.pipeline.large_bodies import in_thread_if_large
 from workers.pipeline.parsing import operation_of, read_body, token_in
 from workers.pipeline.progress import update_body
 from workers.pipeline.replies import Replies
 from workers.request import Request
-from workers.telemetry import Metrics
 
 log = structlog.get_logger()
 

@@ -42,10 +42,10 @@ from workers.amqp.headers import (
 from workers.amqp.names import Names
 from workers.amqp.publisher import Publisher
 from workers.identity import NO_PROJECT
+from workers.metrics import Metrics
 from workers.pipeline.large_bodies import in_thread_if_large
 from workers.pipeline.retry import MACHINE_TROUBLE
 from workers.request import Request
-from workers.telemetry import Metrics
 
 log = structlog.get_logger()
 
@@ -154,7 +154,12 @@ class Replies:
         await self._must_arrive(
             again(envelope, self._names.retry_exchange, envelope.queue, body, headers)
         )
+        self.retried(reason)
         log.info("request.rescheduled", reason=reason, seconds=delay, attempt=attempts)
+
+    def retried(self, reason: str) -> None:
+        """Count a request that is to be tried again."""
+        self._metrics.retried(reason)
 
     async def publish_again(self, envelope: Envelope) -> None:
         """Publish a message as it came, to where it had been published."""
