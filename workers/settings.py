@@ -26,15 +26,13 @@ from pydantic_settings import (
 
 from handlers.openstack.keystone import TenantIs
 from messages.fields import MAX_NAME
-from workers.amqp.broker import Broker, BrokerUnusable, check_files, read_url
+from workers.amqp.broker import Broker, BrokerUnusable, check_files, read_secret, read_url
 from workers.amqp.names import DEFAULT_NAMESPACE, Names, check_namespace
 from workers.amqp.topology import DEFAULT_RETRY_DELAYS
 from workers.identity.jwks_source import is_url
 
 #: Requests of a queue that are begun at once.
 DEFAULT_CONCURRENCY = 500
-#: Bytes of a secret's file that are read.
-_LONGEST_SECRET = 16 * 1024
 Seconds = Annotated[float, Field(gt=0, le=86400 * 30)]
 
 
@@ -113,8 +111,7 @@ class TopologySettings(BaseSettings):
 class PublisherSettings(TopologySettings):
     """Settings of whatever connects to the broker. URLs are secrets: they hold passwords."""
 
-    #: The content of the file.
-    broker_url_file: SecretStr | None = None
+    broker_url_file: str | None = None
     broker_url: SecretStr = Field(
         SecretStr("amqp://guest:guest@127.0.0.1:5672//"), validate_default=True
     )
@@ -124,22 +121,24 @@ class PublisherSettings(TopologySettings):
     broker_key_file: str | None = Field(None, validate_default=True)
     command_timeout: Seconds = 30.0
 
-    @field_validator("broker_url_file", "journal_url_file", mode="before", check_fields=False)
+    @field_validator("broker_url_file", "journal_url_file", check_fields=False)
     @classmethod
-    def _secret_file(cls, value: object) -> object:
-        return SecretStr(read_secret(value)) if isinstance(value, str) else value
+    def _secret_file(cls, value: str | None) -> str | None:
+        if value is not None:
+            _ = read_secret(value)  # raises ValueError
+        return value
 
     @field_validator("broker_url", "journal_url", mode="before", check_fields=False)
     @classmethod
     def _from_file(cls, value: object, others: ValidationInfo) -> object:
-        content = others.data.get(f"{others.field_name}_file")
-        if content is None:
+        file = others.data.get(f"{others.field_name}_file")
+        if file is None:
             return value
         is_default = isinstance(value, SecretStr)
         if not is_default:
             name = f"ECS_{str(others.field_name).upper()}"
             raise ValueError(f"both {name} and {name}_FILE are set: give just one of them")
-        return content
+        return SecretStr(read_secret(file))
 
     @field_validator("broker_url")
     @classmethod
@@ -164,7 +163,8 @@ class PublisherSettings(TopologySettings):
     def broker(self) -> Broker:
         """Return the broker with its TLS files."""
         url = self.broker_url.get_secret_value()
-        return Broker(url, self.broker_ca_file, self.broker_cert_file, self.broker_key_file)
+        files = self.broker_ca_file, self.broker_cert_file, self.broker_key_file
+        return Broker(url, *files, url_file=self.broker_url_file)
 
 
 class BrokerSettings(PublisherSettings):
@@ -235,7 +235,7 @@ class BrokerSettings(PublisherSettings):
 class Settings(BrokerSettings):
     """All of the worker's variables with their defaults."""
 
-    journal_url_file: SecretStr | None = None
+    journal_url_file: str | None = None
     journal_url: SecretStr = Field(SecretStr("sqlite:///ecs-journal.db"), validate_default=True)
     admin_cloud: str | None = None
     tokenless_publishers: Annotated[tuple[str, ...], NoDecode] = ()
@@ -344,25 +344,6 @@ def _load(kind: type[_Kind]) -> _Kind:
     except ValidationError as error:
         found = [problem for one in error.errors(include_url=False) for problem in _problems(one)]
         raise ConfigurationError(found) from None
-
-
-def read_secret(path: str) -> str:
-    """Return the content of a secret's file without the newline at its end. Raises `ValueError`."""
-    try:
-        with Path(path).open("rb") as file:
-            text = file.read(_LONGEST_SECRET + 1).decode()
-    except OSError as error:
-        raise ValueError(
-            f"the file cannot be read: {error.strerror or type(error).__name__}"
-        ) from None
-    except ValueError:  # a path with a NUL, or bytes that are no UTF-8
-        raise ValueError("the file is no UTF-8 text") from None
-    text = text.rstrip("\r\n")
-    if not text:
-        raise ValueError("the file is empty")
-    if len(text) >= _LONGEST_SECRET or not text.isprintable():
-        raise ValueError("the file must hold one line, the URL, and nothing else")
-    return text
 
 
 def _parts(value: object) -> object:

@@ -175,7 +175,7 @@ class Cloud:
                 return f"the catalogue lists the regions {', '.join(regions)}, and clouds.yaml has no region_name"
             await (await self.project(projects[0].id)).log_in()
         except Transient as error:
-            if error.reason == "cloud_configuration" or str(error).startswith("Unauthorized"):
+            if error.reason == "cloud_configuration" or sessions.is_unauthorized(error):
                 return str(error)
             raise
         return None
@@ -209,7 +209,9 @@ class Cloud:
         """
         account = await self._account()
         with self._reporting(*reported) if reported is not None else nullcontext():
-            return await self.threads.run(lambda: function(account))
+            return await self.threads.run(
+                lambda: sessions.logged_in(account, self._settings, function)
+            )
 
     async def _resolve(self, name: str) -> ProjectName | None:
         return await self._with_account(
@@ -228,7 +230,9 @@ class Cloud:
         connection = await self.threads.run(
             lambda: sessions.connect(settings, settings.admin_cloud)
         )
-        project_id = await self.threads.run(lambda: sessions.project_id_of(connection))
+        project_id = await self.threads.run(
+            lambda: sessions.logged_in(connection, settings, sessions.project_id_of)
+        )
         return Project(project_id, connection, self._client, settings, self._on_call)
 
     def _close_surplus(self) -> None:

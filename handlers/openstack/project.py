@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode, urljoin
 
 import orjson
@@ -23,6 +23,8 @@ from messages.errors import Transient
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
+
+T = TypeVar("T")
 
 #: A path of plain segments, perhaps with a query. A segment of dots would be taken away by the HTTP
 #: library together with the one before it, and so name another resource.
@@ -82,11 +84,11 @@ class Project:
 
     async def user_id(self) -> str:
         """Return the id of the calling user: the service account, or the admin. `Transient`."""
-        return await self._threads.run(lambda: sessions.user_id_of(self._connection), self.id)
+        return await self._logged_in(sessions.user_id_of)
 
     async def log_in(self) -> None:
         """Get a token for this project, unless there is one. `Transient`."""
-        await self._threads.run(lambda: sessions.log_in(self._connection), self.id)
+        await self._logged_in(sessions.log_in)
 
     def close(self) -> None:
         """Close the connection's sockets; a call under way ends first."""
@@ -239,9 +241,8 @@ class Project:
                 hops += 1
                 location = urljoin(way.url + path, answer.headers["location"])
                 way, path = (
-                    await self._threads.run(
-                        partial(sessions.route, self._connection, service, location=location),
-                        self.id,
+                    await self._logged_in(
+                        partial(sessions.route, service=service, location=location)
                     ),
                     "",
                 )
@@ -260,5 +261,11 @@ class Project:
         return way
 
     async def _learn(self, service: Service, rejected: str | None) -> Route:
-        ask = partial(sessions.route, self._connection, service, rejected)
-        return await self._threads.run(ask, self.id)
+        return await self._logged_in(partial(sessions.route, service=service, rejected=rejected))
+
+    async def _logged_in(self, function: "Callable[[Connection], T]") -> T:
+        """Call a function of the session in a thread."""
+        connection, settings = self._connection, self._settings
+        return await self._threads.run(
+            lambda: sessions.logged_in(connection, settings, function), self.id
+        )

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 import yaml
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from openstack.config import OpenStackConfig
     from openstack.connection import Connection
     from requests import Response
+
+T = TypeVar("T")
 
 
 class Service(Enum):
@@ -153,6 +155,45 @@ def with_limits(connection: "Connection", settings: CloudSettings) -> "Connectio
     for scheme in ("http://", "https://"):
         connection.session.session.mount(scheme, Transport(settings.threads, times))
     return connection
+
+
+def logged_in(
+    connection: "Connection", settings: CloudSettings, function: "Callable[[Connection], T]"
+) -> T:
+    """Call a function of the session, which may log in.
+
+    Where Keystone refuses the password, and clouds.yaml has another one by now, the session goes on
+    with that one and the function is called again: a password is changed without a restart.
+    """
+    refused = connection.session.auth
+    try:
+        return function(connection)
+    except Transient as error:
+        if not is_unauthorized(error):
+            raise
+        # DANGER: a wrong password is not sent again and again, for Keystone may lock the account.
+        # RACE: another thread may have read the new one meanwhile.
+        if connection.session.auth is refused and not _read_password(connection, settings):
+            raise
+    return function(connection)
+
+
+def is_unauthorized(error: Transient) -> bool:
+    """Return True where Keystone refused a log-in."""
+    return str(error).startswith("Unauthorized")
+
+
+def _read_password(connection: "Connection", settings: CloudSettings) -> bool:
+    """Take the password that clouds.yaml has now; return False where it is the same one."""
+    config = connection.config
+    with as_transient("cloud_configuration"):
+        written = _configuration(settings.config_file).get_one(cloud=config.name)
+        password, auth = written.config["auth"].get("password"), config.config["auth"]
+        if password in (None, auth.get("password")):
+            return False
+        auth["password"] = password
+        connection.session.auth = connection.connect_as(password=password).session.auth
+    return True
 
 
 def project_id_of(connection: "Connection") -> str:

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox.openstack.state import PASSWORD, Project, Token, User, World
+from sandbox.openstack.state import Project, Token, User, World
 from sandbox.openstack.wire import ApiError, Caller, body_of, caller, root_of
 
 _DOMAIN = {"id": "default", "name": "Default"}
@@ -51,6 +51,7 @@ class Keystone:
             Route("/v3/users", self.users),
             Route("/v3/users", self.create_user, methods=["POST"]),
             Route("/v3/users/{user_id}", self.delete_user, methods=["DELETE"]),
+            Route("/v3/users/{user_id}", self.change_password, methods=["PATCH"]),
             Route(
                 "/v3/users/{user_id}/application_credentials",
                 self.create_credential,
@@ -104,9 +105,7 @@ class Keystone:
     async def grant(self, request: Request) -> Response:
         _check_admin(request)
         project = self._found(request.path_params["project_id"])
-        user = next(
-            one for one in self._world.users.values() if one.id == request.path_params["user_id"]
-        )
+        user = self._user_of(request)
         self._listed.clear()
         if project.id not in user.projects:
             user.projects = (*user.projects, project.id)
@@ -124,23 +123,29 @@ class Keystone:
         )
 
     async def create_user(self, request: Request) -> Response:
-        """As everybody here it has the sandbox's password, and as everybody in Keystone no role at
-        first.
-        """
+        """It has the sandbox's password where none is given, and no role at first."""
         _check_admin(request)
-        name = (await body_of(request))["user"]["name"]
-        self._world.users[name] = User(uuid.uuid4().hex, name, ())
+        wanted = (await body_of(request))["user"]
+        name = wanted["name"]
+        user = User(uuid.uuid4().hex, name, ())
+        user.password = wanted.get("password", user.password)
+        self._world.users[name] = user
         return JSONResponse({"user": _user(self._world.users[name])}, 201)
 
     async def delete_user(self, request: Request) -> Response:
         _check_admin(request)
-        name = next(
-            name
-            for name, one in self._world.users.items()
-            if one.id == request.path_params["user_id"]
-        )
-        del self._world.users[name]
+        del self._world.users[self._user_of(request).name]
         return Response(status_code=204)
+
+    async def change_password(self, request: Request) -> Response:
+        """With the old password the tokens that it was given for are over, too."""
+        _check_admin(request)
+        user = self._user_of(request)
+        user.password = (await body_of(request))["user"]["password"]
+        for key, token in list(self._world.tokens.items()):
+            if token.user is user:
+                del self._world.tokens[key]
+        return JSONResponse({"user": _user(user)})
 
     async def create_credential(self, request: Request) -> Response:
         """An application credential of the caller's, for the project that he is in."""
@@ -165,6 +170,10 @@ class Keystone:
             name for name in ("member", "admin") if request.query_params.get("name") in (None, name)
         ]
         return JSONResponse({"roles": [{"id": name, "name": name} for name in names]})
+
+    def _user_of(self, request: Request) -> User:
+        wanted = request.path_params["user_id"]
+        return next(one for one in self._world.users.values() if one.id == wanted)
 
     def _found(self, project_id: str) -> Project:
         project = self._world.projects.get(project_id)
@@ -199,7 +208,7 @@ def _token_for(world: World, auth: dict[str, Any]) -> Token:
         return _token_by_credential(world, auth)
     given = auth.get("identity", {}).get("password", {}).get("user", {})
     user = world.users.get(given.get("name"))
-    if user is None or given.get("password") != PASSWORD:
+    if user is None or given.get("password") != user.password:
         raise ApiError(401, _UNAUTHORIZED)
     if "scope" not in auth:
         return Token(user, _NO_PROJECT, datetime.now(UTC))

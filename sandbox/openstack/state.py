@@ -49,6 +49,7 @@ class User:
     name: str
     projects: tuple[str, ...]
     admin: bool = False
+    password: str = PASSWORD
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,34 +1,34 @@
-"""Workers of the version before are replaced one by one while requests come. Every request has one
-result, nothing is done twice, nothing is parked.
+"""Workers of an earlier version are replaced one by one while requests come, and come back. Every
+request has one result, nothing is done twice, nothing is dead-lettered.
 
-`tests/upgrade/45eb87a/worker.tar.xz` is the last worker before `ecs.reads`, whole, so that a clone
-without history has it: `git archive 45eb87a messages handlers workers | xz -9`.
+`tests/upgrade` has two of them whole, so that a clone without history has them: the last one before
+`ecs.reads` (`git archive 45eb87a messages handlers workers | xz -9`), and the last one before
+version 1.0.0 (`git archive 08875d1 messages handlers workers ecs_client | xz -9`).
 """
 
+import json
 import signal
 import tarfile
-import time
-from collections.abc import Callable, Iterator
-from itertools import cycle
+from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from sandbox.openstack import SimulatedOpenStack
-from sandbox.requester import Heard, Requester, Source
-from tests.support.orders import paid, publish
+from sandbox.postgres import PrivatePostgres
+from sandbox.requester import Requester
+from sandbox.worker import WorkerProcess
+from tests.support.traffic import Traffic
 from tests.support.workshop import REPOSITORY, Workshop, eventually
 
-ARCHIVE = REPOSITORY / "tests" / "upgrade" / "45eb87a" / "worker.tar.xz"
-REBOOT = {"reboot": {"type": "HARD"}}
-#: Seconds between two requests.
-PACE = 0.1
+UPGRADE = REPOSITORY / "tests" / "upgrade"
 
 
 @pytest.fixture
-def old_version(tmp_path: Path) -> Path:
-    """The folder of the version before."""
-    with tarfile.open(ARCHIVE) as archive:
+def old_version(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The folder of an earlier version, whose commit is the parameter."""
+    with tarfile.open(UPGRADE / request.param / "worker.tar.xz") as archive:
         archive.extractall(tmp_path / "before", filter="data")
     return tmp_path / "before"
 
@@ -39,57 +39,9 @@ def own_cloud() -> Iterator[SimulatedOpenStack]:
         yield cloud
 
 
-class Traffic:
-    """Reads and changes without end, one after the other; and a renewal now and then."""
-
-    def __init__(self, requester: Requester, servers: list[str], renewed: list[str]) -> None:
-        self._requester = requester
-        self._servers, self._renewed = cycle(servers), iter(renewed)
-        self.reads: list[str] = []
-        #: The servers that are rebooted, and those that get tags, by message id.
-        self.reboots: dict[str, str] = {}
-        self.tags: dict[str, str] = {}
-        self.orders: list[str] = []
-
-    def until(self, holds: Callable[[], bool], seconds: float) -> None:
-        """Go on until something holds."""
-        limit = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < limit, f"does not hold after {seconds} s"
-            self.ask()
-
-    def ask(self) -> None:
-        """Publish some reads and a change."""
-        command, server_id = self._requester.command, next(self._servers)
-        for operation, fields in (
-            ("server.list", {}),
-            ("server.show", {"server_id": server_id}),
-            ("image.list", {}),
-        ):
-            self.reads.append(command(operation, **fields))
-            self._requester.listen(PACE)
-        if len(self.reboots) <= len(self.tags):
-            self.reboots[command("server.action", server_id=server_id, body=REBOOT)] = server_id
-        else:
-            self.tags[command("server.tags.update", server_id=server_id, tags="web")] = server_id
-        self._requester.listen(PACE)
-
-    def renew(self) -> None:
-        """Send an order."""
-        order = paid("renew", next(self._renewed), duration="1", durationUnit="M")
-        self.orders.append(publish(self._requester, order))
-
-    def answers(self, message_id: str) -> list[Heard]:
-        """The results of a request that have been heard."""
-        return [
-            one
-            for one in self._requester.heard
-            if one.source is not Source.STATUS and one.correlation_id == message_id
-        ]
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("old_version", ["45eb87a"], indirect=True)
 def test_old_workers_beside_new_ones_lose_nothing_and_do_nothing_twice(
     vhost: str, own_cloud: SimulatedOpenStack, tmp_path: Path, old_version: Path
 ) -> None:
@@ -147,3 +99,91 @@ def test_old_workers_beside_new_ones_lose_nothing_and_do_nothing_twice(
             eventually(lambda: requester.depth("ecs.servers") == 0)
             requester.listen(1.0)
             assert [len(traffic.answers(one)) for one in last] == [1] * len(last)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("old_version", ["08875d1"], indirect=True)
+def test_an_upgrade_can_be_taken_back_and_done_again_under_traffic(
+    vhost: str,
+    own_cloud: SimulatedOpenStack,
+    tmp_path: Path,
+    old_version: Path,
+    postgres: PrivatePostgres,
+) -> None:
+    with Workshop(vhost, own_cloud, tmp_path) as shop:
+        journal = postgres.add_database(f"upgrade_{tmp_path.name.replace('-', '_')}"[:60])
+        shop.settings["ECS_JOURNAL_URL"] = journal
+        before = {"PYTHONPATH": str(old_version)}
+        tenant = shop.tenant()
+        servers = tenant.make_servers(6)
+        renewed = [tenant.make_server(disk=None) for _ in range(5)]
+        first = shop.worker(**before)
+        earlier = _revision(journal)
+        with Requester(vhost) as requester:
+            traffic = Traffic(requester, servers, renewed)
+
+            def while_asking(worker: WorkerProcess, *, ready: bool) -> None:
+                """An order and other requests, until a worker is ready, or has ended."""
+                traffic.renew()
+                traffic.until(lambda: not worker.problems() if ready else not worker.alive, 60)
+
+            traffic.renew()
+            traffic.until(lambda: len(requester.heard) > 20, 30)
+            # Forward: the new one migrates the journal, and the old one goes on beside it.
+            new = shop.worker(wait=False)
+            while_asking(new, ready=True)
+            later = _revision(journal)
+            assert later > earlier
+            # Another old one starts on the journal as it is now.
+            restarted = shop.worker(wait=False, **before)
+            traffic.until(lambda: not restarted.problems(), 60)
+            first.signal(signal.SIGTERM)
+            traffic.until(lambda: not first.alive, 60)
+            # Back: the old one alone.
+            new.signal(signal.SIGTERM)
+            while_asking(new, ready=False)
+            while_asking(restarted, ready=True)
+            known = traffic.orders[0]
+            requester.order_result_of(known)
+            assert _revision(journal) == later
+            # And forward again.
+            again = shop.worker(wait=False)
+            traffic.until(lambda: not again.problems(), 60)
+            restarted.signal(signal.SIGTERM)
+            while_asking(restarted, ready=False)
+            for _ in range(3):
+                traffic.ask()
+
+            everything = [*traffic.reads, *traffic.reboots, *traffic.tags, *traffic.orders]
+            requester.wait(lambda _: all(map(traffic.answers, everything)), 60)
+            for message_id, server_id in traffic.reboots.items():
+                requester.last_update_of("server", message_id, resource_id=server_id)
+            requester.listen(1.0)
+            assert len(traffic.orders) == len(renewed)
+            assert {one: [a.body["code"] for a in traffic.answers(one)] for one in everything} == {
+                one: [200] for one in everything
+            }
+            for one in traffic.reboots:
+                assert sum(update.is_final for update in requester.updates_of(one)) == 1
+            for server_id in servers:
+                asked = [one for one in traffic.reboots.values() if one == server_id]
+                assert tenant.actions(server_id) == ["create", *["reboot"] * len(asked)]
+            done = own_cloud.executed()
+            assert sum("PUT" in one and "/tags" in one for one in done) == len(traffic.tags)
+            assert sum(one.endswith("/metadata metadata") for one in done) == len(traffic.orders)
+            assert [requester.depth(one) for one in ("ecs.dead", "ecs.undelivered")] == [0, 0]
+        # Each version's commands read what the other one wrote.
+        for settings in ({}, before):
+            listed = shop.command("journal", "list", "--limit", "1000", "-o", "json", **settings)
+            assert listed.returncode == 0, listed.stderr
+            found = json.loads(listed.stdout)
+            assert {one["state"] for one in found} == {"settled"}
+            assert len(found) == len(everything) - len(traffic.reads)
+
+
+def _revision(journal: str) -> str:
+    """The migration that a journal is at."""
+    with psycopg.connect(journal.replace("+psycopg", "")) as connection:
+        (found,) = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    return str(found[0])

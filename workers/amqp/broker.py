@@ -16,6 +16,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from messages.record import record
 
+#: Bytes of a secret's file that are read.
+_LONGEST_SECRET = 16 * 1024
 #: Ports where the URL names none.
 _PORTS = {"amqp": 5672, "amqps": 5671}
 #: What a URL may say after `?`: the type, the least and the greatest value. The names are pika's;
@@ -70,19 +72,29 @@ class Endpoint:
 
 @record
 class Broker:
-    """The configuration of the broker; the files are those of `ECS_BROKER_CA_FILE`, `_CERT_FILE`
-    and `_KEY_FILE`.
+    """The configuration of the broker; the files are those of `ECS_BROKER_CA_FILE`, `_CERT_FILE`,
+    `_KEY_FILE` and `_URL_FILE`.
     """
 
     url: str = field(repr=False)
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
+    #: Read at each connection, so that a password is changed without a restart; `url` counts where
+    #: there is none.
+    url_file: str | None = None
 
     @property
     def endpoint(self) -> Endpoint:
-        """The URL, read. Raises `BrokerUnusable`."""
-        return read_url(self.url)
+        """The URL as it is now, read. Raises `BrokerUnusable`."""
+        if self.url_file is None:
+            return read_url(self.url)
+        try:
+            return read_url(read_secret(self.url_file))
+        except BrokerUnusable:
+            raise
+        except ValueError as error:
+            raise BrokerUnusable("ECS_BROKER_URL_FILE", str(error)) from None
 
     def tls_context(self) -> ssl.SSLContext | None:
         """Return a context with the files as they are now; None where the URL asks for no TLS.
@@ -104,6 +116,25 @@ Where = Broker | str
 def broker_at(where: Where) -> Broker:
     """Return the broker; a URL alone is one without TLS files."""
     return where if isinstance(where, Broker) else Broker(where)
+
+
+def read_secret(path: str) -> str:
+    """Return the content of a secret's file without the newline at its end. Raises `ValueError`."""
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(_LONGEST_SECRET + 1).decode()
+    except OSError as error:
+        raise ValueError(
+            f"the file cannot be read: {error.strerror or type(error).__name__}"
+        ) from None
+    except ValueError:  # a path with a NUL, or bytes that are no UTF-8
+        raise ValueError("the file is no UTF-8 text") from None
+    text = text.rstrip("\r\n")
+    if not text:
+        raise ValueError("the file is empty")
+    if len(text) >= _LONGEST_SECRET or not text.isprintable():
+        raise ValueError("the file must hold one line, the URL, and nothing else")
+    return text
 
 
 def read_url(url: str) -> Endpoint:

@@ -41,6 +41,9 @@ class KeySet:
         self._times = times or FetchTimes()
         self._keys: tuple[VerifyingKey, ...] = ()
         self._tried_at = -self._times.retry
+        #: When it was last fetched for a key that was not in it. What `watch` fetches does not
+        #: count: the issuer may begin to sign with a new key just after that.
+        self._looked_at = -self._times.retry
         self._fetching: asyncio.Task[None] | None = None
         #: Grows with every change of the set.
         self.generation = 0
@@ -62,8 +65,12 @@ class KeySet:
         found = self._select(kid, algorithm)
         if found:
             return found
-        every = self._times.first if self.is_empty else self._times.retry
-        if self._fetching is not None or time.monotonic() - self._tried_at >= every:
+        if self._fetching is not None:
+            # RACE: it may have been read before the key was added.
+            await self.fetch()
+            found = self._select(kid, algorithm)
+        if not found and self._may_look():
+            self._looked_at = time.monotonic()
             await self.fetch()
             found = self._select(kid, algorithm)
         if not found and self.trouble is not None:
@@ -100,7 +107,12 @@ class KeySet:
 
     def next_look(self) -> float:
         """Return the seconds until the set may be fetched again for a key that is not in it."""
-        return max(0.0, self._tried_at + self._times.retry - time.monotonic())
+        return max(0.0, self._looked_at + self._times.retry - time.monotonic())
+
+    def _may_look(self) -> bool:
+        if self.is_empty:
+            return time.monotonic() - self._tried_at >= self._times.first
+        return time.monotonic() - self._looked_at >= self._times.retry
 
     def _select(self, kid: str | None, algorithm: str) -> tuple[VerifyingKey, ...]:
         # A token without a key id is only accepted where the set has one key alone.
