@@ -59,12 +59,14 @@ class History:
         self._engine = reading_engine(engine or open_engine(url))
 
     def open(self) -> "History":
-        """Check that there is a journal of this version's revision. Raises `JournalError`."""
+        """Check that there is a journal of this version's revision, or of a later one, which adds
+        to it. Raises `JournalError`.
+        """
         database = self._engine.url.database
         if is_sqlite(self._engine) and not Path(database or "").exists():
             raise JournalError(f"there is no journal at {url_without_password(self._url)} yet")
         found = current_revision(self._engine)
-        if found != head_revision():
+        if (found or "") < head_revision():
             raise JournalError(
                 f"the journal is of revision {found or 'none'}, and this version reads {head_revision()}: "
                 "a worker of this version brings it up to date at its start"
