@@ -32,7 +32,6 @@ from workers.journal import (
     State,
 )
 from workers.journal.database import _config, current_revision
-from workers.journal.history import History
 
 REQUEST = NewRequest("order:p:17", "17", Kind.ORDER, "order.changeConfigure", "p", "digest", 1000.0)
 
