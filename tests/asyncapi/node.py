@@ -20,6 +20,13 @@ OLDEST = (20, 19)
 INSTALL_LIMIT, TOOL_LIMIT = 600, 300
 
 
+def cache_folder() -> Path:
+    """Return the folder of what tests fetch once."""
+    found = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecs-worker"
+    found.mkdir(parents=True, exist_ok=True)
+    return found
+
+
 def installed(home: Path = _HERE) -> Path:
     """Return the folder in which `node_modules` has what `home`'s lock file names.
 
@@ -31,9 +38,8 @@ def installed(home: Path = _HERE) -> Path:
             "install it from https://nodejs.org (Debian 12 has Node 18)"
         )
     lock = (home / "package-lock.json").read_bytes()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecs-worker"
+    cache = cache_folder()
     folder = cache / f"node-{hashlib.sha256(lock).hexdigest()[:16]}"
-    cache.mkdir(parents=True, exist_ok=True)
     with (cache / "node.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if not folder.is_dir():
@@ -64,11 +70,19 @@ def _install(home: Path, folder: Path) -> None:
     part.rename(folder)
 
 
-def run_tool(command: str, document: Path, target: Path, script: Path = _HERE / "tools.mjs") -> str:
-    """Run a tool and return what it prints; it writes into the folder `target`."""
+def run_tool(
+    command: str,
+    document: Path,
+    target: Path,
+    script: Path = _HERE / "tools.mjs",
+    home: Path = _HERE,
+) -> str:
+    """Run a tool with the packages of `home`'s lock file, and return what it prints; it writes into
+    the folder `target`.
+    """
     done = subprocess.run(
         ["node", "--input-type=module", "-", command, str(document), str(target)],
-        cwd=installed(),
+        cwd=installed(home),
         input=script.read_text(encoding="utf-8"),
         capture_output=True,
         text=True,

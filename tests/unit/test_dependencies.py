@@ -16,6 +16,7 @@ DATA = {"tzdata"}  # the time zones that zoneinfo reads where the machine has no
 #: Of the development tools: what is run, not imported.
 TOOLS = {
     "import-linter",
+    "kubernetes-validate",
     "mypy",
     "pip-audit",
     "pytest-xdist",
