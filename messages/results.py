@@ -71,6 +71,30 @@ class Result:
         return cls(record["code"], record["message"], record["data"], record["http"])
 
 
+def pruned(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is left of an order's stored result when its request is pruned: what became of
+    it, in the same form, without what was ordered and what was changed. Pruned twice is pruned once.
+    """
+    data = stored["data"]
+    if not isinstance(data, dict):
+        return dict(stored)
+    short = {name: data[name] for name in ("reason",) if name in data} | dict(_in_short(data))
+    if "productSetList" in data:
+        short["productSetList"] = [
+            one | {"productList": [_pruned_server(product) for product in one["productList"]]}
+            for one in data["productSetList"]
+        ]
+    if "instanceList" in data:
+        short["instanceList"] = [_pruned_server(one) for one in data["instanceList"]]
+    return {**stored, "data": short | {"pruned": True}}
+
+
+def _pruned_server(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one server's part of a result with its outcome and its names alone."""
+    kept = {name: value for name, value in shown.items() if name in _PRUNED_FIELDS}
+    return {**_in_short(shown), **kept, "before": None, "after": None, "requestIds": []}
+
+
 class ResultHeaders(Answer):
     """Headers of a result."""
 
@@ -400,6 +424,9 @@ class OrderOutcome(Answer):
     reason: Annotated[str | None, NOT_NULL] = Field(
         None, description="why it failed, a word that a program can use"
     )
+    pruned: Annotated[Literal[True] | None, NOT_NULL] = Field(
+        None, description="the request was pruned since: the answer to a repeat is shortened"
+    )
     sets: list[ProductSet] = Field(alias="productSetList")
 
 
@@ -420,6 +447,9 @@ class SoftDownOutcome(Answer):
     instances: list[InstanceResult] = Field(alias="instanceList")
     reason: Annotated[str | None, NOT_NULL] = Field(
         None, description="why it failed, a word that a program can use"
+    )
+    pruned: Annotated[Literal[True] | None, NOT_NULL] = Field(
+        None, description="the request was pruned since: the answer to a repeat is shortened"
     )
 
     @model_serializer(mode="wrap")
@@ -449,6 +479,10 @@ _SHORT_FIELDS = frozenset(
         "operateType",
         "instanceId",
     }
+)
+#: Fields of a server's outcome that stay when its request is pruned.
+_PRUNED_FIELDS = frozenset(
+    {"instanceStatus", "statusTime", "result", "code", "message", "reason", "kept", "left"}
 )
 
 

@@ -65,9 +65,9 @@ DRAIN_LIMIT = 34.0
 #: Seconds for the broker to confirm, for it to agree to the end of a connection, and to let go of
 #: the journal.
 _CONFIRMS, _GOODBYE, _LETTING_GO = 4.0, 3.0, 2.0
-#: Seconds for which commands are remembered; orders are for good.
+#: Seconds for which commands are remembered; orders are for good, whole or pruned.
 COMMANDS_KEPT = 7 * 86400.0
-_PRUNE_EVERY = 600.0
+_PRUNE_EVERY, _PRUNE_BREATH = 600.0, 0.1
 #: Seconds between two looks at the service account while it is well, and while it is not.
 _LOOK_EVERY, _LOOK_SOON = 60.0, 5.0
 #: Of glibc's `mallopt`.
@@ -428,7 +428,17 @@ class Worker:
         while True:
             while await self.journal.prune(COMMANDS_KEPT):
                 pass
+            await self._prune_orders()
             await asyncio.sleep(_PRUNE_EVERY)
+
+    async def _prune_orders(self) -> None:
+        kept, pruned = self._settings.orders_kept, 0
+        while kept is not None and (count := await self.journal.prune_orders(kept * 86400.0)):
+            pruned += count
+            # Writes of requests come between two of its transactions.
+            await asyncio.sleep(_PRUNE_BREATH)
+        if pruned:
+            log.info("journal.pruned", orders=pruned)
 
     async def _health(self) -> HealthServer | None:
         if not self._settings.http_port:

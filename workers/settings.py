@@ -244,6 +244,7 @@ class Settings(BrokerSettings):
     openstack_threads: int = Field(32, ge=1, le=1000)
     order_timeout: Seconds = 1500.0
     max_age: Seconds = 86400.0
+    orders_kept: int | None = Field(None, ge=1, le=36500)
     billing_timezone: str = "Asia/Shanghai"
     require_fee_data: bool = True
     http_host: str = "127.0.0.1"

@@ -70,12 +70,16 @@ def _shown(request: LoggedRequest, project_id: str, own: frozenset[str] | None) 
 
 
 def _progress(request: LoggedRequest) -> int | None:
-    """The progress of an order as it was published last, in percent; None for a command."""
+    """The progress of an order as it was published last, in percent; None for a command, and for
+    an order that was pruned.
+    """
     if not request.operation.startswith("order."):
         return None
     for final in request.finals:
         if final.get("resource") == "order":
             return int(final.get("progress") or 0)
+    if request.is_done:
+        return None  # pruned, with its updates
     told = (one.value for name, one in request.effects.items() if name.kind is EffectKind.TOLD)
     return max(map(int, told), default=0)
 

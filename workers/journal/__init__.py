@@ -42,6 +42,7 @@ from workers.journal.records import (
     State,
     UnfinishedRequest,
 )
+from workers.journal.retention import Prunable, Retention, Space
 
 __all__ = [
     "Action",
@@ -75,12 +76,15 @@ __all__ = [
     "Outcome",
     "Pausable",
     "Pause",
+    "Prunable",
     "Replay",
     "ReplayState",
     "RequestFilter",
     "RequestRecord",
     "Resumed",
+    "Retention",
     "Retry",
+    "Space",
     "State",
     "UnfinishedRequest",
     "WorkerRow",

@@ -290,6 +290,7 @@ def request_of(row: Any, effects: Iterable[Any] = ()) -> RequestRecord:
         updates=tuple(json.loads(row.updates)) if row.updates is not None else (),
         effects=tuple(effects),
         wait=_noted(row),
+        pruned_at=row.pruned_at,
     )
 
 

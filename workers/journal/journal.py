@@ -27,6 +27,7 @@ from workers.journal.records import (
     RequestRecord,
 )
 from workers.journal.replays import AddBatch, EndReplays, IssueTokens, Redeem, RepeatReplays
+from workers.journal.retention import Prune, PruneOrders
 from workers.journal.server_locks import AcquireLocks, ExpireLock
 from workers.journal.writer import Writer
 from workers.journal.writes import (
@@ -36,7 +37,6 @@ from workers.journal.writes import (
     Finish,
     Intend,
     NoteWait,
-    Prune,
     Record,
     Release,
     Settle,
@@ -173,9 +173,15 @@ class Journal:
 
     def prune(self, commands_older_than: float) -> "asyncio.Future[int]":
         """Delete some settled commands that are older than so many seconds, and return how many: 0
-        when none are left. Orders are kept.
+        when none are left.
         """
         return self._opened()[1].submit(Prune(time.time() - commands_older_than))
+
+    def prune_orders(self, older_than: float) -> "asyncio.Future[int]":
+        """Prune some orders that were settled so many seconds ago, and return how many: 0 when none
+        are left. Their keys, digests and shortened results stay.
+        """
+        return self._opened()[1].submit(PruneOrders(time.time() - older_than))
 
     def add_batch(self, replays: Sequence[Replay]) -> "asyncio.Future[None]":
         """Record the dead letters that an operator is about to replay or discard."""

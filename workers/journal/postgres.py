@@ -77,10 +77,15 @@ def connect(times: JournalTimes, **arguments: Any) -> psycopg.Connection[Any]:
     return connection
 
 
-def lift_limits(connection: Connection) -> None:
-    """Remove the limits for this transaction: a migration may take long."""
+def lift_limits(connection: Connection, *, for_session: bool = False) -> None:
+    """Remove the limits for this transaction, or for all of the session: a migration, an export, a
+    vacuum may take long.
+    """
     driver = connection.connection.driver_connection
     assert isinstance(driver, BoundedConnection)
     driver.answer_limit = None
-    for name in ("statement_timeout", "lock_timeout"):
-        connection.execute(text(f"SET LOCAL {name} = 0"))
+    scope = "SESSION" if for_session else "LOCAL"
+    for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+        connection.execute(text(f"SET {scope} {name} = 0"))
+    if for_session:
+        connection.commit()

@@ -189,6 +189,8 @@ class RequestRecord:
     #: What it waits for: as its worker has noted it, or, in what `History.with_waits` returns, as
     #: it is.
     wait: Wait | None = None
+    #: When its effects, its updates and most of its result were deleted.
+    pruned_at: float | None = None
 
 
 @record

@@ -48,6 +48,8 @@ requests = Table(
     Column("waits_for", Text),
     # When an operator cancelled it: whichever worker has it next answers it, and begins nothing.
     Column("cancelled_at", Float(53)),
+    # When an order was pruned: its effects are deleted, its result is shortened.
+    Column("pruned_at", Float(53)),
 )
 Index("requests_name", requests.c.name)
 #: For pruning. A request enters it once, when it is settled.
@@ -57,6 +59,13 @@ Index(
     requests.c.updated_at,
     sqlite_where=_SETTLED_COMMAND,
     postgresql_where=_SETTLED_COMMAND,
+)
+_SETTLED_ORDER = text("kind = 'order' AND state = 'settled' AND pruned_at IS NULL")
+Index(
+    "requests_settled_orders",
+    requests.c.updated_at,
+    sqlite_where=_SETTLED_ORDER,
+    postgresql_where=_SETTLED_ORDER,
 )
 Index("requests_received_at", requests.c.received_at)
 #: For overviews: few rows at any time.

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, select, text
 from handlers.effects.waits import Wait
 from messages.record import record
 from workers.journal import schema
-from workers.journal.database import Row, execute_all, select_all
-from workers.journal.operators import forget_old, take_cancellation
+from workers.journal.database import Row, execute_all
+from workers.journal.operators import take_cancellation
 from workers.journal.owners import Owner
 from workers.journal.records import (
     Begun,
@@ -29,7 +29,7 @@ from workers.journal.records import (
     Resumed,
     State,
 )
-from workers.journal.server_locks import AcquireLocks, release_locks, sweep
+from workers.journal.server_locks import AcquireLocks, release_locks
 
 
 def to_json(value: Any) -> str:
@@ -98,11 +98,6 @@ _NOTE_RETRY = (
 _NOTE_WAIT = (
     "UPDATE requests SET waits_for = ?"
     " WHERE key = ? AND claim = ? AND state = 'running' AND owner IS NOT NULL"
-)
-#: A thousand at most: more would hold up other writes.
-_SETTLED_BEFORE = (
-    "SELECT key FROM requests WHERE kind = 'command' AND state = 'settled' AND updated_at < ?"
-    " LIMIT 1000"
 )
 #: The new hash is put first, and stands there once. Copies of a message may be under way with
 #: several resume tokens; of more than eight (of 65 characters each) the oldest are dropped.
@@ -374,28 +369,6 @@ class AddResumeToken:
             rows = [{"key": one.key, "hashed": f"{one.resume_token_hash} "} for one in writes]
             connection.execute(_ADD_RESUME_TOKEN, rows)
         return [None] * len(writes)
-
-
-@record
-class Prune:
-    """Deletes settled commands that were not changed since."""
-
-    before: float
-
-    @staticmethod
-    def run_all(connection: Connection, writes: list["Prune"]) -> list[int]:
-        """Return how many were deleted."""
-        columns, counts = schema.requests.c, []
-        for one in writes:
-            sweep(connection, one.before)
-            forget_old(connection, time.time())
-            keys = list(select_all(connection, _SETTLED_BEFORE, (one.before,)).scalars())
-            if keys:
-                for table in (schema.effects, schema.retries):
-                    connection.execute(table.delete().where(table.c.request_key.in_(keys)))
-                connection.execute(schema.requests.delete().where(columns.key.in_(keys)))
-            counts.append(len(keys))
-        return counts
 
 
 def effects_of(connection: Connection, key: str) -> dict[str, EffectRecord]:
