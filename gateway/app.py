@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -62,6 +62,8 @@ _ONLY_OURS = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:"
 )
+#: Where the operations console is served, which sends a policy of its own.
+CONSOLE = "/console"
 #: In a request's scope.
 _ASKED = "ecs.asked"
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -244,7 +246,9 @@ def _checked(order: dict[str, Any], region: str | None) -> str:
     return key
 
 
-def make_app(gateway: Gateway, problems: Callable[[], list[str]]) -> "Front":
+def make_app(
+    gateway: Gateway, problems: Callable[[], list[str]], console: ASGIApp | None = None
+) -> "Front":
     """Return the application. `problems` returns a line for each reason why it is not ready."""
     app = FastAPIOffline(
         title=TITLE,
@@ -259,6 +263,9 @@ def make_app(gateway: Gateway, problems: Callable[[], list[str]]) -> "Front":
     _add(app, EVENTS, {"GET": gateway.events})
     for path, endpoint in _health(gateway, problems).items():
         _add(app, path, {"GET": endpoint, "HEAD": endpoint})
+    if console is not None:
+        _add(app, CONSOLE, {"GET": _to_console})
+        app.mount(CONSOLE, console)
 
     async def not_served(_: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException) and error.status_code == 405:
@@ -311,6 +318,10 @@ def _answering(endpoint: Endpoint) -> Endpoint:
     return answer
 
 
+async def _to_console(_: Request) -> Response:
+    return RedirectResponse(f"{CONSOLE}/")
+
+
 def _health(gateway: Gateway, problems: Callable[[], list[str]]) -> dict[str, Endpoint]:
     async def livez(_: Request) -> Response:
         return Response(encode({"status": "ok"}), media_type=JSON)
@@ -353,7 +364,7 @@ class Front:
                 if is_page:
                     headers["Content-Security-Policy"] = _ONLY_OURS
                 else:
-                    headers["Cache-Control"] = "no-store"
+                    headers.setdefault("Cache-Control", "no-store")
                 if self._gateway.is_draining:
                     headers["Connection"] = "close"
             await send(message)

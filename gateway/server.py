@@ -8,16 +8,19 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
 
 from ecs_client import AsyncEcsClient, AsyncStream, EcsError, StatusEvent
-from gateway.app import Gateway, Limits, make_app
+from gateway.app import CONSOLE, Gateway, Limits, make_app
 from gateway.callers import Callers, TokenCallers, TrustedCallers
 from gateway.connections import IDLE_SECONDS, OTHER_FILES, Connection, Connections, file_limit
+from gateway.console.app import Console
+from gateway.console.operators import Guard, LocalGuard, TokenGuard, is_loopback
 from gateway.events import update_event
 from handlers.openstack.cloud import Cloud
 from handlers.openstack.sessions import CloudSettings
@@ -25,10 +28,11 @@ from messages.texts import without_urls
 from workers.health import PortUnusable
 from workers.identity.jwks_source import key_source
 from workers.pipeline.large_bodies import SWITCH_INTERVAL
-from workers.settings import GatewaySettings
+from workers.settings import ConfigurationError, GatewaySettings, load_settings
 
 if TYPE_CHECKING:
     from workers.identity.key_set import KeySet
+    from workers.identity.tokens import Expected
 
 log = structlog.get_logger()
 
@@ -56,10 +60,16 @@ class _Server(uvicorn.Server):
 
 
 class GatewayServer:
-    """The gateway from start to drained."""
+    """The gateway from start to drained.
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    `announce` is called with each one-time address of the operations console, where there are such.
+    """
+
+    def __init__(
+        self, settings: GatewaySettings, announce: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._settings = settings
+        self._announce = announce
         broker = settings.broker
         self._client = AsyncEcsClient(
             broker.url,
@@ -70,6 +80,7 @@ class GatewayServer:
             broker_timeout=_TAKEN_WITHIN,
         )
         self._keys: KeySet | None = None
+        self._expected: Expected | None = None
         self._cloud = Cloud(_clouds(settings)) if settings.has_cloud else None
         connections = file_limit() - OTHER_FILES
         self.gateway = Gateway(
@@ -78,6 +89,7 @@ class GatewayServer:
             Limits(settings.gateway_max_in_flight, settings.command_timeout, connections),
             settings.region,
         )
+        self._console = self._make_console()
         self._connections = Connections(connections)
         self._show_numbers()
         self._stopping = asyncio.Event()
@@ -96,6 +108,8 @@ class GatewayServer:
         if self._keys is not None:
             besides.append(asyncio.create_task(self._keys.watch()))
         log.info("gateway.started", listen=self._settings.gateway_listen)
+        if isinstance(self._console.guard, LocalGuard) and self._console.desk is not None:
+            self._console.guard.renew()
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         await self._drain()
@@ -103,6 +117,8 @@ class GatewayServer:
         await serving
         for task in (*besides, stopping):
             task.cancel()
+        if self._console.desk is not None:
+            await self._console.desk.close()
         await self._client.close()
         if self._cloud is not None:
             with contextlib.suppress(TimeoutError):
@@ -123,7 +139,7 @@ class GatewayServer:
         return [without_urls(one) for one in found]
 
     def _server(self) -> _Server:
-        app = make_app(self.gateway, self.problems)
+        app = make_app(self.gateway, self.problems, self._console.app())
         config = uvicorn.Config(
             app,
             http=Connection,
@@ -148,7 +164,7 @@ class GatewayServer:
         from workers.identity.tokens import Expected  # noqa: PLC0415
 
         self._keys = KeySet(key_source(settings.jwt_jwks))
-        expected = Expected(
+        self._expected = expected = Expected(
             settings.jwt_issuer,
             settings.jwt_audience,
             settings.jwt_tenant_claim,
@@ -156,6 +172,40 @@ class GatewayServer:
         )
         verifier = TokenVerifier(self._keys, expected)
         return TokenCallers(verifier, self._cloud, settings.jwt_tenant_is)
+
+    def _make_console(self) -> Console:
+        """Return the operations console; one that says what is missing where it cannot work."""
+        guard, role = self._guard(), self._settings.operator_role
+        if self._settings.console_journal is None:
+            return Console(guard, role, None)
+        try:
+            # The workers' settings: what the console shows and does is what their commands do.
+            settings = load_settings()
+        except ConfigurationError as error:
+            return Console(guard, role, None, tuple(error.problems))
+        from gateway.console.desk import Desk  # noqa: PLC0415 - comes with SQLAlchemy
+
+        return Console(guard, role, Desk(settings))
+
+    def _guard(self) -> Guard:
+        settings = self._settings
+        if self._expected is None or self._keys is None:
+            from workers.admin.audit import local_actor  # noqa: PLC0415 - comes with SQLAlchemy
+
+            host, port = settings.listen
+            # Where it listens on all addresses, this one is among them.
+            local = host if is_loopback(host) else "127.0.0.1"
+            shown = f"[{local}]" if ":" in local else local
+            return LocalGuard(
+                port,
+                local_actor().real_user,
+                lambda code: self._announce(f"http://{shown}:{port}{CONSOLE}/enter?code={code}"),
+            )
+        from workers.identity.jwt import TokenVerifier  # noqa: PLC0415
+
+        # An operator acts for no tenant, and need not have one.
+        verifier = TokenVerifier(self._keys, replace(self._expected, tenant_claim=None))
+        return TokenGuard(verifier, settings.operator_role)
 
     async def _drain(self) -> None:
         """Take nothing new, end streams, and wait for what is under way."""

@@ -282,8 +282,15 @@ class Settings(BrokerSettings):
 
 
 class GatewaySettings(BrokerSettings):
-    """The gateway's variables: it has no journal, and asks the cloud for the ids of projects alone."""
+    """The gateway's variables: it asks the cloud for the ids of projects alone, and has a journal
+    only for the operations console, which needs the worker's variables, too.
+    """
 
+    #: Set where a journal is configured, well or not: the console says what is wrong with it.
+    console_journal: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("ECS_JOURNAL_URL", "ECS_JOURNAL_URL_FILE")
+    )
+    operator_role: str = "OPERATE_ADMIN"
     gateway_listen: str = "127.0.0.1:8081"
     gateway_max_in_flight: int = Field(1000, ge=1, le=100_000)
 

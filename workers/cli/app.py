@@ -85,7 +85,13 @@ def run() -> None:
 
 @app.command()
 def gateway() -> None:
-    """Serve the API document over HTTP until SIGTERM or SIGINT, then drain and exit."""
+    """Serve the API document over HTTP, and the operations console under /console, until SIGTERM or
+    SIGINT, then drain and exit.
+
+    The console needs ECS_JOURNAL_URL. Operators log in with a token that has the role
+    ECS_OPERATOR_ROLE; under ECS_TRUST_PUBLISHERS they come in from this machine alone, by an
+    address that is printed here and works once.
+    """
     from gateway.server import GatewayServer  # noqa: PLC0415
     from workers.health import PortUnusable  # noqa: PLC0415
     from workers.telemetry import configure_logs  # noqa: PLC0415
@@ -93,8 +99,11 @@ def gateway() -> None:
     settings = gateway_settings_or_fail()
     configure_logs(settings.log_format, settings.log_level)
 
+    def announce(address: str) -> None:
+        print(f"operations console, for one login from this machine: {address}", flush=True)
+
     async def serve() -> None:
-        await GatewayServer(settings).run()
+        await GatewayServer(settings, announce).run()
 
     try:
         asyncio.run(serve())

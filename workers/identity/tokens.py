@@ -36,13 +36,14 @@ _FORBIDDEN = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "b64", "zip"})
 class Expected:
     """Requirements on a token; `issuer` and `audience` are not checked where they are None.
 
-    `tenant_claim` names the claim that holds the tenant. `grace` is the number of seconds after
+    `tenant_claim` names the claim that holds the tenant; None: the token is an operator's, who acts
+    for no tenant, and `Claims.tenant` is empty. `grace` is the number of seconds after
     its `exp` for which a token is accepted, because its message waited in a queue.
     """
 
     issuer: str | None
     audience: str | None
-    tenant_claim: str
+    tenant_claim: str | None
     grace: float = 86400.0
 
 
@@ -56,13 +57,19 @@ class Header:
 
 @record
 class Claims:
-    """Claims of a verified token. Times are Unix seconds, or None where the token has none."""
+    """Claims of a verified token. Times are Unix seconds, or None where the token has none.
+
+    `roles` are those of `realm_access.roles`, `username` is `preferred_username`; both are read of
+    an operator's token alone.
+    """
 
     subject: str
     tenant: str
     expires: float
     not_before: float | None
     issued: float | None
+    roles: frozenset[str] = frozenset()
+    username: str | None = None
 
 
 class Expired(NotProven):
@@ -137,12 +144,15 @@ def read_claims(payload: bytes, expected: Expected) -> Claims:
         raise NotProven("the token has no exp")
     if issued is not None and issued >= expires:
         raise NotProven("the token was over before it was issued")
+    tenant = expected.tenant_claim
     return Claims(
         subject=_name(claims, "sub"),
-        tenant=_name(claims, expected.tenant_claim),
+        tenant=_name(claims, tenant) if tenant is not None else "",
         expires=expires,
         not_before=_time(claims, "nbf"),
         issued=issued,
+        roles=_roles(claims) if tenant is None else frozenset(),
+        username=_username(claims) if tenant is None else None,
     )
 
 
@@ -201,6 +211,22 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise NotProven(f"the token's {name} is no time")
     return float(value)
+
+
+def _roles(claims: Mapping[str, Any]) -> frozenset[str]:
+    """Return the roles; none where the claim is of another shape, which proves no role."""
+    access = claims.get("realm_access")
+    listed = access.get("roles") if isinstance(access, dict) else None
+    if not isinstance(listed, list):
+        return frozenset()
+    return frozenset(one for one in listed if isinstance(one, str) and len(one) <= MAX_NAME)
+
+
+def _username(claims: Mapping[str, Any]) -> str | None:
+    try:
+        return _name(claims, "preferred_username")
+    except NotProven:
+        return None
 
 
 def _name(claims: Mapping[str, Any], name: str) -> str:
