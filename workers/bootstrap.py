@@ -31,10 +31,12 @@ from workers.amqp.queues import QueueDepths
 from workers.amqp.topology import topology
 from workers.circuit_breaker import JOURNAL, CircuitBreaker
 from workers.health import HealthServer
+from workers.heartbeat import Heartbeat, PauseReport, Rates, WorkerReport, report_held
 from workers.identity import Identity, JournalReplays, ResumeTokenAuthentication, TrustedPublishers
 from workers.identity.jwks_source import key_source
 from workers.journal import Journal
-from workers.metrics import Metrics
+from workers.metrics import Metrics, states
+from workers.pauses import Pauses
 from workers.pipeline.attempt import Attempt
 from workers.pipeline.authentication import Authentication
 from workers.pipeline.idempotency import Idempotency
@@ -65,6 +67,8 @@ DRAIN_LIMIT = 34.0
 #: Seconds for the broker to confirm, for it to agree to the end of a connection, and to let go of
 #: the journal.
 _CONFIRMS, _GOODBYE, _LETTING_GO = 4.0, 3.0, 2.0
+#: Seconds for the first look at what operators have paused; the journal has just been opened.
+_FIRST_LOOK = 10.0
 #: Seconds for which commands are remembered; orders are for good, whole or pruned.
 COMMANDS_KEPT = 7 * 86400.0
 _PRUNE_EVERY, _PRUNE_BREATH = 600.0, 0.1
@@ -219,6 +223,7 @@ class Worker:
         self.circuit_breaker = CircuitBreaker(
             names, self.cloud.probe, lambda: self.journal.trouble, self._choose_queues
         )
+        self.pauses = Pauses(self.journal, names, self._paused)
         self._keys: KeySet | None = None
         wanted = topology(settings.retry_delays, names)
         self._declarer = TopologyDeclarer(broker, wanted, on_mismatch=self.stop)
@@ -260,6 +265,14 @@ class Worker:
             ),
             QueueDepths(broker, names, wanted),
         )
+        self._heartbeat = Heartbeat(self.journal, self._policy.region, names.namespace, self.report)
+        self._delivered, self._settled = Rates(), Rates()
+        self.metrics.show_all(
+            "ecs_paused",
+            "1 while an operator has paused this kind of requests",
+            ("kind",),
+            lambda: states(self.pauses.by_kind()),
+        )
         #: Why the service account cannot act in the tenants' projects.
         self._account_trouble: str | None = None
         self._stopping = asyncio.Event()
@@ -283,8 +296,13 @@ class Worker:
         collect_seldom()
         sys.setswitchinterval(SWITCH_INTERVAL)
         self.publisher.open()
+        # Before anything is consumed: a paused kind stays paused for a worker that starts.
+        await _within(self.pauses.read(), _FIRST_LOOK)
+        self._choose_queues()
         self.consumer.open()
+        beating = asyncio.create_task(self._heartbeat.watch())
         besides = [
+            asyncio.create_task(self.pauses.watch()),
             asyncio.create_task(self._prune()),
             asyncio.create_task(self.circuit_breaker.watch()),
         ]
@@ -300,7 +318,8 @@ class Worker:
         await self._stopping.wait()
         for task in besides:
             task.cancel()
-        await self._drain()
+        self._heartbeat.soon()
+        await self._drain(beating)
         if health is not None:
             health.close()
         log.info("worker.ended")
@@ -341,6 +360,62 @@ class Worker:
     def problems(self) -> list[str]:
         """Return what keeps the worker from working now, without URLs; the log says more."""
         return [without_urls(one) for one in self._problems()]
+
+    async def report(self) -> WorkerReport:
+        """Return what the worker tells of itself in the journal."""
+        pipeline, held = self.pipeline, list(self.pipeline.held)
+        # Ten thousand take some 20 ms.
+        counted = await asyncio.to_thread(report_held, self._consumed, held)
+        delivered = self._delivered.take(pipeline.delivered)
+        settled = self._settled.take(pipeline.settled)
+        return WorkerReport(
+            queues=tuple(
+                one.model_copy(
+                    update={
+                        "consuming": one.queue in self.consumer.consuming,
+                        "why": self._why_not(one.queue),
+                        "delivered": pipeline.delivered[one.queue],
+                        "settled": pipeline.settled[one.queue],
+                        "delivered_rate": delivered.get(one.queue, 0.0),
+                        "settled_rate": settled.get(one.queue, 0.0),
+                    }
+                )
+                for one in counted
+            ),
+            problems=tuple(self.problems()),
+            down={name: without_urls(why) for name, why in self.circuit_breaker.down.items()},
+            pauses=tuple(
+                PauseReport(
+                    id=one.id,
+                    kind=one.kind.value,
+                    since=one.since,
+                    until=one.until,
+                    reason=one.reason,
+                    operator=one.operator,
+                )
+                for one in self.pauses.in_force
+            ),
+            in_flight=len(held),
+            waiting=pipeline.waiting,
+            draining=self._stopping.is_set(),
+        )
+
+    def _why_not(self, queue: str) -> str | None:
+        """Return why a queue is not consumed; None while it is."""
+        if queue in self.consumer.consuming:
+            return None
+        if self._stopping.is_set():
+            return "draining"
+        down = [
+            f"{name} is down: {without_urls(why)}"
+            for name, why in self.circuit_breaker.needed(queue).items()
+        ]
+        return "; ".join((*self.pauses.lines(queue), *down)) or "not consuming from the broker"
+
+    def _paused(self) -> None:
+        """Obey the pauses in force."""
+        self._choose_queues()
+        self._heartbeat.soon()
 
     def _problems(self) -> list[str]:
         found = []
@@ -386,10 +461,13 @@ class Worker:
         """Consume those queues alone whose requests can be carried out now."""
         if not self._stopping.is_set():
             wanted = {one for one in self._consumed if self.circuit_breaker.may_consume(one)}
+            wanted -= self.pauses.queues
+            # ORDER: not consumed any more before anything is given back, or it would come again.
             self.consumer.want(wanted)
             self.pipeline.pause(set(self._consumed) - wanted)
+            self.pipeline.give_back(self.pauses.queues)
 
-    async def _drain(self) -> None:
+    async def _drain(self, beating: "asyncio.Task[None]") -> None:
         """Stop consuming, finish what is under way or leave it to the next worker, await the
         confirms, then ack.
         """
@@ -405,6 +483,8 @@ class Worker:
         # hang the requests stay ours until the process ends: the journal is not let go of, and
         # whoever has them then looks for the calls.
         self.is_hung = not await _within(self.cloud.close(), end.left - _LETTING_GO)
+        beating.cancel()
+        await self._heartbeat.end()
         if not self.is_hung:
             self.is_hung = not await _within(self.journal.close(), max(_LETTING_GO, end.left))
         if self.is_hung:
@@ -447,6 +527,7 @@ class Worker:
         server = HealthServer(
             settings.http_host, settings.http_port, self.problems, self.metrics.registry
         )
+        server.paused = self.pauses.lines
         await server.open()
         return server
 

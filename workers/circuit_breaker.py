@@ -102,7 +102,12 @@ class CircuitBreaker:
 
     def may_consume(self, queue: str) -> bool:
         """True where everything is up that the queue's requests need."""
-        return not (self._needs.get(queue, frozenset()) & self._down.keys())
+        return not self.needed(queue)
+
+    def needed(self, queue: str) -> Mapping[str, str]:
+        """Return the dependencies that are down and that the queue's requests need, with reasons."""
+        needs = self._needs.get(queue, frozenset())
+        return {name: why for name, why in self._down.items() if name in needs}
 
     def called(self, service: str, outcome: str) -> None:
         """Note the end of a call to OpenStack; on the loop."""

@@ -48,6 +48,8 @@ class HealthServer:
         self._port = port
         self._problems = problems
         self._registry = registry
+        #: Lines about what an operator has paused: it is meant, and the worker stays ready.
+        self.paused: Callable[[], list[str]] = list
         self._server: asyncio.Server | None = None
         #: Oldest first.
         self._connections: dict[_Connection, None] = {}
@@ -93,7 +95,13 @@ class HealthServer:
             return (
                 status,
                 "application/json",
-                _json({"status": "not ready" if found else "ok", "problems": found}),
+                _json(
+                    {
+                        "status": "not ready" if found else "ok",
+                        "problems": found,
+                        "paused": self.paused(),
+                    }
+                ),
             )
         if path == "/metrics":
             return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._registry)

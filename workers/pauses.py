@@ -49,6 +49,11 @@ class Pauses:
         """The queues that are not to be consumed."""
         return frozenset(self._queues[one.kind] for one in self._known)
 
+    def by_kind(self) -> Mapping[str, bool]:
+        """Return whether each kind is paused."""
+        paused = {one.kind for one in self._known}
+        return {kind.value: kind in paused for kind in Pausable}
+
     def lines(self, queue: str | None = None) -> list[str]:
         """Return a line for each pause in force, of this queue or of all."""
         return [

@@ -126,7 +126,9 @@ class Idempotency:
                 await self._journal.add_resume_token(key, hash_of(token))
                 await self._reschedule(request, token, "held_elsewhere")
             case Begun():
-                claimed = Claimed(self._journal, outcome.claim, {}, 0, flight, outcome)
+                claimed = Claimed(
+                    self._journal, outcome.claim, {}, 0, flight, outcome, outcome.cancelled
+                )
                 return Progress(request, requester, timing, claimed, self._replies)
             case Resumed() if request.given_up is not None and _goes_on(
                 request, requester, outcome
@@ -136,7 +138,12 @@ class Idempotency:
                 log.info("request.resumed", effects=sorted(outcome.effects))
                 timing = timing.resumed(outcome.received_at)
                 claimed = Claimed(
-                    self._journal, outcome.claim, outcome.effects, outcome.attempts, flight
+                    self._journal,
+                    outcome.claim,
+                    outcome.effects,
+                    outcome.attempts,
+                    flight,
+                    cancelled=outcome.cancelled,
                 )
                 return Progress(request, requester, timing, claimed, self._replies)
         raise AssertionError("each of the other outcomes is an exit")

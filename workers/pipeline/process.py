@@ -14,12 +14,14 @@ A read goes the same way with a ledger in memory and without locks.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterable
 
 import structlog
 
 from handlers.effects.backoff import Deadline, within
-from messages.errors import Postponed, Transient
+from messages.codes import Code
+from messages.errors import Postponed, Refused, Transient
 from messages.record import record
 from workers.amqp.consumer import Delivery
 from workers.amqp.envelope import Envelope
@@ -81,6 +83,9 @@ class Pipeline:
         self._budget, self._budget_of_reads = MemoryBudget(), MemoryBudget(MOST_READS)
         #: The deliveries that are not settled, in the order in which they came.
         self._tasks: dict[asyncio.Task[None], Delivery] = {}
+        #: Deliveries since the start, and those of them that were acked, by queue.
+        self.delivered: Counter[str] = Counter()
+        self.settled: Counter[str] = Counter()
 
     @property
     def in_flight(self) -> int:
@@ -102,12 +107,14 @@ class Pipeline:
         # The task has a context of its own, and so log fields of its own.
         task = asyncio.get_running_loop().create_task(self.handle(delivery))
         self._tasks[task] = delivery
+        self.delivered[delivery.envelope.queue] += 1
         task.add_done_callback(self._tasks.pop)
 
     async def process(self, delivery: Delivery) -> None:
         """Carry out what a message asks for; returns when it may leave its queue."""
         started, envelope = time.monotonic(), delivery.envelope
         if envelope.queue == envelope.names.undelivered_queue:
+            delivery.is_begun = True
 
             async def execute(request: Request, requester: Requester) -> None:
                 log_request(request=request.name, operation=request.operation)
@@ -170,6 +177,8 @@ class Pipeline:
         """
         request, attempt = progress.request, self._stages.attempt
         try:
+            if progress.cancelled and not progress.any_begun:
+                raise Refused(Code.FAILED, reason="cancelled", detail="an operator cancelled it")
             if request.given_up is not None:
                 raise request.given_up
             if not progress.any_begun and (too_late := request.envelope.too_late) is not None:
@@ -181,8 +190,8 @@ class Pipeline:
                 result = await attempt.read(progress)
             else:
                 async with attempt.answered_in_time(progress):
-                    if request.locks:
-                        await self._stages.locks.acquire(progress)
+                    if request.locks and await self._stages.locks.acquire(progress):
+                        self._check_pause(progress)
                     result = await attempt.run(progress)
             # What was answered already stays the answer.
             return Ended(writable(progress, progress.early_answer or result))
@@ -216,6 +225,7 @@ class Pipeline:
             if is_large:
                 budget.give(size)
         if requeue_after is None:
+            self.settled[delivery.envelope.queue] += 1
             delivery.settle()
             return
         if requeue_after:
@@ -279,6 +289,21 @@ class Pipeline:
     def pause(self, queues: Iterable[str]) -> None:
         """Begin nothing more of these queues until they are no longer named."""
         self._stages.turns.pause(queues)
+
+    def give_back(self, queues: Iterable[str]) -> None:
+        """Requeue what is not begun of these queues, and whatever comes of them, until they are no
+        longer named.
+        """
+        self._stages.turns.give_back(queues)
+
+    def _check_pause(self, progress: Progress) -> None:
+        """Have an order go on later whose kind was paused while it waited for the locks of its
+        servers. A command is begun: it must be answered within its time limit.
+        """
+        request = progress.request
+        is_order = request.kind is Kind.ORDER and not progress.any_begun
+        if is_order and self._stages.turns.gives_back(request.envelope.queue):
+            raise Postponed("its kind, which is paused", for_lock=True)
 
     def give_up_lost(self) -> None:
         """Let go of what is not begun and whose connection is gone: its messages come again."""

@@ -106,6 +106,8 @@ class Claimed:
     flight: InFlight | None
     #: Where the request is new.
     begun: Begun | None = None
+    #: An operator has cancelled it.
+    cancelled: bool = False
 
 
 @record
@@ -139,6 +141,7 @@ class Progress:
         self.attempts = claimed.attempts
         self.flight = claimed.flight
         self.begun = claimed.begun
+        self.cancelled = claimed.cancelled
         self._ledger = claimed.ledger
         self._replies = replies
         #: When the claim was last known to hold, by the monotonic clock.

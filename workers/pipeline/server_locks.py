@@ -33,16 +33,16 @@ class ServerLocks:
         self._in_flight = in_flight
         self._delays = retry_delays
 
-    async def acquire(self, progress: Progress) -> None:
+    async def acquire(self, progress: Progress) -> bool:
         """Wait until the request, which locks a server, has the locks of all its servers; it keeps
-        them until its result is written, or it is rescheduled.
+        them until its result is written, or it is rescheduled. Return whether it had to wait.
 
         Where they are not free in time a command is `Refused` as busy, and an order `Postponed`.
         """
         request, claim = progress.request, progress.claim
         if progress.closed:
             # Nothing is begun for a closed one any more: its final updates wait behind nobody.
-            return
+            return False
         until: Deadline = progress.timing.hold
         too_late: EcsError = Postponed("the locks of its servers", for_lock=True)
         if request.kind is not Kind.ORDER:
@@ -54,11 +54,13 @@ class ServerLocks:
             ahead = progress.begun.ahead
         else:
             ahead = await self._journal.acquire_locks(claim, request.locks)
+        waits = ahead is not None
         while ahead is not None and not until.passed:
             await self._wait_for(ahead, until, gone)
             ahead = await self._journal.acquire_locks(claim)
         if ahead is not None:
             raise too_late
+        return waits
 
     async def _wait_for(self, ahead: Ahead, until: Deadline, gone: dict[Claim, float]) -> None:
         """Wait for a while for the request right ahead; expire the lock of one that nobody has.

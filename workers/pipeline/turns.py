@@ -53,13 +53,18 @@ class RequestTurns:
         self._most = most
         self._lines: dict[tuple[str, _Lane], Turns] = {}
         self._paused: frozenset[str] = frozenset()
+        self._given_back: frozenset[str] = frozenset()
         self._is_closed = False
         #: Requests that wait for their turn.
         self.waiting = 0
 
     def line_of(self, request: Request) -> Turns:
-        """Return the line that a request stands in."""
+        """Return the line that a request stands in. Raises `Requeue` where those of its queue are
+        given back.
+        """
         envelope = request.envelope
+        if envelope.queue in self._given_back:
+            raise Requeue
         lane = _Lane.CHANGES if request.name is not None else _Lane.READS
         if not envelope.is_first:
             lane = _Lane.RETRIED
@@ -119,6 +124,19 @@ class RequestTurns:
         self._paused = frozenset(queues)
         for (queue, _), turns in self._lines.items():
             turns.pause(is_paused=queue in self._paused)
+
+    def give_back(self, queues: Iterable[str]) -> None:
+        """Requeue what waits of these queues, and whatever comes of them, until they are no longer
+        named.
+        """
+        self._given_back = frozenset(queues)
+        for (queue, _), turns in reversed(self._lines.items()):
+            if queue in self._given_back:
+                turns.refuse(Requeue)
+
+    def gives_back(self, queue: str) -> bool:
+        """Return whether the requests of a queue are given back."""
+        return queue in self._given_back
 
     def give_up_lost(self) -> None:
         """Let go of what waits and whose connection is gone: its messages come again."""
