@@ -1,12 +1,15 @@
 # Two stages: the first has compilers and pip's caches, the second what runs.
-FROM python:3.11-slim-bookworm AS build
+ARG PYTHON=3.11-slim-bookworm
+FROM python:${PYTHON} AS build
 WORKDIR /source
 COPY . .
+# By hashes, and the wheel without looking for more. setuptools, which builds it, is among them.
 RUN python -m venv /opt/ecs-worker \
- && /opt/ecs-worker/bin/pip install --no-cache-dir --constraint constraints.txt . \
+ && /opt/ecs-worker/bin/pip install --no-cache-dir --require-hashes --requirement requirements.txt \
+ && /opt/ecs-worker/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
  && /opt/ecs-worker/bin/pip uninstall --yes pip
 
-FROM python:3.11-slim-bookworm
+FROM python:${PYTHON}
 RUN useradd --system --uid 10001 --home-dir /var/lib/ecs-worker --create-home ecs-worker
 COPY --from=build /opt/ecs-worker /opt/ecs-worker
 ENV PATH=/opt/ecs-worker/bin:$PATH PYTHONUNBUFFERED=1

@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help install demo test test-fast check figures trace faults bench docs audit constraints clean
+.PHONY: help install demo test test-fast check figures trace faults bench docs audit constraints requirements dist dist-check sbom pythons clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 OPENSTACK ?=
 # More for pytest, for instance ARGS='-k journal -x'.
 ARGS ?=
+PYTHONS ?= python3.12 python3.13
+DIST ?= dist
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,7 +72,42 @@ constraints:  ## resolve the newest versions anew and pin them
 	"$$folder/venv/bin/pip" install --quiet --editable '.[dev,bench]'; \
 	{ sed '/^[^#]/d' constraints.txt; "$$folder/venv/bin/pip" freeze --all --exclude-editable --exclude pip; } > "$$folder/constraints"; \
 	cp "$$folder/constraints" constraints.txt
+	$(MAKE) requirements
+
+# What a machine installs that has nothing but pip: pip install --require-hashes -r requirements.txt
+requirements: install  ## pin what runs by version and hash, for Python 3.11 and newer
+	{ sed '/^[^#]/d' requirements.txt; $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--constraint constraints.txt pyproject.toml; } > requirements.txt.new
+	mv requirements.txt.new requirements.txt
+
+# ECS_PROJECT_URL: the project's page, for the links of the wheel's README (setup.py).
+dist: install  ## the wheels of ecs-worker, its client and its demo, and the source distribution, into dist/
+	for project in ". --sdist --wheel" "./ecs_client --wheel" "./sandbox --wheel"; do \
+		$(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir $(DIST) $$project; done
+
+# In an environment of its own, as a packager would.
+dist-check: dist  ## make check and the unit tests, in the unpacked source distribution
+	folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	tar -xzf $(DIST)/ecs_worker-$$(cat ecs_client/VERSION).tar.gz -C "$$folder"; \
+	cd "$$folder"/ecs_worker-*; $(MAKE) check; .venv/bin/pytest -q -n 2 tests/unit $(ARGS)
+
+sbom: install  ## the software bill of materials (CycloneDX) of what requirements.txt installs, into dist/
+	folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; mkdir -p $(DIST); \
+	$(BIN)/uv venv --quiet --python $(BIN)/python "$$folder/venv"; \
+	$(BIN)/uv pip install --quiet --python "$$folder/venv" --require-hashes --requirement requirements.txt; \
+	sed "s/^dynamic = .*/version = \"$$(cat ecs_client/VERSION)\"/" pyproject.toml > "$$folder/pyproject.toml"; \
+	$(BIN)/cyclonedx-py environment --pyproject "$$folder/pyproject.toml" --output-reproducible \
+		--output-file $(DIST)/ecs-worker.cdx.json "$$folder/venv"
+
+# PYTHONS: the interpreters to try; one that is not there is an error.
+pythons: install  ## the unit tests with other versions of Python (PYTHONS='python3.12 python3.13')
+	folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	for python in $(PYTHONS); do \
+		echo "== $$("$$python" --version)"; \
+		"$$python" -m venv "$$folder/$$python"; \
+		$(BIN)/uv pip install --quiet --python "$$folder/$$python" --constraint constraints.txt --editable '.[dev,bench]'; \
+		"$$folder/$$python/bin/python" -m pytest -q -n 2 -p no:cacheprovider $(or $(ARGS),tests/unit); done
 
 clean:  ## remove the virtual environment, caches and build products
-	rm -rf $(VENV) build dist ./*.egg-info ecs_client/build ecs_client/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist ./*.egg-info ecs_client/build ecs_client/*.egg-info sandbox/build sandbox/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

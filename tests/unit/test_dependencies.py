@@ -15,6 +15,7 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-
 DATA = {"tzdata"}  # the time zones that zoneinfo reads where the machine has none
 #: Of the development tools: what is run, not imported.
 TOOLS = {
+    "cyclonedx-bom",
     "import-linter",
     "kubernetes-validate",
     "mypy",
@@ -27,6 +28,7 @@ TOOLS = {
     "types-cachetools",
     "types-psutil",
     "types-pyyaml",
+    "uv",
 }
 
 

@@ -16,6 +16,7 @@ from workers.cli.exits import (
     CommandFailed,
     Exit,
     gateway_settings_or_fail,
+    need_sandbox,
     publisher_settings_or_fail,
     settings_or_fail,
     topology_settings_or_fail,
@@ -303,6 +304,7 @@ def demo(
     ] = False,
 ) -> None:
     """Run everything on this machine for half a minute and show what happens."""
+    need_sandbox()
     from sandbox.processes import SandboxError  # noqa: PLC0415
     from workers.demo.scenarios import run_demo  # noqa: PLC0415
     from workers.demo.stay import stay  # noqa: PLC0415
@@ -339,6 +341,7 @@ def simulated_openstack(
     output: Output = Format.TABLE,
 ) -> None:
     """Run the simulated OpenStack until SIGTERM or SIGINT; prints where its clouds.yaml is."""
+    need_sandbox()
     from workers.cli.simulated_openstack import serve  # noqa: PLC0415
 
     serve(port, region, pace, fault or (), output)

@@ -69,6 +69,18 @@ def policy_or_fail(settings: "Settings") -> "Policy":
     return _loaded(lambda: policy_of(settings))
 
 
+def need_sandbox() -> None:
+    """Raise `CommandFailed` where the demo and the servers that it starts are not installed."""
+    from importlib.util import find_spec  # noqa: PLC0415
+
+    if find_spec("sandbox") is None or find_spec("workers.demo") is None:
+        raise CommandFailed(
+            Exit.CONFIGURATION,
+            "the demo and the simulated OpenStack are not installed: they have a wheel of their own, "
+            "ecs_worker_sandbox (`make dist` in a clone), for `pip install`",
+        )
+
+
 def _loaded(load: Callable[[], T]) -> T:
     from workers.settings import ConfigurationError  # noqa: PLC0415
 
