@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -43,7 +44,7 @@ from workers.pipeline.idempotency import Idempotency
 from workers.pipeline.in_flight import InFlightRequests
 from workers.pipeline.large_bodies import SWITCH_INTERVAL
 from workers.pipeline.process import Pipeline, Stages
-from workers.pipeline.rejections import Rejections
+from workers.pipeline.rejections import Rejections, note_dead_letter
 from workers.pipeline.replies import Replies
 from workers.pipeline.request_log import JournalRequests
 from workers.pipeline.server_locks import ServerLocks
@@ -71,6 +72,8 @@ _CONFIRMS, _GOODBYE, _LETTING_GO = 4.0, 3.0, 2.0
 _FIRST_LOOK = 10.0
 #: Seconds for which commands are remembered; orders are for good, whole or pruned.
 COMMANDS_KEPT = 7 * 86400.0
+#: Seconds for which discarded dead letters can be restored.
+ARCHIVE_KEPT = 30 * 86400.0
 _PRUNE_EVERY, _PRUNE_BREATH = 600.0, 0.1
 #: Seconds between two looks at the service account while it is well, and while it is not.
 _LOOK_EVERY, _LOOK_SOON = 60.0, 5.0
@@ -233,7 +236,13 @@ class Worker:
                 cloud=self.cloud,
                 identity=self._identity(),
                 journal=self.journal,
-                replies=Replies(self.publisher, names, self.metrics, self._declarer.declare_soon),
+                replies=Replies(
+                    self.publisher,
+                    names,
+                    self.metrics,
+                    self._declarer.declare_soon,
+                    partial(note_dead_letter, self.journal),
+                ),
                 handlers=handlers,
                 policy=self._policy,
                 timeouts=Timeouts(
@@ -507,6 +516,8 @@ class Worker:
     async def _prune(self) -> None:
         while True:
             while await self.journal.prune(COMMANDS_KEPT):
+                pass
+            while await self.journal.prune_archive(ARCHIVE_KEPT):
                 pass
             await self._prune_orders()
             await asyncio.sleep(_PRUNE_EVERY)

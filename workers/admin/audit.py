@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from typing import Any
 
-from workers.dead_letters.batch import default_operator, real_user
+from workers.dead_letters.operator import default_operator, real_user
 from workers.journal import Actor, AuditEntry, AuditFilter, Operations
 from workers.settings import Settings
 

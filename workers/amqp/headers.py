@@ -23,6 +23,8 @@ RETRY_HEADER = "ecs-retry-delay"
 #: What is written on a dead letter, beside `x-ecs-attempts`.
 ERROR_CODE_HEADER = "x-ecs-error-code"
 ERROR_HEADER = "x-ecs-error"
+#: The word for the cause (`data.reason` of the result), where there is one.
+REASON_HEADER = "x-ecs-reason"
 ORIGIN_HEADER = "x-ecs-origin-queue"
 FAILED_AT_HEADER = "x-ecs-failed-at"
 #: `PROVEN` where it was proven who sent a dead letter; anything else where it was not, or nobody
@@ -30,6 +32,10 @@ FAILED_AT_HEADER = "x-ecs-failed-at"
 IDENTITY_HEADER, PROVEN, UNPROVEN = "x-ecs-identity", "proven", "not proven"
 #: The project in which that was proven: the message acts there alone when it is replayed.
 PROJECT_HEADER = "x-ecs-project"
+#: Of a message that an operator replays: the batch, the replay's id in the journal, and the number
+#: of its replays with this one. They stay on it when it is dead-lettered again.
+REPLAY_HEADER, REPLAY_ID_HEADER = "x-ecs-replay", "x-ecs-replay-id"
+REPLAYS_HEADER = "x-ecs-replays"
 
 #: Bytes of all headers; the broker ends a connection whose headers do not fit into one frame of 128
 #: KiB.

@@ -5,44 +5,39 @@ meant, whatever is dead-lettered meanwhile and however often the command is inte
 """
 
 import asyncio
-import os
-import pwd
 import secrets
-import socket
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from uuid import uuid4
 
 from messages.record import record
 from workers.dead_letters.dead_letter import DeadLetter
-from workers.journal import Action, History, Journal, Replay, ReplayState
+from workers.journal import Action, Actor, Batch, History, Journal, Replay, ReplayState
+from workers.journal.operators import storable
 from workers.settings import Settings
 
-_LONGEST = 255
 _ENDED = {Action.REPLAY: ReplayState.SENT, Action.DISCARD: ReplayState.DISCARDED}
-#: The file in which Linux has the user id of the login, which neither su nor sudo changes; and the
-#: id that it gives for none.
-_LOGIN_ID, _NOBODY = Path("/proc/self/loginuid"), 2**32 - 1
+_LONGEST_TEXT = 2000
 #: Why a message is not replayed without `vouch`.
-NOT_PROVEN = "who sent it is not proven: find out who it was, and answer for it with --vouch"
+NOT_PROVEN = "not proven who sent it: find out who it was, and answer for it with --vouch"
 
 
 @record
 class BatchRequest:
-    """The action of a batch, and its operator.
+    """The action of a batch, and who asks for it.
 
     `command` is a digest of the command's words: the same command by the same operator resumes what
-    it left. `tenant` is the project of the messages of which none is proven. `rate`: messages a
-    second at most. `vouch`: the operator answers for senders that are not proven.
+    it left. `tenant` is the project of the messages of which none is proven. `vouch`: the operator
+    answers for senders that are not proven. `chosen_by` are the conditions, for people.
     """
 
     action: Action
-    operator: str
+    operator: Actor
     command: str
     tenant: str | None = None
-    rate: float | None = None
     vouch: bool = False
+    why: str | None = None
+    chosen_by: str = ""
 
     def hindrance(self, letter: DeadLetter, settings: Settings) -> str | None:
         """Return why a message cannot be part of the batch; None where it can."""
@@ -60,77 +55,54 @@ async def record_batch(
     settings: Settings,
     request: BatchRequest,
     letters: Sequence[DeadLetter],
-) -> list[Replay]:
-    """Record the messages of a new batch, and return their rows in order.
+    *,
+    hindered: int = 0,
+) -> tuple[Batch, list[Replay]]:
+    """Record a new batch, and return it with the rows of its messages in order.
 
     Messages that an earlier batch finished, but could not ack any more, are recorded as finished.
     """
     identities = [one.identity for one in letters]
     finished = await asyncio.to_thread(history.done_before, identities, request.action)
-    now = time.time()
+    now, operator = time.time(), request.operator
     started = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
-    batch, user = f"{started}-{secrets.token_hex(2)}", real_user()
+    batch = Batch(
+        name=f"{started}-{secrets.token_hex(2)}",
+        action=request.action,
+        operator=storable(operator.name),
+        real_user=operator.real_user,
+        begun_at=now,
+        messages=len(letters),
+        source=storable(operator.origin) or None,
+        why=storable(request.why, _LONGEST_TEXT) or None,
+        chosen_by=storable(request.chosen_by, _LONGEST_TEXT) or None,
+        hindered=hindered,
+    )
     replays = [
         Replay(
             id=str(uuid4()),
-            batch=batch,
+            batch=batch.name,
             position=position,
             action=request.action.value,
-            operator=_storable(request.operator),
+            operator=batch.operator,
             selection=request.command,
-            name=_storable(letter.key) or None,
-            message_id=_storable(letter.id) or None,
-            operation=_storable(letter.operation)[:64] or None,
-            origin=_storable(letter.origin),
-            code=_storable(letter.code)[:16],
-            failed_at=_storable(letter.failed_at)[:40],
+            name=storable(letter.key) or None,
+            message_id=storable(letter.id) or None,
+            operation=storable(letter.operation)[:64] or None,
+            origin=storable(letter.origin),
+            code=letter.cause.code or "",
+            failed_at=storable(letter.failed_at)[:40],
             identity=identity,
             digest=letter.digest,
             tenant=letter.proven_project or request.tenant,
             state=_ENDED[request.action] if identity in finished else ReplayState.PINNED,
             pinned_at=now,
             done_at=now if identity in finished else None,
-            real_user=user,
+            real_user=operator.real_user,
             vouched=letter.is_unproven(trusting=settings.trust_publishers),
+            reason=letter.reason,
         )
         for position, (letter, identity) in enumerate(zip(letters, identities, strict=True))
     ]
-    await journal.add_batch(replays)
-    return replays
-
-
-def default_operator() -> str:
-    """Return the user of this command, `user@host`, with the caller of sudo where it was used."""
-    user, caller = _user_name(os.getuid()), os.environ.get("SUDO_USER")
-    return f"{f'{caller} (as {user})' if caller else user}@{socket.gethostname()}"
-
-
-def real_user() -> str:
-    """Return the user that this process runs as according to the kernel: `user@host`.
-
-    Another user who logged in is added where the kernel knows it: `root (logged in as alice)@host`.
-    Neither an option nor the environment (USER, LOGNAME, SUDO_USER) changes it.
-    """
-    user = os.getuid()
-    try:
-        login = int(_LOGIN_ID.read_text())
-    except (OSError, ValueError):
-        login = _NOBODY
-    shown = _user_name(user)
-    if login not in (_NOBODY, user):
-        shown += f" (logged in as {_user_name(login)})"
-    return f"{shown}@{socket.gethostname()}"[:_LONGEST]
-
-
-def _user_name(user_id: int) -> str:
-    """A user without an entry, as in a container, is shown by number."""
-    try:
-        return pwd.getpwuid(user_id).pw_name
-    except KeyError:
-        return f"uid {user_id}"
-
-
-def _storable(text: str | None) -> str:
-    """A text that every database takes, whatever a stranger has sent."""
-    clean = (text or "").replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
-    return clean[:_LONGEST]
+    await journal.add_batch(batch, replays)
+    return batch, replays

@@ -18,15 +18,17 @@ from messages.record import record
 from workers.amqp.consumer import Delivery
 from workers.amqp.envelope import Published
 from workers.amqp.publisher import Publisher
-from workers.dead_letters.batch import BatchRequest, real_user
-from workers.dead_letters.dead_letter import identity_of, replay_publication
+from workers.dead_letters.archive import archived_letter
+from workers.dead_letters.dead_letter import DeadLetter, identity_of, replay_publication
 from workers.dead_letters.reader import Reader
 from workers.identity import hash_of, new_resume_token
-from workers.journal import Action, Journal, Replay, ReplayState
+from workers.journal import Action, Actor, Journal, Replay, ReplayState
 from workers.settings import Settings
 
 #: Messages of one group: one write in the journal before they are published, one after.
 GROUP = 500
+#: Bytes of the bodies of one group that is archived: they are one write in the journal.
+GROUP_BYTES = 8 * 1024 * 1024
 #: Groups under way at once.
 GROUPS = 4
 #: Seconds for which messages are held; the broker gives up on slow consumers after thirty minutes.
@@ -81,6 +83,16 @@ class BatchResult:
     left: int
 
 
+@record
+class RunTerms:
+    """What is done with the messages of a batch, by whom, and how many a second at most."""
+
+    action: Action
+    operator: Actor
+    rate: float | None = None
+    why: str | None = None
+
+
 class RateLimit:
     """Messages a second at most; None: no limit."""
 
@@ -114,19 +126,20 @@ class BatchRun:
         settings: Settings,
         journal: Journal,
         replays: Sequence[Replay],
-        request: BatchRequest,
+        terms: RunTerms,
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._journal = journal
-        self._request = request
+        self._terms = terms
+        self._actor = terms.operator
         self._on_progress = on_progress
         self._members = [_Member(one, one.state) for one in replays]
         self._by_identity: dict[str, list[_Member]] = {}
         for member in self._members:
             self._by_identity.setdefault(member.replay.identity, []).append(member)
         self._ready: deque[_Member] = deque()
-        self._limit = RateLimit(request.rate)
+        self._limit = RateLimit(terms.rate)
         self._stopping = asyncio.Event()
         self._publisher = Publisher(settings.broker)
         self._groups: set[asyncio.Task[None]] = set()
@@ -212,7 +225,12 @@ class BatchRun:
                 await reader.wait_for_delivery()
 
     async def _begin_group(self) -> None:
-        group = [self._ready.popleft() for _ in range(min(self._limit.group, len(self._ready)))]
+        group: list[_Member] = []
+        size = 0
+        while self._ready and len(group) < self._limit.group and size < GROUP_BYTES:
+            group.append(member := self._ready.popleft())
+            if self._terms.action is Action.DISCARD and member.delivery is not None:
+                size += len(member.delivery.envelope.body)
         if not await self._limit.permit(len(group), self._stopping):
             return
         group = [one for one in group if one.is_held]
@@ -243,7 +261,7 @@ class BatchRun:
 
     async def _carry_out(self, group: list[_Member]) -> None:
         try:
-            if self._request.action is Action.REPLAY:
+            if self._terms.action is Action.REPLAY:
                 await self._replay(group)
             else:
                 await self._end(group, ReplayState.DISCARDED)
@@ -256,12 +274,15 @@ class BatchRun:
         await self._repeat([one for one in group if one.state is ReplayState.ISSUED])
         tokens = [new_resume_token() for _ in group]
         await self._journal.issue_tokens(
-            [(one.replay.id, hash_of(token)) for one, token in zip(group, tokens, strict=True)]
+            [(one.replay.id, hash_of(token)) for one, token in zip(group, tokens, strict=True)],
+            self._actor,
         )
         published = []
         for one, token in zip(group, tokens, strict=True):
             assert one.delivery is not None
-            publication = replay_publication(one.delivery.envelope, token, one.replay.batch)
+            publication = replay_publication(
+                one.delivery.envelope, token, one.replay.batch, one.replay.id
+            )
             published.append(self._publisher.publish(publication))
         outcomes = await asyncio.gather(*published, return_exceptions=True)
         for one, outcome in zip(group, outcomes, strict=True):
@@ -282,8 +303,8 @@ class BatchRun:
             one.replay = replace(
                 one.replay,
                 id=str(uuid4()),
-                operator=self._request.operator,
-                real_user=real_user(),
+                done_by=None,
+                done_user=None,
                 state=ReplayState.PINNED,
             )
             one.state = ReplayState.PINNED
@@ -301,7 +322,27 @@ class BatchRun:
     async def _record(self, group: list[_Member], state: ReplayState) -> None:
         if not group:
             return
-        await self._journal.end_replays([one.replay.id for one in group], state)
+        archived = []
+        if state is ReplayState.DISCARDED:
+            archived = [
+                archived_letter(
+                    DeadLetter.of(one.delivery.envelope),
+                    self._terms.operator,
+                    kind="discarded",
+                    archive_id=one.replay.id,
+                    batch=one.replay.batch,
+                    why=self._terms.why,
+                )
+                for one in group
+                if one.delivery is not None
+            ]
+        await self._journal.end_replays(
+            [one.replay.id for one in group],
+            state,
+            self._actor,
+            self._settings.names.namespace,
+            archived,
+        )
         for one in group:
             one.state = state
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -23,18 +24,25 @@ from workers.amqp.headers import (
     ORIGIN_HEADER,
     PROJECT_HEADER,
     PROVEN,
+    REASON_HEADER,
+    REPLAY_HEADER,
+    REPLAY_ID_HEADER,
+    REPLAYS_HEADER,
     RESUME_TOKEN_HEADER,
     RETRY_HEADER,
     ROUTING_KEY_HEADER,
     kept,
 )
+from workers.dead_letters.cause import Cause, cause_of
 from workers.identity import NO_PROJECT
 from workers.pipeline.exits import Ignored, Rejected
 from workers.pipeline.parsing import parse
 from workers.pipeline.replies import again
 
-#: The batch by which a message was replayed; it stays on the message if it is dead-lettered again.
-REPLAY_HEADER = "x-ecs-replay"
+#: Of a message that was put back from the archive, or edited: the id in the archive.
+RESTORED_HEADER, EDITED_HEADER = "x-ecs-restored", "x-ecs-edited"
+#: In place of `PROVEN`: its sender was proven, but its content is an operator's.
+EDITED = "edited"
 #: Headers that the broker adds each time that it delivers a message again.
 DELIVERY_COUNTS = ("x-delivery-count", "x-acquired-count")
 #: The fields of a dead letter in a list (contract 9).
@@ -49,6 +57,8 @@ ROW_FIELDS = (
     "attempts",
     "failed_at",
 )
+#: Further fields of a row.
+MORE_FIELDS = ("reason", "group", "replays")
 #: Headers that a worker wrote as it dead-lettered or retried the message: a replay begins without.
 _NOT_REPLAYED = frozenset(
     {
@@ -58,7 +68,11 @@ _NOT_REPLAYED = frozenset(
         IDENTITY_HEADER,
         ORIGIN_HEADER,
         PROJECT_HEADER,
+        REASON_HEADER,
         REPLAY_HEADER,
+        REPLAY_ID_HEADER,
+        RESTORED_HEADER,
+        EDITED_HEADER,
         RETRY_HEADER,
         ATTEMPTS_HEADER,
         FIRST_SEEN_HEADER,
@@ -68,6 +82,7 @@ _NOT_REPLAYED = frozenset(
 _NEEDED_SECRETS = ("adminPass", "userData")
 #: Characters of a text that a stranger wrote.
 _LONGEST = 600
+_MOST_REPLAYS = 10**6
 
 
 @record
@@ -76,7 +91,8 @@ class DeadLetter:
 
     `key` is the name by which the journal knows the request (message_id, orderId or flowId), None
     where it has none. `failed_at` is the header as it stands. `digest` is that of the request's
-    content, empty where the message is no request.
+    content, empty where the message is no request. `replays` is the number of earlier replays after
+    which it was dead-lettered again.
     """
 
     envelope: Envelope
@@ -89,6 +105,8 @@ class DeadLetter:
     attempts: int
     failed_at: str | None
     digest: str
+    cause: Cause
+    replays: int = 0
 
     @classmethod
     def of(cls, envelope: Envelope) -> "DeadLetter":
@@ -110,18 +128,31 @@ class DeadLetter:
             key, operation = request.name, request.operation
             tenant, digest = request.tenant, request.digest
         headers = envelope.headers
+        code, error = _text(headers.get(ERROR_CODE_HEADER)), _text(headers.get(ERROR_HEADER))
         return cls(
             envelope=envelope,
             key=key or envelope.message_id,
             operation=operation,
             tenant=tenant,
-            code=_text(headers.get(ERROR_CODE_HEADER)),
-            error=_text(headers.get(ERROR_HEADER)),
+            code=code,
+            error=error,
             origin=_text(headers.get(ORIGIN_HEADER)) or envelope.routing_key or None,
             attempts=envelope.attempts,
             failed_at=_text(headers.get(FAILED_AT_HEADER)),
             digest=digest,
+            cause=cause_of(code, _text(headers.get(REASON_HEADER)), error),
+            replays=_earlier_replays(headers),
         )
+
+    @property
+    def reason(self) -> str | None:
+        """The word for the cause; None where there is none."""
+        return self.cause.reason
+
+    @property
+    def group(self) -> str:
+        """The id of the group of those with the same cause."""
+        return self.cause.group
 
     @property
     def id(self) -> str | None:
@@ -156,11 +187,12 @@ class DeadLetter:
         """
         headers = self.envelope.headers
         project = _text(headers.get(PROJECT_HEADER))
-        return project if headers.get(IDENTITY_HEADER) == PROVEN and project != NO_PROJECT else None
+        known = headers.get(IDENTITY_HEADER) in (PROVEN, EDITED) and project != NO_PROJECT
+        return project if known else None
 
     def row(self) -> dict[str, Any]:
-        """The fields of a list's row, `ROW_FIELDS`."""
-        return {name: getattr(self, name) for name in ROW_FIELDS}
+        """The fields of a list's row, `ROW_FIELDS` and `MORE_FIELDS`."""
+        return {name: getattr(self, name) for name in (*ROW_FIELDS, *MORE_FIELDS)}
 
     @property
     def hindrance(self) -> str | None:
@@ -231,14 +263,21 @@ def replayed_envelope(envelope: Envelope, resume_token: str) -> Envelope:
     )
 
 
-def replay_publication(envelope: Envelope, resume_token: str, batch: str) -> Publication:
-    """Return the publication that replays a dead letter.
+def replay_publication(
+    envelope: Envelope, resume_token: str, batch: str, replay: str
+) -> Publication:
+    """Return the publication that replays a dead letter: `replay` is its id in the journal.
 
     It goes straight into the queue that the message came from, so that nobody else gets a copy. A
     message that no queue had taken goes by its exchange: it may have a queue by now.
     """
     exchange, routing_key, headers = _replay_route(envelope, resume_token)
-    return again(envelope, exchange, routing_key, envelope.body, {**headers, REPLAY_HEADER: batch})
+    headers |= {
+        REPLAY_HEADER: batch,
+        REPLAY_ID_HEADER: replay,
+        REPLAYS_HEADER: _earlier_replays(envelope.headers) + 1,
+    }
+    return again(envelope, exchange, routing_key, envelope.body, headers)
 
 
 def renewed_publication(envelope: Envelope) -> Publication:
@@ -287,6 +326,14 @@ def _kept_headers(envelope: Envelope) -> dict[str, Any]:
         for name, value in headers.items()
         if name not in NOT_KEPT and not name.startswith(HISTORY)
     }
+
+
+def _earlier_replays(headers: Mapping[str, Any]) -> int:
+    """Those of the version before counted none: that there was one is known."""
+    count = headers.get(REPLAYS_HEADER)
+    if isinstance(count, int) and 0 < count < _MOST_REPLAYS:
+        return int(count)
+    return int(REPLAY_HEADER in headers)
 
 
 def _first_route(envelope: Envelope) -> tuple[str, str]:

@@ -138,7 +138,7 @@ class ReadOnlyJournal(Journal):
         return _done(None)
 
     record = check_claim = finish = settle = release = add_resume_token = _write_nothing
-    acquire_locks = expire_lock = note_wait = _write_nothing
+    acquire_locks = expire_lock = note_wait = note_dead_letter = _write_nothing
 
 
 def _done(value: Any) -> "asyncio.Future[Any]":

@@ -2,16 +2,19 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from messages.record import record
 from workers.amqp.broker import Where
 from workers.amqp.consumer import Delivery
 from workers.amqp.names import Names
+from workers.dead_letters.cause import Cause
 from workers.dead_letters.dead_letter import ROW_FIELDS, DeadLetter
-from workers.dead_letters.reader import Reader
+from workers.dead_letters.reader import MOST, Reader
+from workers.journal import DeadLetterCause
 
 
 @record
@@ -19,25 +22,40 @@ class Selection:
     """Conditions that a dead letter must meet; empty means any. Times in Unix seconds; `limit`
     takes the oldest.
 
-    `rows` are those of a list that was kept (`row_text`), each taken as often as it occurs there.
+    `errors` are parts of the error's text, in any case; `tenants` are ids or names of projects
+    (`resolve_tenants` adds the one to the other); `groups` are ids of groups. `rows` are those of a
+    list that was kept (`row_text`), each taken as often as it occurs there.
     """
 
     ids: tuple[str, ...] = ()
     codes: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
     operations: tuple[str, ...] = ()
+    tenants: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     since: float | None = None
     before: float | None = None
     limit: int | None = None
     rows: tuple[str, ...] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """True where nothing but a limit is named: every dead letter is meant."""
+        return replace(self, limit=None) == Selection()
 
     def matches(self, letter: DeadLetter) -> bool:
         """Tell whether a dead letter is meant, apart from `limit` and `rows`."""
         return (
             (not self.ids or letter.id in self.ids or letter.key in self.ids)
             and (not self.codes or letter.code in self.codes)
+            and (not self.reasons or letter.reason in self.reasons)
+            and (not self.errors or _has_one(letter.error, self.errors))
             and (not self.operations or letter.operation in self.operations)
+            and (not self.tenants or _is_of_one(letter, self.tenants))
             and (not self.origins or letter.origin in self.origins)
+            and (not self.groups or letter.group in self.groups)
             and (self.since is None or letter.failed >= self.since)
             and (self.before is None or letter.failed < self.before)
         )
@@ -58,6 +76,49 @@ class Selection:
             chosen = listed
         return chosen[: self.limit]
 
+    def unmatched(self, letters: Iterable[DeadLetter]) -> list[str]:
+        """Return the ids and groups that were named and are those of none of these letters."""
+        if not (self.ids or self.groups):
+            return []
+        found = {name for one in letters for name in (one.id, one.key, one.group)}
+        return [one for one in (*self.ids, *self.groups) if one not in found]
+
+    def described(self) -> str:
+        """The conditions for a person, as the options of the command line."""
+        words = [
+            f"--{option} {value}"
+            for option, values in (
+                ("id", self.ids),
+                ("code", self.codes),
+                ("reason", self.reasons),
+                ("error", self.errors),
+                ("operation", self.operations),
+                ("tenant", self.tenants),
+                ("origin", self.origins),
+                ("group", self.groups),
+            )
+            for value in values
+        ]
+        words += [
+            f"--{option} {datetime.fromtimestamp(value, UTC).isoformat(timespec='seconds')}"
+            for option, value in (("since", self.since), ("before", self.before))
+            if value is not None
+        ]
+        if self.rows is not None:
+            words.append(f"--set (a list of {len(self.rows)})")
+        if self.limit is not None:
+            words.append(f"--limit {self.limit}")
+        return " ".join(words) or "--all"
+
+
+def _has_one(text: str | None, parts: Sequence[str]) -> bool:
+    text = (text or "").casefold()
+    return any(part.casefold() in text for part in parts)
+
+
+def _is_of_one(letter: DeadLetter, tenants: Sequence[str]) -> bool:
+    return letter.tenant in tenants or letter.proven_project in tenants
+
 
 def row_text(row: Mapping[str, Any]) -> str:
     """Return a list's row as a text to compare, whatever fields a file adds."""
@@ -68,12 +129,17 @@ def row_text(row: Mapping[str, Any]) -> str:
 class Selected:
     """The chosen dead letters of the `total` in `ecs.dead`. `shared`: another reader held more,
     which were not seen. `reader` holds them, where it was not closed.
+
+    `causes` counts all that is in the queue, None where not all of it was seen. `unmatched` are the
+    ids and groups that were named and match nothing.
     """
 
     letters: list[DeadLetter]
     total: int
     shared: bool
     reader: Reader | None = None
+    causes: tuple[DeadLetterCause, ...] | None = None
+    unmatched: tuple[str, ...] = ()
 
 
 async def select_dead_letters(
@@ -85,9 +151,11 @@ async def select_dead_letters(
     second time would take a quarter of a replay, and count as one more failed delivery of each.
     """
     seen: list[tuple[Delivery, DeadLetter]] = []
+    counted: dict[Delivery, Cause] = {}
 
     def note(delivery: Delivery) -> None:
         letter = DeadLetter.of(delivery.envelope)
+        counted[delivery] = letter.cause
         if selection.matches(letter):
             seen.append((delivery, letter))
 
@@ -98,22 +166,46 @@ async def select_dead_letters(
         await reader.wait()
         # A message whose channel was lost has come again.
         letters = selection.choose(letter for delivery, letter in seen if not delivery.lost)
+        causes = Counter(
+            (cause.code or "", cause.reason or "")
+            for delivery, cause in counted.items()
+            if not delivery.lost
+        )
         if keep and letters:
             kept = reader
     finally:
         if kept is None:
             await reader.close()
-    return Selected(letters, reader.seen, reader.shared, kept)
+    is_whole = not reader.shared and reader.seen < MOST
+    return Selected(
+        letters,
+        reader.seen,
+        reader.shared,
+        kept,
+        tuple(DeadLetterCause(*cause, number) for cause, number in causes.items())
+        if is_whole
+        else None,
+        tuple(selection.unmatched(letters)),
+    )
 
 
 @record
 class Group:
-    """Dead letters that failed alike. `error` is that of the newest."""
+    """Dead letters that failed for one cause. `error` is that of the newest.
 
+    `operation` and `origin` are None where they have several: `operations` counts them. `replays`
+    is the largest number of earlier failed replays.
+    """
+
+    group: str
     count: int
     code: str | None
+    reason: str | None
     operation: str | None
+    operations: dict[str, int]
+    tenants: int
     origin: str | None
+    replays: int
     oldest: str | None
     newest: str | None
     error: str | None
@@ -124,13 +216,29 @@ class Group:
 
 
 def grouped(letters: Iterable[DeadLetter]) -> list[Group]:
-    """Return groups by code, operation and origin, the largest first."""
-    groups: dict[tuple[str | None, str | None, str | None], list[DeadLetter]] = {}
+    """Return groups by cause, the largest first."""
+    groups: dict[Cause, list[DeadLetter]] = {}
     for one in letters:
-        groups.setdefault((one.code, one.operation, one.origin), []).append(one)
+        groups.setdefault(one.cause, []).append(one)
     found = []
-    for by, members in groups.items():
+    for cause, members in groups.items():
         members.sort(key=lambda one: one.failed)
-        oldest, newest = members[0], members[-1]
-        found.append(Group(len(members), *by, oldest.failed_at, newest.failed_at, newest.error))
+        operations = Counter(one.operation or "" for one in members)
+        origins = {one.origin for one in members}
+        found.append(
+            Group(
+                group=cause.group,
+                count=len(members),
+                code=cause.code,
+                reason=cause.reason,
+                operation=members[0].operation if len(operations) == 1 else None,
+                operations=dict(operations.most_common()),
+                tenants=len({one.proven_project or one.tenant for one in members}),
+                origin=members[0].origin if len(origins) == 1 else None,
+                replays=max(one.replays for one in members),
+                oldest=members[0].failed_at,
+                newest=members[-1].failed_at,
+                error=members[-1].error,
+            )
+        )
     return sorted(found, key=lambda group: -group.count)

@@ -68,7 +68,7 @@ class JournalReplays:
             found = await self._journal.redeem(hash_of(resume_token), digest)
         except JournalError as error:
             raise Transient("journal", detail=str(error)) from None
-        return ReplayAuthority(found.operator, found.tenant) if found is not None else None
+        return ReplayAuthority(found.by, found.tenant) if found is not None else None
 
 
 class ResumeTokenAuthentication:

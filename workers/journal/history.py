@@ -1,6 +1,7 @@
 """Reads of the journal for operators: they change nothing, and wait for no worker that writes."""
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,10 +24,19 @@ from workers.journal.database import (
     reading_engine,
     url_without_password,
 )
+from workers.journal.dead_letters import (
+    AT_ONCE,
+    archived_of,
+    batches_of,
+    causes_of,
+    replays_of,
+)
 from workers.journal.owners import is_alive
 from workers.journal.records import (
     Action,
+    Archived,
     Batch,
+    DeadLetterCause,
     JournalError,
     Kind,
     Replay,
@@ -184,39 +194,42 @@ class History:
 
     def batches(self, limit: int | None = None) -> list[Batch]:
         """Return the batches of dead letters that operators replayed or discarded, newest first."""
-        columns = schema.replays.c
-        begun = func.min(columns.pinned_at)
-        statement = (
-            select(
-                columns.batch,
-                columns.action,
-                columns.operator,
-                columns.real_user,
-                begun,
-                func.max(columns.done_at),
-                func.count(),
-                func.count(columns.done_at),
-            )
-            .where(columns.state != ReplayState.REPEATED)
-            .group_by(columns.batch, columns.action, columns.operator, columns.real_user)
-            .order_by(begun.desc())
-        )
         with self._reading() as connection:
-            return [Batch(*row) for row in connection.execute(statement.limit(limit))]
+            return batches_of(connection, limit=limit, stale=time.time() - RUNNER_STALE)
+
+    def batch(self, name: str) -> Batch | None:
+        """Return one batch with its counts by now, or None."""
+        with self._reading() as connection:
+            found = batches_of(connection, name=name, stale=time.time() - RUNNER_STALE)
+        return found[0] if found else None
 
     def replays(self, *, batch: str | None = None, name: str | None = None) -> list[Replay]:
         """Return the messages of a batch, or those with a name, in the order of the batch."""
-        columns = schema.replays.c
-        statement = select(schema.replays).where(columns.state != ReplayState.REPEATED)
-        if batch is not None:
-            statement = statement.where(columns.batch == batch)
-        if name is not None:
-            statement = statement.where(or_(columns.name == name, columns.message_id == name))
         with self._reading() as connection:
-            rows = connection.execute(
-                statement.order_by(columns.pinned_at, columns.batch, columns.position)
-            )
-            return [replay_of(row) for row in rows]
+            return replays_of(connection, batch=batch, name=name)
+
+    def dead_letter_causes(self, namespace: str) -> list[DeadLetterCause]:
+        """Return the counts of the messages in a namespace's `ecs.dead` by cause, the largest first.
+
+        Workers raise them, batches lower them, and each listing that saw the whole queue sets them
+        right: in between they are an estimate.
+        """
+        with self._reading() as connection:
+            return causes_of(connection, namespace)
+
+    def archived(
+        self,
+        words: Sequence[str] = (),
+        *,
+        batch: str | None = None,
+        since: float | None = None,
+        limit: int | None = None,
+    ) -> list[Archived]:
+        """Return what was discarded or edited, newest first. `words` are ids of the archive,
+        message_ids, orderIds or flowIds; `since` is in Unix seconds.
+        """
+        with self._reading() as connection:
+            return archived_of(connection, words=words, batch=batch, since=since, limit=limit)
 
     def unfinished(self, selection: str, action: Action, operator: str) -> str | None:
         """Return the newest unfinished batch of this operator with this selection, or None."""
@@ -238,10 +251,10 @@ class History:
         """Return the identities whose messages are all done in some batch: they only need an ack."""
         columns, found = schema.replays.c, set[str]()
         with self._reading() as connection:
-            for begin in range(0, len(identities), _AT_ONCE):
+            for begin in range(0, len(identities), AT_ONCE):
                 statement = (
                     select(columns.identity)
-                    .where(columns.identity.in_(identities[begin : begin + _AT_ONCE]))
+                    .where(columns.identity.in_(identities[begin : begin + AT_ONCE]))
                     .where(
                         columns.action == action.value, columns.state != ReplayState.REPEATED.value
                     )
@@ -251,10 +264,13 @@ class History:
                 found |= set(connection.execute(statement).scalars())
         return found
 
-    def results(self, names: Sequence[str]) -> dict[str, RequestRecord]:
-        """Return the newest request of each of these names, without effects."""
+    def named(self, names: Sequence[str]) -> dict[str, list[RequestRecord]]:
+        """Return the requests with each of these names, without effects, the oldest first."""
+        found: dict[str, list[RequestRecord]] = {}
         with self._reading() as connection:
-            return {row.name: request_of(row) for row in _named(connection, names)}
+            for row in _named(connection, names):
+                found.setdefault(row.name, []).append(request_of(row))
+        return found
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -266,8 +282,8 @@ class History:
             raise JournalError(f"the journal cannot be read: {reason}") from None
 
 
-#: Values of one IN.
-_AT_ONCE = 500
+#: Seconds without a sign of the process that carries a batch out, after which another one may.
+RUNNER_STALE = 15.0
 _DONE = (ReplayState.SENT.value, ReplayState.DISCARDED.value)
 
 
@@ -302,33 +318,6 @@ def _noted(row: Any) -> Wait | None:
     if stored is None or stored["claim"] != row.claim or row.state != State.RUNNING:
         return None
     return Wait.restored(stored)
-
-
-def replay_of(row: Any) -> Replay:
-    """Return a row as a record."""
-    return Replay(
-        id=row.id,
-        batch=row.batch,
-        position=row.position,
-        action=row.action,
-        operator=row.operator,
-        selection=row.selection,
-        name=row.name,
-        message_id=row.message_id,
-        operation=row.operation,
-        origin=row.origin,
-        code=row.code,
-        failed_at=row.failed_at,
-        identity=row.identity,
-        digest=row.digest,
-        tenant=row.tenant,
-        state=ReplayState(row.state),
-        pinned_at=row.pinned_at,
-        done_at=row.done_at,
-        arrived_at=row.arrived_at,
-        real_user=row.real_user,
-        vouched=row.vouched,
-    )
 
 
 #: Columns of an overview: without results and updates, which are large.
@@ -401,8 +390,8 @@ def _wait_of(
 def _named(connection: Connection, names: Sequence[str]) -> Iterator[Any]:
     """Yield the rows of the requests with these names, the oldest of each name first."""
     columns = schema.requests.c
-    for begin in range(0, len(names), _AT_ONCE):
-        some = columns.name.in_(names[begin : begin + _AT_ONCE])
+    for begin in range(0, len(names), AT_ONCE):
+        some = columns.name.in_(names[begin : begin + AT_ONCE])
         yield from connection.execute(
             select(schema.requests).where(some).order_by(columns.received_at)
         ).all()

@@ -11,12 +11,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from handlers.effects.waits import Wait
 from workers.journal.database import check_encoding, migrate, open_engine
-from workers.journal.history import History
-from workers.journal.operators import Beat, Controls, ReadControls, WorkerRow
+from workers.journal.history import RUNNER_STALE, History
+from workers.journal.operators import Actor, Beat, Controls, ReadControls, WorkerRow
 from workers.journal.owners import Owner, new_owner
 from workers.journal.records import (
     Ahead,
+    Archived,
+    Batch,
     Claim,
+    DeadLetterCause,
     JournalError,
     JournalTimes,
     Kind,
@@ -26,7 +29,22 @@ from workers.journal.records import (
     ReplayState,
     RequestRecord,
 )
-from workers.journal.replays import AddBatch, EndReplays, IssueTokens, Redeem, RepeatReplays
+from workers.journal.replays import (
+    AddBatch,
+    Archive,
+    ClaimBatch,
+    EndReplays,
+    IssueTokens,
+    KeepBatch,
+    LeaveBatch,
+    NoteDeadLetter,
+    PruneArchive,
+    Redeem,
+    RepeatReplays,
+    Restored,
+    SetCauses,
+    StopBatch,
+)
 from workers.journal.retention import Prune, PruneOrders
 from workers.journal.server_locks import AcquireLocks, ExpireLock
 from workers.journal.writer import Writer
@@ -183,15 +201,41 @@ class Journal:
         """
         return self._opened()[1].submit(PruneOrders(time.time() - older_than))
 
-    def add_batch(self, replays: Sequence[Replay]) -> "asyncio.Future[None]":
+    def add_batch(self, batch: Batch, replays: Sequence[Replay]) -> "asyncio.Future[None]":
         """Record the dead letters that an operator is about to replay or discard."""
-        return self._opened()[1].submit(AddBatch(tuple(replays)))
+        return self._opened()[1].submit(AddBatch(batch, tuple(replays)))
 
-    def issue_tokens(self, tokens: Sequence[tuple[str, str]]) -> "asyncio.Future[None]":
+    def claim_batch(
+        self, batch: Batch, runner: str, runner_name: str
+    ) -> "asyncio.Future[str | None]":
+        """Make this run the only one that carries a batch out; return the name of the one that
+        does so already, or None.
+        """
+        now = time.time()
+        return self._opened()[1].submit(
+            ClaimBatch(batch, runner, runner_name, now, now - RUNNER_STALE)
+        )
+
+    def keep_batch(self, name: str, runner: str) -> "asyncio.Future[str | None]":
+        """Tell that a run is alive; return who asked for its end, or None."""
+        return self._opened()[1].submit(KeepBatch(name, runner, time.time()))
+
+    def leave_batch(self, name: str, runner: str, trouble: str | None) -> "asyncio.Future[None]":
+        """End a run; `trouble` is why it ended early."""
+        return self._opened()[1].submit(LeaveBatch(name, runner, trouble))
+
+    def stop_batch(self, name: str, by: str) -> "asyncio.Future[bool]":
+        """Ask the process that carries a batch out to stop; return False where none does."""
+        now = time.time()
+        return self._opened()[1].submit(StopBatch(name, by, now, now - RUNNER_STALE))
+
+    def issue_tokens(
+        self, tokens: Sequence[tuple[str, str]], actor: Actor
+    ) -> "asyncio.Future[None]":
         """Put a resume token into force for each of these replays, before they are published: pairs
         of a replay's id and the token's SHA-256.
         """
-        return self._opened()[1].submit(IssueTokens(tuple(tokens)))
+        return self._opened()[1].submit(IssueTokens(tuple(tokens), actor))
 
     def repeat_replays(
         self, former: Sequence[str], replays: Sequence[Replay]
@@ -201,9 +245,52 @@ class Journal:
         """
         return self._opened()[1].submit(RepeatReplays(tuple(former), tuple(replays)))
 
-    def end_replays(self, ids: Sequence[str], state: ReplayState) -> "asyncio.Future[None]":
-        """Record what became of these replays."""
-        return self._opened()[1].submit(EndReplays(tuple(ids), state, time.time()))
+    def end_replays(
+        self,
+        ids: Sequence[str],
+        state: ReplayState,
+        actor: Actor,
+        namespace: str,
+        archived: Sequence[Archived] = (),
+    ) -> "asyncio.Future[None]":
+        """Record what became of these replays, and archive what is discarded. `namespace` is that
+        of their queue.
+        """
+        return self._opened()[1].submit(
+            EndReplays(tuple(ids), state, time.time(), actor, namespace, tuple(archived))
+        )
+
+    def note_dead_letter(
+        self, namespace: str, code: str | None, reason: str, *, replay: str | None, text: str | None
+    ) -> "asyncio.Future[None]":
+        """Note that a message was dead-lettered: with the next write, or a moment later.
+
+        `code` is None for a replayed message that was refused, but not dead-lettered. `replay` is
+        the id of the replay by which it came, and `text` what its record then says.
+        """
+        note = NoteDeadLetter(namespace, code, reason, replay, text)
+        return self._opened()[1].submit(note, is_urgent=False)
+
+    def set_dead_letter_causes(
+        self, namespace: str, causes: Sequence[DeadLetterCause]
+    ) -> "asyncio.Future[None]":
+        """Set the counts of dead letters by cause to what was seen of the whole queue."""
+        rows = tuple((one.code, one.reason, one.messages) for one in causes)
+        return self._opened()[1].submit(SetCauses(namespace, rows))
+
+    def archive(self, archived: Sequence[Archived]) -> "asyncio.Future[None]":
+        """Keep messages before they are changed."""
+        return self._opened()[1].submit(Archive(tuple(archived)))
+
+    def restored(self, ids: Sequence[str], actor: Actor, namespace: str) -> "asyncio.Future[None]":
+        """Record that messages of the archive (their ids there) are in `ecs.dead` again."""
+        return self._opened()[1].submit(Restored(tuple(ids), time.time(), actor, namespace))
+
+    def prune_archive(self, older_than: float) -> "asyncio.Future[int]":
+        """Delete some discarded messages that were archived more than so many seconds ago, and
+        return how many: 0 when none are left.
+        """
+        return self._opened()[1].submit(PruneArchive(time.time() - older_than))
 
     def redeem(self, resume_token_hash: str, digest: str) -> "asyncio.Future[Replay | None]":
         """Return the replay that this resume token was issued for, None where it was not issued for

@@ -446,9 +446,9 @@ def take_cancellation(connection: Connection, key: str, name: str, tenant: str) 
     return True
 
 
-def storable(text: str, longest: int | None = _LONGEST) -> str:
+def storable(text: str | None, longest: int | None = _LONGEST) -> str:
     """Return a text that every database takes, whatever was typed; `longest` characters at most."""
-    clean = text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+    clean = (text or "").replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
     return clean[:longest]
 
 

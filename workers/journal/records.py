@@ -247,6 +247,15 @@ class ReplayState(StrEnum):
     REPEATED = "again"
 
 
+class ReplayOutcome(StrEnum):
+    """Outcome of a replayed message that was not carried out."""
+
+    #: Its sender was answered, and nothing was begun.
+    REFUSED = "refused"
+    #: It is in `ecs.dead` again.
+    PARKED = "parked"
+
+
 @record
 class Replay:
     """A dead letter that an operator replayed or discarded; times are Unix seconds.
@@ -256,6 +265,10 @@ class Replay:
     (empty where it is none), `tenant` the project that the operator named, `arrived_at` when a
     worker received the replayed message, `real_user` the operating system's user (None in rows of
     earlier versions). `vouched`: the sender was never authenticated, and the operator confirmed it.
+
+    `operator` and `real_user` began the batch; `done_by` and `done_user` carried this message out
+    (`by` and `by_user` are what to show). `outcome` and `outcome_text` tell what a worker did with
+    the replayed message where it was not carried out.
     """
 
     id: str
@@ -279,17 +292,101 @@ class Replay:
     arrived_at: float | None = None
     real_user: str | None = None
     vouched: bool = False
+    reason: str | None = None
+    done_by: str | None = None
+    done_user: str | None = None
+    outcome: ReplayOutcome | None = None
+    outcome_text: str | None = None
+
+    @property
+    def by(self) -> str:
+        """The operator who carried it out; who began the batch while nothing was done."""
+        return self.done_by or self.operator
+
+    @property
+    def by_user(self) -> str | None:
+        """The operating system's user of that operator."""
+        return self.done_user if self.done_by is not None else self.real_user
 
 
 @record
 class Batch:
-    """Dead letters that one command replays or discards; `done` of the `messages` are done."""
+    """Dead letters that are replayed or discarded together; times are Unix seconds.
+
+    `done` of the `messages` are done, `gone` were taken by somebody else, `parked` are in `ecs.dead`
+    again, `refused` were answered with a refusal. `people` are all who carried out some of it;
+    `chosen_by` are the conditions by which the messages were chosen; `hindered` of the chosen could
+    not be part of it.
+
+    `runner_name` is who carries it out now, with the process; None where nobody does. `stop_by`
+    asked for its end. `trouble`: why it ended early.
+    """
 
     name: str
-    action: str
+    action: Action
     operator: str
     real_user: str | None
     begun_at: float
-    ended_at: float | None
     messages: int
-    done: int
+    ended_at: float | None = None
+    done: int = 0
+    gone: int = 0
+    parked: int = 0
+    refused: int = 0
+    people: tuple[str, ...] = ()
+    source: str | None = None
+    why: str | None = None
+    chosen_by: str | None = None
+    hindered: int = 0
+    runner_name: str | None = None
+    stop_by: str | None = None
+    trouble: str | None = None
+
+    @property
+    def left(self) -> int:
+        """The number of messages that are still to be done."""
+        return self.messages - self.done - self.gone
+
+
+@record
+class DeadLetterCause:
+    """The number of messages in `ecs.dead` with this code and reason; `reason` is empty where there
+    is none.
+    """
+
+    code: str
+    reason: str
+    messages: int
+
+
+@record
+class Archived:
+    """A message that was discarded, or edited, as it was; without its secrets.
+
+    `kind` is `discarded` or `edited`. `message` is exchange, routing key, properties and headers as
+    JSON, `edited` the body that took the place of `body`. Times are Unix seconds, `failed_at` is
+    the message's own header.
+    """
+
+    id: str
+    kind: str
+    batch: str | None
+    archived_at: float
+    operator: str
+    real_user: str | None
+    why: str | None
+    name: str | None
+    message_id: str | None
+    operation: str | None
+    tenant: str | None
+    origin: str
+    code: str
+    reason: str | None
+    error: str | None
+    failed_at: str
+    message: str
+    body: bytes
+    edited: bytes | None = None
+    restored_at: float | None = None
+    restored_by: str | None = None
+    restored_user: str | None = None

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Float,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -121,11 +122,91 @@ replays = Table(
     Column("real_user", String(255)),
     # The message's sender was never authenticated, and the operator confirmed it.
     Column("vouched", Boolean, nullable=False, server_default=false()),
+    # The word for the cause, as `dead_letter_causes` has it; None in rows of earlier versions.
+    Column("reason", String(40)),
+    # Who carried it out: another operator may have resumed the batch. None in rows of earlier
+    # versions, and while nothing was done.
+    Column("done_by", String(255)),
+    Column("done_user", String(255)),
+    # What a worker did with the replayed message where it did not carry it out: `ReplayOutcome`,
+    # and why.
+    Column("outcome", String(16)),
+    Column("outcome_text", Text),
 )
 Index("replays_batch", replays.c.batch, replays.c.position)
 Index("replays_name", replays.c.name)
 Index("replays_identity", replays.c.identity)
 Index("replays_pass_hash", replays.c.resume_token_hash, unique=True)
+
+#: Batches of `replays`. Rows of earlier versions have none.
+replay_batches = Table(
+    "replay_batches",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("action", String(16), nullable=False),
+    Column("operator", String(255), nullable=False),
+    Column("real_user", String(255)),
+    # From where: a host's terminal, or the address of a browser.
+    Column("source", String(255)),
+    Column("why", Text),
+    # The conditions by which the messages were chosen, for people.
+    Column("chosen_by", Text),
+    Column("begun_at", Float(53), nullable=False),
+    Column("total", Integer, nullable=False),
+    # Messages that were chosen and could not be part of it.
+    Column("hindered", Integer, nullable=False, server_default=text("0")),
+    # The process that carries it out, until `seen_at` is too old; None while none does.
+    Column("runner", String(64)),
+    Column("runner_name", String(255)),
+    Column("seen_at", Float(53)),
+    Column("stop_by", String(255)),
+    Column("stop_at", Float(53)),
+    # Why the last run ended early.
+    Column("trouble", Text),
+)
+
+#: What was discarded or edited, without its secrets.
+dead_letter_archive = Table(
+    "dead_letter_archive",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("batch", String(40)),
+    Column("archived_at", Float(53), nullable=False),
+    Column("operator", String(255), nullable=False),
+    Column("real_user", String(255)),
+    Column("why", Text),
+    Column("name", String(255)),
+    Column("message_id", String(255)),
+    Column("operation", String(64)),
+    Column("tenant", String(255)),
+    Column("origin", String(255), nullable=False),
+    Column("code", String(16), nullable=False),
+    Column("reason", String(40)),
+    Column("error", Text),
+    Column("failed_at", String(40), nullable=False),
+    # Exchange, routing key, properties and headers as JSON, and the body as it was.
+    Column("message", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    # The body that took its place.
+    Column("edited", LargeBinary),
+    Column("restored_at", Float(53)),
+    Column("restored_by", String(255)),
+    Column("restored_user", String(255)),
+)
+Index("dead_letter_archive_archived_at", dead_letter_archive.c.archived_at)
+
+#: Counts of the messages in `ecs.dead` by cause. An estimate between two listings: the queue itself
+#: is never read for it.
+dead_letter_causes = Table(
+    "dead_letter_causes",
+    metadata,
+    Column("namespace", String(64), primary_key=True),
+    Column("code", String(16), primary_key=True),
+    # Empty where there is none.
+    Column("reason", String(40), primary_key=True),
+    Column("messages", Integer, nullable=False),
+)
 
 #: Locks of servers, first in, first out: the lowest ticket holds the lock, the others wait.
 server_locks = Table(

@@ -28,6 +28,7 @@ from messages.fields import OTHER_REGION, word_or_none
 from messages.orders import OrderType, name_of
 from messages.results import Result, unread_order_result
 from workers.amqp.envelope import Envelope
+from workers.amqp.headers import REPLAY_ID_HEADER
 from workers.identity import NO_PROJECT, Identity
 from workers.journal import Journal, Kind
 from workers.metrics import Metrics
@@ -35,7 +36,7 @@ from workers.pipeline.exits import Rejected
 from workers.pipeline.large_bodies import in_thread_if_large
 from workers.pipeline.parsing import operation_of, read_body, token_in
 from workers.pipeline.progress import update_body
-from workers.pipeline.replies import Replies
+from workers.pipeline.replies import Replies, error_text
 from workers.request import Request
 
 log = structlog.get_logger()
@@ -50,6 +51,8 @@ _DEAD_LETTERED = frozenset({OTHER_REGION, CONFLICT, "too_old"})
 _PROJECT_PATIENCE = 3.0
 #: Codes of failures that a person must pass on to a sender who hears nothing.
 _FAULTS = (Code.PARAMETER, Code.IDENTITY)
+#: Characters of a replay's id, and of a reason in the journal.
+_LONGEST_ID, LONGEST_REASON = 36, 40
 
 
 class Rejections:
@@ -82,6 +85,8 @@ class Rejections:
         is_unheard = rejected.is_order or envelope.reply_queue is None
         if refused.reason in _DEAD_LETTERED or (is_unheard and refused.code in _FAULTS):
             await self._replies.dead_letter(envelope, refused, proven=rejected.tenant)
+        else:
+            note_refused_replay(self._journal, envelope, refused)
         named = {"operation": rejected.operation}
         if rejected.is_order:
             named["request"] = name_of(rejected.message or {})
@@ -214,6 +219,36 @@ class Rejections:
                 async with asyncio.timeout(_PROJECT_PATIENCE):
                     found = (await self._identity.identify(request)).project_id
         return found if found != NO_PROJECT else None
+
+
+def note_dead_letter(journal: Journal, envelope: Envelope, refused: Refused) -> None:
+    """Count a dead letter by its cause, and tell the record of the replay by which it came."""
+    code, reason = str(refused.code.wire), (refused.reason or "")[:LONGEST_REASON]
+    _note(journal, envelope, refused, cause=(code, reason))
+
+
+def note_refused_replay(journal: Journal, envelope: Envelope, refused: Refused) -> None:
+    """Tell the record of the replay by which a message came that it was refused."""
+    if replay_id(envelope) is not None:
+        _note(journal, envelope, refused, cause=(None, ""))
+
+
+def replay_id(envelope: Envelope) -> str | None:
+    """Return the id of the replay by which a message came; None for one that came by none."""
+    found = envelope.headers.get(REPLAY_ID_HEADER)
+    if envelope.resume_token is None or not isinstance(found, str) or len(found) > _LONGEST_ID:
+        return None
+    return found
+
+
+def _note(
+    journal: Journal, envelope: Envelope, refused: Refused, cause: tuple[str | None, str]
+) -> None:
+    """Without waiting: the message is safe, whatever becomes of the note."""
+    replay = replay_id(envelope)
+    text = error_text(refused) if replay is not None else None
+    noted = journal.note_dead_letter(envelope.names.namespace, *cause, replay=replay, text=text)
+    noted.add_done_callback(lambda one: one.cancelled() or one.exception())
 
 
 def failed_result(

@@ -32,6 +32,10 @@ from workers.amqp.headers import (
     ORIGIN_HEADER,
     PROJECT_HEADER,
     PROVEN,
+    REASON_HEADER,
+    REPLAY_HEADER,
+    REPLAY_ID_HEADER,
+    REPLAYS_HEADER,
     RESUME_TOKEN_HEADER,
     RETRY_HEADER,
     ROUTING_KEY_HEADER,
@@ -58,13 +62,15 @@ REPLY_PATIENCE = 10.0
 #: Seconds before a message that no queue took is published again, where a taker must exist.
 _RETURNED_DELAY = 1.0
 _MAX_ERROR = 500
+_REPLAYED = frozenset({REPLAY_HEADER, REPLAY_ID_HEADER, REPLAYS_HEADER})
 #: Commands; what else begins with `order.` is an order.
 _OPERATIONS = frozenset(Operation)
 
 
 class Replies:
     """Publishes at once; the returned awaitables end when the broker has confirmed. `on_returned`
-    is called when a queue of the worker is not there.
+    is called when a queue of the worker is not there, `on_dead_lettered` when a message is in
+    `ecs.dead`.
     """
 
     def __init__(
@@ -73,11 +79,13 @@ class Replies:
         names: Names,
         metrics: Metrics,
         on_returned: Callable[[], None],
+        on_dead_lettered: Callable[[Envelope, Refused], None] = lambda *_: None,
     ) -> None:
         self._publisher = publisher
         self._names = names
         self._metrics = metrics
         self._on_returned = on_returned
+        self._on_dead_lettered = on_dead_lettered
 
     def result(
         self, envelope: Envelope, operation: str, key: str, result: Result
@@ -195,17 +203,22 @@ class Replies:
             )
             await self._must_arrive(bare)
         self._metrics.event("dead_lettered")
+        self._on_dead_lettered(envelope, refused)
 
     async def _dead_letter(
         self, envelope: Envelope, refused: Refused, proven: str | None
     ) -> Publication:
-        described = (refused.code.text_for(refused.subject), refused.reason, refused.detail)
-        error = "; ".join(part for part in described if part)
+        # What was in no replay has no history of one, whatever its publisher wrote.
+        is_replayed = envelope.resume_token is not None
         headers = {
-            **kept(envelope.headers),
+            **{
+                name: value
+                for name, value in kept(envelope.headers).items()
+                if name != REASON_HEADER and (is_replayed or name not in _REPLAYED)
+            },
             ERROR_CODE_HEADER: str(refused.code.wire),
-            # What is quoted of a message is its publisher's.
-            ERROR_HEADER: terminal_safe(mask_text(error)[:_MAX_ERROR])[:_MAX_ERROR],
+            **({REASON_HEADER: refused.reason} if refused.reason else {}),
+            ERROR_HEADER: error_text(refused),
             ORIGIN_HEADER: envelope.queue,
             ROUTING_KEY_HEADER: " ".join(envelope.routed_by),
             FIRST_SEEN_HEADER: int(envelope.first_seen),
@@ -272,6 +285,14 @@ class Replies:
             self._on_returned()
             await asyncio.sleep(_RETURNED_DELAY)
             published = self._publisher.publish(publication)
+
+
+def error_text(refused: Refused) -> str:
+    """Return what an operator reads of a failure: text, reason and detail, without secrets."""
+    described = (refused.code.text_for(refused.subject), refused.reason, refused.detail)
+    error = "; ".join(part for part in described if part)
+    # What is quoted of a message is its publisher's.
+    return terminal_safe(mask_text(error)[:_MAX_ERROR])[:_MAX_ERROR]
 
 
 def _own_deadline(envelope: Envelope) -> dict[str, int]:
