@@ -24,7 +24,7 @@ def dry_run(bench: Bench) -> Figures:
     command = [sys.executable, "-m", "workers"]
     # The journal is there where dead letters are.
     subprocess.run(
-        [*command, "dead", "discard", "--limit", "1", "--yes"],
+        [*command, "dead", "discard", "--all", "--limit", "1", "--yes"],
         env=settings,
         cwd=bench.folder,
         capture_output=True,
@@ -32,7 +32,7 @@ def dry_run(bench: Bench) -> Figures:
     )
     started = time.monotonic()
     done = subprocess.run(
-        [*command, "dead", "replay", "--dry-run", "-o", "json"],
+        [*command, "dead", "replay", "--all", "--dry-run", "-o", "json"],
         env=settings,
         cwd=bench.folder,
         capture_output=True,

@@ -34,7 +34,7 @@ def replay(bench: Bench) -> Figures:
     plain = asyncio.run(_publish(beside, commands))
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "workers", "dead", "replay", "--yes", "-o", "json"],
+        [sys.executable, "-m", "workers", "dead", "replay", "--all", "--yes", "-o", "json"],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **bench.settings(url)},
         cwd=bench.folder,
         capture_output=True,

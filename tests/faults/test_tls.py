@@ -36,8 +36,8 @@ COMMANDS = (
     ("check",),
     ("topology", "apply"),
     ("dead", "list"),
-    ("dead", "replay", "--yes"),
-    ("dead", "discard", "--yes"),
+    ("dead", "replay", "--all", "--yes"),
+    ("dead", "discard", "--all", "--yes"),
 )
 
 
@@ -227,7 +227,7 @@ def test_a_worker_lives_on_a_broker_that_asks_for_certificates_of_a_private_ca(
             requester.command("server.list", reply_to="ecs.orders")
             eventually(lambda: requester.depth("ecs.dead") == 1)
         assert len(json.loads(shop.command("dead", "list", "-o", "json").stdout)) == 1
-        done = shop.command("dead", "replay", "--yes")
+        done = shop.command("dead", "replay", "--all", "--yes")
         assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.slow
 
 PARAMETER, FAILED, UNKNOWN = "101.001002", "101.001040", "101.001033"
 FIELDS = {"id", "key", "operation", "tenant", "code", "error", "origin", "attempts", "failed_at"}
+FIELDS |= {"reason", "group", "replays"}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -123,6 +124,9 @@ def test_dead_letters_are_listed_grouped_filtered_and_shown(
         "origin": "ecs.servers",
         "attempts": 0,
         "failed_at": 0,
+        "reason": None,
+        "group": found[wrong]["group"],
+        "replays": 0,
     }
     assert (found[bad_order]["key"], found[bad_order]["tenant"]) == (order_id, "tenant-a")
     assert found[broken]["operation"] == "order.unknown"
@@ -242,7 +246,7 @@ def test_a_dry_run_predicts_each_replay_and_changes_nothing(
     eventually(lambda: requester.depth("ecs.dead") == 10)
     worker.terminate()
     before = (tenant.actions(active), workshop.journal_dump(), ids(dead(workshop, "list")))
-    told = dead(workshop, "replay", "--dry-run")
+    told = dead(workshop, "replay", "--all", "--dry-run")
     assert len(told) == 10
     would = {row["id"]: (row["would"], row["detail"]) for row in told}
     assert alike == runs
@@ -265,7 +269,7 @@ def test_a_dry_run_predicts_each_replay_and_changes_nothing(
         "run",
     ]
     assert (tenant.actions(active), workshop.journal_dump(), ids(dead(workshop, "list"))) == before
-    words = workshop.command("dead", "replay", "--dry-run").stdout
+    words = workshop.command("dead", "replay", "--all", "--dry-run").stdout
     assert "would return the known result" in words
     simulated.fault("api.nova", match="", error="down", status=503)
     (unsure,) = dead(workshop, "replay", "--dry-run", "--id", state)
@@ -294,7 +298,7 @@ def test_a_replay_runs_what_never_ran_and_answers_what_is_known(
         first = requester.result_of(internal)
         eventually(lambda: requester.depth("ecs.dead") == 2)
         requester.heard.clear()
-        (row,) = dead(place, "replay", "--yes", "--operator", "night@shift")
+        (row,) = dead(place, "replay", "--all", "--yes", "--operator", "night@shift")
         assert (row["done"], row["left"], row["operator"]) == (2, 0, "night@shift")
         assert requester.result_of(unread).body == {"code": 200, "message": "OK", "data": None}
         requester.last_update_of("server", unread)
@@ -329,8 +333,8 @@ def test_dead_letters_that_are_left_are_given_back_only_once(place: Workshop) ->
             start_of_nothing(requester, reply_to="ecs.orders")
         eventually(lambda: requester.depth("ecs.dead") == 2)
         worker.terminate()
-    assert dead(place, "discard", "--limit", "1", "--yes")[0]["done"] == 1
-    (left,) = dead(place, "show")
+    assert dead(place, "discard", "--all", "--limit", "1", "--yes")[0]["done"] == 1
+    (left,) = dead(place, "show", "--all")
     # Each time counts towards a delivery limit that the broker may have.
     assert left["headers"]["x-delivery-count"] == 1
 
@@ -351,9 +355,9 @@ def test_the_record_has_the_real_user_whatever_the_operator_is_called(
         "SUDO_USER": "claimed",
     }
     named = place.command(
-        "dead", "discard", "--limit", "1", "--yes", "--operator", "boss@office", **claims
+        "dead", "discard", "--all", "--limit", "1", "--yes", "--operator", "boss@office", **claims
     )
-    unnamed = place.command("dead", "discard", "--limit", "1", "--yes", **claims)
+    unnamed = place.command("dead", "discard", "--all", "--limit", "1", "--yes", **claims)
     assert (named.returncode, unnamed.returncode) == (0, 0), named.stderr + unnamed.stderr
     sets = dead(place, "replays")
     assert {one["operator"] for one in sets} == {"boss@office", f"claimed (as {user})@{host}"}
@@ -381,7 +385,7 @@ def test_a_replay_that_is_published_twice_has_no_second_effect(
     channel.basic_publish(copy, "ecs.dead", "ecs.servers")
     channel.close()
     eventually(lambda: requester.depth("ecs.dead") == 2)
-    assert dead(workshop, "replay", "--yes")[0]["done"] == 2
+    assert dead(workshop, "replay", "--all", "--yes")[0]["done"] == 2
     requester.wait(lambda _: len(results(requester, message_id)) == 2)
     requester.last_update_of("server", message_id)
     assert (
@@ -422,7 +426,7 @@ def test_reads_are_replayed_also_those_that_the_version_before_dead_lettered(
     rows = dead(workshop, "list")
     assert {row["id"]: row["origin"] for row in rows} == came_from | {now: "ecs.reads"}
     requester.heard.clear()
-    assert dead(workshop, "replay", "--yes")[0]["done"] == 4
+    assert dead(workshop, "replay", "--all", "--yes")[0]["done"] == 4
     assert [requester.result_of(one).body["code"] for one in (*came_from, now)] == [200] * 4
     assert dead(workshop, "list") == []
 
@@ -492,12 +496,12 @@ def test_a_message_that_cannot_be_replayed_stays(workshop: Workshop, requester: 
     workshop.worker()
     requester.publish("ecs.commands", "server.action", b'{"token": "eyJhbGciOiJub25lIn0.e30.')
     eventually(lambda: requester.depth("ecs.dead") == 1)
-    alone = workshop.command("dead", "replay", "--yes")
+    alone = workshop.command("dead", "replay", "--all", "--yes")
     assert alone.returncode == 7
     assert "its body was not kept" in alone.stderr
     good = requester.publish("ecs.commands", "server.action", b"{")
     eventually(lambda: requester.depth("ecs.dead") == 2)
-    (row,) = dead(workshop, "replay", "--yes", code=6)
+    (row,) = dead(workshop, "replay", "--all", "--yes", code=6)
     assert (row["done"], row["impossible"]) == (1, 1)
     eventually(lambda: requester.depth("ecs.dead") == 2)  # it was refused, and parked again
     (again,) = dead(workshop, "show", good)
@@ -513,7 +517,7 @@ def test_without_yes_and_a_terminal_nothing_is_done(
     workshop.worker()
     requester.publish("ecs.commands", "server.action", b"{")
     eventually(lambda: requester.depth("ecs.dead") == 1)
-    for words in (["replay"], ["discard"], ["discard", "--code", PARAMETER]):
+    for words in (["replay", "--all"], ["discard", "--all"], ["discard", "--code", PARAMETER]):
         done = workshop.command("dead", *words)
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (7, "", 1)
     assert requester.depth("ecs.dead") == 1
@@ -525,7 +529,7 @@ def test_at_a_terminal_it_shows_a_preview_and_asks(
     workshop: Workshop, requester: Requester, answer: str, code: int, left: int
 ) -> None:
     expire_unread(workshop, requester, 1)
-    seen, returned = at_terminal(workshop, answer, "dead", "replay")
+    seen, returned = at_terminal(workshop, answer, "dead", "replay", "--all")
     assert "would be refused" in seen
     assert "Continue? [y/N]" in seen
     assert returned == code
@@ -578,7 +582,7 @@ def replaying(
     """Start a replay, and return while it is under way."""
     out = (workshop.folder / "replay.out").open("wb")
     process = spawn(
-        workshop, "dead", "replay", "--yes", *words, stdout=out, stderr=subprocess.STDOUT
+        workshop, "dead", "replay", "--all", "--yes", *words, stdout=out, stderr=subprocess.STDOUT
     )
     eventually(lambda: 0 < heard_of(requester) < total or process.poll() is not None, 60)
     assert process.poll() is None, (workshop.folder / "replay.out").read_text()
@@ -605,7 +609,7 @@ def test_a_replay_is_stopped_half_way_and_resumed(place: Workshop) -> None:
         newcomer = requester.publish("ecs.commands", "server.action", b"{")
         eventually(lambda: requester.depth("ecs.dead") == 61 - batch["done"])
         # The same command goes on with what it left, and with nothing else.
-        again = place.command("dead", "replay", "--yes")
+        again = place.command("dead", "replay", "--all", "--yes")
         assert again.returncode == 0
         assert batch["batch"] in again.stderr
         assert ids(dead(place, "list")) == {newcomer}
@@ -624,12 +628,12 @@ def test_a_replay_that_is_killed_three_times_loses_and_repeats_nothing(place: Wo
         for _ in range(3):
             had = heard_of(requester)
             process = spawn(
-                place, "dead", "replay", "--yes", "--rate", "40", stderr=subprocess.DEVNULL
+                place, "dead", "replay", "--all", "--yes", "--rate", "40", stderr=subprocess.DEVNULL
             )
             eventually(lambda: heard_of(requester) > had + 5 or process.poll() is not None, 60)  # noqa: B023
             process.kill()
             process.wait(10)
-        assert place.command("dead", "replay", "--yes").returncode == 0
+        assert place.command("dead", "replay", "--all", "--yes").returncode == 0
         eventually(lambda: heard_of(requester) == 80, 60)
         eventually(lambda: requester.depth("ecs.servers") == 0)
         requester.listen(0.5)
@@ -670,12 +674,12 @@ def test_no_secret_is_shown_anywhere(
     for words in (
         ["list"],
         ["list", "-o", "json"],
-        ["show"],
-        ["show", "-o", "json"],
-        ["replay", "--dry-run"],
-        ["replay", "--dry-run", "-o", "json"],
-        ["replay", "--yes"],
-        ["discard", "--yes"],
+        ["show", "--all"],
+        ["show", "--all", "-o", "json"],
+        ["replay", "--all", "--dry-run"],
+        ["replay", "--all", "--dry-run", "-o", "json"],
+        ["replay", "--all", "--yes"],
+        ["discard", "--all", "--yes"],
         ["replays", "-o", "json"],
     ):
         done = workshop.command("dead", *words)

@@ -579,16 +579,20 @@ def test_a_parked_order_is_authorised_by_the_operator_who_replays_it(own: Guarde
         message_id = requester.order(json.dumps(order))
         order_refused(requester.order_result_of(message_id))
         eventually(lambda: requester.depth("ecs.dead") == 1)
-        refused_replay = workshop.command("dead", "replay", "--yes", "--operator", "night-shift")
+        refused_replay = workshop.command(
+            "dead", "replay", "--all", "--yes", "--operator", "night-shift"
+        )
         assert refused_replay.returncode == 7, refused_replay.stdout + refused_replay.stderr
         assert "--vouch" in refused_replay.stderr
         assert requester.depth("ecs.dead") == 1, "it stays where it was"
-        rehearsed = json.loads(workshop.command("dead", "replay", "--dry-run", "-o", "json").stdout)
+        rehearsed = json.loads(
+            workshop.command("dead", "replay", "--all", "--dry-run", "-o", "json").stdout
+        )
         assert [(one["would"], one["detail"].partition(";")[0]) for one in rehearsed] == [
-            ("run", "not proven who sent it")
+            ("not_proven", "not proven who sent it")
         ]
         done = workshop.command(
-            "dead", "replay", "--yes", "--vouch", "--operator", "night-shift", "-o", "json"
+            "dead", "replay", "--all", "--yes", "--vouch", "--operator", "night-shift", "-o", "json"
         )
         assert done.returncode == 0, done.stdout + done.stderr
         (batch,) = json.loads(workshop.command("dead", "replays", "-o", "json").stdout)
@@ -632,12 +636,14 @@ def test_what_was_parked_before_anybody_looked_who_sent_it_needs_somebody_who_vo
         known = requester.order(json.dumps(conflicting))
         assert requester.order_result_of(known).body["data"]["reason"] == "conflicting_duplicate"
         eventually(lambda: requester.depth("ecs.dead") == 2)
-        rehearsed = json.loads(workshop.command("dead", "replay", "--dry-run", "-o", "json").stdout)
+        rehearsed = json.loads(
+            workshop.command("dead", "replay", "--all", "--dry-run", "-o", "json").stdout
+        )
         assert [(one["id"], one["detail"].startswith("not proven")) for one in rehearsed] == [
             (unread, True),
             (known, False),
         ]
-        done = workshop.command("dead", "replay", "--yes", "-o", "json")
+        done = workshop.command("dead", "replay", "--all", "--yes", "-o", "json")
         assert (done.returncode, json.loads(done.stdout)[0]["done"]) == (6, 1), (
             done.stdout + done.stderr
         )
@@ -663,11 +669,11 @@ def test_an_order_that_is_put_in_again_acts_in_the_tenant_that_its_token_had_pro
         )
         eventually(lambda: requester.depth("ecs.dead") == 1)
         (rehearsed,) = json.loads(
-            workshop.command("dead", "replay", "--dry-run", "-o", "json").stdout
+            workshop.command("dead", "replay", "--all", "--dry-run", "-o", "json").stdout
         )
         assert rehearsed["would"] == "parked"
-        for words in ([], ["--tenant", "tenant-b"]):
-            done = workshop.command("dead", "replay", "--yes", *words, "-o", "json")
+        for words in ([], ["--as-tenant", "tenant-b"]):
+            done = workshop.command("dead", "replay", "--all", "--yes", *words, "-o", "json")
             assert done.returncode == 0, done.stdout + done.stderr
             again = requester.order_result_of(message_id)
             assert again.body["data"]["reason"] == "conflicting_duplicate"

@@ -141,10 +141,12 @@ def test_an_operator_puts_what_is_anothers_in_again_and_it_is_refused_again(
     with north.requester() as requester:
         order = renewal(server_id, SOUTH)
         ended(requester, publish(requester, order))
-        (told,) = json.loads(north.shop.command("dead", "replay", "--dry-run", "-o", "json").stdout)
+        (told,) = json.loads(
+            north.shop.command("dead", "replay", "--all", "--dry-run", "-o", "json").stdout
+        )
         assert told["would"] == "parked"
         assert "region" in told["detail"]
-        assert north.shop.command("dead", "replay", "--yes").returncode == 0
+        assert north.shop.command("dead", "replay", "--all", "--yes").returncode == 0
         eventually(lambda: requester.depth(north.dead) == 1, 20)
         # Nothing is known of it, so the same order may still come with its right region.
         assert json.loads(north.shop.command("journal", "list", "-o", "json").stdout or "[]") == []
@@ -179,7 +181,7 @@ def test_an_order_that_was_begun_is_not_denied_by_a_worker_of_another_region(
         )
         wrong.terminate()
         north.shop.worker()
-        assert north.shop.command("dead", "replay", "--yes").returncode == 0
+        assert north.shop.command("dead", "replay", "--all", "--yes").returncode == 0
         result = requester.order_result_of(message_id, 60)
     assert reported(result) == (200, "success", True)
     assert product_of(result)["after"]["flavor"] == "S1.medium.2"

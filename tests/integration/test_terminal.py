@@ -86,8 +86,8 @@ def test_commands_and_logs_escape_control_characters(workshop: Workshop) -> None
     assert odd_characters(logs) == set()
     for words in (
         ("dead", "list"),
-        ("dead", "show"),
-        ("dead", "replay", "--dry-run"),
+        ("dead", "show", "--all"),
+        ("dead", "replay", "--all", "--dry-run"),
         ("journal", "list"),
         ("journal", "show", known),
         ("journal", "show", NASTY),
@@ -99,9 +99,9 @@ def test_commands_and_logs_escape_control_characters(workshop: Workshop) -> None
             if done.stdout and output == "json":
                 json.loads(done.stdout)
     # Nothing is lost for a program: it reads what was sent.
-    shown = json.loads(workshop.command("dead", "show", "-o", "json").stdout)
+    shown = json.loads(workshop.command("dead", "show", "--all", "-o", "json").stdout)
     assert NASTY in {one["body"]["server_id"] for one in shown if "server_id" in one["body"]}
-    at_terminal = shown_at_terminal(workshop, "dead", "show")
+    at_terminal = shown_at_terminal(workshop, "dead", "show", "--all")
     assert odd_characters(at_terminal.replace("\r\n", "\n")) == set()
     assert "[bold]n[/bold]" in at_terminal
 

@@ -117,7 +117,9 @@ def test_one_that_was_refused_is_carried_out_when_an_operator_replays_it(guarded
         )
         assert requester.order_result_of(message_id).body["code"] == "101.001401"
         eventually(lambda: requester.depth("ecs.dead") == 1)
-        done = guarded.command("dead", "replay", "--yes", "--vouch", "--operator", "night@shift")
+        done = guarded.command(
+            "dead", "replay", "--all", "--yes", "--vouch", "--operator", "night@shift"
+        )
         assert done.returncode == 0, done.stderr
         requester.wait(
             lambda one: one.correlation_id == message_id and one.body.get("code") == 200, 60

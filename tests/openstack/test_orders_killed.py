@@ -160,7 +160,7 @@ def test_orders_that_were_parked_are_carried_out_once_when_they_are_replayed(
         requester.listen(0.5)
         requester.heard.clear()
         for _ in range(2):
-            done = own.command("dead", "replay", "--yes")
+            done = own.command("dead", "replay", "--all", "--yes")
             assert done.returncode == 0, done.stdout + done.stderr
         assert requester.depth(DEAD_QUEUE) == 0
         await_ends(requester, asked, 240)

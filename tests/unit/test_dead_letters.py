@@ -4,6 +4,7 @@ import asyncio
 import time
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import typer
@@ -74,6 +75,9 @@ async def test_a_row_has_the_fields_of_the_contract() -> None:
         "error": "操作失败; internal; KeyError",
         "origin": "ecs.servers",
         "attempts": 2,
+        "reason": "internal",
+        "group": DeadLetter.of(letter).group,
+        "replays": 0,
     }
     assert time.time() - DeadLetter.of(letter).failed < 5
     assert failed_at.endswith("Z")
@@ -88,7 +92,7 @@ async def test_a_replay_goes_to_its_own_queue_alone_with_its_own_properties() ->
         timestamp=1000,
     )
     letter = await dead_lettered(first, INTERNAL)
-    again = replay_publication(letter, "word", "batch-1")
+    again = replay_publication(letter, "word", "batch-1", "replay-1")
     assert (again.exchange, again.routing_key, again.mandatory) == ("", "ecs.servers", True)
     assert (again.body, again.reply_to, again.correlation_id, again.timestamp) == (
         letter.body,
@@ -99,6 +103,8 @@ async def test_a_replay_goes_to_its_own_queue_alone_with_its_own_properties() ->
     headers = dict(again.headers or {})
     assert headers.pop(RESUME_TOKEN_HEADER) == "word"
     assert headers.pop("x-ecs-replay") == "batch-1"
+    assert headers.pop("x-ecs-replay-id") == "replay-1"
+    assert headers.pop("x-ecs-replays") == 1
     assert headers.pop("x-ecs-routing-key") == "ecs.commands server.action"
     assert headers == {"traceparent": first.headers["traceparent"], "x-ecs-deadline": "99"}
 
@@ -127,7 +133,7 @@ async def test_a_message_that_no_queue_took_is_replayed_by_its_exchange() -> Non
     first = envelope(
         {"operation": "volume.create"}, queue="ecs.undelivered", routing_key="volume.create"
     )
-    again = replay_publication(await dead_lettered(first, INTERNAL), "word", "b")
+    again = replay_publication(await dead_lettered(first, INTERNAL), "word", "b", "r")
     assert (again.exchange, again.routing_key) == ("ecs.commands", "volume.create")
     assert queue_of_command(NAMES, "volume.create") is None
     assert queue_of_command(NAMES, "server.action") == "ecs.servers"
@@ -222,9 +228,9 @@ def one(number: int, **fields: Any) -> DeadLetter:
 
 def test_all_filters_must_match_and_the_limit_takes_the_oldest() -> None:
     found = [
-        one(5),
-        one(2),
-        one(9, code="101.001040"),
+        one(5, error="a size in gigabytes"),
+        one(2, tenant="other"),
+        one(9, code="101.001040", error="it failed; conflicting_duplicate; known"),
         one(3, operation="server.list", origin="ecs.images"),
     ]
     chosen = Selection(limit=2).choose(found)
@@ -235,6 +241,10 @@ def test_all_filters_must_match_and_the_limit_takes_the_oldest() -> None:
         (Selection(codes=("101.001040",)), "9"),
         (Selection(operations=("server.list",), codes=("101.001040",)), ""),
         (Selection(origins=("ecs.images",)), "3"),
+        (Selection(errors=("GIGABYTES",)), "5"),
+        (Selection(reasons=("conflicting_duplicate",)), "9"),
+        (Selection(tenants=("other", "somebody")), "2"),
+        (Selection(groups=(found[2].group,)), "9"),
         (Selection(since=middle), "59"),
         (Selection(before=middle), "23"),
     ):
@@ -248,16 +258,41 @@ def test_a_stored_list_selects_each_of_its_rows_once() -> None:
     assert Selection(rows=()).choose(alike) == []
 
 
-def test_groups_are_by_code_operation_and_origin() -> None:
-    groups = grouped([one(1), one(7, error="the newest"), one(3, code="x")])
-    assert [(group.count, group.code, group.error) for group in groups] == [
-        (2, "101.001002", "the newest"),
-        (1, "x", "e"),
+def test_groups_are_by_code_reason_and_error_without_what_varies() -> None:
+    unknown = "云服务器{}不存在; the order {} of 'web 1' came at 10:00"
+    groups = grouped(
+        [
+            one(1, error=unknown.format(uuid4(), "178549870045495296")),
+            one(7, error=unknown.format("616fb98f", "flow-9").replace("web 1", "db")),
+            one(3, operation="order.new", error="the flavor has another number of CPUs"),
+            one(4, code="x", error="操作失败; conflicting_duplicate; known"),
+            one(5, code="x", error="操作失败; too_old; known"),
+        ]
+    )
+    assert [(group.count, group.code, group.reason) for group in groups] == [
+        (2, "101.001002", None),
+        (1, "101.001002", None),
+        (1, "x", "conflicting_duplicate"),
+        (1, "x", "too_old"),
     ]
+    assert groups[0].error == unknown.format("616fb98f", "flow-9").replace("web 1", "db")
     assert (groups[0].oldest, groups[0].newest) == (
         "2026-11-23T10:00:01.000Z",
         "2026-11-23T10:00:07.000Z",
     )
+    # Two parameters that are wrong are two causes, and an id means the same on every machine.
+    named = [one(1, error=f"参数{name}不符合规范") for name in ("networkId", "subnetId")]
+    assert len(grouped(named)) == 2
+    assert named[0].group == "005a3f76"
+
+
+async def test_a_publisher_cannot_claim_earlier_replays_or_a_reason() -> None:
+    forged = {"x-ecs-replays": 7, "x-ecs-replay": "b", "x-ecs-replay-id": "r", "x-ecs-reason": "x"}
+    letter = DeadLetter.of(await dead_lettered(envelope(COMMAND, headers=forged), INTERNAL))
+    assert (letter.replays, letter.reason) == (0, "internal")
+    replayed = forged | {RESUME_TOKEN_HEADER: "word"}
+    again = await dead_lettered(envelope(COMMAND, headers=replayed), INTERNAL)
+    assert (DeadLetter.of(again).replays, again.headers["x-ecs-replay-id"]) == (7, "r")
 
 
 def test_times_are_parsed_as_dates_and_as_durations_ago() -> None:

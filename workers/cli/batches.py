@@ -1,31 +1,32 @@
-"""`ecs-worker dead replay|discard`: preview, question, progress and summary of a batch."""
+"""`ecs-worker dead replay|discard|stop`: preview, question, progress and summary of a batch."""
 
 import asyncio
 import gc
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, TypeVar
 
 from messages.record import record
 from messages.secrets import mask
-from messages.texts import terminal_safe
-from workers.amqp.topology import NotDeclared
-from workers.cli.dead_letter_views import print_groups, run, select
+from workers.admin.audit import local_actor
+from workers.cli.dead_letter_views import print_groups, require_found, run, select
 from workers.cli.exits import CommandFailed, Exit, policy_or_fail
-from workers.cli.journal import open_history
-from workers.cli.output import Format, Report, complain, show, show_json
-from workers.dead_letters.batch import BatchRequest, record_batch
-from workers.dead_letters.batch_run import BatchResult, BatchRun
+from workers.cli.output import Format, complain, show, show_json
+from workers.cli.output import Report as Page
+from workers.cli.questions import confirm, require_answer
+from workers.dead_letters import engine
+from workers.dead_letters.batch import BatchRequest
+from workers.dead_letters.batch_run import RunTerms
 from workers.dead_letters.dead_letter import DeadLetter
-from workers.dead_letters.dry_run_result import DryRunOutcome, DryRunResult
-from workers.dead_letters.reader import Reader, Unreachable
+from workers.dead_letters.dry_run_result import DryRunResult
+from workers.dead_letters.reader import Reader
 from workers.dead_letters.selection import Selection
-from workers.journal import Action, Journal, JournalError, Replay, ReplayState
+from workers.journal import Action, History, Journal
 from workers.settings import Settings
 
 T = TypeVar("T")
@@ -37,7 +38,9 @@ _DONE = {Action.REPLAY: "replayed", Action.DISCARD: "discarded"}
 
 @record
 class BatchCommand:
-    """A replay or a discard as an operator asks for it. `batch` names one to resume."""
+    """A replay or a discard as an operator asks for it. `batch` names one to resume, `rate` is in
+    messages a second.
+    """
 
     request: BatchRequest
     selection: Selection
@@ -45,141 +48,152 @@ class BatchCommand:
     batch: str | None = None
     dry_run: bool = False
     yes: bool = False
+    rate: float | None = None
 
 
 @dataclass(slots=True)
-class _Execution:
-    """A command that is carried out, with its event loop. `reader` holds the messages that were
-    chosen, from choosing them until they are done, where nobody is asked in between.
+class Execution:
+    """A command that is carried out, with its event loop; a context manager that closes all of it.
+
+    `reader` holds the messages that were chosen, from choosing them until they are done, where
+    nobody is asked in between.
     """
 
     settings: Settings
-    command: BatchCommand
-    runner: asyncio.Runner
+    runner: asyncio.Runner = field(default_factory=asyncio.Runner)
     reader: Reader | None = None
+    _stack: ExitStack = field(default_factory=ExitStack)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run what needs broker and journal. Raises `CommandFailed`."""
         return run(work, self.runner)
 
+    def access(self) -> engine.Access:
+        """Open the journal; one that no worker has opened yet is made."""
+        url = self.settings.journal_url.get_secret_value()
+
+        async def opened() -> tuple[Journal, History]:
+            journal = Journal(url)  # its thread belongs to the running loop
+            await journal.open()
+            return journal, History(url).open()
+
+        journal, history = self.run(opened())
+        self._stack.callback(lambda: self.run(journal.close()))
+        self._stack.callback(history.close)
+        return engine.Access(self.settings, journal, history)
+
+    def __enter__(self) -> "Execution":
+        self._stack.enter_context(self.runner)
+        self._stack.callback(self._release)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _release(self) -> None:
+        if self.reader is not None:
+            self.run(self.reader.close())
+
 
 def run_batch(settings: Settings, command: BatchCommand) -> Exit:
     """Preview, ask and carry out, as the command says. Raises `CommandFailed`."""
-    if not (command.yes or command.dry_run or sys.stdin.isatty()):
-        text = "nothing was done: without a terminal --yes is required; --dry-run only shows"
-        raise CommandFailed(Exit.REFUSED, text)
-    with asyncio.Runner() as runner:
-        execution = _Execution(settings, command, runner)
+    require_answer(yes=command.yes or command.dry_run)
+    with Execution(settings) as execution:
         if command.batch is not None:
-            return _resume(execution, command.batch)
-        try:
-            return _carry_out_chosen(execution)
-        finally:
-            if execution.reader is not None:
-                execution.run(execution.reader.close())
+            return _resume(execution, execution.access(), command, command.batch)
+        return _carry_out_chosen(execution, command)
 
 
-def _carry_out_chosen(execution: _Execution) -> Exit:
-    settings, command, request = execution.settings, execution.command, execution.command.request
+def stop_batch(settings: Settings, batch: str, operator: str | None) -> Exit:
+    """Ask the process that carries a batch out to stop."""
+    with Execution(settings) as execution:
+        access = execution.access()
+        if execution.run(engine.stop_batch(access, batch, local_actor(operator))):
+            complain(f"{batch} is told to stop: what is under way is finished first")
+            return Exit.OK
+        found = execution.run(engine.status(access.history, batch))
+        complain(f"nobody carries {batch} out now: {found.left} of {found.messages} are left")
+        return Exit.OK
+
+
+def _carry_out_chosen(execution: Execution, command: BatchCommand) -> Exit:
+    settings, request = execution.settings, command.request
     keep = command.yes and not command.dry_run
     chosen = select(settings, command.selection, execution.runner, keep=keep)
-    found, execution.reader = chosen.letters, chosen.reader
-    if not found:
-        complain("nothing matches")
-        return Exit.OK
+    execution.reader = chosen.reader
     if command.dry_run:
-        previews = execution.run(_previews(settings, request, found))
-        _print_previews(found, previews, command.output)
+        require_found(chosen)
+        if not chosen.letters:
+            complain("nothing matches")
+            return Exit.OK
+        previews = previews_of(execution, request, chosen.letters)
+        _print_previews(chosen.letters, previews, command.output)
         return Exit.OK
-    letters, hindered = _without_hindered(settings, request, found)
-    execution.run(_migrate(settings))
-    with open_history(settings) as history:
-        batch = history.unfinished(request.command, request.action, request.operator)
+    access = execution.access()
+    execution.run(engine.note_causes(settings, access.journal, chosen.causes))
+    batch = execution.run(engine.unfinished(access.history, request))
     if batch is not None:
         complain(
             f"resuming batch {batch}, which the same command left unfinished;"
             " newer dead letters are not touched"
         )
-        return _resume(execution, batch)
-    if not command.yes:
-        _ask(execution, letters)
-    replays = execution.run(_record(settings, request, letters))
-    return _carry_out(execution, replays, hindered)
-
-
-def _without_hindered(
-    settings: Settings, request: BatchRequest, letters: Sequence[DeadLetter]
-) -> tuple[list[DeadLetter], int]:
-    """Those that can be done, and the number of those that cannot; says why they cannot."""
-    hindrances = [request.hindrance(one, settings) for one in letters]
-    for reason, number in Counter(why for why in hindrances if why is not None).items():
+        return _resume(execution, access, command, batch)
+    require_found(chosen)
+    if not chosen.letters:
+        complain("nothing matches")
+        return Exit.OK
+    division = engine.divide(settings, request, chosen.letters)
+    for reason, number in division.hindrances.items():
         complain(f"{number} cannot be replayed and stay: {reason}")
-    able = [one for one, why in zip(letters, hindrances, strict=True) if why is None]
-    if not able:
+    if not division.able:
         raise CommandFailed(Exit.REFUSED, "nothing was done: none of them can be replayed")
-    return able, len(letters) - len(able)
+    if not command.yes:
+        _ask(execution, request, division.able)
+    begun = execution.run(engine.begin(access, request, division, execution.reader))
+    return _carry_out(execution, access, command, begun)
 
 
-@asynccontextmanager
-async def _open_journal(settings: Settings) -> AsyncIterator[Journal]:
-    journal = Journal(settings.journal_url.get_secret_value())
-    await journal.open()
-    try:
-        yield journal
-    finally:
-        await journal.close()
-
-
-async def _migrate(settings: Settings) -> None:
-    """Create the journal where no worker has opened it yet."""
-    async with _open_journal(settings):
-        pass
-
-
-def _resume(execution: _Execution, batch: str) -> Exit:
-    settings, command = execution.settings, execution.command
-    with open_history(settings) as history:
-        replays = history.replays(batch=batch)
-    action = command.request.action
-    if not replays or replays[0].action != action:
-        text = f"no such batch {batch!r}; ecs-worker dead replays lists them"
+def _resume(execution: Execution, access: engine.Access, command: BatchCommand, batch: str) -> Exit:
+    request = command.request
+    begun = execution.run(engine.load(access, batch, request.operator, vouch=request.vouch))
+    found = begun.batch
+    if found.action is not request.action:
+        text = f"{batch} is a {found.action.value}: ecs-worker dead {found.action.value} resumes it"
         raise CommandFailed(Exit.CHECK_FAILED, text)
-    total, left = len(replays), sum(one.done_at is None for one in replays)
-    if command.dry_run or not left:
-        complain(f"{batch}: {total - left} of {total} are done, {left} are left")
+    if command.dry_run or not found.left:
+        ended = found.messages - found.left
+        complain(f"{batch}: {ended} of {found.messages} are done, {found.left} are left")
         return Exit.OK
     if not command.yes:
-        _confirm(f"{left} of {total} messages of {batch} are left to be {_DONE[action]}")
-    # Those that are done are looked for, too: they may not have been acked.
-    not_gone = [one for one in replays if one.state is not ReplayState.GONE]
-    return _carry_out(execution, not_gone, 0)
+        unproven = sum(one.vouched and one.done_at is None for one in begun.replays)
+        doubt = f", of {unproven} of them it is not proven who sent them," if unproven else ""
+        confirm(
+            f"{found.left} of {found.messages} messages of {batch} are left{doubt} to be"
+            f" {_DONE[request.action]} by {request.operator.name}"
+        )
+    begun = engine.Begun(found, begun.replays, execution.reader)
+    return _carry_out(execution, access, command, begun)
 
 
 # The preview, and the question.
 
 
-async def _previews(
-    settings: Settings, request: BatchRequest, letters: Sequence[DeadLetter]
+def previews_of(
+    execution: Execution, request: BatchRequest, letters: Sequence[DeadLetter]
 ) -> list[DryRunResult]:
-    if request.action is Action.DISCARD:
-        return [DryRunResult(DryRunOutcome.DISCARDED, "for good")] * len(letters)
-    from handlers.openstack.cloud import Cloud  # noqa: PLC0415 - only a dry run needs a cloud
-    from workers.bootstrap import cloud_settings  # noqa: PLC0415
-    from workers.dead_letters.dry_run import DryRun  # noqa: PLC0415
+    """Return what would become of each of these messages. Raises `CommandFailed`."""
+    settings = execution.settings
+    policy_or_fail(settings)
 
-    cloud = Cloud(replace(cloud_settings(settings), read_only=True))
-    with _progress_bar("dry run", len(letters)) as advance, open_history(settings) as history:
-        dry_run = DryRun(settings, cloud, history, policy_or_fail(settings), request.tenant)
+    async def preview() -> list[DryRunResult]:
+        history = History(settings.journal_url.get_secret_value()).open()
         try:
-            results = await dry_run.preview(letters, lambda: advance(1))
+            with _progress_bar("dry run", len(letters)) as advance:
+                return await engine.preview(settings, history, request, letters, advance)
         finally:
-            await cloud.close()
-    return [
-        replace(result, detail=f"not proven who sent it; {result.detail}")
-        if letter.is_unproven(trusting=settings.trust_publishers)
-        else result
-        for letter, result in zip(letters, results, strict=True)
-    ]
+            history.close()
+
+    return execution.run(preview())
 
 
 def _print_previews(
@@ -195,6 +209,8 @@ def _print_previews(
                 "code": letter.code,
                 "would": preview.outcome.value,
                 "detail": preview.detail,
+                "group": letter.group,
+                "replays": letter.replays,
                 "plan": mask(preview.plan),
                 "steps": mask(list(preview.steps)),
             }
@@ -202,7 +218,7 @@ def _print_previews(
         ]
         show_json(rows, output)
         return
-    report = Report()
+    report = Page()
     report.table(
         [
             {
@@ -220,14 +236,13 @@ def _print_previews(
         report.line(f"{number:>8} {text}")
 
 
-def _ask(execution: _Execution, letters: Sequence[DeadLetter]) -> None:
+def _ask(execution: Execution, request: BatchRequest, letters: Sequence[DeadLetter]) -> None:
     """Show the groups and a preview, and ask."""
-    request = execution.command.request
-    report = Report(sys.stderr)
+    report = Page(sys.stderr)
     print_groups(report, letters)
     if request.action is Action.REPLAY:
         sample = letters[:_SAMPLE]
-        results = execution.run(_previews(execution.settings, request, sample))
+        results = previews_of(execution, request, sample)
         previews = Counter((one.outcome.text, one.detail) for one in results)
         is_part = len(sample) < len(letters)
         report.line(f"dry run of the oldest {len(sample)}" if is_part else "dry run")
@@ -236,55 +251,49 @@ def _ask(execution: _Execution, letters: Sequence[DeadLetter]) -> None:
             for (text, detail), number in previews.most_common()
         ]
         report.table(rows, indent=2)
+    settings = execution.settings
+    unproven = sum(request.doubt(one, settings) is not None for one in letters)
+    doubt = ""
+    if request.action is Action.REPLAY and unproven:
+        doubt = (
+            f"; of {unproven} it is not proven who sent them, and {request.operator.name} vouches"
+        )
     done = _DONE[request.action]
-    _confirm(f"{len(letters)} messages will be {done} by {request.operator}")
-
-
-def _confirm(question: str) -> None:
-    print(f"{terminal_safe(question)}. Continue? [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise CommandFailed(Exit.REFUSED, "nothing was done")
+    confirm(f"{len(letters)} messages will be {done} by {request.operator.name}{doubt}")
 
 
 # Carrying out.
 
 
-async def _record(
-    settings: Settings, request: BatchRequest, letters: Sequence[DeadLetter]
-) -> list[Replay]:
-    async with _open_journal(settings) as journal:
-        with open_history(settings) as history:
-            return await record_batch(journal, history, settings, request, letters)
-
-
-def _carry_out(execution: _Execution, replays: Sequence[Replay], hindered: int) -> Exit:
-    started = monotonic()
-    command, request, batch = execution.command, execution.command.request, replays[0].batch
-    result, trouble = execution.run(_work(execution, replays))
+def _carry_out(
+    execution: Execution, access: engine.Access, command: BatchCommand, begun: engine.Begun
+) -> Exit:
+    started, request, batch = monotonic(), command.request, begun.batch
+    terms = RunTerms(request.action, request.operator, command.rate, request.why or batch.why)
+    report = execution.run(_work(access, begun, terms))
+    result = report.result
     row = {
-        "batch": batch,
+        "batch": batch.name,
         "action": request.action.value,
-        "operator": request.operator,
+        "operator": request.operator.name,
         "done": result.done,
         "gone": result.gone,
         "refused": result.refused,
         "left": result.left,
-        "impossible": hindered,
+        "impossible": batch.hindered,
         "seconds": round(monotonic() - started, 3),
     }
     if command.output is Format.TABLE:
-        Report().facts({name: value for name, value in row.items() if value or name == "done"})
+        Page().facts({name: value for name, value in row.items() if value or name == "done"})
     else:
         show([row], command.output)
-    queue = execution.settings.names.dead_queue
-    _print_advice(request.action, result, batch, trouble, queue)
-    partly = result.left or result.refused or result.gone or hindered
+    _print_advice(request.action, report, execution.settings.names.dead_queue)
+    partly = result.left or result.refused or result.gone or batch.hindered
     return Exit.PARTLY if partly else Exit.OK
 
 
-def _print_advice(
-    action: Action, result: BatchResult, batch: str, trouble: str | None, queue: str
-) -> None:
+def _print_advice(action: Action, report: engine.Report, queue: str) -> None:
+    result, batch = report.result, report.batch
     if result.gone:
         complain(f"{result.gone} were no longer in {queue}: another command took them")
     if result.refused:
@@ -294,29 +303,25 @@ def _print_advice(
         )
     if result.left:
         total = result.done + result.left
+        stopped = f"stopped by {report.stopped_by}" if report.stopped_by else "stopped"
         complain(
-            f"{trouble or 'stopped'}: {result.done} of {total} are {_DONE[action]},"
+            f"{report.trouble or stopped}: {result.done} of {total} are {_DONE[action]},"
             f" {result.left} are left and safe;"
             f" resume with: ecs-worker dead {action.value} --batch {batch}"
         )
     elif action is Action.REPLAY:
         complain(f"see the results: ecs-worker dead replays {batch}")
+    else:
+        complain(f"for 30 days they can be put back: ecs-worker dead restore --batch {batch}")
 
 
-async def _work(execution: _Execution, replays: Sequence[Replay]) -> tuple[BatchResult, str | None]:
-    """The numbers, and what ended it early; None where nothing did."""
-    settings, request = execution.settings, execution.command.request
+async def _work(access: engine.Access, begun: engine.Begun, terms: RunTerms) -> engine.Report:
     gc.freeze()  # the messages that were chosen stay until they are done
-    async with _open_journal(settings) as journal:
-        with _progress_bar(_DONE[request.action], len(replays)) as advance:
-            advance(sum(one.done_at is not None for one in replays))
-            batch_run = BatchRun(settings, journal, replays, request, advance)
-            with _stopped_by_signals(batch_run.stop):
-                try:
-                    await batch_run.work(execution.reader)
-                except (Unreachable, NotDeclared, JournalError) as error:
-                    return batch_run.result, str(error)
-        return batch_run.result, None
+    stop = engine.Stop()
+    with _progress_bar(_DONE[terms.action], len(begun.replays)) as advance:
+        advance(sum(one.done_at is not None for one in begun.replays))
+        with _stopped_by_signals(stop.ask):
+            return await engine.carry_out(access, begun, terms, advance, stop)
 
 
 @contextmanager

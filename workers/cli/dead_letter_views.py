@@ -1,10 +1,11 @@
 """`ecs-worker dead list|show|replays`: dead letters, and what operators did with them."""
 
 import asyncio
-import json
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
+from messages.record import record
 from messages.secrets import mask
 from workers.amqp.topology import NotDeclared
 from workers.cli.exits import CommandFailed, Exit
@@ -12,25 +13,27 @@ from workers.cli.journal import (
     journal_failed,
     open_history,
     print_request,
-    reason_of,
     replay_line,
     replay_row,
     request_record,
-    result_line,
 )
 from workers.cli.output import Format, Report, complain, show, show_json
 from workers.cli.times import ago, json_time, shown_time
+from workers.dead_letters.archive import readable_body
 from workers.dead_letters.dead_letter import DeadLetter, unix_time
+from workers.dead_letters.engine import BatchRefused, NoSuchBatch, choose, note_causes
+from workers.dead_letters.fates import fate_of
 from workers.dead_letters.reader import Unreachable
-from workers.dead_letters.selection import Selected, Selection, grouped, select_dead_letters
-from workers.journal import JournalError, Replay, RequestRecord
-from workers.pipeline.replies import masked_body
+from workers.dead_letters.selection import Selected, Selection, grouped
+from workers.journal import History, Journal, JournalError, Replay, RequestRecord
 from workers.settings import Settings
 
 T = TypeVar("T")
 
 #: Messages that a table lists without `--limit`.
 FEW = 20
+#: Seconds in which the journal is to take the counts of a list.
+_PATIENCE = 2.0
 #: Characters of a body that a page shows.
 _SHOWN = 4000
 _PROPERTIES = (
@@ -54,6 +57,10 @@ def run(work: Coroutine[Any, Any, T], runner: asyncio.Runner | None = None) -> T
         raise CommandFailed(Exit.UNREACHABLE, f"{error}; see ecs-worker check") from error
     except NotDeclared as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
+    except NoSuchBatch as error:
+        raise CommandFailed(Exit.CHECK_FAILED, str(error)) from error
+    except BatchRefused as error:
+        raise CommandFailed(Exit.REFUSED, str(error)) from error
     except JournalError as error:
         raise journal_failed(error) from error
 
@@ -69,8 +76,16 @@ def select(
 
     `keep`: everything stays held, in the runner's event loop.
     """
-    selecting = select_dead_letters(settings.broker, settings.names, selection, keep=keep)
-    selected = run(selecting, runner)
+    if selection.tenants:
+        from workers.dead_letters.tenants import resolve_tenants  # noqa: PLC0415 - needs a cloud
+
+        selection, unknown = run(resolve_tenants(settings, selection), runner)
+        for line in unknown:
+            complain(
+                f"the tenant cannot be looked up ({line}): only messages that name it by this very"
+                " word are meant"
+            )
+    selected = run(choose(settings, selection, keep=keep), runner)
     if selected.shared:
         queue = settings.names.dead_queue
         complain(
@@ -80,13 +95,69 @@ def select(
     return selected
 
 
-def list_dead_letters(
-    settings: Settings, selection: Selection, output: Format, *, summary: bool
-) -> None:
-    """Print groups and messages, oldest first; only groups with `summary`."""
-    selected = select(settings, selection)
-    letters, total = selected.letters, selected.total
-    if summary:
+def unmatched_line(selected: Selected) -> str | None:
+    """Return a line that says which of the named ids match nothing; None where all do."""
+    if not selected.unmatched:
+        return None
+    named = ", ".join(repr(one) for one in selected.unmatched)
+    return (
+        f"none of {selected.total} dead letters that these options select is {named};"
+        " ecs-worker show tells where a request is"
+    )
+
+
+def require_found(selected: Selected) -> None:
+    """Raise `CommandFailed` where an id that was named matches nothing."""
+    if (line := unmatched_line(selected)) is not None:
+        raise CommandFailed(Exit.CHECK_FAILED, f"nothing was done: {line}")
+
+
+def _set_right(settings: Settings, selected: Selected) -> None:
+    """Tell the journal what was seen of the whole queue, for the metrics. A list needs no journal:
+    where there is none, or it cannot be written, it stays as it is.
+    """
+    if selected.causes is None:
+        return
+    url = settings.journal_url.get_secret_value()
+
+    async def write() -> None:
+        History(url).open().close()  # one that a worker must bring up to date first is left alone
+        journal = Journal(url)
+        await journal.open()
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await note_causes(settings, journal, selected.causes)
+        finally:
+            await journal.close()
+
+    with suppress(JournalError, TimeoutError):
+        asyncio.run(write())
+
+
+@record
+class Listing:
+    """A list as it is asked for: `summary` only of groups, `everything` without a limit."""
+
+    selection: Selection
+    output: Format
+    summary: bool = False
+    everything: bool = False
+
+
+def list_dead_letters(settings: Settings, listing: Listing) -> Exit:
+    """Print groups and messages, oldest first; return the exit code."""
+    selected = select(settings, listing.selection)
+    _print_list(listing, selected)
+    _set_right(settings, selected)
+    if (line := unmatched_line(selected)) is not None:
+        complain(line)
+        return Exit.CHECK_FAILED
+    return Exit.OK
+
+
+def _print_list(listing: Listing, selected: Selected) -> None:
+    output, letters, total = listing.output, selected.letters, selected.total
+    if listing.summary:
         show([group.row() for group in grouped(letters)], output)
         return
     if output is not Format.TABLE:
@@ -100,7 +171,8 @@ def list_dead_letters(
     report.heading(f"{len(letters)}{of_total} dead letters")
     print_groups(report, letters)
     report.line()
-    few = letters if selection.limit is not None else letters[:FEW]
+    is_all = listing.everything or listing.selection.limit is not None
+    few = letters if is_all else letters[:FEW]
     rows = [
         {
             "failed at": _when(one.failed_at),
@@ -108,20 +180,38 @@ def list_dead_letters(
             "key": one.key if one.key != one.id else "",
             "operation": one.operation,
             "tenant": one.tenant,
+            "group": one.group,
+            "failed replays": one.replays or None,
             "error": one.error,
         }
         for one in few
     ]
     report.table(rows, indent=2)
     if len(few) < len(letters):
-        report.line(f"  … the oldest {len(few)}; --limit N lists more, -o json all")
-    report.line("preview a replay: ecs-worker dead replay --dry-run; a whole message: dead show ID")
+        report.line(f"  … the oldest {len(few)}; --limit N lists more, --all all of them")
+    report.line(
+        "preview a replay: ecs-worker dead replay --group ID --dry-run;"
+        " a whole message: ecs-worker dead show ID"
+    )
 
 
 def print_groups(report: Report, letters: Sequence[DeadLetter]) -> None:
-    """Print a line for each group of dead letters that failed alike."""
+    """Print a line for each group of dead letters with one cause."""
     rows = [
-        {**group.row(), "oldest": _when(group.oldest), "newest": _when(group.newest)}
+        {
+            "group": group.group,
+            "count": group.count,
+            "code": group.code,
+            "reason": group.reason,
+            "operation": ", ".join(
+                f"{name} {number}" if len(group.operations) > 1 else name
+                for name, number in group.operations.items()
+            ),
+            "failed replays": group.replays or None,
+            "oldest": _when(group.oldest),
+            "newest": _when(group.newest),
+            "error": group.error,
+        }
         for group in grouped(letters)
     ]
     report.table(rows, indent=2)
@@ -132,14 +222,15 @@ def _when(time_text: str | None) -> str:
     return f"{shown_time(seconds)} ({ago(seconds)})" if seconds else ""
 
 
-def show_dead_letters(settings: Settings, selection: Selection, output: Format) -> None:
-    """Print whole messages, and what the journal knows of them."""
+def show_dead_letters(settings: Settings, selection: Selection, output: Format) -> Exit:
+    """Print whole messages, and what the journal knows of them; return the exit code."""
     selected = select(settings, selection)
+    line = unmatched_line(selected)
     if not selected.letters:
         text = f"none of {selected.total} dead letters matches; ecs-worker dead list shows them"
-        raise CommandFailed(Exit.CHECK_FAILED, text)
+        raise CommandFailed(Exit.CHECK_FAILED, line or text)
     known, trouble = _known(settings, selected.letters)
-    rows = [_whole(one, *known.get(one.key or "", ([], []))) for one in selected.letters]
+    rows = [whole(one, *known.get(one.key or "", ([], []))) for one in selected.letters]
     if output is not Format.TABLE:
         show_json(rows, output)
     else:
@@ -147,6 +238,10 @@ def show_dead_letters(settings: Settings, selection: Selection, output: Format) 
             _print_whole(letter, row, known.get(letter.key or "", ([], [])), trouble)
     if trouble is not None:
         complain(f"{trouble}: what the journal knows of them is not shown")
+    if line is not None:
+        complain(line)
+        return Exit.CHECK_FAILED
+    return Exit.OK
 
 
 #: What the journal knows by a key.
@@ -167,22 +262,17 @@ def _known(
         return {}, str(failed)
 
 
-def _whole(
+def whole(
     letter: DeadLetter, requests: Sequence[RequestRecord], replays: Sequence[Replay]
 ) -> dict[str, Any]:
     envelope = letter.envelope
-    # Masked once more, though no secret should be there.
-    body = masked_body(envelope.body)
-    try:
-        shown_body = json.loads(body)
-    except (ValueError, RecursionError):
-        shown_body = body.decode("utf-8", "backslashreplace")
     headers = mask(dict(envelope.headers))
     return {
         **letter.row(),
         "properties": {name: _readable(getattr(envelope, name)) for name in _PROPERTIES},
         "headers": {str(name): _readable(value) for name, value in headers.items()},
-        "body": shown_body,
+        # Masked once more, though no secret should be there.
+        "body": readable_body(envelope.body),
         "hindrance": letter.hindrance,
         "journal": [request_record(one, []) for one in requests],
         "replays": [replay_row(one) for one in replays],
@@ -199,7 +289,9 @@ def _print_whole(
     report = Report()
     report.heading(str(letter.id or letter.key or "a message without id"))
     facts = {"failed_at": _when(letter.failed_at), "cannot be replayed": whole["hindrance"]}
-    report.facts(letter.row() | facts)
+    row = letter.row()
+    failed = {"failed replays": row.pop("replays") or None}
+    report.facts(row | facts | failed)
     report.line("properties")
     report.facts(whole["properties"])
     report.line("headers")
@@ -241,28 +333,37 @@ def _batches(settings: Settings, limit: int) -> list[dict[str, Any]]:
     return [
         {
             "batch": one.name,
-            "action": one.action,
+            "action": one.action.value,
             "operator": one.operator,
             "real_user": one.real_user,
+            "people": list(one.people),
             "begun_at": json_time(one.begun_at),
             "ended_at": json_time(one.ended_at),
             "messages": one.messages,
             "done": one.done,
-            "left": one.messages - one.done,
+            "gone": one.gone,
+            "parked_again": one.parked,
+            "refused": one.refused,
+            "left": one.left,
+            "runs": one.runner_name,
+            "stopped_by": one.stop_by,
+            "trouble": one.trouble,
+            "why": one.why,
+            "chosen_by": one.chosen_by,
+            "source": one.source,
         }
         for one in batches
     ]
 
 
 def _members(settings: Settings, batch: str) -> list[dict[str, Any]]:
-    """Each with the result that its request has by now, where the journal knows one."""
+    """Each with what became of it, as far as the journal knows."""
     with open_history(settings) as history:
         replays = history.replays(batch=batch)
-        requests = history.results([one.name for one in replays if one.name])
+        requests = history.named([one.name for one in replays if one.name])
     rows = []
     for one in replays:
-        request = requests.get(one.name or "")
-        result = request.result if request is not None else None
+        fate = fate_of(one, requests.get(one.name or "", ()))
         rows.append(
             {
                 "id": one.message_id,
@@ -270,14 +371,16 @@ def _members(settings: Settings, batch: str) -> list[dict[str, Any]]:
                 "operation": one.operation,
                 "code": one.code,
                 "state": one.state.value,
-                "operator": one.operator,
-                "real_user": one.real_user,
+                "operator": one.by,
+                "real_user": one.by_user,
+                "begun_by": one.operator,
                 "vouched": one.vouched,
                 "done_at": json_time(one.done_at),
                 "arrived_at": json_time(one.arrived_at),
-                "request": request.state.value if request is not None else None,
-                "result": result_line(result) or None,
-                "reason": reason_of(result or {}),
+                "outcome": fate.outcome,
+                "request": fate.request.state.value if fate.request is not None else None,
+                "result": fate.text or None,
+                "reason": fate.reason,
             }
         )
     return rows

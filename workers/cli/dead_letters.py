@@ -22,8 +22,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-dead_app = typer.Typer(no_args_is_help=True, help="Dead letters: list, show, replay, discard.")
+dead_app = typer.Typer(
+    no_args_is_help=True, help="Dead letters: list, show, replay, edit, discard, restore."
+)
 
+Operator = Annotated[
+    str | None, typer.Option(help="Who does it, for the record; otherwise user@host.")
+]
+Why = Annotated[str | None, typer.Option(metavar="TEXT", help="Why, for the record.")]
+Batch = Annotated[str, typer.Argument(metavar="BATCH", help="As `dead replays` names it.")]
 Id = Annotated[str | None, typer.Argument(metavar="[ID]", help="A message_id, orderId or flowId.")]
 
 
@@ -38,13 +45,29 @@ class _Filters:
     codes: Annotated[
         list[str] | None, typer.Option("--code", help="For instance 101.001002; may be repeated.")
     ] = None
+    reasons: Annotated[
+        list[str] | None,
+        typer.Option("--reason", help="For instance conflicting_duplicate; may be repeated."),
+    ] = None
+    errors: Annotated[
+        list[str] | None,
+        typer.Option("--error", metavar="TEXT", help="Part of the error's text, in any case."),
+    ] = None
     operations: Annotated[
         list[str] | None,
         typer.Option("--operation", help="For instance server.action; may be repeated."),
     ] = None
+    tenants: Annotated[
+        list[str] | None,
+        typer.Option("--tenant", help="A project's id or name; may be repeated."),
+    ] = None
     origins: Annotated[
         list[str] | None,
         typer.Option("--origin", help="The queue they came from; may be repeated."),
+    ] = None
+    groups: Annotated[
+        list[str] | None,
+        typer.Option("--group", metavar="ID", help="A group of `dead list`: one cause."),
     ] = None
     since: Annotated[
         str | None,
@@ -54,21 +77,47 @@ class _Filters:
         str | None, typer.Option(metavar="TIME", help="Dead-lettered before that.")
     ] = None
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many, the oldest.")] = None
+    everything: Annotated[
+        bool, typer.Option("--all", help="All of them: needed where nothing else selects.")
+    ] = False
 
     def selection(self, named: str | None = None, set_file: Path | None = None) -> "Selection":
-        """Return what these options select, `named` being one id more."""
+        """Return what these options select, `named` being one id more. Raises `CommandFailed` where
+        they contradict each other.
+        """
         from workers.dead_letters.selection import Selection, row_text  # noqa: PLC0415
 
-        return Selection(
+        selection = Selection(
             ids=(*([named] if named is not None else []), *(self.ids or [])),
             codes=tuple(self.codes or ()),
+            reasons=tuple(self.reasons or ()),
+            errors=tuple(self.errors or ()),
             operations=tuple(self.operations or ()),
+            tenants=tuple(self.tenants or ()),
             origins=tuple(self.origins or ()),
+            groups=tuple(self.groups or ()),
             since=parse_time(self.since) if self.since is not None else None,
             before=parse_time(self.before) if self.before is not None else None,
             limit=self.limit,
             rows=tuple(map(row_text, _read_rows(set_file))) if set_file is not None else None,
         )
+        if self.everything and not selection.is_empty:
+            text = "--all and another option that selects contradict each other: leave one out"
+            raise CommandFailed(Exit.USAGE, text)
+        return selection
+
+    def deliberate(self, named: str | None, set_file: Path | None = None) -> "Selection":
+        """Return what these options select, for a command that must not take all of them by an
+        oversight. Raises `CommandFailed` where nothing selects.
+        """
+        selection = self.selection(named, set_file)
+        if selection.is_empty and not self.everything:
+            text = (
+                "nothing was done: say which ones, for instance with an id, --group or --code,"
+                " or --all; ecs-worker dead list shows them"
+            )
+            raise CommandFailed(Exit.USAGE, text)
+        return selection
 
 
 @record
@@ -86,9 +135,8 @@ class _BatchOptions(_Filters):
         bool, typer.Option("--dry-run", help="Only say what would happen to each.")
     ] = False
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
-    operator: Annotated[
-        str | None, typer.Option(help="Who does it, for the record; otherwise user@host.")
-    ] = None
+    operator: Operator = None
+    why: Why = None
 
 
 def _with_options(record: Callable[..., T]) -> Callable[[Callable[..., R]], Callable[..., R]]:
@@ -117,14 +165,15 @@ def dead_list(
     filters: _Filters,
     *,
     summary: Annotated[
-        bool, typer.Option("--summary", "--group", help="Only groups of those that failed alike.")
+        bool, typer.Option("--summary", help="Only the groups of those with one cause.")
     ] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """List dead letters, grouped by code, operation and origin; oldest first. Removes nothing."""
-    from workers.cli.dead_letter_views import list_dead_letters  # noqa: PLC0415
+    """List dead letters, grouped by cause: code, reason and error; oldest first. Removes nothing."""
+    from workers.cli.dead_letter_views import Listing, list_dead_letters  # noqa: PLC0415
 
-    list_dead_letters(settings_or_fail(), filters.selection(), output, summary=summary)
+    listing = Listing(filters.selection(), output, summary, filters.everything)
+    raise typer.Exit(list_dead_letters(settings_or_fail(), listing))
 
 
 @dead_app.command("show")
@@ -133,7 +182,7 @@ def dead_show(filters: _Filters, *, named: Id = None, output: Output = Format.TA
     """Show whole messages, without their secrets, and what the journal knows of them."""
     from workers.cli.dead_letter_views import show_dead_letters  # noqa: PLC0415
 
-    show_dead_letters(settings_or_fail(), filters.selection(named), output)
+    raise typer.Exit(show_dead_letters(settings_or_fail(), filters.deliberate(named), output))
 
 
 @dead_app.command("replay")
@@ -145,9 +194,11 @@ def dead_replay(
     rate: Annotated[
         float | None, typer.Option(min=0.01, help="Messages a second, at most.")
     ] = None,
-    tenant: Annotated[
+    as_tenant: Annotated[
         str | None,
-        typer.Option(help="The project (id or name) of those whose token alone named it."),
+        typer.Option(
+            "--as-tenant", help="The project (id or name) of those whose token alone named it."
+        ),
     ] = None,
     vouch: Annotated[
         bool, typer.Option("--vouch", help="Answer for who sent them, where that is not proven.")
@@ -159,7 +210,7 @@ def dead_replay(
     """
     from workers.journal import Action  # noqa: PLC0415
 
-    terms = _Terms(Action.REPLAY, tenant, rate, vouch)
+    terms = _Terms(Action.REPLAY, as_tenant, rate, vouch)
     raise typer.Exit(_run_batch(options, named, terms, output))
 
 
@@ -168,7 +219,7 @@ def dead_replay(
 def dead_discard(
     options: _BatchOptions, *, named: Id = None, output: Output = Format.TABLE
 ) -> None:
-    """Discard messages for good; who did it, and what it was, stays on record."""
+    """Discard messages; they stay in the archive for 30 days, and who did it on record."""
     from workers.journal import Action  # noqa: PLC0415
 
     raise typer.Exit(_run_batch(options, named, _Terms(Action.DISCARD), output))
@@ -189,6 +240,99 @@ def dead_replays(
     list_replays(settings_or_fail(), batch, limit, output)
 
 
+@dead_app.command("stop")
+def dead_stop(batch: Batch, *, operator: Operator = None) -> None:
+    """Stop a replay or discard that runs, on whichever machine; what is left can be resumed."""
+    from workers.cli.batches import stop_batch  # noqa: PLC0415
+
+    raise typer.Exit(stop_batch(settings_or_fail(), batch, operator))
+
+
+@dead_app.command("archive")
+def dead_archive(
+    *,
+    named: Annotated[
+        str | None,
+        typer.Argument(metavar="[ID]", help="An id of the archive, or of the message: all of it."),
+    ] = None,
+    batch: Annotated[str | None, typer.Option("--batch", help="What this batch discarded.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="Archived since.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
+    output: Output = Format.TABLE,
+) -> None:
+    """List what was discarded (kept for 30 days) and the originals of what was edited."""
+    from workers.cli.archive import ArchiveFilter, list_archive  # noqa: PLC0415
+
+    begin = parse_time(since) if since is not None else None
+    wanted = ArchiveFilter((named,) if named is not None else (), batch, begin, limit)
+    list_archive(settings_or_fail(), wanted, output, whole=named is not None)
+
+
+@dead_app.command("restore")
+def dead_restore(
+    *,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Ids of the archive, or of messages."),
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option("--batch", help="All that this batch discarded.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    operator: Operator = None,
+    why: Why = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Put discarded messages into the queue of dead letters again, as they were."""
+    from workers.cli.archive import ArchiveFilter, RestoreCommand, restore  # noqa: PLC0415
+
+    if not ids and batch is None:
+        text = "nothing was done: name messages by their ids, or --batch; see dead archive"
+        raise CommandFailed(Exit.USAGE, text)
+    wanted = ArchiveFilter(tuple(ids or ()), batch)
+    command = RestoreCommand(wanted, operator, why, yes, output)
+    raise typer.Exit(restore(settings_or_fail(), command))
+
+
+@dead_app.command("export")
+@_with_options(_Filters)
+def dead_export(
+    filters: _Filters,
+    *,
+    file: Annotated[Path, typer.Argument(help="Must not exist yet; `-` is stdout.")],
+    archived: Annotated[
+        bool, typer.Option("--archived", help="What is in the archive, not in the queue.")
+    ] = False,
+) -> None:
+    """Write whole messages, without their secrets, to a file: a JSON object a line."""
+    from workers.cli.archive import export  # noqa: PLC0415
+
+    raise typer.Exit(export(settings_or_fail(), filters.deliberate(None), file, archived=archived))
+
+
+@dead_app.command("edit")
+def dead_edit(
+    message: Annotated[str, typer.Argument(metavar="ID", help="message_id, orderId or flowId.")],
+    *,
+    body: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The new body; `-` is stdin. Otherwise $EDITOR opens."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check it, and say what its replay would do.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    operator: Operator = None,
+    why: Why = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Change the body of a dead letter before its replay; the original stays on record."""
+    from workers.cli.edits import EditCommand, edit  # noqa: PLC0415
+
+    command = EditCommand(message, body, operator, why, dry_run, yes, output)
+    raise typer.Exit(edit(settings_or_fail(), command))
+
+
 @record
 class _Terms:
     """The action of a batch with its options."""
@@ -200,25 +344,30 @@ class _Terms:
 
 
 def _run_batch(options: _BatchOptions, named: str | None, terms: _Terms, output: Format) -> Exit:
+    from workers.admin.audit import local_actor  # noqa: PLC0415
     from workers.cli.batches import BatchCommand, run_batch  # noqa: PLC0415
-    from workers.dead_letters.batch import BatchRequest, default_operator  # noqa: PLC0415
+    from workers.dead_letters.batch import BatchRequest  # noqa: PLC0415
 
-    selection = options.selection(named, options.set_file)
-    if options.batch is not None and selection != _Filters().selection():
-        text = "--batch names all messages of a batch: no other option selects beside it"
-        raise CommandFailed(Exit.USAGE, text)
+    if options.batch is not None:
+        selection = options.selection(named, options.set_file)
+        if not selection.is_empty or options.limit is not None or options.everything:
+            text = "--batch names all messages of a batch: no other option selects beside it"
+            raise CommandFailed(Exit.USAGE, text)
+    else:
+        selection = options.deliberate(named, options.set_file)
     request = BatchRequest(
         action=terms.action,
-        operator=options.operator or default_operator(),
+        operator=local_actor(options.operator),
         command=_digest(options, selection, terms),
         tenant=terms.tenant,
-        rate=terms.rate,
         vouch=terms.vouch,
+        why=options.why,
+        chosen_by=selection.described(),
     )
-    return run_batch(
-        settings_or_fail(),
-        BatchCommand(request, selection, output, options.batch, options.dry_run, options.yes),
+    command = BatchCommand(
+        request, selection, output, options.batch, options.dry_run, options.yes, terms.rate
     )
+    return run_batch(settings_or_fail(), command)
 
 
 def _digest(options: _BatchOptions, selection: "Selection", terms: _Terms) -> str:
@@ -235,6 +384,17 @@ def _digest(options: _BatchOptions, selection: "Selection", terms: _Terms) -> st
         selection.rows,
         terms.tenant,
         *([True] if terms.vouch else []),
+        # Last, and only where they are given: a batch of the version before is resumed, too.
+        *(
+            [name, values]
+            for name, values in (
+                ("reasons", selection.reasons),
+                ("errors", selection.errors),
+                ("tenants", selection.tenants),
+                ("groups", selection.groups),
+            )
+            if values
+        ),
     )
     return hashlib.sha256(repr(options_given).encode("utf-8", "backslashreplace")).hexdigest()
 

@@ -18,8 +18,11 @@ from workers.settings import Settings
 
 _ENDED = {Action.REPLAY: ReplayState.SENT, Action.DISCARD: ReplayState.DISCARDED}
 _LONGEST_TEXT = 2000
-#: Why a message is not replayed without `vouch`.
-NOT_PROVEN = "not proven who sent it: find out who it was, and answer for it with --vouch"
+#: Why a message is not replayed without `vouch`, by whether an operator has edited it.
+_NOT_PROVEN = {
+    False: "not proven who sent it; find out who it was, and answer for it with --vouch",
+    True: "not proven what was asked; an operator edited it: answer for it with --vouch",
+}
 
 
 @record
@@ -45,8 +48,15 @@ class BatchRequest:
             return None
         if letter.hindrance is not None or self.vouch:
             return letter.hindrance
-        is_unproven = letter.is_unproven(trusting=settings.trust_publishers)
-        return NOT_PROVEN if is_unproven else None
+        return self.doubt(letter, settings)
+
+    def doubt(self, letter: DeadLetter, settings: Settings) -> str | None:
+        """Return why an operator must vouch for a message, whether he does or not; None where he
+        need not.
+        """
+        if not letter.is_unproven(trusting=settings.trust_publishers):
+            return None
+        return _NOT_PROVEN[letter.is_edited]
 
 
 async def record_batch(

@@ -7,7 +7,7 @@ from functools import lru_cache
 from messages.record import record
 from workers.pipeline.rejections import LONGEST_REASON
 
-_CODE = re.compile(r"[0-9.]{1,16}", re.ASCII)
+_LONGEST_CODE = 16
 _REASON = re.compile(rf"[a-z][a-z0-9_]{{0,{LONGEST_REASON - 1}}}", re.ASCII)
 #: What varies: what is quoted, and every word with a digit (ids, keys, numbers, times). ASCII alone,
 #: because Chinese puts no blank between a word and an id.
@@ -45,7 +45,7 @@ def cause_of(code: str | None, reason: str | None, error: str | None) -> Cause:
     if reason is not None and not _REASON.fullmatch(reason):
         reason = None  # it becomes a label of the metrics
     text = _NUMBERED.sub(_VARIES, _QUOTED.sub(_VARIES, error or ""))
-    return Cause(code if code is not None and _CODE.fullmatch(code) else None, reason, text)
+    return Cause(code[:_LONGEST_CODE] if code is not None else None, reason, text)
 
 
 @lru_cache(4096)

@@ -91,8 +91,7 @@ class DeadLetter:
 
     `key` is the name by which the journal knows the request (message_id, orderId or flowId), None
     where it has none. `failed_at` is the header as it stands. `digest` is that of the request's
-    content, empty where the message is no request. `replays` is the number of earlier replays after
-    which it was dead-lettered again.
+    content, empty where the message is no request.
     """
 
     envelope: Envelope
@@ -105,8 +104,6 @@ class DeadLetter:
     attempts: int
     failed_at: str | None
     digest: str
-    cause: Cause
-    replays: int = 0
 
     @classmethod
     def of(cls, envelope: Envelope) -> "DeadLetter":
@@ -128,21 +125,28 @@ class DeadLetter:
             key, operation = request.name, request.operation
             tenant, digest = request.tenant, request.digest
         headers = envelope.headers
-        code, error = _text(headers.get(ERROR_CODE_HEADER)), _text(headers.get(ERROR_HEADER))
         return cls(
             envelope=envelope,
             key=key or envelope.message_id,
             operation=operation,
             tenant=tenant,
-            code=code,
-            error=error,
+            code=_text(headers.get(ERROR_CODE_HEADER)),
+            error=_text(headers.get(ERROR_HEADER)),
             origin=_text(headers.get(ORIGIN_HEADER)) or envelope.routing_key or None,
             attempts=envelope.attempts,
             failed_at=_text(headers.get(FAILED_AT_HEADER)),
             digest=digest,
-            cause=cause_of(code, _text(headers.get(REASON_HEADER)), error),
-            replays=_earlier_replays(headers),
         )
+
+    @property
+    def cause(self) -> Cause:
+        """Why it is here, without what varies between those that failed alike."""
+        return cause_of(self.code, _text(self.envelope.headers.get(REASON_HEADER)), self.error)
+
+    @property
+    def replays(self) -> int:
+        """The number of earlier replays after which it was dead-lettered again."""
+        return _earlier_replays(self.envelope.headers)
 
     @property
     def reason(self) -> str | None:
@@ -177,6 +181,11 @@ class DeadLetter:
         """
         rejected = self.code == str(Code.IDENTITY.wire)
         return rejected or not (trusting or self.envelope.headers.get(IDENTITY_HEADER) == PROVEN)
+
+    @property
+    def is_edited(self) -> bool:
+        """True where an operator has changed the content."""
+        return self.envelope.headers.get(IDENTITY_HEADER) == EDITED
 
     @property
     def proven_project(self) -> str | None:

@@ -31,6 +31,7 @@ class DryRunOutcome(StrEnum):
     UNKNOWN = "unsure"
     IMPOSSIBLE = "impossible"
     DISCARDED = "discarded"
+    UNPROVEN = "not_proven"
 
     @property
     def text(self) -> str:
@@ -50,6 +51,7 @@ _TEXTS = {
     DryRunOutcome.UNKNOWN: "cannot be determined now",
     DryRunOutcome.IMPOSSIBLE: "cannot be replayed",
     DryRunOutcome.DISCARDED: "would be discarded",
+    DryRunOutcome.UNPROVEN: "not proven: stays without --vouch",
 }
 
 

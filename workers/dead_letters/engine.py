@@ -12,13 +12,14 @@ import contextlib
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 from messages.record import record
 from workers.amqp.topology import NotDeclared
-from workers.dead_letters.batch import NOT_PROVEN, BatchRequest, record_batch
+from workers.dead_letters.batch import BatchRequest, record_batch
 from workers.dead_letters.batch_run import BatchResult, BatchRun, RunTerms
 from workers.dead_letters.dead_letter import DeadLetter
 from workers.dead_letters.dry_run_result import DryRunOutcome, DryRunResult
@@ -32,6 +33,7 @@ from workers.journal import (
     History,
     Journal,
     JournalError,
+    Operations,
     Replay,
     ReplayState,
 )
@@ -169,13 +171,17 @@ async def preview(
 def _with_doubt(
     letter: DeadLetter, result: DryRunResult, request: BatchRequest, settings: Settings
 ) -> DryRunResult:
-    if not letter.is_unproven(trusting=settings.trust_publishers):
+    doubt = request.doubt(letter, settings)
+    if doubt is None or letter.hindrance is not None:
         return result
     if request.vouch:
-        return replace(result, detail=f"not proven who sent it, you vouch; {result.detail}")
-    if letter.hindrance is not None:
-        return result
-    return replace(result, detail=f"{NOT_PROVEN}; then: {result.detail}")
+        what = doubt.partition(";")[0]
+        return replace(result, detail=f"{what}, you vouch; {result.detail}")
+    return replace(
+        result,
+        outcome=DryRunOutcome.UNPROVEN,
+        detail=f"{doubt}; then it {result.outcome.text}: {result.detail}",
+    )
 
 
 def divide(settings: Settings, request: BatchRequest, letters: Sequence[DeadLetter]) -> Division:
@@ -258,6 +264,19 @@ async def carry_out(
         raise BatchRefused(
             f"nothing was done: {other} carries {name} out now; ecs-worker dead stop {name} ends it"
         )
+    await audit(
+        access.settings,
+        f"dead {terms.action.value}",
+        terms.operator,
+        target=name,
+        reason=terms.why or begun.batch.why,
+        details={
+            "messages": begun.batch.messages,
+            "left": sum(one.done_at is None for one in begun.replays),
+            "chosen_by": begun.batch.chosen_by,
+            "vouched": sum(one.vouched for one in begun.replays),
+        },
+    )
     run = BatchRun(access.settings, access.journal, begun.replays, terms, on_progress)
     (stop := stop or Stop()).attach(run)
     signs = asyncio.create_task(_give_signs(access.journal, name, runner, stop))
@@ -296,4 +315,30 @@ async def stop_batch(access: Access, name: str, operator: Actor) -> bool:
     seconds. Return False where none carries it out. Raises `NoSuchBatch`, `JournalError`.
     """
     await status(access.history, name)
-    return await access.journal.stop_batch(name, operator.name)
+    runs = await access.journal.stop_batch(name, operator.name)
+    if runs:
+        await audit(access.settings, "dead stop", operator, target=name)
+    return runs
+
+
+async def audit(
+    settings: Settings,
+    action: str,
+    operator: Actor,
+    *,
+    target: str | None = None,
+    reason: str | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Record what an operator does with dead letters. Raises `JournalError`."""
+
+    def write() -> None:
+        operations = Operations(
+            settings.journal_url.get_secret_value(), settings.names.namespace
+        ).open()
+        try:
+            operations.record(action, operator, target=target, reason=reason, details=details)
+        finally:
+            operations.close()
+
+    await asyncio.to_thread(write)
