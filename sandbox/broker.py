@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -146,6 +147,15 @@ class PrivateBroker:
                 f"rabbitmqctl {' '.join(arguments)}: {(done.stderr or done.stdout).strip()[-500:]}"
             )
         return done.stdout
+
+    def shell_of_rabbitmqctl(self) -> str:
+        """Return a shell script that is `rabbitmqctl` for this node, and leaves stdin alone."""
+        environment = self._environment()
+        names = ("HOME", "RABBITMQ_CONF_ENV_FILE", "ERL_EPMD_PORT", "ERL_EPMD_ADDRESS")
+        exports = "".join(f"export {name}={shlex.quote(environment[name])}\n" for name in names)
+        return (
+            f'#!/bin/sh\n{exports}exec {_tool("rabbitmqctl")} --node {self._node} "$@" </dev/null\n'
+        )
 
     def add_vhost(self, name: str) -> str:
         """Make a virtual host and return its URL."""

@@ -1,0 +1,95 @@
+"""docs/operations: the commands that a page shows with their output are run, and print that."""
+
+import re
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sandbox.broker import PrivateBroker
+from sandbox.openstack import SimulatedOpenStack
+from sandbox.processes import free_ports
+from tests.support.consoles import Names, Terminal, need_curl, run_page
+from tests.support.workshop import REPOSITORY
+
+OPERATIONS = REPOSITORY / "docs" / "operations"
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine as the pages have it: a broker, a cloud, and a folder with `.env`."""
+
+    folder: Path
+    env: dict[str, str]
+    port: int
+    broker: PrivateBroker
+    cloud: SimulatedOpenStack
+
+    def names(self) -> Names:
+        """What the pages call the ports."""
+        found = Names((5672, 8080, 15000))
+        for port in (self.broker.port, self.port, self.cloud.port):
+            found.shown(f"127.0.0.1:{port}")
+        return found
+
+
+def known(text: str) -> str:
+    """Return an output with the versions that the pages were made with."""
+    text = re.sub(r"RabbitMQ \d[\d.]*", "RabbitMQ 3.10.8", text)
+    return re.sub(r"revision none, \d{4}", "revision none, 0010", text)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    need_curl()
+    folder, tools = tmp_path / "ecs-worker", tmp_path / "tools"
+    folder.mkdir(mode=0o700)
+    tools.mkdir()
+    (port,) = free_ports(1)
+    with PrivateBroker() as broker, SimulatedOpenStack(pace=0.2) as cloud:
+        # The administrator's tool finds this node, not one of the machine's own.
+        wrapper = tools / "rabbitmqctl"
+        wrapper.write_text(broker.shell_of_rabbitmqctl())
+        wrapper.chmod(stat.S_IRWXU)
+        shutil.copy(cloud.clouds_yaml, folder / "clouds.yaml")
+        settings = {
+            "ECS_BROKER_URL_FILE": "broker-url",
+            "ECS_JOURNAL_URL": "sqlite:///journal.db",
+            "ECS_TRUST_PUBLISHERS": "true",
+            "ECS_REGION": "cn-north-3",
+            "OS_CLOUD": "ecs-worker",
+            "OS_CLIENT_CONFIG_FILE": "clouds.yaml",
+            "ECS_HTTP_PORT": str(port),
+        }
+        text = "".join(f"{name}={value}\n" for name, value in settings.items())
+        (folder / ".env").write_text(text)
+        path = f"{tools}:{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+        env = {"PATH": path, "HOME": str(tmp_path), "LANG": "C.UTF-8", "COLUMNS": "80"}
+        yield Machine(folder, env, port, broker, cloud)
+
+
+def test_a_worker_is_installed_as_the_page_says(machine: Machine) -> None:
+    with Terminal(machine.folder, machine.env) as terminal:
+        run_page(OPERATIONS / "install.md", machine.names(), terminal.run, known)
+
+
+@pytest.mark.parametrize("page", ["rotate.md", "regions.md"])
+def test_commands_beside_a_running_worker(machine: Machine, page: str) -> None:
+    machine.broker.rabbitmqctl("add_user", "ecs", "a-long-password")
+    machine.broker.rabbitmqctl("set_permissions", "-p", "/", "ecs", ".*", ".*", ".*")
+    url = f"amqp://ecs:a-long-password@127.0.0.1:{machine.broker.port}//"
+    (machine.folder / "broker-url").write_text(url)
+    with Terminal(machine.folder, machine.env) as terminal:
+        terminal.run("ecs-worker run 2> worker.log &")
+        ready = f"until curl -sf http://127.0.0.1:{machine.port}/readyz; do sleep 0.5; done"
+        terminal.run(ready)
+        try:
+            run_page(OPERATIONS / page, machine.names(), terminal.run, known)
+            terminal.run(ready)
+        finally:
+            terminal.run("kill -TERM $!; wait")
