@@ -60,7 +60,7 @@ def test_the_port_answers_three_paths_and_nothing_else(workshop: Workshop) -> No
     worker = workshop.worker()
     assert asked(worker, "/livez")[:2] == (200, b'{"status": "ok"}')
     status, body, headers = asked(worker, "/readyz?verbose=1")
-    assert (status, json.loads(body)) == (200, {"status": "ok", "problems": []})
+    assert (status, json.loads(body)) == (200, {"status": "ok", "problems": [], "paused": []})
     assert headers["Content-Type"] == "application/json"
     status, body, headers = asked(worker, "/metrics")
     assert (status, b"ecs_in_flight" in body, headers["Content-Type"].partition(";")[0]) == (

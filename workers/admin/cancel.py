@@ -13,7 +13,7 @@ from workers.identity import NO_PROJECT
 from workers.journal import Actor, Cancellation, Cancelled, CancelOutcome, Operations
 from workers.pipeline.progress import update_body
 
-__all__ = ["CancelOutcome", "Cancellation", "Cancelled", "cancel", "pending", "withdraw"]
+__all__ = ["CancelOutcome", "Cancellation", "Cancelled", "cancel", "pending", "preview", "withdraw"]
 
 
 def cancel(
@@ -29,6 +29,13 @@ def cancel(
         details = {"outcome": found.outcome.value, "operation": found.operation, "tenant": tenant}
         journal.record("cancel", actor, target=found.key or word, reason=reason, details=details)
     return found
+
+
+def preview(journal: Operations, word: str, tenant: str | None = None) -> Cancelled | None:
+    """Return what `cancel` would do now, and change nothing; None where the journal knows nothing
+    of that name.
+    """
+    return journal.preview_cancel(word, tenant)
 
 
 def pending(journal: Operations) -> list[Cancellation]:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.exceptions import TyperException
@@ -22,7 +22,10 @@ from workers.cli.exits import (
     topology_settings_or_fail,
 )
 from workers.cli.output import Format, Output, complain, show
-from workers.cli.times import parse_time
+from workers.cli.times import parse_duration, parse_time
+
+if TYPE_CHECKING:
+    from workers.journal import Pausable
 
 app = typer.Typer(
     name="ecs-worker",
@@ -211,6 +214,125 @@ def journal_show(
     from workers.cli.journal import show_request  # noqa: PLC0415
 
     show_request(settings_or_fail(), key, output)
+
+
+Kinds = Annotated[
+    list[str], typer.Argument(metavar="KIND...", help="reads, servers, images, orders.")
+]
+Reason = Annotated[str | None, typer.Option(help="Why; it is kept on record.")]
+Operator = Annotated[
+    str | None, typer.Option(help="Who you are; the real user is kept on record beside it.")
+]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait until the workers obey.")]
+
+
+def _kinds(words: list[str]) -> "tuple[Pausable, ...]":
+    from workers.journal import Pausable  # noqa: PLC0415
+
+    unknown = [word for word in words if word not in set(Pausable)]
+    if unknown:
+        text = f"there is no kind {', '.join(unknown)}: {', '.join(Pausable)}"
+        raise CommandFailed(Exit.USAGE, text)
+    return tuple(dict.fromkeys(Pausable(word) for word in words))
+
+
+@app.command()
+def pause(
+    kinds: Kinds,
+    *,
+    reason: Reason = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--for", parser=parse_duration, metavar="TIME", help="Ends by itself after 30m, 2h, 1d."
+        ),
+    ] = None,
+    operator: Operator = None,
+    no_wait: NoWait = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Pause kinds of requests for all workers; what has begun goes on, the rest waits in its queue.
+
+    It holds until `ecs-worker resume`, or for as long as --for says; workers that start obey it,
+    too. Prints all pauses that are in force.
+    """
+    from workers.cli.operators import Order, pause_kinds  # noqa: PLC0415
+
+    order = Order(_kinds(kinds), reason, operator, not no_wait)
+    raise typer.Exit(pause_kinds(settings_or_fail(), order, seconds, output))
+
+
+@app.command()
+def resume(
+    kinds: Kinds,
+    *,
+    reason: Reason = None,
+    operator: Operator = None,
+    no_wait: NoWait = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Go on with kinds of requests that were paused; prints who had paused them, and why."""
+    from workers.cli.operators import Order, resume_kinds  # noqa: PLC0415
+
+    order = Order(_kinds(kinds), reason, operator, not no_wait)
+    raise typer.Exit(resume_kinds(settings_or_fail(), order, output))
+
+
+@app.command()
+def cancel(
+    key: Annotated[str, typer.Argument(help="An orderId, a flowId, or the journal's whole key.")],
+    *,
+    tenant: Annotated[
+        str | None, typer.Option(help="A project's id, where several have an order of that name.")
+    ] = None,
+    withdraw: Annotated[
+        bool, typer.Option("--withdraw", help="Take back the cancellation of an order to come.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    reason: Reason = None,
+    operator: Operator = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Cancel an order of which nothing has begun; exit code 7 if something has.
+
+    A worker answers it as failed (101.001040, cancelled) when its message comes. An order that no
+    worker has had yet is cancelled when it comes.
+    """
+    from workers.cli.operators import (  # noqa: PLC0415
+        CancelCommand,
+        cancel_order,
+        withdraw_cancellation,
+    )
+
+    command = CancelCommand(key, tenant, reason, operator, yes)
+    carry_out = withdraw_cancellation if withdraw else cancel_order
+    raise typer.Exit(carry_out(settings_or_fail(), command, output))
+
+
+@app.command()
+def audit(
+    *,
+    since: Annotated[
+        float | None,
+        typer.Option(parser=parse_time, metavar="TIME", help="Done since; 2h, 3d."),
+    ] = None,
+    action: Annotated[
+        str | None, typer.Option(help="For instance pause, cancel, dead replay.")
+    ] = None,
+    operator: Annotated[
+        str | None, typer.Option(help="A name as it was given, or a real user.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="An orderId, flowId, message_id, batch or kind.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 100,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show what operators did: who, what, why, and from where; newest first."""
+    from workers.cli.operators import list_audit  # noqa: PLC0415
+    from workers.journal import AuditFilter  # noqa: PLC0415
+
+    list_audit(settings_or_fail(), AuditFilter(since, action, operator, key, limit), output)
 
 
 @app.command()

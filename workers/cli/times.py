@@ -28,6 +28,13 @@ def parse_time(text: str) -> float:
     return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
 
 
+def parse_duration(text: str) -> float:
+    """Return the seconds of `90s`, `30m`, `2h`, `3d`. Raises `BadParameter`."""
+    if found := _AGO.fullmatch(text.strip()):
+        return float(int(found[1]) * SECONDS[found[2]])
+    raise typer.BadParameter("so long: 90s, 30m, 2h, 3d")
+
+
 def json_time(seconds: float | None) -> str | None:
     """Return a time for JSON: UTC with milliseconds."""
     if seconds is None:

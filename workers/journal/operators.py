@@ -13,14 +13,14 @@ from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, and_, or_, select, text
+from sqlalchemy import Connection, Select, and_, or_, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from messages.record import record
 from workers.journal import schema
 from workers.journal.database import migrate, open_engine, reading_engine
 from workers.journal.owners import is_alive
-from workers.journal.records import JournalError
+from workers.journal.records import JournalError, Kind, State
 
 #: Characters of a name that is kept.
 _LONGEST = 255
@@ -265,8 +265,8 @@ class Operations:
         if wanted.action is not None:
             statement = statement.where(columns.action == wanted.action)
         if wanted.operator is not None:
-            named = wanted.operator
-            statement = statement.where(or_(columns.operator == named, columns.real_user == named))
+            given = wanted.operator
+            statement = statement.where(or_(columns.operator == given, columns.real_user == given))
         if wanted.word is not None:
             # A whole key ends in the name that its sender knows.
             ending = wanted.word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
@@ -345,37 +345,30 @@ class Operations:
         with self._writing() as connection:
             return connection.execute(statement).rowcount > 0
 
+    def preview_cancel(self, word: str, tenant: str | None = None) -> Cancelled | None:
+        """Return what `cancel` would do now; None where the journal knows nothing of that name."""
+        with self._reading() as connection:
+            rows = connection.execute(_named(word, tenant)).all()
+            return _judged(connection, rows)
+
     def _cancel_known(self, word: str, tenant: str | None, answer: Answer) -> Cancelled | None:
         """Cancel an order that the journal knows; None where it knows none of that name."""
         columns, now = schema.requests.c, time.time()
-        statement = select(schema.requests).where(or_(columns.key == word, columns.name == word))
-        if tenant is not None:
-            statement = statement.where(columns.tenant == tenant)
         with self._writing() as connection:
             # RACE: an intent locks the row, too (`_INTEND`). Whichever comes second sees what the
             # first has committed: this one the effect, or the intent the claim that is gone. SQLite
             # has one writer at a time.
-            rows = connection.execute(statement.with_for_update()).all()
-            orders = [row for row in rows if row.kind == "order"]
-            if len(orders) != 1:
-                if not rows:
-                    return None
-                outcome = CancelOutcome.AMBIGUOUS if orders else CancelOutcome.COMMAND
-                return Cancelled(outcome, keys=tuple(row.key for row in orders or rows))
-            row = orders[0]
-            _forget_cancellation(connection, row.name, row.tenant)
-            found = Cancelled(CancelOutcome.CANCELLED, row.key, row.operation)
-            if row.cancelled_at is not None:
+            rows = connection.execute(_named(word, tenant).with_for_update()).all()
+            found = _judged(connection, rows)
+            if found is None or found.key is None:
                 return found
-            if row.state != "running":
-                code = str(json.loads(row.result).get("code")) if row.result else None
-                return replace(found, outcome=CancelOutcome.ENDED, code=code)
-            begun = _begun_of(connection, row.key)
-            if begun:
-                return replace(found, outcome=CancelOutcome.BEGUN, begun=begun)
+            row = next(one for one in rows if one.key == found.key)
+            _forget_cancellation(connection, row.name, row.tenant)
+            if found.outcome is not CancelOutcome.CANCELLED or row.cancelled_at is not None:
+                return found
             result, updates = answer(row.name, row.operation, row.tenant)
             ended = {
-                "state": "done",
+                "state": State.DONE.value,
                 "owner": None,
                 "claim": f"cancelled.{uuid4().hex}",
                 "waits_for": None,
@@ -413,6 +406,32 @@ def _parts(word: str) -> tuple[str, str | None]:
     prefix, _, rest = word.partition(":")
     tenant, _, name = rest.partition(":")
     return (name, tenant) if prefix in ("order", "softdown") and tenant and name else (word, None)
+
+
+def _named(word: str, tenant: str | None) -> Select[Any]:
+    """Return the query for the requests with this name or key."""
+    columns = schema.requests.c
+    statement = select(schema.requests).where(or_(columns.key == word, columns.name == word))
+    return statement if tenant is None else statement.where(columns.tenant == tenant)
+
+
+def _judged(connection: Connection, rows: Sequence[Any]) -> Cancelled | None:
+    """Return what can become of a cancellation of one of these requests; None of none."""
+    orders = [row for row in rows if row.kind == Kind.ORDER]
+    if len(orders) != 1:
+        if not rows:
+            return None
+        outcome = CancelOutcome.AMBIGUOUS if orders else CancelOutcome.COMMAND
+        return Cancelled(outcome, keys=tuple(row.key for row in orders or rows))
+    (row,) = orders
+    found = Cancelled(CancelOutcome.CANCELLED, row.key, row.operation)
+    if row.cancelled_at is not None:
+        return found
+    if row.state != State.RUNNING:
+        code = str(json.loads(row.result).get("code")) if row.result else None
+        return replace(found, outcome=CancelOutcome.ENDED, code=code)
+    begun = _begun_of(connection, row.key)
+    return replace(found, outcome=CancelOutcome.BEGUN, begun=begun) if begun else found
 
 
 def _begun_of(connection: Connection, key: str) -> tuple[str, ...]:

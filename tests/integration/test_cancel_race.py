@@ -1,0 +1,184 @@
+"""A cancellation and the first intent of an order meet in the journal: one of them wins, and the
+other one knows. On SQLite and on PostgreSQL.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from workers.admin import cancel
+from workers.journal import (
+    Actor,
+    Begun,
+    CancelOutcome,
+    Claim,
+    ClaimLost,
+    Journal,
+    Kind,
+    NewRequest,
+    Operations,
+    Resumed,
+    State,
+)
+
+ORDERS = 60
+ACTOR = Actor("night shift", "alice@host", "host /dev/pts/1")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/journal.db"
+    url: str = request.getfixturevalue("postgres").url
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+    return url
+
+
+@pytest.fixture
+async def journal(url: str) -> AsyncIterator[Journal]:
+    found = Journal(url)
+    await found.open()
+    yield found
+    await found.close()
+
+
+def order(number: int) -> NewRequest:
+    name = f"order-{number}"
+    return NewRequest(f"order:p:{name}", name, Kind.ORDER, "order.renew", "p", "digest", 1000.0)
+
+
+async def begin(journal: Journal, request: NewRequest) -> Claim:
+    outcome = await journal.begin(request, (f"server-{request.name}",))
+    assert isinstance(outcome, Begun)
+    return outcome.claim
+
+
+async def is_intended(journal: Journal, claim: Claim) -> bool:
+    """Return whether the first effect may be done."""
+    try:
+        await journal.intend(claim, "renew:1", "marker")
+    except ClaimLost:
+        return False
+    return True
+
+
+async def cancelled(url: str, word: str) -> CancelOutcome:
+    def run() -> CancelOutcome:
+        with closing(Operations(url, "ecs").open()) as journal:
+            return cancel.cancel(journal, word, ACTOR, "ordered twice").outcome
+
+    return await asyncio.to_thread(run)
+
+
+async def check(journal: Journal, request: NewRequest, outcome: CancelOutcome, done: bool) -> None:
+    """Check that either nothing may be done, and whoever has the order next knows, or it was not
+    cancelled.
+    """
+    if outcome is CancelOutcome.BEGUN:
+        assert done, f"{request.name}: refused, and never begun"
+        return
+    assert outcome in (CancelOutcome.CANCELLED, CancelOutcome.WAITING)
+    assert not done, f"{request.name}: cancelled, and begun"
+    again = await journal.begin(request)
+    assert isinstance(again, Resumed)
+    assert again.cancelled
+    assert again.effects == {}
+    await journal.finish(again.claim, {"code": "101.001040"}, [])
+
+
+async def test_an_order_is_cancelled_or_begun_and_never_both(journal: Journal, url: str) -> None:
+    requests = [order(number) for number in range(ORDERS)]
+    claims = await asyncio.gather(*(begin(journal, one) for one in requests))
+
+    async def race(request: NewRequest, claim: Claim, lead: float) -> CancelOutcome:
+        cancelling = asyncio.create_task(cancelled(url, request.name))
+        await asyncio.sleep(lead)
+        done = await is_intended(journal, claim)
+        outcome = await cancelling
+        await check(journal, request, outcome, done)
+        return outcome
+
+    # The intents are spread over the time that the cancellations take.
+    outcomes = await asyncio.gather(
+        *(
+            race(one, claim, number * 0.01)
+            for number, (one, claim) in enumerate(zip(requests, claims, strict=True))
+        )
+    )
+    # Without both of them nothing has met.
+    assert Counter(outcomes).keys() == {CancelOutcome.CANCELLED, CancelOutcome.BEGUN}
+
+
+async def test_an_order_that_comes_while_it_is_cancelled_is_cancelled_or_begun(
+    journal: Journal, url: str
+) -> None:
+    async def race(number: int) -> None:
+        request = order(number)
+        cancelling = asyncio.create_task(cancelled(url, request.name))
+        await asyncio.sleep(number * 0.01)
+        outcome = await journal.begin(request)
+        assert isinstance(outcome, Begun)
+        done = await is_intended(journal, outcome.claim)
+        await check(journal, request, await cancelling, done)
+
+    await asyncio.gather(*(race(number) for number in range(ORDERS)))
+    with closing(Operations(url, "ecs").open()) as operations:
+        assert cancel.pending(operations) == [], "each has met its order"
+
+
+async def test_an_order_to_come_is_cancelled_when_it_comes(journal: Journal, url: str) -> None:
+    assert await cancelled(url, "order-1") is CancelOutcome.WAITING
+    assert await cancelled(url, "order:q:order-1") is CancelOutcome.WAITING
+    assert (await journal.controls("ecs")).has_cancellations
+    begun = await journal.begin(order(1))
+    assert isinstance(begun, Begun)
+    assert begun.cancelled
+    with closing(Operations(url, "ecs").open()) as operations:
+        (left,) = cancel.pending(operations)
+        assert (left.name, left.tenant, left.reason) == ("order-1", "q", "ordered twice")
+        assert cancel.withdraw(operations, "order:q:order-1", ACTOR, None)
+        assert not cancel.withdraw(operations, "order:q:order-1", ACTOR, None)
+    assert await cancelled(url, "order-1") is CancelOutcome.CANCELLED, "it is so already"
+
+
+async def test_what_has_ended_or_is_a_command_or_has_two_tenants_is_not_cancelled(
+    journal: Journal, url: str
+) -> None:
+    claim = await begin(journal, order(1))
+    await journal.finish(claim, {"code": 200}, [])
+    assert await cancelled(url, "order-1") is CancelOutcome.ENDED
+    command = NewRequest("command:p:m", "m", Kind.COMMAND, "server.action", "p", "digest", 1000.0)
+    await begin(journal, command)
+    assert await cancelled(url, "m") is CancelOutcome.COMMAND
+    first = order(2)
+    other = NewRequest(
+        "order:q:order-2", first.name, Kind.ORDER, first.operation, "q", "digest", 1000.0
+    )
+    await begin(journal, first)
+    await begin(journal, other)
+    assert await cancelled(url, "order-2") is CancelOutcome.AMBIGUOUS
+    assert await cancelled(url, "order:q:order-2") is CancelOutcome.CANCELLED
+    states = {one.key: one.state for one in await journal.find("order-2")}
+    assert states == {first.key: State.RUNNING, other.key: State.DONE}
+
+
+async def test_what_was_refused_or_only_noted_is_not_begun(journal: Journal, url: str) -> None:
+    """The same as `ledger.any_begun` says."""
+    claim = await begin(journal, order(1))
+    await journal.remember(claim, "plan", [1])
+    await journal.intend(claim, "renew:1", "marker")
+    await journal.record(claim, "renew:1", {"refused": "409"}, None)
+    assert await cancelled(url, "order-1") is CancelOutcome.CANCELLED
+    claim = await begin(journal, order(2))
+    await journal.intend(claim, "renew:1", "marker")
+    await journal.record(claim, "renew:1", {"status": 202}, None)
+    assert await cancelled(url, "order-2") is CancelOutcome.BEGUN
