@@ -56,7 +56,7 @@ trace: install  ## the way of three messages through the worker, counted (ARGS=-
 	$(BIN)/python -m tests.trace $(ARGS)
 
 docs: install  ## write the pages anew that are made of what goes over the wire, of a trace, and of what commands print
-	ECS_WRITE_DOCS=1 $(BIN)/pytest -q tests/integration/test_operations_page.py tests/integration/test_one_message_page.py \
+	ECS_WRITE_DOCS=1 $(BIN)/pytest -q tests/unit/test_stability.py tests/integration/test_operations_page.py tests/integration/test_one_message_page.py \
 		tests/examples/test_pages.py \
 		tests/integration/test_simulated_openstack.py tests/integration/test_http_page.py \
 		tests/integration/test_quickstart.py tests/integration/test_task_pages.py \
