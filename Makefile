@@ -61,6 +61,7 @@ docs: install  ## write the pages anew that are made of what goes over the wire,
 		tests/integration/test_simulated_openstack.py tests/integration/test_http_page.py \
 		tests/integration/test_quickstart.py tests/integration/test_task_pages.py \
 		"tests/openstack/test_gateway_document.py::test_the_documents_requests_and_their_answers[simulated]"
+	ECS_WRITE_DOCS=1 $(BIN)/pytest -q tests/unit/test_translations.py  # what the others have written
 
 # Strict: a version that the database does not know was not audited, and that is no success.
 audit: install  ## known vulnerabilities of the pinned versions (asks the Python advisory database; fails where it cannot)

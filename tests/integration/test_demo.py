@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from tests.support.consoles import runs
-from tests.support.workshop import eventually
+from tests.support.workshop import REPOSITORY, eventually
+from workers.demo.scenarios import next_steps
 
 
 class Stay:
@@ -104,3 +105,30 @@ def test_a_part_that_ends_by_itself_ends_the_demo(demo: Stay) -> None:
     assert demo.end(None) == 4
     assert [one for one in started if runs(one)] == []
     assert not Path(folder).exists()
+
+
+def test_what_the_demo_says_is_next_works(tmp_path: Path) -> None:
+    told = next_steps("ecs-worker")
+    for page in re.findall(r"docs/[\w/.-]+\.md", told):
+        assert (REPOSITORY / page).is_file()
+    commands = re.findall(r"^    ecs-worker (.*)$", told, re.MULTILINE)
+    assert len(commands) == 5
+    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), "HOME": str(tmp_path)}
+    for told_words in commands:
+        # The first one stays, and is tried by docs/quickstart.md.
+        words = told_words.replace("--stay", "--help")
+        done = subprocess.run(
+            [sys.executable, "-m", "workers", *words.split()],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        # In an empty folder nothing is configured yet.
+        expected = 3 if words == "check" else 0
+        assert done.returncode == expected, done.stderr
+        assert "Traceback" not in done.stderr
+        if expected:
+            assert "ECS_TRUST_PUBLISHERS" in done.stdout + done.stderr

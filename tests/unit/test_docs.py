@@ -9,7 +9,10 @@ from messages.operations import OPERATIONS
 from tests.support.workshop import REPOSITORY
 
 PAGES = (
-    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *(
+        REPOSITORY / name
+        for name in ("README.md", "README.zh.md", "CONTRIBUTING.md", "SECURITY.md")
+    ),
     *sorted((REPOSITORY / "docs").rglob("*.md")),
 )
 _PATH = re.compile(r"`((?:messages|handlers|workers|sandbox|tests|docs)/[\w/.-]*)`")

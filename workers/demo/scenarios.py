@@ -1,6 +1,7 @@
 """The demo's scenarios: requests as users send them, and what must be observed then."""
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,23 @@ from sandbox.requester import Heard, Requester
 from workers.demo.environment import TENANT, Environment, environment
 from workers.demo.order_lifecycle import OrderLifecycle
 from workers.demo.screen import Screen
+
+
+def next_steps(program: str) -> str:
+    """Return what is printed at the end of a demo; `program` is how ecs-worker was called."""
+    return f"""
+What to do next:
+
+  Try it yourself: everything runs until Ctrl-C, and prints commands to copy (docs/quickstart.md)
+    {program} demo --stay
+  Run a cloud alone to send requests to, and see what can be sent (docs/how-to/publishers.md)
+    {program} simulated-openstack --help
+    {program} call --help
+  Connect your own RabbitMQ and OpenStack: what is missing is told (docs/operations/install.md)
+    {program} check
+  See what an operator asks and does (docs/operations/README.md)
+    {program} --help
+"""
 
 
 def run_demo(openstack: str) -> bool:
@@ -24,9 +42,8 @@ def run_demo(openstack: str) -> bool:
         scenarios = Scenarios(running, requester, screen)
         scenarios.run()
         screen.summary(scenarios.checks)
-    screen.text(
-        "\nTry it yourself: ecs-worker demo --stay (make demo ARGS=--stay) keeps it running."
-    )
+    program = sys.argv[0]
+    screen.text(next_steps(program if program.endswith("ecs-worker") else "ecs-worker"))
     return all(held for _, held in scenarios.checks)
 
 
