@@ -20,6 +20,7 @@ TOOLS = {
     "kubernetes-validate",
     "mypy",
     "pip-audit",
+    "podman-compose",
     "pytest-xdist",
     "pytest-asyncio",
     "pytest-timeout",
