@@ -478,7 +478,7 @@ def pauses_in(connection: Connection, namespace: str) -> list[Pause]:
         select(schema.pauses)
         .where(columns.namespace == namespace)
         .where(or_(columns.until.is_(None), columns.until > time.time()))
-        .order_by(columns.since, columns.id)
+        .order_by(columns.since, columns.kind, columns.id)
     )
     # A kind of a later version is nothing that this one consumes.
     known = {one.value for one in Pausable}
