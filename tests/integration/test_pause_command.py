@@ -1,9 +1,11 @@
 """`ecs-worker pause`, `resume`, `cancel` and `audit` with two workers, a real broker and a cloud."""
 
 import json
+import tarfile
 import time
 import urllib.request
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,19 +15,20 @@ from sandbox.requester import Requester
 from sandbox.worker import WorkerProcess
 from tests.support.metrics import numbers
 from tests.support.orders import ended, paid, publish
-from tests.support.workshop import Workshop, eventually
+from tests.support.workshop import REPOSITORY, Workshop, eventually
 from workers.admin import heartbeats
 from workers.admin.heartbeats import Liveness, WorkerSeen
 from workers.journal import Operations
 
 pytestmark = pytest.mark.slow
+BEFORE = REPOSITORY / "tests" / "upgrade" / "08875d1" / "worker.tar.xz"
 MONTHLY = {"charge_type": "monthly"}
 
 
 @pytest.fixture
 def workers(workshop: Workshop) -> tuple[WorkerProcess, WorkerProcess]:
-    settings = {"ECS_RETRY_DELAYS": "2,20", "ECS_COMMAND_TIMEOUT": "60"}
-    return workshop.worker(**settings), workshop.worker(**settings)
+    workshop.settings |= {"ECS_RETRY_DELAYS": "2,20", "ECS_COMMAND_TIMEOUT": "60"}
+    return workshop.worker(), workshop.worker()
 
 
 def night(workshop: Workshop, *words: str, code: int = 0) -> tuple[list[dict[str, Any]], str]:
@@ -227,6 +230,35 @@ def check_cancelled(body: dict[str, Any], order: dict[str, Any]) -> None:
     assert body["data"]["reason"] == "cancelled"
     assert body["data"]["orderId"] == order["orderId"]
     assert body["data"]["productSetList"][0]["resourceChanged"] is False
+
+
+def test_a_worker_of_the_version_before_answers_what_is_cancelled_and_is_named_by_a_pause(
+    workshop: Workshop, simulated: SimulatedOpenStack, tmp_path: Path
+) -> None:
+    """It knows neither pauses nor cancellations."""
+    with tarfile.open(BEFORE) as archive:
+        archive.extractall(tmp_path / "before", filter="data")
+    workshop.settings["ECS_RETRY_DELAYS"] = "2,20"
+    workshop.worker().stop()  # it migrates the journal
+    workshop.worker(PYTHONPATH=str(tmp_path / "before"))
+    tenant = workshop.tenant()
+    server_id = tenant.make_server(metadata=MONTHLY)
+    before = tenant.server(server_id)["metadata"]
+    with Requester(workshop.broker_url) as requester:
+        simulated.fault("api.nova", match=f"^GET .*{server_id}", error="overloaded", status=503)
+        order = renewal(server_id)
+        sent = publish(requester, order)
+        eventually(lambda: requester.depth("ecs.retry.20") == 1, 60)
+        (row,), _ = night(workshop, "cancel", order["orderId"], "--yes")
+        assert row["outcome"] == "cancelled"
+        simulated.clear_faults()
+        result = requester.order_result_of(sent, 60).body
+        assert (result["code"], result["data"]["reason"]) == ("101.001040", "cancelled")
+        assert result["data"]["orderId"] == order["orderId"]
+        requester.last_update_of("order", order["orderId"], resource_id=order["orderId"])
+        assert tenant.server(server_id)["metadata"] == before
+        _, said = night(workshop, "pause", "orders", code=6)
+        assert "ecs.orders still has 1 consumers" in said
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """Cancelling an order of which nothing has begun."""
 
-import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
+from functools import partial
 from typing import Any
 
 from handlers.orders.progress import refused_order_update
@@ -17,14 +17,21 @@ __all__ = ["CancelOutcome", "Cancellation", "Cancelled", "cancel", "pending", "p
 
 
 def cancel(
-    journal: Operations, word: str, actor: Actor, reason: str | None, tenant: str | None = None
+    journal: Operations,
+    word: str,
+    actor: Actor,
+    reason: str | None,
+    tenant: str | None = None,
+    *,
+    zone: tzinfo = UTC,
 ) -> Cancelled:
     """Cancel the order with this orderId, flowId or key, on record, unless anything of it has begun.
 
-    `tenant`: a project's id, where several tenants have an order of that name. A worker answers it
+    `tenant`: a project's id, where several tenants have an order of that name. `zone`: the billing
+    system's, for a worker of the version before, which does not make the result itself. A worker answers it
     when it comes, or at its next attempt: 101.001040, `data.reason` `cancelled`.
     """
-    found = journal.cancel(word, tenant, actor, reason, _answer)
+    found = journal.cancel(word, tenant, actor, reason, partial(_answer, datetime.now(zone)))
     if found.outcome in (CancelOutcome.CANCELLED, CancelOutcome.WAITING):
         details = {"outcome": found.outcome.value, "operation": found.operation, "tenant": tenant}
         journal.record("cancel", actor, target=found.key or word, reason=reason, details=details)
@@ -57,14 +64,14 @@ def withdraw(
 
 
 def _answer(
-    name: str, operation: str, tenant: str
+    now: datetime, name: str, operation: str, tenant: str
 ) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
     """Return the result and the final update of a cancelled order of which only the name is known."""
     order: dict[str, Any] = {"flowId": name, "instanceList": []}
     if operation != "order.softDown":
         order = {"orderId": name, "orderType": operation.partition(".")[2]}
     refused = Refused(Code.FAILED, reason="cancelled", detail="an operator cancelled it")
-    result = unread_order_result(order, refused, datetime.fromtimestamp(time.time(), UTC))
+    result = unread_order_result(order, refused, now)
     update = refused_order_update(order)
     project = tenant if tenant != NO_PROJECT else None
     return result.stored(), [

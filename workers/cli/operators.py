@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from messages.record import record
 from workers.admin import audit, cancel, heartbeats, pauses
@@ -16,6 +17,7 @@ from workers.cli.output import Format, complain, json_text, show
 from workers.cli.questions import confirm
 from workers.cli.times import json_time, shown_time
 from workers.journal import Cancelled, JournalError, Operations, Pausable
+from workers.pauses import queues_of
 from workers.settings import Settings
 
 #: Seconds for the workers to tell that they obey; they look every 2 s.
@@ -55,7 +57,33 @@ def pause_kinds(settings: Settings, order: Order, seconds: float | None, output:
             wait=order.wait,
         )
         _show(pauses.current(journal), output)
-    return _said(late, "still consumes" if order.wait else None)
+    code = _said(late, "still consumes" if order.wait else None)
+    return _check_consumers(settings, order.kinds) if order.wait and not late else code
+
+
+def _check_consumers(settings: Settings, kinds: Sequence[Pausable]) -> Exit:
+    """Say whether anybody still consumes the queues of paused kinds: a worker of a version before
+    this knows no pauses, and tells nothing of itself.
+    """
+    from workers.amqp.broker import explain  # noqa: PLC0415 - only a pause asks the broker
+    from workers.amqp.queues import QueueDepths  # noqa: PLC0415
+    from workers.amqp.topology import topology  # noqa: PLC0415
+
+    wanted = topology(settings.retry_delays, settings.names)
+    paused = {queues_of(settings.names)[kind] for kind in kinds}
+    try:
+        with QueueDepths(settings.broker, settings.names, wanted) as depths:
+            consumed = [one for one in depths.read() if one.name in paused and one.consumers]
+    except Exception as error:
+        cause = explain(error, settings.broker)
+        complain(f"the broker cannot be asked who still consumes: {cause.reason}; {cause.advice}")
+        return Exit.OK
+    for one in consumed:
+        complain(
+            f"{one.name} still has {one.consumers} consumers that are none of these workers: one of"
+            " a version before this knows no pauses, stop it"
+        )
+    return Exit.PARTLY if consumed else Exit.OK
 
 
 def resume_kinds(settings: Settings, order: Order, output: Format) -> Exit:
@@ -161,6 +189,7 @@ def cancel_order(settings: Settings, command: CancelCommand, output: Format) -> 
             audit.local_actor(command.operator),
             command.reason,
             command.tenant,
+            zone=ZoneInfo(settings.billing_timezone),
         )
     _refuse(command, found)
     row = {
