@@ -25,7 +25,7 @@ from workers.cli.output import Format, Output, complain, show
 from workers.cli.times import parse_duration, parse_time
 
 if TYPE_CHECKING:
-    from workers.journal import Pausable
+    from workers.journal import Pausable, State
 
 app = typer.Typer(
     name="ecs-worker",
@@ -178,39 +178,61 @@ def topology_apply(output: Output = Format.TABLE) -> None:
     show(rows(wanted), output)
 
 
+RequestState = Annotated[
+    str | None, typer.Option("--state", metavar="STATE", help="running, done, settled.")
+]
+RequestOperation = Annotated[
+    str | None,
+    typer.Option("--operation", help="For instance server.action, order.changeConfigure."),
+]
+RequestTenant = Annotated[str | None, typer.Option("--tenant", help="A project's id.")]
+ReceivedSince = Annotated[
+    float | None,
+    typer.Option("--since", parser=parse_time, metavar="TIME", help="Received since; 2h, 3d."),
+]
+
+
 @journal_app.command("list")
 def journal_list(
     *,
-    state: Annotated[
-        str | None, typer.Option(metavar="STATE", help="running, done, settled.")
-    ] = None,
-    operation: Annotated[
-        str | None, typer.Option(help="For instance server.action, order.changeConfigure.")
-    ] = None,
-    tenant: Annotated[str | None, typer.Option(help="A project's id.")] = None,
-    since: Annotated[
-        float | None,
-        typer.Option(parser=parse_time, metavar="TIME", help="Received since; 2h, 3d."),
-    ] = None,
+    state: RequestState = None,
+    operation: RequestOperation = None,
+    tenant: RequestTenant = None,
+    since: ReceivedSince = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
     output: Output = Format.TABLE,
 ) -> None:
     """List requests, newest first."""
     from workers.cli.journal import list_requests  # noqa: PLC0415
-    from workers.journal import RequestFilter, State  # noqa: PLC0415
+    from workers.journal import RequestFilter  # noqa: PLC0415
 
-    if state is not None and state not in set(State):
+    wanted = RequestFilter(_state(state), operation, tenant, since, limit)
+    list_requests(settings_or_fail(), wanted, output)
+
+
+def _state(word: str | None) -> "State | None":
+    from workers.journal import State  # noqa: PLC0415
+
+    if word is not None and word not in set(State):
         raise CommandFailed(Exit.USAGE, f"--state is one of {', '.join(State)}")
-    named = State(state) if state is not None else None
-    list_requests(settings_or_fail(), RequestFilter(named, operation, tenant, since, limit), output)
+    return State(word) if word is not None else None
 
 
 @journal_app.command("show")
 def journal_show(
     key: Annotated[str, typer.Argument(help="message_id, orderId, flowId, or the whole key.")],
+    file: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FILE", help="A file that journal export has written."),
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Show a request's history: deliveries, effects, updates, result, replays."""
+    if file is not None:
+        from workers.cli.journal_export import show_exported  # noqa: PLC0415
+
+        show_exported(file, key, output)
+        return
     from workers.cli.journal import show_request  # noqa: PLC0415
 
     show_request(settings_or_fail(), key, output)
@@ -333,6 +355,76 @@ def audit(
     from workers.journal import AuditFilter  # noqa: PLC0415
 
     list_audit(settings_or_fail(), AuditFilter(since, action, operator, key, limit), output)
+
+
+@journal_app.command("export")
+def journal_export(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="The file; with .gz compressed; - for stdout.")
+    ],
+    *,
+    state: RequestState = None,
+    operation: RequestOperation = None,
+    tenant: RequestTenant = None,
+    since: ReceivedSince = None,
+    before: Annotated[
+        float | None,
+        typer.Option(parser=parse_time, metavar="TIME", help="Received before; 2026-01-31, 90d."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    operator: Operator = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Write all requests, or some, to a file, a JSON object a line, oldest first.
+
+    The lines are as journal show -o json prints a request, without secrets, all of one instant; workers
+    go on. For analysis, for an audit, and to be kept before a prune: journal show KEY --from FILE reads
+    it. It is no backup, from which a journal could be restored.
+    """
+    from workers.cli.journal_export import Export, export_requests  # noqa: PLC0415
+    from workers.journal import RequestFilter  # noqa: PLC0415
+
+    wanted = RequestFilter(_state(state), operation, tenant, since, before=before)
+    export_requests(settings_or_fail(), Export(file, force, operator), wanted, output)
+
+
+@journal_app.command("prune")
+def journal_prune(
+    *,
+    before: Annotated[
+        float,
+        typer.Option(
+            "--before",
+            "--older-than",
+            parser=parse_time,
+            metavar="TIME",
+            help="Orders that were settled before; 2026-01-31, or so long ago: 400d.",
+        ),
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show how many orders, and how much space.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    vacuum: Annotated[
+        bool,
+        typer.Option(
+            "--vacuum",
+            help="Then have the database use the space: an SQLite file becomes smaller, and workers wait"
+            " meanwhile; PostgreSQL uses it for new requests.",
+        ),
+    ] = False,
+    operator: Operator = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Delete old orders but for key, digest and outcome; asks first.
+
+    A repeat of a pruned order still gets its outcome, and is never carried out again. Workers go on
+    meanwhile. ECS_ORDERS_KEPT has workers do the same by themselves.
+    """
+    from workers.cli.journal_prune import Pruning, prune_orders  # noqa: PLC0415
+
+    pruning = Pruning(before, yes, dry_run, vacuum, operator)
+    raise typer.Exit(prune_orders(settings_or_fail(), pruning, output))
 
 
 @app.command()

@@ -194,6 +194,9 @@ def print_request(report: Report, request: RequestRecord, replays: list[Replay])
             "last change": f"{shown_time(request.updated_at)} ({ago(request.updated_at)})",
             "deliveries": f"{request.deliveries}, failed attempts before the last: {request.attempts}",
             "result": result_line(request.result) or "none yet",
+            "pruned": f"{shown_time(request.pruned_at)}: effects, updates and what was ordered are deleted"
+            if request.pruned_at is not None
+            else None,
             **_waits_facts(request.wait),
         }
     )

@@ -2,14 +2,15 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, case, func, or_, select
+from sqlalchemy import Connection, Engine, Select, case, func, literal, or_, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 
 from handlers.effects.waits import Wait
@@ -29,6 +30,7 @@ from workers.journal.dead_letters import (
     archived_of,
     batches_of,
     causes_of,
+    replay_of,
     replays_of,
 )
 from workers.journal.owners import is_alive
@@ -47,7 +49,7 @@ from workers.journal.records import (
     UnfinishedRequest,
 )
 from workers.journal.server_locks import place_of, waiting_since
-from workers.journal.writes import effects_of
+from workers.journal.writes import all_effects_of, effects_of
 
 
 @record
@@ -59,6 +61,8 @@ class RequestFilter:
     tenant: str | None = None
     since: float | None = None
     limit: int | None = None
+    #: Unix seconds.
+    before: float | None = None
 
 
 class History:
@@ -90,18 +94,49 @@ class History:
     def requests(self, wanted: RequestFilter) -> list[RequestRecord]:
         """Return requests without their effects, newest first."""
         columns = schema.requests.c
-        statement = select(schema.requests).order_by(columns.received_at.desc(), columns.key)
-        for column, value in (
-            (columns.state, wanted.state),
-            (columns.operation, wanted.operation),
-            (columns.tenant, wanted.tenant),
-        ):
-            if value is not None:
-                statement = statement.where(column == value)
-        if wanted.since is not None:
-            statement = statement.where(columns.received_at >= wanted.since)
+        statement = _matching(wanted).order_by(columns.received_at.desc(), columns.key)
         with self._reading() as connection:
             return [request_of(row) for row in connection.execute(statement.limit(wanted.limit))]
+
+    def export(
+        self, wanted: RequestFilter
+    ) -> Generator[tuple[RequestRecord, list[Replay]], None, None]:
+        """Yield requests with their effects and the replays of their dead letters, oldest first, all
+        as the journal was at one instant; few at a time are in memory. Writers do not wait.
+        """
+        columns, replays = schema.requests.c, schema.replays
+        ordered = _matching(wanted).order_by(columns.received_at, columns.key).limit(AT_ONCE)
+        place = tuple_(columns.received_at, columns.key)
+        alive = cache(self.is_alive)
+        with self._reading() as connection:
+            if not is_sqlite(self._engine):
+                from workers.journal.postgres import lift_limits  # noqa: PLC0415
+
+                connection.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
+                lift_limits(connection)
+            rows = connection.execute(ordered).all()
+            while rows:
+                keys, names = [row.key for row in rows], [row.name for row in rows]
+                effects = all_effects_of(connection, keys)
+                replayed: defaultdict[str, list[Replay]] = defaultdict(list)
+                meant = or_(replays.c.name.in_(names), replays.c.message_id.in_(names))
+                for row in connection.execute(
+                    select(replays)
+                    .where(meant, replays.c.state != ReplayState.REPEATED)
+                    .order_by(replays.c.pinned_at, replays.c.batch, replays.c.position)
+                ):
+                    for name in {row.name, row.message_id} - {None}:
+                        replayed[name].append(replay_of(row))
+                for row in rows:
+                    one = request_of(row, effects.get(row.key, ()))
+                    if one.state is State.RUNNING:
+                        one = replace(one, wait=_wait_of(one, connection, alive))
+                    yield one, replayed[row.name]
+                last = rows[-1]
+                after = place > tuple_(literal(last.received_at), literal(last.key))
+                rows = connection.execute(ordered.where(after)).all()
 
     def unfinished_requests(self) -> list[UnfinishedRequest]:
         """Return the requests without a published result, the oldest first, with what each waits
@@ -280,6 +315,24 @@ class History:
         except (SQLAlchemyError, OSError) as error:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
             raise JournalError(f"the journal cannot be read: {reason}") from None
+
+
+def _matching(wanted: RequestFilter) -> Select[Any]:
+    """Return the query for the requests that a filter lets through."""
+    columns = schema.requests.c
+    statement = select(schema.requests)
+    for column, value in (
+        (columns.state, wanted.state),
+        (columns.operation, wanted.operation),
+        (columns.tenant, wanted.tenant),
+    ):
+        if value is not None:
+            statement = statement.where(column == value)
+    if wanted.since is not None:
+        statement = statement.where(columns.received_at >= wanted.since)
+    if wanted.before is not None:
+        statement = statement.where(columns.received_at < wanted.before)
+    return statement
 
 
 #: Seconds without a sign of the process that carries a batch out, after which another one may.

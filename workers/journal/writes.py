@@ -373,20 +373,27 @@ class AddResumeToken:
 
 def effects_of(connection: Connection, key: str) -> dict[str, EffectRecord]:
     """Return the effects of a request by name, in the order of their intents."""
+    return {one.name: one for one in all_effects_of(connection, [key]).get(key, ())}
+
+
+def all_effects_of(connection: Connection, keys: Sequence[str]) -> dict[str, list[EffectRecord]]:
+    """Return the effects of some requests by key, in the order of their intents."""
     columns = schema.effects.c
     rows = connection.execute(
         select(schema.effects)
-        .where(columns.request_key == key)
+        .where(columns.request_key.in_(keys))
         .order_by(columns.intended_at, columns.name)
     )
-    return {
-        row.name: EffectRecord(
-            row.name,
-            row.intended_at,
-            json.loads(row.marker),
-            json.loads(row.outcome) if row.outcome is not None else None,
-            row.request_id,
-            row.recorded_at,
+    found: dict[str, list[EffectRecord]] = {}
+    for row in rows:
+        found.setdefault(row.request_key, []).append(
+            EffectRecord(
+                row.name,
+                row.intended_at,
+                json.loads(row.marker),
+                json.loads(row.outcome) if row.outcome is not None else None,
+                row.request_id,
+                row.recorded_at,
+            )
         )
-        for row in rows
-    }
+    return found
