@@ -1,150 +1,362 @@
-"""Everything about one request, wherever it is: in the journal, a queue, with a worker, or dead.
+"""Everything about one request, wherever it is: in the journal, a queue, with a worker, or dead."""
 
-Times are Unix seconds.
-"""
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from enum import StrEnum
-
+from handlers.orders.show import told_wait
 from messages.record import record
-from workers.journal import Replay, RequestRecord
+from messages.results import WaitReason
+from messages.texts import terminal_safe
+from workers.admin.found import (
+    Event,
+    EventKind,
+    Found,
+    FoundMessage,
+    FoundRequest,
+    Held,
+    Mark,
+    Place,
+)
+from workers.admin.peek import NotLooked
+from workers.admin.state import Noted, Sources
+from workers.admin.status import StatusReader
+from workers.admin.timeline import result_line, timeline
+from workers.admin.times import shown_time
+from workers.admin.told import consumed_at, retry_delay, trouble_of
+from workers.amqp.envelope import Envelope
+from workers.amqp.queues import QueueDepth, Role
+from workers.amqp.topology import NotDeclared, queue_of_command
+from workers.dead_letters.dead_letter import DeadLetter
+from workers.dead_letters.reader import Unreachable
+from workers.dead_letters.selection import Selection, select_dead_letters
+from workers.journal import (
+    History,
+    JournalError,
+    Kind,
+    Replay,
+    RequestRecord,
+    Retry,
+    State,
+)
+from workers.pipeline.exits import Ignored, Rejected
+from workers.pipeline.parsing import parse
 
+__all__ = [
+    "Event",
+    "EventKind",
+    "Finder",
+    "Found",
+    "FoundMessage",
+    "FoundRequest",
+    "Held",
+    "Mark",
+    "Place",
+]
 
-class Place(StrEnum):
-    """Where a request, or a message that asks for it, is now."""
-
-    #: In its input queue, held by nobody.
-    INPUT_QUEUE = "input_queue"
-    #: In a retry queue, until a time.
-    RETRY_QUEUE = "retry_queue"
-    #: A worker has it and has begun with it.
-    WORKER = "worker"
-    #: The broker could not route it, or gave up on it; a worker answers it.
-    UNDELIVERED = "undelivered"
-    #: In the queue of dead letters: nothing goes on with it but an operator.
-    DEAD = "dead"
-    #: In the archive of discarded dead letters.
-    ARCHIVE = "archive"
-    #: It has its result, which is published or about to be.
-    ANSWERED = "answered"
-
-
-class EventKind(StrEnum):
-    """The kind of an event in a request's timeline."""
-
-    #: Its first delivery to a worker.
-    RECEIVED = "received"
-    #: Something that was done in the cloud; it lasts from the intent to the outcome.
-    EFFECT = "effect"
-    #: A status update was published.
-    UPDATE = "update"
-    #: An attempt ended, and another one follows; it lasts until then.
-    RETRY = "retry"
-    #: What it waits for now; it lasts until now, or until the next attempt.
-    WAIT = "wait"
-    RESULT = "result"
-    #: It was put into the queue of dead letters.
-    DEAD = "dead"
-    REPLAY = "replay"
-    DISCARD = "discard"
-
-
-class Mark(StrEnum):
-    """How an event ended."""
-
-    DONE = "done"
-    FAILED = "failed"
-    #: It is under way, or its outcome is not known.
-    OPEN = "open"
-
-
-@record
-class Event:
-    """Something that happened to a request. `until` is its end, where it lasts (later than now for
-    a retry that is to come). `text` is a line, `detail` says more: an error, who did it, OpenStack's
-    request id.
-    """
-
-    at: float
-    kind: EventKind
-    text: str
-    mark: Mark = Mark.DONE
-    until: float | None = None
-    detail: str | None = None
+#: Seconds after which a message that was due has not come back by itself.
+_DUE = 5.0
+_PLACES = {
+    Role.INPUT: Place.INPUT_QUEUE,
+    Role.RETRY: Place.RETRY_QUEUE,
+    Role.UNDELIVERED: Place.UNDELIVERED,
+}
 
 
 @record
-class FoundRequest:
-    """A request that the journal knows.
+class _Known:
+    """What the journal knows of a word."""
 
-    `place` and `queue` say where its message is, `why` in a line why it stays there and what to do,
-    `goes_on_at` when it goes on (None where no time is set). `deliveries` of the record are counted;
-    their times are not kept but for the first. `timeline` is in the order of its times.
-    """
+    requests: tuple[RequestRecord, ...]
+    retries: dict[str, list[Retry]]
+    replays: dict[str, list[Replay]]
+    #: The requests that others are behind, by their keys.
+    ahead: dict[str, RequestRecord]
 
-    record: RequestRecord
-    place: Place
-    queue: str | None
-    why: str
-    goes_on_at: float | None
-    replays: tuple[Replay, ...]
-    timeline: tuple[Event, ...]
+
+class Finder:
+    """Finds requests, and keeps its connections. One `find` at a time."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._reader = StatusReader(sources)
+
+    def close(self) -> None:
+        """Close all connections. Blocks for a moment."""
+        self._reader.close()
+
+    async def find(self, word: str) -> Found:
+        """Return all that is known by a message_id, an orderId, a flowId or a whole key.
+
+        What cannot be reached is told in it: nothing is raised for it. Messages in queues are
+        looked at only where the journal does not know the word (`peek`).
+        """
+        (depths, broker), (journal, noted) = await asyncio.gather(
+            asyncio.to_thread(self._reader.read_depths),
+            asyncio.to_thread(self._reader.read_journal),
+        )
+        unknown, unreachable, known = [], [], _Known((), {}, {}, {})
+        try:
+            known = await asyncio.to_thread(self._known, word)
+        except JournalError as error:
+            unknown.append(f"the journal cannot be read: {error}")
+            unreachable.append("journal")
+        if not broker.is_up:
+            unknown.append(f"the queues cannot be looked into: {broker.why}")
+            unreachable.append("broker")
+        dead, trouble = await self._dead(word, depths)
+        unknown += trouble
+        messages = list(dead)
+        if not known.requests and journal.is_up:
+            waiting, trouble = await self._waiting(word, depths, noted)
+            messages += waiting
+            unknown += trouble
+        where = _Where(self._sources, depths, noted, time.time())
+        requests = tuple(self._request(one, known, dead, where) for one in known.requests)
+        held: tuple[Held, ...] = ()
+        if not requests and not messages:
+            held = tuple(
+                Held(queue.queue, worker.name, queue.waiting, queue.oldest_at)
+                for worker in noted.workers
+                if worker.works
+                for queue in worker.queues
+                if queue.waiting
+            )
+        found = Found(word, "", requests, tuple(messages), held, tuple(unknown), tuple(unreachable))
+        return replace(found, answer=_answer(found))
+
+    def _known(self, word: str) -> _Known:
+        history = History(self._sources.journal_url).open()
+        try:
+            found = history.with_waits(history.find(word))
+            ahead = [
+                one.wait.behind.key
+                for one in found
+                if one.wait is not None and one.wait.behind is not None
+            ]
+            return _Known(
+                tuple(found),
+                {one.key: history.retries(one.key) for one in found},
+                {one.key: history.replays(name=one.name) for one in found},
+                history.with_keys(ahead) if ahead else {},
+            )
+        finally:
+            history.close()
+
+    async def _dead(
+        self, word: str, depths: Iterable[QueueDepth]
+    ) -> tuple[list[FoundMessage], list[str]]:
+        """Return the dead letters with this id or key."""
+        depth = next((one for one in depths if one.role is Role.DEAD), None)
+        if depth is None or not (depth.ready or depth.consumers):
+            return [], []
+        try:
+            selected = await select_dead_letters(
+                self._sources.broker, self._sources.names, Selection(ids=(word,))
+            )
+        except (Unreachable, NotDeclared) as error:
+            return [], [f"{depth.name} could not be read: {error}"]
+        unknown = []
+        if selected.shared:
+            unknown.append(f"{depth.name}: another reader holds messages, which cannot be seen now")
+        return [_dead_message(one, depth.name) for one in selected.letters], unknown
+
+    async def _waiting(
+        self, word: str, depths: Iterable[QueueDepth], noted: Noted
+    ) -> tuple[list[FoundMessage], list[str]]:
+        """Look through the messages that wait in input queues, retry queues and `ecs.undelivered`."""
+        found: list[FoundMessage] = []
+        unknown: list[str] = []
+        sought = word.encode()
+        for depth in depths:
+            place = _PLACES.get(depth.role)
+            if place is None or not depth.ready:
+                continue
+
+            def look(position: int, envelope: Envelope, depth: QueueDepth = depth) -> None:
+                if envelope.message_id == word or sought in envelope.body:
+                    message = self._message(word, position, envelope, depth, noted)
+                    if message is not None:
+                        found.append(message)
+
+            try:
+                seen = await self._reader.peeker.search(
+                    depth, consumed_at(depth.name, noted.workers), look
+                )
+            except NotLooked as error:
+                unknown.append(str(error))
+                continue
+            if seen < depth.ready:
+                unknown.append(
+                    f"{depth.name}: the first {seen} of {depth.ready} messages were looked at"
+                )
+        return found, unknown
+
+    def _message(
+        self, word: str, position: int, envelope: Envelope, depth: QueueDepth, noted: Noted
+    ) -> FoundMessage | None:
+        """Return a message that waits in a queue; None where it is another one."""
+        came = envelope
+        if depth.role is Role.RETRY:  # as it comes back to the queue that it is from
+            came = replace(envelope, queue=envelope.routing_key, exchange="")
+        key = operation = tenant = None
+        try:
+            request = parse(came, None)
+        except Rejected as rejected:
+            message = rejected.message or {}
+            key, operation = message.get("orderId") or message.get("flowId"), rejected.operation
+        except Ignored as ignored:
+            key = ignored.name
+        else:
+            key, operation, tenant = request.name, request.operation, request.tenant
+        key = str(key) if key is not None else envelope.message_id
+        if word not in (key, envelope.message_id):
+            return None
+        goes_on_at, ahead = None, f"{position - 1} messages are ahead of it"
+        if depth.role is Role.RETRY:
+            goes_on_at = time.time() + (depth.delay or 0)
+            why = f"it goes back to {envelope.routing_key} within {depth.delay} s"
+        else:
+            why = trouble_of(depth, noted) or f"it comes to a worker when it is its turn: {ahead}"
+            if trouble_of(depth, noted) is not None and position > 1:
+                why = f"{why}; {ahead}"
+        return FoundMessage(
+            place=_PLACES[depth.role],
+            queue=depth.name,
+            position=position,
+            key=key,
+            message_id=envelope.message_id,
+            operation=operation,
+            tenant=tenant,
+            published_at=envelope.timestamp,
+            why=why,
+            goes_on_at=goes_on_at,
+            attempts=envelope.attempts,
+        )
+
+    @staticmethod
+    def _request(
+        request: RequestRecord, known: _Known, dead: Sequence[FoundMessage], where: "_Where"
+    ) -> FoundRequest:
+        place, queue, why, goes_on_at = where.of(request)
+        behind = request.wait.behind if request.wait is not None else None
+        if behind is not None and (ahead := known.ahead.get(behind.key)) is not None:
+            _, _, theirs, _ = where.of(ahead)
+            why = f"{why}. {ahead.operation} {ahead.name} {theirs}"
+        replays = known.replays[request.key]
+        return FoundRequest(
+            record=request,
+            place=place,
+            queue=queue,
+            why=why,
+            goes_on_at=goes_on_at,
+            replays=tuple(replays),
+            timeline=timeline(request, known.retries[request.key], replays, dead, where.now),
+        )
 
 
 @record
-class FoundMessage:
-    """A message that asks for it, in a queue or in the archive.
+class _Where:
+    """Tells where the message of a request is that the journal knows."""
 
-    `position` counts from the head of its queue (1). `code`, `error` and `failed_at` are a dead
-    letter's. `goes_on_at` is a retry queue's: at the latest then. `identity` is the digest by which
-    dead letters are told apart, empty in other places.
-    """
+    sources: Sources
+    depths: Sequence[QueueDepth]
+    noted: Noted
+    now: float
 
-    place: Place
-    queue: str
-    position: int | None
-    key: str | None
-    message_id: str | None
-    operation: str | None
-    tenant: str | None
-    published_at: float | None
-    why: str
-    goes_on_at: float | None = None
-    code: str | None = None
-    error: str | None = None
-    failed_at: float | None = None
-    attempts: int = 0
-    identity: str = ""
+    def of(self, request: RequestRecord) -> tuple[Place, str | None, str, float | None]:
+        """Return place, queue, why it is there, and when it goes on."""
+        if request.state is not State.RUNNING:
+            sent = "is published" if request.state is State.SETTLED else "is being published"
+            return (
+                Place.ANSWERED,
+                None,
+                f"has its result, which {sent}: {result_line(request.result)}",
+                None,
+            )
+        wait, origin = request.wait, self._origin(request)
+        if wait is None or (request.owner is not None and wait.reason is not WaitReason.WORKER):
+            by = next((one.name for one in self.noted.workers if one.owner == request.owner), None)
+            worker = f"worker {by}" if by is not None else "a worker"
+            doing = told_wait(wait).message if wait is not None else "is being carried out"
+            return Place.WORKER, origin.name, f"{doing}; {worker} has it", None
+        if wait.until is not None and wait.until > self.now - _DUE:
+            delay = retry_delay(wait.until - wait.since, self.sources.retry_delays)
+            queue = self._depth(self.sources.names.retry_queue(delay))
+            words = told_wait(wait).message
+            if wait.detail:
+                words = f"{words}; the error was: {terminal_safe(wait.detail)}"
+            if queue.ready == 0 and wait.until > self.now:
+                # With a secret that is still needed it is in no retry queue, which would mask it.
+                return (
+                    Place.INPUT_QUEUE,
+                    origin.name,
+                    f"{words}; until then a worker holds it",
+                    wait.until,
+                )
+            return Place.RETRY_QUEUE, queue.name, words, wait.until
+        since = f"since {shown_time(wait.until or wait.since)}"
+        trouble = trouble_of(origin, self.noted) if self.depths else None
+        why = f"no worker has it, its message is in {origin.name} {since}"
+        if trouble is not None:
+            why = f"{why}: {trouble}"
+        elif origin.ready is not None:
+            why = f"{why}: it comes to the next worker that has room"
+        return Place.INPUT_QUEUE, origin.name, why, None
+
+    def _origin(self, request: RequestRecord) -> QueueDepth:
+        """Return the queue that a request came from."""
+        names = self.sources.names
+        name: str | None = names.orders_queue
+        if request.kind is Kind.COMMAND:
+            name = queue_of_command(names, request.operation)
+        return self._depth(name or names.orders_queue)
+
+    def _depth(self, name: str) -> QueueDepth:
+        unknown = QueueDepth(name, Role.INPUT, None, None)
+        return next((one for one in self.depths if one.name == name), unknown)
 
 
-@record
-class Held:
-    """Messages of a queue that a worker holds and has not begun: a request that is nowhere else may
-    be one of them. `oldest_at`: when the oldest of them was published.
-    """
+def _dead_message(letter: DeadLetter, queue: str) -> FoundMessage:
+    return FoundMessage(
+        place=Place.DEAD,
+        queue=queue,
+        position=None,
+        key=letter.key,
+        message_id=letter.id,
+        operation=letter.operation,
+        tenant=letter.tenant,
+        published_at=letter.envelope.timestamp,
+        why=f"it waits for an operator: ecs-worker dead show {letter.id or letter.key}",
+        code=letter.code,
+        error=letter.error,
+        failed_at=letter.failed or None,
+        attempts=letter.attempts,
+        identity=letter.identity,
+    )
 
-    queue: str
-    worker: str
-    waiting: int
-    oldest_at: float | None
 
-
-@record
-class Found:
-    """All that is known by one word (message_id, orderId, flowId or a whole key).
-
-    `answer` says it in a line: where it is, why, and when it goes on. `unknown` names the places
-    that could not be looked at, and why; where there are none and nothing was found, no queue and
-    no record has it.
-    """
-
-    word: str
-    answer: str
-    requests: tuple[FoundRequest, ...]
-    messages: tuple[FoundMessage, ...]
-    held: tuple[Held, ...]
-    unknown: tuple[str, ...]
-
-    @property
-    def is_known(self) -> bool:
-        """True where anything was found."""
-        return bool(self.requests or self.messages)
+def _answer(found: Found) -> str:
+    """Return where it is, why, and when it goes on, in a line."""
+    said = [f"{one.record.operation} {one.record.name}: {one.why}" for one in found.requests]
+    said += [
+        f"{one.operation or 'message'} {one.key}: in {one.queue}"
+        + (f", {one.code} {one.error}" if one.place is Place.DEAD else "")
+        + f"; {one.why}"
+        for one in found.messages
+    ]
+    if said:
+        return "; ".join(said)
+    if found.held:
+        number = sum(one.waiting for one in found.held)
+        return (
+            f"neither the journal nor a queue has {found.word!r}; it may be one of {number} messages"
+            " that workers hold and have not begun"
+        )
+    if found.unknown:
+        return f"{found.word!r} was not found, and not everything could be looked at"
+    return (
+        f"nobody knows {found.word!r}: it is in no queue and not in the journal (what is in neither"
+        " was never sent here, was only read, or was a command answered more than 7 days ago)"
+    )

@@ -9,6 +9,9 @@ from workers.journal import Operations, WorkerRow
 
 #: Seconds without a heartbeat after which a worker's row is old; it writes one every 5 s.
 OLD_AFTER = 15.0
+#: Seconds without one after which a process that does not hold its lock any more is dead: it may
+#: just have lost its connection to the database.
+_LATE = 7.0
 
 
 class Liveness(StrEnum):
@@ -44,6 +47,7 @@ def workers(journal: Operations) -> list[WorkerSeen]:
 def _liveness(journal: Operations, row: WorkerRow) -> Liveness:
     if row.ended_at is not None:
         return Liveness.ENDED
-    if time.time() - row.seen_at < OLD_AFTER:
-        return Liveness.ALIVE
-    return Liveness.SILENT if journal.is_alive(row.owner) else Liveness.DEAD
+    age = time.time() - row.seen_at
+    if age > _LATE and not journal.is_alive(row.owner):
+        return Liveness.DEAD
+    return Liveness.ALIVE if age < OLD_AFTER else Liveness.SILENT

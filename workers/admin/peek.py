@@ -68,19 +68,28 @@ class Peeker:
             is_early = time.time() - last.looked_at < AGAIN_AFTER * 4 ** (last.returned - 1)
             if is_early or last.returned >= MOST_RETURNED:
                 return Head(last.head_at, last.looked_at)
-        seen = await self.search(depth, consumed_at, lambda *_: None, most=1)
-        return Head(seen.head_at, seen.looked_at)
+        look, _ = await self._search(depth, consumed_at, lambda *_: None, most=1)
+        return Head(look.head_at, look.looked_at)
 
     async def search(
         self,
         depth: QueueDepth,
         consumed_at: float | None,
         on_message: Callable[[int, Envelope], object],
-        most: int = MOST_SEARCHED,
-    ) -> Look:
+    ) -> int:
         """Call `on_message` with position (from 1) and envelope of each message that waits, up to
-        `most` from the head, and give all back. Raises `NotLooked`.
+        `MOST_SEARCHED` from the head, give all back, and return how many they were. Raises
+        `NotLooked`.
         """
+        return (await self._search(depth, consumed_at, on_message, MOST_SEARCHED))[1]
+
+    async def _search(
+        self,
+        depth: QueueDepth,
+        consumed_at: float | None,
+        on_message: Callable[[int, Envelope], object],
+        most: int,
+    ) -> tuple[Look, int]:
         ready = depth.ready or 0
         last = await self._last(depth.name)
         moved = last is None or _has_moved(last, ready, consumed_at)
@@ -112,7 +121,7 @@ class Peeker:
             times, published = seen[0]
             look = Look(depth.name, look.looked_at, ready, max(times + 1, 1), published)
             await self._note(look)
-        return look
+        return look, counted
 
     async def _last(self, queue: str) -> Look | None:
         try:

@@ -103,7 +103,8 @@ class DeadLetterCause:
 @record
 class DeadLetters:
     """The dead letters: `total` in the queue (None: unknown), and the causes as they were known at
-    `known_at`; None where they were not read, and then `unknown` says why.
+    `known_at`. `unknown` says why the messages were not read; then the causes are those that the
+    journal counts, without errors and times.
     """
 
     total: int | None
@@ -214,7 +215,7 @@ class Status:
     @property
     def is_complete(self) -> bool:
         """True where broker and journal could be reached."""
-        return all(one.is_up for one in self.dependencies if not one.told_by)
+        return all(one.is_up for one in self.dependencies if one.name in ("broker", "journal"))
 
 
 @record
@@ -224,6 +225,8 @@ class Noted:
     unfinished: tuple[UnfinishedRequest, ...]
     workers: tuple[WorkerStatus, ...]
     paused: tuple[PausedKind, ...]
+    #: Dead letters by cause, as they are counted: without error and times.
+    causes: tuple[DeadLetterCause, ...] = ()
 
 
 @record

@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 #: Dead letters that are read through to tell their causes; of more, the operator is to list them.
-MOST_READ = 5000
+MOST_READ = 1000
 #: Seconds between two readings of the dead letters by one reader.
 _READ_EVERY = 30.0
 
@@ -82,10 +82,10 @@ class StatusReader:
     async def read(self) -> Status:
         """Return the status now. What cannot be reached is told in it: nothing is raised for it."""
         (depths, broker), (journal, noted) = await asyncio.gather(
-            asyncio.to_thread(self.read_depths), asyncio.to_thread(self._read_journal)
+            asyncio.to_thread(self.read_depths), asyncio.to_thread(self.read_journal)
         )
         now = time.time()
-        dead = await self._dead(depths, now)
+        dead = await self._dead(depths, noted, now)
         heads = [await self._head(one, noted, dead) for one in depths]
         queues = tuple(
             _queue(depth, head, noted, self._sources.retry_delays)
@@ -130,7 +130,8 @@ class StatusReader:
             cause = explain(error, self._sources.broker)
             return (), DependencyStatus("broker", False, f"{cause.reason}; {cause.advice}")
 
-    def _read_journal(self) -> tuple[DependencyStatus, "Noted"]:
+    def read_journal(self) -> tuple[DependencyStatus, "Noted"]:
+        """Return whether the journal could be read, and what it tells. Blocks."""
         try:
             if self._history is None:
                 self._history = History(self._sources.journal_url).open()
@@ -138,6 +139,10 @@ class StatusReader:
                 tuple(self._history.unfinished_requests()),
                 read_workers(self._operations),
                 read_pauses(self._operations, self._sources.names),
+                tuple(
+                    DeadLetterCause(one.messages, one.code, one.reason or None, None, None, None)
+                    for one in self._history.dead_letter_causes(self._sources.names.namespace)
+                ),
             )
             return DependencyStatus("journal", True, None), noted
         except JournalError as error:
@@ -171,9 +176,10 @@ class StatusReader:
             return Oldest(held, "its publisher sets no timestamp")
         return Oldest(min([head.published_at, *told]), None)
 
-    async def _dead(self, depths: Iterable[QueueDepth], now: float) -> DeadLetters:
-        """Read through the dead letters, unless nothing has come or gone since, or they are too
-        many or held by another reader.
+    async def _dead(self, depths: Iterable[QueueDepth], noted: Noted, now: float) -> DeadLetters:
+        """Read through the dead letters, unless nothing has come or gone since. Where they are too
+        many, or held by another reader, the causes are those that the journal counts, without
+        errors and times.
         """
         found = next((one for one in depths if one.role is Role.DEAD), None)
         if found is None or found.ready is None:
@@ -186,12 +192,12 @@ class StatusReader:
             count, at, causes = self._causes
             if count == total or now - at < _READ_EVERY:
                 return DeadLetters(total, causes, at)
-        why = None
+        counted, why = noted.causes, None
         if found.consumers:
-            why = f"the causes in {name} are not known: another reader holds its messages"
+            why = f"the errors in {name} are not known: another reader holds its messages"
         elif total > MOST_READ:
             why = (
-                f"the causes of {total} dead letters are not read here (up to {MOST_READ}):"
+                f"the errors of {total} dead letters are not read here (up to {MOST_READ}):"
                 " ecs-worker dead list --group"
             )
         if why is None:
@@ -200,14 +206,14 @@ class StatusReader:
                     self._sources.broker, self._sources.names, Selection()
                 )
             except (Unreachable, NotDeclared) as error:
-                why = f"the causes in {name} are not known: {error}"
+                why = f"the errors in {name} are not known: {error}"
         if why is not None:
-            return DeadLetters(total, (), None, why)
+            return DeadLetters(total, counted, now if counted else None, why)
         causes = tuple(
             DeadLetterCause(
                 one.count,
                 one.code,
-                None,
+                one.reason,
                 one.error,
                 unix_time(one.oldest) or None,
                 unix_time(one.newest) or None,

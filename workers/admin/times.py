@@ -15,9 +15,13 @@ def shown_time(seconds: float | None) -> str:
 
 
 def ago(seconds: float) -> str:
-    """Return how long ago a time was, in the largest unit of which there are two."""
-    passed = max(0, int(time.time() - seconds))
+    """Return how long ago a time was."""
+    return f"{span(time.time() - seconds)} ago"
+
+
+def span(seconds: float) -> str:
+    """Return a duration in the largest unit of which there are two: `90s`, `12m`, `3h`."""
     for letter in "dhm":
-        if passed >= 2 * SECONDS[letter]:
-            return f"{passed // SECONDS[letter]}{letter} ago"
-    return f"{passed}s ago"
+        if seconds >= 2 * SECONDS[letter]:
+            return f"{int(seconds) // SECONDS[letter]}{letter}"
+    return f"{max(0, int(seconds))}s"

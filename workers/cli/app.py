@@ -121,7 +121,7 @@ def check(output: Output = Format.TABLE) -> None:
     from workers.cli.check import check_all  # noqa: PLC0415
 
     findings, code = check_all()
-    show([finding.row() for finding in findings], output)
+    show([finding.row() for finding in findings], output, keep=("status",))
     raise typer.Exit(code)
 
 
@@ -441,6 +441,70 @@ def plan(
     from workers.cli.plan import plan_file  # noqa: PLC0415
 
     raise typer.Exit(plan_file(settings_or_fail(), file, tenant, output))
+
+
+@app.command()
+def status(
+    *,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again.")] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.5, help="Seconds between two, with --watch.")
+    ] = 2.0,
+    max_ready: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[QUEUE=]N", help="Messages that may be ready; repeatable."),
+    ] = None,
+    max_age: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[QUEUE=]TIME", help="Age of the oldest message: 90s, 5m, 2h; repeatable."
+        ),
+    ] = None,
+    max_request_age: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Age of the oldest unfinished request.")
+    ] = None,
+    max_dead: Annotated[int | None, typer.Option(min=0, help="Dead letters that may be.")] = None,
+    min_workers: Annotated[
+        int | None, typer.Option(min=0, help="Workers that must be alive.")
+    ] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show queues, workers, unfinished requests, dead letters, pauses, and what stands still.
+
+    Without QUEUE a limit holds for each queue of requests. Exit code 5 where a limit is passed, 4
+    where broker or journal cannot be reached: what can be known is shown all the same.
+    """
+    from workers.admin.limits import Limits  # noqa: PLC0415
+    from workers.cli.status import parse_limits, queue_names, show_status  # noqa: PLC0415
+
+    settings = settings_or_fail()
+    names = queue_names(settings)
+    ready = parse_limits(max_ready or (), "--max-ready", names)
+    age = parse_limits([max_request_age] if max_request_age else (), "--max-age", names)
+    limits = Limits(
+        {queue: int(most) for queue, most in ready.items()},
+        parse_limits(max_age or (), "--max-age", names),
+        max_dead,
+        min_workers,
+        age.get(""),
+    )
+    raise typer.Exit(show_status(settings, limits, interval if watch else None, output))
+
+
+@app.command("show")
+def show_one(
+    key: Annotated[str, typer.Argument(help="message_id, orderId, flowId, or the whole key.")],
+    output: Output = Format.TABLE,
+) -> None:
+    """Show everything about one request, wherever it is: journal, queues, dead letters, workers.
+
+    Where it is, why, and when it goes on, with its timeline. Where the journal does not know it,
+    the messages that wait are looked at, which counts as a delivery of each: a few times at most.
+    Exit code 5 where nobody knows it.
+    """
+    from workers.cli.status import show_everywhere  # noqa: PLC0415
+
+    raise typer.Exit(show_everywhere(settings_or_fail(), key, output))
 
 
 Tenant = Annotated[str | None, typer.Option(help="A project's id or name, where no token says it.")]

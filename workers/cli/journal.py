@@ -6,13 +6,12 @@ from typing import Any
 
 from handlers.effects.waits import Wait
 from handlers.orders.show import told_wait
-from messages.results import WaitReason
 from messages.secrets import mask
+from workers.admin.timeline import UPDATE, is_effect, outcome_line, remembered, result_line
 from workers.cli.exits import CommandFailed, Exit
 from workers.cli.output import Format, Report, show_json
 from workers.cli.times import ago, json_time, shown_time
 from workers.journal import (
-    EffectRecord,
     History,
     JournalError,
     Replay,
@@ -27,8 +26,6 @@ _STATES = {
     State.DONE: "done: has its result, which may not be published yet",
     State.SETTLED: "settled: its result is published and confirmed",
 }
-#: Prefix of the effects that are status updates, as the journal stores them.
-_UPDATE = "told:"
 
 
 @contextmanager
@@ -129,7 +126,7 @@ def _waits_line(request: RequestRecord) -> str:
 
 def request_record(request: RequestRecord, replays: list[Replay]) -> dict[str, Any]:
     """Return a request as JSON (contract 9)."""
-    updates = [one for one in request.effects if one.name.startswith(_UPDATE)]
+    updates = [one for one in request.effects if one.name.startswith(UPDATE)]
     return {
         **_common(request),
         "effects": [
@@ -140,22 +137,22 @@ def request_record(request: RequestRecord, replays: list[Replay]) -> dict[str, A
                 "request_id": one.request_id,
             }
             for one in request.effects
-            if _is_effect(one)
+            if is_effect(one)
         ],
         "result": mask(request.result),
         "course": [
             {
-                "status": one.name.removeprefix(_UPDATE),
-                "progress": _value(one),
+                "status": one.name.removeprefix(UPDATE),
+                "progress": remembered(one),
                 "time": json_time(one.intended_at),
             }
             for one in updates
         ],
         "updates": mask(list(request.updates)),
         "remembered": {
-            one.name: mask(_value(one))
+            one.name: mask(remembered(one))
             for one in request.effects
-            if not _is_effect(one) and one not in updates
+            if not is_effect(one) and one not in updates
         },
         "replays": [replay_row(one) for one in replays],
     }
@@ -185,29 +182,15 @@ def replay_row(replay: Replay) -> dict[str, Any]:
 def print_request(report: Report, request: RequestRecord, replays: list[Replay]) -> None:
     """Print a request as a report."""
     report.heading(request.key)
-    report.facts(
-        {
-            "operation": request.operation,
-            "tenant": request.tenant,
-            "state": _STATES[request.state],
-            "received": f"{shown_time(request.received_at)} ({ago(request.received_at)})",
-            "last change": f"{shown_time(request.updated_at)} ({ago(request.updated_at)})",
-            "deliveries": f"{request.deliveries}, failed attempts before the last: {request.attempts}",
-            "result": result_line(request.result) or "none yet",
-            "pruned": f"{shown_time(request.pruned_at)}: effects, updates and what was ordered are deleted"
-            if request.pruned_at is not None
-            else None,
-            **_waits_facts(request.wait),
-        }
-    )
-    effects = [one for one in request.effects if _is_effect(one)]
+    report.facts(request_facts(request) | _waits_facts(request.wait))
+    effects = [one for one in request.effects if is_effect(one)]
     report.line("effects in OpenStack" if effects else "no effects in OpenStack")
     report.table(
         [
             {
-                "intended at": shown_time(one.intended_at),
                 "effect": one.name,
-                "outcome": _outcome_line(one, request),
+                "outcome": outcome_line(one, request),
+                "intended at": shown_time(one.intended_at),
                 "OpenStack request": one.request_id or "",
             }
             for one in effects
@@ -220,20 +203,43 @@ def print_request(report: Report, request: RequestRecord, replays: list[Replay])
         report.table([replay_line(one) for one in replays], indent=2)
 
 
+def request_facts(request: RequestRecord) -> dict[str, str]:
+    """Return what is shown of a request first."""
+    return {
+        "operation": request.operation,
+        "tenant": request.tenant,
+        "state": _STATES[request.state],
+        "received": f"{shown_time(request.received_at)} ({ago(request.received_at)})",
+        "last change": f"{shown_time(request.updated_at)} ({ago(request.updated_at)})",
+        "deliveries": f"{request.deliveries}, failed attempts before the last: {request.attempts}",
+        "result": result_line(request.result) or "none yet",
+        "pruned": f"{shown_time(request.pruned_at)}: effects, updates and what was ordered are deleted"
+        if request.pruned_at is not None
+        else "",
+    }
+
+
 def _print_updates(report: Report, request: RequestRecord) -> None:
     rows = [
         {
             "time": shown_time(one.intended_at),
-            "update": f"{one.name.removeprefix(_UPDATE)} {_value(one)} %",
+            "status": f"{one.name.removeprefix(UPDATE)} {remembered(one)} %",
+            "resource": "order",
+            "id": request.name,
         }
         for one in request.effects
-        if one.name.startswith(_UPDATE)
+        if one.name.startswith(UPDATE)
     ]
     for update in request.updates:
         final = ", final" if update.get("final") else ""
-        text = f"{update.get('resource')} {update.get('id')}: {update.get('status')}{final}"
-        time = str(update.get("time"))[:19].replace("T", " ") + "Z"
-        rows.append({"time": time, "update": text})
+        rows.append(
+            {
+                "time": str(update.get("time"))[:19].replace("T", " ") + "Z",
+                "status": f"{update.get('status')}{final}",
+                "resource": str(update.get("resource")),
+                "id": str(update.get("id")),
+            }
+        )
     if rows:
         report.line("status updates")
         report.table(rows, indent=2)
@@ -249,15 +255,6 @@ def replay_line(replay: Replay) -> dict[str, Any]:
         "batch": replay.batch,
         "arrived at a worker": shown_time(replay.arrived_at),
     }
-
-
-def _is_effect(effect: EffectRecord) -> bool:
-    """False for a remembered value, which is stored in the same table."""
-    return effect.outcome is None or "value" not in effect.outcome
-
-
-def _value(effect: EffectRecord) -> Any:
-    return (effect.outcome or {}).get("value")
 
 
 def _waits_facts(wait: Wait | None) -> dict[str, str]:
@@ -276,38 +273,8 @@ def _waits_facts(wait: Wait | None) -> dict[str, str]:
     return facts
 
 
-def _outcome_line(effect: EffectRecord, request: RequestRecord) -> str:
-    outcome = effect.outcome
-    if outcome is None and request.state is State.RUNNING:
-        is_left = request.owner is None or (
-            request.wait is not None and request.wait.reason is WaitReason.WORKER
-        )
-        return (
-            "unknown: the next attempt looks for it in the cloud"
-            if is_left
-            else "under way: its answer is awaited"
-        )
-    if outcome is None:
-        return "unknown: interrupted before the answer was recorded"
-    if outcome.get("refused", "") is None:
-        return "not done: the time limit passed before it could be sent"
-    if "refused" in outcome:
-        return f"refused by OpenStack ({outcome['refused']})"
-    if "found" in outcome:
-        return "done: found in the cloud after its answer was lost"
-    return f"done ({outcome.get('status')})"
-
-
 def reason_of(result: Mapping[str, Any]) -> str | None:
     """Return `data.reason` of a result; None where there is none."""
     data = result.get("data")
     reason = data.get("reason") if isinstance(data, dict) else None
     return reason if isinstance(reason, str) else None
-
-
-def result_line(result: Mapping[str, Any] | None) -> str:
-    """Return code, message and reason as a line; empty where there is no result."""
-    if result is None:
-        return ""
-    reason = reason_of(result)
-    return f"{result.get('code')} {result.get('message')}" + (f" ({reason})" if reason else "")

@@ -2,11 +2,12 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, TextIO
 
 import typer
+from rich.cells import cell_len, set_cell_size
 
 from messages.texts import terminal_safe
 
@@ -17,16 +18,34 @@ class Format(StrEnum):
     TABLE = "table"
     JSON = "json"
     JSONL = "jsonl"
+    #: A table with all columns whole, however wide.
+    WIDE = "wide"
 
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="How data is printed to stdout.")]
+def _chosen(output: Format) -> Format:
+    """Return a format; a wide table is a table on a wider page."""
+    if output is not Format.WIDE:
+        return output
+    Report.is_wide = True
+    return Format.TABLE
 
 
-def show(rows: Iterable[Mapping[str, Any]], output: Format) -> None:
-    """Print rows that all have the same fields."""
+Output = Annotated[
+    Format,
+    typer.Option(
+        "--output",
+        "-o",
+        help="How data is printed to stdout; wide: a table with all columns whole.",
+        callback=_chosen,
+    ),
+]
+
+
+def show(rows: Iterable[Mapping[str, Any]], output: Format, keep: Iterable[str] = ()) -> None:
+    """Print rows that all have the same fields; `keep` as for `Report.table`."""
     listed = [dict(row) for row in rows]
     if output is Format.TABLE:
-        Report().table(listed)
+        Report().table(listed, keep=keep)
         sys.stdout.flush()
     else:
         show_json(listed, output)
@@ -72,8 +91,27 @@ def _cell(value: Any) -> str:
     return terminal_safe(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
+#: Columns of a terminal that does not say how wide it is, and of a pipe.
+_COLUMNS = 80
+#: Blanks between two columns of a table.
+_GAP = 2
+#: Characters that a text must have room for, or its column is left out.
+_LEAST_TEXT = 24
+#: A value with so many blanks, or longer than this with one, is a text, which may be cut; an id, a
+#: time or a number is shown whole or not at all.
+_BLANKS_OF_TEXT, _LONG = 4, 36
+
+
 class Report:
-    """Headings, facts and tables for a person, on stdout unless another file is given."""
+    """Headings, facts and tables for a person, on stdout unless another file is given.
+
+    A table fits the terminal: columns that are empty are left out, a value that is the same in all
+    rows is said once above, texts are cut, and where that is not enough columns are left out from
+    the right, and named. Ids are never cut or wrapped. `-o wide` shows all columns whole.
+    """
+
+    #: Set by `-o wide`, for all reports of the process.
+    is_wide = False
 
     def __init__(self, file: TextIO | None = None) -> None:
         from rich.console import Console  # noqa: PLC0415 - programs need no tables
@@ -82,56 +120,119 @@ class Report:
         # Plain texts: rich's markup in a message is not interpreted.
         self._text = Text
         out = file or sys.stdout
-        # A pipe has no width: nothing is cut there.
-        width = None if out.isatty() else 240
-        self._console = Console(file=out, width=width, highlight=False)
+        self._console = Console(file=out, highlight=False, soft_wrap=True)
+        self._columns = max(self._console.width, _COLUMNS) if out.isatty() else _COLUMNS
 
     def heading(self, text: str) -> None:
         """Print a line in bold."""
-        self._console.print(self._text(_cell(text), style="bold"))
+        self._print(_cell(text), "bold")
 
     def line(self, text: str = "") -> None:
         """Print a line."""
-        self._console.print(self._text(_cell(text)))
+        self._print(_cell(text))
 
     def document(self, value: Any, longest: int) -> None:
         """Print JSON on several lines, or a text on one; `longest` characters at most."""
         text = _cell(value) if isinstance(value, str) else json_text(value, 2)
         more = f"\n… {len(text) - longest} characters more: -o json" if len(text) > longest else ""
-        self._console.print(self._text(text[:longest] + more))
+        self._print(text[:longest] + more)
 
     def facts(self, facts: Mapping[str, Any]) -> None:
         """Print a name and a value on each line; empty values are left out."""
-        known = {name: value for name, value in facts.items() if value not in (None, "")}
-        self._grid([(_cell(name), _cell(value)) for name, value in known.items()], None)
+        known = {
+            _cell(name): _cell(value) for name, value in facts.items() if value not in (None, "")
+        }
+        widest = max(map(_width, known), default=0)
+        for name, value in known.items():
+            self._print(f"  {_padded(name, widest)}{' ' * _GAP}{value}")
 
-    def table(self, rows: Sequence[Mapping[str, Any]], indent: int = 0) -> None:
-        """Print rows under the names of their fields."""
-        if rows:
-            names = tuple(rows[0])
-            self._grid([tuple(_cell(row[name]) for name in names) for row in rows], names, indent)
-
-    def _grid(
-        self, rows: Sequence[Sequence[str]], names: Sequence[str] | None, indent: int = 2
+    def table(
+        self, rows: Sequence[Mapping[str, Any]], indent: int = 0, keep: Iterable[str] = ()
     ) -> None:
-        from rich.table import Table  # noqa: PLC0415
+        """Print rows under the names of their fields, the most important fields first.
 
-        table = Table(box=None, pad_edge=False, show_header=names is not None, padding=(0, 2, 0, 0))
-        if indent:
-            table.add_column("", width=indent - 2)
-        for name in names or ("", ""):
-            table.add_column(
-                name,
-                overflow="fold",
-                style="dim" if names is None and not table.columns[1:] else None,
-            )
-        for row in rows:
-            table.add_row(*([""] if indent else []), *(self._text(value) for value in row))
-        if self._console.is_terminal:
-            self._console.print(table)
+        Those in `keep` are shown also where all rows have the same value.
+        """
+        if not rows:
             return
-        # A table pads its lines with blanks.
-        with self._console.capture() as captured:
-            self._console.print(table)
-        text = "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
-        self._console.file.write(text)
+        cells = {name: [_cell(row[name]) for row in rows] for name in rows[0]}
+        left_out: list[str] = []
+        if not self.is_wide:
+            same = _take_same(cells, {*keep, next(iter(cells))})
+            if same:
+                alike = "; ".join(f"{name} {value}" for name, value in same.items())
+                self._print(f"{' ' * indent}all: {alike}")
+            left_out = _fit(cells, self._columns - indent)
+        widths = {name: max(_width(name), *map(_width, column)) for name, column in cells.items()}
+        self._row(indent, widths, {name: name for name in cells}, "bold")
+        for number in range(len(rows)):
+            self._row(indent, widths, {name: column[number] for name, column in cells.items()})
+        if left_out:
+            self._print(f"{' ' * indent}no room for: {', '.join(left_out)} (-o wide)")
+
+    def _row(
+        self, indent: int, widths: Mapping[str, int], cells: Mapping[str, str], style: str = ""
+    ) -> None:
+        padded = (_padded(cell, widths[name] + _GAP) for name, cell in cells.items())
+        self._print((" " * indent + "".join(padded)).rstrip(), style)
+
+    def _print(self, text: str, style: str = "") -> None:
+        self._console.print(self._text(text, style=style))
+
+
+def _take_same(cells: dict[str, list[str]], keep: Collection[str]) -> dict[str, str]:
+    """Take the columns out that are empty, or the same in all of several rows; return the latter
+    with their values.
+    """
+    same = {}
+    for name, column in list(cells.items()):
+        if not any(column):
+            del cells[name]
+        elif len(column) > 1 and len(set(column)) == 1 and name not in keep:
+            same[name] = column[0]
+            del cells[name]
+    return same
+
+
+def _fit(cells: dict[str, list[str]], room: int) -> list[str]:
+    """Cut texts, and take columns out from the right, until a row has room; the first column stays.
+    Return the names of what was taken out.
+    """
+    texts = [name for name, column in cells.items() if any(map(_is_text, column))]
+    left_out: list[str] = []
+
+    def least(name: str) -> int:
+        """Return how wide a column must be."""
+        widest = max(_width(name), *map(_width, cells[name]))
+        return min(widest, max(_LEAST_TEXT, _width(name))) if name in texts else widest
+
+    while len(cells) > 1 and sum(map(least, cells)) + _GAP * (len(cells) - 1) > room:
+        _, *others = cells
+        out = next((name for name in reversed(others) if name not in texts), others[-1])
+        left_out.insert(0, out)
+        del cells[out]
+    spare = room - sum(map(least, cells)) - _GAP * (len(cells) - 1)
+    for name in (one for one in texts if one in cells):
+        width = least(name) + max(0, spare)
+        widest = max(map(_width, cells[name]))
+        spare -= max(0, min(width, widest) - least(name))
+        cells[name] = [_cut(value, width) for value in cells[name]]
+    return left_out
+
+
+def _is_text(value: str) -> bool:
+    blanks = value.count(" ")
+    return blanks >= _BLANKS_OF_TEXT or (blanks > 0 and len(value) > _LONG)
+
+
+def _width(text: str) -> int:
+    """Return the columns that a text takes: a Chinese character takes two."""
+    return cell_len(text)
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - _width(text))
+
+
+def _cut(text: str, width: int) -> str:
+    return text if _width(text) <= width else f"{set_cell_size(text, width - 1).rstrip()}…"
