@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help install demo test test-fast check figures trace faults bench docs audit constraints requirements dist dist-check sbom pythons clean
+.PHONY: help install demo test test-fast check figures trace faults bench docs man audit constraints requirements dist dist-check sbom pythons clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -62,6 +62,9 @@ docs: install  ## write the pages anew that are made of what goes over the wire,
 		tests/integration/test_quickstart.py tests/integration/test_task_pages.py \
 		"tests/openstack/test_gateway_document.py::test_the_documents_requests_and_their_answers[simulated]"
 	ECS_WRITE_DOCS=1 $(BIN)/pytest -q tests/unit/test_translations.py  # what the others have written
+
+man: install  ## the manual pages, in build/man (the wheel installs them under share/man)
+	$(BIN)/python -c 'import pathlib, workers.cli.man as man; man.write_pages(pathlib.Path("build/man"), pathlib.Path("ecs_client/VERSION").read_text().strip())'
 
 # Strict: a version that the database does not know was not audited, and that is no success.
 audit: install  ## known vulnerabilities of the pinned versions (asks the Python advisory database; fails where it cannot)

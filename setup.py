@@ -52,6 +52,16 @@ files = os.environ.get("ECS_PROJECT_FILES_URL", "").strip().rstrip("/")
 files = files or (f"{page}/blob/v{version}" if page else "")
 urls = {"Homepage": page, "Documentation": f"{files}/docs", "Changelog": f"{files}/CHANGELOG.md"}
 
+# The pages are made of the commands themselves. Only a wheel needs them.
+man_pages = []
+if "bdist_wheel" in sys.argv:
+    sys.path.insert(0, str(HERE))
+    from workers.cli.man import write_pages
+
+    man_pages = [
+        str(page.relative_to(HERE)) for page in write_pages(HERE / "build" / "man", version)
+    ]
+
 # A checkout that is installed to be worked on has everything.
 is_editable = "editable_wheel" in sys.argv
 setup(
@@ -60,6 +70,7 @@ setup(
         if is_editable
         else find_packages(include=PRODUCT, exclude=DEMO)
     ),
+    data_files=[("share/man/man1", man_pages)],
     long_description=readme(files),
     long_description_content_type="text/markdown",
     project_urls=urls if page else {},

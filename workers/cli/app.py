@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="ecs-worker",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Carries out server actions and paid orders from RabbitMQ on OpenStack.",
 )
 topology_app = typer.Typer(no_args_is_help=True, help="Exchanges and queues.")
@@ -43,8 +43,22 @@ app.add_typer(dead_app, name="dead")
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        print(f"ecs-worker {version('ecs-worker')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+]
+
+
 @app.callback()
-def options(context: typer.Context, verbose: Verbose = False) -> None:
+def options(context: typer.Context, verbose: Verbose = False, version: Version = False) -> None:
     """Carries out server actions and paid orders from RabbitMQ on OpenStack."""
     from workers.telemetry import configure_logs  # noqa: PLC0415
 
@@ -645,7 +659,8 @@ def run_app() -> None:
         if text := error.format_message():
             context: typer.Context | None = getattr(error, "ctx", None)
             path = context.command_path if context is not None else "ecs-worker"
-            complain(f"{text.rstrip('.')}; see {path} --help")
+            end = " See" if text.endswith("?") else "; see"
+            complain(f"{text.rstrip('.')}{end} {path} --help")
         sys.exit(Exit.USAGE)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
