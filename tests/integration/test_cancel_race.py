@@ -4,7 +4,7 @@ other one knows. On SQLite and on PostgreSQL.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -71,12 +71,40 @@ async def is_intended(journal: Journal, claim: Claim) -> bool:
     return True
 
 
-async def cancelled(url: str, word: str) -> CancelOutcome:
+async def cancelled(
+    url: str, word: str, starts: Callable[[], object] = lambda: None
+) -> CancelOutcome:
+    """Cancel in a thread, as a command does in its process; `starts` is called on the loop when the
+    journal is open.
+    """
+    loop = asyncio.get_running_loop()
+
     def run() -> CancelOutcome:
         with closing(Operations(url, "ecs").open()) as journal:
+            loop.call_soon_threadsafe(starts)
             return cancel.cancel(journal, word, ACTOR, "ordered twice").outcome
 
     return await asyncio.to_thread(run)
+
+
+async def meet(
+    number: int, url: str, word: str, begin_it: Callable[[], Awaitable[bool]]
+) -> tuple[CancelOutcome, bool]:
+    """Cancel an order and begin it, of each six: one before, one after, and four at the same time,
+    some milliseconds apart.
+    """
+    started = asyncio.Event()
+    if number % 6 == 0:
+        done = await begin_it()
+        return await cancelled(url, word), done
+    cancelling = asyncio.create_task(cancelled(url, word, started.set))
+    if number % 6 == 5:
+        await cancelling
+    else:
+        await started.wait()
+        await asyncio.sleep((number % 11) * 0.002)
+    done = await begin_it()
+    return await cancelling, done
 
 
 async def check(journal: Journal, request: NewRequest, outcome: CancelOutcome, done: bool) -> None:
@@ -96,41 +124,32 @@ async def check(journal: Journal, request: NewRequest, outcome: CancelOutcome, d
 
 
 async def test_an_order_is_cancelled_or_begun_and_never_both(journal: Journal, url: str) -> None:
-    requests = [order(number) for number in range(ORDERS)]
-    claims = await asyncio.gather(*(begin(journal, one) for one in requests))
-
-    async def race(request: NewRequest, claim: Claim, lead: float) -> CancelOutcome:
-        cancelling = asyncio.create_task(cancelled(url, request.name))
-        await asyncio.sleep(lead)
-        done = await is_intended(journal, claim)
-        outcome = await cancelling
+    async def race(number: int, claim: Claim) -> CancelOutcome:
+        request = order(number)
+        outcome, done = await meet(number, url, request.name, lambda: is_intended(journal, claim))
         await check(journal, request, outcome, done)
         return outcome
 
-    # The intents are spread over the time that the cancellations take.
-    outcomes = await asyncio.gather(
-        *(
-            race(one, claim, number * 0.01)
-            for number, (one, claim) in enumerate(zip(requests, claims, strict=True))
-        )
-    )
-    # Without both of them nothing has met.
+    claims = await asyncio.gather(*(begin(journal, order(number)) for number in range(ORDERS)))
+    outcomes = await asyncio.gather(*(race(number, one) for number, one in enumerate(claims)))
     assert Counter(outcomes).keys() == {CancelOutcome.CANCELLED, CancelOutcome.BEGUN}
 
 
 async def test_an_order_that_comes_while_it_is_cancelled_is_cancelled_or_begun(
     journal: Journal, url: str
 ) -> None:
-    async def race(number: int) -> None:
+    async def race(number: int) -> CancelOutcome:
         request = order(number)
-        cancelling = asyncio.create_task(cancelled(url, request.name))
-        await asyncio.sleep(number * 0.01)
-        outcome = await journal.begin(request)
-        assert isinstance(outcome, Begun)
-        done = await is_intended(journal, outcome.claim)
-        await check(journal, request, await cancelling, done)
 
-    await asyncio.gather(*(race(number) for number in range(ORDERS)))
+        async def begin_it() -> bool:
+            return await is_intended(journal, await begin(journal, request))
+
+        outcome, done = await meet(number, url, request.name, begin_it)
+        await check(journal, request, outcome, done)
+        return outcome
+
+    outcomes = await asyncio.gather(*(race(number) for number in range(ORDERS)))
+    assert {CancelOutcome.WAITING, CancelOutcome.BEGUN} <= Counter(outcomes).keys()
     with closing(Operations(url, "ecs").open()) as operations:
         assert cancel.pending(operations) == [], "each has met its order"
 
