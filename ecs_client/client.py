@@ -34,6 +34,7 @@ from ecs_client.streams import (
     read_update,
 )
 from ecs_client.subscriptions import Source, Subscriptions, own_queue
+from ecs_client.tracing import continued
 
 #: Updates that come before the first is acked.
 _PREFETCH = 200
@@ -151,9 +152,14 @@ class Client:
         headers = dict(options.get("headers") or {})
         if (deadline := options.get("deadline")) is not None:
             headers["x-ecs-deadline"] = str(int(deadline))
+        message_id = options.get("message_id") or uuid.uuid4().hex
         for name in ("traceparent", "tracestate"):
             if (value := options.get(name)) is not None:
                 headers[name] = value
+        if "traceparent" not in headers:
+            trace, end = continued(f"{routing_key} publish", exchange, message_id)
+            headers |= trace
+            finish = _ending(finish, end) if trace else finish
         now = time.monotonic()
         timeout = options.get("timeout")
         timeout = self.timeout if timeout is None else timeout
@@ -161,7 +167,7 @@ class Client:
             exchange=exchange,
             routing_key=routing_key,
             body=body,
-            message_id=options.get("message_id") or uuid.uuid4().hex,
+            message_id=message_id,
             headers=headers,
             finish=finish,
             take_by=now + min(timeout, self._broker_timeout),
@@ -202,6 +208,16 @@ class Client:
 
     def _results_source(self, prefetch: int) -> Source:
         return Source(f"{self.namespace}.order-results", prefetch)
+
+
+def _ending(finish: Finish, end: Callable[[], None]) -> Finish:
+    """Return what finishes a publication and ends its span."""
+
+    def both(answer: Answer | None, error: Exception | None) -> None:
+        end()
+        finish(answer, error)
+
+    return both
 
 
 class EcsClient(Client):

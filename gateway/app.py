@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import quote
 
 import structlog
@@ -38,6 +38,7 @@ from gateway.metrics import Metrics
 from gateway.openapi import EVENTS, HEALTH, ORDERS, TITLE, VERSION, document
 from gateway.requests import body_of, command_of, message_id_of, query_of, read_json, trace_of
 from gateway.routes import ROUTES, Route
+from handlers.tracing import NOTHING, Span, is_on, publication
 from messages.codes import Code
 from messages.errors import Refused
 from messages.fields import check_order_region
@@ -45,6 +46,7 @@ from messages.operations import OPERATIONS, Mode, parse_order
 from messages.orders import is_paid, name_of, order_type_of
 from messages.results import Result
 from messages.wire import encode
+from workers.tracing import request as traced
 
 log = structlog.get_logger()
 
@@ -127,15 +129,17 @@ class Gateway:
             command = await command_of(route, request, who, self.budget, account)
             # A read is of no use later. A change goes on: its key asks for its result.
             deadline = time.time() + self.timeout if _is_read(route) else None
-            with _answers():
+            with (
+                _answers(),
+                _continued(request, route.operation.value, asked.message_id) as trace,
+            ):
                 reply = await self.client.call(
                     route.operation.value,
                     command,
                     message_id=asked.message_id,
                     timeout=self.timeout,
                     deadline=deadline,
-                    traceparent=trace_of(request.headers, "traceparent"),
-                    tracestate=trace_of(request.headers, "tracestate"),
+                    **trace,
                 )
         if reply.http_status == 401:
             asked.reason = "refused by a worker: request.rejected in its log says why"
@@ -153,8 +157,8 @@ class Gateway:
             caller = await self.callers.sign(order, request.headers)
             asked.tenant = caller.tenant
             key = asked.order = _checked(order, self._region)
-            with _answers():
-                await self.client.orders.submit(order, message_id=asked.message_id)
+            with _answers(), _continued(request, "order", asked.message_id) as trace:
+                await self.client.orders.submit(order, message_id=asked.message_id, **trace)
         data = {"key": key, "message_id": asked.message_id}
         accepted = encode(Result.of(Code.OK, data).envelope())
         return Response(accepted, 202, {"Location": f"/v1/orders/{quote(key, safe='')}"}, JSON)
@@ -185,6 +189,33 @@ class Gateway:
         if self.is_draining:
             raise busy("draining")
         return self.places.one(tenant, "too_many_requests")
+
+
+class _Trace(TypedDict, total=False):
+    traceparent: str | None
+    tracestate: str | None
+
+
+@contextmanager
+def _continued(request: Request, name: str, message_id: str) -> Iterator[_Trace]:
+    """Yield the options by which a message continues the request's trace; while the gateway traces
+    itself, under a span that ends with the answer.
+    """
+    if not is_on():
+        headers = request.headers
+        yield {
+            "traceparent": trace_of(headers, "traceparent"),
+            "tracestate": trace_of(headers, "tracestate"),
+        }
+        return
+    span = publication(f"{name} publish", {"messaging.message.id": message_id})
+    try:
+        yield {
+            "traceparent": span.headers.get("traceparent"),
+            "tracestate": span.headers.get("tracestate"),
+        }
+    finally:
+        span.end()
 
 
 class _Streaming(Response):
@@ -369,15 +400,21 @@ class Front:
                     headers["Connection"] = "close"
             await send(message)
 
-        try:
-            await self._app(scope, receive, answer)
-        finally:
-            self._note(scope, asked)
+        # Health checks and scrapes would be most traces, and a stream lasts for hours.
+        is_traced = scope["path"].startswith("/v1/") and scope["path"] != EVENTS
+        headers = Headers(scope=scope)
+        with traced(scope["method"], headers) if is_traced else NOTHING as span:
+            try:
+                await self._app(scope, receive, answer)
+            finally:
+                self._note(scope, asked, span)
 
-    def _note(self, scope: Scope, asked: Asked) -> None:
+    def _note(self, scope: Scope, asked: Asked, span: Span) -> None:
         """Count and log an answer."""
         seconds = time.perf_counter() - asked.began
         route = getattr(scope.get("route"), "path_format", "-")
+        if span.trace_id is not None:
+            _describe(span, scope["method"], route, asked)
         told = None if asked.is_stream else seconds
         self._gateway.metrics.answered(scope["method"], route, asked.status, told)
         if asked.operation is not None:
@@ -391,6 +428,21 @@ class Front:
                 seconds=round(seconds, 4),
                 **{name: value for name, value in some.items() if value is not None},
             )
+
+
+def _describe(span: Span, method: str, route: str, asked: Asked) -> None:
+    """Say in a request's span what it was, and how it was answered."""
+    span.rename(f"{method} {route}")
+    span.note(
+        http__request__method=method,
+        http__route=route,
+        http__response__status_code=asked.status,
+        ecs__operation=asked.operation,
+        ecs__tenant=asked.tenant,
+        messaging__message__id=asked.message_id,
+    )
+    if asked.status >= 500:
+        span.fail(str(asked.status))
 
 
 def _noted(headers: Headers) -> Asked:

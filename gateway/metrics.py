@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import Counter, Histogram
 
 from gateway.routes import ROUTES
-from workers.metrics import Shown, build_info
+from workers.metrics import Shown, build_info, new_registry
 
 #: Methods that are counted by their names; all others as one.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -19,7 +19,7 @@ class Metrics:
     """Counts answers. No label holds what a request says: a tenant, an id, an unknown URL."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = new_registry()
         self._answers = Counter(
             "ecs_gateway_requests_total",
             "Requests that were answered; route is - where the URL is unknown",

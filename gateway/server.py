@@ -22,13 +22,14 @@ from gateway.connections import IDLE_SECONDS, OTHER_FILES, Connection, Connectio
 from gateway.console.app import Console
 from gateway.console.operators import Guard, LocalGuard, TokenGuard, is_loopback
 from gateway.events import update_event
+from handlers.effects.concurrency import in_daemon_thread
 from handlers.openstack.cloud import Cloud
 from handlers.openstack.sessions import CloudSettings
 from messages.texts import without_urls
 from workers.health import PortUnusable
 from workers.identity.jwks_source import key_source
 from workers.pipeline.large_bodies import SWITCH_INTERVAL
-from workers.settings import ConfigurationError, GatewaySettings, load_settings
+from workers.settings import ConfigurationError, GatewaySettings, load_settings, traces_of
 
 if TYPE_CHECKING:
     from workers.identity.key_set import KeySet
@@ -70,6 +71,7 @@ class GatewayServer:
     ) -> None:
         self._settings = settings
         self._announce = announce
+        self._traces = traces_of("ecs-gateway")
         broker = settings.broker
         self._client = AsyncEcsClient(
             broker.url,
@@ -99,6 +101,8 @@ class GatewayServer:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
         listening = listen(*self._settings.listen)
+        if self._traces is not None:
+            self._traces.begin()
         gc.freeze()  # modules stay: they need not be looked at again and again
         sys.setswitchinterval(SWITCH_INTERVAL)
         server = self._server()
@@ -123,6 +127,10 @@ class GatewayServer:
         if self._cloud is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._cloud.close(), _GOODBYE)
+        if self._traces is not None:
+            with contextlib.suppress(TimeoutError):
+                closing = in_daemon_thread(self._traces.close, "traces")
+                await asyncio.wait_for(closing, _GOODBYE)
         log.info("gateway.ended")
 
     def problems(self) -> list[str]:

@@ -18,6 +18,7 @@ import structlog
 from handlers.catalogue import HANDLERS, Handler
 from handlers.context import Environment, Policy
 from handlers.effects.backoff import Deadline
+from handlers.effects.concurrency import in_daemon_thread
 from handlers.openstack.cloud import Cloud
 from handlers.openstack.errors import CloudRefusal
 from handlers.openstack.sessions import CloudSettings, region_name
@@ -52,7 +53,7 @@ from workers.pipeline.timeouts import Timeouts
 from workers.pipeline.turns import RequestTurns
 from workers.pipeline.undeliverable import Undeliverable
 from workers.sampler import Sampler, Watched
-from workers.settings import DEFAULT_CONCURRENCY, ConfigurationError, Settings
+from workers.settings import DEFAULT_CONCURRENCY, ConfigurationError, Settings, traces_of
 
 if TYPE_CHECKING:
     from workers.identity.key_set import KeySet
@@ -70,6 +71,8 @@ DRAIN_LIMIT = 34.0
 _CONFIRMS, _GOODBYE, _LETTING_GO = 4.0, 3.0, 2.0
 #: Seconds for the first look at what operators have paused; the journal has just been opened.
 _FIRST_LOOK = 10.0
+#: Seconds for the last spans of traces.
+_LAST_SPANS = 2.0
 #: Seconds for which commands are remembered; orders are for good, whole or pruned.
 COMMANDS_KEPT = 7 * 86400.0
 #: Seconds for which discarded dead letters can be restored.
@@ -220,6 +223,7 @@ class Worker:
         self._undelivered = names.undelivered_queue
         self._consumed = (*names.input_queues, names.undelivered_queue)
         self._policy = policy_of(settings)
+        self._traces = traces_of("ecs-worker")
         self.metrics = Metrics()
         self.journal = Journal(settings.journal_url.get_secret_value())
         self.cloud = Cloud(cloud_settings(settings), self._called)
@@ -270,6 +274,7 @@ class Worker:
                 consumer=self.consumer,
                 publisher=self.publisher,
                 circuit_breaker=self.circuit_breaker,
+                journal=self.journal,
                 problems=self.problems,
             ),
             QueueDepths(broker, names, wanted),
@@ -294,6 +299,8 @@ class Worker:
         `PortUnusable` and `JournalError` at the start end it, too, and `TopologyMismatch`.
         """
         self._catch_signals()
+        if self._traces is not None:
+            self._traces.begin()
         # Before anything else: a worker whose port is taken must not have consumed anything.
         health = await self._health()
         await self.journal.open()
@@ -488,6 +495,8 @@ class Worker:
         self._declarer.close()
         await _within(self.consumer.close(), _GOODBYE)
         await _within(self.publisher.close(), _GOODBYE)
+        if self._traces is not None:  # a receiver that hangs keeps nobody from ending
+            await _within(in_daemon_thread(self._traces.close, "traces"), _LAST_SPANS)
         # Calls that are under way end before others may take their requests over. Of those that
         # hang the requests stay ours until the process ends: the journal is not let go of, and
         # whoever has them then looks for the calls.

@@ -16,6 +16,7 @@ from messages.results import WaitReason
 from workers.telemetry import lost_lines
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
 DeliveryEvent = Literal["ignored", "dead_lettered", "retried", "duplicate", "conflict"]
@@ -52,9 +53,9 @@ class Metrics:
 
     def __init__(self) -> None:
         # With an HTTP server of its own: 20 ms and 2 MB that most commands need not wait for.
-        from prometheus_client import CollectorRegistry, Counter, Histogram  # noqa: PLC0415
+        from prometheus_client import Counter, Histogram  # noqa: PLC0415
 
-        self.registry = CollectorRegistry()
+        self.registry = new_registry()
         self._results = Counter(
             "ecs_results_total",
             "Requests that got a result",
@@ -163,6 +164,17 @@ class Metrics:
         """Count a request that is to be tried again, by the word that says why."""
         is_known = reason in _RETRY_REASONS or _HTTP_REASON.fullmatch(reason) is not None
         self._retries.labels(reason if is_known else OTHER).inc()
+
+
+def new_registry() -> "CollectorRegistry":
+    """Return an empty registry. Of no counter is shown when it was made: that would be twice the
+    series, which nobody asks for.
+    """
+    from prometheus_client import CollectorRegistry, disable_created_metrics  # noqa: PLC0415
+
+    disable: Callable[[], None] = disable_created_metrics
+    disable()
+    return CollectorRegistry()
 
 
 class Shown:

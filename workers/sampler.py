@@ -1,15 +1,14 @@
-"""Numbers of a running worker for its metrics: its own, and those that it asks the broker for.
+"""Numbers of a running worker for its metrics: its own, and those that it asks others for.
 
-Its own are read with each scrape. The depths of the queues are read from the broker in between, in a
-thread: a scrape waits for nobody. Where the broker does not answer they are not a number (`NaN`),
-which is neither below a limit nor above it.
+Its own are read with each scrape. Broker and journal are asked in between, in threads: a scrape waits
+for nobody. What they do not tell is not a number (`NaN`), which is neither below a limit nor above it.
 """
 
 import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
 from handlers.effects.concurrency import in_daemon_thread
@@ -17,9 +16,10 @@ from messages.record import record
 from workers.amqp.consumer import Consumer
 from workers.amqp.envelope import Envelope
 from workers.amqp.publisher import Publisher
-from workers.amqp.queues import QueueDepth, QueueDepths
+from workers.amqp.queues import QueueDepth, QueueDepths, Role
 from workers.circuit_breaker import COMPUTE, IDENTITY, IMAGE, JOURNAL, CircuitBreaker
 from workers.identity import NO_PROJECT
+from workers.journal import WAITS, Figures, Journal, JournalError, Kind, Unfinished
 from workers.metrics import OTHER, Metrics, Series, build_info, states
 from workers.pipeline.process import Pipeline
 
@@ -27,6 +27,8 @@ from workers.pipeline.process import Pipeline
 LOOK_EVERY = 10.0
 #: Tenants that have series of their own; the others count as one.
 MOST_TENANTS = 20
+#: Causes of dead letters that have series of their own, and the cause of those that nobody counted.
+MOST_CAUSES, UNKNOWN = 30, "unknown"
 #: The value of `tenant` for requests that belong to no single one, and for those of which it is not
 #: known yet.
 _NO_TENANT = "-"
@@ -42,6 +44,7 @@ class Watched:
     consumer: Consumer
     publisher: Publisher
     circuit_breaker: CircuitBreaker
+    journal: Journal
     problems: Callable[[], list[str]]
 
 
@@ -51,24 +54,34 @@ class Sampler:
     def __init__(self, metrics: Metrics, watched: Watched, queues: QueueDepths) -> None:
         self._watched = watched
         self._queues = queues
-        self._names = queues.names
         self._depths: tuple[QueueDepth, ...] = ()
+        self._figures: Figures | None = None
         self._show_own(metrics)
         self._show_queues(metrics)
+        self._show_journal(metrics)
 
     async def watch(self) -> None:
-        """Look at the queues again and again, until cancelled."""
+        """Ask broker and journal again and again, until cancelled."""
         while True:
-            try:
-                self._depths = await in_daemon_thread(self._queues.read, "queue depths")
-            except Exception:
-                # The log and `ecs_dependency_up` tell that the broker is away.
-                self._depths = ()
+            await asyncio.gather(self._look_at_queues(), self._look_at_journal())
             try:
                 await asyncio.sleep(LOOK_EVERY)
             except asyncio.CancelledError:
                 await in_daemon_thread(self._queues.close, "queue depths")
                 raise
+
+    async def _look_at_queues(self) -> None:
+        try:
+            self._depths = await in_daemon_thread(self._queues.read, "queue depths")
+        except Exception:
+            # The log and `ecs_dependency_up` tell that the broker is away.
+            self._depths = ()
+
+    async def _look_at_journal(self) -> None:
+        try:
+            self._figures = await self._watched.journal.figures(self._queues.namespace)
+        except JournalError:
+            self._figures = None
 
     def _show_own(self, metrics: Metrics) -> None:
         watched = self._watched
@@ -132,9 +145,55 @@ class Sampler:
             self._ages,
         )
 
+    def _show_journal(self, metrics: Metrics) -> None:
+        metrics.show(
+            "ecs_workers",
+            "Workers of this namespace that have told of themselves within 20 s; NaN: not known",
+            lambda: self._figures.workers if self._figures is not None else math.nan,
+        )
+        metrics.show_all(
+            "ecs_unfinished_requests",
+            "Requests of the journal without a published result, by what they wait for; NaN: not known",
+            ("kind", "waits_for"),
+            lambda: self._unfinished(lambda found: found.number if found is not None else 0),
+        )
+        metrics.show_all(
+            "ecs_oldest_unfinished_seconds",
+            "Seconds since the oldest of them first came to a worker; NaN: not known",
+            ("kind", "waits_for"),
+            lambda: self._unfinished(
+                lambda found: time.time() - found.oldest if found is not None else 0
+            ),
+        )
+        metrics.show_all(
+            "ecs_dead_letters",
+            f"Dead letters by code and reason, the {MOST_CAUSES} causes that have most; an estimate",
+            ("cause",),
+            self._causes,
+        )
+
+    def _unfinished(self, number: Callable[[Unfinished | None], float]) -> Series:
+        figures = self._figures
+        for kind in Kind:
+            for wait in WAITS:
+                found = figures.unfinished.get((kind, wait)) if figures is not None else None
+                yield (kind.value, wait), number(found) if figures is not None else math.nan
+
+    def _causes(self) -> Series:
+        """Return the journal's counts, set right by the depth of the queue, which alone is exact."""
+        counts = {
+            f"{one.code} {one.reason}".strip() or UNKNOWN: one.messages
+            for one in (self._figures.causes if self._figures is not None else ())
+            if one.messages > 0
+        }
+        depth = next((one.ready for one in self._depths if one.role is Role.DEAD), None)
+        if depth is None:
+            return [((UNKNOWN,), math.nan)]
+        return [((cause,), number) for cause, number in shares(counts, depth).items()]
+
     def _of_queues(self, number: Callable[[QueueDepth], int | None]) -> Series:
         known = {one.name: number(one) for one in self._depths}
-        for name in self._names:
+        for name in self._queues.names:
             found = known.get(name)
             yield (name,), math.nan if found is None else found
 
@@ -185,3 +244,16 @@ def _waits_since(envelope: Envelope) -> float:
         return envelope.arrived
     # The timestamp is the publisher's, who may have set none, or has a wrong clock.
     return min(envelope.timestamp or envelope.arrived, envelope.arrived)
+
+
+def shares(counts: Mapping[str, int], depth: int) -> dict[str, float]:
+    """Return counts by cause that add up to the depth of the queue. What is there beyond them is
+    `unknown`; where there are fewer messages, each cause has its share of them.
+    """
+    most = Counter(counts).most_common(MOST_CAUSES)
+    named = dict(most) | {OTHER: sum(counts.values()) - sum(number for _, number in most)}
+    counted = sum(named.values())
+    scale = min(1.0, depth / counted) if counted else 0.0
+    found = {cause: float(round(number * scale)) for cause, number in named.items()}
+    found[UNKNOWN] = found.get(UNKNOWN, 0.0) + max(0, depth - counted)
+    return found

@@ -30,6 +30,8 @@ from workers.amqp.broker import Broker, BrokerUnusable, check_files, read_secret
 from workers.amqp.names import DEFAULT_NAMESPACE, Names, check_namespace
 from workers.amqp.topology import DEFAULT_RETRY_DELAYS
 from workers.identity.jwks_source import is_url
+from workers.tracing import Traces, TracingMisconfigured
+from workers.tracing import wanted as traces_wanted
 
 #: Requests of a queue that are begun at once.
 DEFAULT_CONCURRENCY = 500
@@ -382,3 +384,13 @@ def _problems(error: ErrorDetails) -> list[str]:
     name = str(error["loc"][0]).upper()
     variable = name if name.startswith(("ECS_", "OS_")) else f"ECS_{name}"
     return [f"{variable}: {message}"]
+
+
+def traces_of(service: str) -> Traces | None:
+    """Return what makes traces of this process, where OpenTelemetry's own variables ask for them.
+    Raises `ConfigurationError`.
+    """
+    try:
+        return Traces(service) if traces_wanted() else None
+    except TracingMisconfigured as error:
+        raise ConfigurationError([str(error)]) from None

@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -323,7 +323,8 @@ class ThreadPool:
         """
         place = await self.acquire(tenant)
         try:
-            running = self.threads.submit(function)
+            # With the caller's context: what is logged there belongs to its request, too.
+            running = self.threads.submit(copy_context().run, function)
         except BaseException:
             self.release(place)
             raise

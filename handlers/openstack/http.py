@@ -29,6 +29,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.ssl_ import create_urllib3_context
 
+from handlers import tracing
 from handlers.openstack.http_client import MAX_ANSWER, CallTimes, Origin, Proxy
 
 #: A header that marks a request which is not to be sent: `Unsent` is its answer.
@@ -140,7 +141,10 @@ class Transport(HTTPAdapter):
         request.headers["Accept-Encoding"] = "identity"
         if request.headers.pop(NOT_SENT, None) is not None:
             return Unsent(request, options, self)
-        response = super().send(request, *arguments, **options | {"stream": True})
+        with tracing.call("keystoneauth", request.method, urlsplit(request.url).path) as span:
+            request.headers.update(tracing.headers())
+            response = super().send(request, *arguments, **options | {"stream": True})
+            tracing.ended(span, str(response.status_code))
         if response.headers.get("Content-Encoding", "identity") != "identity":
             response.close()
             raise OddAnswer("the answer is packed")

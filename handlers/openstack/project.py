@@ -13,6 +13,7 @@ from urllib.parse import urlencode, urljoin
 
 import orjson
 
+from handlers import tracing
 from handlers.effects.backoff import Deadline
 from handlers.effects.concurrency import SingleFlightCache
 from handlers.openstack import sessions
@@ -185,31 +186,34 @@ class Project:
             content = orjson.dumps(body) if body is not None else b""
             kind = f"Content-Type: {content_type}\r\n" if content else ""
             content = f"{kind}Content-Length: {len(content)}\r\n\r\n".encode() + content
-        started, outcome = time.monotonic(), "cancelled"
-        try:
-            answer = await self._answer(service, method, path, content or b"\r\n")
-            reply = reply_of(
-                service.proxy, answer.status, answer.headers, answer.body, mutating=mutating
-            )
-            outcome = str(reply.status)
-            return reply
-        except CallLost as error:
-            failure = error.as_error(mutating=mutating)
-            outcome = failure.reason
-            raise failure from None
-        except CloudRefusal as error:
-            outcome = str(error.status)
-            raise
-        except Transient as error:
-            outcome = error.reason
-            raise
-        except asyncio.CancelledError:
-            outcome = "no_answer" if time.monotonic() - started > _LONG else outcome
-            raise
-        finally:
-            if (calls := counted.get()) is not None:
-                calls[method] += 1
-            self._on_call(service.proxy, method, outcome, time.monotonic() - started)
+        with tracing.call(service.proxy, method, path) as span:
+            started, outcome = time.monotonic(), "cancelled"
+            try:
+                answer = await self._answer(service, method, path, content or b"\r\n")
+                span.note(openstack__request_id=answer.headers.get("x-openstack-request-id"))
+                reply = reply_of(
+                    service.proxy, answer.status, answer.headers, answer.body, mutating=mutating
+                )
+                outcome = str(reply.status)
+                return reply
+            except CallLost as error:
+                failure = error.as_error(mutating=mutating)
+                outcome = failure.reason
+                raise failure from None
+            except CloudRefusal as error:
+                outcome = str(error.status)
+                raise
+            except Transient as error:
+                outcome = error.reason
+                raise
+            except asyncio.CancelledError:
+                outcome = "no_answer" if time.monotonic() - started > _LONG else outcome
+                raise
+            finally:
+                if (calls := counted.get()) is not None:
+                    calls[method] += 1
+                tracing.ended(span, outcome)
+                self._on_call(service.proxy, method, outcome, time.monotonic() - started)
 
     async def _answer(self, service: Service, method: str, path: str, rest: bytes) -> Answer:
         """Make the call as keystoneauth would: with another token where the service does not take
@@ -222,7 +226,7 @@ class Project:
         while True:
             line = f"{method} {way.target}{path} HTTP/1.1\r\n".encode("ascii")
             try:
-                request = line + way.head + rest
+                request = line + way.head + tracing.header_lines() + rest
                 answer = await self._client.call(way.origin, request, guard, self.id)
             except Transient as error:
                 if error.reason == "no_connection":

@@ -52,6 +52,8 @@ def build_app(world: World) -> Starlette:
         request.state.caller = identify(world, request.headers.get("x-auth-token"))
         line = f"{request.method} {request.url.path}{'?' if request.url.query else ''}{request.url.query}"
         world.calls.append(f"{service} {line}")
+        if (parent := request.headers.get("traceparent")) is not None:
+            world.traces.append(parent)
         who = request.state.caller
         rule = world.faults.taken(
             f"api.{service}", line, who.user.name if who is not None else None
@@ -106,6 +108,9 @@ def _controls(world: World) -> list[Route]:
     async def calls(_: Request) -> Response:
         return JSONResponse(world.calls)
 
+    async def traces(_: Request) -> Response:
+        return JSONResponse(world.traces)
+
     async def executed(_: Request) -> Response:
         return JSONResponse(world.executed)
 
@@ -126,6 +131,7 @@ def _controls(world: World) -> list[Route]:
         Route("/_sandbox/reclaim-interval", _sets_reclaim_interval(world), methods=["POST"]),
         Route("/_sandbox/without", be_without, methods=["POST"]),
         Route("/_sandbox/calls", calls),
+        Route("/_sandbox/traces", traces),
         Route("/_sandbox/executed", executed),
     ]
 

@@ -120,6 +120,11 @@ class SimulatedOpenStack:
         finally:
             self._control("POST", "reclaim-interval", {"seconds": 0})
 
+    def trace_contexts(self) -> list[str]:
+        """The header `traceparent` of every call that had one."""
+        listed: list[str] = json.loads(self._control("GET", "traces"))
+        return listed
+
     def calls(self) -> list[str]:
         """Every call since the start: `SERVICE METHOD PATH`."""
         listed: list[str] = json.loads(self._control("GET", "calls"))

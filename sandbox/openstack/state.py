@@ -241,6 +241,8 @@ class World:
         self.newest: dict[str, str] = {}
         #: The calls that changed something.
         self.executed: list[str] = []
+        #: The `traceparent` of each call that had one.
+        self.traces: list[str] = []
         self.projects: dict[str, Project] = {}
         self.users: dict[str, User] = {}
         #: Application credentials by id: the secret, whose it is, and in which project.

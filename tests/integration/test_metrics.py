@@ -25,6 +25,7 @@ def own_cloud() -> Iterator[SimulatedOpenStack]:
 def shop(declared: str, own_cloud: SimulatedOpenStack, tmp_path: object) -> Iterator[Workshop]:
     with Workshop(declared, own_cloud, tmp_path) as found:  # type: ignore[arg-type]
         yield found
+        own_cloud.clear_faults()  # before what the test made is taken away
 
 
 def test_series_are_there_before_anything_has_happened(workshop: Workshop) -> None:

@@ -5,14 +5,19 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
-from importlib.metadata import packages_distributions
+from importlib import metadata
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 PRODUCT = ("messages", "handlers", "workers", "sandbox", "ecs_client", "gateway")
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 #: Declared, and not imported by name.
-DATA = {"tzdata"}  # the time zones that zoneinfo reads where the machine has none
+DATA = {
+    "tzdata",  # the time zones that zoneinfo reads where the machine has none
+    "opentelemetry-exporter-otlp-proto-http",  # found by its entry point
+}
+#: Folders that several distributions share: their modules are told apart by the second name.
+SHARED = {"opentelemetry"}
 #: Of the development tools: what is run, not imported.
 TOOLS = {
     "cyclonedx-bom",
@@ -59,13 +64,29 @@ def imported(path: Path) -> Iterator[str]:
         return
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (one.name.partition(".")[0] for one in node.names)
+            yield from (package(one.name) for one in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
+            yield package(node.module)
+
+
+def package(module: str) -> str:
+    """The name that tells which distribution a module is of."""
+    names = module.split(".")
+    return ".".join(names[: 2 if names[0] in SHARED else 1])
+
+
+def sharers() -> dict[str, list[str]]:
+    """The distributions of the modules in shared folders."""
+    found: dict[str, list[str]] = {}
+    for one in metadata.distributions():
+        for file in one.files or ():
+            if file.parts[0] in SHARED and len(file.parts) > 2:
+                found.setdefault(".".join(file.parts[:2]), []).append(one.name)
+    return found
 
 
 def distributions(names: Iterable[str]) -> set[str]:
-    known = packages_distributions()
+    known = {**metadata.packages_distributions(), **sharers()}
     return {normal(known[name][0]) if name in known else f"unknown: {name}" for name in names}
 
 

@@ -47,6 +47,7 @@ class QueueDepths:
 
     def __init__(self, where: Where, names: Names, wanted: Topology) -> None:
         self._where = where
+        self.namespace = names.namespace
         self._queues = [
             (queue.name, _role(queue.name, names), _delay(queue.queue_arguments))
             for queue in wanted.queues

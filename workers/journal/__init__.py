@@ -1,5 +1,6 @@
 """The journal: requests, effects, results, locks and replays in a database; the only SQL."""
 
+from workers.journal.figures import WAITS, Figures, Unfinished
 from workers.journal.history import History, RequestFilter
 from workers.journal.journal import Journal
 from workers.journal.looks import Look, Looks
@@ -48,6 +49,7 @@ from workers.journal.records import (
 from workers.journal.retention import Prunable, Retention, Space
 
 __all__ = [
+    "WAITS",
     "Action",
     "Actor",
     "Ahead",
@@ -65,6 +67,7 @@ __all__ = [
     "Controls",
     "DeadLetterCause",
     "EffectRecord",
+    "Figures",
     "HeldElsewhere",
     "History",
     "HolderState",
@@ -92,6 +95,7 @@ __all__ = [
     "Retry",
     "Space",
     "State",
+    "Unfinished",
     "UnfinishedRequest",
     "WorkerRow",
 ]

@@ -33,6 +33,7 @@ from workers.journal.dead_letters import (
     replay_of,
     replays_of,
 )
+from workers.journal.figures import Figures, figures_in
 from workers.journal.owners import is_alive
 from workers.journal.records import (
     Action,
@@ -251,6 +252,11 @@ class History:
         """
         with self._reading() as connection:
             return causes_of(connection, namespace)
+
+    def figures(self, namespace: str) -> Figures:
+        """Return counts for metrics."""
+        with self._reading() as connection:
+            return figures_in(connection, namespace)
 
     def archived(
         self,

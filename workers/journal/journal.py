@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from handlers.effects.waits import Wait
 from workers.journal.database import check_encoding, migrate, open_engine
+from workers.journal.figures import Figures
 from workers.journal.history import RUNNER_STALE, History
 from workers.journal.operators import Actor, Beat, Controls, ReadControls, WorkerRow
 from workers.journal.owners import Owner, new_owner
@@ -318,6 +319,10 @@ class Journal:
     async def find(self, word: str) -> list[RequestRecord]:
         """Return the requests with this key or name, newest first."""
         return await asyncio.to_thread(self._history.find, word)
+
+    async def figures(self, namespace: str) -> Figures:
+        """Return counts for metrics. Raises `JournalError`."""
+        return await asyncio.to_thread(self._history.figures, namespace)
 
     async def with_keys(self, keys: Sequence[str]) -> dict[str, RequestRecord]:
         """Return those of a few requests that there are, by their keys."""

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 
 import structlog
 
+from handlers import tracing
 from handlers.effects.backoff import Deadline, within
 from messages.codes import Code
 from messages.errors import Postponed, Refused, Transient
@@ -49,6 +50,7 @@ from workers.pipeline.turns import RequestTurns
 from workers.pipeline.undeliverable import Undeliverable
 from workers.request import Request
 from workers.telemetry import log_request
+from workers.tracing import delivery as traced
 
 log = structlog.get_logger()
 
@@ -123,10 +125,13 @@ class Pipeline:
             await self._stages.undeliverable.handle(envelope, execute)
             return
         request: Request | None
-        request = await self._parsed(envelope)
+        with tracing.span("parse"):
+            request = await self._parsed(envelope)
         log_request(request=request.name, operation=request.operation)
+        tracing.note(ecs__operation=request.operation, ecs__request=request.name)
         timing = self._timeouts.timing(request, started)
-        requester = await self._stages.authentication.authenticate(request, timing)
+        with tracing.span("authenticate"):
+            requester = await self._stages.authentication.authenticate(request, timing)
         delivery.tenant = requester.project_id
         turns = self._stages.turns
         line = turns.line_of(request)
@@ -134,7 +139,8 @@ class Pipeline:
         if turn is None:
             if len(envelope.body) > LIGHT:
                 request = None  # it waits as bytes, which are a fraction of what they are read to
-            turn = await turns.wait(line, requester, timing, delivery)
+            with tracing.span("turn"):
+                turn = await turns.wait(line, requester, timing, delivery)
         delivery.is_begun = True
         try:
             request = request or await self._parsed(envelope)
@@ -153,12 +159,16 @@ class Pipeline:
         """
         log_request(tenant=requester.project_id)
         stages = self._stages
-        progress = await stages.idempotency.claim(request, requester, timing)
+        tracing.note(ecs__tenant=requester.project_id, ecs__attempt=request.envelope.attempts)
+        with tracing.span("claim"):
+            progress = await stages.idempotency.claim(request, requester, timing)
         if progress.attempts != request.envelope.attempts:
             log_request(attempt=progress.attempts)
         try:
-            ended = await self._run(progress)
-            await progress.finish(ended)
+            with tracing.span("run"):
+                ended = await self._run(progress)
+            with tracing.span("finish"):
+                await progress.finish(ended)
         except (ClaimLost, Requeue, Rescheduled, JournalError, *MACHINE_TROUBLE):
             raise
         except Exception as error:  # it has begun, so it must have its one result
@@ -166,6 +176,7 @@ class Pipeline:
             await progress.finish(ended)
         finally:
             stages.idempotency.release(progress)
+        tracing.note(ecs__outcome="answered", ecs__code=ended.result.code)
         self._metrics.answered(
             request.operation, ended.result.code, time.monotonic() - timing.started
         )
@@ -190,7 +201,9 @@ class Pipeline:
                 result = await attempt.read(progress)
             else:
                 async with attempt.answered_in_time(progress):
-                    if request.locks and await self._stages.locks.acquire(progress):
+                    with tracing.span("lock"):
+                        locked = bool(request.locks) and await self._stages.locks.acquire(progress)
+                    if locked:
                         self._check_pause(progress)
                     result = await attempt.run(progress)
             # What was answered already stays the answer.
@@ -244,6 +257,17 @@ class Pipeline:
             tenant=None,
             attempt=envelope.attempts,
         )
+        with traced(envelope) as span:
+            if span.trace_id is not None:
+                log_request(trace_id=span.trace_id)
+            requeue_after = await self._held(delivery)
+            if requeue_after is not None:
+                span.note(ecs__outcome="requeued")
+        return requeue_after
+
+    async def _held(self, delivery: Delivery) -> float | None:
+        """Answer a message within the time for which it may be held; return as `_settled`."""
+        envelope = delivery.envelope
         limit = within(Deadline.after(HOLD_LIMIT))
         try:
             with limit:
@@ -272,18 +296,23 @@ class Pipeline:
             try:
                 await self.process(delivery)
             except Rejected as rejected:  # inside: an error of rejecting it is answered, too
+                tracing.note(ecs__outcome="rejected", ecs__code=rejected.refused.code.wire)
                 await self._stages.rejections.reject(envelope, rejected)
         except Ignored as ignored:
             self._metrics.event("ignored")
+            tracing.note(ecs__outcome="ignored")
             log.info("order.ignored", request=ignored.name, status=ignored.status)
         except Answered:
             self._metrics.event("duplicate")
+            tracing.note(ecs__outcome="duplicate")
         except Rescheduled:
             self._metrics.event("retried")
+            tracing.note(ecs__outcome="retried")
         except (ClaimLost, Requeue, Transient, JournalError, *MACHINE_TROUBLE):
             raise
         except Exception as error:
             log.exception("pipeline.unforeseen", queue=envelope.queue)
+            tracing.note(ecs__outcome="unforeseen", error__type=type(error).__name__)
             await self._stages.rejections.unforeseen(envelope, unforeseen(error))
 
     def pause(self, queues: Iterable[str]) -> None:

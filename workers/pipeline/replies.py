@@ -13,6 +13,7 @@ from uuid import UUID
 
 import structlog
 
+from handlers import tracing
 from messages.commands import Operation
 from messages.errors import Refused
 from messages.results import Result
@@ -110,7 +111,7 @@ class Replies:
             )
             published.append(
                 self._until_answered(
-                    self._publisher.publish(reply),
+                    self._publish(reply),
                     reply,
                     elsewhere=not (is_order or result.confidential),
                 )
@@ -120,7 +121,7 @@ class Replies:
                 self._must_arrive(Publication(results, operation, mandatory=True, **shared))
             )
         elif reply_to is None and not result.confidential:
-            published.append(self._publisher.publish(Publication(results, operation, **shared)))
+            published.append(self._publish(Publication(results, operation, **shared)))
         return published
 
     def update(self, envelope: Envelope, body: Mapping[str, Any], key: str) -> Awaitable[Any]:
@@ -128,7 +129,7 @@ class Replies:
         identity = (
             f"{key}|{body['resource']}|{body['id']}|{'final' if body['final'] else body['status']}"
         )
-        return self._publisher.publish(
+        return self._publish(
             Publication(
                 self._names.status_exchange,
                 f"{body['resource']}.{body['id']}",
@@ -265,10 +266,29 @@ class Replies:
                 mandatory=False,
                 patience=None,
             )
-            await self._publisher.publish(again)
+            await self._publish(again)
+
+    def _publish(self, one: Publication) -> "asyncio.Future[Published]":
+        """Publish; while tracing, with a span until the confirm. What a message causes continues its
+        trace there; a dead letter keeps the headers that it came with.
+        """
+        if not tracing.is_on():
+            return self._publisher.publish(one)
+        about = {
+            "messaging.system": "rabbitmq",
+            "messaging.destination.name": one.exchange or "(reply queue)",
+            "messaging.message.id": one.message_id,
+            "messaging.operation.type": "send",
+        }
+        span = tracing.publication(f"{one.exchange or 'reply'} publish", about)
+        if one.exchange != self._names.dead_exchange:
+            one = replace(one, headers={**(one.headers or {}), **span.headers})
+        published = self._publisher.publish(one)
+        published.add_done_callback(lambda _: span.end())
+        return published
 
     def _must_arrive(self, publication: Publication) -> Awaitable[Any]:
-        return self._until_taken(self._publisher.publish(publication), publication)
+        return self._until_taken(self._publish(publication), publication)
 
     async def _until_taken(
         self, published: "asyncio.Future[Published]", publication: Publication
@@ -284,7 +304,7 @@ class Replies:
             )
             self._on_returned()
             await asyncio.sleep(_RETURNED_DELAY)
-            published = self._publisher.publish(publication)
+            published = self._publish(publication)
 
 
 def error_text(refused: Refused) -> str:
