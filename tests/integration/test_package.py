@@ -146,7 +146,7 @@ def test_the_installed_command_runs(installed: Path) -> None:
 
 
 def test_the_wheel_brings_a_manual_page_of_each_command(installed: Path) -> None:
-    pages = {page.stem for page in (installed / "share" / "man" / "man1").glob("*.1")}
+    pages = {page.stem for page in (installed.parents[1] / "share" / "man" / "man1").glob("*.1")}
     listed = run(installed, "-c", "from workers.cli.man import pages\nprint(*dict(pages('1')))")
     assert pages == set(listed.stdout.split())
     assert {"ecs-worker", "ecs-worker-run", "ecs-worker-journal-prune"} <= pages
