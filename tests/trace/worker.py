@@ -155,7 +155,9 @@ def _watch_cloud(recorder: Recorder) -> None:
 def _watch_journal(recorder: Recorder) -> None:
     @event.listens_for(Engine, "before_cursor_execute")
     def execute(_c: Any, _r: Any, statement: str, values: Any, _x: Any, many: bool) -> None:
-        if found := _WRITE.match(statement):
+        found = _WRITE.match(statement)
+        # The worker's heartbeat belongs to no message.
+        if found and found[2] != "workers":
             for row in values if many else (values,):
                 recorder.outside("journal", _named(found[1], found[2], statement, row))
 

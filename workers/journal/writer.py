@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -69,7 +70,10 @@ class Writer:
             if not self._wake.is_set():
                 self._wake.set()
         elif self._timer is None:
-            self._timer = self._loop.call_later(self._times.gather, self._write_rest)
+            # In no request's context: others' writes wait for it, too.
+            self._timer = self._loop.call_later(
+                self._times.gather, self._write_rest, context=Context()
+            )
         return future
 
     def _write_rest(self) -> None:
