@@ -1,10 +1,12 @@
 """docs/operations: the commands that a page shows with their output are run, and print that."""
 
+import json
 import re
 import shutil
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.processes import free_ports
 from tests.support.consoles import Names, Terminal, need_curl, run_page
+from tests.support.orders import paid
+from tests.support.tenant import Tenant
 from tests.support.workshop import REPOSITORY
 
 OPERATIONS = REPOSITORY / "docs" / "operations"
@@ -73,13 +77,9 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         yield Machine(folder, env, port, broker, cloud)
 
 
-def test_a_worker_is_installed_as_the_page_says(machine: Machine) -> None:
-    with Terminal(machine.folder, machine.env) as terminal:
-        run_page(OPERATIONS / "install.md", machine.names(), terminal.run, known)
-
-
-@pytest.mark.parametrize("page", ["rotate.md", "regions.md"])
-def test_commands_beside_a_running_worker(machine: Machine, page: str) -> None:
+@contextmanager
+def at_work(machine: Machine) -> Iterator[Terminal]:
+    """A worker runs, and a shell in its folder."""
     machine.broker.rabbitmqctl("add_user", "ecs", "a-long-password")
     machine.broker.rabbitmqctl("set_permissions", "-p", "/", "ecs", ".*", ".*", ".*")
     url = f"amqp://ecs:a-long-password@127.0.0.1:{machine.broker.port}//"
@@ -89,7 +89,69 @@ def test_commands_beside_a_running_worker(machine: Machine, page: str) -> None:
         ready = f"until curl -sf http://127.0.0.1:{machine.port}/readyz; do sleep 0.5; done"
         terminal.run(ready)
         try:
-            run_page(OPERATIONS / page, machine.names(), terminal.run, known)
+            yield terminal
             terminal.run(ready)
         finally:
             terminal.run("kill -TERM $!; wait")
+
+
+def test_a_worker_is_installed_as_the_page_says(machine: Machine) -> None:
+    with Terminal(machine.folder, machine.env) as terminal:
+        run_page(OPERATIONS / "install.md", machine.names(), terminal.run, known)
+
+
+@pytest.mark.parametrize("page", ["rotate.md", "regions.md"])
+def test_commands_beside_a_running_worker(machine: Machine, page: str) -> None:
+    with at_work(machine) as terminal:
+        run_page(OPERATIONS / page, machine.names(), terminal.run, known)
+
+
+def test_each_question_of_the_index_has_its_answer(machine: Machine) -> None:
+    """Each command of docs/operations/README.md is run, and shows what was asked."""
+    tenant = Tenant(machine.cloud.clouds_yaml, "tenant-a")
+    order = paid("renew", tenant.make_server(disk=None), duration="1", durationUnit="M")
+    key = order["orderId"]
+    (machine.folder / "order.json").write_text(json.dumps(order))
+    conflicting = {**order, "userId": "00000000-0000-4000-8000-000000000000"}
+    (machine.folder / "again.json").write_text(json.dumps(conflicting))
+    with at_work(machine) as terminal:
+        terminal.run("ecs-worker order order.json")
+        terminal.run("ecs-worker order again.json || test $? = 5")
+        discarded = "ecs-worker dead discard --all --yes --operator night-shift"
+        # What each prints, in this sequence; KEY and the like are what the page leaves open.
+        answers = {
+            "ecs-worker show X": [key, "200"],
+            "ecs-worker status": ["ecs.orders", "ecs.dead"],
+            "ecs-worker check": ["keystone", "ok"],
+            "ecs-worker dead list --summary": ["conflicting_duplicate"],
+            "ecs-worker dead show KEY": [key],
+            "ecs-worker dead replay --code CODE --dry-run": [key[:8]],
+            "ecs-worker pause orders --reason TEXT --for 2h": ["orders"],
+            "ecs-worker resume orders": [],
+            "ecs-worker audit": ["pause", "resume"],
+            "ecs-worker dead replays": ["night-shift"],
+            "ecs-worker dead replays NAME": [key[:8]],
+            "ecs-worker cancel KEY": [],
+            "ecs-worker plan FILE": [key],
+        }
+        text = (OPERATIONS / "README.md").read_text(encoding="utf-8")
+        assert set(re.findall(r"`(ecs-worker [^`]+)`", text)) == set(answers)
+        stands_for = {
+            "X": key,
+            "KEY": key,
+            "CODE": "101.001002",
+            "TEXT": "test",
+            "FILE": "order.json",
+        }
+        for command, expected in answers.items():
+            if command == "ecs-worker dead replays":
+                terminal.run(discarded)
+            if command.endswith("NAME"):
+                (batch,) = json.loads(terminal.run("ecs-worker dead replays -o json"))
+                stands_for["NAME"] = batch["batch"]
+            words = [stands_for.get(one, one) for one in command.split()]
+            # An order that has ended is neither cancelled nor planned anew.
+            may_refuse = command.startswith(("ecs-worker cancel", "ecs-worker plan"))
+            run = " ".join(words) + (" 2>&1 || test $? -ge 5" if may_refuse else "")
+            said = terminal.run(run)
+            assert [one for one in expected if one not in said] == [], said

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from messages.operations import OPERATIONS
 from tests.support.workshop import REPOSITORY
@@ -41,3 +42,22 @@ def test_the_glossary_has_few_terms_of_its_own() -> None:
     own = text.partition("## Terms of this project")[2].partition("## Standard terms")[0]
     rows = [line for line in own.splitlines() if line.startswith("| ")][1:]
     assert 10 <= len(rows) <= _TERMS
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
+def test_the_index_of_alerts_lists_each_with_its_page(name: str) -> None:
+    rules = (REPOSITORY / "deploy" / "prometheus" / "ecs-worker.rules.yaml").read_text("utf-8")
+    alerts = {
+        rule["alert"]: rule["labels"]["severity"] == "critical"
+        for group in yaml.safe_load(rules)["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    }
+    text = (REPOSITORY / "docs" / "operations" / "alerts" / name).read_text(encoding="utf-8")
+    _, at_once, today = text.split("\n## ")
+    listed = {
+        name: section is at_once
+        for section in (at_once, today)
+        for name in re.findall(r"^\| \[(\w+)\]\(\1\.md\)", section, re.MULTILINE)
+    }
+    assert listed == alerts
