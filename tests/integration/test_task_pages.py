@@ -117,6 +117,8 @@ def test_each_question_of_the_index_has_its_answer(machine: Machine) -> None:
     with at_work(machine) as terminal:
         terminal.run("ecs-worker order order.json")
         terminal.run("ecs-worker order again.json || test $? = 5")
+        (letter,) = json.loads(terminal.run("ecs-worker dead list -o json"))
+        message = letter["id"]
         discarded = "ecs-worker dead discard --all --yes --operator night-shift"
         # What each prints, in this sequence; KEY and the like are what the page leaves open.
         answers = {
@@ -125,12 +127,12 @@ def test_each_question_of_the_index_has_its_answer(machine: Machine) -> None:
             "ecs-worker check": ["keystone", "ok"],
             "ecs-worker dead list --summary": ["conflicting_duplicate"],
             "ecs-worker dead show KEY": [key],
-            "ecs-worker dead replay --code CODE --dry-run": [key[:8]],
+            "ecs-worker dead replay --code CODE --dry-run": [message, "would be refused"],
             "ecs-worker pause orders --reason TEXT --for 2h": ["orders"],
             "ecs-worker resume orders": [],
             "ecs-worker audit": ["pause", "resume"],
             "ecs-worker dead replays": ["night-shift"],
-            "ecs-worker dead replays NAME": [key[:8]],
+            "ecs-worker dead replays NAME": [message],
             "ecs-worker cancel KEY": [],
             "ecs-worker plan FILE": [key],
         }
