@@ -6,8 +6,7 @@ queries and headers are left out.
 """
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from types import TracebackType
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from messages.secrets import mask_text
@@ -57,22 +56,11 @@ class Publishing(Protocol):
     def end(self) -> None: ...
 
 
-class _Nothing:
+class _Off:
     """A span where tracing is off."""
 
     __slots__ = ()
     trace_id = None
-
-    def __enter__(self) -> Span:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return
 
     def note(self, **attributes: Value | None) -> None:
         return
@@ -84,7 +72,7 @@ class _Nothing:
         return
 
 
-NOTHING: AbstractContextManager[Span] = _Nothing()
+NOTHING: AbstractContextManager[Span] = nullcontext(_Off())
 #: None while tracing is off.
 _tracer: Tracer | None = None
 

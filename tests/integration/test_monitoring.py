@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
 from sandbox.gateway import GatewayProcess
@@ -20,6 +21,7 @@ from tests.support.metrics import Numbers, numbers
 from tests.support.vhosts import Vhosts
 from tests.support.workshop import REPOSITORY, Workshop
 from workers.amqp.topology import declare, topology
+from workers.cli.app import app
 
 RULES = REPOSITORY / "deploy" / "prometheus"
 BOARD = REPOSITORY / "deploy" / "grafana" / "ecs-worker.json"
@@ -153,3 +155,24 @@ def test_each_alert_has_a_page_and_each_page_an_alert() -> None:
             assert heading in text, path.name
         (rule,) = [one for one in alerts() if one["alert"] == name]
         assert f"Severity: {rule['labels']['severity']}." in text
+
+
+def commands_of(text: str) -> Iterator[list[str]]:
+    """The commands of ecs-worker in a page, without comments."""
+    for line in re.findall(r"(?:^    |`)(ecs-worker [^`\n]*)", text, re.MULTILINE):
+        yield line.partition("  #")[0].split()[1:]
+
+
+@pytest.mark.parametrize(
+    "page", sorted((OPERATIONS / "alerts").glob("Ecs*.md")), ids=lambda p: p.stem
+)
+def test_each_command_of_a_page_is_one(page: Path) -> None:
+    for words in commands_of(page.read_text()):
+        command: Any = typer.main.get_command(app)
+        rest = list(words)
+        while rest and hasattr(command, "commands"):
+            assert rest[0] in command.commands, " ".join(words)
+            command = command.commands[rest.pop(0)]
+        options = {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+        asked = {word.partition("=")[0] for word in rest if word.startswith("-")}
+        assert asked <= options, " ".join(words)

@@ -10,6 +10,7 @@ import time
 import pytest
 import structlog
 
+from handlers.effects.concurrency import ThreadPool
 from workers.telemetry import LIBRARY_LINES, configure_logs, log_request
 
 
@@ -72,3 +73,27 @@ async def test_the_fields_of_a_request_are_on_its_own_lines_alone_and_masked(
         assert line["tenant"] == f"tenant-{number}"
         assert (line["message_id"], line["operation"]) == ("password=***", "server.show")
     assert "tenant" not in last
+
+
+async def test_lines_from_a_thread_have_the_fields_of_the_request_that_it_works_for(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    structlog.reset_defaults()
+    configure_logs("json", "info")
+    pool = ThreadPool(2, "test")
+
+    async def handle(number: int) -> None:
+        log_request(message_id=f"m-{number}", request="r", operation="server.show", attempt=number)
+        await pool.run(lambda: logging.getLogger("keystoneauth").error("no log-in"))
+        await pool.run(lambda: structlog.get_logger().warning("account.slow"))
+
+    await asyncio.gather(handle(1), handle(2))
+    await pool.close()
+    told = lines(capfd)
+    assert sorted((one["message_id"], one["event"], one["attempt"]) for one in told) == [
+        ("m-1", "account.slow", 1),
+        ("m-1", "library", 1),
+        ("m-2", "account.slow", 2),
+        ("m-2", "library", 2),
+    ]
+    assert {(one["request"], one["operation"]) for one in told} == {("r", "server.show")}
