@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from tests.bench.dry_run import dry_run
 from tests.bench.fairness import fairness
 from tests.bench.gateway import gateway
+from tests.bench.journal_size import journal_size
 from tests.bench.latency import half_load, single
 from tests.bench.measure import Figures, figures
 from tests.bench.real import real
@@ -88,6 +89,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "dry-run": Measurement(measure=dry_run),
     "gateway": Measurement(measure=gateway),
     "rubbish": Measurement(measure=rubbish, rounds=1, by_default=False),
+    "journal-size": Measurement(measure=journal_size, rounds=1, by_default=False),
     "real": Measurement(measure=real, rounds=1, by_default=False),
 }
 

@@ -30,14 +30,14 @@ def new(
 ) -> dict[str, Any]:
     """An order for so many servers with these items besides the image."""
     listed = [{"code": code, "value": value, "name": code} for code, value in items or ITEMS]
-    image = {"code": "image_Linux", "value": image or tenant.image, "name": "Linux"}
+    named = {"code": "image_Linux", "value": image or tenant.image, "name": "Linux"}
     product = {
         "region": REGION,
         "availableZone": "",
         "productLineCode": "ECS",
         "productTypeCode": "ECS_std",
         "instanceCount": str(count),
-        "itemList": [*listed, image],
+        "itemList": [*listed, named],
     }
     order = paid(
         "new", setCount=str(sets), consoleCustomization=chosen or {}, duration="1", durationUnit="M"
