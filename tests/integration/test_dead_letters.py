@@ -8,13 +8,11 @@ import pwd
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from amqp import Message
@@ -24,7 +22,8 @@ from sandbox.documents import change_configure, new_order_id, new_token
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.postgres import PrivatePostgres
 from sandbox.requester import Heard, Requester, Source
-from tests.support.workshop import REPOSITORY, Workshop, eventually
+from tests.support.dead_letters import dead, expire_unread, ids, spawn, start_of_nothing
+from tests.support.workshop import Workshop, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -46,36 +45,6 @@ def place(request: pytest.FixtureRequest, workshop: Workshop) -> Workshop:
 def requester(workshop: Workshop) -> Iterator[Requester]:
     with Requester(workshop.broker_url) as found:
         yield found
-
-
-def dead(workshop: Workshop, *words: str, code: int = 0) -> list[dict[str, Any]]:
-    """Return what the command prints as JSON; it must exit with this code."""
-    done = workshop.command("dead", *words, "-o", "json")
-    assert done.returncode == code, done.stdout + done.stderr
-    rows: list[dict[str, Any]] = json.loads(done.stdout or "[]")
-    return rows
-
-
-def ids(rows: list[dict[str, Any]]) -> set[str]:
-    return {row["id"] for row in rows}
-
-
-def start_of_nothing(requester: Requester, **properties: Any) -> str:
-    """Send a command on a server that does not exist: it is answered, and changes nothing."""
-    return requester.command(
-        "server.action", server_id=str(uuid.uuid4()), body={"os-start": None}, **properties
-    )
-
-
-def expire_unread(workshop: Workshop, requester: Requester, number: int) -> list[str]:
-    """Dead-letter commands that no worker has read: they expired in the queue."""
-    sent = [start_of_nothing(requester, expiration=0.001) for _ in range(number)]
-    moved = workshop.worker()
-    eventually(lambda: requester.depth("ecs.dead") == number, 60)
-    requester.listen(0.2)
-    moved.terminate()
-    requester.heard.clear()
-    return sent
 
 
 def results(requester: Requester, message_id: str) -> list[Heard]:
@@ -558,19 +527,6 @@ def at_terminal(workshop: Workshop, answer: str, *words: str) -> tuple[str, int]
     reader.join(10)
     os.close(ours)
     return seen.decode(), code
-
-
-def spawn(workshop: Workshop, *words: str, **streams: Any) -> "subprocess.Popen[bytes]":
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "PYTHONPATH": str(REPOSITORY),
-        "HOME": str(workshop.folder),
-    }
-    command = [sys.executable, "-m", "workers", *words]
-    environment |= {"TERM": "xterm", "COLUMNS": "200"}
-    return subprocess.Popen(
-        command, env=environment | workshop.settings, cwd=workshop.folder, **streams
-    )
 
 
 # Interrupted.
