@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 PARAMETER, FAILED, UNKNOWN = "101.001002", "101.001040", "101.001033"
 FIELDS = {"id", "key", "operation", "tenant", "code", "error", "origin", "attempts", "failed_at"}
-FIELDS |= {"reason", "group", "replays"}
+FIELDS |= {"reason", "group", "failed_replays"}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -95,7 +95,7 @@ def test_dead_letters_are_listed_grouped_filtered_and_shown(
         "failed_at": 0,
         "reason": None,
         "group": found[wrong]["group"],
-        "replays": 0,
+        "failed_replays": 0,
     }
     assert (found[bad_order]["key"], found[bad_order]["tenant"]) == (order_id, "tenant-a")
     assert found[broken]["operation"] == "order.unknown"

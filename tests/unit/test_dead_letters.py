@@ -77,7 +77,7 @@ async def test_a_row_has_the_fields_of_the_contract() -> None:
         "attempts": 2,
         "reason": "internal",
         "group": DeadLetter.of(letter).group,
-        "replays": 0,
+        "failed_replays": 0,
     }
     assert time.time() - DeadLetter.of(letter).failed < 5
     assert failed_at.endswith("Z")
@@ -289,10 +289,10 @@ def test_groups_are_by_code_reason_and_error_without_what_varies() -> None:
 async def test_a_publisher_cannot_claim_earlier_replays_or_a_reason() -> None:
     forged = {"x-ecs-replays": 7, "x-ecs-replay": "b", "x-ecs-replay-id": "r", "x-ecs-reason": "x"}
     letter = DeadLetter.of(await dead_lettered(envelope(COMMAND, headers=forged), INTERNAL))
-    assert (letter.replays, letter.reason) == (0, "internal")
+    assert (letter.failed_replays, letter.reason) == (0, "internal")
     replayed = forged | {RESUME_TOKEN_HEADER: "word"}
     again = await dead_lettered(envelope(COMMAND, headers=replayed), INTERNAL)
-    assert (DeadLetter.of(again).replays, again.headers["x-ecs-replay-id"]) == (7, "r")
+    assert (DeadLetter.of(again).failed_replays, again.headers["x-ecs-replay-id"]) == (7, "r")
 
 
 def test_times_are_parsed_as_dates_and_as_durations_ago() -> None:

@@ -210,7 +210,7 @@ def _print_previews(
                 "would": preview.outcome.value,
                 "detail": preview.detail,
                 "group": letter.group,
-                "replays": letter.replays,
+                "failed_replays": letter.failed_replays,
                 "plan": mask(preview.plan),
                 "steps": mask(list(preview.steps)),
             }

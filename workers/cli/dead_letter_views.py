@@ -181,7 +181,7 @@ def _print_list(listing: Listing, selected: Selected) -> None:
             "operation": one.operation,
             "tenant": one.tenant,
             "group": one.group,
-            "failed replays": one.replays or None,
+            "failed replays": one.failed_replays or None,
             "error": one.error,
         }
         for one in few
@@ -207,7 +207,7 @@ def print_groups(report: Report, letters: Sequence[DeadLetter]) -> None:
                 f"{name} {number}" if len(group.operations) > 1 else name
                 for name, number in group.operations.items()
             ),
-            "failed replays": group.replays or None,
+            "failed replays": group.failed_replays or None,
             "oldest": _when(group.oldest),
             "newest": _when(group.newest),
             "error": group.error,
@@ -290,7 +290,7 @@ def _print_whole(
     report.heading(str(letter.id or letter.key or "a message without id"))
     facts = {"failed_at": _when(letter.failed_at), "cannot be replayed": whole["hindrance"]}
     row = letter.row()
-    failed = {"failed replays": row.pop("replays") or None}
+    failed = {"failed replays": row.pop("failed_replays") or None}
     report.facts(row | facts | failed)
     report.line("properties")
     report.facts(whole["properties"])
@@ -300,7 +300,8 @@ def _print_whole(
     report.document(whole["body"], _SHOWN)
     requests, replays = known
     for request in requests:
-        report.line("the journal knows its key:")
+        same = request.digest == letter.digest
+        report.line(f"the journal knows its key{'' if same else ' with another content'}:")
         print_request(report, request, [])
     if not requests and trouble is None:
         report.line("the journal does not know its key: nothing was begun")

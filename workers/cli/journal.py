@@ -15,6 +15,7 @@ from workers.journal import (
     History,
     JournalError,
     Replay,
+    ReplayOutcome,
     RequestFilter,
     RequestRecord,
     State,
@@ -163,8 +164,9 @@ def replay_row(replay: Replay) -> dict[str, Any]:
     return {
         "batch": replay.batch,
         "action": replay.action,
-        "operator": replay.operator,
-        "real_user": replay.real_user,
+        "operator": replay.by,
+        "real_user": replay.by_user,
+        "begun_by": replay.operator,
         "id": replay.message_id,
         "key": replay.name,
         "operation": replay.operation,
@@ -176,6 +178,8 @@ def replay_row(replay: Replay) -> dict[str, Any]:
         "done_at": json_time(replay.done_at),
         "arrived_at": json_time(replay.arrived_at),
         "vouched": replay.vouched,
+        "outcome": replay.outcome.value if replay.outcome is not None else None,
+        "outcome_text": replay.outcome_text,
     }
 
 
@@ -249,12 +253,18 @@ def replay_line(replay: Replay) -> dict[str, Any]:
     """Return a replay or discard as a row of a table."""
     return {
         "at": shown_time(replay.done_at or replay.pinned_at),
-        "what": f"{replay.action}: {replay.state.value}",
-        "by": replay.operator,
-        "user": replay.real_user,
+        "what": _replay_words(replay),
+        "by": replay.by,
+        "user": replay.by_user,
         "batch": replay.batch,
         "arrived at a worker": shown_time(replay.arrived_at),
     }
+
+
+def _replay_words(replay: Replay) -> str:
+    outcome = {ReplayOutcome.PARKED: "refused, parked again", ReplayOutcome.REFUSED: "refused"}
+    became = outcome[replay.outcome] if replay.outcome is not None else replay.state.value
+    return f"{replay.action}: {became}"
 
 
 def _waits_facts(wait: Wait | None) -> dict[str, str]:

@@ -58,7 +58,7 @@ ROW_FIELDS = (
     "failed_at",
 )
 #: Further fields of a row.
-MORE_FIELDS = ("reason", "group", "replays")
+MORE_FIELDS = ("reason", "group", "failed_replays")
 #: Headers that a worker wrote as it dead-lettered or retried the message: a replay begins without.
 _NOT_REPLAYED = frozenset(
     {
@@ -144,7 +144,7 @@ class DeadLetter:
         return cause_of(self.code, _text(self.envelope.headers.get(REASON_HEADER)), self.error)
 
     @property
-    def replays(self) -> int:
+    def failed_replays(self) -> int:
         """The number of earlier replays after which it was dead-lettered again."""
         return _earlier_replays(self.envelope.headers)
 

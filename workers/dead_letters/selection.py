@@ -193,7 +193,7 @@ async def select_dead_letters(
 class Group:
     """Dead letters that failed for one cause. `error` is that of the newest.
 
-    `operation` and `origin` are None where they have several: `operations` counts them. `replays`
+    `operation` and `origin` are None where they have several: `operations` counts them. `failed_replays`
     is the largest number of earlier failed replays.
     """
 
@@ -205,7 +205,7 @@ class Group:
     operations: dict[str, int]
     tenants: int
     origin: str | None
-    replays: int
+    failed_replays: int
     oldest: str | None
     newest: str | None
     error: str | None
@@ -235,7 +235,7 @@ def grouped(letters: Iterable[DeadLetter]) -> list[Group]:
                 operations=dict(operations.most_common()),
                 tenants=len({one.proven_project or one.tenant for one in members}),
                 origin=members[0].origin if len(origins) == 1 else None,
-                replays=max(one.replays for one in members),
+                failed_replays=max(one.failed_replays for one in members),
                 oldest=members[0].failed_at,
                 newest=members[-1].failed_at,
                 error=members[-1].error,
