@@ -1,6 +1,7 @@
 """What an operator is told of dead letters, and what is recorded of what he does with them."""
 
 import asyncio
+import contextlib
 import json
 import os
 import pty
@@ -21,7 +22,7 @@ from sandbox.requester import Requester
 from tests.support.dead_letters import dead, expire_unread, ids, spawn, start_of_nothing
 from tests.support.workshop import Workshop, eventually
 from workers.dead_letters.archive import DISCARDED, EDITED
-from workers.journal import Archived, History, Journal
+from workers.journal import Archived, Batch, History, Journal
 
 pytestmark = pytest.mark.slow
 
@@ -43,14 +44,26 @@ def requester(workshop: Workshop) -> Iterator[Requester]:
         yield found
 
 
-def causes(workshop: Workshop) -> dict[tuple[str, str], int]:
-    """What the journal counts, without having looked into the queue."""
-    history = History(workshop.settings["ECS_JOURNAL_URL"]).open()
+@contextlib.contextmanager
+def journal_of(workshop: Workshop) -> Iterator[History]:
+    history = History(workshop.settings["ECS_JOURNAL_URL"])
     try:
-        found = history.dead_letter_causes("ecs")
+        yield history
     finally:
         history.close()
+
+
+def causes(workshop: Workshop) -> dict[tuple[str, str], int]:
+    """What the journal counts, without having looked into the queue."""
+    with journal_of(workshop) as history:
+        found = history.dead_letter_causes("ecs")
     return {(one.code, one.reason): one.messages for one in found}
+
+
+def batches(workshop: Workshop) -> list[Batch]:
+    """The batches, as any process sees them."""
+    with journal_of(workshop) as history:
+        return history.batches()
 
 
 def renewal(**fields: Any) -> dict[str, Any]:
@@ -87,10 +100,7 @@ def test_a_replay_that_is_refused_again_says_so_and_shows_no_other_order_s_resul
             eventually(lambda: requester.depth("ecs.dead") == 3)
             batch = row["batch"]
 
-            def has_come_back(batch: str = batch) -> bool:
-                return dead(place, "replays")[0]["parked_again"] == 3
-
-            eventually(has_come_back, 30)
+            eventually(lambda: batches(place)[0].parked == 3, 30)
             for member in dead(place, "replays", batch):
                 assert (member["outcome"], member["request"]) == ("parked_again", None)
                 assert member["result"].startswith("refused, parked again: ")
@@ -111,25 +121,25 @@ def test_each_message_of_a_batch_is_on_the_record_of_whoever_carried_it_out(
     with Requester(place.broker_url) as requester:
         sent = expire_unread(place, requester, 40)
         place.worker()
-        words = ("dead", "replay", "--all", "--yes", "--rate", "1.5", "--operator", "anna")
+        words = ("dead", "replay", "--all", "--yes", "--rate", "0.5", "--operator", "anna")
         first = spawn(place, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
-            eventually(lambda: dead(place, "replays", code=0) != [], 30)
-            batch = dead(place, "replays")[0]["batch"]
-            eventually(lambda: dead(place, "replays")[0]["done"] > 2, 30)
+            eventually(lambda: sum(one.done for one in batches(place)) > 1, 60)
+            (running,) = batches(place)
+            batch = running.name
+            assert (running.runner_name or "").startswith("anna")
             resume = ("dead", "replay", "--batch", batch, "--yes", "--operator", "bert")
             beside = place.command(*resume)
             assert (beside.returncode, "anna" in beside.stderr) == (7, True), beside.stderr
-            assert "anna" in dead(place, "replays")[0]["runs"]
             stopped = place.command("dead", "stop", batch, "--operator", "bert")
             assert stopped.returncode == 0, stopped.stderr
             _, said = first.communicate(timeout=60)
         finally:
             first.kill()
         assert (first.returncode, b"stopped by bert" in said) == (6, True), said.decode()
-        (row,) = dead(place, "replays")
-        assert (row["runs"], row["people"]) == (None, ["anna"])
-        half = row["done"]
+        (ended,) = batches(place)
+        assert (ended.runner_name, ended.people) == (None, ("anna",))
+        half = ended.done
         assert 0 < half < 40
         assert place.command(*resume).returncode == 0
         members = dead(place, "replays", batch)
