@@ -289,8 +289,7 @@ def pause(
 ) -> None:
     """Pause kinds of requests for all workers; what has begun goes on, the rest waits in its queue.
 
-    It holds until `ecs-worker resume`, or for as long as --for says; workers that start obey it,
-    too. Prints all pauses that are in force.
+    It holds until `ecs-worker resume`, or for as long as --for says. Prints all pauses in force.
     """
     from workers.cli.operators import Order, pause_kinds  # noqa: PLC0415
 

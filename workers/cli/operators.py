@@ -13,7 +13,7 @@ from workers.admin.audit import AuditEntry, AuditFilter
 from workers.admin.cancel import CancelOutcome
 from workers.admin.heartbeats import Liveness, WorkerSeen
 from workers.cli.exits import CommandFailed, Exit
-from workers.cli.output import Format, complain, json_text, show
+from workers.cli.output import Format, Report, complain, json_text, show
 from workers.cli.questions import confirm
 from workers.cli.times import json_time, shown_time
 from workers.journal import Cancelled, JournalError, Operations, Pausable
@@ -253,8 +253,18 @@ def list_audit(settings: Settings, wanted: AuditFilter, output: Format) -> None:
     """Print what operators did, newest first."""
     with _opened(settings) as journal:
         found = audit.entries(journal, wanted)
-    if output is Format.TABLE:
+    if output is Format.TABLE and Report.is_wide:
         show([_row(one) for one in found], output)
+        return
+    if output is Format.TABLE:
+        # Two lines each: no name, id or reason is cut.
+        report = Report()
+        for one in found:
+            row = _row(one)
+            report.heading(f"{row['at']}  {row['operator']}: {row['action']} {row['target'] or ''}")
+            report.line(f"    {row['user']}, from {row['from']}")
+            if about := "; ".join(text for text in (row["reason"], row["details"]) if text):
+                report.line(f"    {about}")
         return
     show(
         [
@@ -275,7 +285,6 @@ def list_audit(settings: Settings, wanted: AuditFilter, output: Format) -> None:
 
 
 def _row(entry: AuditEntry) -> dict[str, Any]:
-    details = {name: value for name, value in entry.details.items() if value is not None}
     return {
         "at": shown_time(entry.at),
         "action": entry.action,
@@ -284,5 +293,15 @@ def _row(entry: AuditEntry) -> dict[str, Any]:
         "user": entry.real_user,
         "from": entry.origin,
         "reason": entry.reason,
-        "details": json_text(details) if details else "",
+        "details": ", ".join(
+            f"{name.replace('_', ' ')} {_in_words(name, value)}"
+            for name, value in entry.details.items()
+            if value not in (None, "", [], {})
+        ),
     }
+
+
+def _in_words(name: str, value: Any) -> str:
+    if name in ("since", "until") and isinstance(value, (int, float)):
+        return shown_time(value)
+    return value if isinstance(value, str) else json_text(value)
