@@ -57,16 +57,22 @@ class Mark(StrEnum):
 @record
 class Event:
     """Something that happened to a request. `until` is its end, where it lasts (later than now for
-    a retry that is to come). `text` is a line, `detail` says more: an error, who did it, OpenStack's
-    request id.
+    a retry that is to come). `label` says it in a line, `subject` is the id of the server, image or
+    volume that it happened to, `detail` says more: an error, who did it, OpenStack's request id.
     """
 
     at: float
     kind: EventKind
-    text: str
+    label: str
     mark: Mark = Mark.DONE
     until: float | None = None
     detail: str | None = None
+    subject: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Label and subject in a line."""
+        return self.label if self.subject is None else f"{self.label} ({self.subject})"
 
 
 @record

@@ -128,9 +128,15 @@ def _effect(effect: EffectRecord, request: RequestRecord) -> Event:
     mark = Mark.OPEN if outcome is None else Mark.DONE
     if outcome is not None and "refused" in outcome:
         mark = Mark.FAILED
-    text = f"{effect.name}: {outcome_line(effect, request)}"
+    name, _, target = effect.name.partition(":")
     return Event(
-        effect.intended_at, EventKind.EFFECT, text, mark, effect.recorded_at, effect.request_id
+        effect.intended_at,
+        EventKind.EFFECT,
+        f"{name}: {outcome_line(effect, request)}",
+        mark,
+        effect.recorded_at,
+        effect.request_id,
+        target or None,
     )
 
 
@@ -139,7 +145,8 @@ def _final(update: dict[str, Any], request: RequestRecord) -> Event:
     return Event(
         unix_time(str(update.get("time"))) or request.updated_at,
         EventKind.UPDATE,
-        f"{update.get('status')}{final}: {update.get('resource')} {update.get('id')}",
+        f"{update.get('resource')} {update.get('status')}{final}",
+        subject=str(update.get("id")),
     )
 
 

@@ -132,10 +132,10 @@ def gateway() -> None:
 @app.command()
 def check(output: Output = Format.TABLE) -> None:
     """Check the configuration, the broker, the journal and the cloud."""
-    from workers.cli.check import check_all  # noqa: PLC0415
+    from workers.cli.check import check_all, show_findings  # noqa: PLC0415
 
     findings, code = check_all()
-    show([finding.row() for finding in findings], output, keep=("status",))
+    show_findings(findings, output)
     raise typer.Exit(code)
 
 
@@ -484,8 +484,9 @@ def status(
 ) -> None:
     """Show queues, workers, unfinished requests, dead letters, pauses, and what stands still.
 
-    Without QUEUE a limit holds for each queue of requests. Exit code 5 where a limit is passed, 4
-    where broker or journal cannot be reached: what can be known is shown all the same.
+    Without QUEUE a limit holds for each queue of requests. Exit code 5: beyond a limit.
+
+    Exit code 4: broker or journal cannot be reached; what can be known is shown all the same.
     """
     from workers.admin.limits import Limits  # noqa: PLC0415
     from workers.cli.status import parse_limits, queue_names, show_status  # noqa: PLC0415
@@ -511,9 +512,9 @@ def show_one(
 ) -> None:
     """Show everything about one request, wherever it is: journal, queues, dead letters, workers.
 
-    Where it is, why, and when it goes on, with its timeline. Where the journal does not know it,
-    the messages that wait are looked at, which counts as a delivery of each: a few times at most.
-    Exit code 5 where nobody knows it.
+    Where it is, why, when it goes on, and its timeline. Exit code 5: nobody knows it.
+
+    What the journal does not know is looked for in the queues, a few times at most.
     """
     from workers.cli.status import show_everywhere  # noqa: PLC0415
 

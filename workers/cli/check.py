@@ -13,6 +13,7 @@ from workers.amqp.broker import explain
 from workers.amqp.topology import TopologyMismatch, compare, topology
 from workers.bootstrap import cloud_settings, own_region
 from workers.cli.exits import Exit
+from workers.cli.output import Format, Report, show
 from workers.identity.jwks_source import KeySetError, is_url, key_source
 from workers.journal import JournalError, JournalUnfit
 from workers.journal.database import (
@@ -55,6 +56,26 @@ class Finding:
             "found": self.found,
             "advice": self.advice,
         }
+
+
+def show_findings(findings: list[Finding], output: Format) -> None:
+    """Print the findings; in a table with a line below for each that says what to do."""
+    if output is not Format.TABLE or Report.is_wide:
+        show([one.row() for one in findings], output)
+        return
+    report = Report()
+    report.table(
+        [
+            {name: value for name, value in one.row().items() if name != "advice"}
+            for one in findings
+        ],
+        keep=("result",),
+    )
+    for one in findings:
+        if one.status is not Status.OK:
+            report.line(f"{one.check}: {'; '.join(filter(None, (one.found, one.advice)))}")
+        elif one.advice:
+            report.line(f"{one.check}: {one.advice}")
 
 
 Check = Callable[[Settings], AsyncIterator[Finding]]

@@ -175,14 +175,15 @@ def _print_list(listing: Listing, selected: Selected) -> None:
     few = letters if is_all else letters[:FEW]
     rows = [
         {
-            "failed at": _when(one.failed_at),
-            "id": one.id,
-            "key": one.key if one.key != one.id else "",
-            "operation": one.operation,
-            "tenant": one.tenant,
+            "key": one.key or one.id,
+            "failed": ago(one.failed) if one.failed else None,
+            "error": one.error,
             "group": one.group,
             "failed replays": one.failed_replays or None,
-            "error": one.error,
+            "operation": one.operation,
+            "id": one.id if one.id != one.key else "",
+            "tenant": one.tenant,
+            "failed at": shown_time(one.failed or None),
         }
         for one in few
     ]

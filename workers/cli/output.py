@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
+from textwrap import wrap
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -96,18 +97,20 @@ _COLUMNS = 80
 #: Blanks between two columns of a table.
 _GAP = 2
 #: Characters that a text must have room for, or its column is left out.
-_LEAST_TEXT = 24
+_LEAST_TEXT = 16
 #: A value with so many blanks, or longer than this with one, is a text, which may be cut; an id, a
 #: time or a number is shown whole or not at all.
 _BLANKS_OF_TEXT, _LONG = 4, 36
+_SHORTEST_ID = 12
 
 
 class Report:
     """Headings, facts and tables for a person, on stdout unless another file is given.
 
     A table fits the terminal: columns that are empty are left out, a value that is the same in all
-    rows is said once above, texts are cut, and where that is not enough columns are left out from
-    the right, and named. Ids are never cut or wrapped. `-o wide` shows all columns whole.
+    rows is said once above, texts are cut, and where that is not enough columns are left out, and
+    named. Ids are never cut or wrapped. Lines and facts are wrapped between words. `-o wide` shows
+    all columns whole, and wraps nothing.
     """
 
     #: Set by `-o wide`, for all reports of the process.
@@ -128,8 +131,11 @@ class Report:
         self._print(_cell(text), "bold")
 
     def line(self, text: str = "") -> None:
-        """Print a line."""
-        self._print(_cell(text))
+        """Print a line; a long one is wrapped."""
+        cell = _cell(text)
+        indent = len(cell) - len(cell.lstrip())
+        for one in self._wrapped(cell, 0, " " * (indent + 2)):
+            self._print(one)
 
     def document(self, value: Any, longest: int) -> None:
         """Print JSON on several lines, or a text on one; `longest` characters at most."""
@@ -144,7 +150,25 @@ class Report:
         }
         widest = max(map(_width, known), default=0)
         for name, value in known.items():
-            self._print(f"  {_padded(name, widest)}{' ' * _GAP}{value}")
+            begin = f"  {_padded(name, widest)}{' ' * _GAP}"
+            first, *others = self._wrapped(value, len(begin), "") or [""]
+            self._print(f"{begin}{first}")
+            for one in others:
+                self._print(f"{' ' * len(begin)}{one}")
+
+    def _wrapped(self, text: str, indent: int, further: str) -> list[str]:
+        """Return a text as lines that have room beside an indent; no word is broken."""
+        room = max(self._columns - indent, _LEAST_TEXT)
+        if self.is_wide or _width(text) <= room:
+            return [text]
+        return wrap(
+            text,
+            room,
+            subsequent_indent=further,
+            break_long_words=False,
+            break_on_hyphens=False,
+            drop_whitespace=True,
+        )
 
     def table(
         self, rows: Sequence[Mapping[str, Any]], indent: int = 0, keep: Iterable[str] = ()
@@ -161,14 +185,14 @@ class Report:
             same = _take_same(cells, {*keep, next(iter(cells))})
             if same:
                 alike = "; ".join(f"{name} {value}" for name, value in same.items())
-                self._print(f"{' ' * indent}all: {alike}")
+                self.line(f"{' ' * indent}all: {alike}")
             left_out = _fit(cells, self._columns - indent)
         widths = {name: max(_width(name), *map(_width, column)) for name, column in cells.items()}
         self._row(indent, widths, {name: name for name in cells}, "bold")
         for number in range(len(rows)):
             self._row(indent, widths, {name: column[number] for name, column in cells.items()})
         if left_out:
-            self._print(f"{' ' * indent}no room for: {', '.join(left_out)} (-o wide)")
+            self.line(f"{' ' * indent}no room for: {', '.join(left_out)} (-o wide)")
 
     def _row(
         self, indent: int, widths: Mapping[str, int], cells: Mapping[str, str], style: str = ""
@@ -195,29 +219,43 @@ def _take_same(cells: dict[str, list[str]], keep: Collection[str]) -> dict[str, 
 
 
 def _fit(cells: dict[str, list[str]], room: int) -> list[str]:
-    """Cut texts, and take columns out from the right, until a row has room; the first column stays.
-    Return the names of what was taken out.
+    """Leave columns out, and cut texts, until a row has room. Return the names of what is left out.
+
+    The first column stays, then come the first id and the first text, then further ids, then the
+    rest from the left.
     """
     texts = [name for name, column in cells.items() if any(map(_is_text, column))]
-    left_out: list[str] = []
-
-    def least(name: str) -> int:
-        """Return how wide a column must be."""
-        widest = max(_width(name), *map(_width, cells[name]))
-        return min(widest, max(_LEAST_TEXT, _width(name))) if name in texts else widest
-
-    while len(cells) > 1 and sum(map(least, cells)) + _GAP * (len(cells) - 1) > room:
-        _, *others = cells
-        out = next((name for name in reversed(others) if name not in texts), others[-1])
-        left_out.insert(0, out)
-        del cells[out]
-    spare = room - sum(map(least, cells)) - _GAP * (len(cells) - 1)
-    for name in (one for one in texts if one in cells):
-        width = least(name) + max(0, spare)
-        widest = max(map(_width, cells[name]))
-        spare -= max(0, min(width, widest) - least(name))
-        cells[name] = [_cut(value, width) for value in cells[name]]
+    ids = [name for name, column in cells.items() if name not in texts and any(map(_is_id, column))]
+    least = {
+        name: min(_widest(name, column), max(_LEAST_TEXT, _width(name)))
+        if name in texts
+        else _widest(name, column)
+        for name, column in cells.items()
+    }
+    order = list(dict.fromkeys([next(iter(cells)), *ids[:1], *texts[:1], *ids, *cells]))
+    taken, left = set[str](), room + _GAP
+    for name in order:
+        if not taken or least[name] + _GAP <= left:
+            taken.add(name)
+            left -= least[name] + _GAP
+    left_out = [name for name in cells if name not in taken]
+    for name in left_out:
+        del cells[name]
+    for name in texts:
+        if name in taken:
+            width = least[name] + max(0, left)
+            left -= max(0, min(width, _widest(name, cells[name])) - least[name])
+            cells[name] = [_cut(value, width) for value in cells[name]]
     return left_out
+
+
+def _widest(name: str, column: Sequence[str]) -> int:
+    return max(_width(name), *map(_width, column))
+
+
+def _is_id(value: str) -> bool:
+    """Tell whether a value is an id: long, of one word, with a digit."""
+    return len(value) >= _SHORTEST_ID and " " not in value and any(map(str.isdigit, value))
 
 
 def _is_text(value: str) -> bool:

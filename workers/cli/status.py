@@ -24,11 +24,11 @@ from workers.settings import Settings
 
 _STAGES = {
     Stage.RUNNING: "running",
-    Stage.WAITING_TURN: "waits for its turn at a server",
-    Stage.WAITING_RETRY: "waits for its next attempt",
-    Stage.WAITING_RESOURCE: "waits for the cloud",
-    Stage.NO_WORKER: "no worker has it",
-    Stage.ANSWERED: "answered, being published",
+    Stage.WAITING_TURN: "waits: turn",
+    Stage.WAITING_RETRY: "waits: retry",
+    Stage.WAITING_RESOURCE: "waits: cloud",
+    Stage.NO_WORKER: "no worker",
+    Stage.ANSWERED: "answered",
 }
 #: Fields that hold Unix seconds, besides those that end in `_at`.
 _TIMES = frozenset({"at", "since", "until"})
@@ -126,17 +126,17 @@ def _print_status(
     report.table(
         [
             {
-                "requests": one.count,
                 "state": _STAGES[one.stage],
-                "oldest": span(status.at - one.oldest_at),
-                "tenant": one.tenant,
+                "count": one.count,
+                "oldest": one.oldest,
+                "age": span(status.at - one.oldest_at),
                 "goes on": _due(one.next_at, status.at),
-                "its name": one.oldest,
+                "tenant": one.tenant,
             }
             for one in status.requests
         ],
         indent=2,
-        keep=("state", "tenant"),
+        keep=("count", "age"),
     )
     report.line(f"dead letters: {_or_unknown(status.dead.total)}")
     report.table(
@@ -290,7 +290,9 @@ def found_record(found: Found) -> dict[str, Any]:
                 "queue": one.queue,
                 "why": one.why,
                 "goes_on_at": json_time(one.goes_on_at),
-                "timeline": [_json(asdict(event)) for event in one.timeline],
+                "timeline": [
+                    {**_json(asdict(event)), "text": event.text} for event in one.timeline
+                ],
             }
             for one in found.requests
         ],
@@ -338,17 +340,23 @@ def _print_request(report: Report, found: FoundRequest) -> None:
             "last error": request.wait.detail if request.wait is not None else "",
         }
     )
-    report.line("timeline")
-    report.table([_event_row(one) for one in found.timeline], indent=2, keep=("event",))
+    events = found.timeline
+    days = {shown_time(one.at)[:10] for one in events}
+    report.line(f"timeline of {' '.join(days)} (UTC)" if len(days) == 1 else "timeline")
+    report.table(
+        [_event_row(one, with_day=len(days) > 1) for one in events], indent=2, keep=("event",)
+    )
 
 
-def _event_row(event: Event) -> dict[str, Any]:
+def _event_row(event: Event, *, with_day: bool) -> dict[str, Any]:
     lasted = ""
     if event.until is not None and event.until > event.at:
         lasted = f"{event.until - event.at:.1f} s"
+    time_text = shown_time(event.at)
     return {
-        "time": shown_time(event.at),
-        "event": event.text,
+        "time": time_text if with_day else time_text[11:],
+        "event": event.label,
+        "of": event.subject,
         "lasts": lasted,
         "mark": "" if event.mark.value == "done" else event.mark.value,
         "detail": event.detail,
