@@ -121,8 +121,7 @@ class GatewayServer:
         await serving
         for task in (*besides, stopping):
             task.cancel()
-        if self._console.desk is not None:
-            await self._console.desk.close()
+        await self._console.close()
         await self._client.close()
         if self._cloud is not None:
             with contextlib.suppress(TimeoutError):

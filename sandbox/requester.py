@@ -197,6 +197,10 @@ class Requester:
         """How many messages wait in a queue."""
         return int(self._channel.queue_declare(queue, passive=True).message_count)
 
+    def consumers(self, queue: str) -> int:
+        """How many consumers a queue has."""
+        return int(self._channel.queue_declare(queue, passive=True).consumer_count)
+
     def take_all(self, queue: str) -> list[Any]:
         """Take everything out of a queue; the bodies, which are JSON."""
         taken = []

@@ -2,30 +2,38 @@
 
 import re
 import time
+from urllib.parse import urlencode
 
 from starlette.responses import Response
 
 from gateway.console.desk import Desk
 from gateway.console.formats import duration, moment
+from gateway.console.forms import actor_of, reason_of
 from gateway.console.visit import ROOT, Pages, Problem, Visit, go_to
+from workers.admin.cancel import CancelOutcome, cancel
 from workers.admin.pauses import pause, resume
-from workers.journal import Actor, Pausable
+from workers.journal import Pausable
 
 _DURATION = re.compile(r"(\d{1,6})\s*([smhd])", re.ASCII)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-#: Characters of a reason.
-_LONGEST_REASON = 500
+
+_NOT_CANCELLED = {
+    CancelOutcome.BEGUN: "Not cancelled: something of it has begun.",
+    CancelOutcome.ENDED: "Not cancelled: it has its result.",
+    CancelOutcome.COMMAND: "Not cancelled: commands cannot be cancelled, only orders.",
+    CancelOutcome.AMBIGUOUS: "Not cancelled: several requests have this name; give a whole key.",
+}
 
 
 class Actions:
-    """Pausing and resuming."""
+    """Pausing, resuming, cancelling."""
 
     def __init__(self, pages: Pages, desk: Desk) -> None:
         self._pages = pages
         self._desk = desk
 
     async def pause(self, visit: Visit) -> Response:
-        kinds, reason = _kinds(visit), _reason(visit, required=True)
+        kinds, reason = _kinds(visit), reason_of(visit, required=True)
         lasts = _seconds(visit.given("for"))
         if not visit.given("confirmed"):
             until = f"{duration(lasts)}" if lasts is not None else "until an operator resumes it"
@@ -50,7 +58,7 @@ class Actions:
         return go_to(f"{ROOT}/pauses?told=paused")
 
     async def resume(self, visit: Visit) -> Response:
-        kinds, reason = _kinds(visit), _reason(visit, required=False)
+        kinds, reason = _kinds(visit), reason_of(visit, required=False)
         if not visit.given("confirmed"):
             in_force = [one for one in await self._desk.pauses() if one.kind in kinds]
             if not in_force:
@@ -63,6 +71,29 @@ class Actions:
         actor = actor_of(visit)
         await self._desk.operate(lambda journal: resume(journal, kinds, actor, reason or None))
         return go_to(f"{ROOT}/pauses?told=resumed")
+
+    async def cancel(self, visit: Visit) -> Response:
+        key, reason = visit.given("key"), reason_of(visit, required=True)
+        if not key:
+            raise Problem(400, "Name the order.")
+        back = f"/request?{urlencode({'key': key})}"
+        if not visit.given("confirmed"):
+            found = await self._desk.find(key)
+            return self._confirm(
+                visit,
+                "Cancel an order",
+                "/cancel",
+                facts=[("Order", key), ("Now", found.answer), ("Reason", reason)],
+                notes=[
+                    "It is refused where anything of it has begun. Its sender gets a failing result."
+                ],
+                back=back,
+            )
+        actor = actor_of(visit)
+        done = await self._desk.operate(lambda journal: cancel(journal, key, actor, reason))
+        if done.outcome in _NOT_CANCELLED:
+            raise Problem(409, _NOT_CANCELLED[done.outcome], ", ".join(done.begun + done.keys))
+        return go_to(f"{ROOT}{back}&told=cancelled")
 
     def _confirm(
         self,
@@ -94,26 +125,11 @@ class Actions:
         )
 
 
-def actor_of(visit: Visit) -> Actor:
-    """Return the operator as the audit record names it."""
-    who = visit.who
-    return Actor(who.name, who.real_user, who.address)
-
-
 def _kinds(visit: Visit) -> list[Pausable]:
     given = visit.form.get("kind", [])
     if not given or not set(given) <= set(Pausable):
         raise Problem(400, "Choose at least one kind.")
     return [kind for kind in Pausable if kind in given]
-
-
-def _reason(visit: Visit, *, required: bool) -> str:
-    reason = visit.given("reason")
-    if required and not reason:
-        raise Problem(400, "Give a reason: the audit record keeps it.")
-    if len(reason) > _LONGEST_REASON or not reason.isprintable():
-        raise Problem(400, "The reason must be a line of at most 500 printable characters.")
-    return reason
 
 
 def _seconds(text: str) -> float | None:

@@ -1,7 +1,6 @@
 """The console's routes, and the way in and out."""
 
 import time
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -26,6 +25,7 @@ from gateway.console.visit import (
     ROOT,
     Pages,
     Problem,
+    View,
     Visit,
     check_origin,
     go_to,
@@ -37,14 +37,13 @@ from gateway.console.visit import (
 from messages.fields import MAX_NAME
 
 if TYPE_CHECKING:
+    from gateway.console.batches import Batches
     from gateway.console.desk import Desk
 
 log = structlog.get_logger()
 
 #: Seconds for which the cookies outlive their token.
 _OUTLIVES = 3600
-#: Answers a visit.
-View = Callable[[Visit], Awaitable[Response]]
 _STATUS = {Why.NOBODY: 401, Why.EXPIRED: 401, Why.NOT_PROVEN: 401, Why.NO_KEYS: 503}
 _TELL = {
     Why.NOBODY: "",
@@ -70,6 +69,14 @@ class Console:
         self.pages = Pages()
         self._role = role
         self._problems = problems
+        self._batches: Batches | None = None
+
+    async def close(self) -> None:
+        """Stop what operators have begun here, and close all connections."""
+        if self._batches is not None:
+            await self._batches.close()
+        if self.desk is not None:
+            await self.desk.close()
 
     def app(self) -> Starlette:
         """Return the application, to be mounted at `ROOT`."""
@@ -86,6 +93,7 @@ class Console:
             from gateway.console.views import Views  # noqa: PLC0415 - comes with SQLAlchemy
 
             views = Views(self.pages, self.desk)
+            self._batches = views.batches
             routes += [self._guarded(path, "GET", view) for path, view in views.reads.items()]
             routes += [self._guarded(path, "POST", view) for path, view in views.actions.items()]
         else:
@@ -157,7 +165,8 @@ class Console:
             takes_tokens=self.guard.takes_tokens,
             role=self._role,
         )
-        if why is Why.EXPIRED:
+        # Not where a page asks anew by itself: the browser then shows why it is out.
+        if why is Why.EXPIRED and "hx-request" not in visit.request.headers:
             self._forget(visit.request, answer)
         return answer
 

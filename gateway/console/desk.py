@@ -5,18 +5,32 @@ answer keeps no request of the API waiting.
 """
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from gateway.console.visit import Problem
 from messages.texts import without_urls
 from workers.admin.audit import operations
+from workers.admin.find import Finder, Found
 from workers.admin.pauses import current
 from workers.admin.status import Sources, Status, StatusReader
-from workers.journal import History, JournalError, Operations, Pause, RequestFilter, RequestRecord
-from workers.settings import Settings
+from workers.amqp.topology import NotDeclared
+from workers.dead_letters import engine
+from workers.dead_letters.reader import Unreachable
+from workers.journal import (
+    History,
+    Journal,
+    JournalError,
+    Operations,
+    Pause,
+    RequestFilter,
+    RequestRecord,
+)
+from workers.settings import ConfigurationError, Settings
 
 T = TypeVar("T")
 
@@ -32,6 +46,8 @@ class Desk:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="console")
         self._reader = StatusReader(Sources.of(settings))
         self._reading = asyncio.Lock()
+        self._finder = Finder(Sources.of(settings))
+        self._finding = threading.Lock()
         self._status: Status | None = None
         self._history: History | None = None
         self._operations: Operations | None = None
@@ -40,6 +56,7 @@ class Desk:
         """Close all connections; what is being read is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._reader.close)
+        await asyncio.to_thread(self._finder.close)
         if self._history is not None:
             await asyncio.to_thread(self._history.close)
         if self._operations is not None:
@@ -53,28 +70,31 @@ class Desk:
                 known = self._status = await self._reader.read()
             return known
 
+    async def find(self, word: str) -> Found:
+        """Return all that is known by a word, wherever it is."""
+
+        def run() -> Found:
+            with self._finding:
+                return asyncio.run(self._finder.find(word))
+
+        return await self.blocking(run)
+
     async def requests(self, wanted: RequestFilter) -> list[RequestRecord]:
         """Return requests, newest first, with what each waits for."""
-
-        def read() -> list[RequestRecord]:
-            history = self._opened()
-            return history.with_waits(history.requests(wanted))
-
-        return await self.blocking(read)
+        return await self.history(lambda journal: journal.with_waits(journal.requests(wanted)))
 
     async def waiting(self, most: int) -> tuple[list[RequestRecord], int]:
         """Return the oldest requests that have no result, with what each waits for, and the number
         of the others.
         """
 
-        def read() -> tuple[list[RequestRecord], int]:
-            history = self._opened()
+        def read(history: History) -> tuple[list[RequestRecord], int]:
             unfinished = sorted(history.unfinished_requests(), key=lambda one: one.received_at)
             keys = [one.key for one in unfinished[:most]]
             found = history.with_keys(keys)
             return [found[key] for key in keys if key in found], len(unfinished) - len(keys)
 
-        return await self.blocking(read)
+        return await self.history(read)
 
     async def pauses(self) -> list[Pause]:
         """Return the pauses that are in force, oldest first."""
@@ -90,6 +110,29 @@ class Desk:
 
         return await self.blocking(run)
 
+    async def history(self, read: Callable[[History], T]) -> T:
+        """Read the journal. Raises `Problem` where it cannot be read."""
+        return await self.blocking(lambda: read(self._opened()))
+
+    async def reading(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run what reads messages, in a loop of its own: thousands are parsed there. Raises
+        `Problem`.
+        """
+        return await self.blocking(lambda: asyncio.run(work()))
+
+    async def working(self, work: Callable[[History], Coroutine[Any, Any, T]]) -> T:
+        """Run what reads messages and the journal. Raises `Problem`."""
+        return await self.blocking(lambda: asyncio.run(work(self._opened())))
+
+    async def accessing(self, work: Callable[[engine.Access], Coroutine[Any, Any, T]]) -> T:
+        """Run what changes something about dead letters. Raises `Problem`."""
+
+        async def run() -> T:
+            async with engine_access(self.settings) as access:
+                return await work(access)
+
+        return await self.reading(run)
+
     async def blocking(self, read: Callable[[], T]) -> T:
         """Run what blocks. Raises `Problem` where the journal cannot be used."""
         try:
@@ -98,8 +141,30 @@ class Desk:
             raise Problem(
                 503, "The journal cannot be used now.", without_urls(str(error))
             ) from None
+        except (Unreachable, NotDeclared) as error:
+            raise Problem(503, "The broker cannot be used now.", without_urls(str(error))) from None
+        except engine.BatchRefused as error:
+            raise Problem(409, "It was refused.", str(error)) from None
+        except ConfigurationError as error:
+            raise Problem(503, "The configuration is wrong.", str(error)) from None
 
     def _opened(self) -> History:
         if self._history is None:
             self._history = History(self.settings.journal_url.get_secret_value()).open()
         return self._history
+
+
+@asynccontextmanager
+async def engine_access(settings: Settings) -> AsyncIterator[engine.Access]:
+    """Open the journal for the engine of dead letters, in the loop that runs."""
+    url = settings.journal_url.get_secret_value()
+    journal = Journal(url)
+    await journal.open()
+    try:
+        history = History(url).open()
+        try:
+            yield engine.Access(settings, journal, history)
+        finally:
+            history.close()
+    finally:
+        await journal.close()

@@ -14,7 +14,10 @@ def moment(value: float | str | None) -> str:
     if value is None or value == "":
         return "–"
     if isinstance(value, str):
-        return value
+        try:
+            return moment(datetime.fromisoformat(value).timestamp())
+        except (ValueError, OverflowError):  # a header that somebody else wrote
+            return value
     return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 

@@ -1,21 +1,24 @@
 """The pages that show something. What they show comes from `Desk`."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
 
 from starlette.responses import Response
 
 from gateway.console.actions import Actions
+from gateway.console.batches import Batches
+from gateway.console.dead import DeadLetters
 from gateway.console.desk import Desk
-from gateway.console.visit import Pages, Problem, Visit
+from gateway.console.forms import instant
+from gateway.console.timeline import timeline
+from gateway.console.visit import Pages, Problem, View, Visit
 from messages.results import WaitReason
 from workers.admin.audit import AuditFilter, entries
+from workers.admin.find import EventKind, Place
 from workers.admin.status import Stage, Status, WorkerState
 from workers.amqp.queues import Role
-from workers.journal import Pausable, RequestFilter, RequestRecord, State
+from workers.journal import Kind, Pausable, RequestFilter, RequestRecord, State
 
-View = Callable[[Visit], Awaitable[Response]]
 #: Requests of a list, at most.
 _LISTED = 100
 #: How far a request is, as pages call it.
@@ -28,6 +31,27 @@ STAGES = {
     Stage.ANSWERED: "answered, being published",
 }
 
+#: Where a message is, and what happened to a request, as pages call it.
+PLACES = {
+    Place.INPUT_QUEUE: "in its queue",
+    Place.RETRY_QUEUE: "in a retry queue",
+    Place.WORKER: "with a worker",
+    Place.UNDELIVERED: "undelivered",
+    Place.DEAD: "dead letter",
+    Place.ARCHIVE: "in the archive",
+    Place.ANSWERED: "answered",
+}
+KINDS = {
+    EventKind.RECEIVED: "received",
+    EventKind.EFFECT: "effect",
+    EventKind.UPDATE: "update",
+    EventKind.RETRY: "retry",
+    EventKind.WAIT: "wait",
+    EventKind.RESULT: "result",
+    EventKind.DEAD: "dead letter",
+    EventKind.REPLAY: "replay",
+    EventKind.DISCARD: "discard",
+}
 _WAITS = {
     WaitReason.TURN: Stage.WAITING_TURN,
     WaitReason.RETRY: Stage.WAITING_RETRY,
@@ -45,14 +69,20 @@ class Views:
         self.reads: Mapping[str, View] = {
             "/": self._overview,
             "/requests": self._requests,
+            "/request": self._request,
             "/waiting": self._waiting,
             "/pauses": self._pauses,
             "/audit": self._audit,
         }
-        actions = Actions(pages, desk)
+        actions, self.batches = Actions(pages, desk), Batches(pages, desk)
+        dead = DeadLetters(pages, desk, self.batches)
+        self.reads = {**self.reads, **dead.reads, **self.batches.reads}
         self.actions: Mapping[str, View] = {
+            **dead.actions,
+            **self.batches.actions,
             "/pauses/pause": actions.pause,
             "/pauses/resume": actions.resume,
+            "/cancel": actions.cancel,
         }
 
     async def _overview(self, visit: Visit) -> Response:
@@ -79,6 +109,31 @@ class Views:
         found = await self._desk.requests(wanted)
         return self._pages.page(
             visit, "requests.html", found=found, states=list(State), most=_LISTED, at=time.time()
+        )
+
+    async def _request(self, visit: Visit) -> Response:
+        word = visit.asked("key")
+        if not word:
+            raise Problem(400, "Name a request.")
+        found, now = await self._desk.find(word), time.time()
+        running = [one for one in found.requests if one.record.state is State.RUNNING]
+        is_order = any(one.record.kind is Kind.ORDER for one in running)
+        dead = [one for one in found.messages if one.place is Place.DEAD]
+        return self._pages.page(
+            visit,
+            "request.html",
+            found=found,
+            requests=[
+                (one, timeline(one.timeline, now if one in running else None))
+                for one in found.requests
+            ],
+            # Dead letters are read through for each look: not by itself where nothing goes on.
+            is_live=bool(running) or bool(found.held),
+            may_cancel=is_order or not found.requests,
+            dead_id=next((one.message_id or one.key for one in dead), None),
+            places={place.value: text for place, text in PLACES.items()},
+            kinds={kind.value: text for kind, text in KINDS.items()},
+            at=now,
         )
 
     async def _waiting(self, visit: Visit) -> Response:
@@ -121,14 +176,3 @@ def _tiles(status: Status) -> dict[str, int | None]:
         "unfinished": sum(one.count for one in status.requests),
         "alive": sum(one.state is WorkerState.ALIVE for one in status.workers),
     }
-
-
-def instant(text: str) -> float | None:
-    """Return an instant of a form (UTC) as Unix seconds. Raises `Problem`."""
-    if not text:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise Problem(400, "This is no time; an example is 2026-11-23T10:00.", text) from None
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

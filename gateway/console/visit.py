@@ -8,7 +8,7 @@ page can do neither. Both work at any gateway: nothing about it is kept here.
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.resources import files
@@ -111,6 +111,10 @@ class Visit:
         wanted = dict(self.request.query_params) | changed
         told = urlencode({name: value for name, value in wanted.items() if value})
         return self.request.url.path + (f"?{told}" if told else "")
+
+
+#: Answers a visit.
+View = Callable[[Visit], Awaitable[Response]]
 
 
 async def read_form(request: Request) -> dict[str, list[str]]:
