@@ -240,7 +240,7 @@ def _refuse(command: CancelCommand, found: Cancelled | None) -> None:
     word = command.word
     texts = {
         CancelOutcome.BEGUN: f"{found.key} has begun and is carried out: {', '.join(found.begun)}",
-        CancelOutcome.ENDED: f"{found.key} has its result already: {found.code}",
+        CancelOutcome.ENDED: f"{found.key} has its result already ({found.code or 'pruned'})",
         CancelOutcome.COMMAND: f"{word} is a command, which is answered within its time limit;"
         " only orders are cancelled",
         CancelOutcome.AMBIGUOUS: f"several orders are called {word}, name one by its whole key:"

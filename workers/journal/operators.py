@@ -270,10 +270,15 @@ class Operations:
         if wanted.word is not None:
             # A whole key ends in the name that its sender knows.
             ending = wanted.word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+            replays = schema.replays.c
+            batches = select(replays.batch).where(
+                or_(replays.name == wanted.word, replays.message_id == wanted.word)
+            )
             statement = statement.where(
                 or_(
                     columns.target == wanted.word,
                     columns.target.like(f"%:{ending}", escape="\\"),
+                    columns.target.in_(batches),
                 )
             )
         with self._reading() as connection:
@@ -428,7 +433,8 @@ def _judged(connection: Connection, rows: Sequence[Any]) -> Cancelled | None:
     if row.cancelled_at is not None:
         return found
     if row.state != State.RUNNING:
-        code = str(json.loads(row.result).get("code")) if row.result else None
+        code = json.loads(row.result).get("code") if row.result else None
+        code = str(code) if code is not None else None
         return replace(found, outcome=CancelOutcome.ENDED, code=code)
     begun = _begun_of(connection, row.key)
     return replace(found, outcome=CancelOutcome.BEGUN, begun=begun) if begun else found
