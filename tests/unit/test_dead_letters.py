@@ -3,7 +3,8 @@
 import asyncio
 import time
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -28,7 +29,9 @@ from workers.dead_letters.dead_letter import (
     times_returned,
 )
 from workers.dead_letters.doubles import CapturingPublisher
+from workers.dead_letters.engine import Access, BatchRefused, load
 from workers.dead_letters.selection import Selection, grouped, row_text
+from workers.journal import Action, Actor, Batch, History, Journal, Replay, ReplayState
 from workers.metrics import Metrics
 from workers.pipeline.parsing import parse
 from workers.pipeline.replies import Replies
@@ -318,3 +321,50 @@ async def test_the_rate_limit_is_kept_and_stopping_ends_the_wait() -> None:
     asyncio.get_running_loop().call_later(0.05, stopping.set)
     assert not await slow.permit(1, stopping)
     assert not await RateLimit(None).permit(1, stopping)
+
+
+async def test_an_edited_message_is_its_operator_s_and_stays_in_the_tenant_that_was_proven() -> (
+    None
+):
+    publisher = CapturingPublisher()
+    replies = Replies(publisher, NAMES, Metrics(), on_returned=lambda: None)
+    await replies.dead_letter(envelope(COMMAND), INTERNAL, proven="project-1")
+    (one,) = publisher.publications
+    parked = replace(
+        envelope(COMMAND),
+        queue="ecs.dead",
+        exchange=one.exchange,
+        routing_key=one.routing_key,
+        body=one.body,
+        headers=dict(one.headers or {}),
+    )
+    proven = DeadLetter.of(parked)
+    edited = DeadLetter.of(replace(parked, headers={**parked.headers, "x-ecs-identity": "edited"}))
+    assert not proven.is_unproven(trusting=False)
+    assert edited.is_unproven(trusting=False)
+    assert (proven.proven_project, edited.proven_project) == ("project-1", "project-1")
+
+
+async def test_another_operator_who_resumes_a_batch_vouches_for_its_senders_too(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path}/journal.db"
+    journal = Journal(url)
+    await journal.open()
+    history = History(url).open()
+    batch = Batch("b", Action.REPLAY, "anna", None, 1.0, 1)
+    member = Replay(
+        id="1", batch="b", position=0, action="replay", operator="anna", selection="", name="m",
+        message_id="m", operation=None, origin="ecs.servers", code="101.001401", failed_at="",
+        identity="i", digest="", tenant=None, state=ReplayState.PINNED, pinned_at=1.0, vouched=True,
+    )  # fmt: skip
+    try:
+        await journal.add_batch(batch, [member])
+        access = Access(cast(Any, None), journal, history)
+        for name, vouch in (("anna", False), ("bert", True)):
+            assert len((await load(access, "b", Actor(name, "", ""), vouch=vouch)).replays) == 1
+        with pytest.raises(BatchRefused, match="anna vouched"):
+            await load(access, "b", Actor("bert", "", ""))
+    finally:
+        history.close()
+        await journal.close()

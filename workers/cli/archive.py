@@ -209,12 +209,13 @@ def _line(archived: Archived) -> dict[str, Any]:
     restored = archived.restored_at
     back = f"{shown_time(restored)} by {archived.restored_by}" if restored is not None else ""
     return {
-        "archived": f"{shown_time(archived.archived_at)} ({ago(archived.archived_at)})",
-        "archive": archived.id,
-        "kind": archived.kind,
         "key": archived.name or archived.message_id,
-        "operation": archived.operation,
-        "by": archived.operator,
+        "kind": archived.kind,
+        "archived": ago(archived.archived_at),
         "restored": back,
+        "by": archived.operator,
         "error": archived.error,
+        "archive": archived.id,
+        "operation": archived.operation,
+        "archived at": shown_time(archived.archived_at),
     }

@@ -229,7 +229,8 @@ def _print_previews(
                 "detail": preview.detail,
             }
             for letter, preview in pairs
-        ]
+        ],
+        keep=("outcome",),
     )
     report.line()
     for text, number in Counter(one.outcome.text for one in previews).most_common():

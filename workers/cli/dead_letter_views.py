@@ -158,7 +158,10 @@ def list_dead_letters(settings: Settings, listing: Listing) -> Exit:
 def _print_list(listing: Listing, selected: Selected) -> None:
     output, letters, total = listing.output, selected.letters, selected.total
     if listing.summary:
-        show([group.row() for group in grouped(letters)], output)
+        if output is Format.TABLE and letters:
+            print_groups(Report(), letters)
+        else:
+            show([group.row() for group in grouped(letters)], output)
         return
     if output is not Format.TABLE:
         show_json([one.row() for one in letters], output)
@@ -202,16 +205,16 @@ def print_groups(report: Report, letters: Sequence[DeadLetter]) -> None:
         {
             "group": group.group,
             "count": group.count,
+            "newest": ago(unix_time(group.newest)) if unix_time(group.newest) else "",
+            "failed replays": group.failed_replays or None,
             "code": group.code,
             "reason": group.reason,
+            "error": group.error,
             "operation": ", ".join(
                 f"{name} {number}" if len(group.operations) > 1 else name
                 for name, number in group.operations.items()
             ),
-            "failed replays": group.failed_replays or None,
             "oldest": _when(group.oldest),
-            "newest": _when(group.newest),
-            "error": group.error,
         }
         for group in grouped(letters)
     ]
@@ -318,15 +321,46 @@ def list_replays(settings: Settings, batch: str | None, limit: int, output: Form
     if batch is not None and not rows:
         text = f"no batch {batch!r}; ecs-worker dead replays lists them"
         raise CommandFailed(Exit.CHECK_FAILED, text)
-    if output is Format.TABLE:
-        rows = [
-            {
-                name: shown_time(unix_time(value)) if name.endswith("_at") and value else value
-                for name, value in row.items()
-            }
-            for row in rows
-        ]
-    show(rows, output)
+    if output is not Format.TABLE:
+        show_json(rows, output)
+    elif batch is None:
+        Report().table([_batch_line(row) for row in rows], keep=("action", "done", "by"))
+    else:
+        Report().table([_member_line(row) for row in rows], keep=("became", "by"))
+
+
+def _batch_line(row: dict[str, Any]) -> dict[str, Any]:
+    """What matters most comes first: the rest may have no room."""
+    return {
+        "batch": row["batch"],
+        "action": row["action"],
+        "done": f"{row['done']} of {row['messages']}",
+        "parked again": row["parked_again"] or None,
+        "by": ", ".join(row["people"]) or row["operator"],
+        "runs now": row["runs"],
+        "trouble": row["trouble"],
+        "refused": row["refused"] or None,
+        "gone": row["gone"] or None,
+        "begun": shown_time(unix_time(row["begun_at"])),
+        "user": row["real_user"],
+        "from": row["source"],
+        "why": row["why"],
+        "chosen by": row["chosen_by"],
+    }
+
+
+def _member_line(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": row["id"] or row["key"],
+        "became": row["result"] or row["outcome"],
+        "by": row["operator"],
+        "at": shown_time(unix_time(row["done_at"])) if row["done_at"] else "",
+        "key": row["key"] if row["key"] != row["id"] else "",
+        "operation": row["operation"],
+        "vouched": "yes" if row["vouched"] else "",
+        "user": row["real_user"],
+        "begun by": row["begun_by"] if row["begun_by"] != row["operator"] else "",
+    }
 
 
 def _batches(settings: Settings, limit: int) -> list[dict[str, Any]]:
