@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from sandbox.openstack import SimulatedOpenStack
+from sandbox.postgres import PrivatePostgres
 from sandbox.requester import Requester
 from tests.support.metrics import Numbers, numbers
 from tests.support.orders import paid, publish
@@ -81,6 +82,10 @@ def test_queues_are_counted_also_those_that_nobody_reads(shop: Workshop) -> None
         assert found.one("ecs_queue_consumers", queue="ecs.orders") == 1.0
         assert found.one("ecs_queue_consumers", queue="ecs.dead") == 0.0
         assert found.one("ecs_oldest_message_seconds", queue="ecs.orders") == 0.0
+        eventually(lambda: sum(v for _, v in now().all("ecs_dead_letters")) == 1.0, 30)
+        eventually(lambda: now().total("ecs_dead_letters", cause="unknown") == 0.0, 30)
+        (cause,) = [one["cause"] for one, v in now().all("ecs_dead_letters") if v]
+        assert cause.startswith("101.001002")
 
 
 def test_retries_are_counted_by_reason_and_failing_calls_by_status(
@@ -130,6 +135,33 @@ def test_what_waits_has_an_age_and_a_tenant(shop: Workshop, own_cloud: Simulated
         assert found.one("ecs_oldest_message_seconds", queue="ecs.servers") > 0.0
         own_cloud.clear_faults()
         eventually(lambda: numbers(worker.metrics()).one("ecs_in_flight") == 0.0, 60)
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_the_journals_figures_are_shown(
+    shop: Workshop, own_cloud: SimulatedOpenStack, postgres: PrivatePostgres, database: str
+) -> None:
+    url = (
+        {"ECS_JOURNAL_URL": postgres.add_database(f"figures_{uuid.uuid4().hex[:8]}")}
+        if database == "postgresql"
+        else {}
+    )
+    server_id = shop.tenant().make_server()
+    worker = shop.worker(**url, ECS_RETRY_DELAYS="60")
+    own_cloud.fault("api.nova", match="DELETE", error="overloaded", status=503)
+    with Requester(shop.broker_url) as requester:
+        publish(requester, paid("unsubscribe", server_id))
+
+        def waits() -> bool:
+            found = numbers(worker.metrics())
+            about = {"kind": "order", "waits_for": "retry"}
+            return (
+                found.one("ecs_workers") == 1.0
+                and found.one("ecs_unfinished_requests", **about) == 1.0
+                and found.one("ecs_oldest_unfinished_seconds", **about) > 0.0
+            )
+
+        eventually(waits, 60)
 
 
 def test_without_a_broker_depths_are_not_known_rather_than_old(shop: Workshop) -> None:
