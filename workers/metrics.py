@@ -24,13 +24,14 @@ DeliveryEvent = Literal["ignored", "dead_lettered", "retried", "duplicate", "con
 #: Seconds: a request, and a call to OpenStack.
 _REQUEST_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 _CALL_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-#: Results of every operation that are there from the start; the other codes come as they are used.
-_CODES = (Code.OK, Code.FAILED, Code.PARAMETER, Code.IDENTITY)
+#: Operations of messages whose own cannot be told.
+_UNKNOWN = ("unknown", "order.unknown")
 _SERVICES = ("identity", "compute", "block_storage", "image", "network")
-_METHODS = ("GET", "POST")
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 #: Statuses of calls that are there from the start. Those without a number had no answer.
 _STATUSES = (
-    *("200", "401", "404", "409", "429", "500", "502", "503", "504"),
+    *("200", "201", "202", "204", "400", "401", "403", "404", "409", "413", "429"),
+    *("500", "502", "503", "504"),
     *("no_connection", "no_answer", "bad_answer"),
 )
 #: Why requests are tried again, beside `http_` and the status of OpenStack's answer.
@@ -101,9 +102,10 @@ class Metrics:
 
     def _begin(self) -> None:
         """Make the series that are known beforehand."""
-        for operation in (*Operation, *(f"order.{one}" for one in OrderType)):
-            self._seconds.labels(operation)
-            for code in _CODES:
+        for operation in (*Operation, *(f"order.{one}" for one in OrderType), *_UNKNOWN):
+            if operation not in _UNKNOWN:  # nothing of these is carried out
+                self._seconds.labels(operation)
+            for code in Code:
                 self._results.labels(operation, str(code.wire))
         for event in get_args(DeliveryEvent):
             self._events.labels(event)
