@@ -28,10 +28,11 @@ from workers.admin.told import consumed_at, retry_delay, trouble_of
 from workers.amqp.envelope import Envelope
 from workers.amqp.queues import QueueDepth, Role
 from workers.amqp.topology import NotDeclared, queue_of_command
-from workers.dead_letters.dead_letter import DeadLetter
+from workers.dead_letters.dead_letter import DeadLetter, unix_time
 from workers.dead_letters.reader import Unreachable
 from workers.dead_letters.selection import Selection, select_dead_letters
 from workers.journal import (
+    Archived,
     History,
     JournalError,
     Kind,
@@ -73,6 +74,8 @@ class _Known:
     replays: dict[str, list[Replay]]
     #: The requests that others are behind, by their keys.
     ahead: dict[str, RequestRecord]
+    #: Discarded and edited messages.
+    archived: tuple[Archived, ...] = ()
 
 
 class Finder:
@@ -107,7 +110,7 @@ class Finder:
             unreachable.append("broker")
         dead, trouble = await self._dead(word, depths)
         unknown += trouble
-        messages = list(dead)
+        messages = [*dead, *map(_archived_message, known.archived)]
         if not known.requests and journal.is_up:
             waiting, trouble = await self._waiting(word, depths, noted)
             messages += waiting
@@ -140,6 +143,7 @@ class Finder:
                 {one.key: history.retries(one.key) for one in found},
                 {one.key: history.replays(name=one.name) for one in found},
                 history.with_keys(ahead) if ahead else {},
+                tuple(history.archived((word,))),
             )
         finally:
             history.close()
@@ -334,6 +338,29 @@ def _dead_message(letter: DeadLetter, queue: str) -> FoundMessage:
         failed_at=letter.failed or None,
         attempts=letter.attempts,
         identity=letter.identity,
+    )
+
+
+def _archived_message(one: Archived) -> FoundMessage:
+    done = "edited" if one.edited is not None else "discarded"
+    why = f"it was {done} by {one.operator} at {shown_time(one.archived_at)}"
+    if one.restored_at is not None:
+        why += f", and restored by {one.restored_by} at {shown_time(one.restored_at)}"
+    elif one.edited is None:
+        why += f": ecs-worker dead restore {one.id}"
+    return FoundMessage(
+        place=Place.ARCHIVE,
+        queue="the archive",
+        position=None,
+        key=one.name,
+        message_id=one.message_id,
+        operation=one.operation,
+        tenant=one.tenant,
+        published_at=None,
+        why=why,
+        code=one.code,
+        error=one.error,
+        failed_at=unix_time(one.failed_at) or None,
     )
 
 
