@@ -88,13 +88,14 @@ def _show(plan: dict[str, Any]) -> None:
         [
             {
                 "check": one["name"],
+                "result": "ok" if one["passed"] else "FAILED",
                 "instance": one["instanceId"],
-                "": "ok" if one["passed"] else "FAILED",
                 "code": None if one["passed"] else one["code"],
                 "why": None if one["passed"] else _why(one),
             }
             for one in plan["checks"]
-        ]
+        ],
+        keep=("result",),
     )
     if plan["steps"]:
         report.line()
@@ -103,14 +104,15 @@ def _show(plan: dict[str, Any]) -> None:
                 {
                     "step": one["number"],
                     "does": one["name"],
-                    "can be undone": "yes" if one["canBeUndone"] else "NO",
-                    "instance": one["instanceId"],
+                    "undo": "yes" if one["canBeUndone"] else "NO",
                     "target": one["target"],
                     "before": _brief(one["before"]),
                     "after": _brief(one["after"]),
+                    "instance": one["instanceId"],
                 }
                 for one in plan["steps"]
-            ]
+            ],
+            keep=("undo",),
         )
     elif plan["verdict"] == Verdict.CARRIED_OUT:
         report.line("nothing is to be done")
