@@ -60,6 +60,7 @@ docs: install  ## write the pages anew that are made of what goes over the wire,
 		tests/examples/test_pages.py \
 		tests/integration/test_simulated_openstack.py tests/integration/test_http_page.py \
 		tests/integration/test_quickstart.py tests/integration/test_backup_page.py tests/integration/test_task_pages.py \
+		tests/browser/test_console.py::test_the_pictures_of_the_docs_are_there_and_small \
 		"tests/openstack/test_gateway_document.py::test_the_documents_requests_and_their_answers[simulated]"
 	ECS_WRITE_DOCS=1 $(BIN)/pytest -q tests/unit/test_translations.py  # what the others have written
 

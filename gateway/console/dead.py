@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from urllib.parse import urlencode
 
 from starlette.responses import Response
@@ -35,6 +36,11 @@ class _Plan:
     selection: Selection
     #: The fields of the form that say it again.
     kept: tuple[tuple[str, str], ...]
+
+    @property
+    def is_everything(self) -> bool:
+        """True where nothing but a time limits it, which every preview has."""
+        return replace(self.selection, before=None).is_empty
 
 
 class DeadLetters:
@@ -97,7 +103,7 @@ class DeadLetters:
             rehearsed=len(sample),
             unproven=_unproven(request, division, self._desk),
             kept=(*plan.kept, ("digest", digest_of(division.able))),
-            is_everything=plan.selection.is_empty,
+            is_everything=plan.is_everything,
             has_changed=has_changed,
             back="/dead?"
             + urlencode([one for one in plan.kept if one[0] in (*_SEVERAL, "since", "before")]),
@@ -112,7 +118,7 @@ class DeadLetters:
             return await self._show_preview(visit, plan, found, has_changed=True)
         if not division.able:
             raise Problem(409, "None of them can be replayed.")
-        if plan.selection.is_empty and not visit.given("everything"):
+        if plan.is_everything and not visit.given("everything"):
             raise Problem(400, "Confirm that every dead letter is meant.")
         name = await self._batches.begin(plan.request, division, _rate(visit))
         return go_to(f"{ROOT}/batch?{urlencode({'name': name})}")

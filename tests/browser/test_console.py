@@ -1,9 +1,11 @@
 """The operations console in a browser: every page, and what operators do there."""
 
 import json
+import os
 import re
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
@@ -15,7 +17,7 @@ from tests.asyncapi.node import installed
 from tests.browser.chromium import Window
 from tests.browser.conftest import HERE, Furnished, entered
 from tests.support.http import gateways
-from tests.support.workshop import eventually
+from tests.support.workshop import REPOSITORY, eventually
 
 PAGES = ("/", "/requests", "/waiting", "/dead", "/batches", "/pauses", "/audit", "/archive")
 AXE = """async () => {
@@ -362,6 +364,42 @@ def test_every_dead_letter_is_only_meant_where_that_is_said(
     # The browser asks for the tick; nothing is sent.
     assert "Preview of a replay" in window.text()
     assert len(furnished.dead()) == count
+
+
+def test_the_pictures_of_the_docs_are_there_and_small(
+    furnished: Furnished, browser: Browser
+) -> None:
+    """Written by `make docs`; what they show differs in ids and times from run to run."""
+    folder = REPOSITORY / "docs" / "operations" / "console"
+    text = folder.with_suffix(".md").read_text(encoding="utf-8")
+    if os.environ.get("ECS_WRITE_DOCS"):
+        folder.mkdir(exist_ok=True)
+        _take_pictures(furnished, browser, folder)
+    pictures = {one.name: one.read_bytes() for one in sorted(folder.glob("*"))}
+    assert set(re.findall(r"\]\(console/([\w.-]+)\)", text)) == set(pictures)
+    for name, content in pictures.items():
+        assert content.startswith(b"\x89PNG"), name
+        assert len(content) < 150_000, name
+
+
+def _take_pictures(furnished: Furnished, browser: Browser, folder: Path) -> None:
+    furnished.park(6)
+    gateway = furnished.site.gateway
+    wide = {"viewport": {"width": 1180, "height": 900}, "color_scheme": "light"}
+    narrow = {"viewport": {"width": 400, "height": 860}, "color_scheme": "dark", "locale": "zh-CN"}
+    with entered(browser, gateway, "alice", **wide) as window:
+        window.go("/")
+        window.page.screenshot(path=folder / "overview-en.png")
+        window.go(f"/request?key={furnished.order}")
+        window.page.screenshot(path=folder / "request-en.png")
+        window.go("/dead")
+        window.page.locator("th a.id").first.click()
+        window.page.locator("#why").fill("they were read too late")
+        window.page.get_by_role("button", name="Preview").click()
+        window.page.screenshot(path=folder / "preview-en.png")
+    with entered(browser, gateway, "alice", **narrow) as window:
+        window.go(f"/request?key={furnished.order}")
+        window.page.screenshot(path=folder / "narrow-zh.png")
 
 
 def test_a_gateway_whose_broker_or_journal_is_away_says_so(furnished: Furnished) -> None:
