@@ -109,9 +109,9 @@ pythons: install  ## the unit tests with other versions of Python (PYTHONS='pyth
 	folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	for python in $(PYTHONS); do \
 		echo "== $$("$$python" --version)"; \
-		"$$python" -m venv "$$folder/$$python"; \
-		$(BIN)/uv pip install --quiet --python "$$folder/$$python" --constraint constraints.txt --editable '.[dev,bench]'; \
-		"$$folder/$$python/bin/python" -m pytest -q -n 2 -p no:cacheprovider $(or $(ARGS),tests/unit); done
+		"$$python" -m venv --clear "$$folder"; \
+		$(BIN)/uv pip install --quiet --python "$$folder" --constraint constraints.txt --editable '.[dev,bench]'; \
+		"$$folder/bin/python" -m pytest -q -n 2 -p no:cacheprovider $(or $(ARGS),tests/unit); done
 
 clean:  ## remove the virtual environment, caches and build products
 	rm -rf $(VENV) build dist ./*.egg-info ecs_client/build ecs_client/*.egg-info sandbox/build sandbox/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
