@@ -514,6 +514,32 @@ def test_what_comes_back_from_a_retry_queue_is_known_by_its_pass(
     assert workshop.tenant().actions(order["productList"][0]["instanceId"]).count("resize") == 1
 
 
+def test_what_a_restored_journal_has_no_pass_of_is_not_proven_until_somebody_vouches(
+    own: Guarded, simulated: SimulatedOpenStack
+) -> None:
+    """The backup is older than the order that waits in a retry queue (docs/operations/backup.md)."""
+    workshop = own.workshop
+    declare(workshop.broker_url, topology((8,)))
+    worker = workshop.worker(ECS_RETRY_DELAYS="8")
+    with Requester(workshop.broker_url) as requester:
+        order, message_id = put_off(own, requester, simulated)
+        assert worker.terminate() == 0
+        for end in ("", "-wal", "-shm"):
+            (workshop.folder / f"journal.db{end}").unlink(missing_ok=True)
+        workshop.worker(ECS_RETRY_DELAYS="8")
+        order_refused(requester.order_result_of(message_id, 60))
+        eventually(lambda: requester.depth("ecs.dead") == 1)
+        replay = ("dead", "replay", "--id", order["orderId"], "--yes")
+        assert workshop.command(*replay).returncode == 7
+        done = workshop.command(*replay, "--vouch")
+        assert done.returncode == 0, done.stdout + done.stderr
+        replayed = requester.wait(
+            lambda one: one.correlation_id == message_id and one.body.get("code") == 200, 60
+        )
+        assert replayed.body["data"]["orderId"] == order["orderId"]
+    assert workshop.tenant().actions(order["productList"][0]["instanceId"]).count("resize") == 1
+
+
 def test_a_retry_queue_holds_a_pass_and_no_token(
     own: Guarded, simulated: SimulatedOpenStack
 ) -> None:

@@ -138,8 +138,15 @@ def test_an_export_replaces_no_file_unless_told_and_leaves_none_behind_that_is_n
     file.write_text('{"name": "x"}\n')
     done = workshop.command("journal", "show", "x", "--from", str(file))
     assert done.stderr == f"line 1 of {file} is none of an export of this version\n"
-    full = workshop.command("journal", "export", "/dev/full")
-    assert full.returncode == 7
+    # What is no file is never replaced by one.
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    done = workshop.command("journal", "export", str(pipe), "--force")
+    assert (done.returncode, "is no file" in done.stderr, pipe.is_fifo()) == (7, True, True)
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(file)
+    assert workshop.command("journal", "export", str(link), "--force").returncode == 0
+    assert (link.is_symlink(), len(lines(file))) == (True, 3)
 
 
 def test_pruning_asks_or_is_told_and_a_pruned_order_is_answered_and_never_done_again(
@@ -174,6 +181,10 @@ def test_pruning_asks_or_is_told_and_a_pruned_order_is_answered_and_never_done_a
         result = requester.order_result_of(requester.order(json.dumps(ids["stop"])))
         (instance,) = result.body["data"]["instanceList"]
         assert (instance["instanceId"], instance["result"]) == (server, "success")
+        for key in (ids["renewal"]["orderId"], ids["stop"]["flowId"]):
+            told = requester.result_of(requester.command("order.show", key=key)).body
+            assert (told["data"]["state"], told["data"]["progress"]) == ("done", None)
+            assert told["data"]["result"]["data"]["pruned"] is True
         # Another content under the key is refused as before.
         result = requester.order_result_of(
             requester.order(json.dumps(ids["renewal"] | {"duration": "99"}))

@@ -15,7 +15,7 @@ from messages.record import record
 from workers.admin import audit
 from workers.cli.exits import CommandFailed, Exit
 from workers.cli.journal import journal_failed, open_history, print_request, request_record
-from workers.cli.output import Format, Report, complain, show, show_json
+from workers.cli.output import Format, Report, complain, show_json, show_record
 from workers.cli.times import json_time
 from workers.journal import (
     EffectRecord,
@@ -51,9 +51,14 @@ def export_requests(
     A file is there as a whole or not at all. Raises `CommandFailed`.
     """
     path = Path(export.file)
-    if export.file != STDOUT and path.exists() and not export.replaces:
-        text = f"{export.file} exists: name another file, or --force to replace it"
-        raise CommandFailed(Exit.REFUSED, text)
+    if export.file != STDOUT and path.exists():
+        # A device or a pipe must never be replaced by a file: root could.
+        if not path.is_file():
+            text = f"{export.file} is no file: name a file, or - for stdout"
+            raise CommandFailed(Exit.REFUSED, text)
+        if not export.replaces:
+            text = f"{export.file} exists: name another file, or --force to replace it"
+            raise CommandFailed(Exit.REFUSED, text)
     count = 0
 
     def write(out: IO[str]) -> None:
@@ -79,7 +84,7 @@ def export_requests(
         return
     _write_file(path, write)
     row = {"file": str(path), "requests": count, "bytes": path.stat().st_size}
-    show([row], output)
+    show_record(row, output)
 
 
 def show_exported(file: str, key: str, output: Format) -> None:
@@ -206,11 +211,9 @@ def _told(wanted: RequestFilter) -> dict[str, Any]:
 
 def _write_file(path: Path, write: Callable[[IO[str]], None]) -> None:
     """Write a file of mode 0600 beside where it is to be, and put it there when it is complete."""
-    temporary = None
+    temporary, target = None, path.resolve()  # what a link leads to is replaced, not the link
     try:
-        descriptor, temporary = tempfile.mkstemp(
-            dir=path.absolute().parent, prefix=f".{path.name}."
-        )
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as raw:
             if path.name.endswith(_PACKED):
                 with gzip.open(raw, "wt", encoding="utf-8") as packed:
@@ -220,7 +223,7 @@ def _write_file(path: Path, write: Callable[[IO[str]], None]) -> None:
                     write(plain)
             raw.flush()
             os.fsync(raw.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
         temporary = None
     except OSError as error:
         text = f"{path} cannot be written: {error.strerror or error}"

@@ -8,7 +8,7 @@ from messages.record import record
 from workers.admin import audit
 from workers.cli.exits import CommandFailed, Exit
 from workers.cli.journal import journal_failed
-from workers.cli.output import Format, complain, show
+from workers.cli.output import Format, complain, show_record
 from workers.cli.questions import confirm, require_answer
 from workers.cli.times import json_time, shown_time
 from workers.journal import JournalError, Retention
@@ -47,7 +47,7 @@ def _prune(settings: Settings, retention: Retention, pruning: Pruning, output: F
         "bytes": found.bytes,
     }
     if pruning.dry_run:
-        show([{**row, "journal_bytes": size}], output)
+        show_record({**row, "journal_bytes": size}, output)
         return Exit.OK
     if found.orders and not pruning.yes:
         complain(
@@ -81,5 +81,5 @@ def _prune(settings: Settings, retention: Retention, pruning: Pruning, output: F
     after = {"pruned": pruned, "seconds": round(time.monotonic() - begun, 1)}
     space = retention.space()
     sizes = {"journal_bytes_before": size, "journal_bytes": space.bytes, "free_bytes": space.free}
-    show([{**row, **after, **sizes}], output)
+    show_record({**row, **after, **sizes}, output)
     return ended

@@ -52,6 +52,15 @@ def show(rows: Iterable[Mapping[str, Any]], output: Format, keep: Iterable[str] 
         show_json(listed, output)
 
 
+def show_record(row: Mapping[str, Any], output: Format) -> None:
+    """Print one row: as a table a name and a value on each line, else as JSON."""
+    if output in (Format.JSON, Format.JSONL):
+        show_json([row], output)
+        return
+    Report().facts({name.replace("_", " "): value for name, value in row.items()})
+    sys.stdout.flush()
+
+
 def show_json(rows: Sequence[Mapping[str, Any]], output: Format) -> None:
     """Print rows as one JSON list, or as an object a line."""
     if output is Format.JSON:
