@@ -1,15 +1,21 @@
 """Pruned orders: what is left of them answers and refuses as the whole did, on both databases."""
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.workshop import REPOSITORY
 from workers.journal import (
+    AuditFilter,
     Begun,
     ContentConflict,
     History,
@@ -18,6 +24,7 @@ from workers.journal import (
     Kind,
     Known,
     NewRequest,
+    Operations,
     Retention,
     State,
 )
@@ -220,6 +227,50 @@ async def test_two_who_prune_at_once_prune_each_order_once(journal: Journal, url
     for one in retentions:
         one.close()
     assert sum(counts) == 300
+
+
+async def test_ctrl_c_stops_a_prune_between_two_transactions_and_the_same_command_goes_on(
+    journal: Journal, url: str, tmp_path: Path
+) -> None:
+    await many(journal, 1000)
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(REPOSITORY),
+        "ECS_JOURNAL_URL": url,
+        "ECS_TRUST_PUBLISHERS": "true",
+    }
+    words = ("journal", "prune", "--before", "0s", "--yes", "-o", "json")
+    # The signal comes when the first transaction is done, however slow the machine is.
+    script = (
+        "import os, signal, sys\n"
+        "from workers.journal.retention import PruneOrders\n"
+        "run = PruneOrders.run_all\n"
+        "def once(*given):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return run(*given)\n"
+        "if sys.argv.pop(1) == 'stop':\n"
+        "    PruneOrders.run_all = once\n"
+        "from workers.cli import main\n"
+        "main()\n"
+    )
+    rows = {}
+    for how in ("stop", "go on"):
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-c", script, how, *words],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        (row,) = json.loads(done.stdout)
+        rows[how] = (done.returncode, row["orders"], row["pruned"], done.stderr)
+    stopped = "stopped: 200 of 1000 orders are pruned; the same command goes on\n"
+    assert rows == {"stop": (6, 1000, 200, stopped), "go on": (0, 800, 800, "")}
+    with closing(Operations(url, "ecs").open()) as operations:
+        recorded = operations.audit(AuditFilter())
+    assert [one.details["orders"] for one in recorded] == [800, 200]
 
 
 def test_a_journal_that_is_not_there_is_not_made(tmp_path: Path) -> None:

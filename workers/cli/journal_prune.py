@@ -1,5 +1,6 @@
 """`ecs-worker journal prune`: settled orders lose all but key, digest and outcome."""
 
+import signal
 import time
 from contextlib import closing
 from typing import Any
@@ -57,29 +58,39 @@ def _prune(settings: Settings, retention: Retention, pruning: Pruning, output: F
             " (ecs-worker journal export FILE keeps all of it in a file.)"
         )
         confirm(f"{found.orders} orders will be pruned")
-    pruned, ended = 0, Exit.OK
     begun = time.monotonic()
-    try:
-        for count in retention.prune(pruning.before):
-            pruned += count
-        if pruning.vacuum:
-            retention.vacuum()
-    except KeyboardInterrupt:
-        ended = Exit.PARTLY
-        complain(f"stopped: {pruned} of {found.orders} orders are pruned; the same command goes on")
-    except JournalError as error:
-        text = f"{error}; {pruned} of {found.orders} orders are pruned, the same command goes on"
-        raise CommandFailed(Exit.UNREACHABLE, text) from error
-    finally:
-        if pruned:
-            audit.record(
-                settings,
-                "journal prune",
-                audit.local_actor(pruning.operator),
-                details={"before": json_time(pruning.before), "orders": pruned},
-            )
+    pruned, is_stopped = _pruned(settings, retention, pruning, found.orders)
+    if pruning.vacuum and not is_stopped:
+        retention.vacuum()
     after = {"pruned": pruned, "seconds": round(time.monotonic() - begun, 1)}
     space = retention.space()
     sizes = {"journal_bytes_before": size, "journal_bytes": space.bytes, "free_bytes": space.free}
     show_record({**row, **after, **sizes}, output)
-    return ended
+    return Exit.PARTLY if is_stopped else Exit.OK
+
+
+def _pruned(
+    settings: Settings, retention: Retention, pruning: Pruning, total: int
+) -> tuple[int, bool]:
+    """Prune, and record it. Return how many were pruned, and whether SIGINT has stopped it: between
+    two transactions, so that none is left open.
+    """
+    pruned, signals = 0, list[int]()
+    former = signal.signal(signal.SIGINT, lambda number, _: signals.append(number))
+    try:
+        for count in retention.prune(pruning.before):
+            pruned += count
+            if signals:
+                break
+    except JournalError as error:
+        text = f"{error}; {pruned} of {total} orders are pruned, the same command goes on"
+        raise CommandFailed(Exit.UNREACHABLE, text) from error
+    finally:
+        signal.signal(signal.SIGINT, former)
+        if pruned:
+            details = {"before": json_time(pruning.before), "orders": pruned}
+            actor = audit.local_actor(pruning.operator)
+            audit.record(settings, "journal prune", actor, details=details)
+    if signals:
+        complain(f"stopped: {pruned} of {total} orders are pruned; the same command goes on")
+    return pruned, bool(signals)
