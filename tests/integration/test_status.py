@@ -1,6 +1,8 @@
 """`ecs-worker status` and `show`: the real command beside real workers, and without any (R45)."""
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 from kombu import Connection
@@ -8,7 +10,7 @@ from kombu import Connection
 from sandbox.documents import change_configure, new_order_id
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
-from tests.support.workshop import Workshop, eventually
+from tests.support.workshop import REPOSITORY, Workshop, eventually
 from workers.admin.peek import MOST_RETURNED
 
 
@@ -181,3 +183,28 @@ def test_of_what_nobody_knows_is_said_so_and_looking_does_no_harm(workshop: Work
         with Connection(workshop.broker_url) as connection:
             message = connection.channel().basic_get("ecs.orders")
             assert message.headers["x-delivery-count"] == MOST_RETURNED
+
+
+def test_watching_goes_on_with_what_changes(workshop: Workshop) -> None:
+    command = [sys.executable, "-m", "workers", "status", "--watch", "--interval", "0.5"]
+    watching = subprocess.Popen(
+        [*command, "-o", "jsonl"],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY)} | workshop.settings,
+        cwd=workshop.folder,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert watching.stdout is not None
+        # There is no journal yet: what the broker tells is shown all the same, and goes on.
+        assert len(json.loads(watching.stdout.readline())["unknown"]) == 1
+        with Requester(workshop.broker_url) as requester:
+            requester.order("{}")
+            eventually(lambda: requester.depth("ecs.orders") == 1)
+        for line in watching.stdout:
+            queues = {one["name"]: one for one in json.loads(line)["queues"]}
+            if queues["ecs.orders"]["ready"] == 1:
+                break
+    finally:
+        watching.kill()
+        watching.wait()
