@@ -120,7 +120,7 @@ def test_what_has_not_begun_goes_back_and_what_has_begun_goes_on(
     workshop.worker(ECS_CONCURRENCY="2", ECS_COMMAND_TIMEOUT="60")
     tenant = workshop.tenant()
     servers = [tenant.make_server() for _ in range(12)]
-    simulated.fault("api.nova", match="^PUT .*/tags", delay=6.0)
+    simulated.fault("api.nova", match="^PUT .*/tags", delay=25.0)
     with Requester(workshop.broker_url) as requester:
         sent = [
             requester.command("server.tags.update", server_id=one, tags="web") for one in servers
@@ -130,7 +130,7 @@ def test_what_has_not_begun_goes_back_and_what_has_begun_goes_on(
         night(workshop, "pause", "servers", "--reason", "Nova is slow")
         begun = len(servers) - requester.depth("ecs.servers")
         assert 1 <= begun <= 4, "a place for each of the two kinds of deliveries at most"
-        requester.wait(lambda _: len(requester.heard) >= begun, 30)
+        requester.wait(lambda _: len(requester.heard) >= begun, 60)
         requester.listen(2.0)
         assert requester.depth("ecs.servers") == len(servers) - begun
         simulated.clear_faults()
@@ -158,7 +158,7 @@ def test_an_order_that_waited_for_a_lock_does_not_begin_while_orders_are_paused(
     del workers
     tenant = workshop.tenant()
     server_id = tenant.make_server(name="slow-to-stop", metadata=MONTHLY)
-    simulated.fault("virt.power_off", match="slow-to-stop", delay=8.0)
+    simulated.fault("virt.power_off", match="slow-to-stop", delay=25.0)
     with Requester(workshop.broker_url) as requester:
         stop = requester.command("server.action", server_id=server_id, body={"os-stop": None})
         assert requester.result_of(stop).body["code"] == 200

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
@@ -23,6 +24,8 @@ from workers.settings import Settings
 #: Seconds for the workers to tell that they obey; they look every 2 s.
 OBEYED_WITHIN = 8.0
 _LOOK_EVERY = 0.25
+#: Seconds for the broker to notice that a queue is consumed no longer.
+_COUNTED_FOR = 5.0
 
 
 @record
@@ -57,11 +60,13 @@ def pause_kinds(settings: Settings, order: Order, seconds: float | None, output:
             wait=order.wait,
         )
         _show(pauses.current(journal), output)
-    code = _said(late, "still consumes" if order.wait else None)
-    return _check_consumers(settings, order.kinds) if order.wait and not late else code
+        code = _said(late, "still consumes" if order.wait else None)
+        if order.wait and not late:
+            code = _check_consumers(settings, journal, order.kinds)
+    return code
 
 
-def _check_consumers(settings: Settings, kinds: Sequence[Pausable]) -> Exit:
+def _check_consumers(settings: Settings, journal: Operations, kinds: Sequence[Pausable]) -> Exit:
     """Say whether anybody still consumes the queues of paused kinds: a worker of a version before
     this knows no pauses, and tells nothing of itself.
     """
@@ -71,9 +76,20 @@ def _check_consumers(settings: Settings, kinds: Sequence[Pausable]) -> Exit:
 
     wanted = topology(settings.retry_delays, settings.names)
     paused = {queues_of(settings.names)[kind] for kind in kinds}
+    # The broker counts a consumer that was cancelled until all is settled that it holds.
+    limit = time.monotonic() + _COUNTED_FOR
     try:
         with QueueDepths(settings.broker, settings.names, wanted) as depths:
-            consumed = [one for one in depths.read() if one.name in paused and one.consumers]
+            while True:
+                held = _held(journal)
+                consumed = [
+                    one
+                    for one in depths.read()
+                    if one.name in paused and (one.consumers or 0) > held[one.name]
+                ]
+                if not consumed or time.monotonic() >= limit:
+                    break
+                time.sleep(_LOOK_EVERY)
     except Exception as error:
         cause = explain(error, settings.broker)
         complain(f"the broker cannot be asked who still consumes: {cause.reason}; {cause.advice}")
@@ -121,6 +137,15 @@ def _await_workers(
     elif wait:
         complain(f"{len(running) - len(late)} of {len(running)} workers obey")
     return late if wait else []
+
+
+def _held(journal: Operations) -> Counter[str]:
+    """Return how many messages of each queue the running workers hold."""
+    held: Counter[str] = Counter()
+    for worker in heartbeats.workers(journal):
+        if worker.liveness is Liveness.ALIVE:
+            held.update({queue.queue: queue.held for queue in worker.report.queues})
+    return held
 
 
 def _said(late: Sequence[WorkerSeen], what: str | None) -> Exit:
