@@ -25,6 +25,7 @@ from workers.journal import (
     Known,
     NewRequest,
     Operations,
+    RequestFilter,
     Retention,
     State,
 )
@@ -271,6 +272,20 @@ async def test_ctrl_c_stops_a_prune_between_two_transactions_and_the_same_comman
     with closing(Operations(url, "ecs").open()) as operations:
         recorded = operations.audit(AuditFilter())
     assert [one.details["orders"] for one in recorded] == [800, 200]
+
+
+async def test_an_export_shows_one_instant_whatever_is_written_meanwhile(
+    journal: Journal, url: str
+) -> None:
+    await many(journal, 600)
+    with closing(History(url).open()) as history, closing(history.export(RequestFilter())) as found:
+        first, _ = next(found)
+        await ended(journal, replace(ORDER, key="later", name="later", received_at=2000.0))
+        while await journal.prune_orders(older_than=-1.0):
+            pass
+        rest = [request for request, _ in found]
+    assert {one.key for one in (first, *rest)} == {f"k{number}" for number in range(600)}
+    assert [one.key for one in (first, *rest) if one.pruned_at or not one.effects] == []
 
 
 def test_a_journal_that_is_not_there_is_not_made(tmp_path: Path) -> None:
