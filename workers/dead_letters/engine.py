@@ -257,7 +257,9 @@ async def carry_out(
     Raises `BatchRefused` where another process carries it out, `JournalError` where the journal
     cannot be written at the beginning.
     """
-    name, runner = begun.batch.name, str(uuid4())
+    name = begun.batch.name
+    # Others see by the process's lock that it is dead.
+    runner = f"{access.journal.owner[:40]}.{uuid4().hex[:12]}"
     process = f"{terms.operator.name} ({socket.gethostname()}, process {os.getpid()})"
     other = await access.journal.claim_batch(begun.batch, runner, process[:255])
     if other is not None:

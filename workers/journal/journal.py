@@ -212,10 +212,9 @@ class Journal:
         """Make this run the only one that carries a batch out; return the name of the one that
         does so already, or None.
         """
+        owner, writer = self._opened()
         now = time.time()
-        return self._opened()[1].submit(
-            ClaimBatch(batch, runner, runner_name, now, now - RUNNER_STALE)
-        )
+        return writer.submit(ClaimBatch(batch, runner, runner_name, now, now - RUNNER_STALE, owner))
 
     def keep_batch(self, name: str, runner: str) -> "asyncio.Future[str | None]":
         """Tell that a run is alive; return who asked for its end, or None."""

@@ -11,6 +11,7 @@ from messages.record import record
 from workers.journal import schema
 from workers.journal.dead_letters import AT_ONCE, replay_of
 from workers.journal.operators import Actor
+from workers.journal.owners import Owner
 from workers.journal.records import Archived, Batch, Replay, ReplayOutcome, ReplayState
 
 _COLUMNS = schema.replays.columns
@@ -69,8 +70,9 @@ class AddBatch:
 class ClaimBatch:
     """Makes a process the only one that carries a batch out.
 
-    `runner` identifies the run, `runner_name` is its operator and process, for people. A runner
-    that was not seen since `stale` (Unix seconds) is dead.
+    `runner` identifies the run: the id of `owner`, which is its process, a dot, and more.
+    `runner_name` is its operator and process, for people. A runner whose process does not hold its
+    lock, or that was not seen since `stale` (Unix seconds), is dead.
     """
 
     batch: Batch
@@ -78,6 +80,7 @@ class ClaimBatch:
     runner_name: str
     now: float
     stale: float
+    owner: Owner
 
     @staticmethod
     def run_all(connection: Connection, writes: list["ClaimBatch"]) -> list[str | None]:
@@ -87,11 +90,17 @@ class ClaimBatch:
         for write in writes:
             # Batches of earlier versions have no row yet.
             connection.execute(_ADD_BATCH, [_batch_row(write.batch)])
+            held = connection.execute(
+                select(columns.runner).where(columns.name == write.batch.name)
+            ).scalar()
+            process = (held or "").rpartition(".")[0]
             is_free = or_(
                 columns.runner.is_(None),
                 columns.runner == write.runner,
                 columns.seen_at < write.stale,
             )
+            if process and not write.owner.is_alive(process, connection):
+                is_free = or_(is_free, columns.runner == held)
             connection.execute(
                 update(schema.replay_batches)
                 .where(columns.name == write.batch.name, is_free)
