@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +70,16 @@ def test_every_form_that_changes_something_has_the_token() -> None:
     for path in TEMPLATES:
         for form in re.findall(r"<form[^>]*post.*?</form>", path.read_text(), re.DOTALL):
             assert "csrf" in form, path
+
+
+def test_the_wheel_has_every_file_that_pages_are_made_of() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["gateway"]
+    listed = {path for one in patterns for path in (REPOSITORY / "gateway").glob(one)}
+    needed = {path for path in CONSOLE.rglob("*.*") if path.suffix not in (".py", ".pyc")}
+    assert len(needed) > 20
+    assert needed - listed == set()
+    assert (CONSOLE / "static" / "htmx.LICENSE.txt").read_text().startswith("Zero-Clause BSD")
 
 
 def test_durations_and_numbers_are_short() -> None:
