@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sandbox.broker import PrivateBroker
@@ -97,7 +98,12 @@ def at_work(machine: Machine) -> Iterator[Terminal]:
 
 def test_a_worker_is_installed_as_the_page_says(machine: Machine) -> None:
     with Terminal(machine.folder, machine.env) as terminal:
-        run_page(OPERATIONS / "install.md", machine.names(), terminal.run, known)
+        try:
+            run_page(OPERATIONS / "install.md", machine.names(), terminal.run, known)
+        finally:
+            # The worker that the page starts, and ends, where it was not run to its end.
+            for one in psutil.Process(terminal.pid).children(recursive=True):
+                one.terminate()
 
 
 @pytest.mark.parametrize("page", ["rotate.md", "regions.md"])
