@@ -223,13 +223,15 @@ async def test_a_set_that_was_never_had_is_no_proof_against_anybody(
 ) -> None:
     server.instead = (503, {}, b"")
     keys = KeySet(UrlSource(server.url), FetchTimes(first=0.3))
+    began = time.monotonic()
     for _ in range(100):
         with pytest.raises(Transient, match="HTTP 503") as caught:
             await keys.find(issuer.kid, "RS256")
         assert caught.value.reason == "keys"
     assert keys.is_empty
     assert keys.trouble is not None
-    assert len(server.asked) <= 3, "it is not asked for each message"
+    most = 1 + (time.monotonic() - began) / 0.3
+    assert len(server.asked) <= most, "it is not asked for each message"
     server.instead = None
     await asyncio.sleep(0.3)
     assert await keys.find(issuer.kid, "RS256")
