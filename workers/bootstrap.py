@@ -37,7 +37,7 @@ from workers.heartbeat import Heartbeat, PauseReport, Rates, WorkerReport, repor
 from workers.identity import Identity, JournalReplays, ResumeTokenAuthentication, TrustedPublishers
 from workers.identity.jwks_source import key_source
 from workers.journal import Journal
-from workers.metrics import Metrics, states
+from workers.metrics import Metrics
 from workers.pauses import Pauses
 from workers.pipeline.attempt import Attempt
 from workers.pipeline.authentication import Authentication
@@ -284,8 +284,8 @@ class Worker:
         self.metrics.show_all(
             "ecs_paused",
             "1 while an operator has paused this kind of requests",
-            ("kind",),
-            lambda: states(self.pauses.by_kind()),
+            ("kind", "queue"),
+            self.pauses.series,
         )
         #: Why the service account cannot act in the tenants' projects.
         self._account_trouble: str | None = None

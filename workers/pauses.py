@@ -12,6 +12,7 @@ import structlog
 
 from workers.amqp.names import Names
 from workers.journal import Journal, JournalError, Pausable, Pause
+from workers.metrics import Series
 
 log = structlog.get_logger()
 
@@ -49,10 +50,11 @@ class Pauses:
         """The queues that are not to be consumed."""
         return frozenset(self._queues[one.kind] for one in self._known)
 
-    def by_kind(self) -> Mapping[str, bool]:
-        """Return whether each kind is paused."""
+    def series(self) -> Series:
+        """Return a series for each kind and its queue: 1 where it is paused, otherwise 0."""
         paused = {one.kind for one in self._known}
-        return {kind.value: kind in paused for kind in Pausable}
+        for kind, queue in self._queues.items():
+            yield (kind.value, queue), float(kind in paused)
 
     def lines(self, queue: str | None = None) -> list[str]:
         """Return a line for each pause in force, of this queue or of all."""

@@ -21,6 +21,7 @@ NEEDED: dict[str, Any] = {
     "secret": {"existing": "ecs-secrets"},
 }
 EVERYTHING: dict[str, Any] = NEEDED | {
+    "config": NEEDED["config"] | {"ECS_MAX_AGE": 2592000},
     "brokerTls": {"secret": "broker-tls", "clientCertificate": True},
     "secret": {
         "brokerUrl": "amqps://ecs:secret@rabbitmq:5671//",
@@ -140,6 +141,8 @@ def test_passwords_are_files_of_a_secret_and_nowhere_else(tmp_path: Path) -> Non
         assert {"ECS_BROKER_URL_FILE", "ECS_BROKER_KEY_FILE", "OS_CLIENT_CONFIG_FILE"} <= names
     (config,) = named(objects, "ConfigMap").values()
     assert {name for name in config["data"] if name.startswith("ECS_")} <= known
+    # Helm reads numbers as floats.
+    assert config["data"]["ECS_MAX_AGE"] == "2592000"
     # Only a gateway with the console reads the journal.
     gateway = named(render(NEEDED, tmp_path), "Deployment")["night-ecs-worker-gateway"]
     assert "journal" not in str(gateway)
@@ -196,6 +199,8 @@ def test_the_charts_rules_are_those_of_deploy_prometheus(tmp_path: Path) -> None
         ({"config": {"ECS_TRUST_PUBLISHERS": True, "ECS_JWT_JWKS": "https://i"}}, "just one"),
         ({"config": NEEDED["config"] | {"ECS_BROKER_URL": "amqp://a:b@c"}}, "secret.existing"),
         ({"config": NEEDED["config"] | {"PATH": "/"}}, "PATH"),
+        ({"config": NEEDED["config"] | {"ECS_HTTP_PORT": 9090}}, "ECS_HTTP_PORT"),
+        ({"config": NEEDED["config"] | {"OTEL_EXPORTER_OTLP_HEADERS": "key=k"}}, "extraEnv"),
         ({"secret": {}}, "secret.existing"),
         ({"secret": EVERYTHING["secret"] | {"journalUrl": "sqlite:///a"}}, "PostgreSQL"),
         (

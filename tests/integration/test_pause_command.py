@@ -78,8 +78,8 @@ def test_a_paused_kind_waits_for_all_workers_and_is_seen_everywhere(
             ]
             assert "by night shift: Cinder moves" in told["paused"][0]
             found = numbers(worker.metrics())
-            assert found.one("ecs_paused", kind="orders") == 1
-            assert found.one("ecs_paused", kind="reads") == 0
+            assert found.one("ecs_paused", kind="orders", queue="ecs.orders") == 1
+            assert found.one("ecs_paused", kind="reads", queue="ecs.reads") == 0
         for one in seen(workshop):
             queues = {queue.queue: queue for queue in one.report.queues}
             assert not queues["ecs.orders"].consuming

@@ -2,6 +2,11 @@
 {{- if contains "ecs-worker" .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-ecs-worker" .Release.Name | trunc 50 | trimSuffix "-" }}{{ end }}
 {{- end }}
 
+{{- /* A value as text. Helm reads each number of a file as a float, and would write a million as 1e+06. */}}
+{{- define "ecs.text" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}{{ else }}{{ . | toString }}{{ end }}
+{{- end }}
+
 {{- /* Labels that never change: Deployments select by them. Takes a list of the root and the component. */}}
 {{- define "ecs.selector" -}}
 app.kubernetes.io/name: ecs-worker
