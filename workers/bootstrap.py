@@ -7,6 +7,7 @@ import gc
 import importlib
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +34,15 @@ from workers.amqp.queues import QueueDepths
 from workers.amqp.topology import topology
 from workers.circuit_breaker import JOURNAL, CircuitBreaker
 from workers.health import HealthServer
-from workers.heartbeat import Heartbeat, PauseReport, Rates, WorkerReport, report_held
+from workers.heartbeat import (
+    STARTING,
+    STARTS_WITHIN,
+    Heartbeat,
+    PauseReport,
+    Rates,
+    WorkerReport,
+    report_held,
+)
 from workers.identity import Identity, JournalReplays, ResumeTokenAuthentication, TrustedPublishers
 from workers.identity.jwks_source import key_source
 from workers.journal import Journal
@@ -280,7 +289,12 @@ class Worker:
             QueueDepths(broker, names, wanted),
         )
         self._heartbeat = Heartbeat(self.journal, self._policy.region, names.namespace, self.report)
+        # What operators see of a queue is right at once, and not at the next heartbeat.
+        self.consumer.on_agreed = self._heartbeat.soon
         self._delivered, self._settled = Rates(), Rates()
+        #: Until then (monotonic seconds) it is no trouble that the broker has not answered yet;
+        #: None: it has started.
+        self._starts_until: float | None = None
         self.metrics.show_all(
             "ecs_paused",
             "1 while an operator has paused this kind of requests",
@@ -315,6 +329,7 @@ class Worker:
         # Before anything is consumed: a paused kind stays paused for a worker that starts.
         await _within(self.pauses.read(), _FIRST_LOOK)
         self._choose_queues()
+        self._starts_until = time.monotonic() + STARTS_WITHIN
         self.consumer.open()
         beating = asyncio.create_task(self._heartbeat.watch())
         besides = [
@@ -382,6 +397,10 @@ class Worker:
         pipeline, held = self.pipeline, list(self.pipeline.held)
         # Ten thousand take some 20 ms.
         counted = await asyncio.to_thread(report_held, self._consumed, held)
+        # The first one is written before the broker has answered, and that is no trouble.
+        problems = self.problems()
+        if self._starts_until is not None and (not problems or time.monotonic() > self._starts_until):
+            self._starts_until = None
         delivered = self._delivered.take(pipeline.delivered)
         settled = self._settled.take(pipeline.settled)
         return WorkerReport(
@@ -398,7 +417,7 @@ class Worker:
                 )
                 for one in counted
             ),
-            problems=tuple(self.problems()),
+            problems=tuple(problems) if self._starts_until is None else (),
             down={name: without_urls(why) for name, why in self.circuit_breaker.down.items()},
             pauses=tuple(
                 PauseReport(
@@ -426,7 +445,8 @@ class Worker:
             f"{name} is down: {without_urls(why)}"
             for name, why in self.circuit_breaker.needed(queue).items()
         ]
-        return "; ".join((*self.pauses.lines(queue), *down)) or "not consuming from the broker"
+        other = STARTING if self._starts_until is not None else "not consuming from the broker"
+        return "; ".join((*self.pauses.lines(queue), *down)) or other
 
     def _paused(self) -> None:
         """Obey the pauses in force."""

@@ -19,6 +19,8 @@ log = structlog.get_logger()
 
 #: Seconds between two heartbeats, and over which rates are taken.
 BEAT_EVERY, RATE_SECONDS = 5.0, 60.0
+#: The reason that a worker gives for a queue while it starts, and seconds for which it may start.
+STARTING, STARTS_WITHIN = "starting", 10.0
 #: Tenants of one queue that are told one by one.
 MOST_TENANTS = 50
 

@@ -12,6 +12,10 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.support.workshop import REPOSITORY, Workshop, eventually
 from workers.admin.peek import MOST_RETURNED
+from workers.admin.state import WorkerStatus
+from workers.admin.told import read_workers
+from workers.heartbeat import STARTING
+from workers.journal import Operations
 
 
 def order_for(workshop: Workshop, server_id: str, order_id: str) -> str:
@@ -68,6 +72,22 @@ def test_an_order_without_a_worker_is_found_in_its_queue_and_then_followed(
         assert {"effect", "update", "result"} <= set(kinds)
         times = [one["at"] for one in request["timeline"]]
         assert times == sorted(times)
+
+
+def test_a_worker_that_starts_is_no_trouble(workshop: Workshop) -> None:
+    workshop.worker().stop()  # makes the journal
+    told: list[WorkerStatus] = []
+    operations = Operations(workshop.settings["ECS_JOURNAL_URL"], "ecs")
+    worker = workshop.worker(wait=False)
+    while not any(one.problems or all(q.consuming for q in one.queues) for one in told):
+        told = [one for one in read_workers(operations) if one.works]
+        for seen in told:
+            assert seen.problems == ()
+            assert {q.why_not for q in seen.queues} <= {None, STARTING}
+    worker.wait_ready()
+    seen = status(workshop)
+    assert seen["findings"] == []
+    assert all(q["consuming"] for one in seen["workers"] for q in one["queues"] if one["state"] == "alive")
 
 
 def test_an_order_that_waits_for_its_next_attempt_says_why_and_when(

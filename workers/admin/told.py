@@ -21,6 +21,7 @@ from workers.admin.times import shown_time
 from workers.amqp.names import Names
 from workers.amqp.queues import QueueDepth, Role
 from workers.circuit_breaker import COMPUTE, IDENTITY, IMAGE
+from workers.heartbeat import STARTING
 from workers.journal import Operations, Pause, UnfinishedRequest
 
 #: What is not known where a dependency cannot be reached.
@@ -124,6 +125,13 @@ def trouble_of(depth: QueueDepth, noted: Noted) -> str | None:
     if depth.consumers:
         return None
     living = [one for one in noted.workers if one.works]
+    if any(
+        one.queue == depth.name and one.why_not == STARTING
+        for worker in living
+        if worker.state is WorkerState.ALIVE
+        for one in worker.queues
+    ):
+        return None  # within seconds, or it is told then
     reasons = [
         f"{worker.name}: {one.why_not}"
         for worker in living

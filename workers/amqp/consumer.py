@@ -174,6 +174,8 @@ class Consumer:
         self._on_delivery = on_delivery
         self._on_cancelled = on_cancelled
         self._on_lost = on_lost
+        #: Called when the broker has agreed to deliver from a queue.
+        self.on_agreed: Callable[[], None] = lambda: None
         self._connection: CoalescingConnection | None = None
         self._channels: dict[str, _ConsumedQueue] = {}
         #: Channels in a row that the broker closed before it delivered from them.
@@ -274,6 +276,7 @@ class Consumer:
         def agreed(_: Any) -> None:
             consumed.delivers = True
             self._failures.pop(consumed.queue, None)
+            self.on_agreed()
 
         consumed.delivers = False
         tag = f"ecs-worker-{next(self._numbers)}"
