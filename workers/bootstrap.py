@@ -399,7 +399,9 @@ class Worker:
         counted = await asyncio.to_thread(report_held, self._consumed, held)
         # The first one is written before the broker has answered, and that is no trouble.
         problems = self.problems()
-        if self._starts_until is not None and (not problems or time.monotonic() > self._starts_until):
+        if self._starts_until is not None and (
+            not problems or time.monotonic() > self._starts_until
+        ):
             self._starts_until = None
         delivered = self._delivered.take(pipeline.delivered)
         settled = self._settled.take(pipeline.settled)

@@ -6,6 +6,7 @@ gateway, or the command line, goes on with it.
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlencode
 
@@ -62,8 +63,9 @@ class Batches:
         """Stop the batches that this gateway carries out; what is left can be gone on with."""
         for stop in self._running.values():
             stop()
+        end = time.monotonic() + _ENDS_WITHIN
         for thread in tuple(self._running):
-            await asyncio.to_thread(thread.join, _ENDS_WITHIN)
+            await asyncio.to_thread(thread.join, max(0.0, end - time.monotonic()))
 
     async def begin(
         self, request: BatchRequest, division: engine.Division, rate: float | None
@@ -97,13 +99,16 @@ class Batches:
 
     async def _show(self, visit: Visit) -> Response:
         batch = await self._found(visit.asked("name"))
-        replays = await self._desk.history(lambda history: history.replays(batch=batch.name))
+        # Not all: there may be 100,000, and the page asks again every two seconds.
+        replays = await self._desk.history(
+            lambda history: history.replays(batch=batch.name, limit=_MESSAGES)
+        )
         return self._pages.page(
             visit,
             "batch.html",
             batch=batch,
-            replays=replays[:_MESSAGES],
-            more=max(0, len(replays) - _MESSAGES),
+            replays=replays,
+            more=max(0, batch.messages - len(replays)),
             is_replay=batch.action is Action.REPLAY,
             states={state.value: text for state, text in STATES.items()},
             outcomes={outcome.value: text for outcome, text in OUTCOMES.items()},

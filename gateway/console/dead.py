@@ -1,10 +1,12 @@
 """Dead letters: choosing, rehearsal, confirmation, progress, stop, going on, and the archive."""
 
+import asyncio
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 from urllib.parse import urlencode
 
 from starlette.responses import Response
@@ -18,11 +20,13 @@ from workers.dead_letters.batch import BatchRequest
 from workers.dead_letters.cause import cause_of
 from workers.dead_letters.dead_letter import DeadLetter
 from workers.dead_letters.engine import Division, choose, divide, preview
-from workers.dead_letters.selection import Selected, Selection, grouped
+from workers.dead_letters.selection import Group, Selected, Selection, grouped
 from workers.journal import Action
 
-#: Messages of a list, and of a rehearsal, at most.
-_LISTED, _REHEARSED = 200, 50
+T = TypeVar("T")
+
+#: Messages of a list, and of a rehearsal, and groups, at most.
+_LISTED, _REHEARSED, _GROUPS = 200, 50, 100
 _MOST_ARCHIVED = 200
 #: Fields of a selection that may be given several times.
 _SEVERAL = ("id", "code", "reason", "error", "operation", "tenant", "origin", "group")
@@ -43,6 +47,28 @@ class _Plan:
         return replace(self.selection, before=None).is_empty
 
 
+@record
+class _Listed:
+    """What the list shows of the `matching` dead letters of `total`."""
+
+    groups: list[Group]
+    letters: list[DeadLetter]
+    matching: int
+    total: int
+    shared: bool
+    unmatched: tuple[str, ...]
+
+
+@record
+class _Divided:
+    """What a plan means now; `digest` is that of what can be part of it."""
+
+    division: Division
+    groups: list[Group]
+    digest: str
+    unproven: int
+
+
 class DeadLetters:
     """The pages about dead letters."""
 
@@ -50,6 +76,7 @@ class DeadLetters:
         self._pages = pages
         self._desk = desk
         self._batches = batches
+        self._choosing = asyncio.Lock()
         self.reads: Mapping[str, View] = {"/dead": self._list, "/archive": self._archive}
         self.actions: Mapping[str, View] = {
             "/dead/preview": self._preview,
@@ -61,13 +88,10 @@ class DeadLetters:
         query = visit.request.query_params
         given = {name: [one for one in query.getlist(name) if one] for name in query}
         selection = selection_of(given)
-        found = await self._choose(selection)
         return self._pages.page(
             visit,
             "dead.html",
-            found=found,
-            groups=grouped(found.letters),
-            letters=found.letters[:_LISTED],
+            found=await self._reading(selection, _listed),
             selection=selection,
             kept=kept_fields(given),
             asked={name: " ".join(values) for name, values in given.items()},
@@ -76,17 +100,13 @@ class DeadLetters:
 
     async def _preview(self, visit: Visit) -> Response:
         plan = self._plan(visit)
-        found = await self._choose(plan.selection)
-        return await self._show_preview(visit, plan, found)
+        return await self._show_preview(visit, plan, await self._divided(plan))
 
     async def _show_preview(
-        self, visit: Visit, plan: _Plan, found: Selected, *, has_changed: bool = False
+        self, visit: Visit, plan: _Plan, divided: "_Divided", *, has_changed: bool = False
     ) -> Response:
         """Show what would become of the chosen messages. Nothing is changed."""
-        request, settings = plan.request, self._desk.settings
-        if not found.letters:
-            raise Problem(409, "No dead letter matches.", " ".join(found.unmatched))
-        division = divide(settings, request, found.letters)
+        request, settings, division = plan.request, self._desk.settings, divided.division
         sample = division.able[:_REHEARSED]
         results = await self._desk.working(
             lambda history: preview(settings, history, request, sample)
@@ -98,11 +118,11 @@ class DeadLetters:
             request=request,
             is_replay=request.action is Action.REPLAY,
             division=division,
-            groups=grouped(division.able),
+            groups=divided.groups,
             outcomes=outcomes.most_common(),
             rehearsed=len(sample),
-            unproven=_unproven(request, division, self._desk),
-            kept=(*plan.kept, ("digest", digest_of(division.able))),
+            unproven=divided.unproven,
+            kept=(*plan.kept, ("digest", divided.digest)),
             is_everything=plan.is_everything,
             has_changed=has_changed,
             back="/dead?"
@@ -111,11 +131,11 @@ class DeadLetters:
 
     async def _start(self, visit: Visit) -> Response:
         plan = self._plan(visit)
-        found = await self._choose(plan.selection)
-        division = divide(self._desk.settings, plan.request, found.letters)
-        if digest_of(division.able) != visit.given("digest"):
+        divided = await self._divided(plan)
+        division = divided.division
+        if divided.digest != visit.given("digest"):
             # Somebody has taken some meanwhile: what was confirmed is not what would be done.
-            return await self._show_preview(visit, plan, found, has_changed=True)
+            return await self._show_preview(visit, plan, divided, has_changed=True)
         if not division.able:
             raise Problem(409, "None of them can be replayed.")
         if plan.is_everything and not visit.given("everything"):
@@ -157,8 +177,33 @@ class DeadLetters:
         await self._batches.restore(found, actor_of(visit), reason_of(visit, required=False))
         return go_to(f"{ROOT}/dead?told=restored")
 
-    async def _choose(self, selection: Selection) -> Selected:
-        return await self._desk.reading(lambda: choose(self._desk.settings, selection))
+    async def _divided(self, plan: _Plan) -> "_Divided":
+        """Choose what a plan means. Raises `Problem` where that is nothing."""
+        settings, request = self._desk.settings, plan.request
+
+        def divided(found: Selected) -> _Divided:
+            if not found.letters:
+                raise Problem(409, "No dead letter matches.", " ".join(found.unmatched))
+            division = divide(settings, request, found.letters)
+            return _Divided(
+                division,
+                grouped(division.able)[:_GROUPS],
+                digest_of(division.able),
+                _unproven(request, division, self._desk),
+            )
+
+        return await self._reading(plan.selection, divided)
+
+    async def _reading(self, selection: Selection, use: Callable[[Selected], T]) -> T:
+        """Read the dead letters and make something of them, both in a thread: there may be 100,000.
+        One reading at a time: two would each see a part.
+        """
+
+        async def work() -> T:
+            return use(await choose(self._desk.settings, selection))
+
+        async with self._choosing:
+            return await self._desk.reading(work)
 
     def _plan(self, visit: Visit) -> _Plan:
         given = {name: [one for one in values if one] for name, values in visit.form.items()}
@@ -189,6 +234,17 @@ class DeadLetters:
             chosen_by=selection.described(),
         )
         return _Plan(request, selection, kept)
+
+
+def _listed(found: Selected) -> _Listed:
+    return _Listed(
+        groups=grouped(found.letters)[:_GROUPS],
+        letters=found.letters[:_LISTED],
+        matching=len(found.letters),
+        total=found.total,
+        shared=found.shared,
+        unmatched=found.unmatched,
+    )
 
 
 def selection_of(given: Mapping[str, list[str]]) -> Selection:

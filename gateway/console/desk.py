@@ -5,7 +5,6 @@ answer keeps no request of the API waiting.
 """
 
 import asyncio
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +46,7 @@ class Desk:
         self._reader = StatusReader(Sources.of(settings))
         self._reading = asyncio.Lock()
         self._finder = Finder(Sources.of(settings))
-        self._finding = threading.Lock()
+        self._finding = asyncio.Lock()
         self._status: Status | None = None
         self._history: History | None = None
         self._operations: Operations | None = None
@@ -67,17 +66,14 @@ class Desk:
         async with self._reading:
             known = self._status
             if known is None or time.time() - known.at > _FRESH:
-                known = self._status = await self._reader.read()
+                # In a thread: up to a thousand dead letters are parsed for it.
+                known = self._status = await self.reading(self._reader.read)
             return known
 
     async def find(self, word: str) -> Found:
         """Return all that is known by a word, wherever it is."""
-
-        def run() -> Found:
-            with self._finding:
-                return asyncio.run(self._finder.find(word))
-
-        return await self.blocking(run)
+        async with self._finding:  # those who wait take no thread
+            return await self.reading(lambda: self._finder.find(word))
 
     async def requests(self, wanted: RequestFilter) -> list[RequestRecord]:
         """Return requests, newest first, with what each waits for."""

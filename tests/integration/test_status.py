@@ -87,7 +87,9 @@ def test_a_worker_that_starts_is_no_trouble(workshop: Workshop) -> None:
     worker.wait_ready()
     seen = status(workshop)
     assert seen["findings"] == []
-    assert all(q["consuming"] for one in seen["workers"] for q in one["queues"] if one["state"] == "alive")
+    assert all(
+        q["consuming"] for one in seen["workers"] for q in one["queues"] if one["state"] == "alive"
+    )
 
 
 def test_an_order_that_waits_for_its_next_attempt_says_why_and_when(

@@ -122,16 +122,15 @@ def trouble_of(depth: QueueDepth, noted: Noted) -> str | None:
                 f"{one.kind} are paused by {one.by} {end} ({one.reason}):"
                 f" ecs-worker resume {one.kind}"
             )
-    if depth.consumers:
-        return None
     living = [one for one in noted.workers if one.works]
-    if any(
+    is_starting = any(
         one.queue == depth.name and one.why_not == STARTING
         for worker in living
         if worker.state is WorkerState.ALIVE
         for one in worker.queues
-    ):
-        return None  # within seconds, or it is told then
+    )
+    if depth.consumers or is_starting:  # it consumes within seconds, or says why not
+        return None
     reasons = [
         f"{worker.name}: {one.why_not}"
         for worker in living

@@ -33,7 +33,9 @@ def replay_of(row: Any) -> Replay:
     )
 
 
-def replays_of(connection: Connection, *, batch: str | None, name: str | None) -> list[Replay]:
+def replays_of(
+    connection: Connection, *, batch: str | None, name: str | None, limit: int | None = None
+) -> list[Replay]:
     """Return the messages of a batch, or those with a name, in the order of the batch."""
     columns = schema.replays.c
     statement = select(schema.replays).where(columns.state != ReplayState.REPEATED)
@@ -42,7 +44,7 @@ def replays_of(connection: Connection, *, batch: str | None, name: str | None) -
     if name is not None:
         statement = statement.where(or_(columns.name == name, columns.message_id == name))
     ordered = statement.order_by(columns.pinned_at, columns.batch, columns.position)
-    return [replay_of(row) for row in connection.execute(ordered)]
+    return [replay_of(row) for row in connection.execute(ordered.limit(limit))]
 
 
 def batches_of(

@@ -239,10 +239,12 @@ class History:
             found = batches_of(connection, name=name, stale=time.time() - RUNNER_STALE)
         return found[0] if found else None
 
-    def replays(self, *, batch: str | None = None, name: str | None = None) -> list[Replay]:
+    def replays(
+        self, *, batch: str | None = None, name: str | None = None, limit: int | None = None
+    ) -> list[Replay]:
         """Return the messages of a batch, or those with a name, in the order of the batch."""
         with self._reading() as connection:
-            return replays_of(connection, batch=batch, name=name)
+            return replays_of(connection, batch=batch, name=name, limit=limit)
 
     def dead_letter_causes(self, namespace: str) -> list[DeadLetterCause]:
         """Return the counts of the messages in a namespace's `ecs.dead` by cause, the largest first.
