@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
 
-from workers.admin import cancel
+from workers.admin import cancel, pauses
 from workers.journal import (
     Actor,
     Begun,
@@ -19,11 +20,15 @@ from workers.journal import (
     Claim,
     ClaimLost,
     Journal,
+    JournalError,
     Kind,
     NewRequest,
     Operations,
+    Pausable,
     Resumed,
     State,
+    database,
+    writes,
 )
 
 ORDERS = 60
@@ -200,4 +205,88 @@ async def test_what_was_refused_or_only_noted_is_not_begun(journal: Journal, url
     claim = await begin(journal, order(2))
     await journal.intend(claim, "renew:1", "marker")
     await journal.record(claim, "renew:1", {"status": 202}, None)
+    assert await cancelled(url, "order-2") is CancelOutcome.BEGUN
+
+
+async def test_a_cancelled_order_that_a_worker_has_taken_is_never_found_running(
+    journal: Journal, url: str
+) -> None:
+    """A worker of the version before, which knows no cancellations, would carry it out after that
+    worker was killed.
+    """
+    await begin(journal, order(1))
+    assert await cancelled(url, "order-1") is CancelOutcome.CANCELLED
+    taken = await journal.begin(order(1))
+    assert isinstance(taken, Resumed)
+    (found,) = await journal.find("order-1")
+    assert (found.state, (found.result or {})["code"]) == (State.DONE, "101.001040")
+    with pytest.raises(ClaimLost):
+        await journal.intend(taken.claim, "renew:1", "marker")
+    await journal.finish(taken.claim, {"code": "101.001040", "data": "its own"}, [])
+    (found,) = await journal.find("order-1")
+    assert found.result == {"code": "101.001040", "data": "its own"}
+
+
+async def test_what_is_done_is_on_record_by_the_same_commit(journal: Journal, url: str) -> None:
+    """A process that is killed at any time leaves no action without its record: a journal that takes
+    no record takes no action, either.
+    """
+    await begin(journal, order(1))
+    with closing(Operations(url, "ecs").open()) as operations:
+        pauses.pause(operations, [Pausable.READS], ACTOR, "the cloud is upgraded")
+        cancel.cancel(operations, "order-3", ACTOR, None)
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            connection.execute(text("ALTER TABLE audit RENAME TO audit_away"))
+        for act in (
+            lambda: pauses.pause(operations, [Pausable.ORDERS], ACTOR, "night"),
+            lambda: pauses.resume(operations, [Pausable.READS], ACTOR),
+            lambda: cancel.cancel(operations, "order-1", ACTOR, None),
+            lambda: cancel.cancel(operations, "order-2", ACTOR, None),
+            lambda: cancel.withdraw(operations, "order-3", ACTOR, None),
+        ):
+            with pytest.raises(JournalError):
+                act()
+        engine.dispose()
+        assert [one.kind for one in operations.pauses()] == [Pausable.READS]
+        assert [one.name for one in operations.cancellations()] == ["order-3"]
+    (found,) = await journal.find("order-1")
+    assert found.state is State.RUNNING
+
+
+async def test_an_intent_that_stands_is_not_called_refused(
+    journal: Journal, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An intent of the same group is refused, and then this one's order is cancelled: the
+    cancellation finds it begun, so it must be.
+    """
+    lost, mine = [await begin(journal, order(number)) for number in (1, 2)]
+    execute = database.execute_all
+
+    def and_then_cancelled(*arguments: Any) -> int:
+        count = execute(*arguments)
+        if url.startswith("postgresql"):  # SQLite has one writer at a time
+            engine = create_engine(url)
+            with engine.begin() as other:
+                other.execute(
+                    text("INSERT INTO cancellations VALUES ('order-2', '', 1.0, 'bob', NULL)")
+                )
+            engine.dispose()
+            monkeypatch.undo()
+        return count
+
+    monkeypatch.setattr("workers.journal.writes.execute_all", and_then_cancelled)
+    engine = database.open_engine(url)
+    with engine.begin() as connection:
+        first, second = writes.Intend.run_all(
+            connection,
+            [
+                writes.Intend(Claim(lost.key, "another"), "renew:1", "1", 1000.5),
+                writes.Intend(mine, "renew:1", "1", 1000.25),
+            ],
+        )
+    engine.dispose()
+    assert isinstance(first, ClaimLost)
+    assert second is None
+    assert await cancelled(url, "order-1") is CancelOutcome.CANCELLED
     assert await cancelled(url, "order-2") is CancelOutcome.BEGUN

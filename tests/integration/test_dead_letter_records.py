@@ -418,3 +418,28 @@ def test_counts_by_cause_are_set_right_by_a_list(workshop: Workshop, requester: 
     assert causes(workshop) == {}
     assert dead(workshop, "restore", dead(workshop, "archive")[0]["archive"], "--yes")
     assert causes(workshop) == {(PARAMETER, ""): 1}
+
+
+def test_a_message_with_headers_that_no_database_takes_is_discarded_like_any_other(
+    place: Workshop,
+) -> None:
+    """Whoever may publish to `ecs.dead` writes what he likes into them."""
+    headers = {
+        "x-ecs-error-code": "1\x00\x1b[31m",
+        "x-ecs-error": "\x00'; DROP TABLE requests",
+        "x-ecs-reason": "a\x00b",
+        "x-ecs-origin-queue": "ecs.orders\x00",
+        "x-ecs-project": "p\x00",
+        "x-ecs-identity": "proven",
+        "x-ecs-failed-at": "\x00",
+    }
+    place.worker().stop()
+    with Requester(place.broker_url) as requester:
+        requester.publish("", "ecs.dead", b"{}", message_id="m\x001", headers=headers)
+        eventually(lambda: requester.depth("ecs.dead") == 1, 20)
+        (group,) = {row["group"] for row in dead(place, "list")}
+        dead(place, "discard", "--group", group, "--yes")
+        assert requester.depth("ecs.dead") == 0
+        (kept,) = dead(place, "archive")
+        dead(place, "restore", kept["archive"], "--yes")
+        eventually(lambda: requester.depth("ecs.dead") == 1, 20)

@@ -187,7 +187,13 @@ def test_an_order_is_cancelled_before_it_comes_and_in_between_and_not_when_it_ha
         sent = publish(requester, order)
         refused = workshop.command("cancel", order["orderId"])
         assert (refused.returncode, refused.stdout) == (7, "")
-        (row,), said = night(workshop, "cancel", order["orderId"], "--yes", "--reason", "twice")
+        of_nobody = ("cancel", order["orderId"], "--yes", "--tenant", "tenant-of-nobody")
+        _, said = night(workshop, *of_nobody, code=7)
+        assert "cannot be looked up" in said, "it would wait for an order that never comes"
+        (row,), said = night(
+            *(workshop, "cancel", order["orderId"], "--yes", "--reason", "twice"),
+            *("--tenant", "tenant-a"),
+        )
         assert row["outcome"] == "waiting"
         assert "--withdraw" in said
         night(workshop, "resume", "orders")

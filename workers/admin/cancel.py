@@ -31,11 +31,7 @@ def cancel(
     system's, for a worker of the version before, which does not make the result itself. A worker answers it
     when it comes, or at its next attempt: 101.001040, `data.reason` `cancelled`.
     """
-    found = journal.cancel(word, tenant, actor, reason, partial(_answer, datetime.now(zone)))
-    if found.outcome in (CancelOutcome.CANCELLED, CancelOutcome.WAITING):
-        details = {"outcome": found.outcome.value, "operation": found.operation, "tenant": tenant}
-        journal.record("cancel", actor, target=found.key or word, reason=reason, details=details)
-    return found
+    return journal.cancel(word, tenant, actor, reason, partial(_answer, datetime.now(zone)))
 
 
 def preview(journal: Operations, word: str, tenant: str | None = None) -> Cancelled | None:
@@ -56,11 +52,7 @@ def withdraw(
     """Withdraw the cancellation of an order that has not come yet, on record; False where there is
     none.
     """
-    found = journal.withdraw(word, tenant)
-    if found:
-        details = {"outcome": "withdrawn", "tenant": tenant}
-        journal.record("cancel", actor, target=word, reason=reason, details=details)
-    return found
+    return journal.withdraw(word, tenant, actor, reason)
 
 
 def _answer(

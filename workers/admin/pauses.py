@@ -24,19 +24,11 @@ def pause(
     All workers stop consuming the kinds' queues within some 2 s. A pause that is in force already
     stays: a kind goes on when its last pause has ended, or it is resumed.
     """
-    made = journal.pause(kinds, actor, reason, until)
-    for one in made:
-        details = {"until": until}
-        journal.record("pause", actor, target=one.kind.value, reason=reason, details=details)
-    return made
+    return journal.pause(kinds, actor, reason, until)
 
 
 def resume(
     journal: Operations, kinds: Sequence[Pausable], actor: Actor, reason: str | None = None
 ) -> list[Pause]:
     """End all pauses of these kinds, on record; return those that were in force."""
-    ended = journal.resume(kinds)
-    for one in ended:
-        details = {"paused_by": one.operator, "since": one.since, "until": one.until}
-        journal.record("resume", actor, target=one.kind.value, reason=reason, details=details)
-    return ended
+    return journal.resume(kinds, actor, reason)

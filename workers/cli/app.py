@@ -318,7 +318,8 @@ def cancel(
     key: Annotated[str, typer.Argument(help="An orderId, a flowId, or the journal's whole key.")],
     *,
     tenant: Annotated[
-        str | None, typer.Option(help="A project's id, where several have an order of that name.")
+        str | None,
+        typer.Option(help="A project (id or name), where several have an order of that name."),
     ] = None,
     withdraw: Annotated[
         bool, typer.Option("--withdraw", help="Take back the cancellation of an order to come.")

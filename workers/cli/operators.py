@@ -1,10 +1,12 @@
 """`ecs-worker pause|resume|cancel|audit`."""
 
+import asyncio
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -189,7 +191,7 @@ def _show(found: Sequence[pauses.Pause], output: Format) -> None:
 
 @record
 class CancelCommand:
-    """A cancellation as an operator asks for it; `tenant` is a project's id."""
+    """A cancellation as an operator asks for it; `tenant` is a project's id or name."""
 
     word: str
     tenant: str | None
@@ -204,6 +206,7 @@ def cancel_order(settings: Settings, command: CancelCommand, output: Format) -> 
         text = "nothing was done: without a terminal --yes is required"
         raise CommandFailed(Exit.REFUSED, text)
     with _opened(settings) as journal:
+        command = _with_project(settings, journal, command)
         if not command.yes:
             preview = cancel.preview(journal, command.word, command.tenant)
             _refuse(command, preview)
@@ -240,11 +243,32 @@ def withdraw_cancellation(settings: Settings, command: CancelCommand, output: Fo
     """Withdraw the cancellation of an order that has not come."""
     actor = audit.local_actor(command.operator)
     with _opened(settings) as journal:
+        command = _with_project(settings, journal, command)
         if not cancel.withdraw(journal, command.word, actor, command.reason, command.tenant):
             text = f"no cancellation waits for {command.word}; ecs-worker audit --key shows more"
             raise CommandFailed(Exit.CHECK_FAILED, text)
     show([{"key": command.word, "operation": None, "outcome": "withdrawn"}], output)
     return Exit.OK
+
+
+def _with_project(settings: Settings, journal: Operations, command: CancelCommand) -> CancelCommand:
+    """Return the command with the id of its tenant's project, by which orders are known: with a
+    name a cancellation would wait for an order that never comes, and the order would be carried out.
+    """
+    if command.tenant is None or cancel.preview(journal, command.word, command.tenant) is not None:
+        return command
+    from workers.dead_letters.tenants import CannotBeFound, project_id  # noqa: PLC0415 - the cloud
+
+    try:
+        found = asyncio.run(project_id(settings, command.tenant))
+    except CannotBeFound as error:
+        raise CommandFailed(
+            Exit.REFUSED,
+            f"nothing was done: the journal has no order {command.word} of {command.tenant!r}, and"
+            f" that tenant cannot be looked up: {error}; name the order by its whole key,"
+            " order:PROJECT-ID:ORDER-ID, or leave --tenant out",
+        ) from error
+    return replace(command, tenant=found)
 
 
 def _question(word: str, preview: Cancelled | None) -> str:

@@ -104,7 +104,7 @@ async def record_batch(
             failed_at=storable(letter.failed_at)[:40],
             identity=identity,
             digest=letter.digest,
-            tenant=letter.proven_project or request.tenant,
+            tenant=storable(letter.proven_project or request.tenant) or None,
             state=_ENDED[request.action] if identity in finished else ReplayState.PINNED,
             pinned_at=now,
             done_at=now if identity in finished else None,

@@ -5,6 +5,7 @@ import re
 from functools import lru_cache
 
 from messages.record import record
+from workers.journal.operators import storable
 from workers.pipeline.rejections import LONGEST_REASON
 
 _LONGEST_CODE = 16
@@ -12,7 +13,8 @@ _REASON = re.compile(rf"[a-z][a-z0-9_]{{0,{LONGEST_REASON - 1}}}", re.ASCII)
 #: What varies: what is quoted, and every word with a digit (ids, keys, numbers, times). ASCII alone,
 #: because Chinese puts no blank between a word and an id.
 _QUOTED = re.compile(r"'[^']{0,255}'|\"[^\"]{0,255}\"|“[^”]{0,255}”")
-_NUMBERED = re.compile(r"[\w.:@/+-]*\d[\w.:@/+-]*", re.ASCII)
+_WORD = re.compile(r"[\w.:@/+-]+", re.ASCII)
+_DIGIT = re.compile(r"\d", re.ASCII)
 #: Put in its place.
 _VARIES = "…"
 #: Hexadecimal digits of a group's id: two of a thousand causes are alike once in ten thousand times.
@@ -44,8 +46,12 @@ def cause_of(code: str | None, reason: str | None, error: str | None) -> Cause:
         reason = parts[1]
     if reason is not None and not _REASON.fullmatch(reason):
         reason = None  # it becomes a label of the metrics
-    text = _NUMBERED.sub(_VARIES, _QUOTED.sub(_VARIES, error or ""))
-    return Cause(code[:_LONGEST_CODE] if code is not None else None, reason, text)
+    text = _WORD.sub(_without_number, _QUOTED.sub(_VARIES, error or ""))
+    return Cause(storable(code, _LONGEST_CODE) if code is not None else None, reason, text)
+
+
+def _without_number(word: re.Match[str]) -> str:
+    return _VARIES if _DIGIT.search(word[0]) else word[0]
 
 
 @lru_cache(4096)

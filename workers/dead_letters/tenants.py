@@ -10,6 +10,21 @@ from workers.dead_letters.selection import Selection
 from workers.settings import Settings
 
 
+class CannotBeFound(Exception):
+    """A project cannot be looked up; the text says why."""
+
+
+async def project_id(settings: Settings, tenant: str) -> str:
+    """Return the id of the project with this id or name. Raises `CannotBeFound`."""
+    cloud = Cloud(replace(cloud_settings(settings), read_only=True))
+    try:
+        return (await cloud.find_project(tenant)).id
+    except (Refused, Transient, CloudRefusal) as error:
+        raise CannotBeFound(str(error)) from error
+    finally:
+        await cloud.close()
+
+
 async def resolve_tenants(settings: Settings, selection: Selection) -> tuple[Selection, list[str]]:
     """Return the selection with id and name of each tenant, and a line for each that could not be
     looked up: of those only messages are selected that name it by the same word.

@@ -186,7 +186,7 @@ class Operations:
     def pause(
         self, kinds: Sequence[Pausable], actor: Actor, reason: str, until: float | None
     ) -> list[Pause]:
-        """Pause these kinds for all workers of the namespace; return the new pauses.
+        """Pause these kinds for all workers of the namespace, on record; return the new pauses.
 
         Pauses that are in force stay: a kind is paused until the last one has ended.
         """
@@ -212,18 +212,26 @@ class Operations:
         with self._writing() as connection:
             connection.execute(schema.pauses.delete().where(columns.until <= now))
             connection.execute(schema.pauses.insert(), rows)
+            entries = [
+                _entry_row("pause", actor, kind.value, reason, {"until": until}) for kind in kinds
+            ]
+            _record(connection, *entries)
         return made
 
-    def resume(self, kinds: Sequence[Pausable]) -> list[Pause]:
-        """End all pauses of these kinds; return those that were in force."""
+    def resume(self, kinds: Sequence[Pausable], actor: Actor, reason: str | None) -> list[Pause]:
+        """End all pauses of these kinds, on record; return those that were in force."""
         columns = schema.pauses.c
         meant = and_(
             columns.namespace == self.namespace, columns.kind.in_([one.value for one in kinds])
         )
         with self._writing() as connection:
-            found = pauses_in(connection, self.namespace)
+            found = [one for one in pauses_in(connection, self.namespace) if one.kind in kinds]
             connection.execute(schema.pauses.delete().where(meant))
-        return [one for one in found if one.kind in kinds]
+            for one in found:
+                details = {"paused_by": one.operator, "since": one.since, "until": one.until}
+                row = _entry_row("resume", actor, one.kind.value, reason, details)
+                _record(connection, row)
+        return found
 
     def pauses(self) -> list[Pause]:
         """Return the pauses that are in force, oldest first."""
@@ -242,19 +250,8 @@ class Operations:
         details: Mapping[str, Any] | None = None,
     ) -> None:
         """Record what an operator did. `details`: JSON without secrets."""
-        row = {
-            "id": str(uuid4()),
-            "at": time.time(),
-            "action": action,
-            "operator": storable(actor.name),
-            "real_user": storable(actor.real_user),
-            "origin": storable(actor.origin),
-            "reason": storable(reason, None) if reason is not None else None,
-            "target": storable(target, 800) if target is not None else None,
-            "details": storable(json.dumps(details or {}, ensure_ascii=False), None),
-        }
         with self._writing() as connection:
-            connection.execute(schema.audit.insert(), row)
+            _record(connection, _entry_row(action, actor, target, reason, details or {}))
 
     def audit(self, wanted: AuditFilter) -> list[AuditEntry]:
         """Return what operators did, newest first."""
@@ -316,39 +313,67 @@ class Operations:
     def cancel(
         self, word: str, tenant: str | None, actor: Actor, reason: str | None, answer: Answer
     ) -> Cancelled:
-        """Cancel the order with this orderId, flowId or key, unless anything of it has begun.
+        """Cancel the order with this orderId, flowId or key, on record, unless anything of it has
+        begun.
 
         `tenant`: a project's id, where several have an order of that name. `answer`: what a worker
         of the version before answers it with, which knows nothing of cancellations; others make the
         result of the order itself.
         """
-        found = self._cancel_known(word, tenant, answer)
+
+        def entry(found: Cancelled) -> dict[str, Any]:
+            details = {
+                "outcome": found.outcome.value,
+                "operation": found.operation,
+                "tenant": tenant,
+            }
+            return _entry_row("cancel", actor, found.key or word, reason, details)
+
+        found = self._cancel_known(word, tenant, answer, entry)
         if found is not None:
             return found
         name, named = _parts(word)
-        row = {
+        row: dict[str, Any] = {
             "name": storable(name),
             "tenant": tenant or named or "",
             "at": time.time(),
             "operator": storable(actor.name),
             "reason": storable(reason, None) if reason is not None else None,
         }
+        waiting = Cancelled(CancelOutcome.WAITING)
         # ORDER: the cancellation is committed before the journal is searched again. A worker that
         # begins the order in between either is found by that search, or its first intent comes
         # after the commit, and is refused (`_INTEND`).
         with self._writing() as connection:
             connection.execute(_ADD_CANCELLATION, row)
-        return self._cancel_known(word, tenant, answer) or Cancelled(CancelOutcome.WAITING)
+            _record(connection, entry(waiting))
+        found = self._cancel_known(word, tenant, answer, entry, is_waiting=True)
+        if found is not None and found.key is None:
+            # Several have come in between, or a command: nothing of that name is to be cancelled.
+            self._delete_cancellation(row["name"], row["tenant"])
+        return found or waiting
 
-    def withdraw(self, word: str, tenant: str | None = None) -> bool:
-        """Withdraw the cancellation of an order that has not come; False where there is none."""
+    def withdraw(self, word: str, tenant: str | None, actor: Actor, reason: str | None) -> bool:
+        """Withdraw the cancellation of an order that has not come, on record; False where there is
+        none.
+        """
         name, named = _parts(word)
         columns = schema.cancellations.c
         statement = schema.cancellations.delete().where(columns.name == name)
         if tenant or named:
             statement = statement.where(columns.tenant == (tenant or named))
         with self._writing() as connection:
-            return connection.execute(statement).rowcount > 0
+            found = connection.execute(statement).rowcount > 0
+            if found:
+                details = {"outcome": "withdrawn", "tenant": tenant}
+                _record(connection, _entry_row("cancel", actor, word, reason, details))
+        return found
+
+    def _delete_cancellation(self, name: str, tenant: str) -> None:
+        columns = schema.cancellations.c
+        meant = and_(columns.name == name, columns.tenant == tenant)
+        with self._writing() as connection:
+            connection.execute(schema.cancellations.delete().where(meant))
 
     def preview_cancel(self, word: str, tenant: str | None = None) -> Cancelled | None:
         """Return what `cancel` would do now; None where the journal knows nothing of that name."""
@@ -356,8 +381,20 @@ class Operations:
             rows = connection.execute(_named(word, tenant)).all()
             return _judged(connection, rows)
 
-    def _cancel_known(self, word: str, tenant: str | None, answer: Answer) -> Cancelled | None:
-        """Cancel an order that the journal knows; None where it knows none of that name."""
+    def _cancel_known(
+        self,
+        word: str,
+        tenant: str | None,
+        answer: Answer,
+        entry: Callable[[Cancelled], dict[str, Any]],
+        *,
+        is_waiting: bool = False,
+    ) -> Cancelled | None:
+        """Cancel an order that the journal knows; None where it knows none of that name.
+
+        `entry`: what goes on record; with `is_waiting` also where it is not cancelled, because it
+        stands there that the cancellation waits.
+        """
         columns, now = schema.requests.c, time.time()
         with self._writing() as connection:
             # RACE: an intent locks the row, too (`_INTEND`). Whichever comes second sees what the
@@ -365,11 +402,14 @@ class Operations:
             # has one writer at a time.
             rows = connection.execute(_named(word, tenant).with_for_update()).all()
             found = _judged(connection, rows)
+            is_cancelled = found is not None and found.outcome is CancelOutcome.CANCELLED
+            if found is not None and (is_cancelled or is_waiting):
+                _record(connection, entry(found))
             if found is None or found.key is None:
                 return found
             row = next(one for one in rows if one.key == found.key)
             _forget_cancellation(connection, row.name, row.tenant)
-            if found.outcome is not CancelOutcome.CANCELLED or row.cancelled_at is not None:
+            if not is_cancelled or row.cancelled_at is not None:
                 return found
             result, updates = answer(row.name, row.operation, row.tenant)
             ended = {
@@ -475,6 +515,34 @@ def storable(text: str | None, longest: int | None = _LONGEST) -> str:
     """Return a text that every database takes, whatever was typed; `longest` characters at most."""
     clean = (text or "").replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
     return clean[:longest]
+
+
+def _entry_row(
+    action: str,
+    actor: Actor,
+    target: str | None,
+    reason: str | None,
+    details: Mapping[str, Any],
+) -> dict[str, Any]:
+    return {
+        "id": str(uuid4()),
+        "at": time.time(),
+        "action": action,
+        "operator": storable(actor.name),
+        "real_user": storable(actor.real_user),
+        "origin": storable(actor.origin),
+        "reason": storable(reason, None) if reason is not None else None,
+        "target": storable(target, 800) if target is not None else None,
+        "details": storable(json.dumps(details, ensure_ascii=False), None),
+    }
+
+
+def _record(connection: Connection, *rows: dict[str, Any]) -> None:
+    """Record what an operator did, in the transaction in which it is done: neither is there without
+    the other, whenever the process dies.
+    """
+    if rows:
+        connection.execute(schema.audit.insert(), list(rows))
 
 
 def pauses_in(connection: Connection, namespace: str) -> list[Pause]:

@@ -51,10 +51,10 @@ _TAKE_OVER = (
     " WHERE key = ? AND state = 'running' AND claim = ?"
 )
 #: An order that an operator has cancelled: `Operations.cancel` has ended it with a result for
-#: workers of the version before. This one makes the order's own.
+#: workers of the version before. This one makes the order's own; until then that result stays, or
+#: one of the version before would carry the order out that it finds running.
 _TAKE_OVER_CANCELLED = (
-    "UPDATE requests SET state = 'running', owner = ?, claim = ?, updated_at = ?,"
-    " result = NULL, updates = NULL"
+    "UPDATE requests SET owner = ?, claim = ?, updated_at = ?"
     " WHERE key = ? AND state = 'done' AND claim = ? AND cancelled_at IS NOT NULL"
 )
 _INTEND = (
@@ -78,7 +78,8 @@ _RECORD = (
 )
 _FINISH = (
     "UPDATE requests SET state = 'done', result = ?, updates = ?, updated_at = ?"
-    " WHERE key = ? AND claim = ? AND state = 'running'"
+    " WHERE key = ? AND claim = ?"
+    " AND (state = 'running' OR state = 'done' AND cancelled_at IS NOT NULL)"
 )
 _SETTLE = "UPDATE requests SET state = 'settled', updated_at = ? WHERE key = ? AND state = 'done'"
 _RELEASE = (
@@ -168,14 +169,14 @@ class Begin:
     def _find(self, connection: Connection) -> Outcome:
         key = self.request.key
         row = connection.execute(select(schema.requests).where(schema.requests.c.key == key)).one()
-        if row.claim == self.claim and row.state == State.RUNNING:
+        is_cancelled = row.state == State.DONE and row.cancelled_at is not None
+        if row.claim == self.claim and (row.state == State.RUNNING or is_cancelled):
             # This worker's, by this or by a commit whose outcome was unknown: begun or taken over.
             is_new = row.deliveries == 1
             return Begun(self._claimed()) if is_new else self._resumed(connection, row)
         execute_all(connection, _SEEN, [(key,)])
         if row.digest != self.request.digest:
             return ContentConflict()
-        is_cancelled = row.state == State.DONE and row.cancelled_at is not None
         if row.state != State.RUNNING and not is_cancelled:
             return Known(
                 json.loads(row.result), json.loads(row.updates), row.state == State.SETTLED
@@ -225,7 +226,29 @@ class Intend:
             (one.name, one.now, one.marker, one.outcome, one.recorded_at, *one.claim)
             for one in writes
         ]
-        return _each(connection, statement, [one.claim for one in writes], rows)
+        if execute_all(connection, statement, rows) == len(rows):
+            return [None] * len(rows)
+        return [None if one._is_written(connection) else ClaimLost(one.claim.key) for one in writes]
+
+    def _is_written(self, connection: Connection) -> bool:
+        """Return whether this very intent is in the journal, and the claim still holds.
+
+        Executed once more, it could be refused for a cancellation that was committed in between, and
+        yet stand there.
+        """
+        requests, effects = schema.requests.c, schema.effects.c
+        found = (
+            select(effects.intended_at)
+            .join(schema.requests, requests.key == effects.request_key)
+            .where(
+                effects.request_key == self.claim.key,
+                effects.name == self.name,
+                requests.claim == self.claim.token,
+                requests.state == State.RUNNING.value,
+            )
+            .with_for_update(read=True, of=schema.requests)
+        )
+        return connection.execute(found).scalar() == self.now
 
 
 @record
