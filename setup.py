@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: which packages are part of the wheel, and the metadata that depends on
+"""Settings that pyproject.toml cannot hold: the packages of the wheel, and the metadata that depends on
 where the project is published.
 
 ECS_PROJECT_URL is the project's page (`https://git.example/cloud/ecs-worker`), ECS_PROJECT_FILES_URL

@@ -32,7 +32,7 @@ class Span(Protocol):
 
 
 class Tracer(Protocol):
-    """What makes spans. Each context manager makes its span the current one of this task."""
+    """Makes spans. Each context manager makes its span the current one of this task."""
 
     def span(
         self, name: str, kind: str, attributes: Mapping[str, Value | None]

@@ -194,11 +194,11 @@ class Requester:
         ]
 
     def depth(self, queue: str) -> int:
-        """How many messages wait in a queue."""
+        """Return the number of messages that wait in a queue."""
         return int(self._channel.queue_declare(queue, passive=True).message_count)
 
     def consumers(self, queue: str) -> int:
-        """How many consumers a queue has."""
+        """Return the number of a queue's consumers."""
         return int(self._channel.queue_declare(queue, passive=True).consumer_count)
 
     def take_all(self, queue: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What a worker tells of itself every few seconds, for `ecs-worker status` and the console."""
+"""Heartbeats: a worker's reports of itself every few seconds, for `ecs-worker status` and the console."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ MOST_TENANTS = 50
 
 
 class _Report(BaseModel):
-    """What another version tells besides, or does not tell, does not matter."""
+    """Reads reports of other versions, too, with more fields or fewer."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -77,7 +77,7 @@ class PauseReport(_Report):
 
 
 class WorkerReport(_Report):
-    """What one worker tells of itself."""
+    """One worker's report of itself."""
 
     queues: tuple[QueueReport, ...] = ()
     #: As `/readyz` has them.

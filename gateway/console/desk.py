@@ -1,4 +1,4 @@
-"""What the console reads and does: the functions that the command line uses, off the event loop.
+"""Reads and actions of the console: the functions that the command line uses, off the event loop.
 
 Reads of journal and broker block. They have threads of their own, so that a database that does not
 answer keeps no request of the API waiting.

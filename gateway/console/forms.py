@@ -1,4 +1,4 @@
-"""What forms of operators give."""
+"""Values that operators enter in forms."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Who gets into the console, and what another page cannot make a browser do there."""
+"""Access to the console, and what another page cannot make a browser do there."""
 
 import time
 from collections.abc import Iterator

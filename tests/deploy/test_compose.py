@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def config(folder: Path) -> "subprocess.CompletedProcess[str]":
-    """What podman-compose makes of it; it starts nothing."""
+    """Run podman-compose, which shows what it makes of it and starts nothing."""
     return subprocess.run(
         [Path(sys.executable).with_name("podman-compose"), "config"],
         cwd=folder,

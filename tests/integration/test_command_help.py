@@ -1,4 +1,4 @@
-"""What the command line says of itself: help, version, suggestions, completion, manual pages."""
+"""The command line about itself: help, version, suggestions, completion, manual pages."""
 
 import os
 import re

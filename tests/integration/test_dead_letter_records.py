@@ -1,4 +1,4 @@
-"""What an operator is told of dead letters, and what is recorded of what he does with them."""
+"""Dead letters as operators see them, and the record of what operators do with them."""
 
 import asyncio
 import contextlib
@@ -54,7 +54,7 @@ def journal_of(workshop: Workshop) -> Iterator[History]:
 
 
 def causes(workshop: Workshop) -> dict[tuple[str, str], int]:
-    """What the journal counts, without having looked into the queue."""
+    """Return the journal's counts, made without a look into the queue."""
     with journal_of(workshop) as history:
         found = history.dead_letter_causes("ecs")
     return {(one.code, one.reason): one.messages for one in found}

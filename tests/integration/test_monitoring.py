@@ -50,7 +50,7 @@ def queries() -> list[str]:
 def shown(
     vhosts: Vhosts, simulated: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Numbers, Numbers]]:
-    """What a worker and a gateway show that have had nothing to do yet."""
+    """Metrics of a worker and a gateway that have had nothing to do yet."""
     url = vhosts.take()
     declare(url, topology())
     folder = tmp_path_factory.mktemp("monitoring")

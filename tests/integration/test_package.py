@@ -1,4 +1,4 @@
-"""What is delivered: wheels, source distribution and bill of materials as `make` builds them; that the
+"""Packages: wheels, source distribution and bill of materials as `make` builds them; that the
 wheel works where it is installed; and that the repository holds nothing that it must not.
 """
 
@@ -83,7 +83,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dist(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make dist` and `make sbom` build, without a project's page."""
+    """The folder of what `make dist` and `make sbom` build, without a project's page."""
     folder = tmp_path_factory.mktemp("dist")
     make("dist", "sbom", folder=tree, DIST=str(folder), ECS_PROJECT_URL="")
     return folder

@@ -53,7 +53,7 @@ class Account:
         self._broker.rabbitmqctl("close_all_user_connections", self.name, "rotated")
 
     def is_let_in(self, password: str) -> bool:
-        """Whether the broker takes the password."""
+        """Return whether the broker takes the password."""
         try:
             with Connection(self.url(password), connect_timeout=5) as connection:
                 connection.connect()

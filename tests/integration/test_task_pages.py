@@ -36,7 +36,7 @@ class Machine:
     cloud: SimulatedOpenStack
 
     def names(self) -> Names:
-        """What the pages call the ports."""
+        """Return the names by which the pages call the ports."""
         found = Names((5672, 8080, 15000))
         for port in (self.broker.port, self.port, self.cloud.port):
             found.shown(f"127.0.0.1:{port}")

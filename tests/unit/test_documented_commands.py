@@ -30,7 +30,7 @@ def shown(page: Path) -> list[str]:
 
 
 def wrong(line: str) -> Iterator[str]:
-    """What of a command there is not."""
+    """Yield the parts of a command that do not exist."""
     command: Any = _COMMAND
     words = _STANDS_FOR.sub(" ", line.partition(" ")[2]).split()
     while words and (below := getattr(command, "commands", None)):

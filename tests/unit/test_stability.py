@@ -28,7 +28,7 @@ KEPT = Path(__file__).parent / "golden" / "v1.json"
 
 
 def names() -> dict[str, list[str]]:
-    """What there is now, by kind."""
+    """Return the names that there are now, by kind."""
     declared = topology()
     settings = {**Settings.model_fields, **GatewaySettings.model_fields}
     monitored = (REPOSITORY / "docs" / "operations" / "monitoring.md").read_text(encoding="utf-8")
@@ -68,7 +68,7 @@ def commands(command: Any, path: str) -> Iterator[str]:
 
 
 def client() -> Iterator[str]:
-    """What the Python client exports, and the public methods of its classes with their arguments."""
+    """Yield the names that the Python client exports, and the public methods of its classes with their arguments."""
     for name in ecs_client.__all__:
         yield name
         thing = getattr(ecs_client, name)

@@ -67,7 +67,7 @@ _PLACES = {
 
 @record
 class _Known:
-    """What the journal knows of a word."""
+    """The journal's knowledge of a word."""
 
     requests: tuple[RequestRecord, ...]
     retries: dict[str, list[Retry]]

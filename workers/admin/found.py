@@ -7,7 +7,7 @@ from workers.journal import Replay, RequestRecord
 
 
 class Place(StrEnum):
-    """Where a request, or a message that asks for it, is now."""
+    """The place where a request, or a message that asks for it, is now."""
 
     #: In its input queue, held by nobody.
     INPUT_QUEUE = "input_queue"
@@ -46,7 +46,7 @@ class EventKind(StrEnum):
 
 
 class Mark(StrEnum):
-    """How an event ended."""
+    """The end of an event."""
 
     DONE = "done"
     FAILED = "failed"

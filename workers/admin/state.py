@@ -30,7 +30,7 @@ class Sources:
 
 
 class Stage(StrEnum):
-    """How far an unfinished request is."""
+    """The stage that an unfinished request has reached."""
 
     #: A worker has it, and it waits for nothing that takes long.
     RUNNING = "running"
@@ -220,7 +220,7 @@ class Status:
 
 @record
 class Noted:
-    """What the journal tells."""
+    """The journal's part of a status."""
 
     unfinished: tuple[UnfinishedRequest, ...]
     workers: tuple[WorkerStatus, ...]
@@ -231,7 +231,7 @@ class Noted:
 
 @record
 class Oldest:
-    """When the oldest message of a queue was published, or why that is not known."""
+    """The time at which the oldest message of a queue was published, or why that is not known."""
 
     at: float | None
     unknown: str | None

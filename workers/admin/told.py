@@ -1,4 +1,4 @@
-"""What workers and journal tell, in words: why a queue stands still, what fails, what to do."""
+"""Texts about what workers and journal tell: why a queue stands still, what fails, what to do."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

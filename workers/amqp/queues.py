@@ -16,7 +16,7 @@ from workers.amqp.topology import Topology, connected
 
 
 class Role(StrEnum):
-    """What a queue of the topology is for."""
+    """The purpose of a queue of the topology."""
 
     INPUT = "input"
     RESULTS = "results"

@@ -29,7 +29,7 @@ _SHOWN = 4000
 
 @record
 class ArchiveFilter:
-    """What is wanted of the archive; `words` are ids there or of messages. `since`: Unix seconds."""
+    """Selects from the archive; `words` are ids there or of messages. `since`: Unix seconds."""
 
     words: tuple[str, ...] = ()
     batch: str | None = None

@@ -330,7 +330,7 @@ def list_replays(settings: Settings, batch: str | None, limit: int, output: Form
 
 
 def _batch_line(row: dict[str, Any]) -> dict[str, Any]:
-    """What matters most comes first: the rest may have no room."""
+    """Return a row's fields, those first that matter most: the rest may have no room."""
     return {
         "batch": row["batch"],
         "action": row["action"],

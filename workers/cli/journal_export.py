@@ -36,7 +36,7 @@ _PACKED = ".gz"
 
 @record
 class Export:
-    """Where requests are exported to, and who does it."""
+    """Names the file that requests are exported to, and who exports them."""
 
     file: str
     replaces: bool = False

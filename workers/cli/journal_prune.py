@@ -18,7 +18,7 @@ from workers.settings import Settings
 
 @record
 class Pruning:
-    """What is pruned, and how: orders that were settled before a time (Unix seconds)."""
+    """Selects orders to prune, those settled before a time (Unix seconds), and says how."""
 
     before: float
     yes: bool = False

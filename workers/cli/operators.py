@@ -32,7 +32,7 @@ _COUNTED_FOR = 5.0
 
 @record
 class Order:
-    """What an operator asks for: kinds, why, and as whom."""
+    """An operator's order: kinds, why, and as whom."""
 
     kinds: tuple[Pausable, ...]
     reason: str | None

@@ -85,7 +85,7 @@ class BatchResult:
 
 @record
 class RunTerms:
-    """What is done with the messages of a batch, by whom, and how many a second at most."""
+    """Terms of a batch's run: what is done, by whom, with how many messages a second at most."""
 
     action: Action
     operator: Actor

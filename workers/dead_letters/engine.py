@@ -53,7 +53,7 @@ class NoSuchBatch(BatchRefused):
 
 @record
 class Access:
-    """What the engine works with. The journal is open; the history is of the same database."""
+    """Connections that the engine works with. The journal is open; the history is of the same database."""
 
     settings: Settings
     journal: Journal

@@ -8,7 +8,7 @@ from workers.journal import Replay, ReplayOutcome, ReplayState, RequestRecord, S
 
 
 class Fate(StrEnum):
-    """What became of a message of a batch; the values are for programs."""
+    """Outcomes of a message of a batch; the values are for programs."""
 
     NOT_BEGUN = "not_begun"
     #: It may have been published: the run was cut off.
@@ -39,7 +39,7 @@ _TEXTS = {
 
 @record
 class Known:
-    """What became of a message. `text` is a line; `request` is its own request in the journal, where
+    """The outcome of a message. `text` is a line; `request` is its own request in the journal, where
     there is one: the same key and the same content.
     """
 

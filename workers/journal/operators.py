@@ -1,4 +1,4 @@
-"""What operators see and do, in the journal: workers, pauses, cancellations, the audit record.
+"""Tables of operators in the journal: workers, pauses, cancellations, the audit record.
 
 `Operations` is for commands and the console: it blocks. The classes with `run_all` are what a
 worker reads and writes of it, with its other writes.
@@ -124,7 +124,7 @@ class Cancellation:
 
 
 class CancelOutcome(StrEnum):
-    """What became of a cancellation."""
+    """Outcomes of a cancellation."""
 
     #: Nothing of it is begun any more; a worker answers it at its next delivery.
     CANCELLED = "cancelled"
@@ -142,7 +142,7 @@ class CancelOutcome(StrEnum):
 
 @record
 class Cancelled:
-    """What became of a cancellation. `key` is the journal's, None where it does not know the order;
+    """The outcome of a cancellation. `key` is the journal's, None where it does not know the order;
     `begun` names the effects that have begun; `code` is that of the result which it has; `keys` are
     those of the requests that have the name.
     """
@@ -600,7 +600,7 @@ def _told() -> Iterator[None]:
 
 @record
 class Controls:
-    """What operators want of the workers now."""
+    """Orders of operators to the workers, as they are now."""
 
     pauses: tuple[Pause, ...]
     #: Whether orders are to be cancelled that no worker has begun.

@@ -1,4 +1,4 @@
-"""What operators see and do: workers, pauses, cancellations, the record of what was done."""
+"""Add what operators see and do: workers, pauses, cancellations, the record of what was done."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What operators are shown: retries as they happened, looks at queues, and what is unfinished."""
+"""Add what operators are shown: retries as they happened, looks at queues, and what is unfinished."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""When an order was pruned, and an index of those that can be."""
+"""Add the time at which an order was pruned, and an index of those that can be."""
 
 import sqlalchemy as sa
 from alembic import op
