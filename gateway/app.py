@@ -295,7 +295,7 @@ def make_app(
     for path, endpoint in _health(gateway, problems).items():
         _add(app, path, {"GET": endpoint, "HEAD": endpoint})
     if console is not None:
-        _add(app, CONSOLE, {"GET": _to_console})
+        _add(app, CONSOLE, {"GET": _to_console, "HEAD": _to_console})
         app.mount(CONSOLE, console)
 
     async def not_served(_: Request, error: Exception) -> Response:
@@ -413,6 +413,8 @@ class Front:
         """Count and log an answer."""
         seconds = time.perf_counter() - asked.began
         route = getattr(scope.get("route"), "path_format", "-")
+        if route != "-":  # the console's have paths of their own below it
+            route = scope.get("root_path", "") + route
         if span.trace_id is not None:
             _describe(span, scope["method"], route, asked)
         told = None if asked.is_stream else seconds

@@ -15,6 +15,8 @@ from workers.admin.pauses import pause, resume
 from workers.journal import Pausable
 
 _DURATION = re.compile(r"(\d{1,6})\s*([smhd])", re.ASCII)
+#: Characters of an order's name or key.
+_LONGEST_KEY = 255
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _NOT_CANCELLED = {
@@ -74,7 +76,7 @@ class Actions:
 
     async def cancel(self, visit: Visit) -> Response:
         key, reason = visit.given("key"), reason_of(visit, required=True)
-        if not key:
+        if not key or len(key) > _LONGEST_KEY:
             raise Problem(400, "Name the order.")
         back = f"/request?{urlencode({'key': key})}"
         if not visit.given("confirmed"):

@@ -121,6 +121,8 @@ class Console:
         """Answer, whatever happens; every answer has the headers that keep others out."""
         visit = Visit(request)
         try:
+            if any("\0" in value for _, value in request.query_params.multi_items()):
+                raise Problem(404, "There is no such page.")  # PostgreSQL keeps none
             if guarded:
                 visit.operator = await self.guard.identify(request)
             if request.method == "POST":

@@ -28,6 +28,8 @@ T = TypeVar("T")
 #: Messages of a list, and of a rehearsal, and groups, at most.
 _LISTED, _REHEARSED, _GROUPS = 200, 50, 100
 _MOST_ARCHIVED = 200
+#: The last second of the year 9999.
+_LATEST = 253402300799.0
 #: Fields of a selection that may be given several times.
 _SEVERAL = ("id", "code", "reason", "error", "operation", "tenant", "origin", "group")
 
@@ -158,6 +160,8 @@ class DeadLetters:
             raise Problem(400, "Tick at least one message.")
         found = await self._desk.history(lambda history: history.archived(wanted))
         found = [one for one in found if one.id in wanted]
+        if not found:
+            raise Problem(404, "The archive has no such message.")
         if not visit.given("confirmed"):
             again = sum(one.restored_at is not None for one in found)
             facts = [("Messages", str(len(found))), ("Into", self._desk.settings.names.dead_queue)]
@@ -174,7 +178,11 @@ class DeadLetters:
                 kept=[*kept, ("reason", visit.given("reason"))],
                 back="/archive",
             )
-        await self._batches.restore(found, actor_of(visit), reason_of(visit, required=False))
+        reason = reason_of(visit, required=False)
+        done = await self._batches.restore(found, actor_of(visit), reason)
+        if done.refused:
+            told = f"{done.restored} / {done.restored + done.refused}"
+            raise Problem(503, "The broker did not take all; these were restored:", told)
         return go_to(f"{ROOT}/dead?told=restored")
 
     async def _divided(self, plan: _Plan) -> "_Divided":
@@ -267,9 +275,12 @@ def selection_of(given: Mapping[str, list[str]]) -> Selection:
 def _instant(given: Mapping[str, list[str]], name: str) -> float | None:
     text = next(iter(given.get(name, ())), "")
     try:
-        return float(text)  # as a form of ours keeps it
+        kept = float(text)  # as a form of ours keeps it
     except ValueError:
         return instant(text)
+    if not 0 <= kept <= _LATEST:  # nor a NaN
+        raise Problem(400, "This is no time; an example is 2026-11-23T10:00.", text)
+    return kept
 
 
 def kept_fields(given: Mapping[str, list[str]]) -> tuple[tuple[str, str], ...]:

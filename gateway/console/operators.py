@@ -30,9 +30,8 @@ TOKEN_COOKIE, PART, PARTS = "ecs_console", 3500, 5
 SESSION_SECONDS = 12 * 3600
 #: Sessions that one-time addresses have begun, at most.
 _MOST_SESSIONS = 100
-#: Headers by which a proxy says that somebody else asks.
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
-_LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+#: Headers by which a proxy says that somebody else asks, and how others of them begin.
+_FORWARDED, _FORWARDED_BY = ("forwarded", "x-real-ip", "via"), "x-forwarded-"
 
 
 class Why(Enum):
@@ -191,8 +190,11 @@ class LocalGuard:
         """
         host = request.headers.get("host", "")
         name = host.removesuffix(f":{self._port}").strip("[]").lower()
-        is_passed_on = any(one in request.headers for one in _FORWARDED)
-        if not is_loopback(address_of(request)) or is_passed_on or name not in _LOCAL_NAMES:
+        is_passed_on = any(
+            one in _FORWARDED or one.startswith(_FORWARDED_BY) for one in request.headers
+        )
+        is_local_name = name == "localhost" or is_loopback(name)
+        if not is_loopback(address_of(request)) or is_passed_on or not is_local_name:
             raise NotAdmitted(Why.NOT_LOCAL, "not from this machine")
 
     def leave(self, request: Request) -> None:

@@ -99,6 +99,8 @@ _CHINESE = {
     # Problems
     "Not done": "未执行",
     "Not found": "未找到",
+    "The archive has no such message.": "存档中没有这样的消息。",
+    "The broker did not take all; these were restored:": "消息代理未全部接收；已恢复：",
     "There is no such page.": "没有这个页面。",
     "This page cannot be asked for so.": "不能以此方式访问该页面。",
     "This is no form of the console.": "这不是控制台的表单。",

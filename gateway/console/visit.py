@@ -133,6 +133,8 @@ async def read_form(request: Request) -> dict[str, list[str]]:
         )
     except ValueError:
         raise Problem(400, "This is no form of the console.") from None
+    if any("\0" in value for _, value in pairs):  # PostgreSQL keeps none
+        raise Problem(400, "This is no form of the console.")
     found: dict[str, list[str]] = {}
     for name, value in pairs:
         found.setdefault(name, []).append(value)

@@ -117,6 +117,28 @@ def test_a_token_without_the_role_or_that_proves_nothing_does_not_get_in(guarded
         assert (answer.status_code, "Access token" in answer.text) == (401, True)
 
 
+def test_what_no_form_of_ours_sends_is_told_as_wrong(guarded: Guarded) -> None:
+    url, bearer = guarded.first.url, {"Authorization": f"Bearer {guarded.issuer.token(**ROLE)}"}
+    for path, status in (
+        ("/dead?since=nan", 400),
+        ("/dead?before=inf", 400),
+        ("/dead?since=1e300", 400),
+        ("/dead?since=-1e18", 400),
+        ("/requests?operation=%00", 404),
+        ("/request?key=%00", 404),
+        ("/request?key=%ff%ed%a0%80", 200),
+        ("/requests?since=0001-01-01T00:00-14:00", 200),
+    ):
+        assert (
+            requests.get(f"{url}/console{path}", headers=bearer, timeout=30).status_code == status
+        )
+    there = requests.head(f"{url}/console", headers=bearer, timeout=30, allow_redirects=True)
+    assert (there.status_code, there.url) == (200, f"{url}/console/")
+    counted = requests.get(f"{url}/metrics", timeout=30).text
+    assert 'requests_total{method="GET",route="/console/dead",status="400"}' in counted
+    assert 'route="/dead"' not in counted
+
+
 def test_an_operator_needs_no_tenant(guarded: Guarded) -> None:
     token = guarded.issuer.token(**ROLE, project=None)
     assert overview_with(guarded.first, Authorization=f"Bearer {token}").status_code == 200
