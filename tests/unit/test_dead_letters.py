@@ -4,6 +4,7 @@ import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 from uuid import uuid4
 
@@ -19,6 +20,7 @@ from workers.amqp.envelope import Envelope
 from workers.amqp.headers import RESUME_TOKEN_HEADER
 from workers.amqp.topology import queue_of_command
 from workers.cli.times import parse_time
+from workers.dead_letters import reader
 from workers.dead_letters.batch_run import RateLimit
 from workers.dead_letters.dead_letter import (
     DeadLetter,
@@ -30,6 +32,7 @@ from workers.dead_letters.dead_letter import (
 )
 from workers.dead_letters.doubles import CapturingPublisher
 from workers.dead_letters.engine import Access, BatchRefused, load
+from workers.dead_letters.reader import Reader, Unreachable
 from workers.dead_letters.selection import Selection, grouped, row_text
 from workers.journal import Action, Actor, Batch, History, Journal, Replay, ReplayState
 from workers.metrics import Metrics
@@ -368,3 +371,46 @@ async def test_another_operator_who_resumes_a_batch_vouches_for_its_senders_too(
     finally:
         history.close()
         await journal.close()
+
+
+class _BusyBroker:
+    """A consumer that the broker has agreed to deliver to, and that gets nothing for now."""
+
+    def __init__(self, _where: object, _consuming: object, on_delivery: Any) -> None:
+        self.deliver = on_delivery
+        self.consuming = frozenset({"ecs.dead"})
+        self.connection = SimpleNamespace(is_up=True)
+
+    def open(self) -> None:
+        pass
+
+
+@pytest.fixture
+def busy_reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
+    """A reader of a queue with one message, which the broker delivers late; and the times short."""
+    depths = [(1, 0), (1, 1)]
+    monkeypatch.setattr(reader, "Consumer", _BusyBroker)
+    monkeypatch.setattr(
+        reader, "_depth", lambda *_: depths.pop(0) if len(depths) > 1 else depths[0]
+    )
+    monkeypatch.setattr(reader, "QUIET", 0.01)
+    monkeypatch.setattr(reader, "NO_DELIVERY", 0.2)
+    return Reader("amqp://nowhere", NAMES, lambda _: None)
+
+
+async def test_a_broker_that_is_busy_is_not_taken_for_an_empty_queue(busy_reader: Reader) -> None:
+    await busy_reader.open()
+    for _ in range(3):
+        await busy_reader.wait_for_delivery()
+        assert not busy_reader.is_complete()
+    busy_reader._consumer.deliver(SimpleNamespace(lost=False))  # type: ignore[attr-defined]
+    await busy_reader.wait()
+    assert busy_reader.seen == 1
+
+
+async def test_a_broker_that_delivers_nothing_is_no_empty_queue_either(
+    busy_reader: Reader,
+) -> None:
+    await busy_reader.open()
+    with pytest.raises(Unreachable, match="0 of 1 messages"):
+        await busy_reader.wait()

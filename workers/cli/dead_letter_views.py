@@ -92,6 +92,11 @@ def select(
             f"another reader is reading {queue} now: the messages that it holds are not shown;"
             " try again later"
         )
+    if selected.beyond:
+        complain(
+            f"{settings.names.dead_queue} has {selected.beyond} messages more than the {selected.total}"
+            " in front, which are all that can be read at once: these alone are meant"
+        )
     return selected
 
 

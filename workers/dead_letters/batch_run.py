@@ -200,7 +200,7 @@ class BatchRun:
         if not complete:
             return True
         missing = [one for one in self._left() if not one.came]
-        if not reader.shared and missing:
+        if not reader.shared and not reader.beyond and missing:
             # They are there no more: acked in an earlier run, or taken by somebody else.
             await self._record([one for one in missing if not one.is_done], ReplayState.GONE)
             for one in missing:

@@ -30,9 +30,12 @@ MOST = 65535
 RENEW_AFTER = 2
 #: Seconds for another reader to end: what it holds cannot be seen.
 PATIENCE = 10.0
-#: Seconds without a message after which no more is expected, and without a connection after which
-#: reading fails.
+#: Seconds without a message after which the broker is asked whether more is to come, and without a
+#: connection after which reading fails.
 QUIET, NO_CONNECTION = 3.0, 30.0
+#: Seconds for which messages are waited for that the broker has: a queue of 100,000 that was just
+#: given back is delivered after a quarter of a minute.
+NO_DELIVERY = 60.0
 #: Seconds for renewing.
 RENEWING = 60.0
 _TICK = 0.02
@@ -65,6 +68,10 @@ class Reader:
         self.waiting = 0
         #: True if another reader held messages then, which cannot be seen.
         self.shared = False
+        #: Messages in the queue that are too many to be held at once.
+        self.beyond = 0
+        self._is_over = False
+        self._look_at = 0.0
 
     async def open(self) -> None:
         """Begin to take messages once no other reader holds any. Raises `Unreachable`,
@@ -78,6 +85,7 @@ class Reader:
                 break
             await asyncio.sleep(0.1)
         self._quiet_since = self._up_at = monotonic()
+        self.beyond = max(0, self.waiting - MOST)
         if self.waiting:
             self._consumer.open()
 
@@ -106,8 +114,7 @@ class Reader:
             raise Unreachable("the connection to the broker was lost")
         if self._held and self._held[0].lost:
             self._held = [one for one in self._held if not one.lost]
-        consumes = bool(self._consumer.consuming)
-        return len(self._held) >= self.waiting or (consumes and now - self._quiet_since > QUIET)
+        return len(self._held) >= min(self.waiting, MOST) or self._is_over
 
     async def wait(self) -> None:
         """Wait until reading is complete."""
@@ -119,6 +126,29 @@ class Reader:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._delivery_came.wait(), _TICK)
         self._delivery_came.clear()
+        now = monotonic()
+        if self._consumer.consuming and now - self._quiet_since > QUIET and now > self._look_at:
+            self._look_at = now + 1.0
+            await self._look()
+
+    async def _look(self) -> None:
+        """Find out whether more is to come, as nothing has come for a while: what is silent may be
+        a busy broker. Raises `Unreachable`.
+        """
+        ready, consumers = await asyncio.to_thread(_depth, self._where, self._queue)
+        silent = monotonic() - self._quiet_since
+        if silent <= QUIET:
+            return
+        self.shared = self.shared or consumers > 1
+        if self.shared:
+            self._is_over = True
+        elif silent > NO_DELIVERY:
+            if ready and len(self._held) < MOST:
+                raise Unreachable(
+                    f"the broker has delivered {len(self._held)} of {self.waiting} messages of"
+                    f" {self._queue} and no more for {silent:.0f} s: it is overloaded; try again"
+                )
+            self._is_over = True  # they were deleted, or have expired
 
     async def close(self, is_settled: Callable[[Delivery], bool] = lambda _: False) -> None:
         """Give back everything that is not settled; renew what was given back too often. Once is

@@ -13,7 +13,7 @@ from workers.amqp.consumer import Delivery
 from workers.amqp.names import Names
 from workers.dead_letters.cause import Cause
 from workers.dead_letters.dead_letter import ROW_FIELDS, DeadLetter
-from workers.dead_letters.reader import MOST, Reader
+from workers.dead_letters.reader import Reader
 from workers.journal import DeadLetterCause
 
 
@@ -127,8 +127,9 @@ def row_text(row: Mapping[str, Any]) -> str:
 
 @record
 class Selected:
-    """The chosen dead letters of the `total` in `ecs.dead`. `shared`: another reader held more,
-    which were not seen. `reader` holds them, where it was not closed.
+    """The chosen dead letters of the `total` that were seen in `ecs.dead`. `shared`: another reader
+    held more, which were not seen; `beyond` are those after the `total` oldest, which are too many to
+    be read at once. `reader` holds them, where it was not closed.
 
     `causes` counts all that is in the queue, None where not all of it was seen. `unmatched` are the
     ids and groups that were named and match nothing.
@@ -140,6 +141,7 @@ class Selected:
     reader: Reader | None = None
     causes: tuple[DeadLetterCause, ...] | None = None
     unmatched: tuple[str, ...] = ()
+    beyond: int = 0
 
 
 async def select_dead_letters(
@@ -176,7 +178,7 @@ async def select_dead_letters(
     finally:
         if kept is None:
             await reader.close()
-    is_whole = not reader.shared and reader.seen < MOST
+    is_whole = not reader.shared and not reader.beyond
     return Selected(
         letters,
         reader.seen,
@@ -186,6 +188,7 @@ async def select_dead_letters(
         if is_whole
         else None,
         tuple(selection.unmatched(letters)),
+        reader.beyond,
     )
 
 
