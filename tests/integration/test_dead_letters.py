@@ -561,6 +561,7 @@ def test_a_replay_is_stopped_half_way_and_resumed(place: Workshop) -> None:
         said = (place.folder / "replay.out").read_text()
         assert "resume with: ecs-worker dead replay --batch" in said
         (batch,) = dead(place, "replays")
+        assert f"--batch {batch['batch']} --rate 20" in said, "a batch does not remember its rate"
         assert 0 < batch["done"] < 60
         assert f"{batch['done']} of 60 are replayed" in said
         newcomer = requester.publish("ecs.commands", "server.action", b"{")

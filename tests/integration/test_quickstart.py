@@ -14,7 +14,7 @@ PAGE = REPOSITORY / "docs" / "quickstart.md"
 #: What runs until it is stopped, the last line that it prints before, and what is typed in its
 #: place: what `make` installs is there.
 STARTED = "make demo ARGS=--stay"
-LAST_LINE = "ecs-worker journal show"
+LAST_LINE = "ecs-worker show"
 TYPED = "make -o install demo ARGS=--stay"
 
 

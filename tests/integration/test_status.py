@@ -1,6 +1,8 @@
 """`ecs-worker status` and `show`: the real command beside real workers, and without any (R45)."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -126,10 +128,10 @@ def test_an_order_behind_another_one_says_what_that_one_waits_for(
 ) -> None:
     worker = workshop.worker()
     server_id = workshop.tenant().make_server(disk=10)
-    first, second = new_order_id(), new_order_id()
+    first, second, third = new_order_id(), new_order_id(), new_order_id()
     simulated.fault("virt.finish_migration", match=server_id, held=True)
     with Requester(workshop.broker_url) as requester:
-        for order_id in (first, second):
+        for order_id in (first, second, third):
             requester.order(order_for(workshop, server_id, order_id))
             eventually(lambda one=order_id: is_waiting(workshop, one), 30)
         (ahead,) = found(workshop, first)["requests"]
@@ -138,11 +140,27 @@ def test_an_order_behind_another_one_says_what_that_one_waits_for(
         (behind,) = found(workshop, second)["requests"]
         assert f"behind order.changeConfigure {first}" in behind["why"]
         assert f"order.changeConfigure {first} waits for server {server_id}" in behind["why"]
-        # Both have a living worker, which says so itself.
+        # However long the line is, what its first waits for is said.
+        (last,) = found(workshop, third)["requests"]
+        assert f"behind order.changeConfigure {second} and 1 more" in last["why"]
+        assert (
+            f"The first of them, order.changeConfigure {first} waits for server {server_id}"
+            in last["why"]
+        )
+        # All have a living worker, which says so itself.
         eventually(lambda: len(status(workshop)["workers"]) == 1)
         (told,) = status(workshop)["workers"]
         assert told["state"] == "alive"
         assert f"{told['pid']} has it" in ahead["why"] or "a worker has it" in ahead["why"]
+        # One that hangs is named wherever it has something.
+        os.kill(told["pid"], signal.SIGSTOP)
+        eventually(lambda: status(workshop)["workers"][0]["state"] == "silent", 40)
+        assert "has told nothing since" in found(workshop, third)["answer"]
+        assert any("it hangs, or cannot reach" in one for one in status(workshop)["findings"])
+        paused = workshop.command("pause", "images", "-o", "json")
+        assert paused.returncode == 6
+        assert f"pid {told['pid']} lives and has told nothing since" in paused.stderr
+        os.kill(told["pid"], signal.SIGCONT)
         worker.kill()
         told = found(workshop, first)
         assert told["requests"][0]["place"] == "input_queue"

@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 from handlers.orders.show import told_wait
 from messages.record import record
 from messages.results import WaitReason
 from messages.texts import terminal_safe
+from workers.admin import cancel
 from workers.admin.found import (
     Event,
     EventKind,
@@ -20,7 +22,7 @@ from workers.admin.found import (
     Place,
 )
 from workers.admin.peek import NotLooked
-from workers.admin.state import Noted, Sources
+from workers.admin.state import Noted, Sources, WorkerState
 from workers.admin.status import StatusReader
 from workers.admin.timeline import result_line, timeline
 from workers.admin.times import shown_time
@@ -33,9 +35,11 @@ from workers.dead_letters.reader import Unreachable
 from workers.dead_letters.selection import Selection, select_dead_letters
 from workers.journal import (
     Archived,
+    Cancellation,
     History,
     JournalError,
     Kind,
+    Operations,
     Replay,
     RequestRecord,
     Retry,
@@ -58,6 +62,8 @@ __all__ = [
 
 #: Seconds after which a message that was due has not come back by itself.
 _DUE = 5.0
+#: Requests of one line, each behind the next, that are looked at to find the first.
+_LONGEST_LINE = 1000
 _PLACES = {
     Role.INPUT: Place.INPUT_QUEUE,
     Role.RETRY: Place.RETRY_QUEUE,
@@ -72,10 +78,12 @@ class _Known:
     requests: tuple[RequestRecord, ...]
     retries: dict[str, list[Retry]]
     replays: dict[str, list[Replay]]
-    #: The requests that others are behind, by their keys.
-    ahead: dict[str, RequestRecord]
+    #: The first of the line that others wait in for their turn, by their keys.
+    first: dict[str, RequestRecord]
     #: Discarded and edited messages.
     archived: tuple[Archived, ...] = ()
+    #: Cancellations of orders that have not come yet.
+    cancelled: tuple[Cancellation, ...] = ()
 
 
 class Finder:
@@ -113,7 +121,7 @@ class Finder:
         messages = [*dead, *map(_archived_message, known.archived)]
         if not known.requests and journal.is_up:
             waiting, trouble = await self._waiting(word, depths, noted)
-            messages += waiting
+            messages += [_with_cancellations(one, known.cancelled) for one in waiting]
             unknown += trouble
         where = _Where(self._sources, depths, noted, time.time())
         requests = tuple(self._request(one, known, dead, where) for one in known.requests)
@@ -127,26 +135,32 @@ class Finder:
                 if queue.waiting
             )
         found = Found(word, "", requests, tuple(messages), held, tuple(unknown), tuple(unreachable))
-        return replace(found, answer=_answer(found))
+        answer = _answer(found)
+        coming = next((one for one in known.cancelled if one.name == word), None)
+        if coming is not None and not messages and not requests:
+            answer = f"{answer}; {_cancelled_line(coming)}"
+        return replace(found, answer=answer)
 
     def _known(self, word: str) -> _Known:
         history = History(self._sources.journal_url).open()
         try:
             found = history.with_waits(history.find(word))
-            ahead = [
-                one.wait.behind.key
-                for one in found
-                if one.wait is not None and one.wait.behind is not None
-            ]
+            first = {one.key: _first_of_line(history, one) for one in found}
             return _Known(
                 tuple(found),
                 {one.key: history.retries(one.key) for one in found},
                 {one.key: history.replays(name=one.name) for one in found},
-                history.with_keys(ahead) if ahead else {},
+                {key: one for key, one in first.items() if one is not None},
                 tuple(history.archived((word,))),
+                self._cancellations(),
             )
         finally:
             history.close()
+
+    def _cancellations(self) -> tuple[Cancellation, ...]:
+        names = self._sources.names
+        with closing(Operations(self._sources.journal_url, names.namespace).open()) as operations:
+            return tuple(cancel.pending(operations))
 
     async def _dead(
         self, word: str, depths: Iterable[QueueDepth]
@@ -217,7 +231,8 @@ class Finder:
         key = str(key) if key is not None else envelope.message_id
         if word not in (key, envelope.message_id):
             return None
-        goes_on_at, ahead = None, f"{position - 1} messages are ahead of it"
+        goes_on_at = None
+        ahead = f"{position - 1} message{' is' if position == 2 else 's are'} ahead of it"
         if depth.role is Role.RETRY:
             goes_on_at = time.time() + (depth.delay or 0)
             why = f"it goes back to {envelope.routing_key} within {depth.delay} s"
@@ -245,9 +260,10 @@ class Finder:
     ) -> FoundRequest:
         place, queue, why, goes_on_at = where.of(request)
         behind = request.wait.behind if request.wait is not None else None
-        if behind is not None and (ahead := known.ahead.get(behind.key)) is not None:
-            _, _, theirs, _ = where.of(ahead)
-            why = f"{why}. {ahead.operation} {ahead.name} {theirs}"
+        if behind is not None and (first := known.first.get(request.key)) is not None:
+            _, _, theirs, _ = where.of(first)
+            line = "" if first.key == behind.key else "The first of them, "
+            why = f"{why}. {line}{first.operation} {first.name} {theirs}"
         replays = known.replays[request.key]
         return FoundRequest(
             record=request,
@@ -281,10 +297,13 @@ class _Where:
             )
         wait, origin = request.wait, self._origin(request)
         if wait is None or (request.owner is not None and wait.reason is not WaitReason.WORKER):
-            by = next((one.name for one in self.noted.workers if one.owner == request.owner), None)
-            worker = f"worker {by}" if by is not None else "a worker"
+            by = next((one for one in self.noted.workers if one.owner == request.owner), None)
+            worker = f"worker {by.name}" if by is not None else "a worker"
             doing = told_wait(wait).message if wait is not None else "is being carried out"
-            return Place.WORKER, origin.name, f"{doing}; {worker} has it", None
+            why = f"{doing}; {worker} has it"
+            if by is not None and by.state is WorkerState.SILENT:
+                why += f", and has told nothing since {shown_time(by.seen_at)}: ecs-worker status"
+            return Place.WORKER, origin.name, why, None
         if wait.until is not None and wait.until > self.now - _DUE:
             delay = retry_delay(wait.until - wait.since, self.sources.retry_delays)
             queue = self._depth(self.sources.names.retry_queue(delay))
@@ -320,6 +339,40 @@ class _Where:
     def _depth(self, name: str) -> QueueDepth:
         unknown = QueueDepth(name, Role.INPUT, None, None)
         return next((one for one in self.depths if one.name == name), unknown)
+
+
+def _first_of_line(history: History, request: RequestRecord) -> RequestRecord | None:
+    """Return the request that all those ahead of a request wait for; None where it does not wait
+    for its turn, or the one ahead is gone.
+    """
+    first, seen = None, {request.key}
+    while request.wait is not None and (behind := request.wait.behind) is not None:
+        if behind.key in seen or len(seen) > _LONGEST_LINE:
+            break
+        seen.add(behind.key)
+        ahead = history.with_keys([behind.key]).get(behind.key)
+        if ahead is None:
+            break
+        first = request = ahead
+    return first
+
+
+def _cancelled_line(one: Cancellation) -> str:
+    """Return what is said of an order that has not come and is cancelled."""
+    reason = f" ({one.reason})" if one.reason else ""
+    tenant = f", if it is of tenant {one.tenant}," if one.tenant else ""
+    return (
+        f"{one.operator} cancelled it{tenant} at {shown_time(one.at)}{reason}: it is answered as cancelled"
+        " when it comes to a worker"
+    )
+
+
+def _with_cancellations(message: FoundMessage, found: Sequence[Cancellation]) -> FoundMessage:
+    """Return an order that waits in a queue with what says that it is cancelled."""
+    mine = next((one for one in found if one.name == message.key), None)
+    if mine is None or not (message.operation or "").startswith("order."):
+        return message
+    return replace(message, why=f"{_cancelled_line(mine)}; {message.why}")
 
 
 def _dead_message(letter: DeadLetter, queue: str) -> FoundMessage:

@@ -187,6 +187,8 @@ def groups(unfinished: Iterable[UnfinishedRequest]) -> list[RequestGroup]:
 
 #: Seconds for which a killed worker is worth a word, and after which a retry is overdue.
 _RECENTLY, _OVERDUE = 3600.0, 60.0
+#: Seconds after which a wait for the cloud is worth a word: most resizes end before.
+_LONG = 600.0
 
 
 def findings(status: Status) -> list[str]:
@@ -218,22 +220,17 @@ def findings(status: Status) -> list[str]:
     for worker in status.workers:
         seen = f"last seen {shown_time(worker.seen_at)}"
         if worker.state is WorkerState.SILENT:
-            found.append(f"worker {worker.name} lives and tells nothing more, {seen}")
+            found.append(
+                f"worker {worker.name} lives and tells nothing more, {seen}: it hangs, or cannot"
+                " reach the journal; look at its log, and restart it if it hangs"
+            )
         elif worker.state is WorkerState.DEAD and status.at - worker.seen_at < _RECENTLY:
             found.append(f"worker {worker.name} was killed, or its host is gone, {seen}")
         elif worker.state is WorkerState.ALIVE:
             found += [f"worker {worker.name}: {problem}" for problem in worker.problems]
-    for group in status.requests:
-        if group.stage is Stage.NO_WORKER:
-            found.append(
-                f"{group.count} begun requests of {group.tenant} have no worker, the oldest is"
-                f" {group.oldest}: their messages come to the next worker"
-            )
-        elif group.next_at is not None and status.at - group.next_at > _OVERDUE:
-            found.append(
-                f"requests of {group.tenant} were due at {shown_time(group.next_at)} and did not"
-                f" go on; one of them is {group.oldest}: ecs-worker show {group.oldest}"
-            )
+    found += [
+        said for group in status.requests if (said := _group_finding(group, status.at)) is not None
+    ]
     if status.dead.total:
         found.append(f"{status.dead.total} dead letters wait for an operator: ecs-worker dead list")
     found += [
@@ -242,3 +239,23 @@ def findings(status: Status) -> list[str]:
         if one.role is Role.RESULTS and one.ready and not one.consumers
     ]
     return found
+
+
+def _group_finding(group: RequestGroup, now: float) -> str | None:
+    """Return what is to be said of the unfinished requests of a tenant, None where nothing is."""
+    if group.stage is Stage.NO_WORKER:
+        return (
+            f"{group.count} begun requests of {group.tenant} have no worker, the oldest is"
+            f" {group.oldest}: their messages come to the next worker"
+        )
+    if group.stage is Stage.WAITING_RESOURCE and now - group.oldest_at > _LONG:
+        return (
+            f"requests of {group.tenant} wait for the cloud, the oldest came at"
+            f" {shown_time(group.oldest_at)}: ecs-worker show {group.oldest}"
+        )
+    if group.next_at is not None and now - group.next_at > _OVERDUE:
+        return (
+            f"requests of {group.tenant} were due at {shown_time(group.next_at)} and did not"
+            f" go on; one of them is {group.oldest}: ecs-worker show {group.oldest}"
+        )
+    return None

@@ -288,13 +288,13 @@ def _carry_out(
         Page().facts({name: value for name, value in row.items() if value or name == "done"})
     else:
         show([row], command.output)
-    _print_advice(request.action, report, execution.settings.names.dead_queue)
+    _print_advice(command, report, execution.settings.names.dead_queue)
     partly = result.left or result.refused or result.gone or batch.hindered
     return Exit.PARTLY if partly else Exit.OK
 
 
-def _print_advice(action: Action, report: engine.Report, queue: str) -> None:
-    result, batch = report.result, report.batch
+def _print_advice(command: BatchCommand, report: engine.Report, queue: str) -> None:
+    action, result, batch = command.request.action, report.result, report.batch
     if result.gone:
         complain(f"{result.gone} were no longer in {queue}: another command took them")
     if result.refused:
@@ -304,11 +304,13 @@ def _print_advice(action: Action, report: engine.Report, queue: str) -> None:
         )
     if result.left:
         total = result.done + result.left
+        # A batch does not remember it.
+        rate = f" --rate {command.rate:g}" if command.rate else ""
         stopped = f"stopped by {report.stopped_by}" if report.stopped_by else "stopped"
         complain(
             f"{report.trouble or stopped}: {result.done} of {total} are {_DONE[action]},"
             f" {result.left} are left and safe;"
-            f" resume with: ecs-worker dead {action.value} --batch {batch}"
+            f" resume with: ecs-worker dead {action.value} --batch {batch}{rate}"
         )
     elif action is Action.REPLAY:
         complain(f"see the results: ecs-worker dead replays {batch}")

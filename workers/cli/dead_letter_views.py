@@ -1,6 +1,7 @@
 """`ecs-worker dead list|show|replays`: dead letters, and what operators did with them."""
 
 import asyncio
+from collections import Counter, defaultdict
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -34,6 +35,8 @@ T = TypeVar("T")
 FEW = 20
 #: Seconds in which the journal is to take the counts of a list.
 _PATIENCE = 2.0
+#: Tenants of a group that are named.
+_TENANTS = 3
 #: Characters of a body that a page shows.
 _SHOWN = 4000
 _PROPERTIES = (
@@ -206,6 +209,9 @@ def _print_list(listing: Listing, selected: Selected) -> None:
 
 def print_groups(report: Report, letters: Sequence[DeadLetter]) -> None:
     """Print a line for each group of dead letters with one cause."""
+    tenants: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for one in letters:
+        tenants[one.cause.group][one.tenant or "-"] += 1
     rows = [
         {
             "group": group.group,
@@ -219,11 +225,21 @@ def print_groups(report: Report, letters: Sequence[DeadLetter]) -> None:
                 f"{name} {number}" if len(group.operations) > 1 else name
                 for name, number in group.operations.items()
             ),
+            "tenants": _most(tenants[group.group]),
             "oldest": _when(group.oldest),
         }
         for group in grouped(letters)
     ]
     report.table(rows, indent=2)
+
+
+def _most(tenants: Counter[str]) -> str:
+    """Return the tenants that have most of some dead letters, each with its number."""
+    if list(tenants) == ["-"]:
+        return ""
+    named = [f"{name} {number}" for name, number in tenants.most_common(_TENANTS)]
+    others = len(tenants) - len(named)
+    return ", ".join([*named, f"{others} more"] if others else named)
 
 
 def _when(time_text: str | None) -> str:

@@ -28,6 +28,8 @@ OBEYED_WITHIN = 8.0
 _LOOK_EVERY = 0.25
 #: Seconds for the broker to notice that a queue is consumed no longer.
 _COUNTED_FOR = 5.0
+#: A silent worker's process lives: it may consume.
+_RUNNING = (Liveness.ALIVE, Liveness.SILENT)
 
 
 @record
@@ -126,11 +128,14 @@ def resume_kinds(settings: Settings, order: Order, output: Format) -> Exit:
 def _await_workers(
     journal: Operations, obeys: Callable[[WorkerSeen], bool], *, wait: bool
 ) -> list[WorkerSeen]:
-    """Return the workers that do not obey in time; says how many there are."""
+    """Return the workers that do not obey in time; says how many there are.
+
+    What a silent worker told last may be true no longer: it does not count as obeying.
+    """
     limit = time.monotonic() + OBEYED_WITHIN
     while True:
-        running = [one for one in heartbeats.workers(journal) if one.liveness is Liveness.ALIVE]
-        late = [one for one in running if not obeys(one)]
+        running = [one for one in heartbeats.workers(journal) if one.liveness in _RUNNING]
+        late = [one for one in running if one.liveness is Liveness.SILENT or not obeys(one)]
         if not late or not wait or time.monotonic() >= limit:
             break
         time.sleep(_LOOK_EVERY)
@@ -145,7 +150,7 @@ def _held(journal: Operations) -> Counter[str]:
     """Return how many messages of each queue the running workers hold."""
     held: Counter[str] = Counter()
     for worker in heartbeats.workers(journal):
-        if worker.liveness is Liveness.ALIVE:
+        if worker.liveness in _RUNNING:
             held.update({queue.queue: queue.held for queue in worker.report.queues})
     return held
 
@@ -154,10 +159,17 @@ def _said(late: Sequence[WorkerSeen], what: str | None) -> Exit:
     """Name the workers that do not obey yet."""
     if not late or what is None:
         return Exit.OK
-    named = ", ".join(f"{one.row.host} pid {one.row.pid}" for one in late)
-    complain(
-        f"{named} {what} after {OBEYED_WITHIN:.0f} s: it obeys as soon as it reads the journal"
-    )
+    for one in late:
+        name = f"{one.row.host} pid {one.row.pid}"
+        if one.liveness is Liveness.SILENT:
+            complain(
+                f"{name} lives and has told nothing since {shown_time(one.row.seen_at)}: it hangs, or"
+                " cannot reach the journal; look at its log, and restart it if it hangs"
+            )
+        else:
+            complain(
+                f"{name} {what} after {OBEYED_WITHIN:.0f} s: it obeys as soon as it reads the journal"
+            )
     return Exit.PARTLY
 
 
@@ -221,9 +233,10 @@ def cancel_order(settings: Settings, command: CancelCommand, output: Format) -> 
         )
     _refuse(command, found)
     row = {
+        # First: the first column of a table is never left out.
+        "outcome": found.outcome.value,
         "key": found.key or command.word,
         "operation": found.operation,
-        "outcome": found.outcome.value,
     }
     show([row], output)
     if found.outcome is CancelOutcome.WAITING:
@@ -234,7 +247,7 @@ def cancel_order(settings: Settings, command: CancelCommand, output: Format) -> 
     else:
         complain(
             "nothing of it is begun any more; a worker answers it (101.001040, cancelled) when its"
-            f" message comes: ecs-worker journal show {found.key}"
+            f" message comes: ecs-worker show {found.key}"
         )
     return Exit.OK
 
@@ -247,7 +260,7 @@ def withdraw_cancellation(settings: Settings, command: CancelCommand, output: Fo
         if not cancel.withdraw(journal, command.word, actor, command.reason, command.tenant):
             text = f"no cancellation waits for {command.word}; ecs-worker audit --key shows more"
             raise CommandFailed(Exit.CHECK_FAILED, text)
-    show([{"key": command.word, "operation": None, "outcome": "withdrawn"}], output)
+    show([{"outcome": "withdrawn", "key": command.word, "operation": None}], output)
     return Exit.OK
 
 

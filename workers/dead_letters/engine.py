@@ -274,7 +274,7 @@ async def carry_out(
         reason=terms.why or begun.batch.why,
         details={
             "messages": begun.batch.messages,
-            "left": sum(one.done_at is None for one in begun.replays),
+            "left_at_begin": sum(one.done_at is None for one in begun.replays),
             "chosen_by": begun.batch.chosen_by,
             "vouched": sum(one.vouched for one in begun.replays),
         },

@@ -85,13 +85,18 @@ Listen to status updates:
   curl -sN -H 'X-Tenant-Id: {TENANT}' {url}/v1/events
 
 {_faults(running.simulated_url)}\
+See what stands still; the operations console shows the same in a browser, at the address that
+{folder}/gateway.log has:
+
+  ecs-worker status
+
 Preview an order, which makes web larger; send it and follow it; see what it waits for, or what
 became of it:
 
   ecs-worker plan order.json
   ecs-worker order order.json
   {ask} {url}/v1/orders/{order["orderId"]}
-  ecs-worker journal show {order["orderId"]}
+  ecs-worker show {order["orderId"]}
 """
 
 
