@@ -229,7 +229,7 @@ _CHINESE = {
     "Why": "为何",
     "Key": "键",
     "Deliveries": "投递次数",
-    "attempts": "尝试",
+    "failed attempts": "失败的尝试",
     "It goes on at": "将继续于",
     "Timeline": "时间线",
     "Timeline of the request": "请求的时间线",

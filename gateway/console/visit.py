@@ -106,6 +106,18 @@ class Visit:
         """Return a field of the form, or an empty text."""
         return next(iter(self.form.get(name, ())), "").strip()
 
+    @property
+    def here(self) -> str:
+        """The address of this page; where it is the answer to a form, of the page that has it."""
+        if self.request.method != "POST":
+            return self.query()
+        return f"{ROOT}/{self.section if self.section in _WITH_FORMS else ''}"
+
+    @property
+    def section(self) -> str:
+        """The first segment of the page's path; empty for the overview."""
+        return self.request.url.path.removeprefix(ROOT).strip("/").partition("/")[0]
+
     def query(self, **changed: str) -> str:
         """Return this page's address with other parameters."""
         wanted = dict(self.request.query_params) | changed
@@ -113,6 +125,8 @@ class Visit:
         return self.request.url.path + (f"?{told}" if told else "")
 
 
+#: Sections whose page of the same name has the forms.
+_WITH_FORMS = ("archive", "dead", "pauses")
 #: Answers a visit.
 View = Callable[[Visit], Awaitable[Response]]
 
@@ -179,7 +193,7 @@ class Pages:
             themes=THEMES,
             languages=LANGUAGES,
             static=static_url,
-            current=visit.request.url.path.removeprefix(ROOT).strip("/").partition("/")[0],
+            current=visit.section,
             tellings=TELLINGS,
             _=partial(translate, visit.language),
         )

@@ -196,6 +196,12 @@ def test_a_kind_is_paused_and_resumed_with_preview_and_on_record(
     page.locator("#for").fill("30m")
     page.get_by_role("button", name="Preview").first.click()
     assert "Nothing has been done yet" in window.text()
+    page.get_by_role("button", name="Dark").click()
+    assert page.url.endswith("/console/pauses"), "a preview is the answer to a form, and no page"
+    page.locator("form[action$=pause] input[value=images]").check()
+    page.locator("#reason").fill("the image store is moved")
+    page.locator("#for").fill("30m")
+    page.get_by_role("button", name="Preview").first.click()
     shown = furnished.site.workshop.command("audit", "--action", "pause", "-o", "json")
     assert "image store" not in shown.stdout
     page.get_by_role("button", name="Pause", exact=True).click()
