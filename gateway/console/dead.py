@@ -51,7 +51,7 @@ class _Plan:
 
 @record
 class _Listed:
-    """What the list shows of the `matching` dead letters of `total`."""
+    """The part of the `matching` dead letters of `total` that the list shows."""
 
     groups: list[Group]
     letters: list[DeadLetter]
@@ -63,7 +63,7 @@ class _Listed:
 
 @record
 class _Divided:
-    """What a plan means now; `digest` is that of what can be part of it."""
+    """The dead letters that a plan means now; `digest` is that of those that can be part of it."""
 
     division: Division
     groups: list[Group]

@@ -1,1 +1,1 @@
-"""What operators see and do, for the command line and for the operations console alike."""
+"""Views and actions of operators, for the command line and for the operations console alike."""
