@@ -198,7 +198,7 @@ class StatusReader:
         elif total > MOST_READ:
             why = (
                 f"the errors of {total} dead letters are not read here (up to {MOST_READ}):"
-                " ecs-worker dead list --group"
+                " ecs-worker dead list --summary"
             )
         if why is None:
             try:
