@@ -234,7 +234,7 @@ def findings(status: Status) -> list[str]:
     if status.dead.total:
         found.append(f"{status.dead.total} dead letters wait for an operator: ecs-worker dead list")
     found += [
-        f"{one.name}: {one.ready} results wait, and nobody fetches them: the order system must"
+        f"{one.name}: {one.ready} results wait, and the order system does not fetch them"
         for one in status.queues
         if one.role is Role.RESULTS and one.ready and not one.consumers
     ]
