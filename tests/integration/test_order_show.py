@@ -139,7 +139,7 @@ def test_a_refused_order_is_shown_with_its_failure(
 def test_an_order_that_is_tried_again_says_why_and_when(
     workshop: Workshop, requester: Requester, simulated: SimulatedOpenStack
 ) -> None:
-    workshop.worker(ECS_RETRY_DELAYS="12")
+    workshop.worker(ECS_RETRY_DELAYS="20")
     server_id = workshop.tenant().make_server()
     order = paid("renew", server_id, duration="1", durationUnit="M")
     simulated.fault("api.nova", match="^GET", user="ecs-worker", error="overloaded", status=503)
@@ -160,10 +160,10 @@ def test_an_order_that_is_tried_again_says_why_and_when(
         assert words in report
     listed = json.loads(workshop.command("journal", "list", "-o", "json").stdout)
     assert [one["waits_for"]["cause"] for one in listed] == ["http_503"]
-    assert "http_503" in workshop.command("journal", "list").stdout
+    assert "http_503" in workshop.command("journal", "list", "-o", "wide").stdout
     lines = [json.loads(one) for one in workshop.logs().splitlines() if one.startswith("{")]
     (event,) = [one for one in lines if one["event"] == "request.rescheduled"]
-    assert (event["reason"], event["seconds"]) == ("http_503", 12)
+    assert (event["reason"], event["seconds"]) == ("http_503", 20)
 
     simulated.clear_faults()
     result, _ = ended(requester, message_id)

@@ -130,8 +130,10 @@ def test_each_question_of_the_index_has_its_answer(machine: Machine) -> None:
         answers = {
             "ecs-worker show X": [key, "200"],
             "ecs-worker status": ["ecs.orders", "ecs.dead"],
+            "ecs-worker status -o wide": ["ecs.orders", "ecs.dead"],
             "ecs-worker check": ["keystone", "ok"],
             "ecs-worker dead list --summary": ["conflicting_duplicate"],
+            "ecs-worker dead list --summary -o wide": ["conflicting_duplicate", "tenant-a 1"],
             "ecs-worker dead show KEY": [key],
             "ecs-worker dead replay --code CODE --dry-run": [message, "would be refused"],
             "ecs-worker pause orders --reason TEXT --for 2h": ["orders"],
