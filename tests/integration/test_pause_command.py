@@ -197,7 +197,7 @@ def test_an_order_is_cancelled_before_it_comes_and_in_between_and_not_when_it_ha
         assert row["outcome"] == "waiting"
         assert "--withdraw" in said
         shown = json.loads(workshop.command("show", order["orderId"], "-o", "json").stdout)
-        assert "night shift cancelled it at" in shown["messages"][0]["why"]
+        assert "night shift cancelled it" in shown["messages"][0]["why"]
         assert "(twice)" in shown["messages"][0]["why"]
         night(workshop, "resume", "orders")
         result, statuses = ended(requester, sent, 30)

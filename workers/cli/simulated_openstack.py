@@ -10,7 +10,7 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.openstack.faults import Rule
 from sandbox.processes import SandboxError, until_stopped
 from workers.cli.exits import CommandFailed, Exit
-from workers.cli.output import Format, complain, show
+from workers.cli.output import Format, complain, show_record
 
 
 def serve(port: int, region: str, pace: float, faults: Iterable[str], output: Format) -> None:
@@ -23,7 +23,7 @@ def serve(port: int, region: str, pace: float, faults: Iterable[str], output: Fo
                 cloud.fault(**rule)
             names = ", ".join(cloud.clouds)
             row = {"url": cloud.url, "clouds_yaml": str(cloud.clouds_yaml), "clouds": names}
-            show([row], output)
+            show_record(row, output)
             complain("It runs until Ctrl-C; all that is in it is gone then.")
             while cloud.alive:
                 time.sleep(0.2)
