@@ -12,12 +12,12 @@ from gateway.console.forms import actor_of, reason_of
 from gateway.console.visit import ROOT, Pages, Problem, Visit, go_to
 from workers.admin.cancel import CancelOutcome, cancel
 from workers.admin.pauses import pause, resume
+from workers.admin.times import SECONDS
 from workers.journal import Pausable
 
 _DURATION = re.compile(r"(\d{1,6})\s*([smhd])", re.ASCII)
 #: Characters of an order's name or key.
 _LONGEST_KEY = 255
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _NOT_CANCELLED = {
     CancelOutcome.BEGUN: "Not cancelled: something of it has begun.",
@@ -141,4 +141,4 @@ def _seconds(text: str) -> float | None:
     found = _DURATION.fullmatch(text)
     if found is None or not int(found[1]):
         raise Problem(400, "This is no duration; examples are 90s, 30m, 2h and 1d.", text)
-    return float(int(found[1]) * _UNITS[found[2]])
+    return float(int(found[1]) * SECONDS[found[2]])

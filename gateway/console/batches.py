@@ -84,12 +84,12 @@ class Batches:
         settings = self._desk.settings
 
         async def work(access: engine.Access) -> archive.Restoration:
-            done = await archive.restore(settings, access.journal, operator, archived)
-            details = {"messages": done.restored, "refused": done.refused}
+            # ORDER: on record before anything is put back, as the command line does it.
+            details = {"messages": len(archived)}
             await engine.audit(
                 settings, "dead restore", operator, reason=reason or None, details=details
             )
-            return done
+            return await archive.restore(settings, access.journal, operator, archived)
 
         return await self._desk.accessing(work)
 

@@ -165,7 +165,7 @@ def _reading(engine: Engine) -> Iterator[Connection]:
         with engine.connect() as connection:
             yield connection
     except (SQLAlchemyError, OSError) as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        reason = reason_of(error)
         raise JournalError(f"the journal cannot be opened: {reason}") from None
 
 
@@ -176,3 +176,8 @@ def _config(connection: Connection) -> Any:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
     return config
+
+
+def reason_of(error: Exception) -> str:
+    """Return the first line of what the database said."""
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]

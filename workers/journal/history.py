@@ -23,6 +23,7 @@ from workers.journal.database import (
     is_sqlite,
     open_engine,
     reading_engine,
+    reason_of,
     url_without_password,
 )
 from workers.journal.dead_letters import (
@@ -321,7 +322,7 @@ class History:
             with self._engine.connect() as connection:
                 yield connection
         except (SQLAlchemyError, OSError) as error:
-            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            reason = reason_of(error)
             raise JournalError(f"the journal cannot be read: {reason}") from None
 
 

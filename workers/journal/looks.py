@@ -5,7 +5,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from messages.record import record
 from workers.journal import schema
-from workers.journal.database import open_engine, reading_engine
+from workers.journal.database import open_engine, reading_engine, reason_of
 from workers.journal.records import JournalError
 
 
@@ -67,5 +67,5 @@ class Looks:
 
 
 def _failed(error: Exception) -> JournalError:
-    reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    reason = reason_of(error)
     return JournalError(f"the journal cannot be used: {reason}")

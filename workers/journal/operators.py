@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from messages.record import record
 from workers.journal import schema
-from workers.journal.database import migrate, open_engine, reading_engine
+from workers.journal.database import migrate, open_engine, reading_engine, reason_of
 from workers.journal.owners import is_alive
 from workers.journal.records import JournalError, Kind, State
 
@@ -591,7 +591,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, OSError) as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        reason = reason_of(error)
         raise JournalError(f"the journal cannot be used: {reason}") from None
 
 

@@ -15,7 +15,7 @@ from handlers.effects.ledger import EffectKind
 from messages.record import record
 from messages.results import pruned
 from workers.journal import schema
-from workers.journal.database import is_sqlite, open_engine, reading_engine, select_all
+from workers.journal.database import is_sqlite, open_engine, reading_engine, reason_of, select_all
 from workers.journal.history import History
 from workers.journal.operators import forget_old
 from workers.journal.records import JournalError, Kind, State
@@ -243,5 +243,5 @@ def _prunable(before: float) -> ColumnElement[bool]:
 
 
 def _failed(error: Exception) -> JournalError:
-    reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    reason = reason_of(error)
     return JournalError(f"the journal cannot be written: {reason}")
