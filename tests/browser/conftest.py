@@ -30,8 +30,10 @@ def addresses(gateway: GatewayProcess) -> list[str]:
     return _ADDRESS.findall(gateway.log.read_text())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    # DANGER: while Playwright runs, its event loop counts as the running one of this thread, and
+    # no asynchronous test of another module can run. So not for the session.
     with chromium() as found:
         yield found
 

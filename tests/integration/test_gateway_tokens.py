@@ -115,6 +115,8 @@ def test_no_token_and_a_forged_one_are_401_before_anything_is_published(site: Gu
         refused(answer, 401, IDENTITY, None)
         message_id = answer.headers["X-Request-Id"]
         assert f'"{message_id}"' not in site.workshop.logs()
+        # The line is written when the answer is on its way.
+        eventually(lambda message_id=message_id: f'"{message_id}"' in site.gateway.log.read_text())
         lines = map(json.loads, site.gateway.log.read_text().splitlines())
         (told,) = [one for one in lines if one.get("message_id") == message_id]
         assert told["reason"] == why
