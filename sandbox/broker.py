@@ -20,6 +20,9 @@ _USER, _PASSWORD = "guest", "guest"
 
 
 def _tool(name: str) -> str | None:
+    # Another RabbitMQ than Debian's: a folder with programs of these names.
+    if (other := os.environ.get("ECS_SANDBOX_RABBITMQ")) is not None:
+        return f"{other}/{name}" if os.access(f"{other}/{name}", os.X_OK) else None
     for home in _HOMES:
         if os.access(f"{home}/{name}", os.X_OK):
             return f"{home}/{name}"
