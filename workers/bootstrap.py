@@ -235,6 +235,7 @@ class Worker:
         self._traces = traces_of("ecs-worker")
         self.metrics = Metrics()
         self.journal = Journal(settings.journal_url.get_secret_value())
+        self.journal.on_unfit = self.stop
         self.cloud = Cloud(cloud_settings(settings), self._called)
         self.circuit_breaker = CircuitBreaker(
             names, self.cloud.probe, lambda: self.journal.trouble, self._choose_queues
@@ -310,7 +311,8 @@ class Worker:
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT, then drain.
 
-        `PortUnusable` and `JournalError` at the start end it, too, and `TopologyMismatch`.
+        `PortUnusable` and `JournalError` at the start end it, too, and `TopologyMismatch` and
+        `JournalUnfit` at any time.
         """
         self._catch_signals()
         if self._traces is not None:
@@ -356,6 +358,8 @@ class Worker:
         log.info("worker.ended")
         if self._declarer.mismatch is not None:
             raise self._declarer.mismatch
+        if self.journal.unfit is not None:
+            raise self.journal.unfit
 
     def _identity(self) -> Identity:
         settings = self._settings

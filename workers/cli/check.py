@@ -15,15 +15,18 @@ from workers.bootstrap import cloud_settings, own_region
 from workers.cli.exits import Exit
 from workers.cli.output import Format, Report, show
 from workers.identity.jwks_source import KeySetError, is_url, key_source
-from workers.journal import JournalError, JournalUnfit
+from workers.journal import JournalError, JournalUnfit, SharedSessions
 from workers.journal.database import (
     check_encoding,
     current_revision,
     exposed,
     head_revision,
+    is_sqlite,
     open_engine,
     url_without_password,
 )
+from workers.journal.durability import weaknesses
+from workers.journal.owners import check_owner
 from workers.settings import ConfigurationError, Settings, load_settings
 
 #: Seconds for one check.
@@ -158,7 +161,13 @@ async def _journal(settings: Settings) -> AsyncIterator[Finding]:
         engine = open_engine(settings.journal_url.get_secret_value())
         await asyncio.to_thread(check_encoding, engine)
         current = await asyncio.to_thread(current_revision, engine)
+        weak = [] if is_sqlite(engine) else await asyncio.to_thread(weaknesses, engine)
+        if not any(one.is_fatal for one in weak):
+            await asyncio.to_thread(check_owner, engine)
         engine.dispose()
+    except SharedSessions as error:
+        yield Finding("journal", Status.FAILED, str(error), "see docs/operations/postgresql.md")
+        return
     except JournalUnfit as error:
         advice = "create the journal's database anew, and set ECS_JOURNAL_URL"
         yield Finding("journal", Status.FAILED, str(error), advice)
@@ -176,9 +185,12 @@ async def _journal(settings: Settings) -> AsyncIterator[Finding]:
     else:
         advice = "the worker migrates it at its start"
         yield Finding("journal", Status.WARNING, f"{found}, {head} is needed", advice)
-    for one in exposed(engine):
+    for one in weak:
+        status = Status.FAILED if one.is_fatal else Status.WARNING
+        yield Finding("journal", status, one.found, one.advice)
+    for file in exposed(engine):
         advice = "chmod go-rwx; it names servers and customers"
-        yield Finding("journal", Status.WARNING, one, advice)
+        yield Finding("journal", Status.WARNING, file, advice)
 
 
 async def _keys(settings: Settings) -> AsyncIterator[Finding]:

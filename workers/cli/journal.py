@@ -14,6 +14,7 @@ from workers.cli.times import ago, json_time, shown_time
 from workers.journal import (
     History,
     JournalError,
+    JournalUnfit,
     Replay,
     ReplayOutcome,
     RequestFilter,
@@ -44,6 +45,8 @@ def open_history(settings: Settings) -> Iterator[History]:
 
 def journal_failed(error: JournalError) -> CommandFailed:
     """Return the failure of a command that needs the journal."""
+    if isinstance(error, JournalUnfit):
+        return CommandFailed(Exit.REFUSED, f"ECS_JOURNAL_URL: {error}")
     return CommandFailed(Exit.UNREACHABLE, f"{error}; see ecs-worker check, ECS_JOURNAL_URL")
 
 

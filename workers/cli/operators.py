@@ -16,6 +16,7 @@ from workers.admin.audit import AuditEntry, AuditFilter
 from workers.admin.cancel import CancelOutcome
 from workers.admin.heartbeats import Liveness, WorkerSeen
 from workers.cli.exits import CommandFailed, Exit
+from workers.cli.journal import journal_failed
 from workers.cli.output import Format, Report, complain, json_text, show
 from workers.cli.questions import confirm
 from workers.cli.times import json_time, shown_time
@@ -48,7 +49,7 @@ def _opened(settings: Settings) -> Iterator[Operations]:
         with closing(audit.operations(settings)) as journal:
             yield journal
     except JournalError as error:
-        raise CommandFailed(Exit.UNREACHABLE, f"{error}; check ECS_JOURNAL_URL") from error
+        raise journal_failed(error) from error
 
 
 def pause_kinds(settings: Settings, order: Order, seconds: float | None, output: Format) -> Exit:

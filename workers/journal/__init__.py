@@ -43,6 +43,7 @@ from workers.journal.records import (
     RequestRecord,
     Resumed,
     Retry,
+    SharedSessions,
     State,
     UnfinishedRequest,
 )
@@ -93,6 +94,7 @@ __all__ = [
     "Resumed",
     "Retention",
     "Retry",
+    "SharedSessions",
     "Space",
     "State",
     "Unfinished",

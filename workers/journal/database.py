@@ -1,5 +1,6 @@
 """The journal's database: opening it, and migrating its schema."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,14 @@ from workers.journal.sqlite import READS, exposed_files, sqlite_engine
 
 #: PostgreSQL's advisory lock that is held during a migration; any number.
 _MIGRATION_LOCK = 0x6563_7377
+#: SQLSTATE of a prepared statement that the session does not know, and of one that it knows already.
+_UNPREPARED, _PREPARED_TWICE = "26000", "42P05"
+#: A URL up to its path. A password with a `/` in it is no URL's.
+_AUTHORITY = re.compile(r"(?P<before>\w+(?:\+\w+)?://(?:[^/?]*@)?)(?P<hosts>[^/?@]*)")
+#: A host with or without its port; an IPv6 address stands in brackets.
+_HOST = re.compile(r"(?:\[(?P<bracketed>[^\[\],@]+)\]|(?P<plain>[^\[\]:,@]+))(?::(?P<port>\d*))?")
+#: What a URL may not ask for.
+_READ_ONLY = ("read-only", "standby", "prefer-standby")
 _COUNTED = {"preserve_rowcount": True}
 
 #: Parameters of a statement.
@@ -31,9 +40,9 @@ def open_engine(url: str, times: JournalTimes | None = None) -> Engine:
             )
         return sqlite_engine(parsed)
     if parsed.get_backend_name() == "postgresql":
-        from workers.journal.postgres import connect  # noqa: PLC0415 - SQLite needs no driver
+        from workers.journal.postgres import Connector  # noqa: PLC0415 - SQLite needs no driver
 
-        limits = times or JournalTimes()
+        connector = Connector(times or JournalTimes())
 
         # Set here, because the server's default may be another: statements must see what others
         # have committed meanwhile.
@@ -45,7 +54,7 @@ def open_engine(url: str, times: JournalTimes | None = None) -> Engine:
         event.listen(
             engine,
             "do_connect",
-            lambda _dialect, _record, _args, arguments: connect(limits, **arguments),
+            lambda _dialect, _record, _args, arguments: connector.connect(**arguments),
         )
         return engine
     raise JournalError("ECS_JOURNAL_URL must be of SQLite or PostgreSQL")
@@ -74,9 +83,17 @@ def reading_engine(engine: Engine) -> Engine:
 
 
 def read_url(url: str) -> URL:
-    """Return the parts of a URL. Raises `JournalError`, which shows nothing of it."""
+    """Return the parts of a URL. Raises `JournalError`, which shows nothing of it.
+
+    Several hosts stand in its query as `host` and `port`, whichever form they were given in:
+    `//user@h1:5432,h2:5433/db`, `//user@/db?host=h1:5432&host=h2`, `?host=h1,h2&port=5432,5433`. Of
+    them the one that can be written is meant, unless the URL says otherwise.
+    """
     try:
-        parsed = make_url(url)
+        bare, hosts = _without_hosts(url)
+        parsed = make_url(bare)
+        if parsed.get_backend_name() == "postgresql":
+            parsed = _with_hosts(parsed, hosts)
     except (
         ArgumentError,
         ValueError,
@@ -84,15 +101,69 @@ def read_url(url: str) -> URL:
         parsed = None
     if parsed is None or "@" in (parsed.host or ""):
         raise JournalError(
-            "ECS_JOURNAL_URL is no database URL, such as sqlite:///ecs-journal.db; "
+            "ECS_JOURNAL_URL is no database URL, such as sqlite:///ecs-journal.db or "
+            "postgresql://user:password@host1:5432,host2:5432/db; "
             "in a password write %40 for @, %3A for :, %2F for /"
+        )
+    if parsed.query.get("target_session_attrs") in _READ_ONLY:
+        raise JournalError(
+            "ECS_JOURNAL_URL has target_session_attrs for a standby, which cannot be written; "
+            "it must be read-write (or primary)"
         )
     return parsed
 
 
+def _without_hosts(url: str) -> tuple[str, list[str]]:
+    """Return a URL with several hosts without them, and the hosts; SQLAlchemy takes one there."""
+    found = _AUTHORITY.match(url)
+    if found is None or "," not in (found["hosts"] or ""):
+        return url, []
+    return found["before"] + url[found.end() :], found["hosts"].split(",")
+
+
+def _with_hosts(url: URL, hosts: list[str]) -> URL:
+    given = url.query.get("host", ())
+    if not hosts and isinstance(given, str):
+        ports = url.query.get("port", ())
+        hosts = given.split(",") if "," in given or ":" in given else []
+        numbers = ports.split(",") if isinstance(ports, str) else list(ports)
+        if numbers and hosts:
+            hosts = [
+                f"[{host}]:{number}"
+                for host, number in zip(
+                    hosts, numbers * (len(hosts) if len(numbers) == 1 else 1), strict=True
+                )
+            ]
+    elif not hosts:
+        hosts = list(given)
+    if not hosts:
+        return url
+    parts = [_HOST.fullmatch(one) for one in hosts]
+    if url.host or any(one is None for one in parts):
+        raise ValueError("hosts are wrong")
+    pairs = [(one["bracketed"] or one["plain"], int(one["port"] or 5432)) for one in parts if one]
+    if not all(0 < port < 65536 for _, port in pairs):
+        raise ValueError("a port is wrong")
+    query = dict(url.query)
+    if len(pairs) > 1:
+        query.setdefault("target_session_attrs", "read-write")
+    query["host"] = ",".join(host for host, _ in pairs)
+    query["port"] = ",".join(str(port) for _, port in pairs)
+    return url.set(port=None, query=query)
+
+
 def url_without_password(url: str) -> str:
     """Return a URL that may be shown: also without its query, which may hold a password."""
-    return read_url(url).set(query={}).render_as_string(hide_password=True)
+    parsed = read_url(url)
+    shown = parsed.set(query={}).render_as_string(hide_password=True)
+    hosts, ports = parsed.query.get("host"), parsed.query.get("port")
+    if not isinstance(hosts, str) or not isinstance(ports, str):
+        return shown
+    pairs = zip(hosts.split(","), ports.split(","), strict=True)
+    named = ",".join(
+        f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in pairs
+    )
+    return _AUTHORITY.sub(lambda found: f"{found['before']}{named}", shown)
 
 
 def is_sqlite(engine: Engine) -> bool:
@@ -108,7 +179,7 @@ def check_encoding(engine: Engine) -> None:
     """
     if is_sqlite(engine):
         return
-    with _reading(engine) as connection:
+    with reading_connection(engine) as connection:
         encoding = connection.execute(text("SHOW server_encoding")).scalar()
     if encoding != "UTF8":
         shown = encoding.decode() if isinstance(encoding, bytes) else encoding
@@ -146,7 +217,7 @@ def migrate(engine: Engine) -> None:
 
 def current_revision(engine: Engine) -> str | None:
     """Return the revision of the schema, None where there is none. Changes nothing."""
-    with _reading(engine) as connection:
+    with reading_connection(engine) as connection:
         if not engine.dialect.has_table(connection, "alembic_version"):
             return None
         found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
@@ -160,7 +231,8 @@ def head_revision() -> str:
 
 
 @contextmanager
-def _reading(engine: Engine) -> Iterator[Connection]:
+def reading_connection(engine: Engine) -> Iterator[Connection]:
+    """Connect for reading. Raises `JournalError`."""
     try:
         with engine.connect() as connection:
             yield connection
@@ -181,3 +253,11 @@ def _config(connection: Connection) -> Any:
 def reason_of(error: Exception) -> str:
     """Return the first line of what the database said."""
     return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+
+
+def tells_shared_sessions(error: Exception) -> bool:
+    """Return whether a statement that one session has prepared was executed in another one, which
+    happens behind a pooler in transaction mode alone.
+    """
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return state in (_UNPREPARED, _PREPARED_TWICE)

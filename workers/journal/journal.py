@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -23,6 +23,7 @@ from workers.journal.records import (
     DeadLetterCause,
     JournalError,
     JournalTimes,
+    JournalUnfit,
     Kind,
     NewRequest,
     Outcome,
@@ -76,6 +77,9 @@ class Journal:
         self._owner: Owner | None = None
         self._writer: Writer | None = None
         self._numbers = count(1)
+        #: Set when the database was found unfit while it was used, and `on_unfit` called.
+        self.unfit: JournalUnfit | None = None
+        self.on_unfit: Callable[[], None] = lambda: None
         self._has_cancellations = False
 
     async def open(self) -> None:
@@ -89,7 +93,11 @@ class Journal:
         except (SQLAlchemyError, OSError) as error:
             reason = reason_of(error)
             raise JournalError(f"the journal cannot be opened: {reason}") from None
-        self._writer = Writer(self._engine, self._owner.keep, self._times)
+        self._writer = Writer(self._engine, self._owner.keep, self._times, self._found_unfit)
+
+    def _found_unfit(self, error: JournalUnfit) -> None:
+        self.unfit = error
+        self.on_unfit()
 
     async def close(self) -> None:
         """Write what was submitted, then release everything: other workers may take over what is

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Protocol
 from uuid import uuid4
@@ -13,10 +14,17 @@ from uuid import uuid4
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from workers.journal.database import is_sqlite
+from workers.journal.database import is_sqlite, reason_of, tells_shared_sessions
+from workers.journal.records import JournalError, SharedSessions
 
 #: First of the two keys of PostgreSQL's advisory locks; the second is made of the owner's id.
 _LOCKS = 0x6563_7301
+#: Tries of another session to acquire the lock, each time that it is checked. A pooler that uses two
+#: sessions in turn would answer every other one with the same session.
+_TRIES = 3
+
+#: Returns a connection other than the owner's own.
+Other = Callable[[], Connection]
 
 
 class Owner(Protocol):
@@ -27,8 +35,10 @@ class Owner(Protocol):
     def is_alive(self, owner: str, connection: Connection) -> bool:
         """Return whether another owner holds its lock."""
 
-    def keep(self) -> None:
-        """Acquire the lock again if it was lost; called every few seconds."""
+    def keep(self, other: Other) -> None:
+        """Acquire the lock again if it was lost; called every few seconds. Raises `SharedSessions`
+        where the lock keeps nobody out.
+        """
 
     def close(self) -> None:
         """Release the lock."""
@@ -40,6 +50,18 @@ def new_owner(engine: Engine) -> Owner:
         assert engine.url.database is not None
         return FileOwner(Path(f"{engine.url.database}.owners"))
     return SessionOwner(engine)
+
+
+def check_owner(engine: Engine) -> None:
+    """Raise `SharedSessions` where an owner's lock keeps nobody out, `JournalError` where the
+    database cannot be used. Makes no file.
+    """
+    if is_sqlite(engine):
+        return
+    try:
+        new_owner(engine).close()
+    except (SQLAlchemyError, OSError) as error:
+        raise JournalError(f"the journal cannot be opened: {reason_of(error)}") from None
 
 
 def is_alive(engine: Engine, owner: str) -> bool:
@@ -83,7 +105,7 @@ class FileOwner:
             return True
         return False
 
-    def keep(self) -> None:
+    def keep(self, _other: Other) -> None:
         if not (self._folder / self.id).exists():
             self._file.close()
             self._file = self._take()
@@ -105,30 +127,48 @@ class SessionOwner:
         self.id = f"{os.getpid()}-{uuid4().hex}"
         self._engine = engine
         self._session: Connection | None = None
+        #: The process id of that session.
+        self._process: int | None = None
         self._holds = False
-        self.keep()
+        with engine.connect() as other:
+            self.keep(lambda: other)
+            self.keep(lambda: other)  # checks that it keeps others out
 
     def is_alive(self, owner: str, connection: Connection) -> bool:
         return _holds_lock(owner, connection)
 
-    def keep(self) -> None:
-        if self._session is not None and not self._answers(self._session):
+    def keep(self, other: Other) -> None:
+        is_refused = not self._holds or all(self._keeps_out(other()) for _ in range(_TRIES))
+        # ORDER: asked after the others. If the session was lost meanwhile, the lock was free.
+        found = self._asked()
+        if found is None:
             self._drop()
+        elif not is_refused or found != self._process:
+            raise SharedSessions
         if self._session is None:
             self._session, self._holds = self._engine.connect(), False
+            self._process = self._asked()
         if not self._holds:
             # Without waiting: the holder is this worker's own lost session, until the server has
             # noticed that it is lost.
             self._holds = self._take(self._session)
 
-    @staticmethod
-    def _answers(session: Connection) -> bool:
+    def _keeps_out(self, other: Connection) -> bool:
+        with other.begin():
+            return _holds_lock(self.id, other)
+
+    def _asked(self) -> int | None:
+        """Return the process id of the session, None where it is lost."""
+        if self._session is None:
+            return None
         try:
-            session.execute(text("SELECT 1"))
-            session.commit()
-        except SQLAlchemyError:
-            return False
-        return True
+            found = self._session.execute(text("SELECT pg_backend_pid()")).scalar()
+            self._session.commit()
+        except SQLAlchemyError as error:
+            if tells_shared_sessions(error):
+                raise SharedSessions from None
+            return None
+        return int(str(found))
 
     def _take(self, session: Connection) -> bool:
         taken = session.execute(

@@ -5,6 +5,8 @@ limits a write would hang as long as TCP does, and a lost session would keep its
 """
 
 import math
+import os
+import re
 import time
 from collections.abc import Generator
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import Connection, text
 
-from workers.journal.records import JournalTimes
+from workers.journal.records import JournalTimes, SharedSessions
 
 #: Settings of each session by which the server notices a client that is gone, and releases its
 #: locks; milliseconds or a unit.
@@ -29,6 +31,19 @@ _SOCKET = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
 }
+
+#: A commit is a promise: whatever the database, its role or the URL says, it waits for the disk,
+#: and for a synchronous standby's. `remote_apply` waits for more.
+_SYNCHRONOUS = (
+    "SELECT set_config('synchronous_commit', 'on', false)"
+    " WHERE current_setting('synchronous_commit') <> 'remote_apply'"
+)
+#: A line of psycopg's about one of several hosts.
+_FAILURE = re.compile(r"^- host: .*?, hostaddr: (?:None|'[^']*'): (.*)$", re.MULTILINE)
+#: First of the two keys of the advisory locks by which a pooler is found out.
+_PROBES = 0x6563_7302
+#: A pooler that uses its sessions in turn must come to the one with the lock within so many tries.
+_TRIES = 25
 
 
 class BoundedConnection(psycopg.Connection[Any]):
@@ -61,20 +76,81 @@ class BoundedConnection(psycopg.Connection[Any]):
             return ended.value
 
 
-def connect(times: JournalTimes, **arguments: Any) -> psycopg.Connection[Any]:
-    """Connect with every limit; those of the socket may be given in the URL."""
-    socket = {**_SOCKET, "connect_timeout": math.ceil(times.connect)}
-    connection = BoundedConnection.connect(**{**socket, **arguments, "client_encoding": "UTF8"})
+class Connector:
+    """Makes the connections of one engine. The first one finds out whether its session is its own;
+    `SharedSessions` is raised where it is not.
+    """
+
+    def __init__(self, times: JournalTimes) -> None:
+        self._times = times
+        self._is_checked = False
+
+    def connect(self, **arguments: Any) -> psycopg.Connection[Any]:
+        """Connect with every limit; those of the socket may be given in the URL."""
+        connection = self._connect(arguments)
+        try:
+            # ORDER: checked before anything is set. A pooler in transaction mode would hand the
+            # session with our settings to another program.
+            if not self._is_checked:
+                self._check(connection, arguments)
+                self._is_checked = True
+            connection.execute("; ".join(_settings(self._times)))
+        except BaseException:
+            connection.close()
+            raise
+        connection.autocommit = False
+        connection.answer_limit = self._times.answer
+        return connection
+
+    def _connect(self, arguments: dict[str, Any]) -> BoundedConnection:
+        socket = {**_SOCKET, "connect_timeout": math.ceil(self._times.connect)}
+        # Autocommit, or the settings would end with the first transaction that fails.
+        try:
+            return BoundedConnection.connect(
+                **{**socket, **arguments, "client_encoding": "UTF8"}, autocommit=True
+            )
+        except psycopg.OperationalError as error:
+            # Its first line tells of one host alone, and only that line is shown.
+            if of_hosts := _FAILURE.findall(str(error)):
+                raise psycopg.OperationalError("; ".join(of_hosts)) from None
+            raise
+
+    def _check(self, connection: BoundedConnection, arguments: dict[str, Any]) -> None:
+        """Hold a lock with the connection, and ask for it with another one: it must be refused, and
+        the first must still have the same session.
+        """
+        session = _session_of(connection)
+        if session == connection.info.backend_pid:
+            return  # a pooler makes up the process id that it tells a client
+        lock = {"kind": _PROBES, "number": int.from_bytes(os.urandom(4), signed=True)}
+        connection.execute("SELECT pg_advisory_lock(%(kind)s, %(number)s)", lock)
+        with self._connect(arguments) as other:
+            refused = [
+                other.execute(
+                    "SELECT NOT pg_try_advisory_xact_lock(%(kind)s, %(number)s)",
+                    lock,
+                    prepare=False,
+                ).fetchone()
+                for _ in range(_TRIES)
+            ]
+        if refused != [(True,)] * _TRIES or _session_of(connection) != session:
+            raise SharedSessions
+        connection.execute("SELECT pg_advisory_unlock(%(kind)s, %(number)s)", lock)
+
+
+def _session_of(connection: psycopg.Connection[Any]) -> Any:
+    """Return the process id of the session that answers now."""
+    (found,) = connection.execute("SELECT pg_backend_pid()", prepare=False).fetchone() or (None,)
+    return found
+
+
+def _settings(times: JournalTimes) -> list[str]:
     session = _SESSION | {
         "statement_timeout": f"{times.answer * 1000:.0f}ms",
         "lock_timeout": f"{times.row_lock * 1000:.0f}ms",
         "idle_in_transaction_session_timeout": f"{times.stands_still * 1000:.0f}ms",
     }
-    connection.autocommit = True  # or the settings would end with the first transaction that fails
-    connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in session.items()))
-    connection.autocommit = False
-    connection.answer_limit = times.answer
-    return connection
+    return [*(f"SET {name} = '{value}'" for name, value in session.items()), _SYNCHRONOUS]
 
 
 def lift_limits(connection: Connection, *, for_session: bool = False) -> None:

@@ -18,6 +18,19 @@ class JournalUnfit(JournalError):
     """The database cannot hold the journal; starting the worker again does not help."""
 
 
+class SharedSessions(JournalUnfit):
+    """A pooler gives a session to another client between two transactions: locks of a session,
+    which tell whether a worker is alive, mean nothing there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a pooler in transaction mode stands before the journal's database, and takes living"
+            " workers' locks away; set pool_mode = session in PgBouncer, or give the database's"
+            " own address"
+        )
+
+
 class ClaimLost(Exception):
     """Another worker has taken the request over: this one must do nothing more for it."""
 

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
 from handlers.effects.backoff import delays
-from workers.journal.records import JournalError, JournalTimes
+from workers.journal.database import tells_shared_sessions
+from workers.journal.records import JournalError, JournalTimes, JournalUnfit, SharedSessions
 
 log = structlog.get_logger()
 
@@ -42,13 +43,22 @@ class _Job:
 
 class Writer:
     """Executes writes in groups, in their order, until it is closed. Futures wait while the database
-    cannot be written. `keep` is called every few seconds.
+    cannot be written. `keep` is called every few seconds, with what returns the connection;
+    `on_unfit` once, in the loop, where it finds the database unfit.
     """
 
-    def __init__(self, engine: Engine, keep: Callable[[], None], times: JournalTimes) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        keep: Callable[[Callable[[], Connection]], None],
+        times: JournalTimes,
+        on_unfit: Callable[[JournalUnfit], None] = lambda _: None,
+    ) -> None:
         self._times = times
         self._engine = engine
         self._keep = keep
+        self._on_unfit = on_unfit
+        self._is_unfit = False
         self._jobs: deque[_Job] = deque()
         self._wake = threading.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -103,11 +113,12 @@ class Writer:
         self._disconnect()
 
     def _keep_owner(self) -> None:
-        if time.monotonic() >= self._keep_at:
+        if time.monotonic() >= self._keep_at and not self._is_unfit:
             self._keep_at = time.monotonic() + self._times.keep_owner
             try:
-                self._keep()
-            except (SQLAlchemyError, OSError) as error:
+                self._keep(self._connected)
+            except (SQLAlchemyError, OSError, JournalUnfit) as error:
+                self._disconnect()
                 self._failed(error)
             else:
                 # All writes before have succeeded: it was the owner's lock that failed.
@@ -146,16 +157,20 @@ class Writer:
         self._loop.call_soon_threadsafe(_resolve, jobs)
 
     def _transaction(self, jobs: list[_Job]) -> None:
-        if self._connection is None:
-            self._connection = self._engine.connect()
+        connection = self._connected()
         kinds: dict[type, list[_Job]] = {}
         for job in jobs:
             kinds.setdefault(type(job.operation), []).append(job)
-        with self._connection.begin():
+        with connection.begin():
             for kind, members in kinds.items():
-                outcomes = kind.run_all(self._connection, [job.operation for job in members])  # type: ignore[attr-defined]
+                outcomes = kind.run_all(connection, [job.operation for job in members])  # type: ignore[attr-defined]
                 for job, outcome in zip(members, outcomes, strict=True):
                     job.outcome = outcome
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        return self._connection
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -171,6 +186,12 @@ class Writer:
             self.trouble = None
 
     def _failed(self, error: Exception) -> None:
+        if tells_shared_sessions(error):
+            error = SharedSessions()
+        if isinstance(error, JournalUnfit) and not self._is_unfit:
+            # What was submitted is written nevertheless: each write checks its claim.
+            self._is_unfit = True
+            self._loop.call_soon_threadsafe(self._on_unfit, error)
         reason = _reason(error)
         if reason != self.trouble:
             log.error("journal.write_failed", why=reason)
