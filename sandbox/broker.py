@@ -19,7 +19,8 @@ _HOMES = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/sbin", "/usr/local/sbin")
 _USER, _PASSWORD = "guest", "guest"
 
 
-def _tool(name: str) -> str | None:
+def program(name: str) -> str | None:
+    """The path of one of RabbitMQ's programs, or None where it is missing."""
     # Another RabbitMQ than Debian's: a folder with programs of these names.
     if (other := os.environ.get("ECS_SANDBOX_RABBITMQ")) is not None:
         return f"{other}/{name}" if os.access(f"{other}/{name}", os.X_OK) else None
@@ -57,6 +58,9 @@ class PrivateBroker:
         self._home.chmod(0o700)
         self.port, self.tls_port, self._dist_port, self._epmd_port = free_ports(4)
         self._node = f"ecs{self.port}@localhost"
+        self.host = "127.0.0.1"
+        #: Words before each of its commands.
+        self._inside: list[str] = []
         self._epmd: Server | None = None
         self._server: Server | None = None
 
@@ -66,7 +70,7 @@ class PrivateBroker:
         not.
         """
         install_debian(
-            ["rabbitmq-server"], lambda: _tool("rabbitmq-server") is not None, "RabbitMQ"
+            ["rabbitmq-server"], lambda: program("rabbitmq-server") is not None, "RabbitMQ"
         )
 
     @property
@@ -76,7 +80,7 @@ class PrivateBroker:
 
     def url_of(self, vhost: str) -> str:
         """The AMQP URL of a virtual host."""
-        return f"amqp://{_USER}:{_PASSWORD}@127.0.0.1:{self.port}/{vhost}"
+        return f"amqp://{_USER}:{_PASSWORD}@{self.host}:{self.port}/{vhost}"
 
     def tls_url_of(self, vhost: str, host: str = "localhost") -> str:
         """The AMQP URL of a virtual host by the listener for TLS."""
@@ -90,19 +94,30 @@ class PrivateBroker:
 
     def start(self) -> "PrivateBroker":
         """Start the node and wait until it takes connections; some seconds."""
+        self.launch()
+        self.wait_ready()
+        return self
+
+    def launch(self) -> None:
+        """Start the node, and do not wait until it takes connections."""
         self._write_configuration()
         if self._epmd is None or not self._epmd.alive:
             epmd = shutil.which("epmd")
             if epmd is None:
                 raise SandboxError("epmd is missing: install erlang-base")
-            arguments = [epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1"]
-            self._epmd = Server(arguments, self._home / "epmd.log")
-            self._epmd.wait_until(lambda: listens(self._epmd_port), 10, "epmd")
-        server = _tool("rabbitmq-server")
+            arguments = [epmd, "-port", str(self._epmd_port), "-address", self.host]
+            self._epmd = Server([*self._inside, *arguments], self._home / "epmd.log")
+            self._epmd.wait_until(lambda: listens(self._epmd_port, self.host), 10, "epmd")
+        server = program("rabbitmq-server")
         assert server is not None
-        self._server = Server([server], self._home / "node.log", env=self._environment())
-        self._server.wait_until(lambda: listens(self.port), 90, "RabbitMQ")
-        return self
+        self._server = Server(
+            [*self._inside, server], self._home / "node.log", env=self._environment()
+        )
+
+    def wait_ready(self, seconds: float = 90) -> None:
+        """Wait until the node takes connections."""
+        assert self._server is not None
+        self._server.wait_until(lambda: listens(self.port, self.host), seconds, "RabbitMQ")
 
     def stop(self) -> None:
         """Stop the node and its epmd, and remove its folder."""
@@ -135,10 +150,10 @@ class PrivateBroker:
 
     def rabbitmqctl(self, *arguments: str) -> str:
         """The output of an administrator's command; a second or two each."""
-        tool = _tool("rabbitmqctl")
+        tool = program("rabbitmqctl")
         assert tool is not None
         done = subprocess.run(
-            [tool, "--quiet", "--node", self._node, *arguments],
+            [*self._inside, tool, "--quiet", "--node", self._node, *arguments],
             env=os.environ | self._environment(),
             capture_output=True,
             text=True,
@@ -156,9 +171,7 @@ class PrivateBroker:
         environment = self._environment()
         names = ("HOME", "RABBITMQ_CONF_ENV_FILE", "ERL_EPMD_PORT", "ERL_EPMD_ADDRESS")
         exports = "".join(f"export {name}={shlex.quote(environment[name])}\n" for name in names)
-        return (
-            f'#!/bin/sh\n{exports}exec {_tool("rabbitmqctl")} --node {self._node} "$@" </dev/null\n'
-        )
+        return f'#!/bin/sh\n{exports}exec {program("rabbitmqctl")} --node {self._node} "$@" </dev/null\n'
 
     def add_vhost(self, name: str) -> str:
         """Make a virtual host and return its URL."""

@@ -187,10 +187,10 @@ def until_stopped() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def listens(port: int) -> bool:
-    """Whether somebody accepts connections on a port of 127.0.0.1."""
+def listens(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether somebody accepts connections on a port."""
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        socket.create_connection((host, port), timeout=1).close()
     except OSError:
         return False
     return True
