@@ -1,7 +1,6 @@
 """`ecs-worker pause`, `resume`, `cancel` and `audit` with two workers, a real broker and a cloud."""
 
 import json
-import tarfile
 import time
 import urllib.request
 from contextlib import closing
@@ -15,13 +14,13 @@ from sandbox.requester import Requester
 from sandbox.worker import WorkerProcess
 from tests.support.metrics import numbers
 from tests.support.orders import ended, paid, publish
-from tests.support.workshop import REPOSITORY, Workshop, eventually
+from tests.support.workshop import Workshop, eventually
+from tests.upgrade.versions import BEFORE_1_0, unpack
 from workers.admin import heartbeats
 from workers.admin.heartbeats import Liveness, WorkerSeen
 from workers.journal import Operations
 
 pytestmark = pytest.mark.slow
-BEFORE = REPOSITORY / "tests" / "upgrade" / "08875d1" / "worker.tar.xz"
 MONTHLY = {"charge_type": "monthly"}
 
 
@@ -246,11 +245,10 @@ def test_a_worker_of_the_version_before_answers_what_is_cancelled_and_is_named_b
     workshop: Workshop, simulated: SimulatedOpenStack, tmp_path: Path
 ) -> None:
     """It knows neither pauses nor cancellations."""
-    with tarfile.open(BEFORE) as archive:
-        archive.extractall(tmp_path / "before", filter="data")
+    before_1_0 = unpack(BEFORE_1_0, tmp_path)
     workshop.settings["ECS_RETRY_DELAYS"] = "2,20"
     workshop.worker().stop()  # it migrates the journal
-    workshop.worker(PYTHONPATH=str(tmp_path / "before"))
+    workshop.worker(PYTHONPATH=str(before_1_0))
     tenant = workshop.tenant()
     server_id = tenant.make_server(metadata=MONTHLY)
     before = tenant.server(server_id)["metadata"]

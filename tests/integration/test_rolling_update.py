@@ -1,15 +1,9 @@
 """Workers of an earlier version are replaced one by one while requests come, and come back. Every
 request has one result, nothing is done twice, nothing is dead-lettered.
-
-`tests/upgrade` has three of them whole, so that a clone without history has them: the last one
-before `ecs.reads` (`git archive 45eb87a messages handlers workers | xz -9`), the last one before
-version 1.0.0 (`git archive 08875d1 messages handlers workers ecs_client | xz -9`), and version
-1.0.0 (f46f8bf, the same four).
 """
 
 import json
 import signal
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,19 +15,14 @@ from sandbox.postgres import PrivatePostgres
 from sandbox.requester import Requester
 from sandbox.worker import WorkerProcess
 from tests.support.traffic import Traffic
-from tests.support.workshop import REPOSITORY, Workshop, eventually
-
-UPGRADE = REPOSITORY / "tests" / "upgrade"
-#: The last version whose commands do not read the journal of a later one.
-OLD_COMMANDS = "08875d1"
+from tests.support.workshop import Workshop, eventually
+from tests.upgrade.versions import BEFORE_1_0, VERSION_1_0, WITHOUT_READS, unpack
 
 
 @pytest.fixture
 def old_version(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The folder of an earlier version, whose commit is the parameter."""
-    with tarfile.open(UPGRADE / request.param / "worker.tar.xz") as archive:
-        archive.extractall(tmp_path / request.param, filter="data")
-    return tmp_path / request.param
+    return unpack(request.param, tmp_path)
 
 
 @pytest.fixture
@@ -44,7 +33,7 @@ def own_cloud() -> Iterator[SimulatedOpenStack]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("old_version", ["45eb87a"], indirect=True)
+@pytest.mark.parametrize("old_version", [WITHOUT_READS], indirect=True)
 def test_old_workers_beside_new_ones_lose_nothing_and_do_nothing_twice(
     vhost: str, own_cloud: SimulatedOpenStack, tmp_path: Path, old_version: Path
 ) -> None:
@@ -106,7 +95,7 @@ def test_old_workers_beside_new_ones_lose_nothing_and_do_nothing_twice(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("old_version", [OLD_COMMANDS, "f46f8bf"], indirect=True)
+@pytest.mark.parametrize("old_version", [BEFORE_1_0, VERSION_1_0], indirect=True)
 def test_an_upgrade_can_be_taken_back_and_done_again_under_traffic(
     vhost: str,
     own_cloud: SimulatedOpenStack,
@@ -137,7 +126,7 @@ def test_an_upgrade_can_be_taken_back_and_done_again_under_traffic(
             new = shop.worker(wait=False)
             while_asking(new, ready=True)
             later = _revision(journal)
-            assert (later > earlier) if old_version.name == OLD_COMMANDS else (later >= earlier)
+            assert (later > earlier) if old_version.name == BEFORE_1_0 else (later >= earlier)
             # Another old one starts on the journal as it is now.
             restarted = shop.worker(wait=False, **before)
             traffic.until(lambda: not restarted.problems(), 60)
@@ -183,7 +172,7 @@ def test_an_upgrade_can_be_taken_back_and_done_again_under_traffic(
         assert len(found) == len(everything) - len(traffic.reads)
         # As the page says: from 1.0.0 on, commands read later journals.
         theirs = shop.command("journal", "list", "--limit", "1000", "-o", "json", **before)
-        if old_version.name == OLD_COMMANDS:
+        if old_version.name == BEFORE_1_0:
             assert theirs.returncode == 4
             assert f"the journal is of revision {later}" in theirs.stderr
         else:

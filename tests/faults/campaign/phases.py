@@ -48,4 +48,12 @@ PHASES = (
     ),
     Phase("outage", "OpenStack down for 3 to 15 s", Site.take_cloud_down, (4.0, 10.0), 0.05),
     Phase("stop", "a worker stopped (SIGSTOP) for 2 to 12 s", Site.stop_a_while, (4.0, 8.0), 0.1),
+    Phase(
+        "version",
+        "version 1.0.0 and this one in turn: killed, ended",
+        Site.change_version,
+        (2.0, 5.0),
+        0.1,
+        database=True,
+    ),
 )

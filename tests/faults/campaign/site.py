@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from sqlalchemy import create_engine, text
@@ -20,6 +21,7 @@ from sandbox.worker import WorkerProcess
 from tests.support.invariants import resident_megabytes
 from tests.support.proxy import Drip, Proxy, Way
 from tests.support.workshop import Workshop
+from tests.upgrade.versions import VERSION_1_0, unpack
 from workers.amqp.topology import declare, topology
 
 #: Seconds; of the workers' connections, where the network is bad.
@@ -43,12 +45,28 @@ class Site:
     network: Proxy | None = None
     database: PrivatePostgres | None = None
     workers: list[WorkerProcess] = field(default_factory=list)
+    #: Which of the workers are of version 1.0.0.
+    _earlier: set[int] = field(default_factory=set)
 
     def kill(self) -> None:
         """One of the workers, and another takes its place."""
         number = self.chance.randrange(2)
         self.workers[number].kill()
         self.workers[number] = self.workshop.worker(wait=False)
+
+    def change_version(self) -> None:
+        """One of the workers is killed, or told to end, and one of the other version, 1.0.0 or this
+        one, takes its place: now both are one version, now each is another.
+        """
+        number = self.chance.randrange(2)
+        ended = self.workers[number]
+        if self.chance.random() < 0.5:
+            ended.kill()
+        else:
+            ended.signal(signal.SIGTERM)
+        self._earlier ^= {number}
+        environment = {"PYTHONPATH": str(self._version_1_0)} if number in self._earlier else {}
+        self.workers[number] = self.workshop.worker(wait=False, **environment)
 
     def stop_a_while(self) -> None:
         """One of the workers stands still, longer than the broker bears."""
@@ -135,6 +153,10 @@ class Site:
     def largest(self) -> int:
         """Megabytes of the larger worker."""
         return round(max(resident_megabytes(worker.pid) for worker in self.workers))
+
+    @cached_property
+    def _version_1_0(self) -> Path:
+        return unpack(VERSION_1_0, self.workshop.folder)
 
     @property
     def _network(self) -> Proxy:
