@@ -21,7 +21,7 @@ from functools import partial
 from struct import unpack_from
 from typing import Any
 
-from ecs_client.address import Brokers, line_of
+from ecs_client.address import Brokers, Target, explained, line_of, targets
 
 log = logging.getLogger("ecs_client")
 
@@ -76,6 +76,8 @@ class Link:
         self._failures = 0
         self._next_tick = 0.0
         self._timers: list[tuple[float, Callable[[], None]]] = []
+        #: The address of the connection, or of the last one.
+        self._target: Target | None = None
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
@@ -242,33 +244,46 @@ class Link:
             self._again(line_of(error))
 
     def _dial(self) -> None:
-        problems, is_refused = [], True
-        for endpoint in self.brokers.in_random_order():
+        try:
+            found = targets(self.brokers.endpoints)
+        except OSError as error:
+            names = ", ".join(one.address for one in self.brokers.endpoints)
+            problem = f"no broker at {names}: {error.strerror or line_of(error)}"
+            self.post(lambda: self._again(problem))
+            return
+        problems, refusing = [], set()
+        for target in found:
             if self.is_stopped:
                 return
             connection = None
             try:
                 connection = self.brokers.connect(
-                    endpoint, on_blocked=self._on_blocked, on_unblocked=self._on_unblocked
+                    target, on_blocked=self._on_blocked, on_unblocked=self._on_unblocked
                 )
                 prepared = self.set_up(connection)
             except Exception as error:  # py-amqp raises whatever its socket and its parser do
-                problems.append(endpoint.why(error))
-                is_refused = is_refused and endpoint.refuses(error)
+                target.failed()
+                problem, is_refusal = explained(error, target)
+                problems.append(problem)
+                if is_refusal:
+                    refusing.add(target.endpoint.address)
                 if connection is not None:
                     with suppress(Exception):
                         connection.collect()
             else:
-                self.post(partial(self._take, connection, prepared))
+                target.worked()
+                self.post(partial(self._take, connection, prepared, target))
                 return
+        # Of one name with several addresses (localhost) one may be nobody's.
+        is_refused = refusing == {one.address for one in self.brokers.endpoints}
         self.post(lambda: self._again("; ".join(problems), is_refused=is_refused))
 
-    def _take(self, connection: Any, prepared: Any) -> None:
+    def _take(self, connection: Any, prepared: Any, target: Target) -> None:
         if self.is_stopped:
             with suppress(Exception):
                 connection.collect()
             return
-        self.connection, self._socket = connection, connection.sock
+        self.connection, self._socket, self._target = connection, connection.sock, target
         self.is_blocked = self.is_refused = False
         self._in, self._at, self._out = bytearray(), 0, bytearray()
         self._socket.setblocking(False)
@@ -298,6 +313,8 @@ class Link:
         if self.connection is None:
             return
         log.warning("ecs_client: the connection to the broker is lost: %s", line_of(error))
+        if self._target is not None:
+            self._target.failed()  # it hangs, or is about to go: the others first
         self._drop()
         self.lost()
         self._again(line_of(error))

@@ -26,7 +26,7 @@ from pydantic_settings import (
 
 from handlers.openstack.keystone import TenantIs
 from messages.fields import MAX_NAME
-from workers.amqp.broker import Broker, BrokerUnusable, check_files, read_secret, read_url
+from workers.amqp.broker import Broker, BrokerUnusable, check_files, read_secret, read_urls
 from workers.amqp.names import DEFAULT_NAMESPACE, Names, check_namespace
 from workers.amqp.topology import DEFAULT_RETRY_DELAYS
 from workers.identity.jwks_source import is_url
@@ -146,7 +146,7 @@ class PublisherSettings(TopologySettings):
     @classmethod
     def _amqp(cls, value: SecretStr) -> SecretStr:
         try:
-            read_url(value.get_secret_value())
+            read_urls(value.get_secret_value())
         except BrokerUnusable as error:
             raise ValueError(error.problem) from None
         return value

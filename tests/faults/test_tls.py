@@ -96,12 +96,15 @@ def url_by(proxy: TlsProxy, url: str, password: str) -> str:
 
 
 def first_word(where: Broker) -> str:
-    """What the worker's own kind of connection tells first: `up`, or why and what to do."""
+    """What the worker's own kind of connection tells after the first round over the addresses: `up`,
+    or why and what to do.
+    """
     told: list[str] = []
 
     class Listening(RecoveringConnection):
         def _again(self, error: BaseException | str, advice: str = "") -> None:
-            told.append(f"{error} {advice}")
+            if not self._round:  # localhost has two, and only one is listened on
+                told.append(f"{error} {advice}")
             super()._again(error, advice)
 
     async def connect() -> None:

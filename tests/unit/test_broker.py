@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.certificates import Authority
-from workers.amqp.broker import Broker, BrokerUnusable, check_files, read_url
+from workers.amqp.broker import Broker, BrokerUnusable, check_files, read_urls
 from workers.settings import ConfigurationError, load_settings
 
 
@@ -28,7 +28,7 @@ def authority(tmp_path: Path) -> Authority:
 
 
 def test_the_url_is_shown_without_password_and_options() -> None:
-    found = read_url("amqps://us%40er:ge%2Fheim@[::1]/shop?heartbeat=7")
+    (found,) = read_urls("amqps://us%40er:ge%2Fheim@[::1]/shop?heartbeat=7")
     assert (found.host, found.port, found.user, found.password) == ("::1", 5671, "us@er", "ge/heim")
     assert str(found) == "amqps://us@er:***@[::1]:5671/shop"
     assert "geheim" not in repr(Broker("amqp://u:geheim@h"))
@@ -50,6 +50,21 @@ def test_the_url_is_shown_without_password_and_options() -> None:
         "http://u:geheim@host/",
         "amqp:geheim",
         "geheim",
+        "amqp://u:geheim@h1,",
+        "amqp://u:geheim@h1//,",
+        "amqp://u:geheim@h1,,amqp://u:geheim@h2",
+        "amqp://u:geheim@h1,h2:5672/",
+        "amqp://u:geheim@h1:5672,h2:5672/",
+        "amqp://u:geheim@h1/shop,h2/shop",
+        "amqp://u:geheim@h1?heartbeat=5,h2",
+        "amqp://u:geheim@h1,http://u:geheim@h2",
+        "amqp://u:geheim@h1 amqp://u:geheim@h2",
+        "amqp://u:geheim@h1;amqp://u:geheim@h2",
+        "amqp://u:geheim@h1,amqp://u:gehe/im@h2",
+        "amqp://u:geheim@h1,amqps://u:geheim@h2",
+        "amqp://u:geheim@h1/a,amqp://u:geheim@h2/b",
+        "amqp://u:geheim@:5672/",
+        "amqp://u:geheim@h1:0/",
     ],
 )
 def test_a_url_that_cannot_be_read_is_not_shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +75,32 @@ def test_a_url_that_cannot_be_read_is_not_shown(url: str, monkeypatch: pytest.Mo
     assert problem.startswith("ECS_BROKER_URL: ")
     assert "heim" not in problem
     assert "gehe" not in problem
+
+
+def test_several_urls_are_the_nodes_of_one_cluster() -> None:
+    text = "amqps://u:p%2Cq@h1/shop?heartbeat=5, amqps://v:p,q@[::1]:5672/shop,\namqps://h3/shop"
+    assert [
+        (one.host, one.port, one.user, one.password, one.virtual_host, dict(one.options))
+        for one in read_urls(text)
+    ] == [
+        ("h1", 5671, "u", "p,q", "shop", {"heartbeat": 5}),
+        ("::1", 5672, "v", "p,q", "shop", {}),
+        ("h3", 5671, "guest", "guest", "shop", {}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ("amqp://h2/a/b@", "URL 2 of 2: is no URL"),
+        ("amqp://h2/?hearbeat=5", "URL 2 of 2: the option hearbeat is not known"),
+        ("amqps://h2/", "all with amqp://"),
+        ("amqp://h2/b", "same virtual host"),
+    ],
+)
+def test_which_of_several_urls_is_wrong_is_said(second: str, said: str) -> None:
+    with pytest.raises(BrokerUnusable, match=said):
+        read_urls(f"amqp://h1/,{second}")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +123,7 @@ def test_a_url_that_cannot_be_read_is_not_shown(url: str, monkeypatch: pytest.Mo
 )
 def test_an_option_that_would_not_count_is_refused(options: str, word: str) -> None:
     with pytest.raises(BrokerUnusable, match=word) as caught:
-        read_url(f"amqps://u:p@h/?{options}")
+        read_urls(f"amqps://u:p@h/?{options}")
     assert "geheim" not in str(caught.value)
 
 
@@ -91,7 +132,7 @@ def test_every_known_option_is_taken() -> None:
         "amqp://h//?heartbeat=0&connection_attempts=3&retry_delay=0.5&socket_timeout=4&stack_timeout=9"
         "&channel_max=100&frame_max=8192"
     )
-    assert read_url(url).options == {
+    assert read_urls(url)[0].options == {
         "heartbeat": 0,
         "connection_attempts": 3,
         "retry_delay": 0.5,

@@ -10,6 +10,7 @@ from pika.adapters.utils.io_services_utils import _AsyncTransportBase as Transpo
 from pika.connection import Connection as PikaConnection
 from pika.heartbeat import HeartbeatChecker
 
+from workers.amqp.broker import Broker
 from workers.amqp.connection import CoalescingConnection, parameters
 
 
@@ -18,7 +19,8 @@ from workers.amqp.connection import CoalescingConnection, parameters
 )
 def test_the_virtual_host_is_what_kombu_reads(tail: str) -> None:
     url = f"amqp://u:p%40ss@127.0.0.1:5672{tail}"
-    found, known = parameters(url, "test"), Connection(url)
+    broker = Broker(url)
+    found, known = parameters(broker, broker.targets()[0], "test"), Connection(url)
     assert found.virtual_host == (known.virtual_host or "/")
     assert found.credentials.password == known.password == "p@ss"
     assert found.heartbeat == (7 if "heartbeat" in tail else 15)

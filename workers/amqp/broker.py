@@ -1,5 +1,5 @@
-"""The broker's address and TLS files, read in one place: pika's and kombu's connections are made
-from what stands here.
+"""The brokers' URLs and TLS files, read in one place: pika's and kombu's connections are made from
+what stands here.
 
 Every connection over TLS checks the broker's certificate chain and host name, sends SNI, and takes
 TLS 1.2 or newer. Nothing in a URL turns that off. Credentials are sent after the handshake, so
@@ -8,35 +8,16 @@ never to a peer that was not verified.
 
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import field
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
+from ecs_client.address import Brokers, Cause, Endpoint, Target, cause_of, causes, targets
+from ecs_client.address import read_urls as read_client_urls
 from messages.record import record
 
 #: Bytes of a secret's file that are read.
 _LONGEST_SECRET = 16 * 1024
-#: Ports where the URL names none.
-_PORTS = {"amqp": 5672, "amqps": 5671}
-#: What a URL may say after `?`: the type, the least and the greatest value. The names are pika's;
-#: times in seconds.
-_OPTIONS: Mapping[str, tuple[type[int] | type[float], float, float]] = {
-    "heartbeat": (int, 0, 65535),
-    "connection_attempts": (int, 1, 1000),
-    "retry_delay": (float, 0, 3600),
-    "socket_timeout": (float, 0.1, 3600),
-    "stack_timeout": (float, 0.1, 3600),
-    "channel_max": (int, 16, 65535),
-    "frame_max": (int, 4096, 131072),
-}
-#: Beginnings of other programs' options for TLS.
-_OF_TLS = ("ssl", "verify", "fail_if", "cacert", "cert", "key", "tls", "server_name")
-_UNREADABLE = (
-    "is no URL like amqp://user:password@host:5672/vhost; in user, password and vhost "
-    "/ # ? @ : are written %2F %23 %3F %40 %3A"
-)
 
 
 class BrokerUnusable(ValueError):
@@ -51,29 +32,9 @@ class BrokerUnusable(ValueError):
 
 
 @record
-class Endpoint:
-    """The broker's address and credentials. `options` are those of the URL, by pika's names."""
-
-    host: str
-    port: int
-    virtual_host: str
-    user: str
-    password: str = field(repr=False)
-    is_tls: bool
-    options: Mapping[str, Any]
-
-    def __str__(self) -> str:
-        """Return the URL as it may be shown: without password and options."""
-        scheme = "amqps" if self.is_tls else "amqp"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        path = "" if self.virtual_host == "/" else self.virtual_host
-        return f"{scheme}://{self.user}:***@{host}:{self.port}/{path}"
-
-
-@record
 class Broker:
     """The configuration of the broker; the files are those of `ECS_BROKER_CA_FILE`, `_CERT_FILE`,
-    `_KEY_FILE` and `_URL_FILE`.
+    `_KEY_FILE` and `_URL_FILE`. `url` may be several, the nodes of one cluster.
     """
 
     url: str = field(repr=False)
@@ -85,12 +46,26 @@ class Broker:
     url_file: str | None = None
 
     @property
-    def endpoint(self) -> Endpoint:
-        """The URL as it is now, read. Raises `BrokerUnusable`."""
+    def brokers(self) -> Brokers:
+        """The URLs as they are now, read. Raises `BrokerUnusable`."""
+        return Brokers(self._endpoints(), self.ca_file, self.cert_file, self.key_file)
+
+    @property
+    def is_tls(self) -> bool:
+        """Tell whether the URLs ask for TLS; all do, or none. Raises `BrokerUnusable`."""
+        return self._endpoints()[0].is_tls
+
+    def targets(self) -> list[Target]:
+        """Return all addresses in the order in which they are to be tried. Blocks. Raises
+        `BrokerUnusable`, or `OSError` where no name can be looked up.
+        """
+        return targets(self._endpoints())
+
+    def _endpoints(self) -> tuple[Endpoint, ...]:
         if self.url_file is None:
-            return read_url(self.url)
+            return read_urls(self.url)
         try:
-            return read_url(read_secret(self.url_file))
+            return read_urls(read_secret(self.url_file))
         except BrokerUnusable:
             raise
         except ValueError as error:
@@ -100,7 +75,7 @@ class Broker:
         """Return a context with the files as they are now; None where the URL asks for no TLS.
         Raises `BrokerUnusable`.
         """
-        if not self.endpoint.is_tls:
+        if not self.is_tls:
             return None
         context = _context_with_ca(self.ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -137,60 +112,14 @@ def read_secret(path: str) -> str:
     return text
 
 
-def read_url(url: str) -> Endpoint:
-    """Read an AMQP URL. Raises `BrokerUnusable`, which shows nothing of it but an option's name."""
+def read_urls(text: str) -> tuple[Endpoint, ...]:
+    """Read one AMQP URL or several. Raises `BrokerUnusable`, which shows nothing of them but an
+    option's name.
+    """
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except (
-        ValueError
-    ):  # its text shows what stands where the port should be: perhaps half a password
-        raise BrokerUnusable("ECS_BROKER_URL", _UNREADABLE) from None
-    if parts.scheme not in _PORTS:
-        raise BrokerUnusable("ECS_BROKER_URL", "must begin with amqp:// or amqps://")
-    # One of / ? # in a password ends the host there: the rest of it, which must not be shown,
-    # follows up to an @.
-    if not host or parts.fragment or "@" in parts.path or "@" in parts.query:
-        raise BrokerUnusable("ECS_BROKER_URL", _UNREADABLE)
-    return Endpoint(
-        host=host,
-        port=port or _PORTS[parts.scheme],
-        # "//" is how the virtual host "/" is written everywhere but in pika.
-        virtual_host=unquote(parts.path[1:]) or "/",
-        user=unquote(parts.username) if parts.username is not None else "guest",
-        password=unquote(parts.password or "") if parts.username is not None else "guest",
-        is_tls=parts.scheme == "amqps",
-        options=_options(parts.query),
-    )
-
-
-def _options(query: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in _OPTIONS:
-            raise BrokerUnusable("ECS_BROKER_URL", _unknown(name))
-        if name in found:
-            raise BrokerUnusable("ECS_BROKER_URL", f"the option {name} stands there twice")
-        kind, least, most = _OPTIONS[name]
-        try:
-            found[name] = kind(value)
-        except ValueError:
-            raise BrokerUnusable("ECS_BROKER_URL", f"the option {name} must be a number") from None
-        if not least <= found[name] <= most:
-            raise BrokerUnusable(
-                "ECS_BROKER_URL", f"the option {name} must be from {least:g} to {most:g}"
-            )
-    return found
-
-
-def _unknown(name: str) -> str:
-    shown = "".join(one for one in name if one.isalnum() or one == "_")[:40]
-    if shown.startswith(_OF_TLS):
-        return (
-            f"the option {shown} is not taken: TLS is set up by ECS_BROKER_CA_FILE, ECS_BROKER_CERT_FILE and "
-            "ECS_BROKER_KEY_FILE, and the broker's certificate is always checked"
-        )
-    return f"the option {shown} is not known; known are {', '.join(_OPTIONS)}"
+        return read_client_urls(text)
+    except ValueError as error:
+        raise BrokerUnusable("ECS_BROKER_URL", str(error)) from None
 
 
 # The files.
@@ -200,7 +129,7 @@ def check_files(broker: Broker) -> list[BrokerUnusable]:
     """Return all that is wrong with the TLS files, each problem with its variable. The URL must be
     right.
     """
-    if not broker.endpoint.is_tls:
+    if not broker.is_tls:
         named = ("CA", broker.ca_file), ("CERT", broker.cert_file), ("KEY", broker.key_file)
         useless = "is of no use with amqp://: ECS_BROKER_URL must begin with amqps:// for TLS"
         return [
@@ -278,50 +207,43 @@ def _read(variable: str, file: str) -> bytes:
 _LONGEST = 250
 #: Where OpenSSL's own source raised it.
 _SOURCE_LINE = re.compile(r" ?\(_ssl\.c:\d+\)")
+#: What pika quotes of OpenSSL.
+_OF_OPENSSL = re.compile(r"\[SSL: [^\]]*\][^'\"()]*")
 
-_USER = "check user, password and virtual host of ECS_BROKER_URL"
-_START = "start it, or set ECS_BROKER_URL"
-#: What the error's text holds, and what to do then; the first that fits counts.
-_ADVICE: tuple[tuple[str, str], ...] = (
-    (
-        r"Hostname mismatch|IP address mismatch|doesn't match",
-        "the certificate is another host's: ECS_BROKER_URL must name the broker as its certificate does",
+_ADVICE: dict[Cause, str] = {
+    Cause.WRONG_NAME: (
+        "the certificate is another host's: ECS_BROKER_URL must name the broker as its certificate"
+        " does"
     ),
-    (
-        r"certificate has expired|not yet valid",
-        "the broker needs another certificate, or a clock is wrong",
+    Cause.EXPIRED: "the broker needs another certificate, or a clock is wrong",
+    Cause.UNKNOWN_CA: (
+        "the certificate is not signed by a CA that is trusted: ECS_BROKER_CA_FILE must hold the one"
+        " that signed it"
     ),
-    (
-        r"CERTIFICATE_VERIFY_FAILED",
-        "the certificate is not signed by a CA that is trusted: ECS_BROKER_CA_FILE must hold the one that signed it",
+    Cause.CERTIFICATE_NEEDED: (
+        "the broker asks for a client certificate: set ECS_BROKER_CERT_FILE and ECS_BROKER_KEY_FILE"
     ),
-    (
-        r"CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE",
-        "the broker asks for a client certificate: set ECS_BROKER_CERT_FILE and ECS_BROKER_KEY_FILE",
+    Cause.CERTIFICATE_REFUSED: (
+        "the broker does not accept our certificate: check ECS_BROKER_CERT_FILE, and which CA the"
+        " broker knows"
     ),
-    (
-        r"ALERT_(?:UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_|UNSUPPORTED_CERTIFICATE|ACCESS_DENIED)",
-        "the broker does not accept our certificate: check ECS_BROKER_CERT_FILE, and which CA the broker knows",
+    Cause.NO_TLS: (
+        "the port speaks no TLS: name the one that does (usually 5671) in ECS_BROKER_URL, or begin"
+        " it with amqp://"
     ),
-    (
-        r"WRONG_VERSION_NUMBER|RECORD_LAYER|UNKNOWN_PROTOCOL|PACKET_LENGTH",
-        "the port speaks no TLS: name the one that does (usually 5671) in ECS_BROKER_URL, or begin it with amqp://",
+    Cause.OLD_TLS: "the broker must offer TLS 1.2 or newer",
+    Cause.REFUSED: "check user, password and virtual host of ECS_BROKER_URL",
+    Cause.LIMIT: "raise the limit, or look who has so many: rabbitmqctl list_connections",
+    Cause.CUT_OFF_TLS: (
+        "the broker ended the connection: it may ask for a client certificate, or not accept ours "
+        "(ECS_BROKER_CERT_FILE, ECS_BROKER_KEY_FILE); see its log"
     ),
-    (r"PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL", "the broker must offer TLS 1.2 or newer"),
-    (r"ACCESS_REFUSED|NOT_ALLOWED|ProbableAuthentication|ProbableAccessDenied", _USER),
-)
-#: The connection ended while it was made, and nobody said why: with TLS, and without.
-_CUT_OFF = re.compile(
-    r"EOF occurred|reset by peer|[Bb]roken pipe|IncompatibleProtocol|unexpectedly closed|UnexpectedFrame|StreamLost"
-)
-_CUT_OFF_TLS = (
-    "the broker ended the connection: it may ask for a client certificate, or not accept ours "
-    "(ECS_BROKER_CERT_FILE, ECS_BROKER_KEY_FILE); see its log"
-)
-_CUT_OFF_PLAIN = "it ended the connection before it said anything: for a port with TLS ECS_BROKER_URL must begin with amqps://"
-#: What a person has to mend: trying again alone does not help.
-_REFUSED = re.compile(r"ACCESS_REFUSED|NOT_ALLOWED|ProbableAuthentication|ProbableAccessDenied")
-_TLS_ERROR = re.compile(r"\[SSL|SSLError|SSLCertVerificationError")
+    Cause.CUT_OFF_PLAIN: (
+        "it ended the connection before it said anything: for a port with TLS ECS_BROKER_URL must"
+        " begin with amqps://"
+    ),
+    Cause.UNKNOWN: "start it, or set ECS_BROKER_URL",
+}
 
 
 @record
@@ -343,37 +265,26 @@ def explain(error: BaseException | str, where: Where) -> Explained:
         return Explained(
             str(error), "put it right; it is read again at each attempt", is_refused=True
         )
-    causes = _causes(error)
-    text = " ".join(f"{type(one).__name__}: {one}" for one in causes)
-    cut_off = _CUT_OFF_TLS if broker_at(where).endpoint.is_tls else _CUT_OFF_PLAIN
-    otherwise = cut_off if _CUT_OFF.search(text) else _START
-    advice = next((what for pattern, what in _ADVICE if re.search(pattern, text)), otherwise)
-    is_refused = bool(_REFUSED.search(text) or _TLS_ERROR.search(text))
-    # The innermost names the cause; what the libraries put around it names their classes.
-    inner = next((one for one in reversed(causes) if isinstance(one, OSError)), causes[0])
-    shown = _SOURCE_LINE.sub("", " ".join(str(inner).split()))[:_LONGEST]
-    return Explained(shown or type(inner).__name__, advice, is_refused)
+    try:
+        is_tls = broker_at(where).is_tls
+    except BrokerUnusable:  # its file is being replaced; it was right when the connection was made
+        is_tls = False
+    cause = cause_of(error, is_tls=is_tls)
+    return Explained(_innermost(error), _ADVICE[cause], cause.is_refusal)
 
 
-def _causes(error: BaseException | str) -> list[Any]:
-    """Return the error and all that led to it, through chaining and through pika's own ways,
-    outermost first.
-    """
-    found: list[Any] = []
-    pending: list[Any] = [error]
-    while pending:
-        one = pending.pop(0)
-        if any(one is other for other in found) or not (
-            isinstance(one, BaseException) or one is error
-        ):
-            continue
-        found.append(one)
-        if isinstance(one, BaseException):
-            pending += [
-                one.__cause__,
-                one.__context__,
-                *(getattr(one, "exceptions", None) or ()),
-                *one.args,
-            ]
-            pending.append(getattr(one, "exception", None))
-    return found
+def _innermost(error: BaseException | str) -> str:
+    """Return the line that names the cause; what the libraries put around it names their classes."""
+    chain = causes(error)
+    said = [one for one in chain if str(one).strip()]
+    inner = next(
+        (one for one in reversed(said) if isinstance(one, OSError)),
+        next(
+            (one for one in reversed(said) if getattr(one, "reply_text", None)),
+            said[-1] if said else chain[0],
+        ),
+    )
+    shown = _SOURCE_LINE.sub("", " ".join(str(inner).split()))
+    if quoted := _OF_OPENSSL.search(shown):
+        shown = quoted[0].strip()
+    return shown[:_LONGEST] or type(inner).__name__

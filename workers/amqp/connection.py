@@ -2,8 +2,10 @@
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from time import monotonic
 from typing import Any
 
@@ -16,8 +18,10 @@ from pika.frame import decode_frame
 from pika.heartbeat import HeartbeatChecker
 from pika.spec import FRAME_END
 
+from ecs_client.address import Target
 from handlers.effects.backoff import delay_after
-from workers.amqp.broker import BrokerUnusable, Where, broker_at, explain
+from handlers.effects.concurrency import in_daemon_thread
+from workers.amqp.broker import Broker, BrokerUnusable, Where, broker_at, explain
 from workers.amqp.frames import FRAME
 
 log = structlog.get_logger()
@@ -25,8 +29,14 @@ log = structlog.get_logger()
 #: Where the URL does not say: seconds between two heartbeats, for reaching the broker, and until it
 #: is ready to talk.
 _SECONDS = {"heartbeat": 15, "socket_timeout": 10, "stack_timeout": 20}
+#: The last two where another address is left to be tried.
+_SECONDS_OF_SEVERAL = {"socket_timeout": 5, "stack_timeout": 10}
+#: Options of the URL that are the commands' alone.
+_OF_COMMANDS = ("connection_attempts", "retry_delay")
+#: Seconds for looking up the brokers' names.
+_LOOKUP = 15.0
 #: Seconds before the first and at most before any attempt to reconnect; each waits a random part
-#: (full jitter).
+#: (full jitter). Within a round over all addresses each attempt waits as the first does.
 FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
 #: Seconds that the broker has to agree to the end of a connection.
 CLOSE_PATIENCE = 3.0
@@ -34,21 +44,26 @@ CLOSE_PATIENCE = 3.0
 LONGEST_REFUSED_DELAY = 20.0
 
 
-def parameters(where: Where, name: str) -> pika.ConnectionParameters:
-    """Return connection parameters; the name is shown in the broker's management. Raises
-    `BrokerUnusable`.
+def parameters(
+    broker: Broker, target: Target, name: str, *, is_last: bool = True
+) -> pika.ConnectionParameters:
+    """Return the parameters of a connection to one address; the name is shown in the broker's
+    management. `is_last`: no other address is left, so this one may take its time.
+
+    Raises `BrokerUnusable`.
     """
-    broker = broker_at(where)
-    endpoint, context = broker.endpoint, broker.tls_context()
+    endpoint, context = target.endpoint, broker.tls_context()
+    # Attempts are made here, each at the next address.
+    options = {name: one for name, one in endpoint.options.items() if name not in _OF_COMMANDS}
     return pika.ConnectionParameters(
-        host=endpoint.host,
+        host=target.ip,
         port=endpoint.port,
         virtual_host=endpoint.virtual_host,
         credentials=pika.PlainCredentials(endpoint.user, endpoint.password),
-        # The name goes into SNI, and is what the certificate must hold.
+        # The URL's host goes into SNI, and is what the certificate must hold, whatever the address.
         ssl_options=pika.SSLOptions(context, endpoint.host) if context is not None else None,
         client_properties={"connection_name": name, "product": "ecs-worker"},
-        **{**_SECONDS, **endpoint.options},
+        **{**_SECONDS, **({} if is_last else _SECONDS_OF_SEVERAL), **options},
     )
 
 
@@ -150,6 +165,9 @@ class CoalescingConnection(AsyncioConnection):  # type: ignore[misc]  # pika is 
 class RecoveringConnection:
     """A connection that comes back. `on_up` gets each new connection, `on_down` is called when it
     is gone.
+
+    Each attempt is made to the next address. A round goes over all addresses of all brokers, those
+    that failed lately last, and the next one begins with names looked up anew.
     """
 
     def __init__(
@@ -165,7 +183,13 @@ class RecoveringConnection:
         self._on_down = on_down
         self._connection: CoalescingConnection | None = None
         self._closing = False
-        self._failures = 0
+        #: The addresses of this round that are still to be tried, and the one that is.
+        self._round: deque[Target] = deque()
+        self._target: Target | None = None
+        #: Rounds in which no address could be used, and whether this one has met only brokers that
+        #: refuse who we are.
+        self._failures, self._is_refused = 0, True
+        self._opening: asyncio.Task[None] | None = None
         self._later: asyncio.TimerHandle | None = None
         self._closed = asyncio.Event()
         #: Whether the connection is open.
@@ -174,16 +198,27 @@ class RecoveringConnection:
         self.is_blocked = False
         #: When it last took to it again, on the monotonic clock.
         self.unblocked_at = 0.0
-        #: Times that a connection was lost or not made.
+        #: Times that a connection was lost, or made to none of the addresses.
         self.reconnects = 0
 
     def open(self) -> None:
         """Begin to connect, and go on until `close`."""
+        # In a context of its own: it is nobody's, though a request had the last one dropped.
+        self._opening = asyncio.get_running_loop().create_task(self._open(), context=Context())
+
+    async def _open(self) -> None:
+        broker = broker_at(self._where)
         try:
+            if not self._round:
+                self._is_refused = True
+                async with asyncio.timeout(_LOOKUP):
+                    self._round.extend(await in_daemon_thread(broker.targets, "broker-addresses"))
+            self._target = self._round.popleft()
             # Each time anew: a certificate is renewed by replacing its file.
-            wanted = parameters(self._where, self._name)
-        except BrokerUnusable as error:
-            asyncio.get_running_loop().call_soon(self._again, error, "")
+            is_last = not self._round
+            wanted = parameters(broker, self._target, self._name, is_last=is_last)
+        except (OSError, RuntimeError, BrokerUnusable) as error:  # or the time is out
+            self._again(error, "" if isinstance(error, BrokerUnusable) else self._advice(error))
             return
         self._connection = CoalescingConnection(
             wanted,
@@ -203,6 +238,9 @@ class RecoveringConnection:
         self._closing = True
         if self._later is not None:
             self._later.cancel()
+        if self._opening is not None and not self._opening.done():
+            self._opening.cancel()
+            return
         if self._connection is None or self._connection.is_closed or self._later is not None:
             return
         if self._connection.is_open:
@@ -215,11 +253,14 @@ class RecoveringConnection:
 
     def _opened(self, connection: Any) -> None:
         self._failures = 0
+        self._round.clear()
         self.is_up = True
         self.is_blocked = False
         connection.add_on_connection_blocked_callback(lambda *_: self._set_blocked(True))
         connection.add_on_connection_unblocked_callback(lambda *_: self._set_blocked(False))
-        log.info("connection.up", connection=self._name)
+        if self._target is not None:
+            self._target.worked()
+        log.info("connection.up", connection=self._name, broker=str(self._target))
         self._on_up(connection)
 
     def _set_blocked(self, blocked: bool) -> None:
@@ -231,7 +272,10 @@ class RecoveringConnection:
         )
 
     def _not_opened(self, _: Any, error: BaseException | str) -> None:
-        self._again(error, explain(error, self._where).advice)
+        self._again(error, self._advice(error))
+
+    def _advice(self, error: BaseException | str) -> str:
+        return explain(error, self._where).advice
 
     def _lost(self, _: Any, error: BaseException) -> None:
         was_up, self.is_up = self.is_up, False
@@ -244,17 +288,26 @@ class RecoveringConnection:
         if self._closing:
             return
         self._closed.clear()
-        self.reconnects += 1
+        if self._target is not None:
+            self._target.failed()  # it hangs, or is about to go: the others first
         explained = explain(error, self._where)
-        most = delay_after(
-            self._failures,
-            FIRST_DELAY,
-            LONGEST_REFUSED_DELAY if explained.is_refused else LONGEST_DELAY,
-        )
-        self._failures += 1
-        delay = random.uniform(most / 2 if explained.is_refused else 0.0, most)  # noqa: S311 - jitter, no secret
-        known = {"connection": self._name, "why": explained.reason, "again_in": round(delay, 2)}
-        log.warning("connection.down", **known, **({"advice": advice} if advice else {}))
+        self._is_refused = self._is_refused and explained.is_refused
+        is_refused = self._is_refused and not self._round
+        longest = LONGEST_REFUSED_DELAY if is_refused else LONGEST_DELAY
+        most = FIRST_DELAY if self._round else delay_after(self._failures, FIRST_DELAY, longest)
+        if not self._round:
+            self.reconnects += 1
+            self._failures += 1
+        delay = random.uniform(most / 2 if is_refused else 0.0, most)  # noqa: S311 - jitter, no secret
+        known: dict[str, object] = {"connection": self._name, "why": explained.reason}
+        if self._target is not None:
+            known["broker"] = str(self._target)
+        if advice:
+            known["advice"] = advice
+        # While another address is left nobody has to do anything.
+        tell = log.info if self._round else log.warning
+        tell("connection.down", **known, again_in=round(delay, 2))
+        self._target = None
         self._later = asyncio.get_running_loop().call_later(delay, self._retry)
 
     def _retry(self) -> None:

@@ -1,21 +1,23 @@
 """Exchanges and queues (contract 1) as typed data, and the functions that declare and compare them."""
 
-import ssl
+import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from kombu import Connection, Exchange, Queue, binding
 
+from ecs_client.address import Target, targets
 from messages.commands import Operation
 from messages.operations import OPERATIONS
 from messages.record import record
-from workers.amqp.broker import Broker, Where, broker_at
+from workers.amqp.broker import Broker, BrokerUnusable, Where, broker_at, explain
 from workers.amqp.headers import RETRY_HEADER
 from workers.amqp.names import Names
 
 DEFAULT_NAMES = Names()
 DEFAULT_RETRY_DELAYS = (5, 30, 120, 600, 1800)
-#: Seconds for a connection, and for an answer.
-_SECONDS = 15
+#: Seconds for a connection, and for an answer; for a connection where another address is left.
+_SECONDS, _SECONDS_OF_SEVERAL = 15, 5
 #: Attempts to connect, and seconds between two, where the URL does not say.
 _ATTEMPTS, _RETRY_DELAY = 2, 0.1
 
@@ -177,52 +179,84 @@ def declare(where: Where, wanted: Topology) -> None:
 
 
 def connected(where: Where) -> Connection:
-    """Return an open connection that does not wait for ever for an answer. Blocks. Raises
-    `BrokerUnusable`, `OSError`, kombu's errors.
+    """Return an open connection that does not wait for ever for an answer, to the first address
+    that can be used. Blocks. Raises `BrokerUnusable`, `OSError`, kombu's errors.
     """
-    connection = _client(broker_at(where))
-    options = broker_at(where).endpoint.options
-    pause = options.get("retry_delay", _RETRY_DELAY)
-    retries = options.get("connection_attempts", _ATTEMPTS) - 1
-    try:
-        connection.ensure_connection(max_retries=retries, interval_start=pause, interval_step=0)
-    except BaseException:
-        connection.release()
-        raise
-    return connection
-
-
-def _client(broker: Broker) -> Connection:
-    """Return kombu's connection, made from what pika's are made from, too. Heartbeats are for
-    connections that last.
-    """
-    endpoint, options = broker.endpoint, broker.endpoint.options
+    broker = broker_at(where)
     broker.tls_context()  # what is wrong with the files is told by their variables
-    tls = {
-        # The name goes into SNI, and is what the certificate must hold.
-        "server_hostname": endpoint.host,
-        "cert_reqs": ssl.CERT_REQUIRED,
-        "ca_certs": broker.ca_file,
-        "certfile": broker.cert_file,
-        "keyfile": broker.key_file,
-        "tls_minimum_version": ssl.TLSVersion.TLSv1_2,
-    }
-    return Connection(
-        hostname=f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host,
-        port=endpoint.port,
-        userid=endpoint.user,
-        password=endpoint.password,
-        virtual_host=endpoint.virtual_host,
-        transport="pyamqp",
-        login_method="PLAIN",
-        ssl=tls if endpoint.is_tls else False,
-        connect_timeout=options.get("socket_timeout", _SECONDS),
+    attempt = 1
+    while True:
+        found = broker.targets()
+        errors = []
+        for target in found:
+            try:
+                return _open(broker, target, is_last=target is found[-1])
+            except BrokerUnusable:  # it is being changed
+                raise
+            except Exception as error:  # py-amqp raises whatever its socket and its parser do
+                target.failed()
+                errors.append(error)
+        options = found[0].endpoint.options
+        if attempt >= options.get("connection_attempts", _ATTEMPTS):
+            # What somebody has to mend says more than that a node is away.
+            raise next((one for one in errors if explain(one, broker).is_refused), errors[-1])
+        attempt += 1
+        time.sleep(options.get("retry_delay", _RETRY_DELAY))
+
+
+def _open(broker: Broker, target: Target, *, is_last: bool) -> Connection:
+    """Connect to one address. Heartbeats are for connections that last."""
+    options = target.endpoint.options
+    connection = broker.brokers.client(
+        target,
+        connect_timeout=options.get("socket_timeout", _SECONDS if is_last else _SECONDS_OF_SEVERAL),
         transport_options={
             "read_timeout": _SECONDS,
             "write_timeout": _SECONDS,
             **{name: options[name] for name in ("channel_max", "frame_max") if name in options},
         },
     )
+    try:
+        connection.ensure_connection(max_retries=0)
+    except BaseException:
+        connection.release()
+        raise
+    target.worked()
+    return connection
+
+
+def unusable(where: Where) -> list[tuple[str, Exception]]:
+    """Connect to every address of every broker at once, and return those that cannot be used, each
+    with its error. Blocks. Raises `BrokerUnusable`.
+
+    An address of the other family (IPv6, IPv4) than one of the same name that works is left out:
+    a broker need not listen on both.
+    """
+    broker = broker_at(where)
+    found: list[tuple[str, Exception]] = []
+    tried: list[Target] = []
+    for endpoint in broker.brokers.endpoints:
+        try:
+            tried += targets([endpoint])
+        except OSError as error:
+            found.append((endpoint.address, error))
+
+    def attempt(target: Target) -> Exception | None:
+        try:
+            _open(broker, target, is_last=False).release()
+        except Exception as error:  # py-amqp raises whatever its socket and its parser do
+            return error
+        return None
+
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        outcomes = list(zip(tried, pool.map(attempt, tried), strict=True))
+    working = [one for one, error in outcomes if error is None]
+    for target, problem in outcomes:
+        by_name = [one for one in working if one.endpoint == target.endpoint]
+        of_family = [one for one in by_name if (":" in one.ip) == (":" in target.ip)]
+        if problem is not None and (of_family or not by_name):
+            found.append((str(target), problem))
+    return found
 
 
 def compare(where: Where, wanted: Topology) -> tuple[str, list[str]]:

@@ -10,7 +10,7 @@ from handlers.openstack.errors import CloudRefusal
 from messages.errors import Transient
 from messages.record import record
 from workers.amqp.broker import explain
-from workers.amqp.topology import TopologyMismatch, compare, topology
+from workers.amqp.topology import TopologyMismatch, compare, topology, unusable
 from workers.bootstrap import cloud_settings, own_region
 from workers.cli.exits import Exit
 from workers.cli.output import Format, Report, show
@@ -123,7 +123,7 @@ async def _configuration(settings: Settings) -> AsyncIterator[Finding]:
     """The configuration in a line, URLs without their passwords; and the region."""
     journal = url_without_password(settings.journal_url.get_secret_value())
     cloud = settings.os_cloud or "(environment)"
-    shown = f"broker {settings.broker.endpoint}, journal {journal}, cloud {cloud}"
+    shown = f"broker {settings.broker.brokers}, journal {journal}, cloud {cloud}"
     yield Finding("configuration", Status.OK, shown)
     try:
         region = await asyncio.to_thread(own_region, settings)
@@ -136,24 +136,35 @@ async def _configuration(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def _broker(settings: Settings) -> AsyncIterator[Finding]:
-    shown = str(settings.broker.endpoint)
+    brokers = settings.broker.brokers
+    is_one = len(brokers.endpoints) == 1
     try:
         wanted = topology(settings.retry_delays, settings.names)
         version, missing = await asyncio.to_thread(compare, settings.broker, wanted)
     except TopologyMismatch as error:
         yield Finding("broker", Status.FAILED, "another topology", str(error))
+        return
     except Exception as error:
-        cause = explain(error, settings.broker)
-        status = Status.FAILED if cause.is_refused else Status.UNREACHABLE
-        yield Finding("broker", status, f"{shown}: {cause.reason}", cause.advice)
+        failed = [(str(brokers), error)]
+        if not is_one:
+            failed = await asyncio.to_thread(unusable, settings.broker) or failed
+        for name, one in failed:
+            cause = explain(one, settings.broker)
+            status = Status.FAILED if cause.is_refused else Status.UNREACHABLE
+            yield Finding("broker", status, f"{name}: {cause.reason}", cause.advice)
+        return
+    yield Finding("broker", Status.OK, f"RabbitMQ {version} at {brokers}")
+    # The others of a cluster are needed when this one is away.
+    for name, one in await asyncio.to_thread(unusable, settings.broker):
+        cause = explain(one, settings.broker)
+        found = f"{name}: {cause.reason}; the others are used"
+        yield Finding("broker", Status.WARNING, found, cause.advice)
+    if missing:
+        found = f"not declared yet: {', '.join(missing)}"
+        advice = "the worker declares them at its start; or run: ecs-worker topology apply"
+        yield Finding("topology", Status.WARNING, found, advice)
     else:
-        yield Finding("broker", Status.OK, f"RabbitMQ {version} at {shown}")
-        if missing:
-            found = f"not declared yet: {', '.join(missing)}"
-            advice = "the worker declares them at its start; or run: ecs-worker topology apply"
-            yield Finding("topology", Status.WARNING, found, advice)
-        else:
-            yield Finding("topology", Status.OK, "declared")
+        yield Finding("topology", Status.OK, "declared")
 
 
 async def _journal(settings: Settings) -> AsyncIterator[Finding]:
