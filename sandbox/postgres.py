@@ -25,7 +25,8 @@ class PrivatePostgres:
     def __init__(self) -> None:
         install_debian(["postgresql"], lambda: _tool("initdb") is not None, "PostgreSQL")
         self._home = Path(tempfile.mkdtemp(prefix="ecs-postgres-"))
-        (self._port,) = free_ports(1)
+        #: Its port of 127.0.0.1.
+        (self.port,) = free_ports(1)
         self._server: Server | None = None
         # It does not run as root.
         self._as_user: list[str] = []
@@ -40,7 +41,7 @@ class PrivatePostgres:
 
     def url_of(self, database: str) -> str:
         """The SQLAlchemy URL of a database."""
-        return f"postgresql+psycopg://postgres@127.0.0.1:{self._port}/{database}"
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
 
     def add_database(self, name: str, encoding: str = "UTF8") -> str:
         """Make a database of this encoding and return its URL."""
@@ -50,7 +51,7 @@ class PrivatePostgres:
             else ["--template=template0", "--locale=C", f"--encoding={encoding}"]
         )
         self._run(
-            "createdb", "-h", "127.0.0.1", "-p", str(self._port), "-U", "postgres", *kind, name
+            "createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", *kind, name
         )
         return self.url_of(name)
 
@@ -61,11 +62,42 @@ class PrivatePostgres:
             self._run(
                 "initdb", "--pgdata", str(data), "--username=postgres", "--auth=trust", "--no-sync"
             )
-        options = ["-p", str(self._port), "-c", "listen_addresses=127.0.0.1", "-k", str(self._home)]
+        options = ["-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-k", str(self._home)]
         command = [*self._as_user, _required("postgres"), "-D", str(data), *options]
         self._server = Server(command, Path(f"{self._home}.log"))
         self._server.wait_until(self._is_ready, 30, "PostgreSQL")
         return self
+
+    def standby(self) -> "PrivatePostgres":
+        """Make a standby of it, not started yet: `start` has it follow this server."""
+        made = PrivatePostgres()
+        made._run(
+            "pg_basebackup",
+            *("-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"),
+            *("--pgdata", str(made._home / "data"), "--write-recovery-conf"),
+            *("--checkpoint=fast", "--no-sync"),
+        )
+        return made
+
+    def promote(self) -> None:
+        """Have a standby become a primary, and wait until it is one."""
+        self._run("pg_ctl", "promote", "-w", "--pgdata", str(self._home / "data"))
+
+    def execute(self, *statements: str) -> None:
+        """Execute statements as its superuser, each by itself."""
+        for one in statements:
+            self._run(
+                "psql",
+                *("-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-qAt"),
+                *("-v", "ON_ERROR_STOP=1", "-c", one),
+            )
+
+    def configure(self, **settings: str) -> None:
+        """Change settings that need no restart."""
+        self.execute(
+            *(f"ALTER SYSTEM SET {name} = '{value}'" for name, value in settings.items()),
+            "SELECT pg_reload_conf()",
+        )
 
     def restart(self) -> None:
         """Stop it and start it again with its data."""
@@ -90,7 +122,7 @@ class PrivatePostgres:
         Path(f"{self._home}.log").unlink(missing_ok=True)
 
     def _is_ready(self) -> bool:
-        command = [_required("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self._port)]
+        command = [_required("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(command, check=False).returncode == 0
 
     def _run(self, tool: str, *arguments: str) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from pydantic import AliasChoices
+from sqlalchemy import create_engine
 
 from handlers.openstack.sessions import CloudSettings, region_name
 from messages.errors import Transient
 from workers.amqp.topology import DEFAULT_RETRY_DELAYS, topology
+from workers.journal.database import read_url as read_database_url
 from workers.journal.database import url_without_password
 from workers.settings import ConfigurationError, Settings, load_settings, load_topology_settings
 
@@ -235,6 +237,11 @@ def test_a_secret_that_cannot_be_read_from_its_file_is_one_line_that_names_the_v
         "postgresql://u:a@geheim@h/db",
         "postgresql://u:p@h1:geheim/db",
         "postgresql://u:geheim@[::1/db",
+        "postgresql://u:geheim@h1,,h2/db",
+        "postgresql://u:geheim@h1:x,h2/db",
+        "postgresql://u:geheim@h1,h2:70000/db",
+        "postgresql://u:a@geheim@h1,h2/db",
+        "postgresql://u:geheim@/db?host=h1,h2&port=1,2,3",
     ],
 )
 def test_a_journal_url_that_cannot_be_told_apart_is_named_and_not_shown(
@@ -245,6 +252,55 @@ def test_a_journal_url_that_cannot_be_told_apart_is_named_and_not_shown(
     with pytest.raises(ConfigurationError, match=r"^ECS_JOURNAL_URL: is no database URL") as caught:
         load_settings()
     assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts", "ports", "wanted"),
+    [
+        (
+            "//u:p,1@h1:5432,h2:5433/db?target_session_attrs=primary",
+            "h1,h2",
+            "5432,5433",
+            "primary",
+        ),
+        ("//u:p@h1,h2/db", "h1,h2", "5432,5432", "read-write"),
+        ("//u:p@[::1]:77,h2/db", "::1,h2", "77,5432", "read-write"),
+        ("//u:p@/db?host=h1:5432&host=h2:5433", "h1,h2", "5432,5433", "read-write"),
+        ("//u:p@/db?host=[::1]:77&host=h2", "::1,h2", "77,5432", "read-write"),
+        ("//u:p@/db?host=h1,h2&port=5432,5433", "h1,h2", "5432,5433", "read-write"),
+        ("//u:p@/db?host=h1,h2&port=77", "h1,h2", "77,77", "read-write"),
+        ("//u:p@/db?host=h1:77", "h1", "77", None),
+        ("//u:p@h1:77/db", None, None, None),
+    ],
+)
+def test_a_journal_url_may_name_several_hosts(
+    url: str, hosts: str | None, ports: str | None, wanted: str | None
+) -> None:
+    found = read_database_url(f"postgresql:{url}").set(drivername="postgresql+psycopg")
+    arguments = create_engine(found).dialect.create_connect_args(found)[1]
+    assert (
+        found.query.get("host"),
+        found.query.get("port"),
+        arguments.get("target_session_attrs"),
+    ) == (hosts, ports, wanted)
+    if hosts is not None:
+        assert (arguments["host"], arguments["port"]) == (hosts, ports)
+    assert (arguments["user"], arguments["dbname"]) == ("u", "db")
+
+
+def test_all_hosts_of_a_journal_url_are_shown() -> None:
+    shown = "postgresql://u:***@h1:5432,[::1]:77/db"
+    assert url_without_password("postgresql://u:geheim@h1,[::1]:77/db?sslmode=require") == shown
+
+
+@pytest.mark.parametrize("wanted", ["standby", "prefer-standby", "read-only"])
+def test_a_journal_url_may_not_ask_for_a_standby(
+    monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
+    monkeypatch.setenv("ECS_TRUST_PUBLISHERS", "true")
+    monkeypatch.setenv("ECS_JOURNAL_URL", f"postgresql://u@h1,h2/db?target_session_attrs={wanted}")
+    with pytest.raises(ConfigurationError, match=r"^ECS_JOURNAL_URL: has target_session_attrs"):
+        load_settings()
 
 
 @pytest.mark.parametrize(

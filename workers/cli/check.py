@@ -171,10 +171,11 @@ async def _journal(settings: Settings) -> AsyncIterator[Finding]:
     try:
         engine = open_engine(settings.journal_url.get_secret_value())
         await asyncio.to_thread(check_encoding, engine)
-        current = await asyncio.to_thread(current_revision, engine)
         weak = [] if is_sqlite(engine) else await asyncio.to_thread(weaknesses, engine)
-        if not any(one.is_fatal for one in weak):
+        current = None
+        if not (is_fatal := any(one.is_fatal for one in weak)):
             await asyncio.to_thread(check_owner, engine)
+            current = await asyncio.to_thread(current_revision, engine)
         engine.dispose()
     except SharedSessions as error:
         yield Finding("journal", Status.FAILED, str(error), "see docs/operations/postgresql.md")
@@ -187,6 +188,11 @@ async def _journal(settings: Settings) -> AsyncIterator[Finding]:
         advice = "start the database, or set ECS_JOURNAL_URL"
         yield Finding("journal", Status.UNREACHABLE, str(error), advice)
         return
+    for one in weak:
+        status = Status.FAILED if one.is_fatal else Status.WARNING
+        yield Finding("journal", status, one.found, one.advice)
+    if is_fatal:
+        return
     found, head = f"{engine.dialect.name}, revision {current or 'none'}", head_revision()
     if current == head:
         yield Finding("journal", Status.OK, found)
@@ -196,9 +202,6 @@ async def _journal(settings: Settings) -> AsyncIterator[Finding]:
     else:
         advice = "the worker migrates it at its start"
         yield Finding("journal", Status.WARNING, f"{found}, {head} is needed", advice)
-    for one in weak:
-        status = Status.FAILED if one.is_fatal else Status.WARNING
-        yield Finding("journal", status, one.found, one.advice)
     for file in exposed(engine):
         advice = "chmod go-rwx; it names servers and customers"
         yield Finding("journal", Status.WARNING, file, advice)
