@@ -58,6 +58,7 @@ from workers.pipeline.rejections import Rejections, note_dead_letter
 from workers.pipeline.replies import Replies
 from workers.pipeline.request_log import JournalRequests
 from workers.pipeline.server_locks import ServerLocks
+from workers.pipeline.suspects import Suspects
 from workers.pipeline.timeouts import Timeouts
 from workers.pipeline.turns import RequestTurns
 from workers.pipeline.undeliverable import Undeliverable
@@ -211,6 +212,7 @@ def wire_pipeline(around: Surroundings) -> Pipeline:
         RequestTurns(around.concurrency),
         Idempotency(journal, in_flight, replies, timeouts),
         ServerLocks(journal, in_flight, timeouts.retry_delays),
+        Suspects(timeouts.retry_delays),
         Attempt(
             Environment(around.cloud, around.policy, JournalRequests(journal)),
             around.handlers,

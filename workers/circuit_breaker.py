@@ -45,6 +45,9 @@ def needs(names: Names) -> Mapping[str, frozenset[str]]:
         names.servers_queue: frozenset({JOURNAL, IDENTITY, COMPUTE}),
         names.orders_queue: frozenset({JOURNAL, IDENTITY, COMPUTE}),
         names.images_queue: frozenset({JOURNAL, IDENTITY, IMAGE}),
+        # What the broker gave up on may have been begun, which the journal alone tells: without it
+        # each would be given back again and again.
+        names.undelivered_queue: frozenset({JOURNAL}),
     }
 
 

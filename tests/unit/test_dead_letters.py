@@ -18,6 +18,7 @@ from tests.support.envelopes import envelope
 from tests.support.names import NAMES
 from workers.amqp.envelope import Envelope
 from workers.amqp.headers import RESUME_TOKEN_HEADER
+from workers.amqp.renewal import times_returned
 from workers.amqp.topology import queue_of_command
 from workers.cli.times import parse_time
 from workers.dead_letters import reader
@@ -28,7 +29,6 @@ from workers.dead_letters.dead_letter import (
     renewed_publication,
     replay_publication,
     replayed_envelope,
-    times_returned,
 )
 from workers.dead_letters.doubles import CapturingPublisher
 from workers.dead_letters.engine import Access, BatchRefused, load

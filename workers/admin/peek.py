@@ -19,7 +19,7 @@ from workers.amqp.consumer import Consumer, Consuming, Delivery
 from workers.amqp.envelope import Envelope
 from workers.amqp.names import Names
 from workers.amqp.queues import QueueDepth
-from workers.dead_letters.dead_letter import times_returned
+from workers.amqp.renewal import times_returned
 from workers.dead_letters.reader import Unreachable
 from workers.journal import JournalError, Look, Looks
 

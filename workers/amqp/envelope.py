@@ -65,6 +65,8 @@ class Envelope:
     unreadable: tuple[str, ...] = ()
     #: Size and digest of a body that was too large to be kept; then `body` is empty.
     left_out: LeftOut | None = None
+    #: Times that it was published to its own queue once more (`workers/amqp/renewal.py`).
+    renewals: int = 0
 
     @property
     def routed_by(self) -> tuple[str, str]:

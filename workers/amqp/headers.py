@@ -17,6 +17,8 @@ ATTEMPTS_HEADER = "x-ecs-attempts"
 DEADLINE_HEADER = "x-ecs-deadline"
 #: Carries the resume token, by which a request is known again without its JWT.
 RESUME_TOKEN_HEADER = "x-ecs-pass"  # noqa: S105 - the name of a header
+#: Of a message that was renewed (`workers/amqp/renewal.py`): how it came.
+RENEWAL_HEADER = "x-ecs-renewal"
 #: The retry exchange chooses the queue of a delay by this header. Headers that begin with `x-`
 #: take no part in matching.
 RETRY_HEADER = "ecs-retry-delay"
@@ -49,8 +51,8 @@ LEFT_OUT_HEADER = "x-ecs-headers-left-out"
 #: The broker's own history of the message, which it makes anew.
 HISTORY = ("x-death", "x-first-death", "x-last-death", "x-delivery-count", "x-acquired-count")
 #: The broker takes CC and BCC for further routing keys: a publisher could have our copy put into
-#: others' queues. A resume token is good for one way back.
-NOT_KEPT = ("CC", "BCC", RESUME_TOKEN_HEADER)
+#: others' queues. A resume token is good for one way back. Nobody else says how a message came.
+NOT_KEPT = ("CC", "BCC", RESUME_TOKEN_HEADER, RENEWAL_HEADER)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_TRACESTATE = 512
 

@@ -33,6 +33,7 @@ from workers.amqp.headers import (
     ROUTING_KEY_HEADER,
     kept,
 )
+from workers.amqp.renewal import DELIVERY_COUNTS
 from workers.dead_letters.cause import Cause, cause_of
 from workers.identity import NO_PROJECT
 from workers.pipeline.exits import Ignored, Rejected
@@ -43,8 +44,6 @@ from workers.pipeline.replies import again
 RESTORED_HEADER, EDITED_HEADER = "x-ecs-restored", "x-ecs-edited"
 #: In place of `PROVEN`: its sender was proven, but its content is an operator's.
 EDITED = "edited"
-#: Headers that the broker adds each time that it delivers a message again.
-DELIVERY_COUNTS = ("x-delivery-count", "x-acquired-count")
 #: The fields of a dead letter in a list (contract 9).
 ROW_FIELDS = (
     "id",
@@ -248,12 +247,6 @@ def identity_of(envelope: Envelope) -> str:
     return hashlib.sha256(
         repr(properties).encode("utf-8", "backslashreplace") + envelope.body
     ).hexdigest()
-
-
-def times_returned(envelope: Envelope) -> int:
-    """Return how many deliveries without an ack the broker has counted."""
-    counts = (envelope.headers.get(name) for name in DELIVERY_COUNTS)
-    return max((count for count in counts if isinstance(count, int)), default=0)
 
 
 def replayed_envelope(envelope: Envelope, resume_token: str) -> Envelope:

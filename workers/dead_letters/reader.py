@@ -19,8 +19,9 @@ from workers.amqp.consumer import Consumer, Consuming, Delivery
 from workers.amqp.envelope import Published
 from workers.amqp.names import Names
 from workers.amqp.publisher import Publisher
+from workers.amqp.renewal import times_returned
 from workers.amqp.topology import NotDeclared, depth
-from workers.dead_letters.dead_letter import renewed_publication, times_returned
+from workers.dead_letters.dead_letter import renewed_publication
 
 log = structlog.get_logger()
 

@@ -60,6 +60,7 @@ from workers.journal.writes import (
     Record,
     Release,
     Settle,
+    leave,
     noted_wait,
     to_json,
 )
@@ -80,7 +81,7 @@ class Journal:
         #: Set when the database was found unfit while it was used, and `on_unfit` called.
         self.unfit: JournalUnfit | None = None
         self.on_unfit: Callable[[], None] = lambda: None
-        self._has_cancellations = False
+        self._has_cancellations = self._has_begun = False
 
     async def open(self) -> None:
         """Migrate the schema, and become an owner of requests. Raises `JournalUnfit` or
@@ -106,8 +107,19 @@ class Journal:
         if self._writer is not None and not await self._writer.close():
             log.warning("journal.close_unanswered")  # the owner's lock goes with the process
         elif self._owner is not None:
+            await asyncio.to_thread(self._leave, self._owner)
             await asyncio.to_thread(self._owner.close)
         self._engine.dispose()
+
+    def _leave(self, owner: Owner) -> None:
+        """Release what this worker has, unless the database is away: then it counts as died."""
+        if not self._has_begun:
+            return
+        try:
+            with self._engine.begin() as connection:
+                leave(connection, owner.id)
+        except SQLAlchemyError as error:
+            log.warning("journal.not_left", why=reason_of(error))
 
     @property
     def trouble(self) -> str | None:
@@ -119,6 +131,7 @@ class Journal:
         request that it executes already. A new one acquires the locks of these servers.
         """
         owner, writer = self._opened()
+        self._has_begun = True
         claim = f"{owner.id[:40]}.{next(self._numbers)}"
         looks = self._has_cancellations and request.kind is Kind.ORDER
         return writer.submit(Begin(request, owner, claim, locks, looks))

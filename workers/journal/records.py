@@ -152,6 +152,9 @@ class Resumed:
     has_resume_token: bool = False
     #: An operator has cancelled it: nothing of it is to be begun.
     cancelled: bool = False
+    #: Workers that died while they had it, and whether the last one that had it did.
+    lost_workers: int = 0
+    was_lost: bool = False
 
 
 @record

@@ -51,6 +51,8 @@ requests = Table(
     Column("cancelled_at", Float(53)),
     # When an order was pruned: its effects are deleted, its result is shortened.
     Column("pruned_at", Float(53)),
+    # Workers that died while they had it.
+    Column("lost_workers", Integer, nullable=False, server_default=text("0")),
 )
 Index("requests_name", requests.c.name)
 #: For pruning. A request enters it once, when it is settled.

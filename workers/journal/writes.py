@@ -47,14 +47,14 @@ _INSERT = (
 )
 _SEEN = "UPDATE requests SET deliveries = deliveries + 1 WHERE key = ?"
 _TAKE_OVER = (
-    "UPDATE requests SET owner = ?, claim = ?, updated_at = ?"
+    "UPDATE requests SET owner = ?, claim = ?, updated_at = ?, lost_workers = lost_workers + ?"
     " WHERE key = ? AND state = 'running' AND claim = ?"
 )
 #: An order that an operator has cancelled: `Operations.cancel` has ended it with a result for
 #: workers of the version before. This one makes the order's own; until then that result stays, or
 #: one of the version before would carry the order out that it finds running.
 _TAKE_OVER_CANCELLED = (
-    "UPDATE requests SET owner = ?, claim = ?, updated_at = ?"
+    "UPDATE requests SET owner = ?, claim = ?, updated_at = ?, lost_workers = lost_workers + ?"
     " WHERE key = ? AND state = 'done' AND claim = ? AND cancelled_at IS NOT NULL"
 )
 _INTEND = (
@@ -85,6 +85,11 @@ _SETTLE = "UPDATE requests SET state = 'settled', updated_at = ? WHERE key = ? A
 _RELEASE = (
     "UPDATE requests SET owner = NULL, attempts = attempts + ?, updated_at = ?, waits_for = ?"
     " WHERE key = ? AND claim = ? AND state = 'running' AND owner IS NOT NULL"
+)
+#: What a worker leaves that ends in order: whoever has it next has not found it dead.
+_LEAVE = (
+    "UPDATE requests SET owner = NULL, waits_for = NULL"
+    " WHERE owner = ? AND state = 'running' AND state <> 'settled'"
 )
 #: After `_RELEASE`: the attempts are those with this one.
 _NOTE_RETRY = (
@@ -183,14 +188,15 @@ class Begin:
             )
         if row.owner not in (None, self.owner.id) and self.owner.is_alive(row.owner, connection):
             return HeldElsewhere(row.owner)
-        values = (self.owner.id, self.claim, time.time(), row.key, row.claim)
+        was_lost = row.owner not in (None, self.owner.id)
+        values = (self.owner.id, self.claim, time.time(), int(was_lost), row.key, row.claim)
         statement = _TAKE_OVER_CANCELLED if is_cancelled else _TAKE_OVER
         if not execute_all(connection, statement, [values]):
             # Another worker was quicker.
             return HeldElsewhere("")
-        return self._resumed(connection, row)
+        return self._resumed(connection, row, was_lost=was_lost)
 
-    def _resumed(self, connection: Connection, row: Any) -> Resumed:
+    def _resumed(self, connection: Connection, row: Any, *, was_lost: bool = False) -> Resumed:
         return Resumed(
             self._claimed(),
             effects_of(connection, row.key),
@@ -198,6 +204,8 @@ class Begin:
             row.received_at,
             has_resume_token=bool(row.resume_token_hash),
             cancelled=row.cancelled_at is not None or self._is_cancelled(connection),
+            lost_workers=row.lost_workers + was_lost,
+            was_lost=was_lost,
         )
 
     def _is_cancelled(self, connection: Connection) -> bool:
@@ -353,6 +361,11 @@ class Release:
         hashes = [(one.claim.key, one.resume_token_hash) for one in writes]
         AddResumeToken.run_all(connection, [AddResumeToken(key, one) for key, one in hashes if one])
         return [None] * len(writes)
+
+
+def leave(connection: Connection, owner: str) -> None:
+    """Release all requests that an owner has, for a worker that ends."""
+    execute_all(connection, _LEAVE, [(owner,)])
 
 
 @record

@@ -125,7 +125,7 @@ class Attempt:
 
         def answer() -> None:
             if not progress.closed:
-                late = self._answer_late(progress)
+                late = self.answer_late(progress)
                 answering.append(asyncio.create_task(late, context=context))
 
         try:
@@ -229,7 +229,7 @@ class Attempt:
             answer_in_time(request.work, progress.effects(), progress.checked, rest)
         )
 
-    async def _answer_late(self, progress: Progress) -> None:
+    async def answer_late(self, progress: Progress) -> None:
         """Answer a command whose time is up by what has been done so far."""
         request = progress.request
         late = request.envelope.too_late or Refused(Code.FAILED, reason="timeout")

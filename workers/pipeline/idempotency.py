@@ -144,6 +144,8 @@ class Idempotency:
                     outcome.attempts,
                     flight,
                     cancelled=outcome.cancelled,
+                    lost_workers=outcome.lost_workers,
+                    was_lost=outcome.was_lost,
                 )
                 return Progress(request, requester, timing, claimed, self._replies)
         raise AssertionError("each of the other outcomes is an exit")

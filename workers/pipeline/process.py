@@ -26,6 +26,7 @@ from messages.errors import Postponed, Refused, Transient
 from messages.record import record
 from workers.amqp.consumer import Delivery
 from workers.amqp.envelope import Envelope
+from workers.amqp.renewal import is_worn, restored
 from workers.identity import Requester
 from workers.journal import ClaimLost, JournalError, Kind
 from workers.metrics import Metrics
@@ -45,6 +46,7 @@ from workers.pipeline.progress import Ended, Progress
 from workers.pipeline.rejections import Rejections
 from workers.pipeline.retry import MACHINE_TROUBLE, Retry, unforeseen, wait_after
 from workers.pipeline.server_locks import ServerLocks
+from workers.pipeline.suspects import Suspects
 from workers.pipeline.timeouts import HOLD, Timeouts, Timing
 from workers.pipeline.turns import RequestTurns
 from workers.pipeline.undeliverable import Undeliverable
@@ -69,6 +71,7 @@ class Stages:
     turns: RequestTurns
     idempotency: Idempotency
     locks: ServerLocks
+    suspects: Suspects
     attempt: Attempt
     rejections: Rejections
     undeliverable: Undeliverable
@@ -115,13 +118,17 @@ class Pipeline:
     async def process(self, delivery: Delivery) -> None:
         """Carry out what a message asks for; returns when it may leave its queue."""
         started, envelope = time.monotonic(), delivery.envelope
+
+        async def execute(request: Request, requester: Requester) -> None:
+            log_request(request=request.name, operation=request.operation)
+            await self.execute(request, requester, self._timeouts.timing(request, started))
+
+        # Before anything is begun with it: its worker may be about to die once more.
+        if is_worn(envelope) and await self._stages.undeliverable.renew(envelope, execute):
+            tracing.note(ecs__outcome="renewed")
+            return
         if envelope.queue == envelope.names.undelivered_queue:
             delivery.is_begun = True
-
-            async def execute(request: Request, requester: Requester) -> None:
-                log_request(request=request.name, operation=request.operation)
-                await self.execute(request, requester, self._timeouts.timing(request, started))
-
             await self._stages.undeliverable.handle(envelope, execute)
             return
         request: Request | None
@@ -175,6 +182,7 @@ class Pipeline:
             ended = stages.attempt.failed_unforeseen(progress, error)
             await progress.finish(ended)
         finally:
+            stages.suspects.release(progress)
             stages.idempotency.release(progress)
         tracing.note(ecs__outcome="answered", ecs__code=ended.result.code)
         self._metrics.answered(
@@ -188,15 +196,12 @@ class Pipeline:
         """
         request, attempt = progress.request, self._stages.attempt
         try:
-            if progress.cancelled and not progress.any_begun:
-                raise Refused(Code.FAILED, reason="cancelled", detail="an operator cancelled it")
-            if request.given_up is not None:
-                raise request.given_up
-            if not progress.any_begun and (too_late := request.envelope.too_late) is not None:
-                raise too_late
-            if request.kind is Kind.ORDER and progress.timing.hold.passed:
-                raise Postponed("its turn", for_lock=True)
+            _check_may_go_on(progress)
+            later = self._stages.suspects.check(progress)
             progress.publish_known()
+            if later is not None:
+                await self._put_off(progress)
+                await progress.reschedule(*later)
             if request.name is None:
                 result = await attempt.read(progress)
             else:
@@ -208,7 +213,7 @@ class Pipeline:
                     result = await attempt.run(progress)
             # What was answered already stays the answer.
             return Ended(writable(progress, progress.early_answer or result))
-        except ClaimLost:
+        except (ClaimLost, Requeue, Rescheduled):
             raise
         except Exception as error:
             decision = await attempt.decide(progress, error)
@@ -217,13 +222,21 @@ class Pipeline:
             await progress.reschedule(decision, wait)
         return attempt.failed(progress, decision)
 
+    async def _put_off(self, progress: Progress) -> None:
+        """Answer a command whose time is up before it is put off: its worker may die again."""
+        limit = progress.timing.limit
+        if limit is not None and limit.passed and progress.early_answer is None:
+            await self._stages.attempt.answer_late(progress)
+
     async def handle(self, delivery: Delivery) -> None:
         """Settle a delivery: ack it when it is done with, else requeue it.
 
         No name here stands for the envelope: what waits is to wait without its body.
         """
+        delivery.envelope = restored(delivery.envelope)
         size, names = len(delivery.envelope.body), delivery.envelope.names
-        is_large = size > BOUNDED
+        # What is renewed is not read, and must not be given back once more for want of memory.
+        is_large = size > BOUNDED and not is_worn(delivery.envelope)
         budget = (
             self._budget_of_reads if delivery.envelope.queue == names.reads_queue else self._budget
         )
@@ -351,3 +364,18 @@ class Pipeline:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._stages.attempt.close()
+
+
+def _check_may_go_on(progress: Progress) -> None:
+    """Raise where a request ends before its handler is called, or is to come again first."""
+    request = progress.request
+    if progress.cancelled and not progress.any_begun:
+        raise Refused(Code.FAILED, reason="cancelled", detail="an operator cancelled it")
+    if request.given_up is not None:
+        raise request.given_up
+    if not progress.any_begun and (too_late := request.envelope.too_late) is not None:
+        raise too_late
+    if request.kind is Kind.ORDER and progress.timing.hold.passed:
+        raise Postponed("its turn", for_lock=True)
+    if is_worn(request.envelope):
+        raise Postponed("its renewal", for_lock=True)

@@ -108,6 +108,9 @@ class Claimed:
     begun: Begun | None = None
     #: An operator has cancelled it.
     cancelled: bool = False
+    #: Workers that died while they had it, and whether the last one that had it did.
+    lost_workers: int = 0
+    was_lost: bool = False
 
 
 @record
@@ -142,6 +145,7 @@ class Progress:
         self.flight = claimed.flight
         self.begun = claimed.begun
         self.cancelled = claimed.cancelled
+        self.lost_workers, self.was_lost = claimed.lost_workers, claimed.was_lost
         self._ledger = claimed.ledger
         self._replies = replies
         #: When the claim was last known to hold, by the monotonic clock.

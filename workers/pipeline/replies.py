@@ -34,6 +34,7 @@ from workers.amqp.headers import (
     PROJECT_HEADER,
     PROVEN,
     REASON_HEADER,
+    RENEWAL_HEADER,
     REPLAY_HEADER,
     REPLAY_ID_HEADER,
     REPLAYS_HEADER,
@@ -46,6 +47,7 @@ from workers.amqp.headers import (
 )
 from workers.amqp.names import Names
 from workers.amqp.publisher import Publisher
+from workers.amqp.renewal import renewal_of, times_returned
 from workers.identity import NO_PROJECT
 from workers.metrics import Metrics
 from workers.pipeline.large_bodies import in_thread_if_large
@@ -169,6 +171,30 @@ class Replies:
     def retried(self, reason: str) -> None:
         """Count a request that is to be tried again."""
         self._metrics.retried(reason)
+
+    async def renew(self, envelope: Envelope) -> None:
+        """Publish a message to its own queue once more, as it is, secrets included: it lay there
+        with them.
+        """
+        headers = {
+            **kept(envelope.headers),
+            ATTEMPTS_HEADER: envelope.attempts,
+            # For workers of the version before, which know no renewal.
+            ROUTING_KEY_HEADER: " ".join(envelope.routed_by),
+            **_own_deadline(envelope),
+            RENEWAL_HEADER: renewal_of(envelope),
+        }
+        if envelope.exchange != "" or not envelope.is_first:
+            headers[FIRST_SEEN_HEADER] = int(envelope.first_seen)
+        if envelope.resume_token is not None:
+            headers[RESUME_TOKEN_HEADER] = envelope.resume_token
+        await self._must_arrive(again(envelope, "", envelope.queue, envelope.body, headers))
+        log.info(
+            "message.renewed",
+            queue=envelope.queue,
+            returned=times_returned(envelope),
+            times=envelope.renewals + 1,
+        )
 
     async def publish_again(self, envelope: Envelope) -> None:
         """Publish a message as it came, to where it had been published."""

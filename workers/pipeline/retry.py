@@ -17,6 +17,8 @@ GIVE_UP_AFTER = 86400.0
 MACHINE_TROUBLE = (OSError, MemoryError)
 #: Times that an order is tried again after an error that nobody foresaw.
 UNFORESEEN_TRIES = 3
+#: `data.reason` of a request that too many workers died of, and the cause of its waits before.
+WORKER_LOST = "worker_lost"
 #: Characters of an error's text that the journal keeps.
 _MAX_DETAIL = 300
 
@@ -66,6 +68,8 @@ def decide(
             return Retry(delays[0], counts=False)
         case _ if may_wait and (is_passing or is_unforeseen):
             return Retry(delays[min(attempts, len(delays) - 1)], counts=True)
+        case Refused(reason=reason) if reason == WORKER_LOST:
+            return Answer(error, dead_letter=True)
         case EcsError():
             return Answer(refusal(error))
         case _:

@@ -16,8 +16,10 @@ from messages.codes import Code
 from messages.errors import Refused, Transient, wrong
 from messages.wire import body_too_large
 from workers.amqp.envelope import Envelope
+from workers.amqp.renewal import restored
 from workers.amqp.topology import queue_of_command
 from workers.identity import Identity, Requester
+from workers.identity.requester import SOFT_DOWN
 from workers.journal import ClaimLost, Journal, JournalError
 from workers.pipeline.exits import Answered, Ignored, Rejected, Requeue, Rescheduled
 from workers.pipeline.parsing import parse
@@ -30,6 +32,10 @@ log = structlog.get_logger()
 #: `data.reason` by why the broker took a message out of its queue; the publisher's own `expiration`
 #: is a deadline.
 _REASONS = {"expired": "deadline", "maxlen": "queue_full"}
+_GIVEN_BACK = "delivery_limit"
+#: Renewals after which a message is given up: a read, of which no journal knows that it killed its
+#: workers, and any other; what waits in its own queue for a day is renewed some thirty times.
+_READ_RENEWALS, _RENEWALS = 1, 100
 #: Seconds before a message is looked at again whose request another worker carries out, or the
 #: journal cannot tell of.
 _AGAIN = 2.0
@@ -37,6 +43,8 @@ _AGAIN = 2.0
 _BINDING = 0.5
 #: Carries a request out that has been authenticated (`Pipeline.execute`).
 Execute = Callable[[Request, Requester], Awaitable[None]]
+#: The message as a worker had it before it was given up on, and the reason.
+Death = tuple[Envelope, str]
 
 
 class Undeliverable:
@@ -70,20 +78,41 @@ class Undeliverable:
             await self._replies.publish_again(envelope)
             log.warning("message.unbound", routing_key=envelope.routing_key)
             return
+        await self._given_up(envelope, last_death(envelope), execute)
+
+    async def renew(self, envelope: Envelope, execute: Execute) -> bool:
+        """Renew a message that was given back so often that the broker is about to give up on it;
+        False where it is to be handled now. One that was renewed too often is given up.
+
+        A soft deletion without a token is known by its publisher's AMQP user, whom a renewed message
+        has no more: it goes on by way of a retry queue, once it is authenticated.
+        """
+        names = envelope.names
+        most = _READ_RENEWALS if envelope.queue == names.reads_queue else _RENEWALS
+        if envelope.queue != names.undelivered_queue and envelope.renewals >= most:
+            await self._given_up(envelope, (envelope, _GIVEN_BACK), execute)
+            return True
+        if envelope.user_id is not None and _needs_its_user(envelope):
+            return False
         try:
-            await self._dead_letter(envelope, execute)
+            await self._replies.renew(envelope)
+        except Refused:  # its own deadline cannot be read: it is refused at once
+            return False
+        return True
+
+    async def _given_up(self, envelope: Envelope, death: Death | None, execute: Execute) -> None:
+        try:
+            await self._dead_letter(envelope, death, execute)
         except (ClaimLost, Requeue, JournalError, Transient):
             raise Requeue(_AGAIN) from None
 
-    async def _dead_letter(self, envelope: Envelope, execute: Execute) -> None:
+    async def _dead_letter(self, envelope: Envelope, death: Death | None, execute: Execute) -> None:
         """Answer the message as what it is, and dead-letter it."""
-        death = last_death(envelope)
         came, refused = envelope, wrong("operation", "there is no such operation")
         if death is not None:
             came, reason = death
-            refused = Refused(
-                Code.FAILED, reason=reason, detail=f"the broker gave up on it in {came.queue}"
-            )
+            who = "it was given back too often" if came is envelope else "the broker gave up on it"
+            refused = Refused(Code.FAILED, reason=reason, detail=f"{who} in {came.queue}")
         elif envelope.left_out is not None:
             refused = body_too_large()
         if death is None or not await self._end_begun(came, refused, execute):
@@ -124,7 +153,18 @@ class Undeliverable:
         return False
 
 
-def last_death(envelope: Envelope) -> tuple[Envelope, str] | None:
+def _needs_its_user(envelope: Envelope) -> bool:
+    """Tell whether only the AMQP user who published it can authenticate a message."""
+    if not envelope.is_order:
+        return False
+    try:
+        request = parse(envelope, None)
+    except (Ignored, Rejected):
+        return False
+    return request.operation == SOFT_DOWN and request.token is None
+
+
+def last_death(envelope: Envelope) -> Death | None:
     """Return the message as a worker had it before the broker gave up on it, and the reason.
 
     None for what is only unroutable: it keeps its publisher's exchange, and whatever history he
@@ -138,7 +178,7 @@ def last_death(envelope: Envelope) -> tuple[Envelope, str] | None:
     queue = last.get("queue")
     if queue not in names.input_queues:
         return None
-    reason = _REASONS.get(str(last.get("reason")), "delivery_limit")
+    reason = _REASONS.get(str(last.get("reason")), _GIVEN_BACK)
     keys, exchange = last.get("routing-keys"), str(last.get("exchange"))
     # RabbitMQ 3 keeps what a publisher has written into an entry of this queue and reason: nothing
     # of ours is to be sent to an exchange that he chooses.
@@ -148,4 +188,4 @@ def last_death(envelope: Envelope) -> tuple[Envelope, str] | None:
     # By the default exchange it came from a retry queue, and a header has its first route.
     to = key if exchange else queue
     came = replace(envelope, queue=queue, exchange=exchange, routing_key=to)
-    return came, reason
+    return restored(came), reason
