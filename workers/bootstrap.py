@@ -27,8 +27,10 @@ from messages.errors import Transient
 from messages.texts import without_urls
 from messages.wire import MAX_BODY
 from workers import GARBAGE_THRESHOLDS
+from workers.amqp.broker import explain
 from workers.amqp.consumer import Consumer, Consuming
 from workers.amqp.declare import TopologyDeclarer
+from workers.amqp.delivery_limit import has_delivery_limit, policy_command
 from workers.amqp.publisher import Publisher
 from workers.amqp.queues import QueueDepths
 from workers.amqp.topology import topology
@@ -344,6 +346,7 @@ class Worker:
         besides += [
             asyncio.create_task(self._declarer.watch()),
             asyncio.create_task(self._watch_account()),
+            asyncio.create_task(self._look_for_delivery_limit()),
         ]
         if health is not None:  # nobody asks for the numbers otherwise
             besides.append(asyncio.create_task(self._sampler.watch()))
@@ -496,6 +499,23 @@ class Worker:
                 log.error("account.unusable" if found is not None else "account.usable", why=found)
             self._account_trouble = found
             await asyncio.sleep(_LOOK_EVERY if found is None else _LOOK_SOON)
+
+    async def _look_for_delivery_limit(self) -> None:
+        """Say once where RabbitMQ gives up on what was given back too often. Nothing waits for it."""
+        broker, names = self._settings.broker, self._settings.names
+        try:
+            is_limited = await in_daemon_thread(
+                lambda: has_delivery_limit(broker, names), "delivery limit"
+            )
+        except Exception as error:  # py-amqp raises whatever its socket does
+            log.warning("broker.delivery_limit_unknown", why=explain(error, broker).reason)
+            return
+        if is_limited:
+            log.warning(
+                "broker.delivery_limit",
+                why="RabbitMQ gives up on messages that were given back 20 times",
+                set=policy_command(broker, names),
+            )
 
     def _called(self, service: str, method: str, outcome: str, seconds: float) -> None:
         self.metrics.called(service, method, outcome, seconds)

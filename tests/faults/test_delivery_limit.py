@@ -116,7 +116,9 @@ def test_what_kills_its_workers_is_ended_and_what_was_in_hand_with_it_is_carried
 ) -> None:
     tenant = workshop.tenant()
     killer, *others = (
-        kind.ask(tenant, simulated) for kind in KINDS if kind.name in ("resize", "extend", "confirm")
+        kind.ask(tenant, simulated)
+        for kind in KINDS
+        if kind.name in ("resize", "extend", "confirm")
     )
     hold = [Hold(killer.message_id, Instant.EFFECT_NOT_BEGUN, killer.effect)]
     # Each of the others takes longer than the killer needs.

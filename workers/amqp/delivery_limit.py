@@ -23,7 +23,7 @@ _EXPIRES = 60_000
 
 def policy_command(where: Where, names: Names) -> str:
     """Return the command that lifts the limit from all queues of a namespace."""
-    vhost = broker_at(where).endpoint.virtual_host
+    vhost = broker_at(where).brokers.endpoints[0].virtual_host
     return (
         f"rabbitmqctl set_policy --vhost {vhost} --apply-to queues {names.namespace}-delivery-limit"
         f" '^{names.namespace}\\.' '{{\"delivery-limit\": -1}}'"

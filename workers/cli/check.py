@@ -10,6 +10,7 @@ from handlers.openstack.errors import CloudRefusal
 from messages.errors import Transient
 from messages.record import record
 from workers.amqp.broker import explain
+from workers.amqp.delivery_limit import has_delivery_limit, policy_command
 from workers.amqp.topology import TopologyMismatch, compare, topology, unusable
 from workers.bootstrap import cloud_settings, own_region
 from workers.cli.exits import Exit
@@ -165,6 +166,22 @@ async def _broker(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("topology", Status.WARNING, found, advice)
     else:
         yield Finding("topology", Status.OK, "declared")
+    async for finding in _delivery_limit(settings):
+        yield finding
+
+
+async def _delivery_limit(settings: Settings) -> AsyncIterator[Finding]:
+    broker, names = settings.broker, settings.names
+    try:
+        is_limited = await asyncio.to_thread(has_delivery_limit, broker, names)
+    except Exception as error:  # as in `_broker`: py-amqp raises whatever its socket does
+        found = f"it could not be tried: {explain(error, broker).reason}"
+        yield Finding("delivery limit", Status.WARNING, found, "run ecs-worker check again")
+        return
+    if is_limited:
+        found = "RabbitMQ gives up on messages that were given back 20 times"
+        advice = f"set a policy: {policy_command(broker, names)}"
+        yield Finding("delivery limit", Status.WARNING, found, advice)
 
 
 async def _journal(settings: Settings) -> AsyncIterator[Finding]:

@@ -12,7 +12,8 @@ depends_on = None
 def upgrade() -> None:
     """Add the column. Workers of the version before leave it as it is: they count none."""
     op.add_column(
-        "requests", sa.Column("lost_workers", sa.Integer, nullable=False, server_default=sa.text("0"))
+        "requests",
+        sa.Column("lost_workers", sa.Integer, nullable=False, server_default=sa.text("0")),
     )
 
 
