@@ -27,12 +27,12 @@ class LastingRequester(Requester):
     #: The exchanges that it must be bound to before something is published there.
     BOUND_TO = ("ecs.status", "ecs.results")
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, namespace: str = "ecs") -> None:
         self._parameters = parameters(url, "lasting requester")
         self._parameters.heartbeat = 0
         self._parameters.socket_timeout = self._parameters.stack_timeout = 5
         self._broker: Any = None
-        self._namespace = "ecs"
+        self._namespace = namespace
         self._on_heard = lambda _: None
         self._name = f"lasting-{uuid.uuid4().hex[:8]}"
         self._queues = {
@@ -53,8 +53,8 @@ class LastingRequester(Requester):
         with self._channel() as channel:
             for queue in self._queues:
                 channel.queue_declare(queue, durable=True)
-            channel.queue_bind(f"{self._name}-status", "ecs.status", "#")
-            channel.queue_bind(f"{self._name}-results", "ecs.results", "order.#")
+            channel.queue_bind(f"{self._name}-status", f"{self._namespace}.status", "#")
+            channel.queue_bind(f"{self._name}-results", f"{self._namespace}.results", "order.#")
 
     def publish(self, exchange: str, routing_key: str, body: Any, **options: Any) -> str:
         """As `Requester.publish`, until the broker has confirmed it; a confirm that was lost makes
