@@ -13,7 +13,6 @@ import pika
 from pika.exceptions import AMQPError
 
 from sandbox.requester import Heard, Requester, Source
-from workers.amqp.connection import parameters
 
 #: Seconds for which publishing is tried.
 _PATIENCE = 60.0
@@ -28,7 +27,7 @@ class LastingRequester(Requester):
     BOUND_TO = ("ecs.status", "ecs.results")
 
     def __init__(self, url: str, namespace: str = "ecs") -> None:
-        self._parameters = parameters(url, "lasting requester")
+        self._parameters = pika.URLParameters(url)
         self._parameters.heartbeat = 0
         self._parameters.socket_timeout = self._parameters.stack_timeout = 5
         self._broker: Any = None

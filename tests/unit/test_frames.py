@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pika import frame, spec
+from pika import URLParameters, frame, spec
 from pika.exceptions import (
     BodyTooLongError,
     InvalidFrameError,
@@ -21,7 +21,7 @@ from pika.exceptions import (
 
 from tests.support.amqp import RawProperties, take
 from tests.support.names import NAMES
-from workers.amqp.connection import CoalescingConnection, parameters
+from workers.amqp.connection import CoalescingConnection
 from workers.amqp.envelope import Envelope, LeftOut, Publication
 from workers.amqp.frames import (
     DeliveryReader,
@@ -191,7 +191,7 @@ class Recording(CoalescingConnection):
 
     def __init__(self) -> None:
         super().__init__(
-            parameters("amqp://guest:guest@127.0.0.1//", "test"),
+            URLParameters("amqp://guest:guest@127.0.0.1//"),
             custom_ioloop=asyncio.new_event_loop(),
             internal_connection_workflow=False,
         )
