@@ -226,7 +226,11 @@ def read_brokers(
     """Read one URL or several, and check the files of TLS. Raises `ValueError`, which holds no
     secret.
     """
-    endpoints = read_urls(url)
+    try:
+        endpoints = read_urls(url)
+    except ValueError as error:
+        form = "a broker's URL is written amqp://user:password@host:5672/vhost"
+        raise ValueError(f"url: {error}; {form}") from None
     for name, file in (("ca_file", ca_file), ("cert_file", cert_file), ("key_file", key_file)):
         if file is not None and not Path(file).is_file():
             raise ValueError(f"{name}: there is no file {file}")
@@ -240,8 +244,8 @@ def read_brokers(
 def read_urls(text: str) -> tuple[Endpoint, ...]:
     """Read the URLs of the nodes of one cluster, separated by commas.
 
-    All must begin alike, for a node without TLS would be sent the password in plain, and name one
-    virtual host, for messages would be looked for where they are not. User and password may differ.
+    All must begin alike: a node without TLS would be sent the password in plain. User and password
+    may differ.
 
     Raises `ValueError`, which shows nothing of a URL but an option's name.
     """
@@ -255,8 +259,6 @@ def read_urls(text: str) -> tuple[Endpoint, ...]:
             raise ValueError(f"{which}{error}") from None
     if len({one.is_tls for one in found}) > 1:
         raise ValueError("all URLs must begin with amqps://, or all with amqp://")
-    if len({one.virtual_host for one in found}) > 1:
-        raise ValueError("all URLs must name the same virtual host: they are one cluster's nodes")
     return tuple(found)
 
 

@@ -78,7 +78,11 @@ class Client:
 
     def __repr__(self) -> str:
         """Show it without secrets."""
-        return f"{type(self).__name__}({self._brokers}, namespace={self.namespace!r})"
+        # The virtual host "/" as URLs write it.
+        shown = (
+            f"{one}/" if one.virtual_host == "/" else f"{one}" for one in self._brokers.endpoints
+        )
+        return f"{type(self).__name__}({', '.join(shown)}, namespace={self.namespace!r})"
 
     def _link(self, kind: type[Any]) -> Any:
         """Return the link of a kind; after a fork another one: threads and connections are the

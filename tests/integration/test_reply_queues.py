@@ -2,6 +2,8 @@
 else.
 """
 
+import json
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -28,7 +30,7 @@ def listened(workshop: Workshop) -> Iterator[Queue]:
         yield queue
 
 
-def taken(queue: Queue, number: int) -> list[str]:
+def taken(queue: Queue, number: int, seconds: float = 15.0) -> list[str]:
     """Wait for so many messages in a queue, and take them all out; the bodies."""
     found: list[str] = []
 
@@ -38,7 +40,7 @@ def taken(queue: Queue, number: int) -> list[str]:
             found.append(body if isinstance(body, str) else bytes(body).decode())
         return len(found) >= number
 
-    eventually(has_come)
+    eventually(has_come, seconds)
     return found
 
 
@@ -106,3 +108,45 @@ def test_a_consoles_url_goes_to_its_reply_queue_or_nowhere(
             requester.listen(3)
             answers += taken(listened, 0)
         assert [one for one in answers if "console" in one] == []
+
+
+def test_a_reply_queue_that_is_away_for_a_moment_gets_its_results(workshop: Workshop) -> None:
+    """A classic queue is away while its node restarts (fault 75): the broker returns what goes
+    there.
+    """
+    workshop.worker()
+    with (
+        Requester(workshop.broker_url) as requester,
+        Connection(workshop.broker_url) as connection,
+    ):
+        queue = Queue(f"restarts-{uuid.uuid4().hex}", durable=True)(connection.channel())
+        for _ in range(20):
+            requester.command("server.show", server_id=str(uuid.uuid4()), reply_to=queue.name)
+        eventually(lambda: requester.depth("ecs.reads") == 0)
+        time.sleep(1.5)  # it is away for so long
+        queue.declare()
+        assert all(UNKNOWN in one for one in taken(queue, 20))
+        assert "reply.nobody_waits" not in workshop.logs()
+        queue.delete()
+
+
+def test_results_whose_reply_queue_is_gone_go_to_the_results_exchange_and_hold_up_nobody(
+    workshop: Workshop, listened: Queue
+) -> None:
+    workshop.worker(ECS_CONCURRENCY="2")
+    with Requester(workshop.broker_url) as requester:
+        gone = [
+            requester.command("server.show", server_id=str(uuid.uuid4()), reply_to="gone")
+            for _ in range(30)
+        ]
+        after = requester.command("server.show", server_id=str(uuid.uuid4()))
+        assert requester.result_of(after).body["code"] == UNKNOWN
+        # Answered while they still wait for their queue.
+        assert "reply.nobody_waits" not in workshop.logs()
+        answers = [
+            one for one in taken(listened, len(gone), 60) if json.loads(one)["code"] == UNKNOWN
+        ]
+        assert len(answers) == len(gone)
+        # What is known to be gone is waited for no more.
+        requester.command("server.show", server_id=str(uuid.uuid4()), reply_to="gone")
+        taken(listened, 1, 5)

@@ -117,9 +117,14 @@ def read_urls(text: str) -> tuple[Endpoint, ...]:
     option's name.
     """
     try:
-        return read_client_urls(text)
+        found = read_client_urls(text)
     except ValueError as error:
         raise BrokerUnusable("ECS_BROKER_URL", str(error)) from None
+    if len({one.virtual_host for one in found}) > 1:
+        # The worker would consume in one and publish to the other.
+        problem = "all URLs must name the same virtual host: they are the nodes of one cluster"
+        raise BrokerUnusable("ECS_BROKER_URL", problem)
+    return found
 
 
 # The files.

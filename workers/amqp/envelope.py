@@ -3,7 +3,8 @@
 import hashlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import field
 from decimal import Decimal
 from enum import Enum
 from typing import Any
@@ -67,6 +68,11 @@ class Envelope:
     left_out: LeftOut | None = None
     #: Times that it was published to its own queue once more (`workers/amqp/renewal.py`).
     renewals: int = 0
+    #: What is still to be awaited before the message leaves its queue, once its request has ended
+    #: and given its turn to another: replies whose queue was not there.
+    late: list[Callable[[], Awaitable[None]]] = field(
+        default_factory=list, repr=False, compare=False
+    )
 
     @property
     def routed_by(self) -> tuple[str, str]:

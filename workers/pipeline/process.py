@@ -285,6 +285,9 @@ class Pipeline:
         try:
             with limit:
                 await self._answered(delivery)
+                # ORDER: its turn is another's by now. A requester that is gone holds up nobody.
+                for reply in envelope.late:
+                    await reply()
         except ClaimLost:
             # Another worker is at it; the broker gives the message to it, or it is found done.
             log.warning("request.taken_over")

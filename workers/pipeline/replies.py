@@ -5,9 +5,10 @@ letters.
 import asyncio
 import hashlib
 import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -59,15 +60,25 @@ log = structlog.get_logger()
 _id_of = named_ids(UUID("6f1c1d0e-6f0a-5c55-9f0e-3d0c3e6b2a71"))
 #: The broker calls a message that only a direct reply-to took unroutable.
 _DIRECT_REPLY = "amq.rabbitmq.reply-to."
-#: Seconds for which a requester's reply queue may refuse its results (it is full) before they go to
-#: `ecs.results`.
+#: Seconds for which a requester's reply queue may refuse its results (it is full), or be away (its
+#: node restarts), before they go to `ecs.results`.
 REPLY_PATIENCE = 10.0
+#: Seconds after which a reply queue that was away counts as any other, and how many are known.
+_FORGOTTEN, _MOST_AWAY = 60.0, 1000
 #: Seconds before a message that no queue took is published again, where a taker must exist.
 _RETURNED_DELAY = 1.0
 _MAX_ERROR = 500
 _REPLAYED = frozenset({REPLAY_HEADER, REPLAY_ID_HEADER, REPLAYS_HEADER})
 #: Commands; what else begins with `order.` is an order.
 _OPERATIONS = frozenset(Operation)
+
+
+@dataclass(slots=True, eq=False)
+class _Away:
+    """A reply queue that is not there, since when in monotonic time; one reply at a time tries it."""
+
+    since: float
+    trial: asyncio.Lock
 
 
 class Replies:
@@ -89,6 +100,8 @@ class Replies:
         self._metrics = metrics
         self._on_returned = on_returned
         self._on_dead_lettered = on_dead_lettered
+        #: Reply queues that are not there.
+        self._away: dict[str, _Away] = {}
 
     def result(
         self, envelope: Envelope, operation: str, key: str, result: Result
@@ -115,6 +128,7 @@ class Replies:
                 self._until_answered(
                     self._publish(reply),
                     reply,
+                    envelope,
                     elsewhere=not (is_order or result.confidential),
                 )
             )
@@ -267,32 +281,73 @@ class Replies:
         return again(envelope, dead, envelope.queue, body, headers)
 
     async def _until_answered(
-        self, published: "asyncio.Future[Published]", reply: Publication, *, elsewhere: bool
+        self,
+        published: "asyncio.Future[Published]",
+        reply: Publication,
+        envelope: Envelope,
+        *,
+        elsewhere: bool,
     ) -> None:
         """Await the confirm of the requester's queue, or that it takes nothing: the queue is the
         requester's, and holds up nobody else.
 
-        `elsewhere`: what it refuses goes where it had gone without a `reply_to`.
+        `elsewhere`: what it refuses goes where it had gone without a `reply_to`. A queue that is not
+        there may come back: that is awaited after the request has given its turn to another.
         """
         outcome = await published
         if outcome is Published.CONFIRMED:
-            return
+            if self._away:
+                self._away.pop(reply.routing_key, None)
+        elif outcome is Published.RETURNED:
+            came = time.monotonic()
+            envelope.late.append(lambda: self._until_back(reply, came, elsewhere=elsewhere))
+        else:
+            await self._given_up("reply.refused", reply, elsewhere=elsewhere)
+
+    async def _until_back(self, reply: Publication, since: float, *, elsewhere: bool) -> None:
+        """Publish a reply again and again whose queue was not there, until it is or has been away
+        for too long. A classic queue is away while its node restarts.
+
+        Of the replies to one queue one is tried, and the others wait for its outcome: those of a
+        requester that is gone for good wait together for no longer than the first.
+        """
+        queue, outcome = reply.routing_key, Published.RETURNED
+        while outcome is Published.RETURNED:
+            away = self._since_when_away(queue, since)
+            async with away.trial:
+                # Else another one's trial has found it back meanwhile.
+                if self._away.get(queue) is away:
+                    if time.monotonic() - min(since, away.since) > REPLY_PATIENCE:
+                        break
+                    await asyncio.sleep(_RETURNED_DELAY)
+                outcome = await self._publish(reply)
+                if outcome is not Published.RETURNED:
+                    self._away.pop(queue, None)
+        if outcome is not Published.CONFIRMED:
+            event = "reply.refused" if outcome is Published.REFUSED else "reply.nobody_waits"
+            await self._given_up(event, reply, elsewhere=elsewhere)
+
+    def _since_when_away(self, queue: str, since: float) -> _Away:
+        away = self._away.get(queue)
+        if away is None or time.monotonic() - away.since > _FORGOTTEN:
+            away = self._away[queue] = _Away(since, asyncio.Lock())
+            if len(self._away) > _MOST_AWAY:
+                del self._away[next(iter(self._away))]
+        return away
+
+    async def _given_up(self, event: str, reply: Publication, *, elsewhere: bool) -> None:
         log.info(
-            "reply.nobody_waits" if outcome is Published.RETURNED else "reply.refused",
+            event,
             reply_to=reply.routing_key,
             correlation_id=reply.correlation_id,
             result_id=reply.message_id,
         )
-        if outcome is Published.REFUSED and elsewhere:
-            exchange = self._names.results_exchange
-            again = replace(
-                reply,
-                exchange=exchange,
-                routing_key=reply.type or "",
-                mandatory=False,
-                patience=None,
-            )
-            await self._publish(again)
+        if not elsewhere:
+            return
+        exchange, key = self._names.results_exchange, reply.type or ""
+        await self._publish(
+            replace(reply, exchange=exchange, routing_key=key, mandatory=False, patience=None)
+        )
 
     def _publish(self, one: Publication) -> "asyncio.Future[Published]":
         """Publish; while tracing, with a span until the confirm. What a message causes continues its
