@@ -92,6 +92,8 @@ ARCHIVE_KEPT = 30 * 86400.0
 _PRUNE_EVERY, _PRUNE_BREATH = 600.0, 0.1
 #: Seconds between two looks at the service account while it is well, and while it is not.
 _LOOK_EVERY, _LOOK_SOON = 60.0, 5.0
+#: Exchanges and routing keys that are named of those that confirm nothing.
+_SHOWN = 3
 #: Of glibc's `mallopt`.
 _M_MMAP_THRESHOLD = -3
 
@@ -248,7 +250,7 @@ class Worker:
         self._keys: KeySet | None = None
         wanted = topology(settings.retry_delays, names)
         self._declarer = TopologyDeclarer(broker, wanted, on_mismatch=self.stop)
-        self.publisher = Publisher(broker, on_missing=self._declarer.declare_soon)
+        self.publisher = Publisher(broker, names, on_missing=self._declarer.declare_soon)
         self.pipeline = wire_pipeline(
             Surroundings(
                 cloud=self.cloud,
@@ -476,10 +478,14 @@ class Worker:
         ]
         if self._account_trouble is not None:
             found.append(f"nothing can be done in the cloud: {self._account_trouble}")
-        if not self.publisher.connection.is_up:
+        if not self.publisher.is_up:
             found.append("not publishing to the broker")
-        if self.publisher.connection.is_blocked:
+        if self.publisher.is_blocked:
             found.append("the broker takes no messages (memory or disk alarm)")
+        if overdue := self.publisher.overdue():
+            more = f"; and {len(overdue) - _SHOWN} more" if len(overdue) > _SHOWN else ""
+            named = "; ".join(map(str, overdue[:_SHOWN]))
+            found.append(f"messages that the broker does not confirm: {named}{more}")
         if self._keys is not None and self._keys.is_empty:
             found.append(f"no key set, so nobody can be told: {self._keys.trouble}")
         if self.journal.trouble is not None and JOURNAL not in self.circuit_breaker.down:

@@ -32,6 +32,8 @@ MOST_CAUSES, UNKNOWN = 30, "unknown"
 #: The value of `tenant` for requests that belong to no single one, and for those of which it is not
 #: known yet.
 _NO_TENANT = "-"
+#: The value of `exchange` for the default exchange.
+_REPLY_QUEUES = "reply queues"
 
 
 @record
@@ -85,9 +87,10 @@ class Sampler:
 
     def _show_own(self, metrics: Metrics) -> None:
         watched = self._watched
-        pipeline, links = (
+        pipeline, consumed, publisher = (
             watched.pipeline,
-            (watched.consumer.connection, watched.publisher.connection),
+            watched.consumer.connection,
+            watched.publisher,
         )
         metrics.show_all(
             "ecs_build_info",
@@ -117,12 +120,18 @@ class Sampler:
         metrics.show(
             "ecs_publications_unconfirmed",
             "Messages that the broker has not confirmed yet",
-            lambda: watched.publisher.unconfirmed,
+            lambda: publisher.unconfirmed,
+        )
+        metrics.show_all(
+            "ecs_publications_overdue",
+            "Messages that the broker has not confirmed for 30 s, by exchange",
+            ("exchange",),
+            self._overdue,
         )
         metrics.show(
             "ecs_broker_reconnects_total",
             "Connections to the broker that were lost or failed",
-            lambda: sum(one.reconnects for one in links),
+            lambda: consumed.reconnects + publisher.reconnects,
         )
 
     def _show_queues(self, metrics: Metrics) -> None:
@@ -225,12 +234,19 @@ class Sampler:
             rest = counts.total() - sum(counts[name] for name, _ in most)
             yield (OTHER, state), rest
 
+    def _overdue(self) -> Series:
+        counts = Counter(dict.fromkeys(self._watched.publisher.exchanges, 0))
+        for overdue in self._watched.publisher.overdue():
+            counts[overdue.route[0]] += overdue.messages
+        for exchange, number in counts.items():
+            yield (exchange or _REPLY_QUEUES,), number
+
     def _dependencies(self) -> Series:
         watched, down = self._watched, self._watched.circuit_breaker.down
         is_broker_up = (
             watched.consumer.connection.is_up
-            and watched.publisher.connection.is_up
-            and not watched.publisher.connection.is_blocked
+            and watched.publisher.is_up
+            and not watched.publisher.is_blocked
         )
         services = {one: one not in down for one in (JOURNAL, IDENTITY, COMPUTE, IMAGE)}
         return states({"broker": is_broker_up, **services})

@@ -195,9 +195,9 @@ async def test_18_19_what_an_alarm_held_up_is_not_overdue_when_it_ends(
         ]
         await asyncio.sleep(5)
         assert not any(one.done() for one in futures)
-        assert publisher.connection.is_blocked
+        assert publisher.is_blocked
     assert set(await asyncio.wait_for(asyncio.gather(*futures), 30)) == {Published.CONFIRMED}
-    assert publisher.connection.reconnects == 0
+    assert publisher.reconnects == 0
     await publisher.close()
     with Connection(node.url) as connection:
         connection.channel().queue_purge("ecs.order-results")
