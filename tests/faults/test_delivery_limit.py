@@ -129,14 +129,40 @@ def test_what_kills_its_workers_is_ended_and_what_was_in_hand_with_it_is_carried
             one.publish(requester)
         while not requester.depth(DEAD_QUEUE):
             (workshop.folder / "held").unlink(missing_ok=True)
-            constants = {"workers.pipeline.suspects.MOST_LOST": 5}
+            constants = {"workers.pipeline.suspects.MOST_LOST": 4}
             worker = dying(workshop, hold, constants=constants, ECS_RETRY_DELAYS="1,2")
             eventually(lambda: not worker.alive or bool(requester.depth(DEAD_QUEUE)), 120)  # noqa: B023
             deaths += not worker.alive
-        assert deaths == 5
+        assert deaths == 4
         result = requester.order_result_of(killer.message_id)
         assert result.body["data"]["reason"] == "worker_lost"
         assert result.body["data"]["productSetList"][0]["resourceChanged"] is False
         simulated.clear_faults()
         await_ends(requester, others)
         check(requester.heard, others, tenant, simulated.executed())
+
+
+def test_a_result_that_the_order_system_gave_back_too_often_is_parked_and_put_back(
+    workshop: Workshop, broker: PrivateBroker, simulated: SimulatedOpenStack
+) -> None:
+    """With the limit and the dead-letter exchange that the documentation names."""
+    url, results = workshop.broker_url, "ecs.order-results"
+    limit_deliveries(
+        broker, url, r"^ecs\.order-results$", **{"dead-letter-exchange": "ecs.undelivered"}
+    )
+    (asked,) = (kind.ask(workshop.tenant(), simulated) for kind in KINDS if kind.name == "extend")
+    workshop.worker()
+    with Requester(url, order_results=False) as requester:
+        asked.publish(requester)
+        requester.last_update_of("order", asked.message_id)
+        eventually(lambda: requester.depth(results) == 1)
+        assert give_back(url, results, LIMIT + 1) == 1
+        eventually(lambda: requester.depth(DEAD_QUEUE) == 1)
+        (letter,) = json.loads(workshop.command("dead", "list", "-o", "json").stdout)
+        assert letter["origin"] == results
+        replayed = workshop.command("dead", "replay", "--id", letter["id"], "--yes")
+        assert replayed.returncode == 0, replayed.stderr
+        eventually(lambda: requester.depth(results) == 1)
+        (result,) = requester.take_all(results)
+        assert result["code"] == 200
+        assert requester.depth(DEAD_QUEUE) == 0

@@ -10,9 +10,13 @@ from sandbox.broker import PrivateBroker
 LIMIT = 20
 
 
-def limit_deliveries(broker: PrivateBroker, url: str, queues: str = r"^ecs\.") -> None:
-    """Have the broker give up on what was given back 20 times, as RabbitMQ 4 does by itself."""
-    limit = ("limit", queues, json.dumps({"delivery-limit": LIMIT}))
+def limit_deliveries(
+    broker: PrivateBroker, url: str, queues: str = r"^ecs\.", **more: str | int
+) -> None:
+    """Have the broker give up on what was given back 20 times, as RabbitMQ 4 does by itself;
+    `more` stands in the same policy.
+    """
+    limit = ("limit", queues, json.dumps({"delivery-limit": LIMIT, **more}))
     broker.rabbitmqctl(
         "set_policy", "--vhost", url.rpartition("/")[2], "--apply-to", "queues", *limit
     )

@@ -206,7 +206,8 @@ class DeadLetter:
     def hindrance(self) -> str | None:
         """The reason why the message cannot be replayed at all; None where it can."""
         names = self.envelope.names
-        if self.origin not in (*names.input_queues, names.undelivered_queue):
+        others = names.undelivered_queue, names.order_results_queue
+        if self.origin not in (*names.input_queues, *others):
             return "it does not say which of the worker's queues it came from"
         exchange, _ = _first_route(self.envelope)
         if self.origin == names.undelivered_queue and exchange != names.commands_exchange:

@@ -115,7 +115,9 @@ class Undeliverable:
             refused = Refused(Code.FAILED, reason=reason, detail=f"{who} in {came.queue}")
         elif envelope.left_out is not None:
             refused = body_too_large()
-        if death is None or not await self._end_begun(came, refused, execute):
+        # An order's result is an answer itself; replayed, it lies where it was.
+        is_request = came.queue != came.names.order_results_queue
+        if is_request and (death is None or not await self._end_begun(came, refused, execute)):
             is_order = death is not None and came.is_order
             await self._rejections.undelivered(came, refused, is_order=is_order)
         await self._replies.dead_letter(came, refused)
@@ -176,13 +178,15 @@ def last_death(envelope: Envelope) -> Death | None:
     if envelope.exchange != names.undelivered_exchange or not isinstance(last, dict):
         return None
     queue = last.get("queue")
-    if queue not in names.input_queues:
+    if queue not in (*names.input_queues, names.order_results_queue):
         return None
     reason = _REASONS.get(str(last.get("reason")), _GIVEN_BACK)
     keys, exchange = last.get("routing-keys"), str(last.get("exchange"))
     # RabbitMQ 3 keeps what a publisher has written into an entry of this queue and reason: nothing
     # of ours is to be sent to an exchange that he chooses.
-    if exchange not in ("", names.commands_exchange, names.orders_exchange):
+    if queue == names.order_results_queue:
+        exchange = names.results_exchange
+    elif exchange not in ("", names.commands_exchange, names.orders_exchange):
         exchange = names.orders_exchange if queue == names.orders_queue else names.commands_exchange
     key = str(keys[0]) if isinstance(keys, list) and keys else ""
     # By the default exchange it came from a retry queue, and a header has its first route.
