@@ -93,6 +93,9 @@ class DryRun:
     async def _preview(self, letter: DeadLetter) -> DryRunResult:
         if (hindrance := letter.hindrance) is not None:
             return DryRunResult(DryRunOutcome.IMPOSSIBLE, hindrance)
+        if letter.origin == letter.envelope.names.order_results_queue:
+            # No request: the order system reads it again.
+            return DryRunResult(DryRunOutcome.ANSWERED, f"it is put back into {letter.origin}")
         async with self._places:
             # Made when its turn has come: its time limits count from its arrival.
             envelope = replayed_envelope(letter.envelope, self._resume_token)
