@@ -4,6 +4,7 @@ and no service may take all of the machine.
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -116,12 +117,12 @@ def test_every_service_has_limits_and_time_to_end(folder: Path) -> None:
     command = GatewaySettings.model_fields["command_timeout"].default
     drains = dict.fromkeys(("worker-1", "worker-2"), DRAIN_LIMIT) | {"gateway": command + 7}
     found = services(folder)
-    assert found.keys() == {"rabbitmq", "postgres", *OURS}
+    assert found.keys() == {"rabbitmq", "rabbitmq-policy", "postgres", *OURS}
     for name, one in found.items():
         assert one["mem_limit"]
         assert one["pids_limit"]
         assert one["logging"]["options"].keys() == {"max-size", "max-file"}
-        assert one["restart"] == "unless-stopped"
+        assert one["restart"] == ("on-failure:5" if name == "rabbitmq-policy" else "unless-stopped")
         if name in drains:
             assert float(str(one["stop_grace_period"]).removesuffix("s")) >= drains[name] + 5
             assert (one["read_only"], one["cap_drop"]) == (True, ["ALL"])
@@ -135,3 +136,14 @@ def test_every_service_has_limits_and_time_to_end(folder: Path) -> None:
     ]
     image = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
     assert re.search(r'HEALTHCHECK .*CMD \["ecs-worker", "probe", "live"\]', image)
+
+
+def test_the_policy_of_the_delivery_limit_is_the_documented_one(folder: Path) -> None:
+    arguments = services(folder)["rabbitmq-policy"]["command"]
+    assert arguments[:3] == ["rabbitmqctl", "-n", "rabbit@rabbitmq"]
+    page = REPOSITORY / "docs" / "operations" / "rabbitmq-cluster.md"
+    shown = re.search(
+        r"^    \$ rabbitmqctl (set_policy .*)$", page.read_text("utf-8"), re.MULTILINE
+    )
+    assert shown is not None
+    assert arguments[3:] == shlex.split(shown[1])
