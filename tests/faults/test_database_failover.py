@@ -3,6 +3,7 @@ with the one that is promoted; its commits wait for the disk, and for a synchron
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from signal import SIGCONT, SIGSTOP
@@ -14,6 +15,8 @@ from sqlalchemy import create_engine, text
 
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.postgres import PrivatePostgres
+from tests.support.invariants import await_ends
+from tests.support.kinds import KINDS
 from tests.support.load import Load
 from tests.support.proxy import Proxy
 from tests.support.workshop import Workshop, eventually
@@ -114,6 +117,30 @@ def test_80_a_worker_at_work_goes_on_with_the_standby_that_is_promoted(
     worker.signal(SIGCONT)
     load.recovered(60)
     load.account()
+
+
+def test_80_what_a_standby_that_was_behind_does_not_know_is_looked_for_in_the_cloud(
+    workshop: Workshop, load: Load, pair: Pair, simulated: SimulatedOpenStack
+) -> None:
+    """Requests that were answered are repeated after the failover. A command that leaves no mark is
+    done again.
+    """
+    workshop.worker(ECS_JOURNAL_URL=pair.url())
+    kinds = {kind.name: kind for kind in KINDS}
+    names = ("resize", "extend", "renew", "new server", "createImage", "reboot")
+    asked = [kinds[name].ask(workshop.tenant(), simulated) for name in names]
+    pair.cut()
+    load.send(*asked)
+    load.account()
+    before = Counter(done(simulated))
+    pair.fail_over()
+    load.recovered(60)
+    load.requester.heard.clear()
+    for one in asked:
+        one.publish(load.requester)
+    await_ends(load.requester, asked)
+    again = Counter(done(simulated)) - before
+    assert [call.rpartition(" ")[2] for call in again] == ["reboot"]
 
 
 def test_80_a_synchronous_standby_that_is_away_is_waited_for(
