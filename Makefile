@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help install demo test test-fast check figures trace faults bench docs man audit constraints requirements dist dist-check sbom pythons clean
+.PHONY: help install demo test test-fast check figures trace faults cluster bench docs man audit constraints requirements dist dist-check sbom pythons clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -48,6 +48,9 @@ figures: install  ## size, names and layout of the source, against their targets
 
 faults: install  ## minutes of random kills and restarts under load, with a table (ARGS='--minutes 5')
 	$(BIN)/python -m tests.faults $(ARGS)
+
+cluster: install  ## minutes of faults of a cluster of three brokers, RabbitMQ 3 and 4, as root (ARGS='--minutes 5 --rabbitmq 4')
+	$(BIN)/python -m tests.cluster $(ARGS)
 
 bench: install  ## speed, beside a bare client and Celery, with its aims (ARGS=--quick)
 	$(BIN)/python -m tests.bench $(ARGS)

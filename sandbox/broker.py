@@ -150,7 +150,10 @@ class PrivateBroker:
 
     def rabbitmqctl(self, *arguments: str) -> str:
         """The output of an administrator's command; a second or two each."""
-        tool = program("rabbitmqctl")
+        return self._run("rabbitmqctl", *arguments)
+
+    def _run(self, name: str, *arguments: str) -> str:
+        tool = program(name)
         assert tool is not None
         done = subprocess.run(
             [*self._inside, tool, "--quiet", "--node", self._node, *arguments],
@@ -162,7 +165,7 @@ class PrivateBroker:
         )
         if done.returncode:
             raise SandboxError(
-                f"rabbitmqctl {' '.join(arguments)}: {(done.stderr or done.stdout).strip()[-500:]}"
+                f"{name} {' '.join(arguments)}: {(done.stderr or done.stdout).strip()[-500:]}"
             )
         return done.stdout
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from enum import Enum, auto
 from pathlib import Path
 from types import TracebackType
 
@@ -94,6 +95,13 @@ class Network:
         return prefix
 
 
+class _State(Enum):
+    UP = auto()
+    DOWN = auto()
+    PAUSED = auto()
+    CUT = auto()
+
+
 class ClusterNode(PrivateBroker):
     """One node of a cluster, reached by an address of its own."""
 
@@ -106,24 +114,32 @@ class ClusterNode(PrivateBroker):
         self.host = f"{network.prefix}.{number}"
         self.name = self._node = node_name(number)
         self.port, self._dist_port, self._epmd_port = _AMQP, _DISTRIBUTION, _EPMD
-        #: Whether it can be asked: it runs, stands not still, and its link is up.
-        self.is_up = False
+        self._state = _State.DOWN
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it can be asked: it runs, does not stand still, and its link is up."""
+        return self._state is _State.UP
 
     def launch(self) -> None:
         """Start the node, and do not wait until it takes connections."""
         super().launch()
-        self.is_up = True
+        self._state = _State.UP
 
     def kill(self) -> None:
         """SIGKILL to the node; its data stay."""
-        self.is_up = False
+        self._state = _State.DOWN
         super().kill()
 
     def shut_down(self) -> None:
         """SIGTERM to the node, as an administrator stops it; its data stay."""
-        self.is_up = False
+        self._state = _State.DOWN
         if self._server is not None:
             self._server.stop()
+
+    def drain(self) -> None:
+        """Have the node give up its leaders and its clients, as before an upgrade."""
+        self._run("rabbitmq-upgrade", "drain")
 
     def restart(self) -> None:
         """Stop the node, unless it is down, and start it again with its data."""
@@ -132,23 +148,35 @@ class ClusterNode(PrivateBroker):
 
     def pause(self) -> None:
         """SIGSTOP."""
-        self.is_up = False
+        self._state = _State.PAUSED
         super().pause()
 
     def resume(self) -> None:
         """SIGCONT."""
         super().resume()
-        self.is_up = True
+        self._state = _State.UP
 
     def cut(self) -> None:
         """Take the node's link down: it reaches nobody, and nobody hears of it."""
-        self.is_up = False
+        self._state = _State.CUT
         self._network.switch(self._number, "down")
 
     def heal(self) -> None:
         """Take the node's link up again."""
         self._network.switch(self._number, "up")
-        self.is_up = True
+        self._state = _State.UP
+
+    def bring_back(self) -> None:
+        """Start, resume or heal the node, whatever was done to it."""
+        match self._state:
+            case _State.DOWN:
+                self.start()
+            case _State.PAUSED:
+                self.resume()
+            case _State.CUT:
+                self.heal()
+            case _State.UP:
+                pass
 
     def _write_configuration(self) -> None:
         super()._write_configuration()

@@ -7,6 +7,7 @@ import pytest
 
 from tests.faults.campaign.phases import PHASES, Phase
 from tests.faults.campaign.run import Campaign
+from tests.faults.campaign.site import Site
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +21,7 @@ def campaign() -> Iterator[Campaign]:
 
 
 @pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.name)
-def test_a_few_seconds_of_every_fault_cost_nothing(campaign: Campaign, phase: Phase) -> None:
+def test_a_few_seconds_of_every_fault_cost_nothing(campaign: Campaign, phase: Phase[Site]) -> None:
     row, broken = campaign.run_phase(phase, 5.0, random.Random(SEED))
     assert broken == []
     assert row.injected

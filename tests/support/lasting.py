@@ -3,6 +3,7 @@ tried again.
 """
 
 import json
+import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -26,10 +27,14 @@ class LastingRequester(Requester):
     #: The exchanges that it must be bound to before something is published there.
     BOUND_TO = ("ecs.status", "ecs.results")
 
-    def __init__(self, url: str, namespace: str = "ecs") -> None:
-        self._parameters = pika.URLParameters(url)
-        self._parameters.heartbeat = 0
-        self._parameters.socket_timeout = self._parameters.stack_timeout = 5
+    def __init__(self, *urls: str, namespace: str = "ecs") -> None:
+        """Connect to one of the brokers; with several, its queues are a cluster's quorum queues."""
+        self._parameters = [pika.URLParameters(url) for url in urls]
+        for one in self._parameters:
+            # A node that is cut off must be found out; one broker is waited for.
+            one.heartbeat = 4 if len(urls) > 1 else 0
+            one.socket_timeout = one.stack_timeout = 2 if len(urls) > 1 else 5
+        self._arguments = {"x-queue-type": "quorum"} if len(urls) > 1 else None
         self._broker: Any = None
         self._namespace = namespace
         self._on_heard = lambda _: None
@@ -51,7 +56,7 @@ class LastingRequester(Requester):
         """Declare its queues, again where they are gone."""
         with self._channel() as channel:
             for queue in self._queues:
-                channel.queue_declare(queue, durable=True)
+                channel.queue_declare(queue, durable=True, arguments=self._arguments)
             channel.queue_bind(f"{self._name}-status", f"{self._namespace}.status", "#")
             channel.queue_bind(f"{self._name}-results", f"{self._namespace}.results", "order.#")
 
@@ -85,13 +90,18 @@ class LastingRequester(Requester):
 
     def take(self, queue: str) -> set[str]:
         """The ids of all messages in a queue, taken out."""
-        found = set()
-        with self._channel() as channel:
-            while True:
-                method, properties, _ = channel.basic_get(queue, auto_ack=True)
-                if method is None:
-                    return found
-                found.add(properties.message_id)
+        found: set[str] = set()
+
+        def take_all() -> None:
+            with self._channel() as channel:
+                while True:
+                    method, properties, _ = channel.basic_get(queue, auto_ack=True)
+                    if method is None:
+                        return
+                    found.add(properties.message_id)
+
+        self._until_done(take_all)
+        return found
 
     def close(self) -> None:
         """Delete its queues and close the connection."""
@@ -132,7 +142,8 @@ class LastingRequester(Requester):
     @contextmanager
     def _channel(self) -> Iterator[Any]:
         if self._broker is None or self._broker.is_closed:
-            self._broker = pika.BlockingConnection(self._parameters)
+            several = random.sample(self._parameters, len(self._parameters))
+            self._broker = pika.BlockingConnection(several)
         channel = self._broker.channel()
         try:
             yield channel

@@ -2,29 +2,34 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from tests.faults.campaign.site import Site
+from tests.faults.campaign.site import Site, Stage
+
+S = TypeVar("S", bound=Stage)
 
 
 @dataclass(frozen=True)
-class Phase:
+class Phase(Generic[S]):
     """A kind of fault, how often it strikes (seconds from, to), its share of the time, and what it
     needs.
 
-    `network`: the workers reach their broker through a network that can be spoilt. `database`:
-    their journal is in PostgreSQL.
+    `strike` has the workers fail; `mend` repairs what was struck once they work again, where it is
+    not whole by then. `network`: the workers reach their broker through a network that can be
+    spoilt. `database`: their journal is in PostgreSQL.
     """
 
     name: str
     fault: str
-    strike: Callable[[Site], None]
+    strike: Callable[[S], object]
     every: tuple[float, float]
     share: float
     network: bool = False
     database: bool = False
+    mend: Callable[[S], object] = lambda _: None
 
 
-PHASES = (
+PHASES: tuple[Phase[Site], ...] = (
     Phase("kill", "a worker killed (SIGKILL)", Site.kill, (1.0, 6.0), 0.3),
     Phase("broker", "broker restarted every 10 s", Site.restart_broker, (10.0, 10.0), 0.2),
     Phase(

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from sandbox.broker import PrivateBroker
 from sandbox.postgres import PrivatePostgres
-from tests.faults.campaign.phases import Phase
-from tests.faults.campaign.site import Site, site
+from tests.faults.campaign.phases import Phase, S
+from tests.faults.campaign.site import Site, Stage, site
 from tests.faults.campaign.traffic import Traffic
 from tests.support.invariants import MEMORY, RECOVERY, report
 from tests.support.lasting import LastingRequester
@@ -65,7 +65,7 @@ class Campaign:
         self._stack.close()
 
     def run(
-        self, phases: Iterable[Phase], minutes: float, seed: int
+        self, phases: Iterable[Phase[Site]], minutes: float, seed: int
     ) -> Iterator[tuple[Row, list[str]]]:
         """Each phase's row, and what it has shown to be broken; so many minutes of faults in all."""
         phases = list(phases)
@@ -76,7 +76,7 @@ class Campaign:
             yield self.run_phase(phase, seconds, random.Random(seed))
 
     def run_phase(
-        self, phase: Phase, seconds: float, chance: random.Random
+        self, phase: Phase[Site], seconds: float, chance: random.Random
     ) -> tuple[Row, list[str]]:
         """One kind of fault for so many seconds."""
         row, broken = Row(phase.fault), []
@@ -91,15 +91,9 @@ class Campaign:
                 database=database,
                 pace=self._pace,
             ) as found,
-            Traffic(found.url, found.cloud, chance) as traffic,
+            Traffic(found.requester(), found.cloud, chance) as traffic,
         ):
-            time.sleep(min(8.0, seconds / 4))  # caches and pools are filled
-            row.memory_before = found.largest()
-            broken += strikes(phase, found, seconds, row)
-            traffic.end()
-            self._await_ends(traffic)
-            broken += end(found, row)
-            broken += account(traffic, found, row)
+            broken += load(phase, found, traffic, (seconds, RECOVERY), row, self._tell)
         if broken:
             self._tell(f"journal and logs are in {folder}", False)
         else:
@@ -111,28 +105,50 @@ class Campaign:
             self._database = self._stack.enter_context(PrivatePostgres())
         return self._database
 
-    def _await_ends(self, traffic: Traffic) -> None:
-        """Wait for all that was asked; what does not end in time is found missing later."""
-        limit = time.monotonic() + PATIENCE
-        while (left := len(traffic.unended())) and time.monotonic() < limit:
-            traffic.requester.listen(0.5)
-            self._tell(f"{left} of {len(traffic.asked)} under way", True)
-        traffic.requester.listen(1.0)
+
+def load(
+    phase: Phase[S],
+    found: S,
+    traffic: Traffic,
+    seconds: tuple[float, float],
+    row: Row,
+    tell: Tell,
+) -> list[str]:
+    """Strike for `seconds[0]`, wait until all that was asked has come to its end, and count;
+    `seconds[1]` is what a recovery may take.
+    """
+    time.sleep(min(8.0, seconds[0] / 4))  # caches and pools are filled
+    row.memory_before = found.largest()
+    broken = strikes(phase, found, seconds, row)
+    traffic.end()
+    await_ends(traffic, tell)
+    broken += end(found, row)
+    return broken + account(traffic, found, row)
 
 
-def strikes(phase: Phase, found: Site, seconds: float, row: Row) -> list[str]:
+def await_ends(traffic: Traffic, tell: Tell) -> None:
+    """Wait for all that was asked; what does not end in time is found missing later."""
+    limit = time.monotonic() + PATIENCE
+    while (left := len(traffic.unended())) and time.monotonic() < limit:
+        traffic.requester.listen(0.5)
+        tell(f"{left} of {len(traffic.asked)} under way", True)
+    traffic.requester.listen(1.0)
+
+
+def strikes(phase: Phase[S], found: S, seconds: tuple[float, float], row: Row) -> list[str]:
     """Inject the fault again and again; after each the workers must work again within their time."""
     broken = []
-    probe = LastingRequester(found.url)
-    limit = time.monotonic() + seconds
+    probe = found.requester()
+    limit = time.monotonic() + seconds[0]
     while time.monotonic() < limit:
         began = time.monotonic()
         phase.strike(found)
         row.injected += 1
         took = recovery(probe)
         row.recovered = max(row.recovered, round(took, 1))
-        if took > RECOVERY:
+        if took > seconds[1]:
             broken.append(f"it took {took:.0f} s until a request was answered")
+        phase.mend(found)
         time.sleep(max(0.0, found.chance.uniform(*phase.every) - (time.monotonic() - began)))
     found.cloud.clear_faults("api.")
     probe.close()
@@ -148,7 +164,7 @@ def recovery(probe: LastingRequester) -> float:
     return time.monotonic() - began
 
 
-def end(found: Site, row: Row) -> list[str]:
+def end(found: Stage, row: Row) -> list[str]:
     """Look at the workers' memory, and drain them."""
     broken = []
     for worker in found.workers:
@@ -163,7 +179,7 @@ def end(found: Site, row: Row) -> list[str]:
     ]
 
 
-def account(traffic: Traffic, found: Site, row: Row) -> list[str]:
+def account(traffic: Traffic, found: Stage, row: Row) -> list[str]:
     """Fill in the row; what is broken."""
     seen = report(
         traffic.requester.heard, traffic.asked, traffic.tenant, found.cloud.executed(), lenient=True

@@ -4,7 +4,7 @@ import random
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +19,7 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.postgres import PrivatePostgres
 from sandbox.worker import WorkerProcess
 from tests.support.invariants import resident_megabytes
+from tests.support.lasting import LastingRequester
 from tests.support.proxy import Drip, Proxy, Way
 from tests.support.workshop import Workshop
 from tests.upgrade.versions import VERSION_1_0, unpack
@@ -33,26 +34,42 @@ _TERMINATE = (
 
 
 @dataclass
-class Site:
-    """Every method but the last few is a fault: it strikes, and is over when it returns."""
+class Stage:
+    """Two workers under load, and whom they are asked by; methods that are faults strike, and are
+    over when they return.
+    """
 
-    broker: PrivateBroker
-    #: Where users reach the broker; the workers may come through `network`.
-    url: str
+    #: Where users reach the broker, or the nodes of its cluster; the workers may come another way.
+    urls: Sequence[str]
     cloud: SimulatedOpenStack
     workshop: Workshop
     chance: random.Random
-    network: Proxy | None = None
-    database: PrivatePostgres | None = None
-    workers: list[WorkerProcess] = field(default_factory=list)
-    #: Which of the workers are of version 1.0.0.
-    _earlier: set[int] = field(default_factory=set)
+    workers: list[WorkerProcess] = field(default_factory=list, kw_only=True)
+
+    def requester(self) -> LastingRequester:
+        """Return somebody else who asks."""
+        return LastingRequester(*self.urls)
 
     def kill(self) -> None:
         """One of the workers, and another takes its place."""
         number = self.chance.randrange(2)
         self.workers[number].kill()
         self.workers[number] = self.workshop.worker(wait=False)
+
+    def largest(self) -> int:
+        """Megabytes of the larger worker."""
+        return round(max(resident_megabytes(worker.pid) for worker in self.workers))
+
+
+@dataclass
+class Site(Stage):
+    """One broker, and what else the workers need; every public method is a fault."""
+
+    broker: PrivateBroker
+    network: Proxy | None = None
+    database: PrivatePostgres | None = None
+    #: Which of the workers are of version 1.0.0.
+    _earlier: set[int] = field(default_factory=set)
 
     def change_version(self) -> None:
         """One of the workers is killed, or told to end, and one of the other version, 1.0.0 or this
@@ -206,7 +223,7 @@ def site(
         Workshop(url, cloud, folder) as workshop,
         Proxy(broker.port) as proxy,
     ):
-        found = Site(broker, url, cloud, workshop, chance, database=database)
+        found = Site([url], cloud, workshop, chance, broker, database=database)
         if network:
             found.network = proxy
             workshop.settings["ECS_BROKER_URL"] = (

@@ -23,9 +23,11 @@ class Traffic(Thread):
     rubbish.
     """
 
-    def __init__(self, url: str, cloud: SimulatedOpenStack, chance: random.Random) -> None:
+    def __init__(
+        self, requester: LastingRequester, cloud: SimulatedOpenStack, chance: random.Random
+    ) -> None:
         super().__init__(daemon=True)
-        self.requester = LastingRequester(url)
+        self.requester = requester
         self.tenant = Tenant(cloud.clouds_yaml, "tenant-a")
         self.asked: list[Asked] = []
         #: Ids of what nobody waits for an answer to: it must be parked.
