@@ -66,7 +66,7 @@ class Region:
         tenant = self.shop.tenant()
         self.servers = tenant.make_servers(6)
         self._renewed = iter([tenant.make_server(disk=None) for _ in range(8)])
-        self.requester = LastingRequester(first, self.namespace)
+        self.requester = LastingRequester(first, namespace=self.namespace)
         stack.callback(self.requester.close)
         self.traffic = Traffic(self.requester, self.servers, [])
 
