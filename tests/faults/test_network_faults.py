@@ -135,7 +135,7 @@ async def test_31_a_late_confirm_is_never_credited_to_another_message(
             True,
         )  # from now on nothing arrives, and the first one's confirm is on its way
         second = publisher.publish(Publication("", "taker", b"{}", message_id="second"))
-        await until(lambda: publisher.reconnects >= 2 and bool(swallowed))
+        await until(lambda: publisher.reconnects >= 1 and len(swallowed) >= 2)
         assert not second.done(), "credited with another message's confirm"
         is_late = is_deaf = False
         assert (

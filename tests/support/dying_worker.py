@@ -33,7 +33,7 @@ from handlers.openstack.http_client import HttpConnection
 from handlers.openstack.watch import Poller
 from workers import bootstrap
 from workers.amqp.consumer import Delivery
-from workers.amqp.publisher import Publisher
+from workers.amqp.publisher import Lane
 from workers.cli import main as work
 from workers.journal import Journal
 from workers.pipeline.process import Pipeline
@@ -281,7 +281,7 @@ def _hold_the_waiting(holder: Holder) -> None:
 def _hold_confirms(holder: Holder) -> None:
     """The broker confirms, and nobody hears it."""
     publish_end: Callable[[Progress, Any], Awaitable[None]] = Progress.publish_end
-    confirmed: Callable[[Publisher, int, bool], None] = Publisher._confirmed
+    confirmed: Callable[[Lane, int, bool], None] = Lane._confirmed
     deaf = holder.holds_any(Instant.PUBLISHED)
 
     async def publish_end_unconfirmed(self: Progress, result: Any) -> None:
@@ -290,7 +290,7 @@ def _hold_confirms(holder: Holder) -> None:
         await publish_end(self, result)
 
     Progress.publish_end = publish_end_unconfirmed  # type: ignore[method-assign]
-    Publisher._confirmed = (  # type: ignore[method-assign]
+    Lane._confirmed = (  # type: ignore[method-assign]
         lambda self, tag, multiple: None if deaf else confirmed(self, tag, multiple)
     )
 

@@ -27,7 +27,7 @@ from sqlalchemy import Engine, event
 
 from handlers.openstack.http_client import HttpClient
 from workers.amqp.consumer import Consumer, Delivery, _ConsumedQueue
-from workers.amqp.publisher import Publisher
+from workers.amqp.publisher import Lane
 from workers.amqp.send_queue import Entry
 from workers.cli import main as work
 
@@ -101,7 +101,7 @@ class Recorder:
 
 
 def _watch_broker(recorder: Recorder) -> None:
-    make, send, flush = Consumer.__init__, Publisher._send, _ConsumedQueue.flush
+    make, send, flush = Consumer.__init__, Lane._send, _ConsumedQueue.flush
 
     def watched(
         consumer: Any, where: Any, consuming: Any, take: Any, *rest: Any, **more: Any
@@ -113,13 +113,13 @@ def _watch_broker(recorder: Recorder) -> None:
 
         make(consumer, where, consuming, deliver, *rest, **more)
 
-    def traced_send(publisher: Publisher, channel: Any, entry: Entry) -> None:
+    def traced_send(lane: Lane, channel: Any, entry: Entry) -> None:
         exchange, key = entry.publication.exchange, entry.publication.routing_key
         recorder.outside(
             "broker",
             f"publish {key} to {exchange}" if exchange else "publish the answer to `reply_to`",
         )
-        send(publisher, channel, entry)
+        send(lane, channel, entry)
 
     def traced_flush(consumed: Any) -> None:
         flush(consumed)
@@ -128,7 +128,7 @@ def _watch_broker(recorder: Recorder) -> None:
             recorder.acked()
 
     Consumer.__init__ = watched  # type: ignore[method-assign]
-    Publisher._send = traced_send  # type: ignore[method-assign]
+    Lane._send = traced_send  # type: ignore[method-assign]
     _ConsumedQueue.flush = traced_flush  # type: ignore[method-assign]
 
 

@@ -83,9 +83,9 @@ class Publisher:
         self._trials = Trials(where, on_missing, deadline * _PATIENCE_OF_TRIALS)
         self._numbers = count()
         limits = _Limits(window, deadline)
-        self._own = _Lane(where, "ecs-worker publish", self._trials, limits, on_missing)
+        self._own = Lane(where, "ecs-worker publish", self._trials, limits, on_missing)
         #: By exchange; the default exchange's is for replies.
-        self._apart: dict[str, _Lane] = {}
+        self._apart: dict[str, Lane] = {}
         if names is not None:
             kinds = {
                 "": "replies",
@@ -93,7 +93,7 @@ class Publisher:
                 names.status_exchange: "updates",
             }
             self._apart = {
-                exchange: _Lane(
+                exchange: Lane(
                     where, f"ecs-worker publish {kind}", self._trials, limits, on_missing
                 )
                 for exchange, kind in kinds.items()
@@ -192,7 +192,7 @@ class _Limits:
     deadline: float
 
 
-class _Lane:
+class Lane:
     """One connection with one channel, and what is to be published there."""
 
     def __init__(
