@@ -293,6 +293,43 @@ def test_tls_against_a_plain_port_and_the_other_way_round_are_told_apart(
         assert advice in first_word(Broker(url, files.get("ECS_BROKER_CA_FILE")))
 
 
+def test_the_python_client_is_told_apart_what_is_wrong_with_tls_and_sends_no_password(
+    vhost: str,
+    broker: PrivateBroker,
+    authority: Authority,
+    stranger: Authority,
+    good: Pair,
+    client: Pair,
+) -> None:
+    ca = {"ca_file": str(authority.certificate)}
+    elsewhere = authority.issue("of-another", ["broker.example"])
+    impostor = stranger.issue("an-impostor", ["localhost"])
+    with (
+        TlsProxy(elsewhere, broker.port) as misnamed,
+        TlsProxy(impostor, broker.port) as unknown,
+        TlsProxy(good, broker.port, clients=authority.certificate) as asking,
+        TlsProxy(good, broker.port) as fine,
+    ):
+        plain = f"amqp://guest:{PASSWORD}@localhost:{fine.port}/"
+        no_tls = f"amqps://guest:{PASSWORD}@localhost:{broker.port}/"
+        for url, files, hint in (
+            (url_by(misnamed, vhost, PASSWORD), ca, "as its certificate does"),
+            (url_by(unknown, vhost, PASSWORD), ca, "the CA that signed its certificate"),
+            (url_by(asking, vhost, PASSWORD), ca, "may ask for|asks for a client certificate"),
+            (no_tls, ca, "speaks no TLS"),
+            (plain, {}, "must begin with amqps://"),
+        ):
+            with (
+                EcsClient(url, broker_timeout=5, **files) as asker,
+                pytest.raises(BrokerUnavailable, match=hint) as caught,
+            ):
+                asker.call("server.list")
+            assert PASSWORD not in str(caught.value)
+        assert PASSWORD.encode() not in b"".join(
+            one.received for one in (misnamed, unknown, asking, fine)
+        )
+
+
 def test_addresses_are_checked_as_names_are(
     asking: PrivateBroker, authority: Authority, client: Pair
 ) -> None:
