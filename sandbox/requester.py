@@ -62,12 +62,14 @@ class Requester:
         on_heard: Callable[[Heard], None] = lambda _: None,
         namespace: str = "ecs",
     ) -> None:
-        """Connect; `on_heard` is called with each message that comes back; `namespace` is the
-        worker's.
+        """Connect; `url` may be several, separated by commas, of which the first that answers is
+        taken; `on_heard` is called with each message that comes back; `namespace` is the worker's.
         """
         self._namespace = namespace
         self._on_heard = on_heard
-        self._connection = Connection(url, heartbeat=0)
+        urls = [one.strip() for one in url.split(",")]
+        self._connection = Connection(urls, heartbeat=0, connect_timeout=5)
+        self._connection.ensure_connection(max_retries=len(urls), interval_start=0)
         self._channel = self._connection.channel()
         self._producer = self._connection.Producer()
         name = f"requester-{uuid.uuid4().hex}"

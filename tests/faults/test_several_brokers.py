@@ -161,7 +161,7 @@ def test_a_worker_and_every_command_live_on_the_one_node_of_three_that_answers(
             assert sum(one["found"].startswith(f"{address}: ") for one in lines) == 1
         assert "hidden" not in done.stdout + done.stderr
         shop.worker()
-        with Requester(vhost) as requester:
+        with Requester(f"{urls[1].partition('?')[0]},{vhost}") as requester:
             assert requester.result_of(requester.command("server.list")).body["code"] == 200
         for words in (("status",), ("call", "server.list", "--tenant", "tenant-a")):
             done = shop.command(*words)

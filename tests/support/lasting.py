@@ -34,6 +34,7 @@ class LastingRequester(Requester):
             # A node that is cut off must be found out; one broker is waited for.
             one.heartbeat = 4 if len(urls) > 1 else 0
             one.socket_timeout = one.stack_timeout = 2 if len(urls) > 1 else 5
+            one.virtual_host = one.virtual_host or "/"  # pika reads // otherwise than all others
         self._arguments = {"x-queue-type": "quorum"} if len(urls) > 1 else None
         self._broker: Any = None
         self._namespace = namespace
