@@ -14,6 +14,8 @@ from tests.support.giving_back import LIMIT, give_back, limit_deliveries
 from tests.support.invariants import await_ends, check
 from tests.support.kinds import KINDS
 from tests.support.names import DEAD_QUEUE, INPUT_QUEUES, ORDERS_QUEUE, UNDELIVERED_QUEUE
+from tests.support.new_orders import new
+from tests.support.orders import publish
 from tests.support.stage import dying, settled
 from tests.support.workshop import Workshop, eventually
 
@@ -166,3 +168,21 @@ def test_a_result_that_the_order_system_gave_back_too_often_is_parked_and_put_ba
         (result,) = requester.take_all(results)
         assert result["code"] == 200
         assert requester.depth(DEAD_QUEUE) == 0
+
+
+def test_a_new_order_with_a_password_waits_in_its_queue_for_as_long_as_the_cloud_is_down(
+    workshop: Workshop, broker: PrivateBroker, simulated: SimulatedOpenStack
+) -> None:
+    """It goes to no retry queue: each wait is a delivery more."""
+    tenant = workshop.tenant()
+    limit_deliveries(broker, workshop.broker_url)
+    simulated.fault("api.cinder", error="down", status=503)
+    constants = {"workers.pipeline.timeouts.ORDER_PATIENCE": 0.5}
+    dying(workshop, [], constants=constants, ECS_RETRY_DELAYS="1")
+    with Requester(workshop.broker_url) as requester:
+        message_id = publish(requester, new(tenant, chosen={"adminPass": "S3cret-of-its-own"}))
+        eventually(lambda: workshop.logs().count('"event":"request.requeued"') > LIMIT + 5, 400)
+        simulated.clear_faults()
+        assert requester.order_result_of(message_id, 60).body["code"] == 200
+        assert requester.depth(DEAD_QUEUE) == requester.depth(UNDELIVERED_QUEUE) == 0
+    assert "S3cret-of-its-own" not in workshop.logs() + workshop.journal_dump()
