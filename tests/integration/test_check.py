@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.broker import PrivateBroker
 from sandbox.postgres import PrivatePostgres
 from tests.support.workshop import Workshop, eventually
 from workers.journal.database import open_engine
@@ -136,3 +137,19 @@ def test_a_clouds_yaml_that_cannot_be_used_is_reported(workshop: Workshop, case:
         worker = workshop.worker(wait=False, ECS_REGION="RegionOne", **settings)
         eventually(lambda: any(word in one for one in worker.problems()), 30)
         assert not any("://" in one for one in worker.problems())
+
+
+def test_nodes_that_do_not_know_each_other_are_told(workshop: Workshop) -> None:
+    # Both run, as nodes do that a partition has left apart, and each takes what it is given.
+    ours = workshop.settings["ECS_BROKER_URL"]
+    with PrivateBroker() as other:
+        theirs = other.add_vhost(ours.rpartition("/")[2])
+        found = checked(workshop, 5, ECS_BROKER_URL=f"{ours},{theirs}")["broker"]
+    assert found["result"] == "failed"
+    assert "does not know the queues of the other nodes" in found["found"]
+
+
+def test_nodes_that_know_each_other_are_ok(workshop: Workshop) -> None:
+    ours = workshop.settings["ECS_BROKER_URL"]
+    again = ours.replace("127.0.0.1", "localhost")
+    assert checked(workshop, 0, ECS_BROKER_URL=f"{ours},{again}")["broker"]["result"] == "ok"

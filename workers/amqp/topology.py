@@ -1,8 +1,10 @@
 """Exchanges and queues (contract 1) as typed data, and the functions that declare and compare them."""
 
 import time
+import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 
 from kombu import Connection, Exchange, Queue, binding
 
@@ -20,6 +22,8 @@ DEFAULT_RETRY_DELAYS = (5, 30, 120, 600, 1800)
 _SECONDS, _SECONDS_OF_SEVERAL = 15, 5
 #: Attempts to connect, and seconds between two, where the URL does not say.
 _ATTEMPTS, _RETRY_DELAY = 2, 0.1
+#: Seconds within which a node of a cluster knows of a queue that another one has declared.
+_SECONDS_TO_HEAR = 2
 
 
 class TopologyMismatch(Exception):
@@ -257,6 +261,44 @@ def unusable(where: Where) -> list[tuple[str, Exception]]:
         if problem is not None and (of_family or not by_name):
             found.append((str(target), problem))
     return found
+
+
+def nodes_apart(where: Where, names: Names) -> list[str]:
+    """Return the addresses whose nodes do not know what is declared at another one: after a
+    partition RabbitMQ's nodes may run on, each by itself. Those that cannot be used are left out.
+
+    Blocks for some seconds at most. Raises `BrokerUnusable` and `OSError`.
+    """
+    broker = broker_at(where)
+    queue = f"{names.namespace}.apart.{uuid.uuid4().hex}"
+    with ExitStack() as stack:
+        connections: list[tuple[Target, Connection]] = []
+        for target in broker.targets():
+            with suppress(Exception):  # py-amqp raises whatever its socket and its parser do
+                connection = _open(broker, target, is_last=False)
+                connections.append((target, stack.enter_context(connection)))
+        if len(connections) < 2:
+            return []
+        # It goes with its connection, and no other one may use it.
+        connections[0][1].default_channel.queue_declare(queue, durable=False, exclusive=True)
+        return [str(one) for one, other in connections[1:] if not _is_known(queue, other)]
+
+
+def _is_known(queue: str, connection: Connection) -> bool:
+    from amqp.exceptions import NotFound, ResourceLocked  # noqa: PLC0415 - only here
+
+    # A node hears of another one's queue a moment later.
+    limit = time.monotonic() + _SECONDS_TO_HEAR
+    while True:
+        try:
+            with connection.channel() as channel:
+                channel.queue_declare(queue, passive=True)
+        except ResourceLocked:
+            return True
+        except NotFound:
+            if time.monotonic() > limit:
+                return False
+            time.sleep(0.1)
 
 
 def compare(where: Where, wanted: Topology) -> tuple[str, list[str]]:

@@ -11,7 +11,7 @@ from messages.errors import Transient
 from messages.record import record
 from workers.amqp.broker import explain
 from workers.amqp.delivery_limit import has_delivery_limit, policy_command
-from workers.amqp.topology import TopologyMismatch, compare, topology, unusable
+from workers.amqp.topology import TopologyMismatch, compare, nodes_apart, topology, unusable
 from workers.bootstrap import cloud_settings, own_region
 from workers.cli.exits import Exit
 from workers.cli.output import Format, Report, show
@@ -160,6 +160,8 @@ async def _broker(settings: Settings) -> AsyncIterator[Finding]:
         cause = explain(one, settings.broker)
         found = f"{name}: {cause.reason}; the others are used"
         yield Finding("broker", Status.WARNING, found, cause.advice)
+    async for finding in _nodes(settings):
+        yield finding
     if missing:
         found = f"not declared yet: {', '.join(missing)}"
         advice = "the worker declares them at its start; or run: ecs-worker topology apply"
@@ -168,6 +170,23 @@ async def _broker(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("topology", Status.OK, "declared")
     async for finding in _delivery_limit(settings):
         yield finding
+
+
+async def _nodes(settings: Settings) -> AsyncIterator[Finding]:
+    try:
+        apart = await asyncio.to_thread(nodes_apart, settings.broker, settings.names)
+    except Exception as error:  # as in `_broker`
+        reason = explain(error, settings.broker).reason
+        found = f"whether the nodes know each other could not be tried: {reason}"
+        yield Finding("broker", Status.WARNING, found, "run ecs-worker check again")
+        return
+    if apart:
+        found = f"{', '.join(apart)}: does not know the queues of the other nodes"
+        advice = (
+            "they are no cluster, or a partition has left them apart: see rabbitmqctl cluster_status"
+            " on each node, and restart those that stay apart, one after the other"
+        )
+        yield Finding("broker", Status.FAILED, found, advice)
 
 
 async def _delivery_limit(settings: Settings) -> AsyncIterator[Finding]:
