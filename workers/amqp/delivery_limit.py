@@ -13,7 +13,7 @@ from workers.amqp.broker import Where, broker_at
 from workers.amqp.names import Names
 from workers.amqp.topology import connected
 
-#: The first version with a limit of its own. Before it, a policy with -1 drops messages.
+#: The first version with a limit of its own. Before it there is none, and 3.10 refuses a policy with -1.
 _SINCE = 4
 #: RabbitMQ's own limit, and seconds for a message that was given back to be there again.
 _LIMIT, _PATIENCE = 20, 2.0
