@@ -58,6 +58,14 @@ PHASES = (
     ClusterPhase("all", "all three killed at once (SIGKILL)", ClusterStage.kill_all, _OFTEN, 0.1),
     ClusterPhase("worker", "a worker killed (SIGKILL)", ClusterStage.kill, _OFTEN, 0.06),
     ClusterPhase(
+        "leaderless",
+        "a queue without a leader, as reply_to and bound",
+        ClusterStage.orphan_a_queue,
+        _SOMETIMES,
+        0.1,
+        mend=ClusterStage.delete_orphan,
+    ),
+    ClusterPhase(
         "ignore",
         "a node cut off for 5 to 25 s, ignore",
         ClusterStage.cut,
@@ -66,13 +74,4 @@ PHASES = (
         mend=ClusterStage.mend,
         partitions="ignore",
     ),
-)
-#: One of them waits for what is not mended everywhere yet.
-ORPHAN = ClusterPhase(
-    "leaderless",
-    "a queue without a leader, as reply_to and bound",
-    ClusterStage.orphan_a_queue,
-    _SOMETIMES,
-    0.1,
-    mend=ClusterStage.delete_orphan,
 )
