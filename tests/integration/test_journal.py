@@ -596,3 +596,22 @@ async def test_of_two_workers_that_begin_at_once_one_has_the_lock(url: str) -> N
     finally:
         await first.close()
         await second.close()
+
+
+async def test_workers_that_died_with_a_request_are_counted_and_those_that_ended_are_not(
+    url: str,
+) -> None:
+    lost = []
+    for number, dies in enumerate((True, False, True, False)):
+        worker = Journal(url)
+        await worker.open()
+        outcome = await worker.begin(REQUEST)
+        assert isinstance(outcome, Resumed if number else Begun)
+        if isinstance(outcome, Resumed):
+            lost.append((outcome.lost_workers, outcome.was_lost))
+        if dies:  # its lock goes with the process, and nothing is written any more
+            owner, _ = worker._opened()
+            owner.close()
+            worker._has_begun = False
+        await worker.close()
+    assert lost == [(1, True), (1, False), (2, True)]
