@@ -30,7 +30,7 @@ from workers import GARBAGE_THRESHOLDS
 from workers.amqp.broker import explain
 from workers.amqp.consumer import Consumer, Consuming
 from workers.amqp.declare import TopologyDeclarer
-from workers.amqp.delivery_limit import has_delivery_limit, policy_command
+from workers.amqp.delivery_limit import UNREACHABLE, has_delivery_limit, policy_command
 from workers.amqp.publisher import Publisher
 from workers.amqp.queues import QueueDepths
 from workers.amqp.topology import topology
@@ -509,13 +509,19 @@ class Worker:
     async def _look_for_delivery_limit(self) -> None:
         """Say once where RabbitMQ gives up on what was given back too often. Nothing waits for it."""
         broker, names = self._settings.broker, self._settings.names
-        try:
-            is_limited = await in_daemon_thread(
-                lambda: has_delivery_limit(broker, names), "delivery limit"
-            )
-        except Exception as error:  # py-amqp raises whatever its socket does
-            log.warning("broker.delivery_limit_unknown", why=explain(error, broker).reason)
-            return
+        is_limited, is_told = None, False
+        while is_limited is None:  # the broker may be down at the start
+            try:
+                is_limited = await in_daemon_thread(
+                    lambda: has_delivery_limit(broker, names), "delivery limit"
+                )
+            except Exception as error:  # py-amqp raises whatever its socket does
+                if not is_told:
+                    log.warning("broker.delivery_limit_unknown", why=explain(error, broker).reason)
+                if not isinstance(error, UNREACHABLE):
+                    return  # it may not look
+                is_told = True
+                await asyncio.sleep(_LOOK_EVERY)
         if is_limited:
             log.warning(
                 "broker.delivery_limit",

@@ -3,11 +3,13 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from kombu import Connection, Queue
 
 from sandbox.broker import PrivateBroker
+from workers.amqp.connection import CoalescingConnection
 from workers.amqp.envelope import Publication, Published
 from workers.amqp.publisher import Publisher
 
@@ -186,3 +188,26 @@ async def test_nothing_is_lost_when_the_broker_goes_away_in_the_middle(
     await publisher.close()
     # Some may be there twice: what was not confirmed was sent again.
     assert set(fetch_all(own_broker.url, name)) == {str(one) for one in range(6000)}
+
+
+async def test_a_channel_that_the_broker_never_opens_holds_up_what_is_tried_for_no_longer(
+    vhost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(vhost, "taker")
+    open_channel, silent = CoalescingConnection.channel, []
+
+    def channel(connection: CoalescingConnection, *given: Any, **named: Any) -> Any:
+        if connection.params.client_properties["connection_name"].endswith("apart"):
+            silent.append(connection)
+            if connection is silent[0]:
+                return None
+        return open_channel(connection, *given, **named)
+
+    monkeypatch.setattr(CoalescingConnection, "channel", channel)
+    publisher = Publisher(vhost, deadline=0.3)
+    publisher.open()
+    publisher.publish(Publication("nowhere", "taker", b"{}", message_id="culprit"))
+    other = publisher.publish(Publication("", "taker", b"{}", message_id="other"))
+    assert await asyncio.wait_for(other, 30) is Published.CONFIRMED
+    assert silent[-1] is not silent[0]
+    await publisher.close()

@@ -261,3 +261,14 @@ def test_no_exchange_of_a_forged_death_is_published_to(queue: str, ours: str) ->
     assert found is not None
     came, reason = found
     assert (came.routed_by, reason) == ((ours, "a.key"), "deadline")
+
+
+def test_no_exchange_of_a_forged_renewal_is_published_to() -> None:
+    """It counts for what came by the default exchange, which a forged history says, too."""
+    death = {"queue": "ecs.orders", "reason": "expired", "exchange": "", "routing-keys": ["a.key"]}
+    renewal = {"exchange": "amq.topic", "routing-key": "a.key", "times": 1}
+    message = amqp.delivered("ecs.undelivered", "ecs.undelivered", "a.key", b"{}", {})
+    message = replace(message, headers={"x-death": [death], "x-ecs-renewal": renewal})
+    found = last_death(message)
+    assert found is not None
+    assert found[0].routed_by == ("ecs.orders", "a.key")

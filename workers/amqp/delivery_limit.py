@@ -9,6 +9,8 @@ import time
 import uuid
 from typing import Any
 
+from kombu.exceptions import OperationalError
+
 from workers.amqp.broker import Where, broker_at
 from workers.amqp.names import Names
 from workers.amqp.topology import connected
@@ -19,6 +21,8 @@ _SINCE = 4
 _LIMIT, _PATIENCE = 20, 2.0
 #: Milliseconds after which the broker deletes the queue by itself, should this process die.
 _EXPIRES = 60_000
+#: Errors after which it is worth looking again: the broker is away.
+UNREACHABLE = (OSError, OperationalError)
 
 
 def policy_command(where: Where, names: Names) -> str:

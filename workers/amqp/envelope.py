@@ -68,6 +68,8 @@ class Envelope:
     left_out: LeftOut | None = None
     #: Times that it was published to its own queue once more (`workers/amqp/renewal.py`).
     renewals: int = 0
+    #: The first of these times, in Unix seconds; None where it was never.
+    renewed_since: int | None = None
     #: What is still to be awaited before the message leaves its queue, once its request has ended
     #: and given its turn to another: replies whose queue was not there.
     late: list[Callable[[], Awaitable[None]]] = field(

@@ -41,11 +41,15 @@ def is_worn(envelope: Envelope) -> bool:
 
 
 def renewal_of(envelope: Envelope) -> dict[str, Any]:
-    """Return the value of the renewal header: how the message came, and how often it was renewed."""
+    """Return the value of the renewal header: how the message came, how often it was renewed, and
+    since when.
+    """
+    since = envelope.renewed_since
     came: dict[str, Any] = {
         "exchange": envelope.exchange,
         "routing-key": envelope.routing_key,
         "times": envelope.renewals + 1,
+        "since": int(envelope.arrived if since is None else since),
     }
     deaths = envelope.headers.get("x-death")
     last = deaths[0] if isinstance(deaths, list) and deaths else None
@@ -70,6 +74,7 @@ def restored(envelope: Envelope) -> Envelope:
     exchange, key, times = (came.get(name) for name in ("exchange", "routing-key", "times"))
     if not (isinstance(exchange, str) and isinstance(key, str) and isinstance(times, int)):
         return envelope
+    since = came.get("since")
     headers = {name: value for name, value in envelope.headers.items() if name != RENEWAL_HEADER}
     death = came.get("death")
     if isinstance(death, Mapping):
@@ -81,4 +86,5 @@ def restored(envelope: Envelope) -> Envelope:
         headers=headers,
         redelivered=True,
         renewals=max(times, 0),
+        renewed_since=since if isinstance(since, int) and 0 <= since <= envelope.arrived else None,
     )

@@ -70,6 +70,10 @@ class Trials:
         self._opening = 0
         self._idle: list[Channel] = []
         self._busy: dict[Channel, _Trial] = {}
+        #: Channels that the broker was asked to close: it counts them until it answers.
+        self._closing: set[Channel] = set()
+        #: When the broker last opened or closed a channel, or was first asked to, in monotonic time.
+        self._heard_at = 0.0
 
     @property
     def is_up(self) -> bool:
@@ -90,15 +94,24 @@ class Trials:
         self._fill()
 
     def watch(self) -> None:
-        """Refuse those whose answer is overdue, so that they are tried anew."""
+        """Refuse those whose answer is overdue, so that they are tried anew. Where the broker does
+        not even open or close a channel, all are sent again on a new connection.
+        """
         if self._recovering.is_blocked:
             return
         now, unblocked = monotonic(), self._recovering.unblocked_at
+        is_awaited = self._opening or self._closing
+        if is_awaited and now - max(self._heard_at, unblocked) > self._deadline:
+            log.error("publisher.trials_stand_still", waiting=len(self._pending))
+            self._recovering.drop()
+            return
         for channel, trial in list(self._busy.items()):
             if now - max(trial.entry.sent_at, unblocked) > self._deadline:
                 del self._busy[channel]
+                self._ask()
                 with suppress(AMQPError):
                     channel.close()
+                    self._closing.add(channel)
                 trial.owner.trial_refused(trial.entry)
 
     async def close(self) -> None:
@@ -113,6 +126,7 @@ class Trials:
     def _lost(self) -> None:
         self._connection, self._opening = None, 0
         self._idle.clear()
+        self._closing.clear()
         self._pending.extendleft(reversed(self._busy.values()))
         self._busy.clear()
 
@@ -123,10 +137,15 @@ class Trials:
         if (connection := self._connection) is None or not connection.is_open:
             return
         most = min(MOST_TRIALS, connection.params.channel_max - 1)
-        there = self._opening + len(self._busy) + len(self._idle)
+        there = self._opening + len(self._busy) + len(self._idle) + len(self._closing)
         for _ in range(min(len(self._pending) - self._opening, most - there)):
+            self._ask()
             self._opening += 1
             connection.channel(on_open_callback=self._opened)
+
+    def _ask(self) -> None:
+        if not self._opening and not self._closing:
+            self._heard_at = monotonic()
 
     def _opened(self, channel: Channel) -> None:
         channel.add_on_close_callback(self._closed)
@@ -137,6 +156,7 @@ class Trials:
 
     def _ready(self, channel: Channel) -> None:
         self._opening -= 1
+        self._heard_at = monotonic()
         self._idle.append(channel)
         self._fill()
 
@@ -176,6 +196,8 @@ class Trials:
     def _closed(self, channel: Channel, error: Exception) -> None:
         if not channel.connection.is_open:
             return  # `_lost` follows
+        self._closing.discard(channel)
+        self._heard_at = monotonic()
         if channel in self._idle:
             self._idle.remove(channel)
         trial = self._busy.pop(channel, None)

@@ -25,6 +25,7 @@ from workers.pipeline.exits import Answered, Ignored, Rejected, Requeue, Resched
 from workers.pipeline.parsing import parse
 from workers.pipeline.rejections import Rejections
 from workers.pipeline.replies import Replies
+from workers.pipeline.retry import GIVE_UP_AFTER
 from workers.request import Request
 
 log = structlog.get_logger()
@@ -34,7 +35,8 @@ log = structlog.get_logger()
 _REASONS = {"expired": "deadline", "maxlen": "queue_full"}
 _GIVEN_BACK = "delivery_limit"
 #: Renewals after which a message is given up: a read, of which no journal knows that it killed its
-#: workers, and any other; what waits in its own queue for a day is renewed some thirty times.
+#: workers, and any other. That one also has a day: what waits in its own queue, as an order with a
+#: password does between two attempts, is renewed once a minute where the delays are short.
 _READ_RENEWALS, _RENEWALS = 1, 100
 #: Seconds before a message is looked at again whose request another worker carries out, or the
 #: journal cannot tell of.
@@ -87,9 +89,7 @@ class Undeliverable:
         A soft deletion without a token is known by its publisher's AMQP user, whom a renewed message
         has no more: it goes on by way of a retry queue, once it is authenticated.
         """
-        names = envelope.names
-        most = _READ_RENEWALS if envelope.queue == names.reads_queue else _RENEWALS
-        if envelope.queue != names.undelivered_queue and envelope.renewals >= most:
+        if _is_renewed_too_often(envelope):
             await self._given_up(envelope, (envelope, _GIVEN_BACK), execute)
             return True
         if envelope.user_id is not None and _needs_its_user(envelope):
@@ -155,6 +155,15 @@ class Undeliverable:
         return False
 
 
+def _is_renewed_too_often(envelope: Envelope) -> bool:
+    if envelope.queue == envelope.names.undelivered_queue:
+        return False
+    if envelope.queue == envelope.names.reads_queue:
+        return envelope.renewals >= _READ_RENEWALS
+    since = envelope.arrived if envelope.renewed_since is None else envelope.renewed_since
+    return envelope.renewals >= _RENEWALS and envelope.arrived - since > GIVE_UP_AFTER
+
+
 def _needs_its_user(envelope: Envelope) -> bool:
     """Tell whether only the AMQP user who published it can authenticate a message."""
     if not envelope.is_order:
@@ -182,14 +191,19 @@ def last_death(envelope: Envelope) -> Death | None:
         return None
     reason = _REASONS.get(str(last.get("reason")), _GIVEN_BACK)
     keys, exchange = last.get("routing-keys"), str(last.get("exchange"))
+    allowed = "", names.commands_exchange, names.orders_exchange
+    default = names.orders_exchange if queue == names.orders_queue else names.commands_exchange
     # RabbitMQ 3 keeps what a publisher has written into an entry of this queue and reason: nothing
     # of ours is to be sent to an exchange that he chooses.
     if queue == names.order_results_queue:
         exchange = names.results_exchange
-    elif exchange not in ("", names.commands_exchange, names.orders_exchange):
-        exchange = names.orders_exchange if queue == names.orders_queue else names.commands_exchange
+    elif exchange not in allowed:
+        exchange = default
     key = str(keys[0]) if isinstance(keys, list) and keys else ""
     # By the default exchange it came from a retry queue, and a header has its first route.
     to = key if exchange else queue
     came = replace(envelope, queue=queue, exchange=exchange, routing_key=to)
-    return restored(came), reason
+    came = restored(came)
+    if came.exchange not in (*allowed, exchange):  # by the default exchange, a forged history says
+        came = replace(came, exchange=default)
+    return came, reason
