@@ -425,6 +425,7 @@ class Lane:
         """
         if self._trials.is_up:  # or they wait for the broker, and for no queue
             self._queue.give_up(self._late.values())
+        self._queue.forget_cancelled()
         self._settle()
         if self.connection.is_blocked:
             return

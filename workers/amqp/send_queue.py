@@ -200,6 +200,15 @@ class SendQueue:
                 self._remember(blocked.trial, blocked.since)
         self._relax(now)
 
+    def forget_cancelled(self) -> None:
+        """Let go of what nobody waits for any more: a request whose result has no way out comes
+        again, with another one each time. What is tried is left until the broker answers.
+        """
+        if any(one.future.done() for one in self._waiting):
+            self._waiting = deque(one for one in self._waiting if not one.future.done())
+        for blocked in self._blocked.values():
+            blocked.entries = [one for one in blocked.entries if not one.future.done()]
+
     def be_careful(self) -> None:
         """Try each publication apart, until no trial is without an answer for long."""
         self._careful_since = monotonic()
