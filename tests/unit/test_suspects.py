@@ -8,8 +8,7 @@ import pytest
 from messages.errors import Refused
 from messages.results import WaitReason
 from workers.journal import Kind
-from workers.pipeline import suspects
-from workers.pipeline.suspects import ALONE, MOST_LOST, SUSPECT_AFTER, Suspects
+from workers.pipeline.suspects import MOST_LOST, SUSPECT_AFTER, Suspects
 
 
 def suspect(key: str, lost: int = SUSPECT_AFTER, *, was_lost: bool = False) -> Any:
@@ -19,47 +18,22 @@ def suspect(key: str, lost: int = SUSPECT_AFTER, *, was_lost: bool = False) -> A
     )
 
 
-@pytest.fixture
-def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The monotonic clock, which stands still."""
-    now = [1000.0]
-    clock = SimpleNamespace(time=lambda: now[0], monotonic=lambda: now[0])
-    monkeypatch.setattr(suspects, "time", clock)
-    return now
-
-
-def test_one_suspect_is_begun_while_the_one_before_may_still_kill(now: list[float]) -> None:
-    one, other, third = map(suspect, "abc")
+def test_a_suspect_is_carried_out_alone() -> None:
+    one, other = suspect("a"), suspect("b")
     found = Suspects((5, 30))
     assert found.check(one) is None
+    assert found.check(suspect("innocent", SUSPECT_AFTER - 1)) is None
     later = found.check(other)
     assert later is not None
     assert (later[0].delay, later[0].counts, later[1].reason) == (5, False, WaitReason.TURN)
+    found.release(other)  # it has not begun
+    assert found.check(other) is not None
     found.release(one)
     assert found.check(other) is None
-    assert found.check(third) is not None
 
 
-def test_one_that_its_worker_survives_holds_up_the_others_no_longer(now: list[float]) -> None:
-    """After three deaths hundreds of innocent orders may be suspects, each with minutes to wait."""
-    orders = [suspect(f"order-{number}") for number in range(200)]
+def test_a_suspect_whose_last_worker_died_waits_first_and_ends_after_many() -> None:
     found = Suspects((5, 30))
-    for order in orders:
-        assert found.check(order) is None
-        assert found.check(orders[-1] if order is not orders[-1] else suspect("x")) is not None
-        now[0] += ALONE + 1
-    # They come back from a retry queue, and go on at once, also beside a new one.
-    assert found.check(suspect("new")) is None
-    for order in orders:
-        found.release(order)
-        assert found.check(order) is None
-
-
-def test_one_whose_last_worker_died_waits_though_this_one_had_survived_it(now: list[float]) -> None:
-    found = Suspects((5, 30))
-    assert found.check(suspect("a")) is None
-    now[0] += ALONE + 1
-    found.release(suspect("a"))
     later = found.check(suspect("a", SUSPECT_AFTER + 1, was_lost=True))
     assert later is not None
     assert later[0].counts

@@ -1,11 +1,9 @@
 """Requests whose workers died: one of them may be what kills them, and nobody knows which.
 
 The journal counts for each request the workers that died while they had it. From the third on it is
-a suspect: it waits before its next attempt, so that others are done by then, and a worker begins
-one suspect at a time, so that one death is counted for one of them. One that its worker survives for
-some seconds holds up the others no longer: hundreds may be innocent, each with minutes to wait in
-the cloud. After many deaths it is ended: what kills every worker ends so, and what was only in hand
-with it does not come so far, for it is done while the other waits for its next attempt.
+a suspect: it waits before its next attempt, so that others are done by then, and a worker carries
+out one suspect at a time, so that one death is counted for one of them. After many it is ended:
+what kills every worker ends so, and what was only in hand with it does not come so far.
 """
 
 import time
@@ -20,8 +18,6 @@ from workers.pipeline.retry import WORKER_LOST, Retry
 
 #: Workers that died with a request in hand, from which on it is a suspect, and after which it ends.
 SUSPECT_AFTER, MOST_LOST = 3, 30
-#: Seconds for which a suspect is alone, and how many are known that their worker has survived.
-ALONE, _MOST_SURVIVED = 15.0, 10_000
 
 
 class Suspects:
@@ -29,11 +25,7 @@ class Suspects:
 
     def __init__(self, delays: tuple[int, ...]) -> None:
         self._delays = delays
-        #: The suspect that is alone, and since when in monotonic time.
         self._in_hand: str | None = None
-        self._since = 0.0
-        #: Keys of those that this worker has survived: they go on at once when they come again.
-        self._survived: dict[str, None] = {}
 
     def check(self, progress: Progress) -> tuple[Retry, Wait] | None:
         """Return when a request is to come again, and what it waits for until then; None where it
@@ -52,25 +44,12 @@ class Suspects:
             detail = f"{lost} workers died while they carried it out"
             wait = Wait(WaitReason.RETRY, now, cause=WORKER_LOST, detail=detail)
             return Retry(self._delays[attempts], counts=is_order), wait
-        if progress.key in self._survived:
-            return None
-        self._end_survived()
         if self._in_hand is not None:
             return Retry(self._delays[0], counts=False), Wait(WaitReason.TURN, now)
-        self._in_hand, self._since = progress.key, time.monotonic()
+        self._in_hand = progress.key
         return None
 
     def release(self, progress: Progress) -> None:
         """Let another suspect be carried out."""
         if self._in_hand == progress.key:
-            self._end_survived()
             self._in_hand = None
-
-    def _end_survived(self) -> None:
-        """Let go of the one that is alone where it has been so for long enough."""
-        if self._in_hand is None or time.monotonic() - self._since <= ALONE:
-            return
-        self._survived[self._in_hand] = None
-        if len(self._survived) > _MOST_SURVIVED:
-            del self._survived[next(iter(self._survived))]
-        self._in_hand = None
