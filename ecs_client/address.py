@@ -206,7 +206,10 @@ class Brokers:
                 **callbacks,
             },
         )
-        return connection.transport.establish_connection()
+        found = connection.transport.establish_connection()
+        # The kernel's time-outs alone would have py-amqp wait for ever for the rest of a frame.
+        found.sock.settimeout(seconds)
+        return found
 
 
 def line_of(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -167,3 +168,44 @@ def test_a_worker_and_every_command_live_on_the_one_node_of_three_that_answers(
             done = shop.command(*words)
             assert done.returncode == 0, done.stdout + done.stderr
         assert "hidden" not in shop.logs()
+
+
+def test_a_node_that_stops_within_a_frame_costs_a_time_out(
+    vhost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.amqp.topology._SECONDS", 1)
+    parts = urlsplit(vhost)
+    queue = "a.queue.that.is.asked.for"
+    outcome: list[BaseException] = []
+
+    def relay(source: socket.socket, sink: socket.socket, asked: Event, *, of_node: bool) -> None:
+        while data := source.recv(65536):
+            if not of_node and queue.encode() in data:
+                asked.set()
+            # The head of the frame, and a byte of what is in it.
+            sink.sendall(data[:8] if of_node and asked.is_set() else data)
+            if of_node and asked.is_set():
+                return
+
+    def look() -> None:
+        try:
+            depth(f"amqp://guest:guest@127.0.0.1:{gate.getsockname()[1]}{parts.path}", queue)
+        except OSError as error:
+            outcome.append(error)
+
+    with socket.create_server(("127.0.0.1", 0)) as gate:
+        looking = Thread(target=look, daemon=True)
+        looking.start()
+        client, _ = gate.accept()
+        with client, socket.create_connection(("127.0.0.1", parts.port or 5672)) as node:
+            asked = Event()
+            for one, other, of_node in ((client, node, False), (node, client, True)):
+                Thread(
+                    target=relay, args=(one, other, asked), kwargs={"of_node": of_node}, daemon=True
+                ).start()
+            looking.join(20)
+            assert not looking.is_alive()
+            for one in (client, node):  # wakes the threads
+                one.shutdown(socket.SHUT_RDWR)
+    assert asked.is_set()
+    assert "timed out" in str(outcome)

@@ -222,6 +222,8 @@ def _open(broker: Broker, target: Target, *, is_last: bool) -> Connection:
     )
     try:
         connection.ensure_connection(max_retries=0)
+        # The kernel's time-outs alone would have py-amqp wait for ever for the rest of a frame.
+        connection.connection.sock.settimeout(_SECONDS)
     except BaseException:
         connection.release()
         raise
