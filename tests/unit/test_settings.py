@@ -242,6 +242,9 @@ def test_a_secret_that_cannot_be_read_from_its_file_is_one_line_that_names_the_v
         "postgresql://u:geheim@h1,h2:70000/db",
         "postgresql://u:a@geheim@h1,h2/db",
         "postgresql://u:geheim@/db?host=h1,h2&port=1,2,3",
+        "postgresql://u:a@geheim/b@h/db",
+        "postgresql://u:a@geheim?b@h/db",
+        "postgresql://u:1,geheim/b@c@h/db",
     ],
 )
 def test_a_journal_url_that_cannot_be_told_apart_is_named_and_not_shown(
@@ -270,6 +273,9 @@ def test_a_journal_url_that_cannot_be_told_apart_is_named_and_not_shown(
         ("//u:p@/db?host=h1,h2&port=5432,5433", "h1,h2", "5432,5433", "read-write"),
         ("//u:p@/db?host=h1,h2&port=77", "h1,h2", "77,77", "read-write"),
         ("//u:p@/db?host=h1:77", "h1", "77", None),
+        ("//u:p@/db?host=::1", "::1", "5432", None),
+        ("//u:p@/db?host=h1&host=h2&port=77", "h1,h2", "77,77", "read-write"),
+        ("//u:p/w@h1:77,h2/db", "h1,h2", "77,5432", "read-write"),
         ("//u:p@h1:77/db", None, None, None),
     ],
 )
@@ -304,7 +310,13 @@ def test_a_journal_url_may_not_ask_for_a_standby(
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql://u:geheim@h/db?password=geheim", "sqlite:///x.db?password=geheim"]
+    "url",
+    [
+        "postgresql://u:geheim@h/db?password=geheim",
+        "postgresql://u:12,geheim/geheim@h/db",
+        "postgresql://u@h/db?password=geh@geheim",
+        "sqlite:///x.db?password=geheim",
+    ],
 )
 def test_a_journal_url_is_shown_without_its_passwords(url: str) -> None:
     assert "geheim" not in url_without_password(url)

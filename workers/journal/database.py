@@ -18,10 +18,14 @@ from workers.journal.sqlite import READS, exposed_files, sqlite_engine
 _MIGRATION_LOCK = 0x6563_7377
 #: SQLSTATE of a prepared statement that the session does not know, and of one that it knows already.
 _UNPREPARED, _PREPARED_TWICE = "26000", "42P05"
-#: A URL up to its path. A password with a `/` in it is no URL's.
-_AUTHORITY = re.compile(r"(?P<before>\w+(?:\+\w+)?://(?:[^/?]*@)?)(?P<hosts>[^/?@]*)")
+#: A URL up to its path, as SQLAlchemy reads it: a password may hold anything but an `@`.
+_AUTHORITY = re.compile(r"(?P<before>\w+(?:\+\w+)?://(?:[^:/@]*(?::[^@]*)?@)?)(?P<hosts>[^/?@]*)")
+#: Where an `@` may stand after the one before the host. Anywhere else it is a password's, and the
+#: rest of that would be taken for a host or a database, and shown.
+_OPTION = re.compile(r"[?&]\w+=[^/?&]*")
 #: A host with or without its port; an IPv6 address stands in brackets.
 _HOST = re.compile(r"(?:\[(?P<bracketed>[^\[\],@]+)\]|(?P<plain>[^\[\]:,@]+))(?::(?P<port>\d*))?")
+_BARE_IPV6 = re.compile(r"[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%\w+)?")
 #: What a URL may not ask for.
 _READ_ONLY = ("read-only", "standby", "prefer-standby")
 _COUNTED = {"preserve_rowcount": True}
@@ -93,6 +97,8 @@ def read_url(url: str) -> URL:
         bare, hosts = _without_hosts(url)
         parsed = make_url(bare)
         if parsed.get_backend_name() == "postgresql":
+            if "@" in _OPTION.sub("", url.partition("@")[2]):
+                raise ValueError("a password holds an @")
             parsed = _with_hosts(parsed, hosts)
     except (
         ArgumentError,
@@ -122,20 +128,18 @@ def _without_hosts(url: str) -> tuple[str, list[str]]:
 
 
 def _with_hosts(url: URL, hosts: list[str]) -> URL:
-    given = url.query.get("host", ())
-    if not hosts and isinstance(given, str):
-        ports = url.query.get("port", ())
-        hosts = given.split(",") if "," in given or ":" in given else []
+    if not hosts:
+        given, ports = url.query.get("host", ()), url.query.get("port", ())
+        if isinstance(given, str):
+            hosts = given.split(",") if "," in given or ":" in given else []
+        else:
+            hosts = list(given)
+        hosts = [f"[{one}]" if _BARE_IPV6.fullmatch(one) else one for one in hosts]
         numbers = ports.split(",") if isinstance(ports, str) else list(ports)
         if numbers and hosts:
-            hosts = [
-                f"[{host}]:{number}"
-                for host, number in zip(
-                    hosts, numbers * (len(hosts) if len(numbers) == 1 else 1), strict=True
-                )
-            ]
-    elif not hosts:
-        hosts = list(given)
+            if len(numbers) == 1:
+                numbers *= len(hosts)
+            hosts = [f"{one}:{number}" for one, number in zip(hosts, numbers, strict=True)]
     if not hosts:
         return url
     parts = [_HOST.fullmatch(one) for one in hosts]
