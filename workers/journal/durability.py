@@ -50,13 +50,14 @@ def _rights(connection: Connection) -> list[Weakness]:
     ]
     # The tables of the next version are made, and those of this one changed, by the same role.
     may_create = "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"
+    is_fatal = bool(missing) or not set(schema.metadata.tables) <= set(found)
     if not connection.execute(text(may_create)).scalar():
         missing.append("CREATE in the schema")
     if not missing:
         return []
     shown = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
     advice = "let the role own the database (ALTER DATABASE … OWNER TO …) and its tables"
-    return [Weakness(f"the role {role} has no right to {shown}", advice, is_fatal=True)]
+    return [Weakness(f"the role {role} has no right to {shown}", advice, is_fatal)]
 
 
 def _losses(connection: Connection) -> list[Weakness]:
