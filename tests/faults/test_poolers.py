@@ -21,6 +21,7 @@ from workers.journal import SharedSessions
 from workers.journal.database import open_engine
 from workers.journal.owners import SessionOwner
 from workers.journal.postgres import Connector
+from workers.journal.records import JournalTimes
 
 pytestmark = pytest.mark.slow
 
@@ -122,3 +123,38 @@ def test_a_pooler_in_session_mode_works_and_a_dead_workers_requests_are_taken_ov
         await_ends(requester, asked)
         settled(workshop, requester)
         check(requester.heard, asked, tenant, simulated.executed())
+
+
+def test_a_pooler_of_one_host_alone_and_one_whose_mode_changes_are_found_out(
+    monkeypatch: pytest.MonkeyPatch, database: str
+) -> None:
+    with pooler(database, "session") as found:
+        engine = open_engine(database)
+        connect = engine.dialect.create_connect_args(make_url(found.url_of(database)))[1]
+        direct = engine.dialect.create_connect_args(make_url(database))[1]
+        connector = Connector(JournalTimes())
+        connector.connect(**direct).close()
+        connector.connect(**connect).close()
+        found.change_mode("transaction")
+        monkeypatch.setattr("workers.journal.postgres._TRIED", 0.0)
+        with pytest.raises(SharedSessions):
+            connector.connect(**connect)
+        connector = Connector(JournalTimes())
+        connector.connect(**direct).close()
+        with pytest.raises(SharedSessions):
+            connector.connect(**connect)
+
+
+def test_an_owner_whose_session_stays_with_another_server_goes_to_the_others(
+    database: str,
+) -> None:
+    """The old primary of a failover still answers: that is no pooler."""
+    owner = SessionOwner(open_engine(database))
+    with PrivatePostgres() as promoted:
+        engine = open_engine(promoted.url)
+        with engine.connect() as other:
+            owner._engine = engine
+            owner.keep(lambda: other)
+            owner.keep(lambda: other)
+            assert owner.is_alive(owner.id, other)
+        owner.close()

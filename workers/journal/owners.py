@@ -7,6 +7,7 @@ import fcntl
 import os
 import zlib
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Protocol
 from uuid import uuid4
@@ -14,6 +15,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from messages.record import record
 from workers.journal.database import is_sqlite, reason_of, tells_shared_sessions
 from workers.journal.records import JournalError, SharedSessions
 
@@ -127,8 +129,8 @@ class SessionOwner:
         self.id = f"{os.getpid()}-{uuid4().hex}"
         self._engine = engine
         self._session: Connection | None = None
-        #: The process id of that session.
-        self._process: int | None = None
+        #: The server and the process id of that session.
+        self._process: _Process | None = None
         self._holds = False
         with engine.connect() as other:
             self.keep(lambda: other)
@@ -144,7 +146,11 @@ class SessionOwner:
         if found is None:
             self._drop()
         elif not is_refused or found != self._process:
-            raise SharedSessions
+            # After a failover this session may be left with the old primary, where the lock keeps
+            # nobody out of the new one.
+            if found.server == _process_of(other()).server:
+                raise SharedSessions
+            self._drop()
         if self._session is None:
             self._session, self._holds = self._engine.connect(), False
             self._process = self._asked()
@@ -157,18 +163,16 @@ class SessionOwner:
         with other.begin():
             return _holds_lock(self.id, other)
 
-    def _asked(self) -> int | None:
-        """Return the process id of the session, None where it is lost."""
+    def _asked(self) -> "_Process | None":
+        """Return the process that answers in the session, None where it is lost."""
         if self._session is None:
             return None
         try:
-            found = self._session.execute(text("SELECT pg_backend_pid()")).scalar()
-            self._session.commit()
+            return _process_of(self._session)
         except SQLAlchemyError as error:
             if tells_shared_sessions(error):
                 raise SharedSessions from None
             return None
-        return int(str(found))
 
     def _take(self, session: Connection) -> bool:
         taken = session.execute(
@@ -193,6 +197,20 @@ class SessionOwner:
             self._session.invalidate()
             self._session.close()
             self._session = None
+
+
+@record
+class _Process:
+    """A process of PostgreSQL; two servers have not started in the same microsecond."""
+
+    server: datetime
+    id: int
+
+
+def _process_of(connection: Connection) -> _Process:
+    with connection.begin():
+        row = connection.execute(text("SELECT pg_postmaster_start_time(), pg_backend_pid()")).one()
+    return _Process(*row)
 
 
 def _holds_lock(owner: str, connection: Connection) -> bool:

@@ -41,7 +41,9 @@ _SYNCHRONOUS = (
 #: A line of psycopg's about one of several hosts.
 _FAILURE = re.compile(r"^- host: .*?, hostaddr: (?:None|'[^']*'): (.*)$", re.MULTILINE)
 #: First of the two keys of the advisory locks by which a pooler is found out.
-_PROBES = 0x6563_7302
+_PROBES = 0x6563_7303
+#: Seconds after which a pooler is tried again: it may be set up anew while a gateway runs.
+_TRIED = 60.0
 #: A pooler that uses its sessions in turn must come to the one with the lock within so many tries.
 _TRIES = 25
 
@@ -77,13 +79,15 @@ class BoundedConnection(psycopg.Connection[Any]):
 
 
 class Connector:
-    """Makes the connections of one engine. The first one finds out whether its session is its own;
-    `SharedSessions` is raised where it is not.
+    """Makes the connections of one engine, and finds out whether their sessions are their own;
+    `SharedSessions` is raised where they are not.
     """
 
     def __init__(self, times: JournalTimes) -> None:
         self._times = times
-        self._is_checked = False
+        #: When a pooler was tried last, in monotonic time, by host and port: of several hosts one
+        #: alone may have a pooler.
+        self._tried_at: dict[tuple[str, int], float] = {}
 
     def connect(self, **arguments: Any) -> psycopg.Connection[Any]:
         """Connect with every limit; those of the socket may be given in the URL."""
@@ -91,9 +95,7 @@ class Connector:
         try:
             # ORDER: checked before anything is set. A pooler in transaction mode would hand the
             # session with our settings to another program.
-            if not self._is_checked:
-                self._check(connection, arguments)
-                self._is_checked = True
+            self._check(connection, arguments)
             connection.execute("; ".join(_settings(self._times)))
         except BaseException:
             connection.close()
@@ -122,6 +124,9 @@ class Connector:
         session = _session_of(connection)
         if session == connection.info.backend_pid:
             return  # a pooler makes up the process id that it tells a client
+        place, now = (connection.info.host, connection.info.port), time.monotonic()
+        if now - self._tried_at.get(place, -_TRIED) < _TRIED:
+            return
         lock = {"kind": _PROBES, "number": int.from_bytes(os.urandom(4), signed=True)}
         connection.execute("SELECT pg_advisory_lock(%(kind)s, %(number)s)", lock)
         with self._connect(arguments) as other:
@@ -136,6 +141,7 @@ class Connector:
         if refused != [(True,)] * _TRIES or _session_of(connection) != session:
             raise SharedSessions
         connection.execute("SELECT pg_advisory_unlock(%(kind)s, %(number)s)", lock)
+        self._tried_at[place] = now
 
 
 def _session_of(connection: psycopg.Connection[Any]) -> Any:
