@@ -130,10 +130,9 @@ def _without_hosts(url: str) -> tuple[str, list[str]]:
 def _with_hosts(url: URL, hosts: list[str]) -> URL:
     if not hosts:
         given, ports = url.query.get("host", ()), url.query.get("port", ())
-        if isinstance(given, str):
-            hosts = given.split(",") if "," in given or ":" in given else []
-        else:
-            hosts = list(given)
+        is_one = isinstance(given, str) and not re.search("[,:]", given)
+        hosts = given.split(",") if isinstance(given, str) else list(given)
+        hosts = [] if is_one else hosts
         hosts = [f"[{one}]" if _BARE_IPV6.fullmatch(one) else one for one in hosts]
         numbers = ports.split(",") if isinstance(ports, str) else list(ports)
         if numbers and hosts:
