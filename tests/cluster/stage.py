@@ -22,7 +22,8 @@ from workers.amqp.topology import declare, topology
 
 #: Seconds: of the workers' connections, and for which a node is cut off or stands still.
 HEARTBEAT, AWAY = 4, (5.0, 25.0)
-
+#: Seconds after which a queue that was declared outlasts all its nodes.
+_SETTLED = 8.0
 
 #: What RabbitMQ 4 needs (docs/operations/rabbitmq-cluster.md).
 POLICY = ("ecs", r"^ecs\.", '{"delivery-limit": -1}', "--apply-to", "quorum_queues")
@@ -72,6 +73,9 @@ class ClusterStage(Stage):
 
     def kill_all(self) -> None:
         """All nodes at once, as a power cut does; they come back."""
+        # RabbitMQ 4.0 may leave a queue without a leader for a minute and more that was declared
+        # just before: here, those of whoever asks.
+        time.sleep(_SETTLED)
         for node in self.cluster.nodes:
             node.kill()
         for node in self.cluster.nodes:

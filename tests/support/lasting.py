@@ -27,8 +27,12 @@ class LastingRequester(Requester):
     #: The exchanges that it must be bound to before something is published there.
     BOUND_TO = ("ecs.status", "ecs.results")
 
-    def __init__(self, *urls: str, namespace: str = "ecs") -> None:
-        """Connect to one of the brokers; with several, its queues are a cluster's quorum queues."""
+    def __init__(self, *urls: str, namespace: str = "ecs", hears_all: bool = True) -> None:
+        """Connect to one of the brokers; with several, its queues are a cluster's quorum queues.
+
+        Without `hears_all` it has its replies alone: a queue of another kind that has no leader yet
+        keeps it from none of them.
+        """
         self._parameters = [pika.URLParameters(url) for url in urls]
         for one in self._parameters:
             # A node that is cut off must be found out; one broker is waited for.
@@ -40,11 +44,10 @@ class LastingRequester(Requester):
         self._namespace = namespace
         self._on_heard = lambda _: None
         self._name = f"lasting-{uuid.uuid4().hex[:8]}"
-        self._queues = {
-            f"{self._name}-replies": Source.REPLY,
-            f"{self._name}-status": Source.STATUS,
-            f"{self._name}-results": Source.ORDER_RESULT,
-        }
+        self._queues = {f"{self._name}-replies": Source.REPLY}
+        if hears_all:
+            self._queues[f"{self._name}-status"] = Source.STATUS
+            self._queues[f"{self._name}-results"] = Source.ORDER_RESULT
         self.heard: list[Heard] = []
         self._until_done(self.declare)
 
@@ -58,8 +61,11 @@ class LastingRequester(Requester):
         with self._channel() as channel:
             for queue in self._queues:
                 channel.queue_declare(queue, durable=True, arguments=self._arguments)
-            channel.queue_bind(f"{self._name}-status", f"{self._namespace}.status", "#")
-            channel.queue_bind(f"{self._name}-results", f"{self._namespace}.results", "order.#")
+            bindings = {Source.STATUS: ("status", "#"), Source.ORDER_RESULT: ("results", "order.#")}
+            for queue, source in self._queues.items():
+                if source in bindings:
+                    exchange, key = bindings[source]
+                    channel.queue_bind(queue, f"{self._namespace}.{exchange}", key)
 
     def publish(self, exchange: str, routing_key: str, body: Any, **options: Any) -> str:
         """As `Requester.publish`, until the broker has confirmed it; a confirm that was lost makes

@@ -233,6 +233,11 @@ class RecoveringConnection:
             self._connection.close(320, "starting over")
             asyncio.get_running_loop().call_later(CLOSE_PATIENCE, self._connection.abort)
 
+    def abandon(self) -> None:
+        """Make a new connection without a farewell: the broker reads no more of this one."""
+        if self._connection is not None and self._connection.is_open:
+            self._connection.abort()
+
     async def close(self) -> None:
         """Close for good; waits a short time for the broker to agree."""
         self._closing = True

@@ -40,12 +40,12 @@ log = structlog.get_logger()
 #: Publications of one connection under way at once.
 WINDOW = 2000
 #: Seconds without a confirm after which a publication is tried apart from the others. A quorum queue
-#: elects a leader in less.
-DEADLINE = 15.0
+#: elects a leader in less; with a new connection it is to be over within 15 s.
+DEADLINE = 8.0
 #: Seconds after which a publication that is not confirmed is shown to the operator.
 OVERDUE = 30.0
 #: Deadlines after which a trial is made anew: RabbitMQ refuses after 65 seconds.
-_PATIENCE_OF_TRIALS = 6
+_PATIENCE_OF_TRIALS = 10
 _NOT_FOUND = 404
 
 
@@ -448,7 +448,7 @@ class Lane:
             )
             self._queue.be_careful()
             self._suspect_unconfirmed()
-            self.connection.drop()
+            self.connection.abandon()
             return
         # DANGER: not where confirms only come late, in order, for the broker has much to do: each
         # trial would be one message more.

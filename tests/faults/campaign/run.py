@@ -138,7 +138,7 @@ def await_ends(traffic: Traffic, tell: Tell) -> None:
 def strikes(phase: Phase[S], found: S, seconds: tuple[float, float], row: Row) -> list[str]:
     """Inject the fault again and again; after each the workers must work again within their time."""
     broken = []
-    probe = found.requester()
+    probe = found.probe()
     limit = time.monotonic() + seconds[0]
     while time.monotonic() < limit:
         began = time.monotonic()

@@ -50,6 +50,10 @@ class Stage:
         """Return somebody else who asks."""
         return LastingRequester(*self.urls)
 
+    def probe(self) -> LastingRequester:
+        """Return somebody who asks and waits for the reply alone."""
+        return LastingRequester(*self.urls, hears_all=False)
+
     def kill(self) -> None:
         """One of the workers, and another takes its place."""
         number = self.chance.randrange(2)
