@@ -259,7 +259,8 @@ class Cluster:
         stay apart; return whether that was needed.
         """
         try:
-            self.wait_for_members(len(self.nodes), seconds)
+            # Nodes that were apart for some seconds may notice it when they are together again.
+            self.wait_for_members(len(self.nodes), seconds, looks=4)
         except SandboxError:
             for node in struck:
                 node.restart()
@@ -267,10 +268,10 @@ class Cluster:
             return True
         return False
 
-    def wait_for_members(self, number: int, seconds: float = 90) -> None:
-        """Wait until so many nodes know each other and run."""
-        limit = time.monotonic() + seconds
-        while len(self.running()) < number:
+    def wait_for_members(self, number: int, seconds: float = 90, *, looks: int = 1) -> None:
+        """Wait until so many nodes know each other and run, at so many looks in a row."""
+        limit, seen = time.monotonic() + seconds, 0
+        while (seen := seen + 1 if len(self.running()) >= number else 0) < looks:
             if time.monotonic() > limit:
                 raise SandboxError(f"the cluster has {self.running()} after {seconds:.0f} s")
             time.sleep(0.5)

@@ -14,8 +14,8 @@ from tests.cluster.stage import cluster_stage
 from tests.faults.campaign.run import Row, Tell, load
 from tests.faults.campaign.traffic import Traffic
 
-#: Seconds within which a request is answered again: from a node's death on, or from when it is
-#: reached again; from when all three are back.
+#: Seconds within which a request is answered again: from when a node dies, is cut off or stopped;
+#: where all three die, from when they are back.
 RECOVERY = 15.0
 
 
@@ -56,15 +56,16 @@ def run_phase(
     tell: Tell = lambda _, __: None,
     *,
     pace: float = 0.3,
+    recovery: float = RECOVERY,
 ) -> tuple[ClusterRow, list[str]]:
-    """One kind of fault for so many seconds."""
+    """One kind of fault for so many seconds; `recovery`: the seconds that one may take."""
     row = Row(phase.fault)
     folder = Path(tempfile.mkdtemp(prefix="ecs-cluster-"))
     with (
         cluster_stage(cluster, folder, chance, pace) as stage,
         Traffic(stage.requester(), stage.cloud, chance) as traffic,
     ):
-        broken = load(phase, stage, traffic, (seconds, RECOVERY), row, tell)
+        broken = load(phase, stage, traffic, (seconds, recovery), row, tell)
         if stage.restarted:
             tell(f"{stage.restarted} nodes stayed apart until they were restarted", False)
     if broken:

@@ -39,6 +39,8 @@ class ClusterStage(Stage):
     #: Nodes that had to be restarted because they stayed apart when the fault was over.
     restarted: int = 0
     orphan: str = ""
+    #: Until when what was struck stays away, in monotonic time.
+    back_at: float = 0.0
 
     def kill_own(self) -> None:
         """The node that one of the workers is connected to."""
@@ -52,15 +54,13 @@ class ClusterStage(Stage):
         """A node's link is down for a while."""
         node = self._strike(self._leader() if self.chance.random() < 0.5 else self._any())
         node.cut()
-        time.sleep(self.chance.uniform(*AWAY))
-        node.heal()
+        self.back_at = time.monotonic() + self.chance.uniform(*AWAY)
 
     def pause(self) -> None:
         """A node stands still for a while."""
         node = self._strike(self._leader() if self.chance.random() < 0.5 else self._any())
         node.pause()
-        time.sleep(self.chance.uniform(*AWAY))
-        node.resume()
+        self.back_at = time.monotonic() + self.chance.uniform(*AWAY)
 
     def stop_next(self) -> None:
         """One node after the other, drained or not, as an upgrade does."""
@@ -109,6 +109,7 @@ class ClusterStage(Stage):
 
     def mend(self) -> None:
         """Have the cluster whole again."""
+        time.sleep(max(0.0, self.back_at - time.monotonic()))
         for node in self.struck[-1:]:
             node.bring_back()
         self.restarted += self.cluster.settle(self.struck[-1:])
