@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import struct
 import time
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -43,7 +44,9 @@ VALUES = st.recursive(
     | st.integers(-(2**63), 2**63 - 1)
     | SHORT
     | st.binary(max_size=20)
-    | st.datetimes().map(lambda one: one.replace(year=2026, microsecond=0)),
+    | st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1)).map(
+        lambda one: one.replace(microsecond=0)
+    ),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SHORT, inner, max_size=3),
     max_leaves=8,
 )
