@@ -21,15 +21,18 @@ class Tried:
 
     def __init__(self) -> None:
         self.trials: list[Entry] = []
-        self.queue = SendQueue(self.trials.append)
+        self.queue = SendQueue(self._try)
+        self._came = asyncio.Event()
 
     async def next(self) -> Entry:
         """Wait for one trial more."""
-        before = len(self.trials)
-        async with asyncio.timeout(5):
-            while len(self.trials) == before:
-                await asyncio.sleep(0.001)
+        self._came.clear()
+        await asyncio.wait_for(self._came.wait(), 5)
         return self.trials[-1]
+
+    def _try(self, entry: Entry) -> None:
+        self.trials.append(entry)
+        self._came.set()
 
 
 def entry(number: int, queue: str = "full", patience: float | None = None) -> Entry:
