@@ -143,7 +143,8 @@ def test_17_connections_that_are_closed_again_and_again_come_back_at_different_t
     load.account()
     waits = [line["again_in"] for line in logged(shop, "connection.down")[before:]]
     assert len(waits) >= 8
-    assert len(set(waits)) > len(waits) / 2, "all at once, every time"
+    # Five connections draw from some twenty different first waits.
+    assert len(set(waits)) >= 8, "all at once, every time"
 
 
 # It takes nothing.

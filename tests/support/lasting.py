@@ -110,6 +110,10 @@ class LastingRequester(Requester):
         self._until_done(take_all)
         return found
 
+    def leave(self) -> None:
+        """Let go of its connection without a word: the next one is to whichever broker answers."""
+        self._broker = None
+
     def close(self) -> None:
         """Delete its queues and close the connection."""
         with suppress(AMQPError, OSError), self._channel() as channel:
