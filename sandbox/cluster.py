@@ -118,7 +118,7 @@ class ClusterNode(PrivateBroker):
 
     @property
     def is_up(self) -> bool:
-        """Whether it can be asked: it runs, does not stand still, and its link is up."""
+        """Tell whether it can be asked: it runs, does not stand still, and its link is up."""
         return self._state is _State.UP
 
     def launch(self) -> None:

@@ -21,7 +21,7 @@ RECOVERY = 15.0
 
 @dataclass
 class ClusterRow:
-    """What a phase has seen; `recovered` is the longest recovery in seconds."""
+    """Counts of a phase; `recovered` is the longest recovery in seconds."""
 
     fault: str
     version: str

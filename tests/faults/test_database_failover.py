@@ -39,14 +39,14 @@ class Pair:
         return f"postgresql://postgres@127.0.0.1:{first},127.0.0.1:{second}/{self.name}"
 
     def is_level(self) -> bool:
-        """Whether the standby has all that was committed."""
+        """Tell whether the standby has all that was committed."""
         return self._asked(
             "SELECT coalesce(bool_and(replay_lsn = pg_current_wal_lsn()), false)"
             " FROM pg_stat_replication"
         )
 
     def is_followed(self) -> bool:
-        """Whether the standby is connected."""
+        """Tell whether the standby is connected."""
         return self._asked("SELECT count(*) > 0 FROM pg_stat_replication WHERE state = 'streaming'")
 
     def _asked(self, question: str) -> bool:
