@@ -154,12 +154,12 @@ class CoalescingConnection(AsyncioConnection):  # type: ignore[misc]  # pika is 
         if data:
             super()._adapter_emit_data(data)
 
-    def abort(self) -> None:
+    def abort(self, why: str = "the broker did not answer the close") -> None:
         """End it without the broker's consent, unless it has ended: a broker that hangs does not
         answer a close either.
         """
         if not self.is_closed:
-            self._terminate_stream(StreamLostError("the broker did not answer the close"))
+            self._terminate_stream(StreamLostError(why))
 
 
 class RecoveringConnection:
@@ -236,7 +236,7 @@ class RecoveringConnection:
     def abandon(self) -> None:
         """Make a new connection without a farewell: the broker reads no more of this one."""
         if self._connection is not None and self._connection.is_open:
-            self._connection.abort()
+            self._connection.abort("the broker confirms nothing any more")
 
     async def close(self) -> None:
         """Close for good; waits a short time for the broker to agree."""
