@@ -16,6 +16,7 @@ from sandbox.cluster import Cluster, ClusterNode
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.processes import SandboxError
 from tests.faults.campaign.site import Stage
+from tests.support.lasting import LastingRequester
 from tests.support.names import NAMES, ORDERS_QUEUE
 from tests.support.workshop import Workshop, eventually
 from workers.amqp.topology import declare, topology
@@ -41,6 +42,16 @@ class ClusterStage(Stage):
     orphan: str = ""
     #: Until when what was struck stays away, in monotonic time.
     back_at: float = 0.0
+
+    def probe(self) -> LastingRequester:
+        """Return somebody who asks and waits for the reply alone.
+
+        RabbitMQ may leave a queue without a leader for minutes whose node dies a moment after it
+        was declared.
+        """
+        found = super().probe()
+        time.sleep(_SETTLED)
+        return found
 
     def kill_own(self) -> None:
         """The node that one of the workers is connected to."""
@@ -73,9 +84,6 @@ class ClusterStage(Stage):
 
     def kill_all(self) -> None:
         """All nodes at once, as a power cut does; they come back."""
-        # RabbitMQ 4.0 may leave a queue without a leader for a minute and more that was declared
-        # just before: here, those of whoever asks.
-        time.sleep(_SETTLED)
         for node in self.cluster.nodes:
             node.kill()
         for node in self.cluster.nodes:

@@ -112,7 +112,10 @@ async def test_74_queues_that_lose_their_leaders_one_after_another_cost_the_othe
         assert await asyncio.wait_for(good, DEADLINE * 0.9) is Published.CONFIRMED
         # Told again once the connection that was left has been made anew.
         async with asyncio.timeout(30):
-            while {one.route[1] for one in publisher.overdue(0.0)} != {"stuck-1", "stuck-2"}:
-                await asyncio.sleep(0.1)  # noqa: ASYNC110 - nothing announces it
+            while {one.route[1] for one in publisher.overdue(0.0)} != {  # noqa: ASYNC110
+                "stuck-1",
+                "stuck-2",
+            }:
+                await asyncio.sleep(0.1)
     assert set(await asyncio.wait_for(asyncio.gather(*stuck), 60)) == {Published.CONFIRMED}
     await publisher.close()
