@@ -10,9 +10,16 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
-from sandbox.processes import SandboxError, Server, free_ports, install_debian, listens
+from sandbox.processes import (
+    PrivateServer,
+    SandboxError,
+    Server,
+    free_ports,
+    install_debian,
+    listens,
+)
 
 #: Debian's wrapper in /usr/sbin would change the user; these do not.
 _HOMES = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/sbin", "/usr/local/sbin")
@@ -46,7 +53,7 @@ class TlsListener:
     addresses: Sequence[str] = ()
 
 
-class PrivateBroker:
+class PrivateBroker(PrivateServer):
     """One RabbitMQ node, from `start` to `stop`; a context manager. Its data live as long as the
     object.
     """
@@ -92,7 +99,7 @@ class PrivateBroker:
         assert self._server is not None
         return self._server.pid
 
-    def start(self) -> "PrivateBroker":
+    def start(self) -> Self:
         """Start the node and wait until it takes connections; some seconds."""
         self.launch()
         self.wait_ready()
@@ -236,17 +243,6 @@ class PrivateBroker:
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_CRASH_DUMP": str(self._home / "erl_crash.dump"),
         }
-
-    def __enter__(self) -> "PrivateBroker":
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 def _definitions() -> dict[str, object]:

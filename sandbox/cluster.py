@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from enum import Enum, auto
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
 from sandbox.broker import PrivateBroker
-from sandbox.processes import SandboxError, Server, install_debian
+from sandbox.processes import PrivateServer, SandboxError, Server, install_debian
 
 #: RFC 2544's network for tests of devices: no machine is reached by it.
 _NETWORKS = [f"198.{second}.{third}" for second in (18, 19) for third in range(256)]
@@ -207,7 +207,7 @@ class ClusterNode(PrivateBroker):
         }
 
 
-class Cluster:
+class Cluster(PrivateServer):
     """A RabbitMQ cluster, from `start` to `stop`; a context manager.
 
     `partitions`: RabbitMQ's `cluster_partition_handling`. `tick`: Erlang's net_ticktime in seconds;
@@ -240,7 +240,7 @@ class Cluster:
             self._stack.close()
             raise
 
-    def start(self) -> "Cluster":
+    def start(self) -> Self:
         """Start all nodes and wait until they are one cluster; twenty seconds."""
         # All at once: RabbitMQ 4's first waits for the others, and all agree on who is first.
         for node in self.nodes:
@@ -327,20 +327,12 @@ class Cluster:
         told = self.rabbitmqctl("eval", "rabbit_misc:version().")
         return told.strip().strip('"<>')
 
-    def __enter__(self) -> "Cluster":
+    def __enter__(self) -> Self:
         try:
             return self.start()
         except BaseException:
             self.stop()
             raise
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 def node_name(number: int) -> str:

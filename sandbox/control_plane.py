@@ -11,10 +11,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
-from sandbox.processes import SandboxError
+from sandbox.processes import PrivateServer, SandboxError
 
 _TOOL = Path(__file__).parents[1] / "tests" / "openstack" / "ministack" / "ministack"
 #: The usual ports of the services that the tool moves by an offset.
@@ -22,7 +21,7 @@ _PORTS = (5000, 9292, 8778, 8774, 9696, 8776, 3306, 5672, 5673, 4369, 6080)
 _OFFSETS = range(10_000, 23_000, 500)  # below the ports that the kernel hands out
 
 
-class ControlPlane:
+class ControlPlane(PrivateServer):
     """Keystone, Nova, Glance, Neutron, Cinder and Placement themselves, from `start` to `stop`; a
     context manager.
 
@@ -54,7 +53,7 @@ class ControlPlane:
         """What the start said."""
         return self._home / "keeper.log"
 
-    def start(self) -> "ControlPlane":
+    def start(self) -> Self:
         """Install it, unless it is, and start it; a minute, two more the first time."""
         if self._given:
             return self
@@ -149,17 +148,6 @@ class ControlPlane:
             "MINISTACK_HOME": str(self._home),
             "MINISTACK_PORT_OFFSET": self._offset,
         }
-
-    def __enter__(self) -> "ControlPlane":
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 def install() -> Path:

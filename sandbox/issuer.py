@@ -6,8 +6,7 @@ import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
@@ -15,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from joserfc import jws
 from joserfc.jwk import ECKey, RSAKey
 from joserfc.jws import JWSRegistry
+
+from sandbox.processes import PrivateServer
 
 USER = "f679eb23-f74d-477a-a31f-a656d71604ed"
 _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256")
@@ -126,7 +127,7 @@ class _Server(ThreadingHTTPServer):
         """Say nothing on stderr: a client that is gone before its answer is no error of the server."""
 
 
-class KeySetServer:
+class KeySetServer(PrivateServer):
     """The issuer's key set over HTTP on 127.0.0.1; a context manager. `asked` are the paths that
     were asked for.
     """
@@ -146,7 +147,7 @@ class KeySetServer:
         """Where the key set is."""
         return f"http://127.0.0.1:{self._port}/certs"
 
-    def start(self) -> "KeySetServer":
+    def start(self) -> Self:
         """Begin to answer; after `stop`, on the same port as before."""
         self._server = _Server(("127.0.0.1", self._port), self._handler())
         self._server.daemon_threads = True
@@ -180,14 +181,3 @@ class KeySetServer:
                 return
 
         return Handler
-
-    def __enter__(self) -> "KeySetServer":
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()

@@ -4,9 +4,9 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
-from sandbox.processes import Server, free_ports, install_debian, listens
+from sandbox.processes import PrivateServer, Server, free_ports, install_debian, listens
 
 _CONFIGURATION = """\
 [databases]
@@ -23,7 +23,7 @@ default_pool_size = {size}
 """
 
 
-class PrivatePgBouncer:
+class PrivatePgBouncer(PrivateServer):
     """One pooler, from `start` to `stop`; a context manager. Who is on this machine may log in.
 
     `mode` is PgBouncer's `pool_mode`, `size` its sessions for a database and user. `in_turn`: the
@@ -63,7 +63,7 @@ class PrivatePgBouncer:
         """The SQLAlchemy URL of a database of the server, by way of the pooler."""
         return url.replace(f":{self._pooled}/", f":{self.port}/")
 
-    def start(self) -> "PrivatePgBouncer":
+    def start(self) -> Self:
         """Start it; a tenth of a second."""
         as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
         command = [str(_program()), str(self._home / "pgbouncer.ini")]
@@ -85,17 +85,6 @@ class PrivatePgBouncer:
             self._server.stop()
         shutil.rmtree(self._home, ignore_errors=True)
         Path(f"{self._home}.log").unlink(missing_ok=True)
-
-    def __enter__(self) -> "PrivatePgBouncer":
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 def _program() -> str | None:

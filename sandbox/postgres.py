@@ -5,9 +5,9 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
-from sandbox.processes import SandboxError, Server, free_ports, install_debian
+from sandbox.processes import PrivateServer, SandboxError, Server, free_ports, install_debian
 
 _HOMES = "/usr/lib/postgresql"
 
@@ -17,7 +17,7 @@ def _tool(name: str) -> str | None:
     return str(found[-1]) if found else shutil.which(name)
 
 
-class PrivatePostgres:
+class PrivatePostgres(PrivateServer):
     """One server, from `start` to `stop`; a context manager. Who is on this machine may log in: it
     holds nothing.
     """
@@ -55,7 +55,7 @@ class PrivatePostgres:
         )
         return self.url_of(name)
 
-    def start(self) -> "PrivatePostgres":
+    def start(self) -> Self:
         """Make the database, unless it is there, and start it; three seconds."""
         data = self._home / "data"
         if not data.exists():
@@ -130,17 +130,6 @@ class PrivatePostgres:
         done = subprocess.run(command, capture_output=True, text=True, cwd=self._home, check=False)
         if done.returncode:
             raise SandboxError(f"{tool}: {done.stderr.strip()[-300:]}")
-
-    def __enter__(self) -> "PrivatePostgres":
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 def _required(tool: str) -> str:

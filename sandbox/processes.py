@@ -11,16 +11,36 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
+from typing import Self
 
 _PORTS = range(12000, 32000)
 
 
 class SandboxError(Exception):
     """A private server cannot be had; the text says what to do."""
+
+
+class PrivateServer(ABC):
+    """Anything that runs from `start` to `stop`; a context manager."""
+
+    @abstractmethod
+    def start(self) -> Self:
+        """Start it and wait until it can be used."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop it."""
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
 
 def free_ports(number: int) -> list[int]:

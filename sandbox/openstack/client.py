@@ -8,11 +8,10 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from sandbox.openstack.state import PASSWORD
-from sandbox.processes import SandboxError, Server, free_ports, listens
+from sandbox.processes import PrivateServer, SandboxError, Server, free_ports, listens
 
 #: The entries of clouds.yaml: who logs in, and to which project at first.
 _CLOUDS = {
@@ -24,7 +23,7 @@ _CLOUDS = {
 }
 
 
-class SimulatedOpenStack:
+class SimulatedOpenStack(PrivateServer):
     """A cloud in a process of its own, from `start` to `stop`; a context manager. `port` is one of
     127.0.0.1, a free one where none is given.
 
@@ -63,7 +62,7 @@ class SimulatedOpenStack:
         """
         return self._home / "clouds.yaml"
 
-    def start(self) -> "SimulatedOpenStack":
+    def start(self) -> Self:
         """Start it and wait until it answers; a second. Raises `SandboxError`."""
         if listens(self.port):
             raise SandboxError(f"port {self.port} is in use; choose another one")
@@ -165,14 +164,3 @@ class SimulatedOpenStack:
             "project_domain_id": "default",
         }
         return {"auth": auth, "region_name": self._region.partition(",")[0]}
-
-    def __enter__(self) -> "SimulatedOpenStack":
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
