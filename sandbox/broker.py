@@ -24,6 +24,8 @@ from sandbox.processes import (
 #: Debian's wrapper in /usr/sbin would change the user; these do not.
 _HOMES = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/sbin", "/usr/local/sbin")
 _USER, _PASSWORD = "guest", "guest"
+#: Seconds for an administrator's command.
+_LIMIT = 60.0
 
 
 def program(name: str) -> str | None:
@@ -162,14 +164,20 @@ class PrivateBroker(PrivateServer):
     def _run(self, name: str, *arguments: str) -> str:
         tool = program(name)
         assert tool is not None
-        done = subprocess.run(
-            [*self._inside, tool, "--quiet", "--node", self._node, *arguments],
-            env=os.environ | self._environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [*self._inside, tool, "--quiet", "--node", self._node, *arguments],
+                env=os.environ | self._environment(),
+                capture_output=True,
+                text=True,
+                timeout=_LIMIT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            # A node that has lost the others may wait for them while it is asked.
+            raise SandboxError(
+                f"{name} {' '.join(arguments)}: no answer in {_LIMIT:.0f} s"
+            ) from error
         if done.returncode:
             raise SandboxError(
                 f"{name} {' '.join(arguments)}: {(done.stderr or done.stdout).strip()[-500:]}"

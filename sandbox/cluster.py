@@ -284,7 +284,10 @@ class Cluster(PrivateServer):
         for node in self.nodes:
             if node.is_up:
                 try:
-                    told = node.rabbitmqctl("eval", "rabbit_mnesia:cluster_nodes(running).")
+                    # A node that has just found the others again may not answer for minutes.
+                    told = node.rabbitmqctl(
+                        "--timeout", "15", "eval", "rabbit_mnesia:cluster_nodes(running)."
+                    )
                 except SandboxError:
                     return []
                 views.add(frozenset(re.findall(r"ecs@ecs\d", told)))

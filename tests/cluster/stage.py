@@ -1,6 +1,7 @@
 """Two workers on a cluster of three brokers, and what is done to its nodes."""
 
 import random
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -40,8 +41,8 @@ class ClusterStage(Stage):
     #: Nodes that had to be restarted because they stayed apart when the fault was over.
     restarted: int = 0
     orphan: str = ""
-    #: Until when what was struck stays away, in monotonic time.
-    back_at: float = 0.0
+    #: Brings back what is away for a while.
+    _timer: threading.Timer | None = None
 
     def probe(self) -> LastingRequester:
         """Return somebody who asks and waits for the reply alone.
@@ -65,13 +66,13 @@ class ClusterStage(Stage):
         """A node's link is down for a while."""
         node = self._strike(self._leader() if self.chance.random() < 0.5 else self._any())
         node.cut()
-        self.back_at = time.monotonic() + self.chance.uniform(*AWAY)
+        self._bring_back_later(node)
 
     def pause(self) -> None:
         """A node stands still for a while."""
         node = self._strike(self._leader() if self.chance.random() < 0.5 else self._any())
         node.pause()
-        self.back_at = time.monotonic() + self.chance.uniform(*AWAY)
+        self._bring_back_later(node)
 
     def stop_next(self) -> None:
         """One node after the other, drained or not, as an upgrade does."""
@@ -117,7 +118,9 @@ class ClusterStage(Stage):
 
     def mend(self) -> None:
         """Have the cluster whole again."""
-        time.sleep(max(0.0, self.back_at - time.monotonic()))
+        if self._timer is not None:
+            self._timer.join()
+            self._timer = None
         for node in self.struck[-1:]:
             node.bring_back()
         self.restarted += self.cluster.settle(self.struck[-1:])
@@ -125,6 +128,13 @@ class ClusterStage(Stage):
     def _strike(self, node: ClusterNode) -> ClusterNode:
         self.struck.append(node)
         return node
+
+    def _bring_back_later(self, node: ClusterNode) -> None:
+        # Whether requests are answered meanwhile or not: a node that stays away for as long as they
+        # are not is another fault.
+        self._timer = threading.Timer(self.chance.uniform(*AWAY), node.bring_back)
+        self._timer.daemon = True
+        self._timer.start()
 
     def _any(self) -> ClusterNode:
         return self.chance.choice(self.cluster.nodes)

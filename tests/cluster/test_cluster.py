@@ -11,7 +11,7 @@ from sandbox.cluster import Cluster
 from tests.cluster.phases import PHASES
 from tests.cluster.run import run_phase
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SEED = 16
 

@@ -139,6 +139,7 @@ def strikes(phase: Phase[S], found: S, seconds: tuple[float, float], row: Row) -
     """Inject the fault again and again; after each the workers must work again within their time."""
     broken = []
     probe = found.probe()
+    recovery(probe)  # its queue has carried a message before anything is struck
     limit = time.monotonic() + seconds[0]
     while time.monotonic() < limit:
         began = time.monotonic()
