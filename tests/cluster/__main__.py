@@ -7,11 +7,13 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 from sandbox.processes import SandboxError
 from tests.cluster.phases import PHASES
 from tests.cluster.rabbitmq4 import programs
 from tests.cluster.run import ClusterRow, run
+from tests.cluster.trials import TRIALS, run_trials
 from tests.faults.campaign.options import options_of, show, tell
 
 _VARIABLE = "ECS_SANDBOX_RABBITMQ"
@@ -21,7 +23,7 @@ def main() -> int:
     """The exit status: 0 where every invariant held, 5 where one did not, 1 where no cluster could
     be had.
     """
-    names = [one.name for one in PHASES]
+    names = [one.name for one in (*PHASES, *TRIALS)]
     parser = options_of("make cluster", __doc__, names, 10.0, "of faults, for each RabbitMQ")
     parser.add_argument(
         "--rabbitmq",
@@ -33,11 +35,15 @@ def main() -> int:
     options = parser.parse_args()
     print(f"seed {options.seed}", file=sys.stderr)
     phases = [one for one in PHASES if not options.phase or one.name in options.phase]
+    trials = [one for one in TRIALS if not options.phase or one.name in options.phase]
     rows, broken = [], []
     try:
         for which in dict.fromkeys(options.rabbitmq or ("debian", "4")):
             with rabbitmq(which):
-                for row, found in run(phases, options.minutes, options.seed, tell):
+                for row, found in chain(
+                    run(phases, options.minutes, options.seed, tell),
+                    run_trials(trials, options.seed, tell),
+                ):
                     rows.append(row)
                     broken += [f"{row.version}, {row.fault}: {line}" for line in found]
     except SandboxError as error:

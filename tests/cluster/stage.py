@@ -17,6 +17,7 @@ from sandbox.cluster import Cluster, ClusterNode
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.processes import SandboxError
 from tests.faults.campaign.site import Stage
+from tests.support.giving_back import limit_deliveries
 from tests.support.lasting import LastingRequester
 from tests.support.names import NAMES, ORDERS_QUEUE
 from tests.support.workshop import Workshop, eventually
@@ -153,21 +154,34 @@ class ClusterStage(Stage):
 
 @contextmanager
 def cluster_stage(
-    cluster: Cluster, folder: Path, chance: random.Random, pace: float
+    cluster: Cluster,
+    folder: Path,
+    chance: random.Random,
+    pace: float,
+    *,
+    workers: int = 2,
+    limited: bool = False,
 ) -> Iterator[ClusterStage]:
     """A stage with a virtual host, a cloud and a journal of its own; everything but the cluster
-    ends with it.
+    ends with it. `limited`: RabbitMQ gives up on what was given back 20 times.
     """
     vhost = f"stage-{uuid.uuid4().hex[:8]}"
     urls = cluster.add_vhost(vhost)
-    if int(cluster.version().partition(".")[0]) >= 4:
+    if limits_by_itself(cluster) and not limited:
         cluster.rabbitmqctl("set_policy", "-p", vhost, *POLICY)
+    elif limited and not limits_by_itself(cluster):
+        limit_deliveries(cluster, urls[0])
     declare(urls[0], topology())
     with SimulatedOpenStack(pace=pace) as cloud, Workshop(urls[0], cloud, folder) as workshop:
         workshop.settings["ECS_BROKER_URL"] = several(urls)
         stage = ClusterStage(urls, cloud, workshop, chance, cluster, vhost)
-        stage.workers = [workshop.worker(), workshop.worker()]
+        stage.workers = [workshop.worker() for _ in range(workers)]
         yield stage
+
+
+def limits_by_itself(cluster: Cluster) -> bool:
+    """Tell whether its RabbitMQ has a delivery limit of its own: since version 4."""
+    return int(cluster.version().partition(".")[0]) >= 4
 
 
 def several(urls: Sequence[str]) -> str:

@@ -5,13 +5,14 @@ import json
 from kombu import Connection
 
 from sandbox.broker import PrivateBroker
+from sandbox.cluster import Cluster
 
 #: RabbitMQ 4's own; a policy sets it on earlier versions.
 LIMIT = 20
 
 
 def limit_deliveries(
-    broker: PrivateBroker, url: str, queues: str = r"^ecs\.", **more: str | int
+    broker: PrivateBroker | Cluster, url: str, queues: str = r"^ecs\.", **more: str | int
 ) -> None:
     """Have the broker give up on what was given back 20 times, as RabbitMQ 4 does by itself;
     `more` stands in the same policy.

@@ -92,8 +92,21 @@ class LastingRequester(Requester):
 
     def depth(self, queue: str) -> int:
         """How many messages wait in a queue."""
-        with self._channel() as channel:
-            return int(channel.queue_declare(queue, passive=True).method.message_count)
+        return int(self._counts(queue).message_count)
+
+    def consumers(self, queue: str) -> int:
+        """How many consumers a queue has."""
+        return int(self._counts(queue).consumer_count)
+
+    def _counts(self, queue: str) -> Any:
+        found: list[Any] = []
+
+        def ask() -> None:
+            with self._channel() as channel:
+                found.append(channel.queue_declare(queue, passive=True).method)
+
+        self._until_done(ask)
+        return found[-1]
 
     def take(self, queue: str) -> set[str]:
         """The ids of all messages in a queue, taken out."""
