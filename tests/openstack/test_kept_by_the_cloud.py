@@ -170,7 +170,7 @@ def shared_type(cloud: Any) -> Iterator[str]:
     made = storage.post("/types", json=body, microversion=VOLUME)
     assert made.status_code == 200, made.text
     yield name
-    # Idempotency its volumes are gone.
+    # Once its volumes are gone.
     path = f"/types/{made.json()['volume_type']['id']}"
     eventually(lambda: bool(storage.delete(path, microversion=VOLUME).status_code == 202))
     admin.close()
@@ -262,7 +262,7 @@ def test_a_server_that_the_cloud_keeps_for_a_while_is_gone(
     if order_type == "unsubscribe":
         assert reported(result) == (200, "success", True)
         assert product_of(result)["instanceStatus"] == "DELETE"
-    # Idempotency more: it is gone, nothing changes, and what is held is named.
+    # Once more: it is gone, nothing changes, and what is held is named.
     again = ends_soon(requester, end_of(order_type, server_id))
     assert {name: sorted(ids) for name, ids in kept_of(again).items()} == held
     # What is gone is neither stopped nor started.
