@@ -3,7 +3,8 @@ resource, shared by all who wait, and no thread.
 
 A poll asks for everything that changed since the last one, in one call. A resource of which a
 waiter has not heard for some time is asked for singly: a clock that differs, or a service that
-forgets, must not make anybody wait for nothing. Where many are silent, everything is listed.
+forgets, must not make anybody wait for nothing. Where many are silent, everything is listed: at
+once, and from then on page by page, so that each is seen as often as by whole lists.
 
 The calls a second do not grow with the number of those who wait: a project costs one call a poll,
 the polls of all projects share a rate (`Pace`), and so do the looks at what is silent.
@@ -43,7 +44,7 @@ class WatchTiming:
     polls: float = 20.0
     looks: float = 10.0
     #: Resources of one project that are listed because many are silent: a list of everything takes
-    #: a call for each thousand, and the next one comes the later.
+    #: a call for each thousand, and its next page, or the next list, comes the later.
     listed: float = 100.0
 
 
@@ -184,6 +185,21 @@ class Poller(Generic[T]):
 Pages = AsyncIterator[list[T]]
 
 
+class _Listing(Generic[T]):
+    """A list of everything that goes on page by page. `question`: the one that asked for its first
+    page.
+    """
+
+    __slots__ = ("pages", "question", "shown", "size")
+
+    def __init__(self, pages: Pages[T], question: int) -> None:
+        self.pages = pages
+        self.question = question
+        #: How many it has shown so far, and those of them for which somebody waits.
+        self.size = 0
+        self.shown: set[str] = set()
+
+
 class Watch(Generic[T]):
     """All who wait for one kind of resource in one project. Polls only while somebody waits."""
 
@@ -205,8 +221,13 @@ class Watch(Generic[T]):
         self._pace = pace
         self._timing = pace.timing
         self._pollers: dict[str, list[Poller[T]]] = {}
-        #: When somebody began to wait last, and until when not everything is listed again.
-        self._latest = self._list_at = 0.0
+        #: When somebody began to wait last.
+        self._latest = 0.0
+        #: The list that goes on, and until when it does not; until when not everything is listed
+        #: at once, and how many the last whole list has shown.
+        self._listing: _Listing[T] | None = None
+        self._page_at = self._list_at = 0.0
+        self._size = 0
         self._polling: asyncio.Task[None] | None = None
 
     def follow(self, resource_id: str) -> Poller[T]:
@@ -287,17 +308,40 @@ class Watch(Generic[T]):
             if poller.question < question and poller.is_silent(now, least)
         }
         if len(silent) > FEW:
-            if now < self._list_at:
+            if now < self._page_at or (listing := await self._listed(question, silent)) is None:
                 return
-            listed = 0
-            async for page in self._everything():
-                listed += len(page)
-                for resource in page:
-                    self._put(resource, question)
-                    if (poller := silent.pop(resource.id, None)) is not None:
-                        poller.looked()
-            self._list_at = monotonic() + listed / self._timing.listed
+            # What the list has not shown is gone, or was waited for only after it had begun.
+            silent = {
+                name: poller
+                for name, poller in silent.items()
+                if name not in listing.shown and poller.question < listing.question
+            }
         await asyncio.gather(*(self._look(poller, question) for poller in silent.values()))
+
+    async def _listed(self, question: int, silent: dict[str, Poller[T]]) -> _Listing[T] | None:
+        """List everything, or one more page of it where that was done not long ago. Return the list
+        once it has come to its end.
+        """
+        at_once, listing = monotonic() >= self._list_at, self._listing
+        if at_once or listing is None:
+            listing = _Listing(self._everything(), question)
+        self._listing = None  # one that fails is not gone on with
+        async for page in listing.pages:
+            listing.size += len(page)
+            for resource in page:
+                self._put(resource, question)
+                if resource.id in self._pollers:
+                    listing.shown.add(resource.id)
+                if (poller := silent.get(resource.id)) is not None:
+                    poller.looked()
+            now, rate = monotonic(), self._timing.listed
+            self._page_at = now + len(page) / rate
+            self._list_at = now + max(self._size, listing.size) / rate
+            if not at_once:
+                self._listing = listing
+                return None
+        self._size = listing.size
+        return listing
 
     async def _look(self, silent: Poller[T], question: int) -> None:
         silent.looked()

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 
 from handlers.effects.backoff import Deadline
-from handlers.openstack.errors import NotFound
+from handlers.openstack.errors import CloudRefusal, NotFound
 from handlers.openstack.watch import Pace, Poller, Watch, WatchTiming
 
 
@@ -158,6 +159,63 @@ async def test_everything_is_not_listed_again_before_its_size_allows_it() -> Non
     for poller in pollers:
         poller.__exit__(None, None, None)
     assert service.asked.count("everything") == 1
+    assert not any(one in names for one in service.asked)
+
+
+async def test_what_is_silent_again_is_listed_page_by_page_with_one_page_a_poll() -> None:
+    names = [str(one) for one in range(24)]
+    service = Service({one: Thing(one, "BUILD") for one in names}, forgets=True)
+
+    async def pages() -> AsyncIterator[list[Thing]]:
+        for one in names:
+            service.asked.append("page")
+            yield [service.things[one]] if one in service.things else []
+
+    # A page in a quarter of a second, and a whole list in six seconds.
+    slow = WatchTiming(poll=0.01, longest_poll=0.01, silence=0.02, longest_silence=0.02, listed=4.0)
+    watch = Watch(service.changed, pages, service.get, Pace(slow))
+    pollers = [watch.follow(one) for one in names]
+    for poller in pollers:
+        assert (await poller.next(Deadline.after(60.0))).status == "BUILD"
+    assert service.asked.count("page") == len(names)  # at first all of them at once
+    service.asked.clear()
+    service.things["23"] = Thing("23", "ACTIVE")
+    del service.things["20"]
+    assert (await pollers[23].next(Deadline.after(60.0))).status == "ACTIVE"
+    with pytest.raises(NotFound):
+        await pollers[20].next(Deadline.after(60.0))
+    for poller in pollers:
+        poller.__exit__(None, None, None)
+    assert service.asked.count("page") >= len(names)
+    assert not any(pair == ("page", "page") for pair in pairwise(service.asked))
+    assert [one for one in service.asked if one in names] == ["20"]
+
+
+async def test_a_list_that_fails_between_its_pages_begins_anew() -> None:
+    names = [str(one) for one in range(20)]
+    service = Service({one: Thing(one, "BUILD") for one in names}, forgets=True)
+    lists = 0
+
+    async def pages() -> AsyncIterator[list[Thing]]:
+        nonlocal lists
+        lists += 1
+        for one in names:
+            if lists == 2 and one == "3":  # the last one that was shown is gone meanwhile
+                raise CloudRefusal(400, "marker not found", None)
+            yield [service.things[one]]
+
+    slow = WatchTiming(
+        poll=0.01, longest_poll=0.01, silence=0.02, longest_silence=0.02, listed=20.0
+    )
+    watch = Watch(service.changed, pages, service.get, Pace(slow))
+    pollers = [watch.follow(one) for one in names]
+    for poller in pollers:
+        assert (await poller.next(Deadline.after(60.0))).status == "BUILD"
+    service.things["19"] = Thing("19", "ACTIVE")
+    assert (await pollers[19].next(Deadline.after(60.0))).status == "ACTIVE"
+    for poller in pollers:
+        poller.__exit__(None, None, None)
+    assert lists >= 3
     assert not any(one in names for one in service.asked)
 
 
