@@ -465,7 +465,8 @@ def test_25_a_worker_that_is_not_let_in_at_its_start_waits_until_it_is(
     eventually(
         lambda: any(
             "ACCESS_REFUSED" in line["why"] for line in logged(account.shop, "broker.not_reached")
-        )
+        ),
+        60,
     )
     assert worker.problems()
     account.change_password(account.password)

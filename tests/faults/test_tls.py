@@ -148,7 +148,7 @@ def test_no_command_and_no_worker_sends_the_password_to_a_peer_that_is_not_the_b
             assert "Traceback" not in said
             assert proxy.accepted > before, words
         worker = workshop.worker(wait=False, **settings)
-        eventually(lambda: advice in workshop.logs())
+        eventually(lambda: advice in workshop.logs(), 60)
         assert worker.problems()
         assert advice in first_word(Broker(url, str(authority.certificate)))
         assert PASSWORD not in workshop.logs()

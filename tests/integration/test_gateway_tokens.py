@@ -153,7 +153,7 @@ def test_without_its_key_set_the_gateway_leaves_commands_to_the_workers(site: Gu
     (nobody,) = free_ports(1)
     with gateways(site.workshop) as start:
         lost = start(wait=False, ECS_JWT_JWKS=f"http://127.0.0.1:{nobody}/keys")
-        eventually(lambda: ["no key set" in one for one in lost.problems()] == [True], 20)
+        eventually(lambda: ["no key set" in one for one in lost.problems()] == [True], 60)
         own = Site(site.workshop, lost)
         own.own = site.bearer()
         assert own.ask("GET", "/v1/servers/1/10").status_code == 200

@@ -38,8 +38,8 @@ def test_a_worker_lives_without_a_broker_but_is_not_ready(workshop: Workshop) ->
 
     lost = workshop.worker(wait=False, ECS_BROKER_URL="amqp://someone:secret-word@127.0.0.1:1//")
     port = {"ECS_HTTP_PORT": lost.url.rpartition(":")[2]}
-    eventually(lambda: probed(workshop.folder, **port).returncode == 0)
-    eventually(lambda: "broker" in probed(workshop.folder, "ready", **port).stdout)
+    eventually(lambda: probed(workshop.folder, **port).returncode == 0, 60)
+    eventually(lambda: "broker" in probed(workshop.folder, "ready", **port).stdout, 60)
     done = probed(workshop.folder, "ready", **port)
     assert done.returncode == 5
     assert done.stdout.startswith("ready: no: ")

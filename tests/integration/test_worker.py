@@ -445,7 +445,7 @@ def test_a_worker_without_broker_and_cloud_waits_for_them(
         with Workshop(own_broker.url, cloud, tmp_path) as workshop:
             own_broker.kill()
             worker = workshop.worker(wait=False)
-            eventually(lambda: any("broker" in one for one in worker.problems()))
+            eventually(lambda: any("broker" in one for one in worker.problems()), 60)
             own_broker.restart()
             worker.wait_ready()
             with Requester(own_broker.url) as requester:
