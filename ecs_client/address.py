@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from kombu import Connection
 
 from messages.record import record
+from messages.tls import TlsCause, text_of, tls_cause_of
 
 #: Seconds between heartbeats, and for a connection with all its steps, where the URL does not say.
 _HEARTBEAT, _CONNECT = 15, 5.0
@@ -325,40 +326,24 @@ def _unknown(name: str) -> str:
 
 
 class Cause(StrEnum):
-    """The reason for which a connection is not made, as far as it can be told from the error."""
+    """The reason for which a connection is not made, as far as it can be told from the error and is
+    no `TlsCause`.
+    """
 
-    WRONG_NAME = "wrong name"
-    EXPIRED = "expired"
-    UNKNOWN_CA = "unknown CA"
-    CERTIFICATE_NEEDED = "client certificate needed"
-    CERTIFICATE_REFUSED = "client certificate refused"
-    NO_TLS = "no TLS there"
-    OLD_TLS = "old TLS"
     REFUSED = "user, password or virtual host refused"
     LIMIT = "too many connections"
-    TLS = "TLS failed"
     CUT_OFF_TLS = "cut off, with TLS"
     CUT_OFF_PLAIN = "cut off, without TLS"
     UNKNOWN = "unknown"
 
-    @property
-    def is_refusal(self) -> bool:
-        """True where somebody has to mend something: trying again alone does not help."""
-        return self not in (Cause.LIMIT, Cause.CUT_OFF_TLS, Cause.CUT_OFF_PLAIN, Cause.UNKNOWN)
+
+def is_refusal(cause: TlsCause | Cause) -> bool:
+    """Return True where somebody has to mend something: trying again alone does not help."""
+    return isinstance(cause, TlsCause) or cause is Cause.REFUSED
 
 
 #: What the error's text holds; the first that fits counts.
 _SIGNS: tuple[tuple[str, Cause], ...] = (
-    (r"Hostname mismatch|IP address mismatch|doesn't match", Cause.WRONG_NAME),
-    (r"certificate has expired|not yet valid", Cause.EXPIRED),
-    (r"CERTIFICATE_VERIFY_FAILED", Cause.UNKNOWN_CA),
-    (r"CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE", Cause.CERTIFICATE_NEEDED),
-    (
-        r"ALERT_(?:UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_|UNSUPPORTED_CERTIFICATE|ACCESS_DENIED)",
-        Cause.CERTIFICATE_REFUSED,
-    ),
-    (r"WRONG_VERSION_NUMBER|RECORD_LAYER|UNKNOWN_PROTOCOL|PACKET_LENGTH", Cause.NO_TLS),
-    (r"PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL", Cause.OLD_TLS),
     # Too many connections are NOT_ALLOWED, too, and pass.
     (r"NOT_ALLOWED.*limit \(\d+\) is reached", Cause.LIMIT),
     (
@@ -373,58 +358,34 @@ _CUT_OFF = re.compile(
 )
 
 
-def causes(error: BaseException | str) -> list[Any]:
-    """Return an error and all that led to it, through chaining and through pika's own ways,
-    outermost first.
-    """
-    found: list[Any] = []
-    pending: list[Any] = [error]
-    while pending:
-        one = pending.pop(0)
-        if any(one is other for other in found) or not (
-            isinstance(one, BaseException) or one is error
-        ):
-            continue
-        found.append(one)
-        if isinstance(one, BaseException):
-            pending += [
-                one.__cause__,
-                one.__context__,
-                *(getattr(one, "exceptions", None) or ()),
-                *one.args,
-            ]
-            pending.append(getattr(one, "exception", None))
-    return found
-
-
-def cause_of(error: BaseException | str, *, is_tls: bool) -> Cause:
+def cause_of(error: BaseException | str, *, is_tls: bool) -> TlsCause | Cause:
     """Return why a connection is not made, from an error of pika, kombu, py-amqp or the socket."""
-    text = " ".join(f"{type(one).__name__}: {one}" for one in causes(error))
+    of_tls = tls_cause_of(error)
+    if of_tls not in (None, TlsCause.OTHER):
+        return of_tls
+    text = text_of(error)
     for sign, cause in _SIGNS:
         if re.search(sign, text):
             return cause
-    # OpenSSL calls a connection that breaks an error, too.
     if _CUT_OFF.search(text):
         return Cause.CUT_OFF_TLS if is_tls else Cause.CUT_OFF_PLAIN
-    return (
-        Cause.TLS if re.search(r"\[SSL|SSLError|SSLCertVerificationError", text) else Cause.UNKNOWN
-    )
+    return of_tls or Cause.UNKNOWN
 
 
 #: What a user of the client library has to do, where the error itself does not say.
-_HINTS: dict[Cause, str] = {
-    Cause.WRONG_NAME: "the URL must name the broker as its certificate does",
-    Cause.EXPIRED: "the broker needs another certificate, or a clock is wrong",
-    Cause.UNKNOWN_CA: "ca_file (ECS_BROKER_CA_FILE) must hold the CA that signed its certificate",
-    Cause.CERTIFICATE_NEEDED: (
+_HINTS: dict[TlsCause | Cause, str] = {
+    TlsCause.WRONG_NAME: "the URL must name the broker as its certificate does",
+    TlsCause.EXPIRED: "the broker needs another certificate, or a clock is wrong",
+    TlsCause.UNKNOWN_CA: "ca_file (ECS_BROKER_CA_FILE) must hold the CA that signed its certificate",
+    TlsCause.CERTIFICATE_NEEDED: (
         "it asks for a client certificate: cert_file, key_file (ECS_BROKER_CERT_FILE,"
         " ECS_BROKER_KEY_FILE)"
     ),
-    Cause.CERTIFICATE_REFUSED: "it does not accept the certificate in cert_file (ECS_BROKER_CERT_FILE)",
-    Cause.NO_TLS: (
+    TlsCause.CERTIFICATE_REFUSED: "it does not accept the certificate in cert_file (ECS_BROKER_CERT_FILE)",
+    TlsCause.NO_TLS: (
         "the port speaks no TLS: name the one that does (usually 5671), or begin the URL with amqp://"
     ),
-    Cause.OLD_TLS: "the broker must offer TLS 1.2 or newer",
+    TlsCause.OLD_TLS: "the broker must offer TLS 1.2 or newer",
     Cause.CUT_OFF_TLS: (
         "it may ask for a client certificate, or not accept this one: cert_file, key_file"
         " (ECS_BROKER_CERT_FILE, ECS_BROKER_KEY_FILE)"
@@ -448,4 +409,4 @@ def explained(error: Exception, target: Target) -> tuple[str, bool]:
     else:
         text = f"the broker at {target} cannot be used: {said}"
     hint = _HINTS.get(cause)
-    return f"{text}; {hint}" if hint else text, cause.is_refusal
+    return f"{text}; {hint}" if hint else text, is_refusal(cause)

@@ -30,8 +30,8 @@ class PrivatePostgres(PrivateServer):
         self._server: Server | None = None
         # It does not run as root.
         self._as_user: list[str] = []
+        self._give_away(self._home)
         if os.geteuid() == 0:
-            shutil.chown(self._home, "postgres", "postgres")
             self._as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
 
     @property
@@ -88,7 +88,7 @@ class PrivatePostgres(PrivateServer):
         for one in statements:
             self._run(
                 "psql",
-                *("-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-qAt"),
+                *("-h", str(self._home), "-p", str(self.port), "-U", "postgres", "-qAt"),
                 *("-v", "ON_ERROR_STOP=1", "-c", one),
             )
 
@@ -98,6 +98,24 @@ class PrivatePostgres(PrivateServer):
             *(f"ALTER SYSTEM SET {name} = '{value}'" for name, value in settings.items()),
             "SELECT pg_reload_conf()",
         )
+
+    def speak_tls(self, certificate: Path, key: Path, ca: Path) -> None:
+        """Have it speak TLS from the next connection on, with this certificate, and check clients'
+        by this CA.
+        """
+        for file, name in ((certificate, "server.crt"), (key, "server.key"), (ca, "ca.crt")):
+            copy = self._home / "data" / name
+            copy.unlink(missing_ok=True)
+            copy.touch(0o600)
+            copy.write_bytes(file.read_bytes())
+            self._give_away(copy)
+        self.configure(ssl="on", ssl_ca_file="ca.crt")
+
+    def let_in(self, *lines: str) -> None:
+        """Let in whom these lines of pg_hba.conf let in, and its superuser by its own socket."""
+        file = self._home / "data" / "pg_hba.conf"
+        file.write_text("".join(f"{one}\n" for one in ("local all all trust", *lines)))
+        self._run("pg_ctl", "reload", "--pgdata", str(self._home / "data"))
 
     def restart(self) -> None:
         """Stop it and start it again with its data."""
@@ -120,6 +138,11 @@ class PrivatePostgres(PrivateServer):
             self._server.stop()
         shutil.rmtree(self._home, ignore_errors=True)
         Path(f"{self._home}.log").unlink(missing_ok=True)
+
+    @staticmethod
+    def _give_away(path: Path) -> None:
+        if os.geteuid() == 0:
+            shutil.chown(path, "postgres", "postgres")
 
     def _is_ready(self) -> bool:
         command = [_required("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from handlers.effects.concurrency import SingleFlightCache, ThreadPool, failed
 from handlers.openstack import keystone, sessions
-from handlers.openstack.errors import NotFound
+from handlers.openstack.errors import CloudRefusal, NotFound, tls_trouble
 from handlers.openstack.http_client import CallTimes, HttpClient
 from handlers.openstack.keystone import ProjectName, ProjectNames, ProjectTimes, TenantIs
 from handlers.openstack.project import OnCall, Project
 from handlers.openstack.sessions import CloudSettings, Service
 from messages.codes import Code
 from messages.errors import Refused, Transient, wrong
+from messages.tls import tls_cause_of
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -40,6 +41,12 @@ _PROBES: Mapping[str, tuple[Service, str]] = {
     "compute": (Service.COMPUTE, "/limits"),
     "image": (Service.IMAGE, "/images?limit=1"),
 }
+#: The same of every service that is called.
+_ANSWERED = (
+    *_PROBES.values(),
+    (Service.VOLUME, "/limits"),
+    (Service.NETWORK, "/extensions"),
+)
 
 
 class Cloud:
@@ -175,7 +182,12 @@ class Cloud:
                 return f"the catalogue lists the regions {', '.join(regions)}, and clouds.yaml has no region_name"
             await (await self.project(projects[0].id)).log_in()
         except Transient as error:
-            if error.reason == "cloud_configuration" or sessions.is_unauthorized(error):
+            # Somebody has to mend something.
+            if (
+                error.reason == "cloud_configuration"
+                or sessions.is_unauthorized(error)
+                or tls_trouble(error) is not None
+            ):
                 return str(error)
             raise
         return None
@@ -183,6 +195,24 @@ class Cloud:
     async def missing_services(self) -> list[str]:
         """Return the services that are called and that the catalogue does not list."""
         return await self._with_account(keystone.missing_services)
+
+    async def silent_services(self) -> dict[str, Transient | CloudRefusal]:
+        """Return the services that do not answer in the account's first project, by their names,
+        each with its error. A service that refuses works.
+        """
+        projects = await self.list_projects()
+        project = await self.project(projects[0].id)
+        found: dict[str, Transient | CloudRefusal] = {}
+        for service, path in _ANSWERED:
+            try:
+                await project.get(service, path)
+            except Transient as error:
+                found[service.name.lower()] = error
+            except CloudRefusal as error:
+                # What a proxy says for it, such as that its port speaks TLS.
+                if tls_cause_of(error.detail) is not None and error.request_id is None:
+                    found[service.name.lower()] = error
+        return found
 
     async def old_services(self) -> list[str]:
         """Say of each service that is too old which microversion it speaks, and which is needed."""

@@ -36,9 +36,41 @@ import orjson
 
 from messages.codes import Code
 from messages.errors import Ambiguous, EcsError, OutcomeUnknown, Refused, Transient
+from messages.tls import TlsCause, causes, innermost, is_cut_off, tls_cause_of
 
-#: Characters of an error's text that are kept.
-MAX_DETAIL = 500
+#: Characters of an error's text that are kept, and of what TLS says.
+MAX_DETAIL, MAX_REASON = 500, 200
+#: The host and port of a URL.
+_ASKED = re.compile(r"https?://(?:[^/\s'\"@]*@)?([^/\s'\"@]+)")
+#: What to do where TLS fails. Without URLs, which health checks do not show.
+TLS_ADVICE: Mapping[TlsCause, str] = {
+    TlsCause.WRONG_NAME: (
+        "the certificate is another host's: auth_url in clouds.yaml, or the service's URL in the"
+        " catalogue, must name the host as its certificate does"
+    ),
+    TlsCause.EXPIRED: "the service needs another certificate, or a clock is wrong",
+    TlsCause.UNKNOWN_CA: (
+        "cacert in clouds.yaml (OS_CACERT) must hold the CA that signed the certificate"
+    ),
+    TlsCause.CERTIFICATE_NEEDED: (
+        "it asks for a client certificate: set cert and key in clouds.yaml (OS_CERT, OS_KEY)"
+    ),
+    TlsCause.CERTIFICATE_REFUSED: (
+        "it does not accept our certificate: check cert and key in clouds.yaml (OS_CERT, OS_KEY),"
+        " and which CA it knows"
+    ),
+    TlsCause.NO_TLS: (
+        "the port speaks no TLS: auth_url in clouds.yaml, or the service's URL in the catalogue,"
+        " must begin with http: or name the port that does"
+    ),
+    TlsCause.NEEDS_TLS: (
+        "the port speaks TLS: auth_url in clouds.yaml, or the service's URL in the catalogue, must"
+        " begin with https:"
+    ),
+    TlsCause.OLD_TLS: "the service must offer TLS 1.2 or newer",
+    TlsCause.FILE: "check cacert, cert and key in clouds.yaml (OS_CACERT, OS_CERT, OS_KEY)",
+    TlsCause.OTHER: "see the log of the service, or of the proxy before it",
+}
 #: How Nova's quota errors begin: `OverQuota` and its kinds, `ImageQuotaExceeded`, oslo.limit's
 #: `ProjectOverLimit`. Not the word "quota": a policy's refusal may name `os-quota-sets`.
 _NOVA_QUOTA = re.compile(
@@ -212,34 +244,54 @@ def from_exception(error: Exception) -> Transient:
     """Return the error that says what to do after the SDK, keystoneauth, requests or urllib3 raised
     one in a call that changes nothing.
     """
-    is_odd = "OddAnswer" in _causes(error)
+    is_odd = any(type(one).__name__ == "OddAnswer" for one in causes(error))
     return Transient("bad_answer" if is_odd else "no_connection", detail=described(error))
 
 
-def _causes(error: BaseException) -> set[str]:
-    """The names of all exceptions in the chain, `reason` of urllib3 included."""
-    found: set[str] = set()
-    pending: list[Any] = [error]
-    while pending:
-        one = pending.pop()
-        if not isinstance(one, BaseException) or type(one).__name__ in found:
-            continue
-        found.add(type(one).__name__)
-        pending += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
-    return found
-
-
 @contextmanager
-def as_transient(reason: str) -> Iterator[None]:
-    """Raise whatever the SDK raises inside as `Transient` with this reason."""
+def as_transient(reason: str, place: str | None = None) -> Iterator[None]:
+    """Raise whatever the SDK raises inside as `Transient` with this reason. `place`: the host and
+    port that are asked, where the SDK does not say it.
+    """
     try:
         yield
     except Transient:
         raise
     except Exception as error:
-        raise Transient(reason, detail=described(error)) from None
+        raise Transient(reason, detail=described(error, place)) from None
 
 
-def described(error: Exception) -> str:
-    """Return an exception's kind and text."""
-    return f"{type(error).__name__}: {error}"[:MAX_DETAIL]
+def described(error: Exception, place: str | None = None) -> str:
+    """Return an exception's kind and text; of one of TLS the innermost reason, with the host and
+    port and with the setting to change.
+    """
+    answers = [one.response for one in causes(error) if getattr(one, "response", None) is not None]
+    said = _page_of(answers[0]) if answers else None
+    # What a service says is no error of TLS, whatever it quotes of a request.
+    cause = tls_cause_of(said or "") if answers else tls_cause_of(error)
+    url = str(getattr(answers[0], "url", "")) if answers else str(error)
+    if place is None and (asked := _ASKED.search(url)) is not None:
+        place = asked[1]
+    if cause is None and not answers and place is not None and is_cut_off(error):
+        return f"{type(error).__name__}: {place}: {innermost(error)}"[:MAX_DETAIL]
+    if cause is None:
+        return f"{type(error).__name__}: {error}"[:MAX_DETAIL]
+    reason = said or innermost(error)
+    where = f" with {place}" if place is not None else ""
+    return f"TLS{where} failed: {reason[:MAX_REASON]}; {TLS_ADVICE[cause]}"
+
+
+def _page_of(answer: Any) -> str | None:
+    """Return the text of an answer that a proxy gave and no service; None for any other."""
+    page = getattr(answer, "text", None)
+    if not isinstance(page, str) or _MARKUP.search(page) is None:
+        return None
+    return " ".join(unescape(_MARKUP.sub(" ", page)).split())
+
+
+def tls_trouble(error: Exception) -> tuple[str, str] | None:
+    """Return the reason and the advice of what `described` says of TLS; None for anything else."""
+    reason, _, advice = str(error).rpartition("; ")
+    if not str(error).startswith("TLS") or advice not in TLS_ADVICE.values():
+        return None
+    return reason, advice

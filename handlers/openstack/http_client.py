@@ -63,6 +63,11 @@ class Origin:
     tls: ssl.SSLContext | None
     proxy: Proxy | None
 
+    @property
+    def place(self) -> str:
+        """The host and port, to be shown."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 class CallLost(Exception):
     """A request was written, and its answer did not come whole (`no_answer`) or is not read
@@ -161,7 +166,7 @@ class HttpClient:
             if connection.is_usable(idle):
                 return connection
             connection.close()
-        with as_transient("no_connection"):
+        with as_transient("no_connection", origin.place):
             async with asyncio.timeout(self._times.silence):
                 return await self._connect(origin)
 
@@ -335,7 +340,7 @@ class HttpConnection(asyncio.Protocol):
         except (HttpParserError, HttpParserUpgrade) as error:
             self._keeps = False
             if self._answer.lost is None and not self._is_whole:
-                self._answer.lost = CallLost("no_answer", described(error))
+                self._answer.lost = CallLost("no_answer", described(error, self.origin.place))
         if self._answer.lost is not None:
             self._end(keep=False)
         elif self._is_whole:
@@ -350,7 +355,8 @@ class HttpConnection(asyncio.Protocol):
         if exc is None and self._answer.status and not self._is_framed:
             self._end(keep=False)  # an answer without a length ends with the connection
         else:
-            self._lose("no_answer", described(exc or ConnectionError("closed before the answer")))
+            why = exc or ConnectionError("closed before the answer")
+            self._lose("no_answer", described(why, self.origin.place))
 
     def on_message_begin(self) -> None:
         if self._is_whole:

@@ -1,4 +1,4 @@
-"""A TLS listener before a broker's plain port, with whatever certificate: it keeps what it gets
+"""A TLS listener before a server's plain port, with whatever certificate: it keeps what it gets
 after the handshake.
 """
 
@@ -12,6 +12,9 @@ from types import TracebackType
 from sandbox.processes import free_ports
 from tests.support.certificates import Pair
 
+#: The first byte of TLS.
+_HANDSHAKE = b"\x16"
+
 
 class TlsProxy:
     """Takes connections on a port of 127.0.0.1, from the beginning to the end of a `with`."""
@@ -23,9 +26,10 @@ class TlsProxy:
         *,
         clients: Path | None = None,
         newest: ssl.TLSVersion | None = None,
+        to_plain: bytes = b"",
     ) -> None:
-        """`target` is the broker's plain port; `clients` the CA of the certificates that clients
-        must have.
+        """`target` is the server's plain port; `clients` the CA of the certificates that clients
+        must have; `to_plain` the answer to who speaks no TLS.
         """
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(pair.certificate, pair.key)
@@ -35,7 +39,7 @@ class TlsProxy:
             self._context.verify_mode = ssl.CERT_REQUIRED
         if newest is not None:
             self._context.maximum_version = newest
-        self._target = target
+        self._target, self._to_plain = target, to_plain
         (self.port,) = free_ports(1)
         self._listener = socket.create_server(("127.0.0.1", self.port))
         #: The names that clients asked for (SNI), one a handshake that was begun.
@@ -68,6 +72,10 @@ class TlsProxy:
     def _serve(self, raw: socket.socket) -> None:
         with suppress(OSError), raw:
             raw.settimeout(10)
+            if self._to_plain and raw.recv(1, socket.MSG_PEEK) != _HANDSHAKE:
+                raw.recv(65536)
+                raw.sendall(self._to_plain)
+                return
             inside = self._context.wrap_socket(raw, server_side=True)
             inside.settimeout(None)
             with inside, socket.create_connection(("127.0.0.1", self._target)) as broker:

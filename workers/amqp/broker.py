@@ -6,15 +6,15 @@ TLS 1.2 or newer. Nothing in a URL turns that off. Credentials are sent after th
 never to a peer that was not verified.
 """
 
-import re
 import ssl
 from collections.abc import Callable
 from dataclasses import field
 from pathlib import Path
 
-from ecs_client.address import Brokers, Cause, Endpoint, Target, cause_of, causes, targets
+from ecs_client.address import Brokers, Cause, Endpoint, Target, cause_of, is_refusal, targets
 from ecs_client.address import read_urls as read_client_urls
 from messages.record import record
+from messages.tls import TlsCause, causes, without_place
 
 #: Bytes of a secret's file that are read.
 _LONGEST_SECRET = 16 * 1024
@@ -210,33 +210,32 @@ def _read(variable: str, file: str) -> bytes:
 # Errors of connections, from pika's and kombu's alike.
 
 _LONGEST = 250
-#: Where OpenSSL's own source raised it.
-_SOURCE_LINE = re.compile(r" ?\(_ssl\.c:\d+\)")
-#: What pika quotes of OpenSSL.
-_OF_OPENSSL = re.compile(r"\[SSL: [^\]]*\][^'\"()]*")
 
-_ADVICE: dict[Cause, str] = {
-    Cause.WRONG_NAME: (
+_ADVICE: dict[TlsCause | Cause, str] = {
+    TlsCause.WRONG_NAME: (
         "the certificate is another host's: ECS_BROKER_URL must name the broker as its certificate"
         " does"
     ),
-    Cause.EXPIRED: "the broker needs another certificate, or a clock is wrong",
-    Cause.UNKNOWN_CA: (
+    TlsCause.EXPIRED: "the broker needs another certificate, or a clock is wrong",
+    TlsCause.UNKNOWN_CA: (
         "the certificate is not signed by a CA that is trusted: ECS_BROKER_CA_FILE must hold the one"
         " that signed it"
     ),
-    Cause.CERTIFICATE_NEEDED: (
+    TlsCause.CERTIFICATE_NEEDED: (
         "the broker asks for a client certificate: set ECS_BROKER_CERT_FILE and ECS_BROKER_KEY_FILE"
     ),
-    Cause.CERTIFICATE_REFUSED: (
+    TlsCause.CERTIFICATE_REFUSED: (
         "the broker does not accept our certificate: check ECS_BROKER_CERT_FILE, and which CA the"
         " broker knows"
     ),
-    Cause.NO_TLS: (
+    TlsCause.NO_TLS: (
         "the port speaks no TLS: name the one that does (usually 5671) in ECS_BROKER_URL, or begin"
         " it with amqp://"
     ),
-    Cause.OLD_TLS: "the broker must offer TLS 1.2 or newer",
+    TlsCause.OLD_TLS: "the broker must offer TLS 1.2 or newer",
+    TlsCause.NEEDS_TLS: "ECS_BROKER_URL must begin with amqps://",
+    TlsCause.FILE: "check ECS_BROKER_CA_FILE, ECS_BROKER_CERT_FILE and ECS_BROKER_KEY_FILE",
+    TlsCause.OTHER: "see the broker's log",
     Cause.REFUSED: "check user, password and virtual host of ECS_BROKER_URL",
     Cause.LIMIT: "raise the limit, or look who has so many: rabbitmqctl list_connections",
     Cause.CUT_OFF_TLS: (
@@ -275,7 +274,7 @@ def explain(error: BaseException | str, where: Where) -> Explained:
     except BrokerUnusable:  # its file is being replaced; it was right when the connection was made
         is_tls = False
     cause = cause_of(error, is_tls=is_tls)
-    return Explained(_innermost(error), _ADVICE[cause], cause.is_refusal)
+    return Explained(_innermost(error), _ADVICE[cause], is_refusal(cause))
 
 
 def _innermost(error: BaseException | str) -> str:
@@ -289,7 +288,4 @@ def _innermost(error: BaseException | str) -> str:
             said[-1] if said else chain[0],
         ),
     )
-    shown = _SOURCE_LINE.sub("", " ".join(str(inner).split()))
-    if quoted := _OF_OPENSSL.search(shown):
-        shown = quoted[0].strip()
-    return shown[:_LONGEST] or type(inner).__name__
+    return without_place(str(inner))[:_LONGEST] or type(inner).__name__

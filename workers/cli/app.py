@@ -96,7 +96,8 @@ def run() -> None:
     except JournalUnfit as error:
         raise CommandFailed(Exit.REFUSED, f"ECS_JOURNAL_URL: {error}") from error
     except JournalError as error:
-        raise CommandFailed(Exit.UNREACHABLE, f"{error}; check ECS_JOURNAL_URL") from error
+        text = str(error) if error.advice else f"{error}; check ECS_JOURNAL_URL"
+        raise CommandFailed(Exit.UNREACHABLE, text) from error
     except ConfigurationError as error:
         raise CommandFailed(Exit.CONFIGURATION, str(error)) from error
 

@@ -6,9 +6,10 @@ from enum import StrEnum
 from urllib.parse import urlsplit
 
 from handlers.openstack.cloud import Cloud
-from handlers.openstack.errors import CloudRefusal
+from handlers.openstack.errors import TLS_ADVICE, CloudRefusal, tls_trouble
 from messages.errors import Transient
 from messages.record import record
+from messages.tls import is_cut_off, tls_cause_of
 from workers.amqp.broker import explain
 from workers.amqp.delivery_limit import has_delivery_limit, policy_command
 from workers.amqp.topology import TopologyMismatch, compare, nodes_apart, topology, unusable
@@ -32,6 +33,14 @@ from workers.settings import ConfigurationError, Settings, load_settings
 
 #: Seconds for one check.
 _LIMIT = 30
+
+
+#: What to do where a service ends a connection and says nothing.
+_CUT_OFF = (
+    "it ended the connection: where the port speaks TLS, its URL (auth_url in clouds.yaml, or the"
+    " catalogue's) must begin with https:, and it may ask for a client certificate (cert and key in"
+    " clouds.yaml); else see its log"
+)
 
 
 class Status(StrEnum):
@@ -221,8 +230,9 @@ async def _journal(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("journal", Status.FAILED, str(error), advice)
         return
     except JournalError as error:
-        advice = "start the database, or set ECS_JOURNAL_URL"
-        yield Finding("journal", Status.UNREACHABLE, str(error), advice)
+        status = Status.FAILED if error.advice else Status.UNREACHABLE
+        advice = error.advice or "start the database, or set ECS_JOURNAL_URL"
+        yield Finding("journal", status, error.reason, advice)
         return
     for one in weak:
         status = Status.FAILED if one.is_fatal else Status.WARNING
@@ -322,6 +332,8 @@ async def _service_account(cloud: Cloud) -> AsyncIterator[Finding]:
         yield Finding("catalogue", Status.OK, found)
         async for finding in _versions(cloud):
             yield finding
+        for name, silence in (await cloud.silent_services()).items():
+            yield _unreached(name, silence)
     names = ", ".join(sorted(project.name for project in projects)[:10])
     yield Finding("rights", Status.OK, f"a role in {len(projects)} projects: {names}")
 
@@ -343,8 +355,14 @@ async def _versions(cloud: Cloud) -> AsyncIterator[Finding]:
 
 
 def _unreached(check: str, error: Transient | CloudRefusal) -> Finding:
+    if (of_tls := tls_trouble(error)) is not None:
+        return Finding(check, Status.FAILED, *of_tls)
     text = " ".join(str(error).split())[:250]
+    if (cause := tls_cause_of(text)) is not None and isinstance(error, CloudRefusal):
+        return Finding(check, Status.FAILED, text, TLS_ADVICE[cause])
     is_refused = "401" in text or "Unauthorized" in text or error.reason == "cloud_configuration"
     status = Status.FAILED if is_refused else Status.UNREACHABLE
+    if is_cut_off(text):
+        return Finding(check, status, text, _CUT_OFF)
     advice = "check OS_CLOUD, OS_CLIENT_CONFIG_FILE and the account in clouds.yaml"
     return Finding(check, status, text, advice)

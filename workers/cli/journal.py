@@ -47,7 +47,8 @@ def journal_failed(error: JournalError) -> CommandFailed:
     """Return the failure of a command that needs the journal."""
     if isinstance(error, JournalUnfit):
         return CommandFailed(Exit.REFUSED, f"ECS_JOURNAL_URL: {error}")
-    return CommandFailed(Exit.UNREACHABLE, f"{error}; see ecs-worker check, ECS_JOURNAL_URL")
+    text = str(error) if error.advice else f"{error}; see ecs-worker check, ECS_JOURNAL_URL"
+    return CommandFailed(Exit.UNREACHABLE, text)
 
 
 def list_requests(settings: Settings, wanted: RequestFilter, output: Format) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.engine import URL, CursorResult, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from messages.tls import TlsCause, tls_cause_of
 from workers.journal.records import JournalError, JournalTimes, JournalUnfit
 from workers.journal.sqlite import READS, exposed_files, sqlite_engine
 
@@ -26,6 +27,37 @@ _OPTION = re.compile(r"[?&]\w+=[^/?&]*")
 #: A host with or without its port; an IPv6 address stands in brackets.
 _HOST = re.compile(r"(?:\[(?P<bracketed>[^\[\],@]+)\]|(?P<plain>[^\[\]:,@]+))(?::(?P<port>\d*))?")
 _BARE_IPV6 = re.compile(r"[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%\w+)?")
+#: What to do where TLS fails; all of it is set in the URL, as libpq names it.
+TLS_ADVICE: dict[TlsCause, str] = {
+    TlsCause.WRONG_NAME: (
+        "ECS_JOURNAL_URL must name the database's host as its certificate does (or with"
+        " sslmode=verify-ca the name is not compared)"
+    ),
+    TlsCause.EXPIRED: "the database needs another certificate, or a clock is wrong",
+    TlsCause.UNKNOWN_CA: (
+        "sslrootcert in ECS_JOURNAL_URL must name the file with the CA that signed the database's"
+        " certificate; or that has expired"
+    ),
+    TlsCause.CERTIFICATE_NEEDED: (
+        "the database asks for a client certificate: set sslcert and sslkey in ECS_JOURNAL_URL"
+    ),
+    TlsCause.CERTIFICATE_REFUSED: (
+        "the database does not accept our certificate: check sslcert and sslkey in ECS_JOURNAL_URL"
+        " (its CA must be in the database's ssl_ca_file, and its common name be the user)"
+    ),
+    TlsCause.NO_TLS: (
+        "the database speaks no TLS: set ssl = on there, or take sslmode out of ECS_JOURNAL_URL"
+    ),
+    TlsCause.NEEDS_TLS: (
+        "pg_hba.conf has no line for connections without TLS: set sslmode=verify-full and"
+        " sslrootcert in ECS_JOURNAL_URL, and ssl = on in the database"
+    ),
+    TlsCause.OLD_TLS: (
+        "database and worker have no version of TLS in common: see ssl_min_protocol_version of both"
+    ),
+    TlsCause.FILE: "check sslrootcert, sslcert and sslkey in ECS_JOURNAL_URL",
+    TlsCause.OTHER: "see the database's log",
+}
 #: What a URL may not ask for.
 _READ_ONLY = ("read-only", "standby", "prefer-standby")
 _COUNTED = {"preserve_rowcount": True}
@@ -240,8 +272,7 @@ def reading_connection(engine: Engine) -> Iterator[Connection]:
         with engine.connect() as connection:
             yield connection
     except (SQLAlchemyError, OSError) as error:
-        reason = reason_of(error)
-        raise JournalError(f"the journal cannot be opened: {reason}") from None
+        raise journal_error("the journal cannot be opened", error) from None
 
 
 def _config(connection: Connection) -> Any:
@@ -254,7 +285,29 @@ def _config(connection: Connection) -> Any:
 
 
 def reason_of(error: Exception) -> str:
-    """Return the first line of what the database said."""
+    """Return the first line of what the database said, and what to do where TLS failed."""
+    advice = tls_advice(error)
+    return f"{_first_line(error)}; {advice}" if advice else _first_line(error)
+
+
+def journal_error(what: str, error: Exception) -> JournalError:
+    """Return the error that says why the journal cannot be used; `what` stands before the cause."""
+    return JournalError(f"{what}: {_first_line(error)}", tls_advice(error))
+
+
+def tls_advice(error: Exception) -> str:
+    """Return what to do where the database refused TLS, or the lack of it; empty for any other
+    error.
+    """
+    orig: Any = getattr(error, "orig", None)
+    # An error of a connection, or of SQLSTATE 28000, "invalid authorization": what a statement's
+    # values hold is no reason.
+    is_refusal = type(orig).__name__ == "OperationalError" and orig.sqlstate in (None, "28000")
+    cause = tls_cause_of(_first_line(error)) if is_refusal else None
+    return "" if cause is None else TLS_ADVICE[cause]
+
+
+def _first_line(error: Exception) -> str:
     return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
 
 

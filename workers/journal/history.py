@@ -21,9 +21,9 @@ from workers.journal.database import (
     current_revision,
     head_revision,
     is_sqlite,
+    journal_error,
     open_engine,
     reading_engine,
-    reason_of,
     url_without_password,
 )
 from workers.journal.dead_letters import (
@@ -322,8 +322,7 @@ class History:
             with self._engine.connect() as connection:
                 yield connection
         except (SQLAlchemyError, OSError) as error:
-            reason = reason_of(error)
-            raise JournalError(f"the journal cannot be read: {reason}") from None
+            raise journal_error("the journal cannot be read", error) from None
 
 
 def _matching(wanted: RequestFilter) -> Select[Any]:

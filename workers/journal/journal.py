@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from handlers.effects.waits import Wait
-from workers.journal.database import check_encoding, migrate, open_engine, reason_of
+from workers.journal.database import check_encoding, journal_error, migrate, open_engine, reason_of
 from workers.journal.figures import Figures
 from workers.journal.history import RUNNER_STALE, History
 from workers.journal.operators import Actor, Beat, Controls, ReadControls, WorkerRow
@@ -92,8 +92,7 @@ class Journal:
             await asyncio.to_thread(migrate, self._engine)
             self._owner = await asyncio.to_thread(new_owner, self._engine)
         except (SQLAlchemyError, OSError) as error:
-            reason = reason_of(error)
-            raise JournalError(f"the journal cannot be opened: {reason}") from None
+            raise journal_error("the journal cannot be opened", error) from None
         self._writer = Writer(self._engine, self._owner.keep, self._times, self._found_unfit)
 
     def _found_unfit(self, error: JournalUnfit) -> None:

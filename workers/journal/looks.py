@@ -5,7 +5,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from messages.record import record
 from workers.journal import schema
-from workers.journal.database import open_engine, reading_engine, reason_of
+from workers.journal.database import journal_error, open_engine, reading_engine
 from workers.journal.records import JournalError
 
 
@@ -67,5 +67,4 @@ class Looks:
 
 
 def _failed(error: Exception) -> JournalError:
-    reason = reason_of(error)
-    return JournalError(f"the journal cannot be used: {reason}")
+    return journal_error("the journal cannot be used", error)

@@ -18,9 +18,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from messages.record import record
 from workers.journal import schema
-from workers.journal.database import migrate, open_engine, reading_engine, reason_of
+from workers.journal.database import journal_error, migrate, open_engine, reading_engine
 from workers.journal.owners import is_alive
-from workers.journal.records import JournalError, Kind, State
+from workers.journal.records import Kind, State
 
 #: Characters of a name that is kept.
 _LONGEST = 255
@@ -591,8 +591,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, OSError) as error:
-        reason = reason_of(error)
-        raise JournalError(f"the journal cannot be used: {reason}") from None
+        raise journal_error("the journal cannot be used", error) from None
 
 
 # What workers read and write.

@@ -16,8 +16,8 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from messages.record import record
-from workers.journal.database import is_sqlite, reason_of, tells_shared_sessions
-from workers.journal.records import JournalError, SharedSessions
+from workers.journal.database import is_sqlite, journal_error, tells_shared_sessions
+from workers.journal.records import SharedSessions
 
 #: First of the two keys of PostgreSQL's advisory locks; the second is made of the owner's id.
 _LOCKS = 0x6563_7301
@@ -63,7 +63,7 @@ def check_owner(engine: Engine) -> None:
     try:
         new_owner(engine).close()
     except (SQLAlchemyError, OSError) as error:
-        raise JournalError(f"the journal cannot be opened: {reason_of(error)}") from None
+        raise journal_error("the journal cannot be opened", error) from None
 
 
 def is_alive(engine: Engine, owner: str) -> bool:

@@ -11,7 +11,13 @@ from messages.record import record
 
 
 class JournalError(Exception):
-    """The journal cannot be used; the text says what to do."""
+    """The journal cannot be used; the text says what to do. `advice`: where the connection is
+    refused for TLS, and trying again alone does not help, the setting to change.
+    """
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        self.reason, self.advice = reason, advice
+        super().__init__(f"{reason}; {advice}" if advice else reason)
 
 
 class JournalUnfit(JournalError):

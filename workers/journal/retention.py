@@ -15,7 +15,13 @@ from handlers.effects.ledger import EffectKind
 from messages.record import record
 from messages.results import pruned
 from workers.journal import schema
-from workers.journal.database import is_sqlite, open_engine, reading_engine, reason_of, select_all
+from workers.journal.database import (
+    is_sqlite,
+    journal_error,
+    open_engine,
+    reading_engine,
+    select_all,
+)
 from workers.journal.history import History
 from workers.journal.operators import forget_old
 from workers.journal.records import JournalError, Kind, State
@@ -243,5 +249,4 @@ def _prunable(before: float) -> ColumnElement[bool]:
 
 
 def _failed(error: Exception) -> JournalError:
-    reason = reason_of(error)
-    return JournalError(f"the journal cannot be written: {reason}")
+    return journal_error("the journal cannot be written", error)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
 from handlers.effects.backoff import delays
-from workers.journal.database import tells_shared_sessions
+from workers.journal.database import tells_shared_sessions, tls_advice
 from workers.journal.records import JournalError, JournalTimes, JournalUnfit, SharedSessions
 
 log = structlog.get_logger()
@@ -212,7 +212,8 @@ def _reason(error: Exception) -> str:
     lines = str(cause).strip().splitlines() or [type(error).__name__]
     # SQLite's text says little: an I/O error may be a full disk.
     name = getattr(cause, "sqlite_errorname", None)
-    return f"{lines[0][:300]} ({name})" if name else lines[0][:300]
+    said = f"{lines[0][:300]} ({name})" if name else lines[0][:300]
+    return "; ".join(filter(None, (said, tls_advice(error))))
 
 
 def _resolve(jobs: list[_Job]) -> None:
