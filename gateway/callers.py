@@ -19,9 +19,9 @@ from messages.errors import Refused, Transient
 from messages.fields import read, word
 from messages.orders.order import is_soft_down
 from messages.record import record
-from workers.identity.jwt import TokenVerifier
+from workers.identity.jwt import LEEWAY, Claims, Expired, check_times, unverified_subject
 from workers.identity.requester import NotProven, project_of
-from workers.identity.tokens import LEEWAY, Claims, Expired, check_times, unverified_subject
+from workers.identity.token_authentication import TokenVerifier
 
 T = TypeVar("T")
 #: Whose share of the places it is where nobody can tell the tenant.

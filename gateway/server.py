@@ -32,8 +32,8 @@ from workers.pipeline.large_bodies import SWITCH_INTERVAL
 from workers.settings import ConfigurationError, GatewaySettings, load_settings, traces_of
 
 if TYPE_CHECKING:
+    from workers.identity.jwt import Expected
     from workers.identity.key_set import KeySet
-    from workers.identity.tokens import Expected
 
 log = structlog.get_logger()
 
@@ -112,7 +112,7 @@ class GatewayServer:
         if self._keys is not None:
             besides.append(asyncio.create_task(self._keys.watch()))
         log.info("gateway.started", listen=self._settings.gateway_listen)
-        if isinstance(self._console.guard, LocalGuard) and self._console.desk is not None:
+        if isinstance(self._console.guard, LocalGuard) and self._console.backend is not None:
             self._console.guard.renew()
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -166,9 +166,9 @@ class GatewayServer:
         if settings.jwt_jwks is None:
             return TrustedCallers(self._cloud)
         # 45 ms and 10 MB, of cryptography most of all: only where tokens are verified.
-        from workers.identity.jwt import TokenVerifier  # noqa: PLC0415
+        from workers.identity.jwt import Expected  # noqa: PLC0415
         from workers.identity.key_set import KeySet  # noqa: PLC0415
-        from workers.identity.tokens import Expected  # noqa: PLC0415
+        from workers.identity.token_authentication import TokenVerifier  # noqa: PLC0415
 
         self._keys = KeySet(key_source(settings.jwt_jwks))
         self._expected = expected = Expected(
@@ -190,9 +190,9 @@ class GatewayServer:
             settings = load_settings()
         except ConfigurationError as error:
             return Console(guard, role, None, tuple(error.problems))
-        from gateway.console.desk import Desk  # noqa: PLC0415 - comes with SQLAlchemy
+        from gateway.console.backend import Backend  # noqa: PLC0415 - comes with SQLAlchemy
 
-        return Console(guard, role, Desk(settings))
+        return Console(guard, role, Backend(settings))
 
     def _guard(self) -> Guard:
         settings = self._settings
@@ -208,7 +208,7 @@ class GatewayServer:
                 local_actor().real_user,
                 lambda code: self._announce(f"http://{shown}:{port}{CONSOLE}/enter?code={code}"),
             )
-        from workers.identity.jwt import TokenVerifier  # noqa: PLC0415
+        from workers.identity.token_authentication import TokenVerifier  # noqa: PLC0415
 
         # An operator acts for no tenant, and need not have one.
         verifier = TokenVerifier(self._keys, replace(self._expected, tenant_claim=None))

@@ -373,9 +373,9 @@ class Worker:
         authentication: Identity = TrustedPublishers(self.cloud, self.journal)
         if settings.jwt_jwks is not None:
             # 45 ms and 10 MB, of cryptography most of all: only where tokens are verified.
-            from workers.identity.jwt import TokenAuthentication, TokenVerifier  # noqa: PLC0415
+            from workers.identity.jwt import Expected  # noqa: PLC0415
             from workers.identity.key_set import KeySet  # noqa: PLC0415
-            from workers.identity.tokens import Expected  # noqa: PLC0415
+            from workers.identity.token_authentication import TokenAuthentication, TokenVerifier  # noqa: PLC0415
 
             self._keys = KeySet(key_source(settings.jwt_jwks))
             expected = Expected(

@@ -6,10 +6,10 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from gateway.console.desk import Desk
+from gateway.console.backend import Backend
 from gateway.console.formats import duration, moment
 from gateway.console.forms import actor_of, reason_of
-from gateway.console.visit import ROOT, Pages, Problem, Visit, go_to
+from gateway.console.pages import ROOT, Pages, Problem, Visit, go_to
 from workers.admin.cancel import CancelOutcome, cancel
 from workers.admin.pauses import pause, resume
 from workers.admin.times import SECONDS
@@ -30,9 +30,9 @@ _NOT_CANCELLED = {
 class Actions:
     """Pausing, resuming, cancelling."""
 
-    def __init__(self, pages: Pages, desk: Desk) -> None:
+    def __init__(self, pages: Pages, backend: Backend) -> None:
         self._pages = pages
-        self._desk = desk
+        self._backend = backend
 
     async def pause(self, visit: Visit) -> Response:
         kinds, reason = _kinds(visit), reason_of(visit, required=True)
@@ -56,13 +56,13 @@ class Actions:
             )
         until_at = time.time() + lasts if lasts is not None else None
         actor = actor_of(visit)
-        await self._desk.operate(lambda journal: pause(journal, kinds, actor, reason, until_at))
+        await self._backend.operate(lambda journal: pause(journal, kinds, actor, reason, until_at))
         return go_to(f"{ROOT}/pauses?told=paused")
 
     async def resume(self, visit: Visit) -> Response:
         kinds, reason = _kinds(visit), reason_of(visit, required=False)
         if not visit.given("confirmed"):
-            in_force = [one for one in await self._desk.pauses() if one.kind in kinds]
+            in_force = [one for one in await self._backend.pauses() if one.kind in kinds]
             if not in_force:
                 raise Problem(409, "None of these kinds is paused.")
             facts = [
@@ -71,7 +71,7 @@ class Actions:
             ]
             return self._confirm(visit, "Resume", "/pauses/resume", facts=facts, back="/pauses")
         actor = actor_of(visit)
-        await self._desk.operate(lambda journal: resume(journal, kinds, actor, reason or None))
+        await self._backend.operate(lambda journal: resume(journal, kinds, actor, reason or None))
         return go_to(f"{ROOT}/pauses?told=resumed")
 
     async def cancel(self, visit: Visit) -> Response:
@@ -80,7 +80,7 @@ class Actions:
             raise Problem(400, "Name the order.")
         back = f"/request?{urlencode({'key': key})}"
         if not visit.given("confirmed"):
-            found = await self._desk.find(key)
+            found = await self._backend.find(key)
             return self._confirm(
                 visit,
                 "Cancel an order",
@@ -92,7 +92,7 @@ class Actions:
                 back=back,
             )
         actor = actor_of(visit)
-        done = await self._desk.operate(lambda journal: cancel(journal, key, actor, reason))
+        done = await self._backend.operate(lambda journal: cancel(journal, key, actor, reason))
         if done.outcome in _NOT_CANCELLED:
             raise Problem(409, _NOT_CANCELLED[done.outcome], ", ".join(done.begun + done.keys))
         return go_to(f"{ROOT}{back}&told=cancelled")

@@ -20,7 +20,7 @@ from gateway.console.operators import (
     Why,
     token_cookies,
 )
-from gateway.console.visit import (
+from gateway.console.pages import (
     HEADERS,
     ROOT,
     Pages,
@@ -37,8 +37,8 @@ from gateway.console.visit import (
 from messages.fields import MAX_NAME
 
 if TYPE_CHECKING:
+    from gateway.console.backend import Backend
     from gateway.console.batches import Batches
-    from gateway.console.desk import Desk
 
 log = structlog.get_logger()
 
@@ -57,15 +57,15 @@ _TELL = {
 
 
 class Console:
-    """The console of one gateway. `desk` is None where no journal is configured, or `problems`
+    """The console of one gateway. `backend` is None where no journal is configured, or `problems`
     (a line each) keep it from working.
     """
 
     def __init__(
-        self, guard: Guard, role: str, desk: "Desk | None", problems: tuple[str, ...] = ()
+        self, guard: Guard, role: str, backend: "Backend | None", problems: tuple[str, ...] = ()
     ) -> None:
         self.guard = guard
-        self.desk = desk
+        self.backend = backend
         self.pages = Pages()
         self._role = role
         self._problems = problems
@@ -75,8 +75,8 @@ class Console:
         """Stop what operators have begun here, and close all connections."""
         if self._batches is not None:
             await self._batches.close()
-        if self.desk is not None:
-            await self.desk.close()
+        if self.backend is not None:
+            await self.backend.close()
 
     def app(self) -> Starlette:
         """Return the application, to be mounted at `ROOT`."""
@@ -89,10 +89,10 @@ class Console:
             self._open("/enter", self._enter, "POST"),
             self._open("/logout", self._logout, "POST"),
         ]
-        if self.desk is not None:
+        if self.backend is not None:
             from gateway.console.views import Views  # noqa: PLC0415 - comes with SQLAlchemy
 
-            views = Views(self.pages, self.desk)
+            views = Views(self.pages, self.backend)
             self._batches = views.batches
             routes += [self._guarded(path, "GET", view) for path, view in views.reads.items()]
             routes += [self._guarded(path, "POST", view) for path, view in views.actions.items()]
@@ -208,7 +208,7 @@ class Console:
         return answer
 
     def _local(self) -> LocalGuard:
-        if not isinstance(self.guard, LocalGuard) or self.desk is None:
+        if not isinstance(self.guard, LocalGuard) or self.backend is None:
             raise Problem(404, "There is no such page.")
         return self.guard
 

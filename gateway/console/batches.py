@@ -13,9 +13,9 @@ from urllib.parse import urlencode
 import structlog
 from starlette.responses import Response
 
-from gateway.console.desk import Desk, engine_access
+from gateway.console.backend import Backend, engine_access
 from gateway.console.forms import actor_of, reason_of
-from gateway.console.visit import ROOT, Pages, Problem, View, Visit, go_to
+from gateway.console.pages import ROOT, Pages, Problem, View, Visit, go_to
 from workers.dead_letters import archive, engine
 from workers.dead_letters.batch import BatchRequest
 from workers.dead_letters.batch_run import RunTerms
@@ -49,9 +49,9 @@ OUTCOMES = {
 class Batches:
     """The batches of this gateway, and the pages about all."""
 
-    def __init__(self, pages: Pages, desk: Desk) -> None:
+    def __init__(self, pages: Pages, backend: Backend) -> None:
         self._pages = pages
-        self._desk = desk
+        self._backend = backend
         self._running: dict[threading.Thread, Callable[[], None]] = {}
         self.reads: Mapping[str, View] = {"/batches": self._list, "/batch": self._show}
         self.actions: Mapping[str, View] = {
@@ -72,7 +72,9 @@ class Batches:
     ) -> str:
         """Record a batch and begin to carry it out; return its name."""
         self._check_room()
-        begun = await self._desk.accessing(lambda access: engine.begin(access, request, division))
+        begun = await self._backend.accessing(
+            lambda access: engine.begin(access, request, division)
+        )
         terms = RunTerms(request.action, request.operator, rate, request.why)
         await self._carry_out(begun.batch.name, terms, vouch=request.vouch)
         return begun.batch.name
@@ -81,7 +83,7 @@ class Batches:
         self, archived: Sequence[Archived], operator: Actor, reason: str
     ) -> archive.Restoration:
         """Put messages of the archive into the dead letters again, on record."""
-        settings = self._desk.settings
+        settings = self._backend.settings
 
         async def work(access: engine.Access) -> archive.Restoration:
             # ORDER: on record before anything is put back, as the command line does it.
@@ -91,16 +93,16 @@ class Batches:
             )
             return await archive.restore(settings, access.journal, operator, archived)
 
-        return await self._desk.accessing(work)
+        return await self._backend.accessing(work)
 
     async def _list(self, visit: Visit) -> Response:
-        found = await self._desk.history(lambda history: history.batches(_LISTED))
+        found = await self._backend.history(lambda history: history.batches(_LISTED))
         return self._pages.page(visit, "batches.html", found=found, most=_LISTED)
 
     async def _show(self, visit: Visit) -> Response:
         batch = await self._found(visit.asked("name"))
         # Not all: there may be 100,000, and the page asks again every two seconds.
-        replays = await self._desk.history(
+        replays = await self._backend.history(
             lambda history: history.replays(batch=batch.name, limit=_MESSAGES)
         )
         return self._pages.page(
@@ -116,7 +118,7 @@ class Batches:
 
     async def _stop(self, visit: Visit) -> Response:
         batch, actor = await self._found(visit.given("name")), actor_of(visit)
-        runs = await self._desk.accessing(
+        runs = await self._backend.accessing(
             lambda access: engine.stop_batch(access, batch.name, actor)
         )
         if not runs:
@@ -149,14 +151,14 @@ class Batches:
             )
         self._check_room()
         # Refused here, where the operator sees it, and not in the thread.
-        await self._desk.accessing(
+        await self._backend.accessing(
             lambda access: engine.load(access, batch.name, actor, vouch=vouch)
         )
         await self._carry_out(batch.name, RunTerms(batch.action, actor, None, reason), vouch=vouch)
         return go_to(_page_of(batch))
 
     async def _found(self, name: str) -> Batch:
-        found = await self._desk.history(lambda history: history.batch(name))
+        found = await self._backend.history(lambda history: history.batch(name))
         if found is None:
             raise Problem(404, "There is no such batch.", name)
         return found
@@ -170,7 +172,7 @@ class Batches:
         there, while requests of the API are answered here. Returns once it is seen to run.
         """
         stop, loop = engine.Stop(), asyncio.new_event_loop()
-        settings = self._desk.settings
+        settings = self._backend.settings
 
         async def work() -> None:
             async with engine_access(settings) as access:

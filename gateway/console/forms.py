@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from gateway.console.visit import Problem, Visit
+from gateway.console.pages import Problem, Visit
 from workers.journal import Actor
 
 #: Characters of a reason.

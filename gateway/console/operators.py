@@ -20,9 +20,9 @@ from starlette.requests import Request
 from messages.errors import Transient
 from messages.fields import MAX_NAME
 from messages.record import record
-from workers.identity.jwt import TokenVerifier
+from workers.identity.jwt import MAX_TOKEN, Expired, bare, check_times
 from workers.identity.requester import NotProven
-from workers.identity.tokens import MAX_TOKEN, Expired, bare, check_times
+from workers.identity.token_authentication import TokenVerifier
 
 #: Name of the cookies that hold a token, in parts that a browser takes, and their number at most.
 TOKEN_COOKIE, PART, PARTS = "ecs_console", 3500, 5

@@ -1,4 +1,4 @@
-"""The pages that show something. What they show comes from `Desk`."""
+"""The pages that show something. What they show comes from `Backend`."""
 
 import time
 from collections.abc import Mapping
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from starlette.responses import Response
 
 from gateway.console.actions import Actions
+from gateway.console.backend import Backend
 from gateway.console.batches import Batches
-from gateway.console.dead import DeadLetters
-from gateway.console.desk import Desk
+from gateway.console.dead_letters import DeadLetters
 from gateway.console.forms import instant
+from gateway.console.pages import Pages, Problem, View, Visit
 from gateway.console.timeline import timeline
-from gateway.console.visit import Pages, Problem, View, Visit
 from messages.results import WaitReason
 from workers.admin.audit import AuditFilter, entries
 from workers.admin.find import EventKind, Place
@@ -63,9 +63,9 @@ _WAITS = {
 class Views:
     """Pages and actions of operators, by their paths."""
 
-    def __init__(self, pages: Pages, desk: Desk) -> None:
+    def __init__(self, pages: Pages, backend: Backend) -> None:
         self._pages = pages
-        self._desk = desk
+        self._backend = backend
         self.reads: Mapping[str, View] = {
             "/": self._overview,
             "/requests": self._requests,
@@ -74,8 +74,8 @@ class Views:
             "/pauses": self._pauses,
             "/audit": self._audit,
         }
-        actions, self.batches = Actions(pages, desk), Batches(pages, desk)
-        dead = DeadLetters(pages, desk, self.batches)
+        actions, self.batches = Actions(pages, backend), Batches(pages, backend)
+        dead = DeadLetters(pages, backend, self.batches)
         self.reads = {**self.reads, **dead.reads, **self.batches.reads}
         self.actions: Mapping[str, View] = {
             **dead.actions,
@@ -86,7 +86,7 @@ class Views:
         }
 
     async def _overview(self, visit: Visit) -> Response:
-        status = await self._desk.status()
+        status = await self._backend.status()
         return self._pages.page(
             visit,
             "overview.html",
@@ -106,7 +106,7 @@ class Views:
             since=instant(visit.asked("since")),
             limit=_LISTED,
         )
-        found = await self._desk.requests(wanted)
+        found = await self._backend.requests(wanted)
         return self._pages.page(
             visit, "requests.html", found=found, states=list(State), most=_LISTED, at=time.time()
         )
@@ -115,7 +115,7 @@ class Views:
         word = visit.asked("key")
         if not word:
             raise Problem(400, "Name a request.")
-        found, now = await self._desk.find(word), time.time()
+        found, now = await self._backend.find(word), time.time()
         running = [one for one in found.requests if one.record.state is State.RUNNING]
         is_order = any(one.record.kind is Kind.ORDER for one in running)
         dead = [one for one in found.messages if one.place is Place.DEAD]
@@ -137,13 +137,13 @@ class Views:
         )
 
     async def _waiting(self, visit: Visit) -> Response:
-        found, more = await self._desk.waiting(_LISTED)
+        found, more = await self._backend.waiting(_LISTED)
         return self._pages.page(
             visit, "waiting.html", found=found, more=more, waits_for=_waits_for, at=time.time()
         )
 
     async def _pauses(self, visit: Visit) -> Response:
-        pauses = await self._desk.pauses()
+        pauses = await self._backend.pauses()
         return self._pages.page(
             visit, "pauses.html", pauses=pauses, kinds=list(Pausable), at=time.time()
         )
@@ -156,7 +156,7 @@ class Views:
             word=visit.asked("word") or None,
             limit=_LISTED,
         )
-        found = await self._desk.operate(lambda journal: entries(journal, wanted))
+        found = await self._backend.operate(lambda journal: entries(journal, wanted))
         return self._pages.page(visit, "audit.html", entries=found, most=_LISTED)
 
 

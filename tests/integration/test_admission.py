@@ -31,10 +31,10 @@ from workers.identity import (
     new_resume_token,
 )
 from workers.identity.jwks_source import FileSource
-from workers.identity.jwt import TokenAuthentication, TokenVerifier
+from workers.identity.jwt import Expected
 from workers.identity.key_set import KeySet
 from workers.identity.requester import NotProven
-from workers.identity.tokens import Expected
+from workers.identity.token_authentication import TokenAuthentication, TokenVerifier
 from workers.journal import Begun, Journal, NewRequest
 from workers.pipeline.authentication import Authentication
 from workers.pipeline.exits import Rejected, Requeue

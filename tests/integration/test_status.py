@@ -14,8 +14,8 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.support.workshop import REPOSITORY, Workshop, eventually
 from workers.admin.peek import MOST_RETURNED
+from workers.admin.reports import read_workers
 from workers.admin.state import WorkerStatus
-from workers.admin.told import read_workers
 from workers.heartbeat import STARTING
 from workers.journal import Operations
 

@@ -22,10 +22,7 @@ from messages.codes import Code
 from sandbox.issuer import USER, Issuer, KeySetServer
 from tests.support.envelopes import envelope
 from workers.identity.jwks_source import FileSource, UrlSource
-from workers.identity.jwt import TokenCache, TokenVerifier, published_at
-from workers.identity.key_set import FetchTimes, KeySet
-from workers.identity.requester import NotProven
-from workers.identity.tokens import (
+from workers.identity.jwt import (
     LEEWAY,
     MAX_TOKEN,
     Claims,
@@ -35,6 +32,9 @@ from workers.identity.tokens import (
     read_claims,
     read_header,
 )
+from workers.identity.key_set import FetchTimes, KeySet
+from workers.identity.requester import NotProven
+from workers.identity.token_authentication import TokenCache, TokenVerifier, published_at
 
 NOW = time.time()
 ANYBODY = Expected(None, None, "project")

@@ -22,11 +22,11 @@ from workers.admin.found import (
     Place,
 )
 from workers.admin.peek import NotLooked
+from workers.admin.reports import consumed_at, retry_delay, trouble_of
 from workers.admin.state import Noted, Sources, WorkerState
 from workers.admin.status import StatusReader
 from workers.admin.timeline import result_line, timeline
 from workers.admin.times import shown_time
-from workers.admin.told import consumed_at, retry_delay, trouble_of
 from workers.amqp.envelope import Envelope
 from workers.amqp.queues import QueueDepth, Role
 from workers.amqp.topology import NotDeclared, queue_of_command

@@ -9,6 +9,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from workers.admin.peek import NotLooked, Peeker
+from workers.admin.reports import (
+    LOST,
+    consumed_at,
+    findings,
+    groups,
+    read_pauses,
+    read_workers,
+    retry_delay,
+    told_by_workers,
+    trouble_of,
+)
 from workers.admin.state import (
     DeadLetterCause,
     DeadLetters,
@@ -24,17 +35,6 @@ from workers.admin.state import (
     WorkerQueue,
     WorkerState,
     WorkerStatus,
-)
-from workers.admin.told import (
-    LOST,
-    consumed_at,
-    findings,
-    groups,
-    read_pauses,
-    read_workers,
-    retry_delay,
-    told_by_workers,
-    trouble_of,
 )
 from workers.amqp.broker import explain
 from workers.amqp.queues import QueueDepth, QueueDepths, Role

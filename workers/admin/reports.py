@@ -1,4 +1,4 @@
-"""Texts about what workers and journal tell: why a queue stands still, what fails, what to do."""
+"""Readings of what workers and journal report: why a queue stands still, what fails, what to do."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from gateway.console.visit import Problem
+from gateway.console.pages import Problem
 from messages.texts import without_urls
 from workers.admin.audit import operations
 from workers.admin.find import Finder, Found
@@ -37,7 +37,7 @@ T = TypeVar("T")
 _THREADS, _FRESH = 6, 1.5
 
 
-class Desk:
+class Backend:
     """The journal and the broker as the console uses them. `settings` are the workers'."""
 
     def __init__(self, settings: Settings) -> None:

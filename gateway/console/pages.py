@@ -1,4 +1,5 @@
-"""One request of the console: the operator, language, theme and form; and pages as answers.
+"""Pages of the console, made from `templates/`, and the visit that each answers: the operator,
+language, theme and form of one request.
 
 A POST counts only where the browser says that a page of this console made it (`Sec-Fetch-Site`, or
 `Origin` and `Host`), and where the form has the value of a cookie that no script can read. Another

@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
+from gateway.console.backend import Backend
 from gateway.console.batches import Batches
-from gateway.console.desk import Desk
 from gateway.console.forms import actor_of, instant, reason_of
-from gateway.console.visit import ROOT, Pages, Problem, View, Visit, go_to
+from gateway.console.pages import ROOT, Pages, Problem, View, Visit, go_to
 from messages.record import record
 from workers.dead_letters.batch import BatchRequest
 from workers.dead_letters.cause import cause_of
@@ -74,9 +74,9 @@ class _Divided:
 class DeadLetters:
     """The pages about dead letters."""
 
-    def __init__(self, pages: Pages, desk: Desk, batches: Batches) -> None:
+    def __init__(self, pages: Pages, backend: Backend, batches: Batches) -> None:
         self._pages = pages
-        self._desk = desk
+        self._backend = backend
         self._batches = batches
         self._choosing = asyncio.Lock()
         self.reads: Mapping[str, View] = {"/dead": self._list, "/archive": self._archive}
@@ -108,9 +108,9 @@ class DeadLetters:
         self, visit: Visit, plan: _Plan, divided: "_Divided", *, has_changed: bool = False
     ) -> Response:
         """Show what would become of the chosen messages. Nothing is changed."""
-        request, settings, division = plan.request, self._desk.settings, divided.division
+        request, settings, division = plan.request, self._backend.settings, divided.division
         sample = division.able[:_REHEARSED]
-        results = await self._desk.working(
+        results = await self._backend.working(
             lambda history: preview(settings, history, request, sample)
         )
         outcomes = Counter((one.outcome.text, _alike(one.detail)) for one in results)
@@ -149,7 +149,7 @@ class DeadLetters:
         words = tuple(visit.asked("id").split())
         since = instant(visit.asked("since"))
         batch = visit.asked("batch") or None
-        found = await self._desk.history(
+        found = await self._backend.history(
             lambda history: history.archived(words, batch=batch, since=since, limit=_MOST_ARCHIVED)
         )
         return self._pages.page(visit, "archive.html", found=found, most=_MOST_ARCHIVED)
@@ -158,13 +158,16 @@ class DeadLetters:
         wanted = tuple(visit.form.get("id", ()))
         if not wanted:
             raise Problem(400, "Tick at least one message.")
-        found = await self._desk.history(lambda history: history.archived(wanted))
+        found = await self._backend.history(lambda history: history.archived(wanted))
         found = [one for one in found if one.id in wanted]
         if not found:
             raise Problem(404, "The archive has no such message.")
         if not visit.given("confirmed"):
             again = sum(one.restored_at is not None for one in found)
-            facts = [("Messages", str(len(found))), ("Into", self._desk.settings.names.dead_queue)]
+            facts = [
+                ("Messages", str(len(found))),
+                ("Into", self._backend.settings.names.dead_queue),
+            ]
             notes = ["Some were restored before: they will be there twice."] if again else []
             kept = [("id", one) for one in wanted]
             return self._pages.page(
@@ -187,7 +190,7 @@ class DeadLetters:
 
     async def _divided(self, plan: _Plan) -> "_Divided":
         """Choose what a plan means. Raises `Problem` where that is nothing."""
-        settings, request = self._desk.settings, plan.request
+        settings, request = self._backend.settings, plan.request
 
         def divided(found: Selected) -> _Divided:
             if not found.letters:
@@ -197,7 +200,7 @@ class DeadLetters:
                 division,
                 grouped(division.able)[:_GROUPS],
                 digest_of(division.able),
-                _unproven(request, division, self._desk),
+                _unproven(request, division, self._backend),
             )
 
         return await self._reading(plan.selection, divided)
@@ -208,10 +211,10 @@ class DeadLetters:
         """
 
         async def work() -> T:
-            return use(await choose(self._desk.settings, selection))
+            return use(await choose(self._backend.settings, selection))
 
         async with self._choosing:
-            return await self._desk.reading(work)
+            return await self._backend.reading(work)
 
     def _plan(self, visit: Visit) -> _Plan:
         given = {name: [one for one in values if one] for name, values in visit.form.items()}
@@ -301,10 +304,10 @@ def _alike(detail: str) -> str:
     return code + blank + cause_of(None, None, rest).error
 
 
-def _unproven(request: BatchRequest, division: Division, desk: Desk) -> int:
+def _unproven(request: BatchRequest, division: Division, backend: Backend) -> int:
     if request.action is not Action.REPLAY:
         return 0
-    return sum(request.doubt(one, desk.settings) is not None for one in division.able)
+    return sum(request.doubt(one, backend.settings) is not None for one in division.able)
 
 
 def _rate(visit: Visit) -> float | None:
