@@ -113,7 +113,7 @@ class Target:
 
     @property
     def last_failure(self) -> float:
-        """When it failed last within the last minute, in monotonic time; 0: it did not."""
+        """Return the time of its last failure within a minute, in monotonic time; 0: none."""
         when = _failed_at.get(self.key, 0.0)
         return when if time.monotonic() - when <= _REMEMBERED else 0.0
 
@@ -381,7 +381,9 @@ _HINTS: dict[TlsCause | Cause, str] = {
         "it asks for a client certificate: cert_file, key_file (ECS_BROKER_CERT_FILE,"
         " ECS_BROKER_KEY_FILE)"
     ),
-    TlsCause.CERTIFICATE_REFUSED: "it does not accept the certificate in cert_file (ECS_BROKER_CERT_FILE)",
+    TlsCause.CERTIFICATE_REFUSED: (
+        "it does not accept the certificate in cert_file (ECS_BROKER_CERT_FILE)"
+    ),
     TlsCause.NO_TLS: (
         "the port speaks no TLS: name the one that does (usually 5671), or begin the URL with amqp://"
     ),

@@ -59,7 +59,7 @@ class Client:
         cert_file: str | None = None,
         key_file: str | None = None,
     ) -> None:
-        """Nothing is connected before the first request.
+        """Set the options; nothing is connected before the first request.
 
         `url` names one broker or several, separated by commas; `token` may be a function that
         returns one, called for each request. `timeout` is how many seconds an answer is waited

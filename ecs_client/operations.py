@@ -115,17 +115,17 @@ def start(server_id: str, **options: Unpack[Options]) -> Ask[Reply]:
     return _act(server_id, {"os-start": {}}, _succeeded, options)
 
 
-def stop(server_id: str, type: Force = "SOFT", **options: Unpack[Options]) -> Ask[Reply]:  # noqa: A002
+def stop(server_id: str, type: Force = "SOFT", **options: Unpack[Options]) -> Ask[Reply]:
     """Stop a server that runs."""
     return _act(server_id, {"os-stop": {"type": type}}, _succeeded, options)
 
 
-def reboot(server_id: str, type: Force = "SOFT", **options: Unpack[Options]) -> Ask[Reply]:  # noqa: A002
+def reboot(server_id: str, type: Force = "SOFT", **options: Unpack[Options]) -> Ask[Reply]:
     """Reboot a server."""
     return _act(server_id, {"reboot": {"type": type}}, _succeeded, options)
 
 
-def console(server_id: str, type: str = "novnc", **options: Unpack[Options]) -> Ask[ConsoleUrl]:  # noqa: A002
+def console(server_id: str, type: str = "novnc", **options: Unpack[Options]) -> Ask[ConsoleUrl]:
     """Return the URL of a server's console, which holds a short-lived token."""
     read = _data_of(ServerConsole)
     body = {"os-getVNCConsole": {"type": type}}
@@ -152,7 +152,7 @@ def start_all(server_ids: Iterable[str], **options: Unpack[Options]) -> Ask[list
 
 def stop_all(
     server_ids: Iterable[str],
-    type: Force = "SOFT",  # noqa: A002
+    type: Force = "SOFT",
     **options: Unpack[Options],
 ) -> Ask[list[TargetOutcome]]:
     """Stop up to 100 servers: all, or none is begun."""
@@ -161,7 +161,7 @@ def stop_all(
 
 def reboot_all(
     server_ids: Iterable[str],
-    type: Force = "SOFT",  # noqa: A002
+    type: Force = "SOFT",
     **options: Unpack[Options],
 ) -> Ask[list[TargetOutcome]]:
     """Reboot up to 100 servers: all, or none is begun."""
@@ -283,7 +283,7 @@ class _Client(Protocol):
         self,
         tenant: str | None = None,
         resource: str | None = None,
-        id: str | None = None,  # noqa: A002
+        id: str | None = None,
     ) -> Stream[StatusEvent]: ...
 
     def submit(self, order: Order, **options: Unpack[Options]) -> str: ...
@@ -302,7 +302,7 @@ class _AsyncClient(Protocol):
         self,
         tenant: str | None = None,
         resource: str | None = None,
-        id: str | None = None,  # noqa: A002
+        id: str | None = None,
     ) -> AsyncStream[StatusEvent]: ...
 
     async def submit(self, order: Order, **options: Unpack[Options]) -> str: ...

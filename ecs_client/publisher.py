@@ -315,7 +315,7 @@ class Publisher(Link):
         one.finish(answer, error)
 
     def _end(self, one: Publication) -> None:
-        """Hold it no longer: what waits for its confirm may wait for as long as the broker likes."""
+        """Hold the body no longer: a confirm may take the broker as long as it likes."""
         one.is_finished = True
         one.body = b""
         self._open.pop(one.key, None)

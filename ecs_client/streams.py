@@ -185,7 +185,7 @@ class Stream(Generic[T]):
         self._reader.settle()
 
     def close(self) -> None:
-        """End it."""
+        """End the stream."""
         self._reader.subscription.close()
         self._changed.set()
 
@@ -209,7 +209,7 @@ class _Bell:
         self._is_rung = False
 
     def ring(self) -> None:
-        """There is something new; from any thread."""
+        """Wake the coroutine; from any thread."""
         if not self._is_rung:
             self._is_rung = True
             with suppress(RuntimeError):  # the loop has ended
@@ -240,7 +240,7 @@ class AsyncStream(Generic[T]):
 
     @property
     def is_consuming(self) -> bool:
-        """True while it hears what is published."""
+        """True while the stream hears what is published."""
         return self._reader.subscription.channel is not None
 
     def __aiter__(self) -> AsyncIterator[T]:
@@ -283,7 +283,7 @@ class AsyncStream(Generic[T]):
         self._reader.settle()
 
     async def close(self) -> None:
-        """End it."""
+        """End the stream."""
         self._reader.subscription.close()
         self._bell.ring()
 

@@ -39,7 +39,7 @@ class Delivery:
 
 @record
 class Source:
-    """Where a subscription gets its messages: a queue that is there, or one of its own that is
+    """The origin of a subscription's messages: a queue that is there, or one of its own that is
     bound to `exchange` by `binding`. `prefetch` messages come before the first is acked.
     """
 
@@ -95,7 +95,7 @@ class Subscription:
         self._link.post(lambda: self._link.attempt(send))
 
     def close(self) -> None:
-        """End it: what is not acked goes back to the queue, or away with a queue of its own."""
+        """End the subscription: what is not acked goes back to the queue, or away with a queue of its own."""
         if not self.is_closed:
             self.is_closed = True
             self._link.post(lambda: self._link.remove(self))
@@ -132,7 +132,7 @@ class Subscription:
         self._deliveries.clear()
 
     def fail(self, error: EcsError) -> None:
-        """End it with an error."""
+        """End the subscription with an error."""
         self.error = error
         self._ready()
 

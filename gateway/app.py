@@ -370,7 +370,7 @@ def _health(gateway: Gateway, problems: Callable[[], list[str]]) -> dict[str, En
 
 
 class Front:
-    """The outermost layer: what every request and every answer has."""
+    """The outermost layer: ids, logs, spans and headers that every request and answer has."""
 
     def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
         self._app = app

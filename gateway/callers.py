@@ -42,7 +42,7 @@ class Caller:
 
 
 class Callers(Protocol):
-    """A way to tell who asks."""
+    """The interface by which a request's sender is identified."""
 
     async def identify(self, headers: Headers) -> Caller:
         """Return the sender of a command. Raises `HttpFailure` for one that no worker would take."""

@@ -52,7 +52,7 @@ def notice(name: str, reason: str) -> bytes:
 
 
 class Subscriber:
-    """One stream: what it wants to hear, and what waits to be sent to it."""
+    """One stream: the updates that it subscribes to, and those that wait to be sent."""
 
     __slots__ = ("abort", "behind", "end", "is_cut", "resource", "resource_id", "waiting", "wake")
 
@@ -90,7 +90,7 @@ class Subscriber:
         return self.is_cut
 
     def finish(self, reason: str) -> None:
-        """End it after what waits."""
+        """End the stream after what waits."""
         self.end = reason
         self.wake.set()
 

@@ -1,1 +1,1 @@
-"""What is done to OpenStack: one verb-named function for each operation."""
+"""The work on OpenStack: one verb-named function for each operation."""

@@ -50,7 +50,7 @@ class ControlPlane(PrivateServer):
 
     @property
     def log(self) -> Path:
-        """What the start said."""
+        """The output of the start."""
         return self._home / "keeper.log"
 
     def start(self) -> Self:
@@ -191,7 +191,7 @@ def install() -> Path:
 
 
 def _free_offset() -> int:
-    """Where none of the ports is taken."""
+    """Return an offset at which none of the ports is taken."""
     for offset in _OFFSETS:
         if all(_is_free(port + offset) for port in _PORTS):
             return offset

@@ -67,7 +67,9 @@ def _end_group(group: int) -> None:
 
 
 def _signal_group(group: int, number: int) -> bool:
-    """Whether somebody was left to get it. A zombie leader counts until it is reaped, so it is."""
+    """Signal the group, and tell whether anybody was left to get it. A zombie leader would count:
+    it is reaped first.
+    """
     with contextlib.suppress(ChildProcessError):
         os.waitpid(group, os.WNOHANG)
     try:

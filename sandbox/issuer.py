@@ -42,7 +42,7 @@ class Issuer:
         return self.kid
 
     def claims(self, **claims: Any) -> dict[str, Any]:
-        """What a token of Keycloak's says of the API document's user; None takes a claim away."""
+        """The claims of a token of Keycloak's for the API document's user; None takes a claim away."""
         now = int(time.time())
         usual = {
             "jti": str(uuid.uuid4()),
@@ -144,7 +144,7 @@ class KeySetServer(PrivateServer):
 
     @property
     def url(self) -> str:
-        """Where the key set is."""
+        """The URL of the key set."""
         return f"http://127.0.0.1:{self._port}/certs"
 
     def start(self) -> Self:

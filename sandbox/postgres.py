@@ -124,7 +124,7 @@ class PrivatePostgres(PrivateServer):
         self.start()
 
     def stop_immediately(self) -> None:
-        """As an operator in a hurry does: it recovers when it is started again."""
+        """Stop without a checkpoint, as an operator in a hurry does: it recovers at its next start."""
         self._run("pg_ctl", "stop", "-m", "immediate", "-w", "--pgdata", str(self._home / "data"))
 
     def kill(self) -> None:

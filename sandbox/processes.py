@@ -140,7 +140,7 @@ class Server:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """True while the process runs."""
         return self._guardian.poll() is None
 
     def wait_until(self, ready: Callable[[], bool], seconds: float, what: str) -> None:
@@ -208,7 +208,7 @@ def until_stopped() -> Iterator[None]:
 
 
 def listens(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether somebody accepts connections on a port."""
+    """Tell whether somebody accepts connections on a port."""
     try:
         socket.create_connection((host, port), timeout=1).close()
     except OSError:

@@ -18,7 +18,7 @@ _PROPERTIES = ("message_id", "reply_to", "headers", "correlation_id", "expiratio
 
 
 class Source(StrEnum):
-    """Where something was heard."""
+    """The queue on which something was heard."""
 
     REPLY = "reply"
     ORDER_RESULT = "order result"
@@ -45,7 +45,7 @@ class Heard:
 
     @property
     def is_final(self) -> bool:
-        """Whether it is the last status update of its resource."""
+        """True for the last status update of its resource."""
         return self.source is Source.STATUS and bool(self.body.get("final"))
 
 

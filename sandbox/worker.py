@@ -43,7 +43,7 @@ class ReadyProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """True while the process runs."""
         return self._server is not None and self._server.alive
 
     def start(self, *, wait: bool = True) -> Self:
@@ -59,7 +59,7 @@ class ReadyProcess:
         self._server.wait_until(lambda: not self.problems(), seconds, self.what)
 
     def problems(self) -> list[str]:
-        """What keeps it from working, as it says."""
+        """Return what keeps it from working, by its own health check."""
         try:
             with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
                 found: list[str] = json.loads(answer.read())["problems"]
@@ -70,7 +70,7 @@ class ReadyProcess:
         return found
 
     def metrics(self) -> str:
-        """Its metrics in Prometheus' text format."""
+        """Return its metrics in Prometheus' text format."""
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:
             text: str = answer.read().decode()
         return text
@@ -96,7 +96,7 @@ class ReadyProcess:
         return self.wait()
 
     def stop(self) -> None:
-        """End it, however."""
+        """Stop it, by SIGKILL where it does not end by itself."""
         if self._server is not None:
             self._server.stop()
 

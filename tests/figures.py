@@ -9,20 +9,18 @@ What each figure counts:
 product lines         all lines of messages/, handlers/ and workers/, blank lines and comments too
 statements            as the syntax tree has them: the size whatever the layout
 entries at the top    modules and folders of workers/ and handlers/, without `__init__.py` and
-`py.typed` constructor           parameters of a hand-written `__init__` without `self`,
-keyword-only ones too; the
-                      fields of a dataclass that is not frozen count likewise (it is a class with a
-                      constructor that nobody had to write). Frozen dataclasses, pydantic models and
-                      named tuples are records and do not count.
+                      `py.typed`
+constructor           parameters of a hand-written `__init__` without `self`, keyword-only ones too.
+                      The fields of a dataclass that is not frozen count likewise (it is a class
+                      with a constructor that nobody had to write). Frozen dataclasses, pydantic
+                      models and named tuples are records and do not count.
 lines over 100        of all lines that are not blank
 called from one place functions and methods whose name begins with one underscore, where the name is
-read
-                      (called or passed on) just once in the whole product
+                      read (called or passed on) just once in the whole product
 docstrings            of modules, classes and functions, that begin with one of the words
 files touched         product files without the demo that name an existing example in code
-(docstrings
-                      and comments apart): its wire name as a whole string, its enum member or its
-                      model
+                      (docstrings and comments apart): its wire name as a whole string, its enum
+                      member or its model
 """
 
 import argparse

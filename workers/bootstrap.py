@@ -375,7 +375,10 @@ class Worker:
             # 45 ms and 10 MB, of cryptography most of all: only where tokens are verified.
             from workers.identity.jwt import Expected  # noqa: PLC0415
             from workers.identity.key_set import KeySet  # noqa: PLC0415
-            from workers.identity.token_authentication import TokenAuthentication, TokenVerifier  # noqa: PLC0415
+            from workers.identity.token_authentication import (  # noqa: PLC0415
+                TokenAuthentication,
+                TokenVerifier,
+            )
 
             self._keys = KeySet(key_source(settings.jwt_jwks))
             expected = Expected(

@@ -85,7 +85,8 @@ class HealthServer:
 
     def answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
         """Return status, media type and body of a GET."""
-        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: PLC0415 - with the first scrape
+        # Imported with the first scrape.
+        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: PLC0415
 
         if path == "/livez":
             return HTTPStatus.OK, "application/json", _json({"status": "ok"})

@@ -1,4 +1,4 @@
-"""The console's routes, and the way in and out."""
+"""The console's routes, its log-in and its log-out."""
 
 import time
 from typing import TYPE_CHECKING

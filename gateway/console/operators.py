@@ -71,7 +71,7 @@ class Operator:
 
 
 class Guard(Protocol):
-    """A way to tell which operator asks."""
+    """The interface by which a request's operator is identified."""
 
     #: Whether operators log in by a token.
     takes_tokens: bool

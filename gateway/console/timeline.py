@@ -1,4 +1,4 @@
-"""The picture of a request's course: where everything stands, for a template that draws it as SVG.
+"""A request's timeline as a picture: the positions, for a template that draws it as SVG.
 
 Positions are percent of the width, so that the picture fits a narrow screen and its text stays as
 large as the page's. The same events stand in a table beside it.

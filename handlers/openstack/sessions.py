@@ -134,7 +134,8 @@ def region_name(settings: CloudSettings, cloud: str | None) -> str | None:
 def connect(settings: CloudSettings, cloud: str | None) -> "Connection":
     """Open a session with a cloud's entry in clouds.yaml; it logs in when it is first used."""
     with as_transient("cloud_configuration"):
-        from openstack.connection import Connection  # noqa: PLC0415 - most of a second, and tens of megabytes
+        # Most of a second, and tens of megabytes: only once a cloud is asked.
+        from openstack.connection import Connection  # noqa: PLC0415
 
         connection = Connection(config=_configuration(settings.config_file).get_one(cloud=cloud))
     return with_limits(connection, settings)

@@ -1,1 +1,1 @@
-"""What paid orders do to OpenStack."""
+"""The work of paid orders on OpenStack."""

@@ -57,7 +57,8 @@ def read_time(value: Any) -> datetime | None:
         return None
     text = " ".join(value.upper().split())
     with suppress(ValueError):
-        return datetime.strptime(text, TIME_FORM)  # noqa: DTZ007 - of a zone that is known elsewhere
+        # Of a zone that is known elsewhere.
+        return datetime.strptime(text, TIME_FORM)  # noqa: DTZ007
     # Digits without a separator (`20261123104500`, milliseconds) would be taken for another
     # century.
     date, _, time = text.replace("T", " ", 1).partition(" ")

@@ -34,7 +34,7 @@ def new_order_id() -> str:
 
 
 def new_token() -> str:
-    """What looks like a JWT and opens nothing."""
+    """Return a text that looks like a JWT and opens nothing."""
     parts = [{"alg": "RS256", "typ": "JWT"}, {"sub": str(uuid.uuid4()), "jti": str(uuid.uuid4())}]
     encoded = [_base64(json.dumps(part).encode()) for part in parts]
     return ".".join([*encoded, _base64(secrets.token_bytes(256))])

@@ -1,4 +1,4 @@
-"""How a server comes to be with its disks and ports, and how it goes."""
+"""Building of a server with its disks and ports, and its deletion."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ _DEVICES = "abcdefghijklmnopqrstuvwxyz"
 
 
 def too_big(flavor: Flavor) -> bool:
-    """Whether no host has room for it."""
+    """Tell whether no host has room for it."""
     return flavor.vcpus > HOST_CPUS or flavor.ram > HOST_RAM
 
 

@@ -26,7 +26,7 @@ class Cinder:
         self._world = world
 
     def routes(self) -> list[Route]:
-        """Where each call goes."""
+        """The handler of each call."""
         return [
             Route("/", self.versions),
             Route("/v3", self.versions),
@@ -395,7 +395,7 @@ def _changed_since(volume: Volume, request: Request) -> bool:
 
 
 def _is_marked(volume: Volume, request: Request) -> bool:
-    """Whether it has all the items of metadata that are asked for, as JSON or as Python would write
+    """Tell whether a volume has all the items of metadata that are asked for, as JSON or as Python would write
     it.
     """
     wanted = request.query_params.get("metadata")

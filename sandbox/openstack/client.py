@@ -42,12 +42,12 @@ class SimulatedOpenStack(PrivateServer):
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the simulated cloud."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """True while its process runs."""
         return self._server is not None and self._server.alive
 
     @property

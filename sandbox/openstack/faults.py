@@ -102,7 +102,7 @@ class Faults:
 
 
 async def spoil(rule: Rule) -> Response | None:
-    """What an API answers in the place of its own answer; None where it only took its time."""
+    """Return the answer in the place of an API's own; None where it only took its time."""
     await rule.wait()
     if rule.answer is not None:
         return _ODD[rule.answer]()

@@ -29,7 +29,7 @@ class Glance:
         self._world = world
 
     def routes(self) -> list[Route]:
-        """Where each call goes."""
+        """The handler of each call."""
         return [
             Route("/", self.versions),
             Route("/v2/images", self.list_images),

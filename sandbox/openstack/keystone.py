@@ -34,7 +34,7 @@ class Keystone:
         self._listed: dict[str, list[dict[str, Any]]] = {}
 
     def routes(self) -> list[Route]:
-        """Where each call goes."""
+        """The handler of each call."""
         return [
             Route("/", self.versions),
             Route("/v3", self.version),
@@ -123,7 +123,7 @@ class Keystone:
         )
 
     async def create_user(self, request: Request) -> Response:
-        """It has the sandbox's password where none is given, and no role at first."""
+        """Create a user, with the sandbox's password where none is given, and without a role."""
         _check_admin(request)
         wanted = (await body_of(request))["user"]
         name = wanted["name"]
@@ -196,7 +196,7 @@ def _check_admin(request: Request) -> None:
 
 
 def identify(world: World, token: str | None) -> Caller | None:
-    """Whose token this is; None for one that is unknown or over."""
+    """Return the user and the project of a token; None for one that is unknown or over."""
     found = world.tokens.get(token or "")
     if found is None or found.expires < datetime.now(UTC):
         return None
@@ -221,8 +221,8 @@ def _token_for(world: World, auth: dict[str, Any]) -> Token:
 
 
 def _token_by_credential(world: World, auth: dict[str, Any]) -> Token:
-    """It is of one project, and cannot ask for another: Keystone says no more of that than of a
-    wrong password.
+    """Log in by an application credential, which is of one project and cannot ask for another:
+    Keystone says no more of that than of a wrong password.
     """
     given = auth["identity"]["application_credential"]
     secret, user, project = world.credentials.get(given.get("id"), (None, None, None))

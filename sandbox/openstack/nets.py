@@ -1,4 +1,4 @@
-"""What Neutron knows: networks and what hangs on them, each as the API shows it."""
+"""Neutron's data: networks and what hangs on them, each as the API shows it."""
 
 import ipaddress
 import uuid

@@ -36,7 +36,7 @@ class Neutron:
         self._world = world
 
     def routes(self) -> list[Route]:
-        """Where each call goes."""
+        """The handler of each call."""
         nets = self._world.nets
         return [
             Route("/", self.versions),

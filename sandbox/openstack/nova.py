@@ -77,7 +77,7 @@ class Nova:
         self._actions = ServerActions(world)
 
     def routes(self) -> list[Route]:
-        """Where each call goes."""
+        """The handler of each call."""
         return [
             Route("/v2.1/", self.version),
             Route("/v2.1", self.version),

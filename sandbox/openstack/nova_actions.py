@@ -1,5 +1,5 @@
-"""What Nova does to a server: what it needs beforehand, what it answers, and the course that then
-takes its time.
+"""Nova's actions on a server: their preconditions, their answers, and the changes that follow in
+their own time.
 """
 
 from collections.abc import Awaitable, Callable

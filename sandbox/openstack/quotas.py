@@ -1,4 +1,4 @@
-"""What each project may have and has, and the words in which a service says that it is enough."""
+"""Quotas and usage of each project, and the words in which a service refuses what exceeds them."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def limit_of(world: World, project: Project, name: str) -> int:
 
 
 def compute_usage(world: World, project: Project) -> dict[str, int]:
-    """What a project has of Nova's."""
+    """Return a project's usage of Nova's quotas."""
     mine = [one for one in world.servers.values() if one.project is project and not one.deleted]
     return {
         "instances": len(mine),
@@ -65,7 +65,7 @@ def _limit(what: str, attempted: int) -> str:
 
 
 def volume_usage(world: World, project: Project) -> dict[str, int]:
-    """What a project has of Cinder's, in all and by type."""
+    """Return a project's usage of Cinder's quotas, in all and by type."""
     used = {"per_volume_gigabytes": 0, "volumes": 0, "gigabytes": 0}
     used |= {f"{what}_{name}": 0 for name in world.types for what in ("volumes", "gigabytes")}
     for volume in world.volumes.values():
@@ -124,7 +124,7 @@ def volume_quotas(world: World, project: Project) -> dict[str, Any]:
 
 
 def _reserved(world: World, project: Project) -> Counter[str]:
-    """What Cinder holds for volumes that are being grown."""
+    """Return what Cinder reserves for volumes that are being grown."""
     reserved: Counter[str] = Counter()
     for volume in world.volumes.values():
         if volume.project is project:
@@ -147,7 +147,7 @@ def check_port(world: World, project: Project) -> None:
 
 
 async def change(world: World, request: Request, name: str, refusal: str) -> dict[str, int]:
-    """What an admin sets: the quotas in the body's object of this name. Others get the service's
+    """Set the quotas in the body's object of this name, as an admin. Others get the service's
     refusal.
     """
     if not caller(request).is_admin:

@@ -81,7 +81,7 @@ def _take_volumes(world: World, server: Server, image: Image, given: dict[str, s
 
 
 def _describe(server: Server, image: Image, given: dict[str, str]) -> None:
-    """What Nova writes on the image of a server with a local disk, whose data come in a while."""
+    """Write Nova's properties on the image of a server with a local disk; its data come later."""
     base = server.image
     image.properties |= {
         **(base.properties if base else {}),

@@ -86,7 +86,7 @@ def zone_of(world: World, wanted: str | None, snapshot: Snapshot | None) -> str:
 
 
 def mapping_of(snapshot: Snapshot, volume: Volume, number: int) -> dict[str, Any]:
-    """What an image says of a volume of its server: Nova's own record of a block device."""
+    """Return Nova's record of a block device, by which an image names a volume of its server."""
     return {
         "snapshot_id": snapshot.id,
         "device_name": volume.device,

@@ -1,4 +1,4 @@
-"""What the simulated cloud consists of. One event loop changes it, so nothing is locked; gone with
+"""The state of the simulated cloud. One event loop changes it, so nothing is locked; gone with
 the process.
 """
 
@@ -62,7 +62,7 @@ class Token:
 
     @property
     def expires(self) -> datetime:
-        """When it ends."""
+        """The time at which it ends."""
         return self.issued + _TOKEN_LIFE
 
 

@@ -1,4 +1,4 @@
-"""What each service takes as a name, a tag or a property, and its words for what it does not take."""
+"""Names, tags and properties that each service takes, and its words for those that it refuses."""
 
 from collections.abc import Iterable
 from typing import Any

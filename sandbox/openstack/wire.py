@@ -1,4 +1,4 @@
-"""What every service's API has in common: who calls, errors in the service's own shape, request
+"""Common parts of every service's API: callers, errors in the service's own shape, request
 ids.
 """
 
@@ -53,19 +53,19 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose token came with the call, and for which project."""
+    """The user and the project of the token that came with a call."""
 
     user: User
     project: Project
 
     @property
     def is_admin(self) -> bool:
-        """Whether the user may do what only an admin may."""
+        """True where the user may do what only an admin may."""
         return self.user.admin
 
 
 def caller(request: Request) -> Caller:
-    """Who calls; `ApiError` 401 without a valid token."""
+    """Return the caller; `ApiError` 401 without a valid token."""
     found = request.state.caller
     if not isinstance(found, Caller):
         raise ApiError(401, "The request you have made requires authentication.")

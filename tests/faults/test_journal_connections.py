@@ -141,14 +141,14 @@ QUICK = JournalTimes(connect=2.0, answer=1.0, keep_owner=0.3, last_writes=1.0)
 async def until_trouble(journal: Journal, says: str = "") -> None:
     """Until the journal is in trouble that says this."""
     async with asyncio.timeout(20):
-        while journal.trouble is None or says not in journal.trouble:  # noqa: ASYNC110 - nobody tells
+        while journal.trouble is None or says not in journal.trouble:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
 async def until_well(journal: Journal) -> None:
     """Until it is in no trouble."""
     async with asyncio.timeout(20):
-        while journal.trouble is not None:  # noqa: ASYNC110 - nobody tells
+        while journal.trouble is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 

@@ -139,7 +139,8 @@ class Holder:
     async def hold(self, hold: Hold) -> None:
         """Wait, mostly for ever."""
         self.arrive(hold)
-        while not self._released.is_set():  # noqa: ASYNC110 - it is set in a signal handler, for threads, too
+        # It is set in a signal handler, for threads, too.
+        while not self._released.is_set():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
     def open(self) -> None:

@@ -180,7 +180,7 @@ HEADER = st.recursive(
     | st.text(max_size=20)
     | st.binary(max_size=20)
     | st.decimals()
-    | st.datetimes(datetime(1970, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - hypothesis wants it so
+    | st.datetimes(datetime(1970, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(st.text(max_size=5) | st.binary(max_size=5), inner)

@@ -155,7 +155,7 @@ class CoalescingConnection(AsyncioConnection):  # type: ignore[misc]  # pika is 
             super()._adapter_emit_data(data)
 
     def abort(self, why: str = "the broker did not answer the close") -> None:
-        """End it without the broker's consent, unless it has ended: a broker that hangs does not
+        """End the connection without the broker's consent, unless it has ended: a broker that hangs does not
         answer a close either.
         """
         if not self.is_closed:
@@ -303,7 +303,7 @@ class RecoveringConnection:
         if not self._round:
             self.reconnects += 1
             self._failures += 1
-        delay = random.uniform(most / 2 if is_refused else 0.0, most)  # noqa: S311 - jitter, no secret
+        delay = random.uniform(most / 2 if is_refused else 0.0, most)  # noqa: S311
         known: dict[str, object] = {"connection": self._name, "why": explained.reason}
         if self._target is not None:
             known["broker"] = str(self._target)

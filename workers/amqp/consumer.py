@@ -42,13 +42,13 @@ class Delivery:
         self.envelope = replace(self.envelope, body=b"")
 
     def settle(self) -> None:
-        """Ack it; without effect when its connection is gone: then the message comes again."""
+        """Ack the message; without effect when its connection is gone: then the message comes again."""
         consumed = self._consumed
         if consumed.window.settled(self._tag) and consumed.channel.is_open:
             asyncio.get_running_loop().call_soon(consumed.flush)
 
     def requeue(self) -> None:
-        """Nack it back to its queue, for another worker or a later time."""
+        """Nack the message back to its queue, for another worker or a later time."""
         consumed = self._consumed
         if consumed.channel.is_open:
             consumed.channel.basic_nack(self._tag, requeue=True)
@@ -190,7 +190,7 @@ class Consumer:
 
     @property
     def queues(self) -> tuple[str, ...]:
-        """The queues that it consumes while nothing keeps it from that."""
+        """The queues that are consumed while nothing is in the way."""
         return self._queues
 
     @property

@@ -137,11 +137,13 @@ def trace(headers: Mapping[Any, Any]) -> dict[str, str]:
     parent, state = headers.get("traceparent"), headers.get("tracestate")
     if not isinstance(parent, str) or not _TRACEPARENT.fullmatch(parent):
         return {}
-    usable = (
+    found = {"traceparent": parent}
+    if (
         isinstance(state, str)
         and len(state) <= _MAX_TRACESTATE
         and state.isascii()
         and state.isprintable()
-    )
-    usable = usable and mask(state) == state
-    return {"traceparent": parent, **({"tracestate": state} if usable else {})}  # type: ignore[dict-item]
+        and mask(state) == state
+    ):
+        found["tracestate"] = state
+    return found

@@ -186,7 +186,7 @@ class Publisher:
 
 @record
 class _Limits:
-    """Of one connection: publications under way at once, and seconds without a confirm."""
+    """Limits of one connection: publications under way at once, and seconds without a confirm."""
 
     window: int
     deadline: float
@@ -402,13 +402,13 @@ class Lane:
         self._trials.send(entry, self)
 
     def trial_taken(self, entry: Entry) -> None:
-        """The broker has confirmed a trial, or returned it."""
+        """End a trial that the broker has confirmed or returned."""
         _taken(entry)
         self._queue.taken(entry)
         self._fill()
 
     def trial_refused(self, entry: Entry) -> None:
-        """The broker has refused a trial."""
+        """Let the queue try a refused trial again later."""
         self._queue.refused(entry)
         self._settle()
 

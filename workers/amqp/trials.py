@@ -32,16 +32,16 @@ _NOT_FOUND = 404
 
 
 class TrialOwner(Protocol):
-    """Gets to know what became of a trial."""
+    """The publisher's lane, which is told what became of a trial."""
 
     def trial_taken(self, entry: Entry) -> None:
-        """The broker has confirmed it, or returned it (`entry.returned`)."""
+        """End a trial that the broker has confirmed or returned (`entry.returned`)."""
 
     def trial_refused(self, entry: Entry) -> None:
-        """The broker has refused it."""
+        """Go on after the broker has refused a trial."""
 
     def trial_unwritable(self, entry: Entry, error: Exception) -> None:
-        """It cannot be written as AMQP."""
+        """End a trial that cannot be written as AMQP."""
 
 
 @dataclass(slots=True, eq=False)

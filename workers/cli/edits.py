@@ -115,7 +115,8 @@ def _from_editor(text: str) -> bytes:
         file = Path(folder) / "body.json"
         file.write_text(text, encoding="utf-8")
         try:
-            done = subprocess.run([*shlex.split(editor), str(file)], check=False)  # noqa: S603 - his own
+            # The operator's own command.
+            done = subprocess.run([*shlex.split(editor), str(file)], check=False)  # noqa: S603
         except OSError as error:
             raise CommandFailed(
                 Exit.CONFIGURATION,

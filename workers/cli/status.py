@@ -109,19 +109,30 @@ def _print_status(
         report.line("  nothing stands still")
     for line in status.unknown:
         report.line(f"  ? {line}")
+    if status.queues:
+        _print_queues(report, status, before)
+    _print_requests(report, status)
+    _print_workers(report, status)
+
+
+def _print_queues(report: Report, status: Status, before: Status | None) -> None:
+    """Print the queues, with their rates since the status `before`."""
     earlier = {one.name: one.ready for one in before.queues} if before is not None else {}
     passed = status.at - before.at if before is not None else 0.0
-    if status.queues:
-        report.line("queues")
-        rows = [
-            _queue_row(one, status.at, earlier.get(one.name), passed)
-            for one in status.queues
-            if one.role is not Role.RETRY
-        ]
-        report.table(rows, indent=2, keep=("ready",))
-        waiting = [one for one in status.queues if one.role is Role.RETRY and one.ready != 0]
-        report.line("retry queues" if waiting else "retry queues: empty")
-        report.table([_retry_row(one, status.at) for one in waiting], indent=2)
+    report.line("queues")
+    rows = [
+        _queue_row(one, status.at, earlier.get(one.name), passed)
+        for one in status.queues
+        if one.role is not Role.RETRY
+    ]
+    report.table(rows, indent=2, keep=("ready",))
+    waiting = [one for one in status.queues if one.role is Role.RETRY and one.ready != 0]
+    report.line("retry queues" if waiting else "retry queues: empty")
+    report.table([_retry_row(one, status.at) for one in waiting], indent=2)
+
+
+def _print_requests(report: Report, status: Status) -> None:
+    """Print unfinished requests and dead letters."""
     report.line("requests that are not finished" if status.requests else "no unfinished requests")
     report.table(
         [
@@ -153,6 +164,10 @@ def _print_status(
         indent=2,
         keep=("code",),
     )
+
+
+def _print_workers(report: Report, status: Status) -> None:
+    """Print workers, pauses and dependencies."""
     report.line("workers" if status.workers else "workers: none told of itself within a day")
     report.table(
         [_worker_row(one, status.at) for one in status.workers], indent=2, keep=("state", "version")

@@ -165,7 +165,7 @@ def readable_body(body: bytes) -> Any:
 
 
 def _to_json(value: Any) -> Any:
-    """Headers have times and bytes, too; their types stay."""
+    """Write a header's value as JSON that keeps its type: headers have times and bytes, too."""
     if isinstance(value, datetime):
         return {"$time": value.isoformat()}
     if isinstance(value, bytes):

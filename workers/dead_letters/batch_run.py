@@ -249,7 +249,7 @@ class BatchRun:
             self._stopping.set()
 
     def _delivered(self, delivery: Delivery) -> None:
-        """Each delivery belongs to one member: of several that are equal each has its own."""
+        """Give a delivery to its member: of several that are equal each has its own."""
         for member in self._by_identity.get(identity_of(delivery.envelope), ()):
             if member.phase is not _Phase.SETTLED and not member.is_held:
                 member.delivery, member.came = delivery, True
@@ -293,7 +293,7 @@ class BatchRun:
         await self._end(confirmed, ReplayState.SENT)
 
     async def _repeat(self, group: list[_Member]) -> None:
-        """A message that may have been published before has a token that stays valid; it gets a row
+        """Publish again what may have been published before: its token stays valid; it gets a row
         and a token of its own.
         """
         if not group:
@@ -311,7 +311,7 @@ class BatchRun:
         await self._journal.repeat_replays(former, [one.replay for one in group])
 
     async def _end(self, group: list[_Member], state: ReplayState) -> None:
-        """Recorded before the ack: the next run only acks what it finds done."""
+        """Record the end before the ack: the next run only acks what it finds done."""
         if not group:
             return
         await self._record(group, state)

@@ -332,7 +332,7 @@ def _kept_headers(envelope: Envelope) -> dict[str, Any]:
 
 
 def _earlier_replays(headers: Mapping[str, Any]) -> int:
-    """Those of the version before counted none: that there was one is known."""
+    """Count the earlier replays. The version before counted none: that there was one is known."""
     count = headers.get(REPLAYS_HEADER)
     if isinstance(count, int) and 0 < count < _MOST_REPLAYS:
         return int(count)

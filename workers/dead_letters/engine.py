@@ -106,7 +106,7 @@ class Stop:
         self.is_asked = False
 
     def ask(self) -> None:
-        """End it. May be called before it begins; not from another thread."""
+        """End the run. May be called before it begins; not from another thread."""
         self.is_asked = True
         if self._run is not None:
             self._run.stop()

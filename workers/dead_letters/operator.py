@@ -35,7 +35,7 @@ def real_user() -> str:
 
 
 def _user_name(user_id: int) -> str:
-    """A user without an entry, as in a container, is shown by number."""
+    """Return a user's name; one without an entry, as in a container, is shown by number."""
     try:
         return pwd.getpwuid(user_id).pw_name
     except KeyError:

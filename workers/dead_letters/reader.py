@@ -175,7 +175,9 @@ class Reader:
         self._on_delivery(delivery)
 
     async def _renew(self, worn: list[Delivery]) -> None:
-        """A crash in between leaves a message twice; replays of both are the same request."""
+        """Publish messages to `ecs.dead` anew and ack the old ones. A crash in between leaves one
+        twice; replays of both are the same request.
+        """
         publisher = Publisher(self._where)
         publisher.open()
         published = {publisher.publish(renewed_publication(one.envelope)): one for one in worn}

@@ -237,7 +237,8 @@ def migrate(engine: Engine) -> None:
     """
     if (current_revision(engine) or "") >= head_revision():
         return
-    from alembic import command  # noqa: PLC0415 - ten megabytes for what is done once in a version's life
+    # Ten megabytes for what is done once in a version's life.
+    from alembic import command  # noqa: PLC0415
 
     with engine.begin() as connection:
         if not is_sqlite(engine):

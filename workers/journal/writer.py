@@ -163,7 +163,8 @@ class Writer:
             kinds.setdefault(type(job.operation), []).append(job)
         with connection.begin():
             for kind, members in kinds.items():
-                outcomes = kind.run_all(connection, [job.operation for job in members])  # type: ignore[attr-defined]
+                operations = [job.operation for job in members]
+                outcomes = kind.run_all(connection, operations)  # type: ignore[attr-defined]
                 for job, outcome in zip(members, outcomes, strict=True):
                     job.outcome = outcome
 

@@ -108,7 +108,7 @@ class Attempt:
 
     @asynccontextmanager
     async def answered_in_time(self, progress: Progress) -> AsyncIterator[None]:
-        """Inside the context a command is carried out. When its time is up it is answered, whatever
+        """Carry a command out inside the context. When its time is up it is answered, whatever
         it waits for.
 
         What is under way goes on after the answer: a call that has been sent cannot be taken back,

@@ -368,8 +368,8 @@ class Progress:
 
     async def reschedule(self, retry: Retry, wait: Wait) -> NoReturn:
         """Release the request and have its message come back: the next attempt goes on where this
-        one was; `wait` says why. Always raises: `Rescheduled`, or `Requeue` where a retry queue would mask secrets
-        that are still needed.
+        one was; `wait` says why. Always raises: `Rescheduled`, or `Requeue` where a retry queue
+        would mask secrets that are still needed.
 
         One that only waits keeps its place at the locks of its servers; so does an order that
         failed with something begun: whoever came later would find the server in the middle of a

@@ -244,7 +244,7 @@ def replay_id(envelope: Envelope) -> str | None:
 def _note(
     journal: Journal, envelope: Envelope, refused: Refused, cause: tuple[str | None, str]
 ) -> None:
-    """Without waiting: the message is safe, whatever becomes of the note."""
+    """Write a note without waiting: the message is safe, whatever becomes of the note."""
     replay = replay_id(envelope)
     text = error_text(refused) if replay is not None else None
     noted = journal.note_dead_letter(envelope.names.namespace, *cause, replay=replay, text=text)
