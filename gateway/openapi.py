@@ -127,7 +127,7 @@ def _parameter(name: str, place: str, schema: Schema, *, needed: bool = True) ->
 
 
 def _of_text(schema: Schema) -> Schema:
-    """The schema of a value in a URL: there is no null, and digits are a number."""
+    """Return the schema of a value in a URL: there is no null, and digits are a number."""
     options = schema.get("anyOf") or schema.get("oneOf")
     if options is not None:
         first = next(one for one in options if one.get("type") != "null")

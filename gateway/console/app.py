@@ -104,7 +104,7 @@ class Console:
         return app
 
     def _open(self, path: str, view: View, method: str) -> Route:
-        """A page that needs no operator."""
+        """Return the route of a page that needs no operator."""
 
         async def answer(request: Request) -> Response:
             return await self._answered(request, view, guarded=False)

@@ -82,7 +82,7 @@ def timeline(
 
 
 def is_effect(effect: EffectRecord) -> bool:
-    """False for a remembered value, which is stored in the same table."""
+    """Tell an effect from a remembered value, which is stored in the same table."""
     return effect.outcome is None or "value" not in effect.outcome
 
 

@@ -67,7 +67,7 @@ class Names:
         object.__setattr__(self, "_own_queues", frozenset((*self.input_queues, *further)))
 
     def retry_queue(self, delay: int) -> str:
-        """The queue in which a message waits `delay` seconds."""
+        """Return the queue in which a message waits `delay` seconds."""
         return f"{self.retry_exchange}.{delay}"
 
     def may_reply_to(self, queue: str) -> bool:
@@ -79,7 +79,7 @@ class Names:
         return self.reply_queues is None or self.reply_queues.fullmatch(queue) is not None
 
     def is_own_queue(self, queue: str) -> bool:
-        """True for every queue that the worker declares in this namespace, retry queues of any
+        """Tell whether a queue is one that the worker declares in this namespace, retry queues of any
         delay included.
         """
         return queue in self._own_queues or queue.startswith(f"{self.retry_exchange}.")

@@ -230,7 +230,7 @@ class Lane:
         return len({id(one) for one in self.entries() if not one.future.done()})
 
     def entries(self) -> Iterator[Entry]:
-        """All that is not confirmed, each once."""
+        """Yield all that is not confirmed, each once."""
         yield from self._sent.values()
         late = set(map(id, self._late.values()))
         yield from self._late.values()

@@ -81,13 +81,13 @@ class SendQueue:
         return bool(self._waiting) or any(not one.future.done() for one in self.entries())
 
     def __len__(self) -> int:
-        """The number of those that wait, or are tried, and that somebody waits for."""
+        """Count those that wait, or are tried, and that somebody waits for."""
         if not self._blocked:
             return len(self._waiting)
         return sum(not one.future.done() for one in self.entries())
 
     def entries(self) -> Iterator[Entry]:
-        """All that wait or are tried; what is tried may have been given up."""
+        """Return all that wait or are tried; what is tried may have been given up."""
         yield from self._waiting
         for blocked in self._blocked.values():
             yield from blocked.entries

@@ -65,7 +65,7 @@ def topology(
     gives_up_to = {"x-dead-letter-exchange": undelivered.name}
 
     def taking(queue: str) -> Queue:
-        """A queue of commands, bound by the name of each operation that it is for."""
+        """Return a queue of commands, bound by the name of each operation that it is for."""
         keys = [key for key, taker in _queues_of_commands(names).items() if taker == queue]
         return _queue(queue, [_bound_by(commands, key) for key in sorted(keys)], gives_up_to)
 

@@ -199,7 +199,7 @@ class DeadLetter:
         return project if known else None
 
     def row(self) -> dict[str, Any]:
-        """The fields of a list's row, `ROW_FIELDS` and `MORE_FIELDS`."""
+        """Return the fields of a list's row, `ROW_FIELDS` and `MORE_FIELDS`."""
         return {name: getattr(self, name) for name in (*ROW_FIELDS, *MORE_FIELDS)}
 
     @property
@@ -302,7 +302,7 @@ def unix_time(time_text: str | None) -> float:
 
 
 def _replay_route(envelope: Envelope, resume_token: str) -> tuple[str, str, dict[str, Any]]:
-    """Exchange, routing key and headers of a replay."""
+    """Return exchange, routing key and headers of a replay."""
     origin = _text(envelope.headers.get(ORIGIN_HEADER)) or envelope.routing_key
     exchange, key = _first_route(envelope)
     headers = {
@@ -316,8 +316,8 @@ def _replay_route(envelope: Envelope, resume_token: str) -> tuple[str, str, dict
 
 
 def _kept_headers(envelope: Envelope) -> dict[str, Any]:
-    """The headers that go along. A worker left only texts and whole numbers, within the limits,
-    when it dead-lettered the message; others may come from a stranger and are checked again.
+    """Return the headers that go along. A worker left only texts and whole numbers, within the
+    limits, when it dead-lettered the message; others may come from a stranger and are checked again.
     """
     headers = envelope.headers
     if not all(isinstance(one, str) for one in headers) or not all(
@@ -340,13 +340,13 @@ def _earlier_replays(headers: Mapping[str, Any]) -> int:
 
 
 def _first_route(envelope: Envelope) -> tuple[str, str]:
-    """Exchange and routing key of the first publication, as the worker recorded them."""
+    """Return exchange and routing key of the first publication, as the worker recorded them."""
     exchange, _, key = (_text(envelope.headers.get(ROUTING_KEY_HEADER)) or "").partition(" ")
     return exchange, key
 
 
 def _masked_secret(value: Any) -> str | None:
-    """The name of a secret that a new server needs and that is masked; None where there is none."""
+    """Return the name of a secret that a new server needs and that is masked, or None."""
     if isinstance(value, dict):
         for name in _NEEDED_SECRETS:
             if value.get(name) == MASK:
@@ -358,5 +358,5 @@ def _masked_secret(value: Any) -> str | None:
 
 
 def _text(value: Any) -> str | None:
-    """A short text, or None: what a stranger wrote may be of any type and length."""
+    """Return a short text, or None: what a stranger wrote may be of any type and length."""
     return value.strip()[:_LONGEST] or None if isinstance(value, str) else None

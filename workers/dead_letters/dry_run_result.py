@@ -100,7 +100,7 @@ def _result_of_answer(text: str, reason: str | None) -> DryRunResult:
 
 
 def _code_and_reason(body: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Code, message and reason of a result as a text, and the reason alone."""
+    """Return code, message and reason of a result as a text, and the reason alone."""
     data = body.get("data")
     reason = data.get("reason") if isinstance(data, dict) else None
     return f"{body['code']} {body['message']}" + (f" ({reason})" if reason else ""), reason

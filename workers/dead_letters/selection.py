@@ -84,7 +84,7 @@ class Selection:
         return [one for one in (*self.ids, *self.groups) if one not in found]
 
     def described(self) -> str:
-        """The conditions for a person, as the options of the command line."""
+        """Return the conditions for a person, as the options of the command line."""
         words = [
             f"--{option} {value}"
             for option, values in (
@@ -214,7 +214,7 @@ class Group:
     error: str | None
 
     def row(self) -> dict[str, Any]:
-        """The fields of a list's row."""
+        """Return the fields of a list's row."""
         return asdict(self)
 
 

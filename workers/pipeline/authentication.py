@@ -92,7 +92,9 @@ class Authentication:
             raise Transient("journal", detail=str(error)) from None
 
     async def _is_begun(self, request: Request) -> bool:
-        """True where a request of this name and content was begun, or the journal cannot tell."""
+        """Return whether a request of this name and content was begun; True where the journal
+        cannot tell.
+        """
         try:
             found = await self._journal.find(request.name or "")
         except JournalError:

@@ -49,7 +49,7 @@ class RequestTurns:
     """Says when a request is begun."""
 
     def __init__(self, most: int) -> None:
-        """`most`: requests that are begun at once of each queue and kind."""
+        """Set `most`, the requests that are begun at once of each queue and kind."""
         self._most = most
         self._lines: dict[tuple[str, _Lane], Turns] = {}
         self._paused: frozenset[str] = frozenset()
