@@ -1,4 +1,4 @@
-"""The way of a delivery, from the broker to its ack:
+"""One delivery from the broker to its ack, stage by stage:
 
     parse        bytes -> Request                                  Ignored, Rejected
     authenticate Request -> Requester                              Rejected, Requeue
