@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pika import URLParameters, frame, spec
+from pika.data import decode_table
 from pika.exceptions import (
     BodyTooLongError,
     InvalidFrameError,
@@ -276,6 +277,26 @@ def test_headers_that_cannot_be_read_are_left_out(fault: bytes) -> None:
     ((_, _, envelope),) = found
     assert (envelope.headers, envelope.unreadable) == ({}, ("headers",))
     assert envelope.message_id == "m"
+
+
+@given(HEADERS.map(lambda one: b"".join(_table(one))), st.data())
+def test_a_damaged_table_is_read_as_pika_reads_it_or_left_out(table: bytes, data: Any) -> None:
+    damaged = bytearray(table)
+    for _ in range(data.draw(st.integers(1, 3))):
+        # Not the table's own size, which the frame confirms.
+        if len(damaged) > 4:
+            damaged[data.draw(st.integers(4, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        expected, read_to = decode_table(bytes(damaged), 0)
+        is_whole = read_to == len(damaged)
+    except Exception:
+        expected, is_whole = None, False
+    flags = struct.pack(">H", spec.BasicProperties.FLAG_HEADERS)
+
+    found, unreadable = read_properties(flags + bytes(damaged), 0)
+
+    assert unreadable == (() if is_whole else ("headers",))
+    assert repr(found[2]) == repr(expected if is_whole else None)
 
 
 def test_headers_that_take_long_to_decode_are_not_decoded() -> None:
