@@ -385,7 +385,7 @@ async def test_a_header_that_is_none_is_refused(
         ({"nbf": "0"}, "nbf"),
         ({"nbf": False}, "nbf"),
         ({"iat": "now"}, "iat"),
-        ({"iat": int(NOW) + 600}, "over before it was issued"),
+        ({"iat": 4102444900, "exp": 4102444800}, "over before it was issued"),
         ({"sub": None}, "sub"),
         ({"sub": ""}, "sub"),
         ({"sub": 7}, "sub"),
