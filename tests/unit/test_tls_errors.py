@@ -1,14 +1,17 @@
 """Causes of TLS errors, read from the texts of those who raise them."""
 
+import sqlite3
 import ssl
 
 import pytest
 from requests import Response
 from requests.exceptions import HTTPError
+from sqlalchemy.exc import OperationalError
 
 from handlers.openstack.errors import described, tls_trouble
 from messages.errors import Transient
 from messages.tls import TlsCause, innermost, is_cut_off, tls_cause_of
+from workers.journal.database import journal_error, reason_of
 
 TEXTS = {
     'server certificate for "db.example" does not match host name "localhost"': (
@@ -66,3 +69,10 @@ def test_what_a_proxy_says_counts_and_what_a_service_quotes_does_not() -> None:
     assert "must begin with https:" in found[1]
     quoting = b'{"error": "The plain HTTP request was sent to HTTPS port: no such project"}'
     assert described(answered(quoting)) == "HTTPError: Bad Request"
+
+
+@pytest.mark.parametrize("text", ["database is locked", "SSL error: certificate verify failed"])
+def test_an_error_of_sqlite_is_none_of_tls(text: str) -> None:
+    error = OperationalError("INSERT", {}, sqlite3.OperationalError(text))
+    assert reason_of(error) == text
+    assert journal_error("the journal cannot be opened", error).advice == ""

@@ -302,8 +302,10 @@ def tls_advice(error: Exception) -> str:
     """
     orig: Any = getattr(error, "orig", None)
     # An error of a connection, or of SQLSTATE 28000, "invalid authorization": what a statement's
-    # values hold is no reason.
-    is_refusal = type(orig).__name__ == "OperationalError" and orig.sqlstate in (None, "28000")
+    # values hold is no reason. SQLite's errors have no SQLSTATE.
+    is_refusal = type(orig).__name__ == "OperationalError" and (
+        getattr(orig, "sqlstate", "") in (None, "28000")
+    )
     cause = tls_cause_of(_first_line(error)) if is_refusal else None
     return "" if cause is None else TLS_ADVICE[cause]
 
