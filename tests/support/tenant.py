@@ -5,7 +5,6 @@ cleans up.
 import time
 import uuid
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +16,17 @@ COMPUTE, VOLUME = "2.67", "3.60"
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKr0Vb3ZbMZYd4Vq6nYQJQ3uW8jv0n5mJw0o3m3mZl8s test"
 
 
-@cache
-def _logged_in(
-    clouds_yaml: Path, _written: int, name: str
-) -> tuple[openstack.connection.Connection, dict[str, str], str, str]:
-    """A connection, the ids of the flavors by their names, the image's id and the project's.
-
-    Shared by all tests of a process: logging in and finding the services takes the real cloud some
-    tenths of a second. `_written` tells a cloud that was started anew from the one before it.
-    """
-    region = OpenStackConfig(config_files=[str(clouds_yaml)], load_envvars=False).get_one(name)
-    connection = openstack.connection.Connection(config=region)
-    flavors = {one.name: one.id for one in connection.compute.flavors()}
-    # Not the newest: other tests' snapshots are shown, too.
-    image: str = next(one.id for one in connection.image.images(name="cirros-like"))
-    return connection, flavors, image, str(connection.session.get_project_id())
-
-
 class Tenant:
     """One project, logged in as its own user."""
 
     def __init__(self, clouds_yaml: Path, name: str) -> None:
         self._clouds_yaml = clouds_yaml
-        self.connection, self.flavors, self.image, self.project_id = _logged_in(
-            clouds_yaml, clouds_yaml.stat().st_mtime_ns, name
-        )
+        region = OpenStackConfig(config_files=[str(clouds_yaml)], load_envvars=False).get_one(name)
+        self.connection = openstack.connection.Connection(config=region)
+        self.flavors = {one.name: one.id for one in self.connection.compute.flavors()}
+        # Not the newest: other tests' snapshots are shown, too.
+        self.image: str = next(one.id for one in self.connection.image.images(name="cirros-like"))
+        self.project_id = str(self.connection.session.get_project_id())
         self._made: list[str] = []
         self._rest: list[tuple[str, str]] = []
 
@@ -325,7 +310,7 @@ class Tenant:
         self._rest.append((service, path))
 
     def close(self) -> None:
-        """Delete what was made."""
+        """Delete what was made and log out."""
         for server_id in self._made:
             if self.connection.compute.delete(f"/servers/{server_id}").status_code == 409:
                 # An order that was cut off has locked it.
@@ -333,13 +318,11 @@ class Tenant:
                 self.connection.compute.delete(f"/servers/{server_id}")
         limit = time.monotonic() + 240
         while self._made and time.monotonic() < limit:
-            # Not the server itself: for that Nova asks Neutron, too, and this is asked often.
-            path = f"/servers/{self._made[-1]}/tags"
-            if self.connection.compute.get(path, microversion=COMPUTE).status_code == 404:
+            gone = self.connection.compute.get(f"/servers/{self._made[-1]}", microversion=COMPUTE)
+            if gone.status_code == 404:
                 self._made.pop()
             else:
                 time.sleep(0.1)
         for service, path in reversed(self._rest):
             getattr(self.connection, service).delete(path)
-        # The log-in stays for the next test, its sockets do not: a server closes those that idle.
-        self.connection.session.session.close()
+        self.connection.close()
