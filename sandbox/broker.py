@@ -25,7 +25,7 @@ from sandbox.processes import (
 _HOMES = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/sbin", "/usr/local/sbin")
 _USER, _PASSWORD = "guest", "guest"
 #: Seconds for an administrator's command.
-_LIMIT = 60.0
+_LIMIT = 120.0
 
 
 def program(name: str) -> str | None:

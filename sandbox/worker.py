@@ -53,7 +53,7 @@ class ReadyProcess:
             self.wait_ready()
         return self
 
-    def wait_ready(self, seconds: float = 30.0) -> None:
+    def wait_ready(self, seconds: float = 60.0) -> None:
         """Wait until it is ready: a worker consumes then, a gateway serves with a broker."""
         assert self._server is not None
         self._server.wait_until(lambda: not self.problems(), seconds, self.what)
