@@ -1,4 +1,4 @@
-"""What the tests run on: real servers of their own, started once for all of them."""
+"""Provides what the tests run on: real servers of their own, started once for all of them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def fuzz(request: pytest.FixtureRequest) -> int:
-    """How many mutated messages are sent through intake, where a test does so."""
+    """Provide the number of mutated messages that are sent through intake, where a test does so."""
     return int(request.config.getoption("fuzz"))
 
 

@@ -1,4 +1,4 @@
-"""How a run is measured: messages wait in the queue, a process is let loose on them, replies are
+"""Measures a run: messages wait in the queue, a process is let loose on them, replies are
 counted.
 """
 

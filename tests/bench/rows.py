@@ -1,4 +1,4 @@
-"""What is measured, and the aims that it is compared with."""
+"""Lists what is measured, and the aims that it is compared with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

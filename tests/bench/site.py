@@ -1,4 +1,4 @@
-"""Where the benchmark runs, and the processes that it measures there."""
+"""Makes the place where the benchmark runs, and the processes that it measures there."""
 
 import json
 import sys

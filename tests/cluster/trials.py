@@ -51,7 +51,7 @@ _BETWEEN = 0.5
 
 @dataclass
 class Shown:
-    """What a trial asked for, how often it struck, and the seconds from the fault's end until
+    """Holds what a trial asked for, how often it struck, and the seconds from the fault's end until
     everything was answered. `dead_lettered`: message ids that must be in `ecs.dead`.
     """
 

@@ -51,7 +51,7 @@ class Program:
 
 
 def lines_of(process: "subprocess.Popen[str]", seconds: float = 60) -> list[dict[str, object]]:
-    """What it has printed when it has ended, as it should."""
+    """Return what it has printed when it has ended, as it should."""
     try:
         out, said = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:

@@ -48,7 +48,7 @@ def send(ears: Ears, case: Case, tag: str, *, replies: bool) -> str:
 
 
 def expected(case: Case, *, replies: bool) -> tuple[bool, bool, bool]:
-    """Whether it is answered to its sender, on `ecs.results`, and parked."""
+    """Tell whether it is answered to its sender, on `ecs.results`, and parked."""
     if case.fate is Fate.IGNORED:
         return False, False, False
     to_sender = replies and case.may_reply
@@ -59,7 +59,7 @@ def expected(case: Case, *, replies: bool) -> tuple[bool, bool, bool]:
 
 
 def check(case: Case, found: Outcome, *, replies: bool) -> list[str]:
-    """What is not as it should be, a line each."""
+    """Return what is not as it should be, a line each."""
     wanted = expected(case, replies=replies)
     happened = (len(found.replies), len(found.results), len(found.parked))
     if happened != tuple(map(int, wanted)):

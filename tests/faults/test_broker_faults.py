@@ -374,7 +374,7 @@ class Account:
         )
 
     def close_connections(self) -> None:
-        """Who is in stays in, whatever was changed."""
+        """Clients that are in stay in, whatever was changed."""
         self.node.rabbitmqctl(
             "close_all_connections", "--vhost", self.vhost, "something was changed"
         )

@@ -1,5 +1,5 @@
-"""What OpenStack may answer, and what it is taken for (faults 43..49): the SDK's own calls, spoiled
-at the wire.
+"""Tests what OpenStack may answer, and what it is taken for (faults 43..49): the SDK's own calls,
+spoiled at the wire.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ async def _project(
 async def answered(
     project: Project, simulated: SimulatedOpenStack, method: str, **fault: Any
 ) -> Exception | None:
-    """What a call ends with whose answer is spoiled."""
+    """Return what a call ends with whose answer is spoiled."""
     name = uuid4().hex
     simulated.fault("api.nova", match=name, **fault)
     try:

@@ -1,5 +1,5 @@
-"""How calls reach the services: everything that the SDK would have done with clouds.yaml and the
-environment is done on the loop, too.
+"""Tests how calls reach the services: everything that the SDK would have done with clouds.yaml and
+the environment is done on the loop, too.
 """
 
 import asyncio

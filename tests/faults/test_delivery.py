@@ -1,5 +1,5 @@
-"""What becomes of messages: one that kills its worker every time (12), copies (54), the same key
-twice (56).
+"""Tests what becomes of messages: one that kills its worker every time (12), copies (54), the same
+key twice (56).
 """
 
 import json

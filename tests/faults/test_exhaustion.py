@@ -1,5 +1,5 @@
-"""What a machine runs out of: file descriptors (63), room for the log (64); and clocks that jump
-(59).
+"""Tests what a machine runs out of: file descriptors (63), room for the log (64); and clocks that
+jump (59).
 """
 
 import json

@@ -49,7 +49,7 @@ def delivered(message: Message) -> Envelope:
 
 
 def check(message: Message) -> str:
-    """What it was taken for."""
+    """Return what it was taken for."""
     started = time.process_time()
     envelope = delivered(message)
     try:
@@ -184,7 +184,7 @@ def test_mutated_messages_through_a_worker_are_each_answered_or_parked(
 
 
 def _is_heard(message: Message, reply_to: str) -> bool:
-    """Whether anybody hears of it: a reply queue that is gone costs nothing, and a command is
+    """Tell whether anybody hears of it: a reply queue that is gone costs nothing, and a command is
     answered there alone.
     """
     named = message.properties.get("reply_to")

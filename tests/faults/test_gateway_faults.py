@@ -51,7 +51,7 @@ class Scene:
         return requests.post(url, json=body, headers=headers, timeout=60)
 
     def executed(self) -> Counter[str]:
-        """How often each server was rebooted."""
+        """Return how often each server was rebooted."""
         found = (re.search(r"/servers/([^/]+)/action", one) for one in self.shop.cloud.executed())
         wanted = set(self.servers)
         return Counter(one[1] for one in found if one is not None and one[1] in wanted)

@@ -1,5 +1,5 @@
-"""What the next worker meets: a cloud that is down, a server that is gone, a call that is still
-under way.
+"""Tests what the next worker meets: a cloud that is down, a server that is gone, a call that is
+still under way.
 """
 
 import time

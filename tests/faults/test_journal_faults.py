@@ -66,7 +66,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 def paused(shop: Workshop, why: str) -> Callable[[], bool]:
-    """Whether the worker says that it takes nothing because the journal is down, and why."""
+    """Tell whether the worker says that it takes nothing because the journal is down, and why."""
     return lambda: any("journal is down" in one and why in one for one in shop.running.problems())
 
 

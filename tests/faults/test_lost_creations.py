@@ -1,5 +1,5 @@
-"""What a `new` order makes, with the answer to it lost: made once, or the order is undone and says
-so (46, 47, 52).
+"""Tests what a `new` order makes, with the answer to it lost: made once, or the order is undone and
+says so (46, 47, 52).
 """
 
 from collections.abc import Iterator

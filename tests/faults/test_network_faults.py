@@ -71,7 +71,7 @@ def seconds_until(holds: Callable[[], bool], limit: float = 30.0) -> float:
 
 
 def has_noticed(worker: WorkerProcess) -> bool:
-    """Whether it says that both its connections are gone."""
+    """Tell whether it says that both its connections are gone."""
     problems = " ".join(worker.problems())
     return "not consuming" in problems and "not publishing" in problems
 

@@ -96,8 +96,8 @@ def url_by(proxy: TlsProxy, url: str, password: str) -> str:
 
 
 def first_word(where: Broker) -> str:
-    """What the worker's own kind of connection tells after the first round over the addresses: `up`,
-    or why and what to do.
+    """Return what the worker's own kind of connection tells after the first round over the
+    addresses: `up`, or why and what to do.
     """
     told: list[str] = []
 

@@ -1,5 +1,5 @@
-"""Who is let in, and what becomes of what cannot be told just now: with a real journal and the
-simulated cloud.
+"""Tests who is let in, and what becomes of what cannot be told just now: with a real journal and
+the simulated cloud.
 """
 
 import time

@@ -29,7 +29,7 @@ RETRY = 600
 
 @dataclass(slots=True)
 class Canaries:
-    """What must not be found, each made once."""
+    """Holds what must not be found, each made once."""
 
     issuer: Issuer
     all: list[str] = field(default_factory=list)

@@ -306,7 +306,7 @@ def test_a_body_of_more_than_a_mebibyte_is_413_however_it_comes(site: Site) -> N
 
 
 def sent(gateway: GatewayProcess, data: bytes, seconds: float = 30.0) -> bytes:
-    """What comes back for these bytes, until the gateway closes."""
+    """Return what comes back for these bytes, until the gateway closes."""
     with socket.create_connection(("127.0.0.1", port_of(gateway)), timeout=seconds) as one:
         with contextlib.suppress(ConnectionError):
             one.sendall(data)
@@ -359,7 +359,7 @@ def test_health_is_told_and_requests_are_counted_without_what_they_say(site: Sit
 
 
 def _answered(site: Site) -> list[dict[str, Any]]:
-    """What the gateway's log says of answers."""
+    """Return what the gateway's log says of answers."""
     told = site.gateway.log.read_text().splitlines()
     lines = [json.loads(one) for one in told if one.startswith("{")]
     return [one for one in lines if one["event"] == "gateway.answered"]

@@ -282,7 +282,7 @@ def connected(gateway: GatewayProcess, data: bytes) -> socket.socket:
 
 
 def answer_of(one: socket.socket) -> bytes:
-    """What comes until the gateway closes."""
+    """Return what comes until the gateway closes."""
     found: Any = b""
     try:
         while chunk := one.recv(65536):

@@ -1,5 +1,5 @@
-"""What the gateway answers to whatever an HTTP client may send: never an unforeseen error, never
-what `/openapi.json` does not say.
+"""Tests what the gateway answers to whatever an HTTP client may send: never an unforeseen error,
+never what `/openapi.json` does not say.
 """
 
 import json

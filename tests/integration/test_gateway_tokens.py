@@ -262,7 +262,7 @@ def test_a_tenant_hears_its_own_updates_and_resumes_where_it_was(site: Guarded) 
 
 
 def finals_of(stream: EventReader, server: str) -> int:
-    """How many final updates of a server came; other tests' servers may still have some."""
+    """Return how many final updates of a server came; other tests' servers may still have some."""
     return sum(one["final"] for one in stream.updates() if one["id"] == server)
 
 

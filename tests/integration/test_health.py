@@ -41,7 +41,7 @@ def asked(
 
 
 def sent(worker: WorkerProcess, data: bytes) -> bytes:
-    """What comes back for these bytes."""
+    """Return what comes back for these bytes."""
     with socket.create_connection(("127.0.0.1", port_of(worker)), timeout=5) as one:
         one.sendall(data)
         return b"".join(iter(lambda: one.recv(65536), b""))

@@ -58,7 +58,7 @@ def shop(broker: PrivateBroker, tmp_path: Path) -> Iterator[Workshop]:
 
 
 class Talk:
-    """What was said and answered, as the page shows it."""
+    """Holds what was said and answered, as the page shows it."""
 
     def __init__(self, requester: Requester) -> None:
         self._requester = requester

@@ -46,7 +46,7 @@ def shown(requester: Requester, key: str, tenant: str = "tenant-a") -> dict[str,
 def awaited(
     requester: Requester, key: str, reason: str, tenant: str = "tenant-a"
 ) -> dict[str, Any]:
-    """What is shown once it waits for this reason."""
+    """Return what is shown once it waits for this reason."""
     found: dict[str, Any] = {}
 
     def waits() -> bool:
@@ -59,7 +59,7 @@ def awaited(
 
 
 def told(workshop: Workshop, key: str) -> tuple[dict[str, Any], str]:
-    """What `journal show` says, as JSON and as a report."""
+    """Return what `journal show` says, as JSON and as a report."""
     done = workshop.command("journal", "show", key, "-o", "json")
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)

@@ -1,5 +1,5 @@
-"""Where results may go: the reply queues that the operator allows, and a console's URL nowhere
-else.
+"""Tests where results may go: the reply queues that the operator allows, and a console's URL
+nowhere else.
 """
 
 import json

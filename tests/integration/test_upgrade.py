@@ -26,7 +26,7 @@ VERSIONS = ("311b45e", "ec687e4")
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What an earlier version left behind, and nobody working on it yet."""
+    """Holds what an earlier version left behind, and nobody working on it yet."""
 
     recording: Recording
     workshop: Workshop

@@ -37,7 +37,7 @@ def connection(file: Path, name: str) -> Connection:
 
 
 def told(shop: Workshop, entry: dict[str, Any], folder: Path) -> str:
-    """What `check` finds of the account's rights, and that readiness says the same."""
+    """Return what `check` finds of the account's rights, and that readiness says the same."""
     file = folder / "clouds.yaml"
     file.write_text(json.dumps({"clouds": {"ecs-worker": entry}}))
     with Workshop(shop.broker_url, shop.cloud, folder) as place:

@@ -1,4 +1,6 @@
-"""What changeConfigure changes and what it refuses, on the simulated cloud and on the real one."""
+"""Tests what changeConfigure changes and what it refuses, on the simulated cloud and on the real
+one.
+"""
 
 from collections.abc import Iterator
 from typing import Any

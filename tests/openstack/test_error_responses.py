@@ -284,7 +284,7 @@ def told(name: str) -> dict[str, Any]:
 
 
 def reason(answer: dict[str, Any]) -> str:
-    """What it is taken for."""
+    """Return what it is taken for."""
     response = ErrorResponse(answer["service"], answer["status"], answer["headers"], answer["body"])
     return str(getattr(response.as_error(mutating=True), "reason", None))
 

@@ -86,7 +86,7 @@ class Example:
 
 
 def examples() -> dict[str, Example]:
-    """What the document shows, by title."""
+    """Return what the document shows, by title."""
     found = {}
     for part in DOCUMENT.read_text(encoding="utf-8").split("\n## ")[1:]:
         title, _, rest = part.partition("\n")
@@ -106,8 +106,8 @@ def lenient(text: str) -> Any:
 
 
 def differences(document: Any, ours: Any, path: str = "") -> Iterator[str]:
-    """Where our answer has another shape than the document's: what is missing or more, what has
-    another type. Of lists the first elements are compared; `code` and `message` by value.
+    """Return where our answer has another shape than the document's: what is missing or more, what
+    has another type. Of lists the first elements are compared; `code` and `message` by value.
     """
     if isinstance(document, dict) and isinstance(ours, dict):
         yield from (f"{path}.{name} is missing" for name in document.keys() - ours.keys())

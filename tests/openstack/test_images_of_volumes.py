@@ -27,8 +27,8 @@ SYSTEM, DATA = 3, 2
 
 @pytest.fixture
 def before(tenant: Tenant) -> Iterator[Records]:
-    """What the tenant had; what comes is taken away after the test, snapshots first: they keep
-    their volumes.
+    """Provide what the tenant had; what comes is taken away after the test, snapshots first: they
+    keep their volumes.
     """
     found = records(tenant)
     yield found
@@ -75,7 +75,7 @@ def items(size: int, kind: str = "SATA") -> tuple[tuple[str, str], ...]:
 
 
 def is_refused(requester: Requester, tenant: Tenant, order: dict[str, Any], subject: str) -> bool:
-    """Whether the order is refused naming this, with nothing made; and the plan of it says the
+    """Tell whether the order is refused naming this, with nothing made; and the plan of it says the
     same.
     """
     before = records(tenant)

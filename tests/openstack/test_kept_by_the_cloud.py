@@ -84,7 +84,7 @@ class Images:
 
 
 def kept_of(result: Heard) -> dict[str, list[str]]:
-    """What an unsubscribe's or a softDown's result says is kept of its first server."""
+    """Return what an unsubscribe's or a softDown's result says is kept of its first server."""
     data = result.body["data"]
     one = data["instanceList"][0] if "instanceList" in data else product_of(result)
     found: dict[str, list[str]] = one.get("kept", {})

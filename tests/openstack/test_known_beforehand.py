@@ -1,5 +1,5 @@
-"""What the cloud would refuse is refused before anything is touched, and a plan says the same; on
-both clouds.
+"""Tests that what the cloud would refuse is refused before anything is touched, and a plan says the
+same; on both clouds.
 """
 
 import time

@@ -14,7 +14,7 @@ from tests.support.tenant import Tenant
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What Nova, Cinder and Neutron say of the customer's server."""
+    """Holds what Nova, Cinder and Neutron say of the customer's server."""
 
     status: str
     flavor: str
@@ -64,7 +64,7 @@ class Customer:
 
 
 def agree(picture: dict[str, Any] | None, seen: Seen) -> None:
-    """What a result shows is what the cloud has."""
+    """Assert that a result shows what the cloud has."""
     assert picture is not None
     assert (picture["status"], picture["flavor"]) == (seen.status, seen.flavor)
     assert [(one["type"], one["size"]) for one in picture["disks"]] == [

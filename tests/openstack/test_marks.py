@@ -139,7 +139,7 @@ def ask_again(own: Workshop, asked: list[Asked], lose: Callable[[], None]) -> li
 
 
 def gist(result: Heard) -> Any:
-    """What a result says but for times, request ids and what there was before."""
+    """Return what a result says but for times, request ids and what there was before."""
     body = result.body
     if "productSetList" in body["data"]:
         fields = ("instanceId", "instanceStatus")

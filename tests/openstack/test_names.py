@@ -55,8 +55,8 @@ def takes(rule: Callable[[], Any]) -> bool:
 
 
 def answered(response: Any, *taken: int) -> bool:
-    """Whether the service took it; what it does not take is 400, or 500 where only its database
-    knows.
+    """Tell whether the service took it; what it does not take is 400, or 500 where only its
+    database knows.
     """
     assert response.status_code in (*taken, 400, 500), response.text
     return response.status_code in taken

@@ -33,7 +33,7 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 @pytest.fixture
 def before(tenant: Tenant) -> Iterator[Records]:
-    """What the tenant had; what comes is taken away after the test."""
+    """Provide what the tenant had; what comes is taken away after the test."""
     found = records(tenant)
     yield found
     delete_all(tenant, records(tenant) - found)

@@ -1,4 +1,4 @@
-"""How far an order is while the cloud is at it, on both clouds."""
+"""Tests how far an order is while the cloud is at it, on both clouds."""
 
 import time
 from typing import Any

@@ -101,7 +101,7 @@ def send(asked: list[Asked], requester: Requester) -> None:
 
 
 def results(requester: Requester, asked: list[Asked]) -> int:
-    """How many there are, copies and all; what was cut off may have been answered twice."""
+    """Return how many there are, copies and all; what was cut off may have been answered twice."""
     wanted = {one.message_id for one in asked}
     return sum(
         one.source is Source.ORDER_RESULT and one.correlation_id in wanted
@@ -110,7 +110,7 @@ def results(requester: Requester, asked: list[Asked]) -> int:
 
 
 class InAHurry(Requester):
-    """What it publishes runs out in its queue."""
+    """Publishes what runs out in its queue."""
 
     def publish(self, exchange: str, routing_key: str, body: Any, **options: Any) -> str:
         return super().publish(exchange, routing_key, body, expiration=0.001, **options)

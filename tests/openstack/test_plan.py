@@ -1,5 +1,5 @@
-"""What an order would do, told before the deed and compared with it, on the simulated cloud and on
-the real one.
+"""Tests what an order would do, told before the deed and compared with it, on the simulated cloud
+and on the real one.
 """
 
 from typing import Any

@@ -33,8 +33,8 @@ Cloud = SimulatedOpenStack | ControlPlane
 
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """What tenant-b has: a paid server with a disk for its system and one for data, and an image of
-    its own.
+    """Holds what tenant-b has: a paid server with a disk for its system and one for data, and an
+    image of its own.
     """
 
     tenant: Tenant

@@ -22,7 +22,7 @@ def ask(requester: Requester, operation: str, **fields: Any) -> dict[str, Any]:
 
 
 def listed(requester: Requester, **fields: Any) -> tuple[int, list[str]]:
-    """How many there are in all, and the names on the page."""
+    """Return how many there are in all, and the names on the page."""
     body = ask(requester, "server.list", **fields)
     assert body["code"] == 200, body
     return body["data"]["totalCount"], [one["name"] for one in body["data"]["servers"]]
@@ -58,7 +58,9 @@ def test_a_server_that_has_everything_is_shown_with_everything(
 def expected(
     tenant: Tenant, made: Furnished, volumes: list[dict[str, Any]], shown: dict[str, Any]
 ) -> dict[str, Any]:
-    """What the document calls all that was made; ports, addresses and hosts are the cloud's choice."""
+    """Return what the document calls all that was made; ports, addresses and hosts are the cloud's
+    choice.
+    """
     server = tenant.server(made.server_id)
     chosen = {
         (one["subnet_id"]): (one["mac_address"], one["fixed_ip"], one["portid"])

@@ -1,1 +1,1 @@
-"""What tests stand on: workers, tenants, brokers, proxies, messages."""
+"""Holds what tests stand on: workers, tenants, brokers, proxies, messages."""

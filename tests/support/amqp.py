@@ -47,7 +47,7 @@ class RawProperties(BasicProperties):  # type: ignore[misc]  # pika is half type
         }
 
     def encode(self) -> list[bytes]:
-        """What goes over the wire."""
+        """Return what goes over the wire."""
         flags = sum(_FLAGS[name] for name in self._given)
         # The flags stand for the properties from the highest bit down, and so do the properties.
         order = sorted(self._given, key=lambda name: -_FLAGS[name])

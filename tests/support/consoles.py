@@ -54,8 +54,8 @@ def need_curl() -> None:
 
 
 class Names:
-    """What the page calls what differs from run to run; `ports` are called so in the sequence in
-    which they are seen.
+    """Holds what the page calls what differs from run to run; `ports` are called so in the sequence
+    in which they are seen.
     """
 
     def __init__(self, ports: tuple[int, ...]) -> None:
@@ -160,7 +160,7 @@ class Terminal:
 
 
 def runs(process: psutil.Process) -> bool:
-    """Whether a process has not ended."""
+    """Tell whether a process has not ended."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

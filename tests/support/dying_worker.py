@@ -44,7 +44,7 @@ _ON_ITS_WAY = 0.5
 
 
 class Instant(StrEnum):
-    """Where a request may be when its worker dies; the first numbers of faults.md."""
+    """Holds where a request may be when its worker dies; the first numbers of faults.md."""
 
     NOTHING_WRITTEN = "1 nothing written"
     REQUEST_WRITTEN = "2 request written"
@@ -94,7 +94,7 @@ def settings_for(
 
 
 class Holder:
-    """Who is held, and what happens when all are."""
+    """Holds who is held, and what happens when all are."""
 
     def __init__(self, holds: list[Hold], *, stay: bool) -> None:
         self._missing = list(holds)
@@ -115,7 +115,7 @@ class Holder:
         return None
 
     def holds_any(self, instant: Instant) -> bool:
-        """Whether some request is, or will be, held at this instant."""
+        """Tell whether some request is, or will be, held at this instant."""
         return any(hold.instant is instant for hold in self._missing)
 
     def arrive(self, hold: Hold) -> bool:
@@ -212,7 +212,7 @@ def instrument(holder: Holder) -> None:
 
 
 def _know_the_request(holder: Holder) -> None:
-    """What runs for a delivery runs in its context, in threads, too."""
+    """Run whatever runs for a delivery in its context, in threads, too."""
     accept: Callable[[Pipeline, Delivery], None] = Pipeline.accept
 
     def accept_knowing(self: Pipeline, delivery: Delivery) -> None:

@@ -31,7 +31,9 @@ CONSUMED = (*INPUT_QUEUES, UNDELIVERED_QUEUE)
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a message: results to its `reply_to` and on `ecs.results`, copies in `ecs.dead`."""
+    """Holds what came of a message: results to its `reply_to` and on `ecs.results`, copies in
+    `ecs.dead`.
+    """
 
     replies: list[tuple[Any, str, int]] = field(default_factory=list)
     results: list[tuple[Any, str, int, str]] = field(default_factory=list)
@@ -39,7 +41,7 @@ class Outcome:
 
     @property
     def is_any(self) -> bool:
-        """Whether anything came."""
+        """Tell whether anything came."""
         return bool(self.replies or self.results or self.parked)
 
 
@@ -115,7 +117,7 @@ class Ears(amqp.Hostile):
             )
 
     def depth(self, queue: str) -> int:
-        """How many messages wait in a queue."""
+        """Return how many messages wait in a queue."""
         return int(self.channel.queue_declare(queue, passive=True).method.message_count)
 
 

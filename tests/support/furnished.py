@@ -19,7 +19,7 @@ FEES = {
 
 @dataclass(frozen=True, slots=True)
 class Furnished:
-    """What was made."""
+    """Holds what was made."""
 
     server_id: str
     first: dict[str, Any]

@@ -30,7 +30,7 @@ _KEYS = ("os-start", "os-stop", "reboot", "os-getVNCConsole", "createImage")
 
 @dataclass(slots=True)
 class Message:
-    """What is sent."""
+    """Holds what is sent."""
 
     exchange: str
     routing_key: str
@@ -39,7 +39,7 @@ class Message:
 
     @property
     def queue(self) -> str:
-        """Where the broker puts it."""
+        """Return where the broker puts it."""
         return queue_for(self.exchange, self.routing_key)
 
 

@@ -1,4 +1,4 @@
-"""What tests ask a gateway with, over a socket."""
+"""Holds what tests ask a gateway with, over a socket."""
 
 import contextlib
 import json
@@ -61,7 +61,7 @@ def declared(answer: requests.Response, method: str) -> None:
 
 
 def operation_at(path: str, method: str) -> Any:
-    """What the document says of a URL; None where it has none."""
+    """Return what the document says of a URL; None where it has none."""
     asked = path.split("/")
     for template, methods in document()["paths"].items():
         parts = template.split("/")

@@ -1,4 +1,6 @@
-"""What must hold after every fault (faults.md): one result, no effect twice, nothing vanished."""
+"""Checks what must hold after every fault (faults.md): one result, no effect twice, nothing
+vanished.
+"""
 
 import json
 import re
@@ -19,7 +21,7 @@ FAILED = "101.001040"
 
 @dataclass
 class Report:
-    """What was counted, and what is broken, a line each."""
+    """Holds what was counted, and what is broken, a line each."""
 
     inputs: int = 0
     results: int = 0
@@ -204,5 +206,5 @@ def check_effects(one: Asked, tenant: Tenant, executed: list[str] | None, found:
 
 
 def resident_megabytes(pid: int) -> float:
-    """What a process has in memory."""
+    """Return what a process has in memory."""
     return float(psutil.Process(pid).memory_info().rss) / 2**20

@@ -91,11 +91,11 @@ class LastingRequester(Requester):
         return message_id
 
     def depth(self, queue: str) -> int:
-        """How many messages wait in a queue."""
+        """Return how many messages wait in a queue."""
         return int(self._counts(queue).message_count)
 
     def consumers(self, queue: str) -> int:
-        """How many consumers a queue has."""
+        """Return how many consumers a queue has."""
         return int(self._counts(queue).consumer_count)
 
     def _counts(self, queue: str) -> Any:

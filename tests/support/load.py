@@ -48,7 +48,7 @@ class Load:
             self.asked.append(one)
 
     def has_begun(self) -> bool:
-        """Whether something has come back."""
+        """Tell whether something has come back."""
         self.requester.listen(0.05)
         return bool(self.requester.heard)
 

@@ -55,7 +55,7 @@ class Records:
     floating_ips: frozenset[str]
 
     def __sub__(self, before: "Records") -> "Records":
-        """What has come since."""
+        """Return what has come since."""
         return Records(
             self.servers - before.servers,
             self.volumes - before.volumes,
@@ -68,7 +68,7 @@ NOTHING = Records(frozenset(), frozenset(), frozenset(), frozenset())
 
 
 def records(tenant: Tenant) -> Records:
-    """What there is, as Nova, Cinder and Neutron list it."""
+    """Return what there is, as Nova, Cinder and Neutron list it."""
     connection = tenant.connection
     servers = connection.compute.get("/servers/detail", microversion=COMPUTE).json()["servers"]
     volumes = connection.block_storage.get("/volumes/detail", microversion=VOLUME).json()["volumes"]
@@ -104,7 +104,7 @@ def delete_all(tenant: Tenant, made: Records) -> None:
 
 
 def used(tenant: Tenant, service: str, name: str) -> int:
-    """What the tenant has of a quota of Nova's or Cinder's, or of Neutron's ports."""
+    """Return what the tenant has of a quota of Nova's or Cinder's, or of Neutron's ports."""
     if service == "network":
         assert name == "port"
         return len(tenant.ports())

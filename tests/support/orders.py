@@ -68,7 +68,7 @@ def carried_out(
 
 
 def planned(requester: Requester, order: dict[str, Any]) -> dict[str, Any]:
-    """What `order.plan` says of an order."""
+    """Return what `order.plan` says of an order."""
     result = requester.result_of(requester.command("order.plan", order=order))
     assert result.body["code"] == 200, result.body
     found: dict[str, Any] = result.body["data"]
@@ -76,7 +76,7 @@ def planned(requester: Requester, order: dict[str, Any]) -> dict[str, Any]:
 
 
 def product_of(result: Heard, number: int = 0) -> dict[str, Any]:
-    """What the result says of one product."""
+    """Return what the result says of one product."""
     found: dict[str, Any] = result.body["data"]["productSetList"][0]["productList"][number]
     return found
 

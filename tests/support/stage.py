@@ -1,4 +1,4 @@
-"""What fault tests have in common."""
+"""Holds what fault tests have in common."""
 
 from typing import Any
 

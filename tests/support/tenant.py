@@ -166,8 +166,8 @@ class Tenant:
         return found
 
     def is_gone(self, server_id: str) -> bool:
-        """Whether Nova knows the server no more, or as one that it has deleted: it may be seen for a
-        moment longer.
+        """Tell whether Nova knows the server no more, or as one that it has deleted: it may be seen
+        for a moment longer.
         """
         found = self.connection.compute.get(f"/servers/{server_id}", microversion=COMPUTE)
         if found.status_code == 404:
@@ -265,7 +265,7 @@ class Tenant:
         return found
 
     def has_volume(self, volume_id: str) -> bool:
-        """Whether there is such a volume."""
+        """Tell whether there is such a volume."""
         return (
             self.connection.block_storage.get(
                 f"/volumes/{volume_id}", microversion=VOLUME

@@ -82,7 +82,7 @@ class Workshop:
         )
 
     def logs(self) -> str:
-        """What all workers have logged."""
+        """Return what all workers have logged."""
         return "".join(
             path.read_text(errors="replace") for path in sorted(self.folder.glob("worker-*.log"))
         )

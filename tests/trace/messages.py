@@ -38,7 +38,7 @@ class Outside:
 
 @dataclass(frozen=True)
 class Figures:
-    """How much of the product a message meets.
+    """Holds how much of the product a message meets.
 
     Functions and files that are entered, and how often the next function is in a file that was
     left before.
@@ -66,7 +66,7 @@ class Way:
 
     @property
     def before_work(self) -> Figures:
-        """What is met before the handler's own folder is."""
+        """Return what is met before the handler's own folder is."""
         names = [one.file.startswith(WORK) for one in self.entered]
         return count(self.entered[: names.index(True)])
 

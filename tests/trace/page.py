@@ -54,7 +54,7 @@ def page(ways: Iterable[Way]) -> str:
 
 
 def outdated(text: str, ways: Iterable[Way]) -> list[str]:
-    """What of the page is true no more, a line each.
+    """Return what of the page is true no more, a line each.
 
     The order of files is not compared, nor that of calls that run at the same time: it differs from
     run to run.

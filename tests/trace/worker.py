@@ -48,7 +48,7 @@ _WRITE = re.compile(r"(INSERT INTO|UPDATE|DELETE FROM) (\w+)")
 
 
 class Recorder:
-    """What happened to the message that is under way, in order."""
+    """Holds what happened to the message that is under way, in order."""
 
     def __init__(self, target: Path) -> None:
         self._target = target

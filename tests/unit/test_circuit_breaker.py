@@ -1,4 +1,4 @@
-"""What is down for everybody, and which queues are then left alone."""
+"""Tests what is down for everybody, and which queues are then left alone."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ from workers.circuit_breaker import CircuitBreaker, Streak, is_no_answer
 
 
 class Sky:
-    """What the probes find and the journal says."""
+    """Holds what the probes find and the journal says."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None

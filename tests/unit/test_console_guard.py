@@ -1,4 +1,4 @@
-"""Who counts as somebody at the gateway's own machine, where publishers are trusted."""
+"""Tests who counts as somebody at the gateway's own machine, where publishers are trusted."""
 
 import pytest
 from starlette.requests import Request

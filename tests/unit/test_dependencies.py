@@ -1,4 +1,4 @@
-"""What pyproject.toml declares is imported, and what is imported is declared."""
+"""Tests that what pyproject.toml declares is imported, and the other way round."""
 
 import ast
 import re

@@ -1,5 +1,5 @@
-"""What a stranger wrote, where it is shown again: in logs, tables, dead letters, results. Never in
-its own way.
+"""Tests what a stranger wrote, where it is shown again: in logs, tables, dead letters, results.
+Never in its own way.
 """
 
 import gzip

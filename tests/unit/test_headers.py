@@ -1,5 +1,5 @@
-"""What publishers may put into properties and headers, and what becomes of it when the message is
-published again.
+"""Tests what publishers may put into properties and headers, and what becomes of it when the
+message is published again.
 """
 
 import gzip
@@ -31,7 +31,7 @@ def read(headers: Any, **properties: Any) -> Envelope:
 
 
 def written(headers: dict[str, Any]) -> dict[str, Any]:
-    """What another client reads of headers that pika has written."""
+    """Return what another client reads of headers that pika has written."""
     raw = Header(1, 0, BasicProperties(headers=headers)).marshal()
     # After the frame's head (7), class, weight and size (12) and the flags (2); a header has to fit
     # into one frame.

@@ -69,7 +69,7 @@ async def served(
 
 
 async def lost(call: Awaitable[Answer]) -> tuple[str, bool]:
-    """How a change ends whose answer does not come."""
+    """Return how a change ends whose answer does not come."""
     with pytest.raises(CallLost) as caught:
         await call
     error = caught.value.as_error(mutating=True)

@@ -9,7 +9,7 @@ from messages.errors import Refused, Transient
 
 
 class Keystone:
-    """What Keystone's list would say."""
+    """Holds what Keystone's list would say."""
 
     def __init__(self, *projects: ProjectName) -> None:
         self.projects = list(projects)

@@ -1,4 +1,4 @@
-"""What comes after a failure."""
+"""Tests what comes after a failure."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is masked, wherever it stands; and what is left alone."""
+"""Tests what is masked, wherever it stands; and what is left alone."""
 
 import base64
 import gzip

@@ -1,4 +1,4 @@
-"""What a token proves, and every way in which it does not."""
+"""Tests what a token proves, and every way in which it does not."""
 
 import asyncio
 import base64
@@ -60,7 +60,7 @@ def verifier(key_set: Path, issuer: Issuer) -> TokenVerifier:
 async def refused(
     verifier: TokenVerifier, token: str | None, user: str | None = USER, published: float = 0.0
 ) -> str:
-    """Why it is refused; with the one code and without a reason that would help a forger."""
+    """Tell why it is refused; with the one code and without a reason that would help a forger."""
     with pytest.raises(NotProven) as caught:
         await verifier.verify(token, user, published or time.time())
     assert (caught.value.code, caught.value.reason, caught.value.data) == (

@@ -1,4 +1,4 @@
-"""What is noted of the waits of a running request: little, and what has lasted."""
+"""Tests what is noted of the waits of a running request: little, and what has lasted."""
 
 import asyncio
 from dataclasses import dataclass

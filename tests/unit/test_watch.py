@@ -21,7 +21,7 @@ class Thing:
 
 @dataclass
 class Service:
-    """What the cloud knows; `forgets`: its list of changes is empty."""
+    """Holds what the cloud knows; `forgets`: its list of changes is empty."""
 
     things: dict[str, Thing] = field(default_factory=dict)
     forgets: bool = False

@@ -80,7 +80,7 @@ class Recording:
         return [_asked(one) for one in self.requests["groups"][group]]
 
     def heard(self) -> list[Heard]:
-        """What the requests' sender had heard when the earlier version ended."""
+        """Return what the requests' sender had heard when the earlier version ended."""
         return [
             Heard(
                 Source(one["source"]),

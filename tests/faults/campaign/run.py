@@ -29,8 +29,8 @@ Tell = Callable[[str, bool], None]
 
 @dataclass
 class Row:
-    """What a phase has seen; recovery in seconds (the longest), memory in megabytes (the larger of
-    two workers).
+    """Holds what a phase has seen; recovery in seconds (the longest), memory in megabytes (the
+    larger of two workers).
     """
 
     fault: str

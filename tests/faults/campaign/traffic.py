@@ -1,4 +1,4 @@
-"""What the workers are asked for meanwhile, and what has come back."""
+"""Holds what the workers are asked for meanwhile, and what has come back."""
 
 import random
 import uuid
@@ -66,14 +66,14 @@ class Traffic(Thread):
             raise self.error
 
     def open(self) -> list[Asked]:
-        """What has no answer yet."""
+        """Return what has no answer yet."""
         answered = {
             one.correlation_id for one in self.requester.heard if one.source is not Source.STATUS
         }
         return [one for one in self.asked if one.message_id not in answered]
 
     def unended(self) -> list[Asked]:
-        """What has no answer, or fewer final updates than there must be."""
+        """Return what has no answer, or fewer final updates than there must be."""
         finals: dict[str, set[tuple[str, str]]] = {}
         for one in self.requester.heard:
             if one.is_final:

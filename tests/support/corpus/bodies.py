@@ -11,7 +11,7 @@ _TEXT = "x" * 65_536
 
 
 def bodies() -> Iterator[Case]:
-    """What is no JSON object within the limits."""
+    """Return what is no JSON object within the limits."""
     keys = ",".join(f'"{number}":0' for number in range(140_000)).encode()
     wrong = {
         "empty": b"",

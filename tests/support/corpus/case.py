@@ -1,4 +1,4 @@
-"""What is sent, and what becomes of it.
+"""Holds what is sent, and what becomes of it.
 
 A wrong command is answered to its `reply_to`; without one it is answered on `ecs.results`, if its
 operation can be read, and parked. A wrong order is answered on `ecs.results`, and to its `reply_to`
@@ -21,7 +21,7 @@ OK = 200
 
 
 class Fate(Enum):
-    """What becomes of a message, beside that the worker goes on."""
+    """Holds what becomes of a message, beside that the worker goes on."""
 
     WRONG = "refused: answered, or parked, or both"
     RIGHT = "carried out"
@@ -52,7 +52,7 @@ class Case:
 
     @property
     def is_order(self) -> bool:
-        """Whether it is taken for an order."""
+        """Tell whether it is taken for an order."""
         return self.exchange == ORDERS
 
 

@@ -154,7 +154,7 @@ def types() -> Iterator[Case]:
 
 
 def operations() -> Iterator[Case]:
-    """What the operation and the body say."""
+    """Return what the operation and the body say."""
     for value in (
         "Server.show",
         "SERVER.SHOW",
