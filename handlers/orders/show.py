@@ -7,8 +7,8 @@ its server was found, with its own servers alone.
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
+from handlers.context import LoggedRequest, ProjectContext
 from handlers.effects.ledger import EffectKind
 from handlers.effects.waits import Wait
 from messages.codes import Code
@@ -26,12 +26,8 @@ from messages.results import (
 from messages.secrets import mask
 from messages.updates import wire_time
 
-if TYPE_CHECKING:
-    # The command line shows what requests wait for, and needs none of the calls to OpenStack.
-    from handlers.context import LoggedRequest, ProjectContext
 
-
-async def show_request(task: OrderShow, context: "ProjectContext") -> Result:
+async def show_request(task: OrderShow, context: ProjectContext) -> Result:
     """Answer `order.show`. Raises `Refused` where the project has no such request."""
     project_id = context.project.id
     log = context.environment.requests
@@ -43,7 +39,7 @@ async def show_request(task: OrderShow, context: "ProjectContext") -> Result:
     raise wrong("key", detail, reason="not_found")
 
 
-def _own_servers(request: "LoggedRequest", project_id: str) -> frozenset[str] | None:
+def _own_servers(request: LoggedRequest, project_id: str) -> frozenset[str] | None:
     """The ids of those servers of a softDown that are the project's; None where all may be shown."""
     if request.project_id is not None:
         return None
@@ -55,7 +51,7 @@ def _own_servers(request: "LoggedRequest", project_id: str) -> frozenset[str] | 
     return frozenset(server for server, owner in owners.items() if owner == project_id)
 
 
-def _shown(request: "LoggedRequest", project_id: str, own: frozenset[str] | None) -> ShownRequest:
+def _shown(request: LoggedRequest, project_id: str, own: frozenset[str] | None) -> ShownRequest:
     wait, state = request.wait, RequestState.RUNNING
     if request.is_done:
         state = RequestState.DONE
@@ -73,7 +69,7 @@ def _shown(request: "LoggedRequest", project_id: str, own: frozenset[str] | None
     )
 
 
-def _progress(request: "LoggedRequest") -> int | None:
+def _progress(request: LoggedRequest) -> int | None:
     """The progress of an order as it was published last, in percent; None for a command, and for
     an order that was pruned.
     """
@@ -88,7 +84,7 @@ def _progress(request: "LoggedRequest") -> int | None:
     return max(map(int, told), default=0)
 
 
-def _result(request: "LoggedRequest", own: frozenset[str] | None) -> ShownResult | None:
+def _result(request: LoggedRequest, own: frozenset[str] | None) -> ShownResult | None:
     stored = request.result
     if stored is None:
         return None

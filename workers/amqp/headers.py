@@ -27,8 +27,6 @@ ERROR_CODE_HEADER = "x-ecs-error-code"
 ERROR_HEADER = "x-ecs-error"
 #: The word for the cause (`data.reason` of the result), where there is one.
 REASON_HEADER = "x-ecs-reason"
-#: Characters of it; it is a label of the metrics, too.
-LONGEST_REASON = 40
 ORIGIN_HEADER = "x-ecs-origin-queue"
 FAILED_AT_HEADER = "x-ecs-failed-at"
 #: `PROVEN` where it was proven who sent a dead letter; anything else where it was not, or nobody

@@ -5,8 +5,8 @@ import re
 from functools import lru_cache
 
 from messages.record import record
-from workers.amqp.headers import LONGEST_REASON
 from workers.journal.operators import storable
+from workers.pipeline.rejections import LONGEST_REASON
 
 _LONGEST_CODE = 16
 _REASON = re.compile(rf"[a-z][a-z0-9_]{{0,{LONGEST_REASON - 1}}}", re.ASCII)

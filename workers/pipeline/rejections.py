@@ -28,7 +28,7 @@ from messages.fields import OTHER_REGION, word_or_none
 from messages.orders import OrderType, name_of
 from messages.results import Result, unread_order_result
 from workers.amqp.envelope import Envelope
-from workers.amqp.headers import LONGEST_REASON, REPLAY_ID_HEADER
+from workers.amqp.headers import REPLAY_ID_HEADER
 from workers.identity import NO_PROJECT, Identity
 from workers.journal import Journal, Kind
 from workers.metrics import Metrics
@@ -51,8 +51,8 @@ _DEAD_LETTERED = frozenset({OTHER_REGION, CONFLICT, "too_old"})
 _PROJECT_PATIENCE = 3.0
 #: Codes of failures that a person must pass on to a sender who hears nothing.
 _FAULTS = (Code.PARAMETER, Code.IDENTITY)
-#: Characters of a replay's id.
-_LONGEST_ID = 36
+#: Characters of a replay's id, and of a reason in the journal.
+_LONGEST_ID, LONGEST_REASON = 36, 40
 
 
 class Rejections:
