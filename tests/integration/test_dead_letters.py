@@ -524,7 +524,7 @@ def at_terminal(workshop: Workshop, answer: str, *words: str) -> tuple[str, int]
 
     reader = threading.Thread(target=read)
     reader.start()
-    code = process.wait(60)
+    code = process.wait(180)
     reader.join(10)
     os.close(ours)
     return seen.decode(), code
