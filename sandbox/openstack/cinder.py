@@ -395,8 +395,8 @@ def _changed_since(volume: Volume, request: Request) -> bool:
 
 
 def _is_marked(volume: Volume, request: Request) -> bool:
-    """Tell whether a volume has all the items of metadata that are asked for, as JSON or as Python would write
-    it.
+    """Tell whether a volume has all the items of metadata that are asked for, as JSON or as Python
+    would write it.
     """
     wanted = request.query_params.get("metadata")
     return wanted is None or ast.literal_eval(wanted).items() <= volume.metadata.items()

@@ -1,10 +1,10 @@
 """Reads of what operators did with dead letters: batches, archive, and counts by cause."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Connection, case, func, or_, select
+from sqlalchemy import ColumnElement, Connection, case, func, or_, select
 
 from workers.journal import schema
 from workers.journal.records import (
@@ -166,7 +166,14 @@ def archived_of(
 
 def _in(connection: Connection, statement: Any, column: Any, values: Sequence[str]) -> list[Any]:
     rows: list[Any] = []
-    for begin in range(0, len(values), AT_ONCE):
-        some = column.in_(values[begin : begin + AT_ONCE])
+    for some in in_parts(column, values):
         rows += connection.execute(statement.where(some)).all()
     return rows
+
+
+def in_parts(column: Any, values: Sequence[str]) -> Iterator[ColumnElement[bool]]:
+    """Yield conditions that a column has one of some of these values: together of all of them, each
+    of as many as one statement may hold.
+    """
+    for begin in range(0, len(values), AT_ONCE):
+        yield column.in_(values[begin : begin + AT_ONCE])

@@ -31,6 +31,7 @@ from workers.journal.dead_letters import (
     archived_of,
     batches_of,
     causes_of,
+    in_parts,
     replay_of,
     replays_of,
 )
@@ -295,10 +296,10 @@ class History:
         """Return the identities whose messages are all done in some batch: they only need an ack."""
         columns, found = schema.replays.c, set[str]()
         with self._reading() as connection:
-            for begin in range(0, len(identities), AT_ONCE):
+            for some in in_parts(columns.identity, identities):
                 statement = (
                     select(columns.identity)
-                    .where(columns.identity.in_(identities[begin : begin + AT_ONCE]))
+                    .where(some)
                     .where(
                         columns.action == action.value, columns.state != ReplayState.REPEATED.value
                     )
@@ -451,8 +452,7 @@ def _wait_of(
 def _named(connection: Connection, names: Sequence[str]) -> Iterator[Any]:
     """Yield the rows of the requests with these names, the oldest of each name first."""
     columns = schema.requests.c
-    for begin in range(0, len(names), AT_ONCE):
-        some = columns.name.in_(names[begin : begin + AT_ONCE])
+    for some in in_parts(columns.name, names):
         yield from connection.execute(
             select(schema.requests).where(some).order_by(columns.received_at)
         ).all()

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, TextClause, bindparam, func, or_, select, tex
 
 from messages.record import record
 from workers.journal import schema
-from workers.journal.dead_letters import AT_ONCE, replay_of
+from workers.journal.dead_letters import in_parts, replay_of
 from workers.journal.operators import Actor
 from workers.journal.owners import Owner
 from workers.journal.records import Archived, Batch, Replay, ReplayOutcome, ReplayState
@@ -351,11 +351,8 @@ class Restored:
         """Run all."""
         columns, back = schema.dead_letter_archive.c, Counter[_Cause]()
         for write in writes:
-            for begin in range(0, len(write.ids), AT_ONCE):
-                some = (
-                    columns.id.in_(write.ids[begin : begin + AT_ONCE]),
-                    columns.restored_at.is_(None),
-                )
+            for part in in_parts(columns.id, write.ids):
+                some = (part, columns.restored_at.is_(None))
                 for row in connection.execute(select(columns.code, columns.reason).where(*some)):
                     back[write.namespace, row.code, row.reason or ""] += 1
                 connection.execute(
@@ -462,8 +459,7 @@ def _execute_many(
 def _end(connection: Connection, write: EndReplays) -> None:
     """One statement for many: each of its rows gets the same."""
     columns = schema.replays.c
-    for begin in range(0, len(write.ids), AT_ONCE):
-        some = columns.id.in_(write.ids[begin : begin + AT_ONCE])
+    for some in in_parts(columns.id, write.ids):
         connection.execute(
             update(schema.replays)
             .where(some, columns.done_at.is_(None))
@@ -479,8 +475,7 @@ def _end(connection: Connection, write: EndReplays) -> None:
 def _taken(connection: Connection, write: EndReplays) -> Counter[_Cause]:
     """Return less than nothing of each cause whose messages leave `ecs.dead` with this write."""
     columns, taken = schema.replays.c, Counter[_Cause]()
-    for begin in range(0, len(write.ids), AT_ONCE):
-        some = columns.id.in_(write.ids[begin : begin + AT_ONCE])
+    for some in in_parts(columns.id, write.ids):
         statement = select(columns.code, columns.reason, func.count()).where(
             some, columns.done_at.is_(None)
         )
