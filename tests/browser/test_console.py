@@ -271,7 +271,8 @@ def test_dead_letters_are_rehearsed_replayed_stopped_and_gone_on_with_at_another
             group = next(one["group"] for one in furnished.dead() if one["id"] == sent[0])
             page.get_by_role("link", name=group).click()
             page.locator("#why").fill("expired while nobody read")
-            page.locator("#rate").fill("20")
+            # Half a minute for all of them: the other gateway's page must be there before.
+            page.locator("#rate").fill("4")
             page.get_by_role("button", name="Preview").click()
             assert "Nothing has been done yet" in first.text()
             assert page.locator("#able").inner_text() == "120"
@@ -291,7 +292,7 @@ def test_dead_letters_are_rehearsed_replayed_stopped_and_gone_on_with_at_another
             other.page.locator("#vouch").check()
             other.page.locator("#resume").click()
             other.page.get_by_role("button", name="Go on").click()
-            other.page.locator(".tag.good", has_text="ended").first.wait_for()
+            other.page.locator(".tag.good", has_text="ended").first.wait_for(timeout=120_000)
             assert other.page.locator("#left").inner_text() == "0"
             # The page of the first brings itself up to date.
             page.locator(".tag.good", has_text="ended").first.wait_for()
