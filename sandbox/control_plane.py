@@ -42,6 +42,8 @@ class ControlPlane(PrivateServer):
             os.environ.get("MINISTACK_PORT_OFFSET", "20000") if self._given else str(_free_offset())
         )
         self._keeper: subprocess.Popen[bytes] | None = None
+        # What somebody else put in force in a control plane that already runs is not known.
+        self._has_faults = self._given
 
     @property
     def clouds_yaml(self) -> Path:
@@ -85,6 +87,7 @@ class ControlPlane(PrivateServer):
         """Put a rule in force: `match`, `error`, `status`, `delay`, `times`; the tool's README
         lists the points.
         """
+        self._has_faults = True
         self.command(
             "fault",
             point,
@@ -93,7 +96,9 @@ class ControlPlane(PrivateServer):
 
     def clear_faults(self) -> None:
         """Forget all rules."""
-        self.command("fault", "--clear")
+        if self._has_faults:
+            self.command("fault", "--clear")
+            self._has_faults = False
 
     @contextmanager
     def keeping_deleted_servers(self, seconds: int = 3600) -> Iterator[None]:

@@ -25,7 +25,8 @@ from tests.support.kinds import (
     taken_down,
     unsubscribe,
 )
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.journal import Kind, Retention, schema
 from workers.journal.database import migrate, open_engine
 

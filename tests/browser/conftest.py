@@ -18,7 +18,8 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.browser.chromium import Window, chromium
 from tests.support.http import Site, gateways
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 HERE = Path(__file__).parent

@@ -18,7 +18,8 @@ from sandbox.processes import free_ports
 from tests.browser.chromium import Window
 from tests.browser.conftest import addresses, entered
 from tests.support.http import Site, gateways
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 ROLE = {"realm_access": {"roles": ["OPERATE_ADMIN"]}}

@@ -20,7 +20,8 @@ from tests.faults.campaign.site import Stage
 from tests.support.giving_back import limit_deliveries
 from tests.support.lasting import LastingRequester
 from tests.support.names import NAMES, ORDERS_QUEUE
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 #: Seconds: of the workers' connections, and for which a node is cut off or stands still.

@@ -18,7 +18,8 @@ from sandbox.cluster import Cluster, ClusterNode
 from sandbox.openstack import SimulatedOpenStack
 from tests.support.lasting import LastingRequester
 from tests.support.names import NAMES
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 from workers.pipeline.replies import REPLY_PATIENCE
 

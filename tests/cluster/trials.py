@@ -31,7 +31,7 @@ from tests.support.invariants import FAILED, await_ends, report
 from tests.support.kinds import KINDS, Asked, command
 from tests.support.lasting import LastingRequester
 from tests.support.names import DEAD_QUEUE, NAMES, ORDERS_QUEUE, SERVERS_QUEUE, UNDELIVERED_QUEUE
-from tests.support.workshop import eventually
+from tests.support.waiting import eventually
 from workers.journal.database import open_engine
 from workers.journal.owners import is_alive
 from workers.pipeline.suspects import SUSPECT_AFTER

@@ -17,7 +17,8 @@ from sandbox.requester import Requester
 from tests.asyncapi.node import INSTALL_LIMIT, TOOL_LIMIT
 from tests.examples.programs import LANGUAGES, Program, lines_of
 from tests.support.proxy import ACK, Proxy, Reset, Way
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(INSTALL_LIMIT + TOOL_LIMIT)]

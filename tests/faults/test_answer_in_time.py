@@ -26,7 +26,8 @@ from tests.support.kinds import (
     update_image,
 )
 from tests.support.stage import await_held, dying, settled
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 pytestmark = pytest.mark.slow
 

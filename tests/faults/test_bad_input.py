@@ -22,7 +22,8 @@ from tests.support.corpus import PARAMETER, Case, Fate, cases, order, show
 from tests.support.ears import CONSUMED, GROWTH, PATIENCE, Ears, Outcome, ask_something_good, memory
 from tests.support.names import READS_QUEUE, queue_for
 from tests.support.vhosts import Vhosts
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 pytestmark = pytest.mark.slow

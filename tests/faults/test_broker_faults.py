@@ -20,7 +20,8 @@ from sandbox.openstack import SimulatedOpenStack
 from tests.support.kinds import KINDS, Asked
 from tests.support.load import Load, memory_flat
 from tests.support.names import INPUT_QUEUES, queue_for
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.envelope import Publication, Published
 from workers.amqp.publisher import Publisher
 from workers.amqp.topology import compare, declare, topology

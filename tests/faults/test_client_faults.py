@@ -15,7 +15,8 @@ from ecs_client import AsyncEcsClient, BrokerUnavailable, EcsClient, EcsError
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from tests.support.responder import OK, Responder
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 pytestmark = pytest.mark.slow

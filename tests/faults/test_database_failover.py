@@ -19,7 +19,8 @@ from tests.support.invariants import await_ends
 from tests.support.kinds import KINDS
 from tests.support.load import Load
 from tests.support.proxy import Proxy
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.journal.database import migrate, open_engine
 
 pytestmark = pytest.mark.slow

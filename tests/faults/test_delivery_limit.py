@@ -17,7 +17,8 @@ from tests.support.names import DEAD_QUEUE, INPUT_QUEUES, ORDERS_QUEUE, UNDELIVE
 from tests.support.new_orders import new
 from tests.support.orders import publish
 from tests.support.stage import dying, settled
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,8 @@ import pytest
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.support.orders import paid
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.bootstrap import DRAIN_LIMIT
 
 pytestmark = pytest.mark.slow

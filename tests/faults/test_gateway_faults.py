@@ -16,7 +16,8 @@ import requests
 from sandbox.broker import PrivateBroker
 from sandbox.gateway import GatewayProcess
 from sandbox.openstack import SimulatedOpenStack
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 pytestmark = pytest.mark.slow

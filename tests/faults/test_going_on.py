@@ -12,7 +12,8 @@ from tests.support.dying_worker import Hold, Instant
 from tests.support.invariants import await_ends, check
 from tests.support.kinds import KINDS, batch, create_image, delete_image, power, tags
 from tests.support.stage import await_held, dying, settled
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 pytestmark = pytest.mark.slow
 

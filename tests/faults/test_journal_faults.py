@@ -20,7 +20,8 @@ from sandbox.requester import Requester
 from tests.support.load import Load, memory_flat
 from tests.support.names import INPUT_QUEUES
 from tests.support.stage import dying
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,8 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.worker import WorkerProcess
 from tests.support.load import Load, memory_flat
 from tests.support.proxy import ACK, DELIVER, PUBLISH, Drip, Proxy, Reset, Way
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.envelope import Publication, Published
 from workers.amqp.publisher import Publisher
 from workers.amqp.topology import declare as declare_topology

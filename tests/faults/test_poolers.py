@@ -16,7 +16,8 @@ from sandbox.requester import Requester
 from tests.support.invariants import await_ends, check
 from tests.support.kinds import FEW, ask_all
 from tests.support.stage import settled
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.journal import SharedSessions
 from workers.journal.database import open_engine
 from workers.journal.owners import SessionOwner

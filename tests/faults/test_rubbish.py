@@ -13,7 +13,8 @@ import pytest
 from sandbox.issuer import USER, Issuer
 from tests.integration.test_identity import Guarded, own  # noqa: F401 - a fixture
 from tests.support.ears import Ears, ask_something_good, memory
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 pytestmark = pytest.mark.slow
 

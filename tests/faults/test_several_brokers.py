@@ -21,7 +21,8 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.support.proxy import Proxy
 from tests.support.responder import OK, Responder
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.broker import Broker, read_urls
 from workers.amqp.connection import RecoveringConnection
 from workers.amqp.topology import declare, depth, topology

@@ -11,7 +11,8 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester, Source
 from tests.support.invariants import MEMORY, resident_megabytes
 from tests.support.tenant import Tenant
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 pytestmark = pytest.mark.slow
 

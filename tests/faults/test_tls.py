@@ -23,7 +23,8 @@ from sandbox.requester import Requester
 from tests.support.certificates import Authority, Pair
 from tests.support.responder import OK, Responder
 from tests.support.tls_proxy import TlsProxy
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.broker import Broker, explain
 from workers.amqp.connection import RecoveringConnection
 from workers.amqp.topology import compare, declare, depth, topology

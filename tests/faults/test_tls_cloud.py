@@ -22,7 +22,8 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.openstack.state import PASSWORD
 from tests.support.certificates import Authority, Pair
 from tests.support.tls_proxy import TlsProxy
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,8 @@ import pytest
 
 from sandbox.postgres import PrivatePostgres
 from tests.support.certificates import Authority, Pair
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.journal import JournalError
 from workers.journal.database import check_encoding, open_engine
 

@@ -15,7 +15,8 @@ from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester, Source
 from tests.support.orders import paid, publish
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 pytestmark = pytest.mark.slow

@@ -21,7 +21,8 @@ from sandbox.requester import Requester, Source
 from tests.integration.test_identity import Guarded, guards, in_queue
 from tests.support.names import INPUT_QUEUES, UNDELIVERED_QUEUE
 from tests.support.new_orders import delete_all, new, records
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 RETRY = 600

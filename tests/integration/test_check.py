@@ -11,7 +11,8 @@ import pytest
 
 from sandbox.broker import PrivateBroker
 from sandbox.postgres import PrivatePostgres
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.journal.database import open_engine
 
 pytestmark = pytest.mark.slow

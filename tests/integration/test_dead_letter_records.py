@@ -20,7 +20,8 @@ from sandbox.documents import change_configure, new_order_id, new_token
 from sandbox.postgres import PrivatePostgres
 from sandbox.requester import Requester
 from tests.support.dead_letters import dead, expire_unread, ids, spawn, start_of_nothing
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.dead_letters.archive import DISCARDED, EDITED
 from workers.journal import Archived, Batch, History, Journal
 

@@ -23,7 +23,8 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.postgres import PrivatePostgres
 from sandbox.requester import Heard, Requester, Source
 from tests.support.dead_letters import dead, expire_unread, ids, spawn, start_of_nothing
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 pytestmark = pytest.mark.slow
 

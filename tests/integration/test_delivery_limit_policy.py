@@ -20,7 +20,8 @@ from sandbox.broker import PrivateBroker
 from tests.support.giving_back import limit_deliveries
 from tests.support.names import NAMES
 from tests.support.proxy import Proxy, Way
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.delivery_limit import has_delivery_limit, policy_command
 from workers.amqp.topology import topology
 

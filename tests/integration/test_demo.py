@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from tests.support.consoles import runs
-from tests.support.workshop import REPOSITORY, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import REPOSITORY
 from workers.demo.scenarios import next_steps
 
 

@@ -35,7 +35,8 @@ from messages.updates import StatusUpdate
 from sandbox.broker import PrivateBroker
 from tests.support.orders import paid
 from tests.support.responder import OK, Answers, Responder
-from tests.support.workshop import REPOSITORY, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import REPOSITORY
 
 
 def test_a_request_carries_what_it_was_given(declared: str) -> None:

@@ -22,7 +22,8 @@ from sandbox.gateway import GatewayProcess
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.support.http import IDENTITY, PARAMETER, Site, as_json, gateways, port_of, refused
-from tests.support.workshop import REPOSITORY, Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import REPOSITORY, Workshop
 from workers.amqp.topology import declare, topology
 
 

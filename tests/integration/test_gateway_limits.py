@@ -22,7 +22,8 @@ from sandbox.gateway import GatewayProcess
 from sandbox.processes import free_ports
 from tests.support.http import FAILED, EventReader, Site, as_json, gateways, port_of
 from tests.support.proxy import Proxy
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 pytestmark = pytest.mark.slow
 Start = Callable[..., GatewayProcess]

@@ -26,7 +26,8 @@ from tests.support.http import (
     port_of,
     refused,
 )
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 

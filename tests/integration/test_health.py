@@ -18,7 +18,8 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.processes import free_ports
 from sandbox.requester import Requester
 from sandbox.worker import WorkerProcess
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.health import MOST_CONNECTIONS, REQUEST_SECONDS
 
 pytestmark = pytest.mark.slow

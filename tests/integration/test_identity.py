@@ -20,7 +20,8 @@ from sandbox.documents import change_configure, new_order_id
 from sandbox.issuer import USER, Issuer, KeySetServer
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Heard, Requester, Source
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.headers import RESUME_TOKEN_HEADER
 from workers.amqp.topology import declare, topology
 from workers.identity import hash_of, new_resume_token

@@ -20,7 +20,8 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.postgres import PrivatePostgres
 from sandbox.requester import Requester
 from tests.support.orders import carried_out, paid, reported, soft_down
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 from workers.journal import AuditFilter, Operations
 

@@ -13,7 +13,8 @@ from sandbox.postgres import PrivatePostgres
 from sandbox.requester import Requester
 from tests.support.metrics import Numbers, numbers
 from tests.support.orders import paid, publish
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 
 @pytest.fixture

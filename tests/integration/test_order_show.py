@@ -15,7 +15,8 @@ from tests.integration.test_worker import resize_order
 from tests.support.orders import ended, paid, publish, soft_down
 from tests.support.stage import dying
 from tests.support.tenant import VOLUME, Tenant
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 PATIENCE = 30.0
 _TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

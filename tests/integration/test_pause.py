@@ -10,7 +10,8 @@ import pytest
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester, Source
 from tests.support.orders import paid, publish
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 pytestmark = pytest.mark.slow
 NO_SERVER = "101.001033"

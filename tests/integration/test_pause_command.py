@@ -14,7 +14,8 @@ from sandbox.requester import Requester
 from sandbox.worker import WorkerProcess
 from tests.support.metrics import numbers
 from tests.support.orders import ended, paid, publish
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from tests.upgrade.versions import BEFORE_1_0, unpack
 from workers.admin import heartbeats
 from workers.admin.heartbeats import Liveness, WorkerSeen

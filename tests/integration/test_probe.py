@@ -11,7 +11,8 @@ import pytest
 
 from sandbox.gateway import GatewayProcess
 from sandbox.processes import free_ports
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 
 def probed(folder: Path, *words: str, **settings: str) -> "subprocess.CompletedProcess[str]":

@@ -12,7 +12,8 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.support.orders import paid
 from tests.support.stage import dying
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 #: More than are begun at once, and more than are delivered at once.
 ACTIONS = 600

@@ -24,7 +24,8 @@ from tests.integration.test_identity import (
     publish_bare,
 )
 from tests.support.orders import soft_down
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,8 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.support.orders import ended, paid, product_of, publish, reported, soft_down
 from tests.support.tenant import Tenant
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.names import Names
 from workers.amqp.topology import declare, topology
 

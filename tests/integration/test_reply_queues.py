@@ -11,7 +11,8 @@ import pytest
 from kombu import Connection, Exchange, Queue
 
 from sandbox.requester import Requester
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 PARAMETER, UNKNOWN = "101.001002", "101.001033"
 

@@ -15,7 +15,8 @@ from sandbox.postgres import PrivatePostgres
 from sandbox.requester import Requester
 from sandbox.worker import WorkerProcess
 from tests.support.traffic import Traffic
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from tests.upgrade.versions import BEFORE_1_0, VERSION_1_0, WITHOUT_READS, unpack
 
 

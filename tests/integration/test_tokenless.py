@@ -11,7 +11,8 @@ import pytest
 from sandbox.issuer import Issuer, KeySetServer
 from sandbox.requester import Requester
 from tests.support.orders import carried_out, publish, soft_down
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 pytestmark = pytest.mark.slow
 

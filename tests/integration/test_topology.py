@@ -9,7 +9,8 @@ from kombu import Connection, Queue
 
 from messages.commands import Operation
 from tests.support.names import queue_for
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp import declare as redeclare
 from workers.amqp.declare import TopologyDeclarer
 from workers.amqp.names import Names

@@ -16,7 +16,8 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Heard, Requester
 from tests.support.collector import Collector, Span
 from tests.support.orders import paid, publish
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"

@@ -8,7 +8,8 @@ import pytest
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.integration.test_worker import resize_order
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 pytestmark = pytest.mark.slow
 

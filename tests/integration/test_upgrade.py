@@ -16,7 +16,8 @@ from tests.support.invariants import await_ends, check
 from tests.support.kinds import Asked, made_for
 from tests.support.names import DEAD_QUEUE
 from tests.support.stage import settled
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from tests.upgrade.record import OPERATOR
 from tests.upgrade.recording import PROJECT, Recording
 

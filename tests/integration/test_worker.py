@@ -16,7 +16,8 @@ from sandbox.broker import PrivateBroker
 from sandbox.documents import change_configure, new_order_id, new_token
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Heard, Requester, Source
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,8 @@ from openstack.connection import Connection
 from sandbox.requester import Requester
 from tests.openstack.conftest import Cloud
 from tests.support.traffic import Traffic
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def test_the_accounts_password_is_changed_without_a_restart(
         del place.settings["ECS_ADMIN_CLOUD"]
         worker = place.worker()
         with Requester(declared) as requester:
-            traffic = Traffic(requester, servers, renewed)
+            traffic = Traffic(requester, servers, renewed, pace=0.5)
 
             def ask_and_hear() -> None:
                 """Some more requests, and the answer of each."""

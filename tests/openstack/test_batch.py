@@ -17,7 +17,7 @@ from tests.support.workshop import Workshop
 
 #: Servers of the batch. Fifty would keep the real control plane busy for minutes, and show nothing
 #: else.
-NUMBER, REAL_NUMBER = 50, 15
+NUMBER, REAL_NUMBER = 50, 8
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The calls with which servers come and go, answered alike by the simulated cloud and the real one."""
 
 import json
-import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 
 from tests.support.new_orders import ports_of, quota, used, volume
 from tests.support.tenant import COMPUTE, VOLUME, Tenant
+from tests.support.waiting import eventually
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
@@ -49,16 +49,16 @@ def make_volume(tenant: Tenant, **fields: Any) -> str:
 
 def settled(tenant: Tenant, volume_id: str) -> str:
     """A volume's status once nothing is under way with it; empty when it is gone."""
-    limit = time.monotonic() + 60
-    while time.monotonic() < limit:
+    status = ""
+
+    def is_settled() -> bool:
+        nonlocal status
         answer = tenant.connection.block_storage.get(f"/volumes/{volume_id}", microversion=VOLUME)
-        if answer.status_code == 404:
-            return ""
-        status: str = answer.json()["volume"]["status"]
-        if status not in ("creating", "downloading", "deleting", "detaching", "attaching"):
-            return status
-        time.sleep(0.1)
-    raise AssertionError("the volume is still busy")
+        status = "" if answer.status_code == 404 else answer.json()["volume"]["status"]
+        return status not in ("creating", "downloading", "deleting", "detaching", "attaching")
+
+    eventually(is_settled, 60)
+    return status
 
 
 def post_server(tenant: Tenant, *disks: str, networks: Any = "none", **fields: Any) -> Any:
@@ -95,13 +95,10 @@ def make_server(tenant: Tenant, *disks: str, **fields: Any) -> str:
 def gone(tenant: Tenant, server_id: str) -> None:
     answer = tenant.connection.compute.delete(f"/servers/{server_id}", microversion=COMPUTE)
     assert answer.status_code == 204, answer.text
-    limit = time.monotonic() + 60
-    while (
-        tenant.connection.compute.get(f"/servers/{server_id}", microversion=COMPUTE).status_code
-        != 404
-    ):
-        assert time.monotonic() < limit, "the server does not go"
-        time.sleep(0.1)
+    path = f"/servers/{server_id}"
+    eventually(
+        lambda: tenant.connection.compute.get(path, microversion=COMPUTE).status_code == 404, 60
+    )
 
 
 # Volumes.

@@ -25,7 +25,8 @@ from tests.support.consoles import need_curl
 from tests.support.furnished import furnish
 from tests.support.http import gateways
 from tests.support.tenant import Tenant
-from tests.support.workshop import REPOSITORY, Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import REPOSITORY, Workshop
 
 PAGE = REPOSITORY / "docs" / "reference" / "http-examples.md"
 DOCUMENT = REPOSITORY / "tests" / "fixtures" / "api_document.md"

@@ -6,7 +6,7 @@ from typing import Any
 from sandbox.requester import Requester, Source
 from tests.openstack.test_views import ask
 from tests.support.tenant import Tenant
-from tests.support.workshop import eventually
+from tests.support.waiting import eventually
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 _PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}

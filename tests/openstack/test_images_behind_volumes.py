@@ -4,7 +4,6 @@ line began.
 On the simulated cloud and on the real one.
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from tests.openstack.test_views import ask
 from tests.support.new_orders import new
 from tests.support.orders import carried_out, paid, planned, product_of, reported
 from tests.support.tenant import COMPUTE, VOLUME, Tenant
+from tests.support.waiting import eventually
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
@@ -42,7 +42,7 @@ def line(cloud: Any) -> Iterator[Line]:
     )
     assert made.status_code == 202, made.text
     mine = made.json()["image_id"]
-    _wait(lambda: [one["status"] for one in tenant.images("mine", mine)] == ["active"])
+    eventually(lambda: [one["status"] for one in tenant.images("mine", mine)] == ["active"])
     disks = tuple(one["id"] for one in tenant.volumes(first))
     yield Line(tenant, first, mine, disks)
     tenant.connection.image.delete(f"/images/{mine}")
@@ -56,14 +56,7 @@ def line(cloud: Any) -> Iterator[Line]:
 def _delete_snapshot(tenant: Tenant, snapshot_id: str) -> None:
     storage, path = tenant.connection.block_storage, f"/snapshots/{snapshot_id}"
     storage.delete(path, microversion=VOLUME)
-    _wait(lambda: storage.get(path, microversion=VOLUME).status_code == 404)
-
-
-def _wait(holds: Any) -> None:
-    limit = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < limit
-        time.sleep(0.1)
+    eventually(lambda: storage.get(path, microversion=VOLUME).status_code == 404)
 
 
 @pytest.fixture
@@ -214,12 +207,12 @@ def test_an_image_that_cannot_be_told_is_ignored(
     assert made.status_code == 202, made.text
     snapshot = made.json()["snapshot"]["id"]
     path = f"/snapshots/{snapshot}"
-    _wait(
+    eventually(
         lambda: storage.get(path, microversion=VOLUME).json()["snapshot"]["status"] == "available"
     )
     wanted = {"volume": {"size": 10, "name": "own", "volume_type": "SATA", "snapshot_id": snapshot}}
     disk = storage.post("/volumes", json=wanted, microversion=VOLUME).json()["volume"]["id"]
-    _wait(
+    eventually(
         lambda: (
             storage.get(f"/volumes/{disk}", microversion=VOLUME).json()["volume"]["status"]
             == "available"

@@ -3,7 +3,6 @@ in Cinder.
 """
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +15,7 @@ from tests.openstack.test_views import ask
 from tests.support.new_orders import NOTHING, Records, delete_all, new, records
 from tests.support.orders import carried_out, publish, reported
 from tests.support.tenant import COMPUTE, VOLUME, Tenant
-from tests.support.workshop import eventually
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -33,12 +32,14 @@ def before(tenant: Tenant) -> Iterator[Records]:
     found = records(tenant)
     yield found
     cinder = tenant.connection.block_storage
-    limit = time.monotonic() + 60
-    while listed := cinder.get("/snapshots", microversion=VOLUME).json()["snapshots"]:
+
+    def none_is_left() -> bool:
+        listed = cinder.get("/snapshots", microversion=VOLUME).json()["snapshots"]
         for one in listed:
             cinder.delete(f"/snapshots/{one['id']}", microversion=VOLUME)
-        assert time.monotonic() < limit, listed
-        time.sleep(0.5)
+        return not listed
+
+    eventually(none_is_left, 60)
     delete_all(tenant, records(tenant) - found)
 
 

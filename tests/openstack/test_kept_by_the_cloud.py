@@ -23,7 +23,7 @@ from tests.support.orders import (
     soft_down,
 )
 from tests.support.tenant import COMPUTE, VOLUME, Tenant
-from tests.support.workshop import eventually
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -73,12 +73,13 @@ class Images:
         mine = [one["id"] for one in listed if one["volume_id"] in self._disks]
         for one in mine:
             storage.delete(f"/snapshots/{one}", microversion=VOLUME)
-        limit = time.monotonic() + 30
-        while any(
-            storage.get(f"/snapshots/{one}", microversion=VOLUME).status_code == 200 for one in mine
-        ):
-            assert time.monotonic() < limit
-            time.sleep(0.1)
+        eventually(
+            lambda: all(
+                storage.get(f"/snapshots/{one}", microversion=VOLUME).status_code == 404
+                for one in mine
+            ),
+            30,
+        )
         for one in self._disks:
             storage.delete(f"/volumes/{one}", microversion=VOLUME)
 

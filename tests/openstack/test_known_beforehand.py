@@ -3,7 +3,7 @@ same; on both clouds.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.openstack.test_plan import plan
 from tests.support.new_orders import NOTHING, new, quota, records, used
 from tests.support.orders import carried_out, ended, paid, publish, reported, soft_down
 from tests.support.tenant import VOLUME, Tenant
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -202,7 +203,7 @@ def test_what_is_reserved_counts_as_used(
         )
         assert tenant.volumes(delays)[1]["status"] == "extending"
     assert (code, reason) == ("101.001040", "quota")
-    _until(lambda: tenant.volumes(delays)[1]["status"] == "in-use")
+    eventually(lambda: tenant.volumes(delays)[1]["status"] == "in-use", 90)
 
 
 def test_a_quota_of_ports_that_cannot_be_read_is_known_by_neutrons_own_refusal(
@@ -298,7 +299,7 @@ def test_a_disk_with_which_something_begins_after_the_resize_is_waited_for_not_r
     cloud.fault("api.cinder", match=f"^POST .*{volume['id']}/action", delay=8, times=1)
     message_id = publish(requester, change(server_id, LARGER, ("sys_EBS_SATA", "3")))
     _until_told(requester, message_id, "extending")
-    _until(lambda: tenant.server(server_id)["status"] == "VERIFY_RESIZE")
+    eventually(lambda: tenant.server(server_id)["status"] == "VERIFY_RESIZE", 90)
     time.sleep(2)  # the call that is held up must be on its way
     with volume_in(admin, volume, "backing-up"):
         _until_told(requester, message_id, "waiting_retry")
@@ -345,14 +346,7 @@ def _until_told(requester: Requester, message_id: str, status: str) -> None:
         requester.listen(0.2)
         return status in [one.body["status"] for one in requester.updates_of(message_id)]
 
-    _until(is_told)
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 90
-    while not holds():
-        assert time.monotonic() < limit
-        time.sleep(0.1)
+    eventually(is_told, 90)
 
 
 # Room for metadata.

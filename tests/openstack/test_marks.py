@@ -32,7 +32,8 @@ from tests.support.new_orders import new, quota, records
 from tests.support.orders import carried_out, paid, product_of, reported, soft_down
 from tests.support.stage import dying
 from tests.support.tenant import Tenant
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 pytestmark = pytest.mark.slow

@@ -32,6 +32,7 @@ def test_an_order_says_which_server_it_waits_for_until_it_has_its_result(
         assert answer["code"] == 200 or (not seen and answer["data"] == {"reason": "not_found"})
         if answer["code"] == 200:
             seen.append(answer["data"])
+        requester.listen(0.2)
     waits = [one["waits_for"] for one in seen if one["waits_for"] is not None]
     assert {one["reason"] for one in waits} == {"resource"}
     assert {(one["resource"]["kind"], one["resource"]["id"]) for one in waits} == {

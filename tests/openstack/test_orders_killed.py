@@ -28,7 +28,8 @@ from tests.support.kinds import (
 from tests.support.names import DEAD_QUEUE
 from tests.support.orders import ended, paid, publish
 from tests.support.stage import await_held, dying, settled
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 pytestmark = pytest.mark.slow

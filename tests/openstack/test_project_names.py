@@ -15,7 +15,8 @@ from sandbox.issuer import USER, Issuer
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.support.tenant import Tenant
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 IDENTITY = "101.001401"

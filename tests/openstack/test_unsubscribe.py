@@ -10,6 +10,7 @@ from sandbox.requester import Requester
 from tests.support.new_orders import NOTHING, new, ports_of, records, volume
 from tests.support.orders import carried_out, paid, product_of, publish, reported
 from tests.support.tenant import COMPUTE, VOLUME, Tenant
+from tests.support.waiting import eventually
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
@@ -46,10 +47,7 @@ def attach_later(tenant: Tenant, server_id: str) -> str:
 
 
 def becomes(tenant: Tenant, volume_id: str, status: str) -> None:
-    limit = time.monotonic() + 60
-    while (found := volume(tenant, volume_id)["status"]) != status:
-        assert time.monotonic() < limit, f"the volume is still {found}"
-        time.sleep(0.1)
+    eventually(lambda: volume(tenant, volume_id)["status"] == status, 60)
 
 
 def test_a_server_that_was_ordered_goes_with_all_that_came_with_it(

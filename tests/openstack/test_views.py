@@ -10,7 +10,7 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
 from tests.support.furnished import FEES, Furnished, furnish
 from tests.support.tenant import Tenant
-from tests.support.workshop import eventually
+from tests.support.waiting import eventually
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 

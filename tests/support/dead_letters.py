@@ -7,7 +7,8 @@ import uuid
 from typing import Any
 
 from sandbox.requester import Requester
-from tests.support.workshop import REPOSITORY, Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import REPOSITORY, Workshop
 
 
 def dead(workshop: Workshop, *words: str, code: int = 0, **settings: str) -> list[dict[str, Any]]:

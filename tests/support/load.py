@@ -15,7 +15,7 @@ from tests.support.kinds import KINDS, Asked
 from tests.support.lasting import LastingRequester
 from tests.support.names import DEAD_QUEUE, INPUT_QUEUES
 from tests.support.tenant import Tenant
-from tests.support.workshop import eventually
+from tests.support.waiting import eventually
 
 #: What a load is mixed of: an order of several effects, what takes its time, and what is done at
 #: once.

@@ -6,7 +6,8 @@ from sandbox.requester import Requester
 from sandbox.worker import WorkerProcess
 from tests.support.dying_worker import Hold, settings_for
 from tests.support.names import INPUT_QUEUES
-from tests.support.workshop import Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop
 
 
 def dying(

@@ -2,7 +2,7 @@
 cleans up.
 """
 
-import time
+import contextlib
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +10,8 @@ from typing import Any
 
 import openstack
 from openstack.config import OpenStackConfig
+
+from tests.support.waiting import eventually
 
 COMPUTE, VOLUME = "2.67", "3.60"
 # of nobody
@@ -107,16 +109,20 @@ class Tenant:
             "/servers", json={"server": body}, microversion=COMPUTE
         )
         assert answer.status_code == 202, answer.text
-        limit, path = time.monotonic() + 600, f"/servers/detail?name=^{name}"
-        while True:
+        path = f"/servers/detail?name=^{name}"
+        ids: list[str] = []
+
+        def are_there() -> bool:
             listed = self.connection.compute.get(path, microversion=COMPUTE).json()["servers"]
-            ids = [one["id"] for one in listed]
+            ids[:] = [one["id"] for one in listed]
             self._made += [one for one in ids if one not in self._made]
-            if len(listed) == number and all(one["status"] != "BUILD" for one in listed):
-                assert {one["status"] for one in listed} == {"ACTIVE"}
-                return ids
-            assert time.monotonic() < limit, "the servers are not there"
-            time.sleep(1)
+            if len(listed) < number or any(one["status"] == "BUILD" for one in listed):
+                return False
+            assert {one["status"] for one in listed} == {"ACTIVE"}
+            return True
+
+        eventually(are_there, 600)
+        return ids
 
     def make_image(self, name: str, **fields: Any) -> str:
         """A private image that can be used, with these attributes and properties besides."""
@@ -178,13 +184,18 @@ class Tenant:
         self, server_id: str, holds: Callable[[dict[str, Any]], bool], seconds: float = 60.0
     ) -> dict[str, Any]:
         """The server once something holds of it."""
-        limit = time.monotonic() + seconds
-        while not holds(server := self.server(server_id)):
-            assert time.monotonic() < limit, (
-                f"still {server['status']} {server['OS-EXT-STS:task_state']}"
-            )
-            time.sleep(0.1)
-        return server
+        seen: dict[str, Any] = {}
+
+        def look() -> bool:
+            seen.update(server=self.server(server_id))
+            return holds(seen["server"])
+
+        def still() -> str:
+            return f"still {seen['server']['status']} {seen['server']['OS-EXT-STS:task_state']}"
+
+        eventually(look, seconds, still)
+        found: dict[str, Any] = seen["server"]
+        return found
 
     def volumes(self, server_id: str) -> list[dict[str, Any]]:
         """The server's volumes as Cinder shows them, in the order of their devices."""
@@ -316,13 +327,24 @@ class Tenant:
                 # An order that was cut off has locked it.
                 self.connection.compute.post(f"/servers/{server_id}/action", json={"unlock": None})
                 self.connection.compute.delete(f"/servers/{server_id}")
-        limit = time.monotonic() + 240
-        while self._made and time.monotonic() < limit:
-            gone = self.connection.compute.get(f"/servers/{self._made[-1]}", microversion=COMPUTE)
-            if gone.status_code == 404:
+
+        def are_gone() -> bool:
+            while self._made:
+                path = f"/servers/{self._made[-1]}"
+                if self.connection.compute.get(path, microversion=COMPUTE).status_code != 404:
+                    return False
                 self._made.pop()
-            else:
-                time.sleep(0.1)
+            return True
+
+        has_servers = bool(self._made)
+        with contextlib.suppress(AssertionError):  # those that a test has made stay
+            eventually(are_gone, 240)
+            if has_servers:
+                # Cinder goes on when Nova has ended, and what is left counts for the next test's
+                # quota.
+                eventually(
+                    lambda: all(one["status"] != "deleting" for one in self.all_volumes()), 60
+                )
         for service, path in reversed(self._rest):
             getattr(self.connection, service).delete(path)
         self.connection.close()

@@ -9,15 +9,21 @@ from sandbox.requester import Heard, Requester, Source
 from tests.support.orders import paid, publish
 
 REBOOT = {"reboot": {"type": "HARD"}}
-#: Seconds between two requests.
-PACE = 0.1
 
 
 class Traffic:
     """Reads and changes without end, one after the other; and a renewal now and then."""
 
-    def __init__(self, requester: Requester, servers: list[str], renewed: list[str]) -> None:
-        self._requester = requester
+    def __init__(
+        self,
+        requester: Requester,
+        servers: list[str],
+        renewed: list[str],
+        *,
+        pace: float = 0.1,
+    ) -> None:
+        """`pace`: seconds between two requests."""
+        self._requester, self._pace = requester, pace
         self._servers, self._renewed = cycle(servers), iter(renewed)
         self.reads: list[str] = []
         #: The servers that are rebooted, and those that get tags, by message id.
@@ -49,12 +55,12 @@ class Traffic:
             ("image.list", {}),
         ):
             self.reads.append(command(operation, **fields))
-            self._requester.listen(PACE)
+            self._requester.listen(self._pace)
         if len(self.reboots) <= len(self.tags):
             self.reboots[command("server.action", server_id=server_id, body=REBOOT)] = server_id
         else:
             self.tags[command("server.tags.update", server_id=server_id, tags="web")] = server_id
-        self._requester.listen(PACE)
+        self._requester.listen(self._pace)
 
     def renew(self) -> None:
         """Send an order."""

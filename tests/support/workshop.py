@@ -5,7 +5,6 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +14,7 @@ from sandbox.documents import REGION
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.worker import WorkerProcess
 from tests.support.tenant import Tenant
+from tests.support.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -122,13 +122,3 @@ class Workshop:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 15.0) -> None:
-    """Wait until something holds, or fail."""
-    import time  # noqa: PLC0415
-
-    limit = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < limit, f"does not hold after {seconds} s"
-        time.sleep(0.05)

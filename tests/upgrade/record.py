@@ -26,7 +26,8 @@ from tests.support.dying_worker import Hold, Instant
 from tests.support.invariants import await_ends
 from tests.support.kinds import Ask, Asked, command
 from tests.support.stage import await_held, dying
-from tests.support.workshop import REPOSITORY, Workshop, eventually
+from tests.support.waiting import eventually
+from tests.support.workshop import REPOSITORY, Workshop
 from tests.upgrade.recording import (
     PROJECT,
     RECORDINGS,
