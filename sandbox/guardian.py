@@ -23,22 +23,38 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 def main() -> None:
     """Run the command of the command line."""
-    # Whoever outlives the leader becomes our child, so that its end can be waited for.
+    become_reaper()
+    with Path(sys.argv[1]).open("ab") as log:
+        server = subprocess.Popen(
+            sys.argv[2:], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    sys.exit(guard(server.pid))
+
+
+def become_reaper() -> None:
+    """Have whoever outlives the server become a child of this process, so that its end can be
+    waited for.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    log = Path(sys.argv[1]).open("ab")  # noqa: SIM115 - as long as the process
-    server = subprocess.Popen(
-        sys.argv[2:], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-    )
+
+
+def guard(server: int) -> int:
+    """Print the id of a child, which leads a group of its own, and end the group with our input.
+
+    Returns the child's exit status: 128 + N after signal N.
+    """
     threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
     # A starter that was interrupted does not read it: the end of the input follows.
     with contextlib.suppress(BrokenPipeError):
-        print(server.pid, flush=True)
-    status = server.wait()
+        print(server, flush=True)
+    status = 0
+    with contextlib.suppress(ChildProcessError):  # the thread was quicker, and ends us
+        status = os.waitstatus_to_exitcode(os.waitpid(server, 0)[1])
     if status < 0:
-        _outwait(server.pid)
+        _outwait(server)
     # Those of the group that outlived their leader: now, while its number can be no other's.
-    _signal_group(server.pid, signal.SIGKILL)
-    sys.exit(status if status >= 0 else 128 - status)
+    _signal_group(server, signal.SIGKILL)
+    return status if status >= 0 else 128 - status
 
 
 def _outwait(group: int) -> None:
@@ -50,10 +66,10 @@ def _outwait(group: int) -> None:
                 time.sleep(0.02)
 
 
-def _end_with_input(server: "subprocess.Popen[bytes]") -> None:
+def _end_with_input(server: int) -> None:
     while os.read(0, 1024):
         pass
-    _end_group(server.pid)
+    _end_group(server)
     os._exit(0)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
-from typing import Self
+from typing import IO, Protocol, Self
 
 _PORTS = range(12000, 32000)
 
@@ -109,8 +109,36 @@ def _install(names: list[str], found: Callable[[], bool], what: str) -> None:
         raise SandboxError(f"{what} is still missing after installing {' '.join(names)}")
 
 
+class Guardian(Protocol):
+    """A process that runs `sandbox.guardian`, as `subprocess.Popen` has it."""
+
+    stdin: IO[bytes] | None
+    stdout: IO[bytes] | None
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit status at the end; raises `subprocess.TimeoutExpired`."""
+
+
+def start_guardian(arguments: list[str], cwd: Path, env: Mapping[str, str]) -> Guardian:
+    """Start a guardian: the log, and the command."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "sandbox.guardian", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=cwd,
+        env=env,
+        start_new_session=True,
+    )
+
+
 class Server:
     """A server process and its group, ended with us however we end."""
+
+    #: Starts the guardian; tests have one that forks (`tests.support.fork_server`).
+    start_guardian = staticmethod(start_guardian)
 
     def __init__(
         self,
@@ -123,13 +151,10 @@ class Server:
         """Start it. `env` is added to our own environment; None takes a variable away."""
         self.log = log
         wanted = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **(env or {})}
-        self._guardian = subprocess.Popen(
-            [sys.executable, "-m", "sandbox.guardian", str(log), *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=cwd or Path(__file__).parents[1],
-            env={name: value for name, value in wanted.items() if value is not None},
-            start_new_session=True,
+        self._guardian = self.start_guardian(
+            [str(log), *command],
+            cwd or Path(__file__).parents[1],
+            {name: value for name, value in wanted.items() if value is not None},
         )
         assert self._guardian.stdout is not None
         line = self._guardian.stdout.readline()

@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, settings
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.postgres import PrivatePostgres
+from sandbox.processes import Server
+from tests.support.fork_server import FORK_SERVER
 from tests.support.vhosts import Vhosts
 from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
@@ -28,12 +30,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(_REAL_LIMIT))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("no_fork_server"):
+        FORK_SERVER.is_used = False
+    else:
+        Server.start_guardian = staticmethod(FORK_SERVER.guardian)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fuzz",
         type=int,
         default=20_000,
         help="mutated messages through intake; a tenth through a worker",
+    )
+    parser.addoption(
+        "--no-fork-server",
+        action="store_true",
+        help="start every process anew, as its user does, instead of forking one",
     )
     parser.addoption("--fuzz-seed", type=int, default=1, help="other messages for another number")
 

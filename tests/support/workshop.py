@@ -13,6 +13,7 @@ from sandbox.control_plane import ControlPlane
 from sandbox.documents import REGION
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.worker import WorkerProcess
+from tests.support.fork_server import FORK_SERVER
 from tests.support.tenant import Tenant
 from tests.support.waiting import eventually
 
@@ -71,15 +72,8 @@ class Workshop:
             "PYTHONPATH": str(REPOSITORY),
             "HOME": str(self.folder),
         }
-        return subprocess.run(
-            [sys.executable, "-m", "workers", *words],
-            env=environment | self.settings | settings,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        command = [sys.executable, "-m", "workers", *words]
+        return FORK_SERVER.run(command, self.folder, environment | self.settings | settings, 60)
 
     def logs(self) -> str:
         """Return what all workers have logged."""
