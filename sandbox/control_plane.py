@@ -2,6 +2,8 @@
 then taken away.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import socket
@@ -11,14 +13,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from sandbox.processes import PrivateServer, SandboxError
 
 _TOOL = Path(__file__).parents[1] / "tests" / "openstack" / "ministack" / "ministack"
 #: The usual ports of the services that the tool moves by an offset.
 _PORTS = (5000, 9292, 8778, 8774, 9696, 8776, 3306, 5672, 5673, 4369, 6080)
-_OFFSETS = range(10_000, 23_000, 500)  # below the ports that the kernel hands out
+#: First those that keep below the ports of `sandbox.processes.free_ports`; all keep below those
+#: that the kernel hands out.
+_OFFSETS = (500, 1_000, 1_500, 2_000, *range(10_000, 23_000, 500))
 
 
 class ControlPlane(PrivateServer):
@@ -38,9 +42,12 @@ class ControlPlane(PrivateServer):
         given = os.environ.get("ECS_TEST_OPENSTACK_HOME")
         self._given = given is not None
         self._home = Path(given) if given else Path(tempfile.mkdtemp(prefix="ecs-openstack-"))
-        self._offset = (
-            os.environ.get("MINISTACK_PORT_OFFSET", "20000") if self._given else str(_free_offset())
-        )
+        #: Held while the ports at the offset are ours, though nobody may listen yet.
+        self._reservation: IO[str] | None = None
+        if self._given:
+            self._offset = os.environ.get("MINISTACK_PORT_OFFSET", "20000")
+        else:
+            self._offset, self._reservation = _free_offset()
         self._keeper: subprocess.Popen[bytes] | None = None
         # What somebody else put in force in a control plane that already runs is not known.
         self._has_faults = self._given
@@ -82,6 +89,8 @@ class ControlPlane(PrivateServer):
             self._keeper.stdin.close()
             self._keeper.wait(120)
             self._keeper = None
+        if self._reservation is not None:
+            self._reservation.close()
 
     def fault(self, point: str, **rule: Any) -> None:
         """Put a rule in force: `match`, `error`, `status`, `delay`, `times`; the tool's README
@@ -190,11 +199,16 @@ def install() -> Path:
     return home
 
 
-def _free_offset() -> int:
-    """Return an offset at which none of the ports is taken."""
+def _free_offset() -> tuple[str, IO[str]]:
+    """Return an offset at which none of the ports is taken, and a lock that reserves it."""
     for offset in _OFFSETS:
-        if all(_is_free(port + offset) for port in _PORTS):
-            return offset
+        name = f"ecs-openstack-{os.geteuid()}-{offset}.lock"
+        lock = Path(tempfile.gettempdir(), name).open("w")  # noqa: SIM115 - held by the caller
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if all(_is_free(port + offset) for port in _PORTS):
+                return str(offset), lock
+        lock.close()
     raise SandboxError("no free range of ports for the control plane")
 
 
