@@ -59,13 +59,22 @@ class Refused(EcsError):
 
 class Transient(EcsError):
     """The cloud did not do it, and may do it later. `retry_after` is in seconds, where the cloud
-    said it.
+    said it. `advice`: the setting to change, where it cannot be done before; the text ends with it.
     """
 
-    def __init__(self, reason: str, *, detail: str = "", retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        detail: str = "",
+        retry_after: float | None = None,
+        advice: str = "",
+    ) -> None:
         self.reason = reason
+        self.detail = detail or reason
         self.retry_after = retry_after
-        super().__init__(detail or reason)
+        self.advice = advice
+        super().__init__(f"{self.detail}; {advice}" if advice else self.detail)
 
 
 class Ambiguous(Transient):
@@ -82,9 +91,10 @@ class Ambiguous(Transient):
         detail: str = "",
         may_land_late: bool = False,
         retry_after: float | None = None,
+        advice: str = "",
     ) -> None:
         self.may_land_late = may_land_late
-        super().__init__(reason, detail=detail, retry_after=retry_after)
+        super().__init__(reason, detail=detail, retry_after=retry_after, advice=advice)
 
 
 class OutcomeUnknown(EcsError):

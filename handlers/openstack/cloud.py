@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from handlers.effects.concurrency import SingleFlightCache, ThreadPool, failed
 from handlers.openstack import keystone, sessions
-from handlers.openstack.errors import CloudRefusal, NotFound, tls_trouble
+from handlers.openstack.errors import CloudRefusal, NotFound, advice_of
 from handlers.openstack.http_client import CallTimes, HttpClient
 from handlers.openstack.keystone import ProjectName, ProjectNames, ProjectTimes, TenantIs
 from handlers.openstack.project import OnCall, Project
 from handlers.openstack.sessions import CloudSettings, Service
 from messages.codes import Code
 from messages.errors import Refused, Transient, wrong
-from messages.tls import tls_cause_of
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -186,7 +185,7 @@ class Cloud:
             if (
                 error.reason == "cloud_configuration"
                 or sessions.is_unauthorized(error)
-                or tls_trouble(error) is not None
+                or error.advice
             ):
                 return str(error)
             raise
@@ -210,7 +209,7 @@ class Cloud:
                 found[service.name.lower()] = error
             except CloudRefusal as error:
                 # What a proxy says for it, such as that its port speaks TLS.
-                if tls_cause_of(error.detail) is not None and error.request_id is None:
+                if advice_of(error):
                     found[service.name.lower()] = error
         return found
 

@@ -245,7 +245,8 @@ def from_exception(error: Exception) -> Transient:
     one in a call that changes nothing.
     """
     is_odd = any(type(one).__name__ == "OddAnswer" for one in causes(error))
-    return Transient("bad_answer" if is_odd else "no_connection", detail=described(error))
+    detail, advice = described(error)
+    return Transient("bad_answer" if is_odd else "no_connection", detail=detail, advice=advice)
 
 
 @contextmanager
@@ -258,12 +259,13 @@ def as_transient(reason: str, place: str | None = None) -> Iterator[None]:
     except Transient:
         raise
     except Exception as error:
-        raise Transient(reason, detail=described(error, place)) from None
+        detail, advice = described(error, place)
+        raise Transient(reason, detail=detail, advice=advice) from None
 
 
-def described(error: Exception, place: str | None = None) -> str:
-    """Return an exception's kind and text; of one of TLS the innermost reason, with the host and
-    port and with the setting to change.
+def described(error: Exception, place: str | None = None) -> tuple[str, str]:
+    """Return an exception's kind and text, and no advice; of one of TLS the innermost reason with
+    the host and port, and the setting to change.
     """
     answers = [one.response for one in causes(error) if getattr(one, "response", None) is not None]
     said = _page_of(answers[0]) if answers else None
@@ -273,12 +275,12 @@ def described(error: Exception, place: str | None = None) -> str:
     if place is None and (asked := _ASKED.search(url)) is not None:
         place = asked[1]
     if cause is None and not answers and place is not None and is_cut_off(error):
-        return f"{type(error).__name__}: {place}: {innermost(error)}"[:MAX_DETAIL]
+        return f"{type(error).__name__}: {place}: {innermost(error)}"[:MAX_DETAIL], ""
     if cause is None:
-        return f"{type(error).__name__}: {error}"[:MAX_DETAIL]
+        return f"{type(error).__name__}: {error}"[:MAX_DETAIL], ""
     reason = said or innermost(error)
     where = f" with {place}" if place is not None else ""
-    return f"TLS{where} failed: {reason[:MAX_REASON]}; {TLS_ADVICE[cause]}"
+    return f"TLS{where} failed: {reason[:MAX_REASON]}", TLS_ADVICE[cause]
 
 
 def _page_of(answer: Any) -> str | None:
@@ -289,9 +291,11 @@ def _page_of(answer: Any) -> str | None:
     return " ".join(unescape(_MARKUP.sub(" ", page)).split())
 
 
-def tls_trouble(error: Exception) -> tuple[str, str] | None:
-    """Return the reason and the advice of what `described` says of TLS; None for anything else."""
-    reason, _, advice = str(error).rpartition("; ")
-    if not str(error).startswith("TLS") or advice not in TLS_ADVICE.values():
-        return None
-    return reason, advice
+def advice_of(error: Transient | CloudRefusal) -> str:
+    """Return the setting to change; empty where none is known. Of a refusal that no service gave
+    but a proxy, which may say something of TLS.
+    """
+    if isinstance(error, Transient):
+        return error.advice
+    cause = tls_cause_of(error.detail) if error.request_id is None else None
+    return "" if cause is None else TLS_ADVICE[cause]

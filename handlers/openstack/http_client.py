@@ -74,18 +74,21 @@ class CallLost(Exception):
     (`bad_answer`). `late`: nothing at all came in time, so it may still be carried out.
     """
 
-    def __init__(self, reason: str, detail: str, *, late: bool = False) -> None:
+    def __init__(self, reason: str, detail: str, advice: str = "", *, late: bool = False) -> None:
         self._reason = reason
+        self._advice = advice
         self._late = late
         super().__init__(detail)
 
     def as_error(self, *, mutating: bool) -> Transient:
         """Return the error that says what to do; `mutating`: the call was to change something."""
         if mutating:
-            return Ambiguous(self._reason, detail=str(self), may_land_late=self._late)
+            return Ambiguous(
+                self._reason, detail=str(self), may_land_late=self._late, advice=self._advice
+            )
         # Whoever reads asks again, whyever there was no answer.
-        lost = self._reason == "no_answer"
-        return Transient("no_connection" if lost else self._reason, detail=str(self))
+        reason = "no_connection" if self._reason == "no_answer" else self._reason
+        return Transient(reason, detail=str(self), advice=self._advice)
 
 
 @dataclass(slots=True)
@@ -340,7 +343,7 @@ class HttpConnection(asyncio.Protocol):
         except (HttpParserError, HttpParserUpgrade) as error:
             self._keeps = False
             if self._answer.lost is None and not self._is_whole:
-                self._answer.lost = CallLost("no_answer", described(error, self.origin.place))
+                self._answer.lost = CallLost("no_answer", *described(error, self.origin.place))
         if self._answer.lost is not None:
             self._end(keep=False)
         elif self._is_whole:
@@ -356,7 +359,7 @@ class HttpConnection(asyncio.Protocol):
             self._end(keep=False)  # an answer without a length ends with the connection
         else:
             why = exc or ConnectionError("closed before the answer")
-            self._lose("no_answer", described(why, self.origin.place))
+            self._lose("no_answer", *described(why, self.origin.place))
 
     def on_message_begin(self) -> None:
         if self._is_whole:
@@ -397,8 +400,8 @@ class HttpConnection(asyncio.Protocol):
         text = "the answer takes too long" if now >= self._until else "nothing comes any more"
         self._lose("no_answer", text, late=not self._answer.status)
 
-    def _lose(self, reason: str, detail: str, *, late: bool = False) -> None:
-        self._answer.lost = CallLost(reason, detail, late=late)
+    def _lose(self, reason: str, detail: str, advice: str = "", *, late: bool = False) -> None:
+        self._answer.lost = CallLost(reason, detail, advice, late=late)
         self._end(keep=False)
 
     def _end(self, *, keep: bool) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from handlers.openstack.cloud import Cloud
-from handlers.openstack.errors import CloudRefusal, tls_trouble
+from handlers.openstack.errors import CloudRefusal, advice_of
 from handlers.openstack.sessions import CloudSettings
 from messages.errors import Transient
 from messages.tls import is_cut_off
@@ -153,10 +153,10 @@ CASES: dict[str, tuple[Callable[[Site], str], Callable[[Site], dict[str, str]], 
 }
 
 
-def asked(file: Path) -> Exception | None:
+def asked(file: Path) -> Transient | CloudRefusal | None:
     """Ask Keystone and then each service; the first error."""
 
-    async def ask() -> Exception | None:
+    async def ask() -> Transient | CloudRefusal | None:
         cloud = Cloud(CloudSettings("ecs-worker", config_file=str(file)))
         try:
             return next(iter((await cloud.silent_services()).values()), None)
@@ -168,18 +168,17 @@ def asked(file: Path) -> Exception | None:
     return asyncio.run(ask())
 
 
-def advised(error: Exception | None, advice: str) -> bool:
+def advised(error: Transient | CloudRefusal | None, advice: str) -> bool:
     """Tell whether an error of TLS advises this. Sometimes the server is gone before it has said
     why.
     """
     assert error is not None
     assert PASSWORD not in str(error)
-    found = tls_trouble(error)
-    if found is None and "cert" in advice and is_cut_off(str(error)):
+    found = advice_of(error)
+    if not found and "cert" in advice and is_cut_off(str(error)):
         return False
-    assert found is not None, str(error)
-    assert advice in found[1]
-    assert "localhost:" in found[0] or "/nowhere.pem" in found[0]
+    assert advice in found, str(error)
+    assert "localhost:" in str(error) or "/nowhere.pem" in str(error)
     return True
 
 

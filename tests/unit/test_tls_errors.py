@@ -8,8 +8,7 @@ from requests import Response
 from requests.exceptions import HTTPError
 from sqlalchemy.exc import OperationalError
 
-from handlers.openstack.errors import described, tls_trouble
-from messages.errors import Transient
+from handlers.openstack.errors import described
 from messages.tls import TlsCause, innermost, is_cut_off, tls_cause_of
 from workers.journal.database import journal_error, reason_of
 
@@ -63,12 +62,11 @@ def answered(body: bytes) -> HTTPError:
 
 def test_what_a_proxy_says_counts_and_what_a_service_quotes_does_not() -> None:
     page = b"<html><body>The plain HTTP request was sent to HTTPS port</body></html>"
-    found = tls_trouble(Transient("keystone", detail=described(answered(page))))
-    assert found is not None
-    assert "cloud.example:5000" in found[0]
-    assert "must begin with https:" in found[1]
+    detail, advice = described(answered(page))
+    assert "cloud.example:5000" in detail
+    assert "must begin with https:" in advice
     quoting = b'{"error": "The plain HTTP request was sent to HTTPS port: no such project"}'
-    assert described(answered(quoting)) == "HTTPError: Bad Request"
+    assert described(answered(quoting)) == ("HTTPError: Bad Request", "")
 
 
 @pytest.mark.parametrize("text", ["database is locked", "SSL error: certificate verify failed"])

@@ -6,10 +6,10 @@ from enum import StrEnum
 from urllib.parse import urlsplit
 
 from handlers.openstack.cloud import Cloud
-from handlers.openstack.errors import TLS_ADVICE, CloudRefusal, tls_trouble
+from handlers.openstack.errors import CloudRefusal, advice_of
 from messages.errors import Transient
 from messages.record import record
-from messages.tls import is_cut_off, tls_cause_of
+from messages.tls import is_cut_off
 from workers.amqp.broker import explain
 from workers.amqp.delivery_limit import has_delivery_limit, policy_command
 from workers.amqp.topology import TopologyMismatch, compare, nodes_apart, topology, unusable
@@ -355,11 +355,10 @@ async def _versions(cloud: Cloud) -> AsyncIterator[Finding]:
 
 
 def _unreached(check: str, error: Transient | CloudRefusal) -> Finding:
-    if (of_tls := tls_trouble(error)) is not None:
-        return Finding(check, Status.FAILED, *of_tls)
-    text = " ".join(str(error).split())[:250]
-    if (cause := tls_cause_of(text)) is not None and isinstance(error, CloudRefusal):
-        return Finding(check, Status.FAILED, text, TLS_ADVICE[cause])
+    said = error.detail if isinstance(error, Transient) else str(error)
+    text = " ".join(said.split())[:250]
+    if advice := advice_of(error):
+        return Finding(check, Status.FAILED, text, advice)
     is_refused = "401" in text or "Unauthorized" in text or error.reason == "cloud_configuration"
     status = Status.FAILED if is_refused else Status.UNREACHABLE
     if is_cut_off(text):
