@@ -11,7 +11,7 @@ from sandbox.openstack import SimulatedOpenStack
 from sandbox.postgres import PrivatePostgres
 from sandbox.processes import Server
 from tests.support.fork_server import FORK_SERVER
-from tests.support.vhosts import Vhosts
+from tests.support.vhosts import fresh_vhost
 from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
@@ -84,18 +84,11 @@ def simulated() -> Iterator[SimulatedOpenStack]:
         yield cloud
 
 
-@pytest.fixture(scope="session")
-def vhosts(broker: PrivateBroker) -> Vhosts:
-    """The virtual hosts of that node."""
-    return Vhosts(broker)
-
-
 @pytest.fixture
-def vhost(vhosts: Vhosts) -> Iterator[str]:
+def vhost(broker: PrivateBroker) -> Iterator[str]:
     """The URL of a fresh virtual host without any queue."""
-    url = vhosts.take()
-    yield url
-    vhosts.give_back(url)
+    with fresh_vhost(broker) as url:
+        yield url
 
 
 @pytest.fixture

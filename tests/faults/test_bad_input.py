@@ -21,7 +21,7 @@ from tests.support import amqp
 from tests.support.corpus import PARAMETER, Case, Fate, cases, order, show
 from tests.support.ears import CONSUMED, GROWTH, PATIENCE, Ears, Outcome, ask_something_good, memory
 from tests.support.names import READS_QUEUE, queue_for
-from tests.support.vhosts import Vhosts
+from tests.support.vhosts import fresh_vhost
 from tests.support.waiting import eventually
 from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
@@ -78,15 +78,15 @@ def check(case: Case, found: Outcome, *, replies: bool) -> list[str]:
 
 @pytest.fixture(scope="module")
 def bench(
-    vhosts: Vhosts, simulated: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
+    broker: PrivateBroker, simulated: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Workshop]:
     """Broker, cloud and one worker for all of this file: each message is to leave it as it was."""
-    url = vhosts.take()
-    declare(url, topology())
-    with Workshop(url, simulated, tmp_path_factory.mktemp("bad-input")) as found:
-        found.worker()
-        yield found
-    vhosts.give_back(url)
+    folder = tmp_path_factory.mktemp("bad-input")
+    with fresh_vhost(broker) as url:
+        declare(url, topology())
+        with Workshop(url, simulated, folder) as found:
+            found.worker()
+            yield found
 
 
 def test_every_bad_message_is_answered_or_parked_and_the_next_is_handled_as_ever(
@@ -170,9 +170,7 @@ def test_of_bodies_that_are_too_large_size_and_digest_are_kept_and_no_memory(
     allowed. RabbitMQ 4 takes 16 MiB at most: it refuses 17 MB itself, and what it takes is sent.
     """
     worker = bench.running
-    taken = broker.rabbitmqctl(
-        "eval", "{ok, Size} = application:get_env(rabbit, max_message_size), Size."
-    )
+    taken = broker.evaluate("{ok, Size} = application:get_env(rabbit, max_message_size), Size")
     size = min(17_000_000, int(taken) - 50_000)
     if size < 17_000_000:
         with (

@@ -127,7 +127,7 @@ def test_13_to_16_a_broker_that_goes_away_and_comes_back_loses_nothing(
 ) -> None:
     # What the node is told of bindings reaches its disk later: killed a moment after, it would know
     # the load's no more.
-    node.rabbitmqctl("eval", "mnesia:sync_log().")
+    node.evaluate("mnesia:sync_log().")
     under_way(load)
     fault(node)
     load.recovered()
@@ -139,7 +139,7 @@ def test_17_connections_that_are_closed_again_and_again_come_back_at_different_t
 ) -> None:
     before = len(logged(shop, "connection.down"))
     under_way(load)
-    node.rabbitmqctl("eval", f"[begin {CLOSE_ALL}, timer:sleep(700) end || _ <- lists:seq(1, 8)].")
+    node.evaluate(f"[begin {CLOSE_ALL}, timer:sleep(700) end || _ <- lists:seq(1, 8)].")
     load.recovered()
     load.account()
     waits = [line["again_in"] for line in logged(shop, "connection.down")[before:]]
@@ -160,7 +160,7 @@ def alarm(node: PrivateBroker, what: str) -> Iterator[None]:
     node.rabbitmqctl(command, bad)
     try:
         # It comes with the broker's next look at its memory or disk.
-        eventually(lambda: "resource_limit" in node.rabbitmqctl("eval", ALARMS), 30)
+        eventually(lambda: "resource_limit" in node.evaluate(ALARMS), 30)
         yield
     finally:
         node.rabbitmqctl(command, good)
@@ -214,7 +214,7 @@ def limit_consumers(node: PrivateBroker, timeout: int, tick: int) -> None:
     """Milliseconds for an ack, and between two looks; for connections that are made from now on."""
     setting = f"application:set_env(rabbit, consumer_timeout, {timeout})"
     looking = f"application:set_env(rabbit, channel_tick_interval, {tick})"
-    node.rabbitmqctl("eval", f"{setting}, {looking}, {CLOSE_ALL}.")
+    node.evaluate(f"{setting}, {looking}, {CLOSE_ALL}.")
 
 
 def test_20_a_consumer_that_the_broker_finds_too_slow_gets_its_messages_again_and_does_nothing_twice(
@@ -227,7 +227,7 @@ def test_20_a_consumer_that_the_broker_finds_too_slow_gets_its_messages_again_an
     close = (
         '[rabbit_networking:close_connection(P, "test") || P <- rabbit_networking:connections()]'
     )
-    node.rabbitmqctl("eval", f"{limits.format(1500, 500)}, {close}.")
+    node.evaluate(f"{limits.format(1500, 500)}, {close}.")
     shop.running.wait_ready()
     slow = [by_name("reboot", load, shop, simulated) for _ in range(2)]
     for one in slow:
@@ -480,8 +480,8 @@ def test_27_what_comes_back_from_a_retry_queue_is_kept_while_its_queue_is_missin
 ) -> None:
     # What cannot leave a retry queue is tried again every second, not every three minutes. A node
     # that was restarted meanwhile has forgotten it.
-    node.rabbitmqctl(
-        "eval", "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 1000)."
+    node.evaluate(
+        "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 1000)."
     )
     url = node.add_vhost("kept")
     declare(url, topology(DELAYS))

@@ -14,11 +14,12 @@ import pytest
 import typer
 import yaml
 
+from sandbox.broker import PrivateBroker
 from sandbox.gateway import GatewayProcess
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.processes import install_debian
 from tests.support.metrics import Numbers, numbers
-from tests.support.vhosts import Vhosts
+from tests.support.vhosts import fresh_vhost
 from tests.support.workshop import REPOSITORY, Workshop
 from workers.amqp.topology import declare, topology
 from workers.cli.app import app
@@ -48,13 +49,12 @@ def queries() -> list[str]:
 
 @pytest.fixture(scope="module")
 def shown(
-    vhosts: Vhosts, simulated: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
+    broker: PrivateBroker, simulated: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Numbers, Numbers]]:
     """Metrics of a worker and a gateway that have had nothing to do yet."""
-    url = vhosts.take()
-    declare(url, topology())
     folder = tmp_path_factory.mktemp("monitoring")
-    with Workshop(url, simulated, folder) as shop:
+    with fresh_vhost(broker) as url, Workshop(url, simulated, folder) as shop:
+        declare(url, topology())
         worker = shop.worker()
         gateway = GatewayProcess(shop.settings, folder)
         try:
@@ -62,7 +62,6 @@ def shown(
             yield numbers(worker.metrics()), numbers(gateway.metrics())
         finally:
             gateway.stop()
-    vhosts.give_back(url)
 
 
 @pytest.fixture(scope="module")
