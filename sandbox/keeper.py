@@ -3,8 +3,8 @@ gone, however he went.
 
     python -m sandbox.keeper MINISTACK HOME
 
-"ready" on the output, or nothing; the end of the input ends it. MINISTACK is the control plane's
-own command.
+"ready" on the output, or "failed" while its log is still there; the end of the input ends it.
+MINISTACK is the control plane's own command.
 """
 
 import os
@@ -20,10 +20,9 @@ def main() -> None:
         done = subprocess.run(
             [tool, "up"], stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False
         )
-        if done.returncode == 0:
-            print("ready", flush=True)
-            while os.read(0, 1024):
-                pass
+        print("ready" if done.returncode == 0 else "failed", flush=True)
+        while done.returncode == 0 and os.read(0, 1024):
+            pass
     finally:
         subprocess.run([tool, "down"], stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
         shutil.rmtree(home, ignore_errors=True)
