@@ -65,7 +65,7 @@ def test_rubbish_does_not_hold_up_a_good_message(workshop: Workshop, queue: str)
     # Generous, for a machine that does other work besides: without slices and thread it is tens of
     # seconds.
     assert statistics.median(beside) < 5 * statistics.median(well) + 1.0
-    assert max(beside) < 10.0
+    assert max(beside) < 10.0 + 20 * max(well)
 
 
 def test_large_orders_with_keys_that_nobody_has_take_no_memory(own: Guarded) -> None:  # noqa: F811
