@@ -166,8 +166,7 @@ class PrivateBroker(PrivateServer):
         tool = shutil.which("erl_call")
         if tool is None:
             raise SandboxError("erl_call is missing: install erlang-base")
-        cookie = (self._home / ".erlang.cookie").read_text()
-        words = [tool, "-sname", self._node, "-c", cookie, "-e"]
+        words = [tool, "-sname", self._node, "-e"]
         told = self._output_of("erl_call", words, f"{expression.rstrip('.')}.\n").strip()
         if not told.startswith("{ok, "):
             raise SandboxError(f"{expression}: {told[-500:]}")
