@@ -142,15 +142,24 @@ def find_project(account: "Connection", name: str, settings: CloudSettings) -> P
     """
     from keystoneauth1.exceptions import Unauthorized  # noqa: PLC0415
 
+    def log_in() -> Any:
+        scope = {"project_name": name, "project_domain_id": settings.project_domain}
+        return _access(with_limits(account.connect_as(**scope), settings))
+
     with as_transient("keystone"):
         try:
-            scope = {"project_name": name, "project_domain_id": settings.project_domain}
-            access = _access(with_limits(account.connect_as(**scope), settings))
+            access = log_in()
         except Unauthorized:
             # Keystone says the same where the account itself is no longer let in: that is no
             # answer.
             _access(with_limits(account.connect_as(), settings))
-            return None
+            # RACE: the account's password may have been changed, in Keystone or (by another
+            # thread, from clouds.yaml) in our session, between the refusal and this log-in. Who is
+            # let in and refused again has no role in such a project.
+            try:
+                access = log_in()
+            except Unauthorized:
+                return None
     return ProjectName(access.project_id, access.project_name, access.project_domain_id)
 
 
