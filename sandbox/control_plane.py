@@ -63,10 +63,27 @@ class ControlPlane(PrivateServer):
         return self._home / "keeper.log"
 
     def start(self) -> Self:
-        """Install it, unless it is, and start it; a minute, two more the first time."""
+        """Install it, unless it is, and start it; a minute, two more the first time.
+
+        One waits for another that starts: both together would take the time that each is given.
+        """
         if self._given:
             return self
         installed = install()
+        name = f"ecs-openstack-{os.geteuid()}-start.lock"
+        with Path(tempfile.gettempdir(), name).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                self._start(installed)
+            except SandboxError as error:
+                # On a machine with too much other work a service may be late.
+                print(f"{error}; once more ...", file=sys.stderr, flush=True)
+                self._end_keeper()
+                self._home.mkdir(exist_ok=True)
+                self._start(installed)
+        return self
+
+    def _start(self, installed: Path) -> None:
         (self._home / "venv").symlink_to(installed / "venv")
         with self.log.open("wb") as log:
             self._keeper = subprocess.Popen(
@@ -81,16 +98,18 @@ class ControlPlane(PrivateServer):
         if self._keeper.stdout.readline() != b"ready\n":
             said = self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
             raise SandboxError(f"the control plane does not start: {said}")
-        return self
 
     def stop(self) -> None:
         """Stop it and remove its folder, unless it was there before."""
+        self._end_keeper()
+        if self._reservation is not None:
+            self._reservation.close()
+
+    def _end_keeper(self) -> None:
         if self._keeper is not None and self._keeper.stdin is not None:
             self._keeper.stdin.close()
             self._keeper.wait(120)
             self._keeper = None
-        if self._reservation is not None:
-            self._reservation.close()
 
     def fault(self, point: str, **rule: Any) -> None:
         """Put a rule in force: `match`, `error`, `status`, `delay`, `times`; the tool's README
