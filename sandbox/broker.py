@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,8 @@ from sandbox.processes import (
 #: Debian's wrapper in /usr/sbin would change the user; these do not.
 _HOMES = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/sbin", "/usr/local/sbin")
 _USER, _PASSWORD = "guest", "guest"
-#: Seconds for an administrator's command.
-_LIMIT = 120.0
+#: Seconds for an administrator's command, and for its connection to the node.
+_LIMIT, _CONNECTS = 120.0, 30.0
 
 
 def program(name: str) -> str | None:
@@ -167,7 +168,16 @@ class PrivateBroker(PrivateServer):
         if tool is None:
             raise SandboxError("erl_call is missing: install erlang-base")
         words = [tool, "-sname", self._node, "-e"]
-        told = self._output_of("erl_call", words, f"{expression.rstrip('.')}.\n").strip()
+        limit = time.monotonic() + _CONNECTS
+        while True:
+            try:
+                told = self._output_of("erl_call", words, f"{expression.rstrip('.')}.\n").strip()
+                break
+            except SandboxError as error:
+                # A node with much to do lets it wait for too long; nothing has been evaluated.
+                if "failed to connect" not in str(error) or time.monotonic() > limit:
+                    raise
+            time.sleep(0.2)
         if not told.startswith("{ok, "):
             raise SandboxError(f"{expression}: {told[-500:]}")
         return told.removeprefix("{ok, ").removesuffix("}")

@@ -33,7 +33,7 @@ def own_cloud() -> Iterator[SimulatedOpenStack]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("old_version", [WITHOUT_READS], indirect=True)
 def test_old_workers_beside_new_ones_lose_nothing_and_do_nothing_twice(
     vhost: str, own_cloud: SimulatedOpenStack, tmp_path: Path, old_version: Path
@@ -64,7 +64,7 @@ def test_old_workers_beside_new_ones_lose_nothing_and_do_nothing_twice(
             for _ in range(5):
                 traffic.ask()
             everything = [*traffic.reads, *traffic.reboots, *traffic.tags, *traffic.orders]
-            requester.wait(lambda _: all(map(traffic.answers, everything)), 60)
+            requester.wait(lambda _: all(map(traffic.answers, everything)), 180)
             for message_id, server_id in traffic.reboots.items():
                 requester.last_update_of("server", message_id, resource_id=server_id)
             requester.listen(1.0)
@@ -95,7 +95,7 @@ def test_old_workers_beside_new_ones_lose_nothing_and_do_nothing_twice(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("old_version", [BEFORE_1_0, VERSION_1_0], indirect=True)
 def test_an_upgrade_can_be_taken_back_and_done_again_under_traffic(
     vhost: str,
@@ -149,7 +149,7 @@ def test_an_upgrade_can_be_taken_back_and_done_again_under_traffic(
                 traffic.ask()
 
             everything = [*traffic.reads, *traffic.reboots, *traffic.tags, *traffic.orders]
-            requester.wait(lambda _: all(map(traffic.answers, everything)), 60)
+            requester.wait(lambda _: all(map(traffic.answers, everything)), 180)
             for message_id, server_id in traffic.reboots.items():
                 requester.last_update_of("server", message_id, resource_id=server_id)
             requester.listen(1.0)
