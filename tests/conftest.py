@@ -20,8 +20,9 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 
-#: Seconds for a test of the real control plane, its start included, beside all other tests.
-_REAL_LIMIT = 900
+#: Seconds for a test of the real control plane, beside all other tests: its start included, for which
+#: another may be waited.
+_REAL_LIMIT = 1800
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
