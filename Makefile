@@ -31,7 +31,7 @@ demo: install  ## everything on this machine, for half a minute (ARGS=--stay: un
 # The quick tests mostly wait, for timers, brokers and clouds of their own: several at a time, however few the cores.
 QUICKLY := -n 4 --dist worksteal
 
-# One process less than for the quick ones alone: those of the real control plane's tests are beside them.
+# One process less than the quick ones have: the real control plane's tests run beside them.
 test: install  ## all tests: those of the real control plane beside the others
 	.ci/test $(BIN) -n 3 --dist worksteal $(ARGS)
 

@@ -163,7 +163,9 @@ class PrivateBroker(PrivateServer):
         return self._run("rabbitmqctl", *arguments)
 
     def evaluate(self, expression: str) -> str:
-        """Return the value of an Erlang expression on the node, as text; milliseconds."""
+        """Return the value of an Erlang expression on the node, as text; milliseconds. The
+        expression is without its final dot.
+        """
         tool = shutil.which("erl_call")
         if tool is None:
             raise SandboxError("erl_call is missing: install erlang-base")
@@ -171,7 +173,7 @@ class PrivateBroker(PrivateServer):
         limit = time.monotonic() + _CONNECTS
         while True:
             try:
-                told = self._output_of("erl_call", words, f"{expression.rstrip('.')}.\n").strip()
+                told = self._output_of("erl_call", words, f"{expression}.\n").strip()
                 break
             except SandboxError as error:
                 # A node with much to do lets it wait for too long; nothing has been evaluated.

@@ -2,7 +2,6 @@
 taken down.
 """
 
-import fcntl
 import os
 import random
 import re
@@ -17,7 +16,13 @@ from pathlib import Path
 from typing import Self
 
 from sandbox.broker import PrivateBroker
-from sandbox.processes import PrivateServer, SandboxError, Server, install_debian
+from sandbox.processes import (
+    PrivateServer,
+    SandboxError,
+    Server,
+    install_debian,
+    one_at_a_time,
+)
 
 #: RFC 2544's network for tests of devices: no machine is reached by it.
 _NETWORKS = [f"198.{second}.{third}" for second in (18, 19) for third in range(256)]
@@ -81,8 +86,7 @@ class Network:
 
     def _link_here(self) -> str:
         # Two that begin at once must not take the same network.
-        with Path(tempfile.gettempdir(), "ecs-worker-network.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with one_at_a_time("network"):
             taken = _run(["ip", "-4", "-oneline", "address"])
             prefix = next(
                 one for one in random.sample(_NETWORKS, len(_NETWORKS)) if f" {one}." not in taken

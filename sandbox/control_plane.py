@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Self
 
-from sandbox.processes import PrivateServer, SandboxError
+from sandbox.processes import PrivateServer, SandboxError, one_at_a_time
 
 _TOOL = Path(__file__).parents[1] / "tests" / "openstack" / "ministack" / "ministack"
 #: The usual ports of the services that the tool moves by an offset.
@@ -70,9 +70,7 @@ class ControlPlane(PrivateServer):
         if self._given:
             return self
         installed = install()
-        name = f"ecs-openstack-{os.geteuid()}-start.lock"
-        with Path(tempfile.gettempdir(), name).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with one_at_a_time("openstack"):
             try:
                 self._start(installed)
             except SandboxError as error:

@@ -67,15 +67,15 @@ def install_debian(packages: Iterable[str], found: Callable[[], bool], what: str
     Raises `SandboxError` naming the packages where we may not install.
     """
     if not found():
-        with _one_at_a_time():
+        with one_at_a_time("install"):
             if not found():
                 _install(list(packages), found, what)
 
 
 @contextlib.contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Several test processes may miss the same thing at once; the package manager serves one."""
-    with Path(tempfile.gettempdir(), f"ecs-worker-install-{os.geteuid()}.lock").open("w") as file:
+def one_at_a_time(what: str) -> Iterator[None]:
+    """A block in which no other process of this user does the same."""
+    with Path(tempfile.gettempdir(), f"ecs-worker-{what}-{os.geteuid()}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

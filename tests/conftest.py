@@ -20,8 +20,8 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 
-#: Seconds for a test of the real control plane, beside all other tests: its start included, for which
-#: another may be waited.
+#: Seconds for a test of the real control plane beside all other tests, its start included, which may
+#: wait for another's.
 _REAL_LIMIT = 1800
 
 

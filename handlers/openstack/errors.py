@@ -292,8 +292,8 @@ def _page_of(answer: Any) -> str | None:
 
 
 def advice_of(error: Transient | CloudRefusal) -> str:
-    """Return the setting to change; empty where none is known. Of a refusal that no service gave
-    but a proxy, which may say something of TLS.
+    """Return the setting to change; empty where none is known. A refusal has one where a proxy
+    gave it in place of the service, and tells of TLS.
     """
     if isinstance(error, Transient):
         return error.advice

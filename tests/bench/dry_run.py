@@ -10,7 +10,7 @@ import time
 from tests.bench.measure import Figures
 from tests.bench.replays import dead_letter, unhandled_command
 from tests.bench.site import Bench
-from tests.support.workshop import REPOSITORY
+from tests.support import REPOSITORY
 
 
 def dry_run(bench: Bench) -> Figures:

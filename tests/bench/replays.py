@@ -12,8 +12,8 @@ from messages.codes import Code
 from messages.errors import Refused
 from tests.bench.measure import Figures
 from tests.bench.site import Bench
+from tests.support import REPOSITORY
 from tests.support.names import NAMES, SERVERS_QUEUE
-from tests.support.workshop import REPOSITORY
 from workers.amqp.envelope import Envelope
 from workers.amqp.publisher import Publisher
 from workers.metrics import Metrics

@@ -16,9 +16,9 @@ from sandbox.requester import Requester
 from tests.asyncapi.node import installed
 from tests.browser.chromium import Window
 from tests.browser.conftest import HERE, Furnished, entered
+from tests.support import REPOSITORY
 from tests.support.http import gateways
 from tests.support.waiting import eventually
-from tests.support.workshop import REPOSITORY
 
 PAGES = ("/", "/requests", "/waiting", "/dead", "/batches", "/pauses", "/audit", "/archive")
 AXE = """async () => {

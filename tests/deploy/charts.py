@@ -22,7 +22,7 @@ import yaml
 
 from sandbox.processes import SandboxError
 from tests.asyncapi.node import cache_folder, run_tool
-from tests.support.workshop import REPOSITORY
+from tests.support import REPOSITORY
 
 CHART = REPOSITORY / "deploy" / "helm" / "ecs-worker"
 HERE = Path(__file__).parent

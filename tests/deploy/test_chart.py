@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from tests.deploy.charts import CHART, mistakes, render, run_helm
+from tests.support import REPOSITORY
 from tests.support.names import NAMES
-from tests.support.workshop import REPOSITORY
 from workers.amqp.topology import DEFAULT_RETRY_DELAYS, topology
 from workers.bootstrap import DRAIN_LIMIT
 from workers.settings import GatewaySettings, Settings

@@ -17,7 +17,7 @@ from jsonschema import Draft7Validator
 
 from sandbox.processes import install_debian
 from tests.asyncapi.node import installed
-from tests.support.workshop import REPOSITORY
+from tests.support import REPOSITORY
 from workers.bootstrap import DRAIN_LIMIT
 from workers.settings import GatewaySettings
 

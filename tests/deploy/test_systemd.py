@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.processes import install_debian
-from tests.support.workshop import REPOSITORY
+from tests.support import REPOSITORY
 from workers.bootstrap import DRAIN_LIMIT
 from workers.cli.exits import Exit
 from workers.settings import GatewaySettings

@@ -16,8 +16,8 @@ import pytest
 
 from sandbox.processes import install_debian
 from tests.asyncapi.node import TOOL_LIMIT, installed, run_tool
+from tests.support import REPOSITORY
 from tests.support.names import NAMES
-from tests.support.workshop import REPOSITORY
 from workers.asyncapi import document
 
 EXAMPLES = REPOSITORY / "examples"

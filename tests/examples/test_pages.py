@@ -7,8 +7,8 @@ import re
 
 import pytest
 
+from tests.support import REPOSITORY
 from tests.support.names import NAMES
-from tests.support.workshop import REPOSITORY
 from workers.asyncapi import document
 
 HOW_TO = REPOSITORY / "docs" / "how-to"

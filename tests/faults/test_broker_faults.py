@@ -35,7 +35,7 @@ DELAYS = (1, 5)
 CLOSE_ALL = (
     '[rabbit_networking:close_connection(P, "test") || P <- rabbit_networking:connections()]'
 )
-ALARMS = "rabbit_alarm:get_alarms()."
+ALARMS = "rabbit_alarm:get_alarms()"
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_13_to_16_a_broker_that_goes_away_and_comes_back_loses_nothing(
 ) -> None:
     # What the node is told of bindings reaches its disk later: killed a moment after, it would know
     # the load's no more.
-    node.evaluate("mnesia:sync_log().")
+    node.evaluate("mnesia:sync_log()")
     under_way(load)
     fault(node)
     load.recovered()
@@ -139,7 +139,7 @@ def test_17_connections_that_are_closed_again_and_again_come_back_at_different_t
 ) -> None:
     before = len(logged(shop, "connection.down"))
     under_way(load)
-    node.evaluate(f"[begin {CLOSE_ALL}, timer:sleep(700) end || _ <- lists:seq(1, 8)].")
+    node.evaluate(f"[begin {CLOSE_ALL}, timer:sleep(700) end || _ <- lists:seq(1, 8)]")
     load.recovered()
     load.account()
     waits = [line["again_in"] for line in logged(shop, "connection.down")[before:]]
@@ -214,7 +214,7 @@ def limit_consumers(node: PrivateBroker, timeout: int, tick: int) -> None:
     """Milliseconds for an ack, and between two looks; for connections that are made from now on."""
     setting = f"application:set_env(rabbit, consumer_timeout, {timeout})"
     looking = f"application:set_env(rabbit, channel_tick_interval, {tick})"
-    node.evaluate(f"{setting}, {looking}, {CLOSE_ALL}.")
+    node.evaluate(f"{setting}, {looking}, {CLOSE_ALL}")
 
 
 def test_20_a_consumer_that_the_broker_finds_too_slow_gets_its_messages_again_and_does_nothing_twice(
@@ -224,10 +224,7 @@ def test_20_a_consumer_that_the_broker_finds_too_slow_gets_its_messages_again_an
         "[application:set_env(rabbit, K, V) || "
         "{{K, V}} <- [{{consumer_timeout, {}}}, {{channel_tick_interval, {}}}]]"
     )
-    close = (
-        '[rabbit_networking:close_connection(P, "test") || P <- rabbit_networking:connections()]'
-    )
-    node.evaluate(f"{limits.format(1500, 500)}, {close}.")
+    node.evaluate(f"{limits.format(1500, 500)}, {CLOSE_ALL}")
     shop.running.wait_ready()
     slow = [by_name("reboot", load, shop, simulated) for _ in range(2)]
     for one in slow:
@@ -480,9 +477,7 @@ def test_27_what_comes_back_from_a_retry_queue_is_kept_while_its_queue_is_missin
 ) -> None:
     # What cannot leave a retry queue is tried again every second, not every three minutes. A node
     # that was restarted meanwhile has forgotten it.
-    node.evaluate(
-        "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 1000)."
-    )
+    node.evaluate("application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 1000)")
     url = node.add_vhost("kept")
     declare(url, topology(DELAYS))
     with Connection(url) as connection:

@@ -90,7 +90,7 @@ def test_a_broker_under_alarm_is_told_and_results_are_still_acked(
         assert client.call("server.list").http_status == 200
         node.rabbitmqctl("set_vm_memory_high_watermark", "absolute", "1MB")
         try:
-            eventually(lambda: "memory" in node.evaluate("rabbit_alarm:get_alarms()."))
+            eventually(lambda: "memory" in node.evaluate("rabbit_alarm:get_alarms()"))
             with pytest.raises(BrokerUnavailable, match="blocks publishers"):
                 client.call("server.list")
             with client.results() as results:
@@ -135,17 +135,17 @@ def test_what_is_not_confirmed_in_time_is_published_anew_on_another_channel(
     leader = "whereis('stuck_ecs.reads')"
     with Responder(vhost) as responder, EcsClient(vhost, broker_timeout=40, timeout=40) as client:
         assert client.call("server.show").body == OK
-        node.evaluate(f"sys:suspend({leader}).")
+        node.evaluate(f"sys:suspend({leader})")
         try:
             with ThreadPoolExecutor() as pool:
                 asked = [pool.submit(client.call, "server.list") for _ in range(3)]
                 assert client.call("server.action", timeout=10).body == OK
                 time.sleep(6)
-                node.evaluate(f"sys:resume({leader}).")
+                node.evaluate(f"sys:resume({leader})")
                 assert {one.result().body for one in asked} == {OK}
                 keys = {one.result().message_id for one in asked}
         finally:
-            node.evaluate(f"catch sys:resume({leader}).")
+            node.evaluate(f"catch sys:resume({leader})")
         assert client.call("server.list").body == OK
     assert "its channel is opened anew" in caplog.text
     # The broker may have kept the first copies, too: they are the same requests.

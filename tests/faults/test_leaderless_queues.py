@@ -32,11 +32,11 @@ def without_leader(broker: PrivateBroker, vhost: str, queue: str) -> Iterator[No
         f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{name}">>, queue, <<"{queue}">>)),'
         " {Process, _} = amqqueue:get_pid(Q),"
     )
-    broker.evaluate(f"{found} sys:suspend(Process).")
+    broker.evaluate(f"{found} sys:suspend(Process)")
     try:
         yield
     finally:
-        broker.evaluate(f"{found} sys:resume(Process).")
+        broker.evaluate(f"{found} sys:resume(Process)")
 
 
 def declare(url: str, *names: str) -> None:

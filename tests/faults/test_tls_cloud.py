@@ -178,7 +178,7 @@ def advised(error: Transient | CloudRefusal | None, advice: str) -> bool:
     if not found and "cert" in advice and is_cut_off(str(error)):
         return False
     assert advice in found, str(error)
-    assert "localhost:" in str(error) or "/nowhere.pem" in str(error)
+    assert "localhost:" in error.detail or "/nowhere.pem" in error.detail
     return True
 
 

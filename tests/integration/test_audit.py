@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+from tests.support import REPOSITORY
 from tests.support.certificates import Authority
-from tests.support.workshop import REPOSITORY
 
 pytestmark = pytest.mark.slow
 

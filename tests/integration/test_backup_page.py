@@ -18,10 +18,11 @@ from sandbox.postgres import PrivatePostgres
 from sandbox.processes import install_debian
 from sandbox.requester import Heard, Requester
 from tests.openstack.test_marks import KINDS, answered, check_cloud, gist, is_changed
+from tests.support import REPOSITORY
 from tests.support.consoles import Names, run_page
 from tests.support.kinds import Asked
 from tests.support.orders import carried_out, paid
-from tests.support.workshop import REPOSITORY, Workshop
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 PAGE = REPOSITORY / "docs" / "operations" / "backup.md"

@@ -4,8 +4,8 @@ import json
 import subprocess
 import sys
 
+from tests.support import REPOSITORY
 from tests.support.responder import Responder
-from tests.support.workshop import REPOSITORY
 
 TRACEPARENT = f"00-{'1' * 32}-{'2' * 16}-01"
 #: Calls, and prints its spans: name, span id and parent's id, trace id.

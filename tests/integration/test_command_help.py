@@ -14,7 +14,7 @@ import pytest
 from typer.main import get_command
 
 from sandbox.processes import install_debian
-from tests.support.workshop import REPOSITORY
+from tests.support import REPOSITORY
 from workers.cli.app import app
 from workers.cli.exits import Exit
 from workers.cli.man import EXITS, pages, write_pages

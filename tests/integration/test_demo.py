@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support import REPOSITORY
 from tests.support.consoles import runs
 from tests.support.waiting import eventually
-from tests.support.workshop import REPOSITORY
 from workers.demo.scenarios import next_steps
 
 

@@ -33,10 +33,10 @@ from ecs_client import (
 from ecs_client.link import Link
 from messages.updates import StatusUpdate
 from sandbox.broker import PrivateBroker
+from tests.support import REPOSITORY
 from tests.support.orders import paid
 from tests.support.responder import OK, Answers, Responder
 from tests.support.waiting import eventually
-from tests.support.workshop import REPOSITORY
 
 
 def test_a_request_carries_what_it_was_given(declared: str) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from sandbox.processes import Server, free_ports, listens
+from tests.support import REPOSITORY
 from tests.support.fork_server import ForkServer
 from tests.support.waiting import eventually
-from tests.support.workshop import REPOSITORY
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY)}
 

@@ -21,9 +21,10 @@ from sandbox.documents import change_configure, new_order_id
 from sandbox.gateway import GatewayProcess
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
+from tests.support import REPOSITORY
 from tests.support.http import IDENTITY, PARAMETER, Site, as_json, gateways, port_of, refused
 from tests.support.waiting import eventually
-from tests.support.workshop import REPOSITORY, Workshop
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 

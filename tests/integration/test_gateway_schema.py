@@ -16,7 +16,8 @@ from sandbox.broker import PrivateBroker
 from sandbox.documents import change_configure
 from sandbox.gateway import GatewayProcess
 from sandbox.openstack import SimulatedOpenStack
-from tests.support.workshop import REPOSITORY, Workshop
+from tests.support import REPOSITORY
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 CHECKS = (

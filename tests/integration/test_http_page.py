@@ -13,8 +13,9 @@ from sandbox.broker import PrivateBroker
 from sandbox.documents import REGION, change_configure
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.processes import free_ports
+from tests.support import REPOSITORY
 from tests.support.consoles import Names, Terminal, need_curl, run_page
-from tests.support.workshop import REPOSITORY, Workshop
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 PAGE = REPOSITORY / "docs" / "how-to" / "http.md"

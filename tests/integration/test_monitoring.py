@@ -18,9 +18,10 @@ from sandbox.broker import PrivateBroker
 from sandbox.gateway import GatewayProcess
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.processes import install_debian
+from tests.support import REPOSITORY
 from tests.support.metrics import Numbers, numbers
 from tests.support.vhosts import fresh_vhost
-from tests.support.workshop import REPOSITORY, Workshop
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 from workers.cli.app import app
 

@@ -2,7 +2,7 @@
 
 import os
 
-from tests.support.workshop import REPOSITORY
+from tests.support import REPOSITORY
 from tests.trace.messages import trace
 from tests.trace.page import outdated, page
 

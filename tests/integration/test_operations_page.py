@@ -18,9 +18,10 @@ from messages.commands import Operation
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
+from tests.support import REPOSITORY
 from tests.support.furnished import furnish
 from tests.support.orders import paid
-from tests.support.workshop import REPOSITORY, Workshop
+from tests.support.workshop import Workshop
 from workers.amqp.topology import declare, topology
 
 PAGE = REPOSITORY / "docs" / "reference" / "operations.md"

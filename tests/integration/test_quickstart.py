@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.support import REPOSITORY
 from tests.support.consoles import Names, Terminal, need_curl, run_page, runs
-from tests.support.workshop import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "quickstart.md"
 #: What runs until it is stopped, the last line that it prints before, and what is typed in its

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.workshop import REPOSITORY
+from tests.support import REPOSITORY
 from workers.journal import (
     AuditFilter,
     Begun,

@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from sandbox.processes import free_ports
+from tests.support import REPOSITORY
 from tests.support.consoles import Names, Terminal, run_page
 from tests.support.tenant import Tenant
-from tests.support.workshop import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "how-to" / "simulated-openstack.md"
 

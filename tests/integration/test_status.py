@@ -12,8 +12,9 @@ from kombu import Connection
 from sandbox.documents import change_configure, new_order_id
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Requester
+from tests.support import REPOSITORY
 from tests.support.waiting import eventually
-from tests.support.workshop import REPOSITORY, Workshop
+from tests.support.workshop import Workshop
 from workers.admin.peek import MOST_RETURNED
 from workers.admin.reports import read_workers
 from workers.admin.state import WorkerStatus

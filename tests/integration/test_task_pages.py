@@ -16,10 +16,10 @@ import pytest
 from sandbox.broker import PrivateBroker
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.processes import free_ports
+from tests.support import REPOSITORY
 from tests.support.consoles import Names, Terminal, need_curl, run_page
 from tests.support.orders import paid
 from tests.support.tenant import Tenant
-from tests.support.workshop import REPOSITORY
 
 OPERATIONS = REPOSITORY / "docs" / "operations"
 pytestmark = pytest.mark.slow

@@ -15,8 +15,9 @@ import pytest
 
 from sandbox.documents import change_configure, new_order_id
 from sandbox.requester import Requester
+from tests.support import REPOSITORY
 from tests.support.waiting import eventually
-from tests.support.workshop import REPOSITORY, Workshop
+from tests.support.workshop import Workshop
 from workers.cli.output import Format, Report, json_text, show
 
 pytestmark = pytest.mark.slow

@@ -21,12 +21,13 @@ import pytest
 from sandbox.documents import change_configure, new_order_id, new_token
 from sandbox.worker import WorkerProcess
 from tests.integration.test_operations_page import settled
+from tests.support import REPOSITORY
 from tests.support.consoles import need_curl
 from tests.support.furnished import furnish
 from tests.support.http import gateways
 from tests.support.tenant import Tenant
 from tests.support.waiting import eventually
-from tests.support.workshop import REPOSITORY, Workshop
+from tests.support.workshop import Workshop
 
 PAGE = REPOSITORY / "docs" / "reference" / "http-examples.md"
 DOCUMENT = REPOSITORY / "tests" / "fixtures" / "api_document.md"

@@ -10,9 +10,10 @@ import pytest
 
 from sandbox.documents import change_configure
 from sandbox.worker import WorkerProcess
+from tests.support import REPOSITORY
 from tests.support.http import gateways
 from tests.support.tenant import Tenant
-from tests.support.workshop import REPOSITORY, Workshop
+from tests.support.workshop import Workshop
 
 CLIENT = REPOSITORY / "tests" / "support" / "console_backend.py"
 

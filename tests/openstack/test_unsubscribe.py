@@ -47,7 +47,14 @@ def attach_later(tenant: Tenant, server_id: str) -> str:
 
 
 def becomes(tenant: Tenant, volume_id: str, status: str) -> None:
-    eventually(lambda: volume(tenant, volume_id)["status"] == status, 60)
+    found = ""
+
+    def is_so() -> bool:
+        nonlocal found
+        found = volume(tenant, volume_id)["status"]
+        return found == status
+
+    eventually(is_so, 60, lambda: f"the volume is still {found}")
 
 
 def test_a_server_that_was_ordered_goes_with_all_that_came_with_it(

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from sandbox.processes import install_debian
-from tests.support.workshop import REPOSITORY
+from tests.support import REPOSITORY
 
 _BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.DOTALL | re.MULTILINE)
 _TEMPORARY = re.escape(tempfile.gettempdir())

@@ -7,8 +7,9 @@ import uuid
 from typing import Any
 
 from sandbox.requester import Requester
+from tests.support import REPOSITORY
 from tests.support.waiting import eventually
-from tests.support.workshop import REPOSITORY, Workshop
+from tests.support.workshop import Workshop
 
 
 def dead(workshop: Workshop, *words: str, code: int = 0, **settings: str) -> list[dict[str, Any]]:

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from sandbox import guardian
+from tests.support import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[2]
 #: Packages whose modules are imported beforehand, and modules of others that are imported late.
 _PACKAGES = ("messages", "handlers", "workers", "ecs_client", "gateway", "sandbox.openstack")
 _LATE = ("openstack.connection", "alembic.command", "uvicorn", "rich.console", "rich.table")
@@ -78,7 +78,7 @@ class ForkServer:
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
 
-    def guardian(self, arguments: list[str], cwd: Path, env: Mapping[str, str]) -> Any:
+    def guardian(self, arguments: list[str], cwd: Path, env: Mapping[str, str]) -> Forked:
         """Start a guardian (`sandbox.processes.start_guardian`)."""
         stdin, our_stdin = os.pipe()
         our_stdout, stdout = os.pipe()

@@ -116,7 +116,7 @@ class Tenant:
             listed = self.connection.compute.get(path, microversion=COMPUTE).json()["servers"]
             ids[:] = [one["id"] for one in listed]
             self._made += [one for one in ids if one not in self._made]
-            if len(listed) < number or any(one["status"] == "BUILD" for one in listed):
+            if len(listed) != number or any(one["status"] == "BUILD" for one in listed):
                 return False
             assert {one["status"] for one in listed} == {"ACTIVE"}
             return True
@@ -184,18 +184,17 @@ class Tenant:
         self, server_id: str, holds: Callable[[dict[str, Any]], bool], seconds: float = 60.0
     ) -> dict[str, Any]:
         """The server once something holds of it."""
-        seen: dict[str, Any] = {}
+        server: dict[str, Any] = {}
 
         def look() -> bool:
-            seen.update(server=self.server(server_id))
-            return holds(seen["server"])
+            nonlocal server
+            server = self.server(server_id)
+            return holds(server)
 
-        def still() -> str:
-            return f"still {seen['server']['status']} {seen['server']['OS-EXT-STS:task_state']}"
-
-        eventually(look, seconds, still)
-        found: dict[str, Any] = seen["server"]
-        return found
+        eventually(
+            look, seconds, lambda: f"still {server['status']} {server['OS-EXT-STS:task_state']}"
+        )
+        return server
 
     def volumes(self, server_id: str) -> list[dict[str, Any]]:
         """The server's volumes as Cinder shows them, in the order of their devices."""

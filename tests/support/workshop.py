@@ -13,11 +13,10 @@ from sandbox.control_plane import ControlPlane
 from sandbox.documents import REGION
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.worker import WorkerProcess
+from tests.support import REPOSITORY
 from tests.support.fork_server import FORK_SERVER
 from tests.support.tenant import Tenant
 from tests.support.waiting import eventually
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 class Workshop:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gateway.console.formats import duration, number
 from gateway.console.texts import _CHINESE
-from tests.support.workshop import REPOSITORY
+from tests.support import REPOSITORY
 
 CONSOLE = REPOSITORY / "gateway" / "console"
 TEMPLATES = sorted(CONSOLE.glob("templates/*.html"))

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from messages.operations import OPERATIONS
-from tests.support.workshop import REPOSITORY
+from tests.support import REPOSITORY
 
 PAGES = (
     *(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import typer
 
-from tests.support.workshop import REPOSITORY
+from tests.support import REPOSITORY
 from workers.cli.app import app
 
 PAGES = (

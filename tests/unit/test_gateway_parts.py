@@ -17,7 +17,7 @@ from gateway.requests import message_id_of
 from gateway.routes import ROUTES
 from gateway.server import listen
 from sandbox.processes import free_ports
-from tests.support.workshop import REPOSITORY
+from tests.support import REPOSITORY
 from workers.settings import split_address
 
 

@@ -18,7 +18,7 @@ from gateway.openapi import document
 from messages.codes import Code
 from messages.operations import OPERATIONS
 from messages.schemas import components
-from tests.support.workshop import REPOSITORY
+from tests.support import REPOSITORY
 from workers.amqp.topology import topology
 from workers.cli.app import app
 from workers.cli.exits import Exit

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.workshop import REPOSITORY
+from tests.support import REPOSITORY
 
 PAGES = sorted((*REPOSITORY.glob("*.zh.md"), *(REPOSITORY / "docs").rglob("*.zh.md")))
 _FENCED = re.compile(r"^```\w*\n.*?^```$", re.MULTILINE | re.DOTALL)

@@ -21,13 +21,13 @@ from sandbox.broker import PrivateBroker
 from sandbox.issuer import USER, Issuer
 from sandbox.openstack import SimulatedOpenStack
 from sandbox.requester import Heard, Requester, Source
-from tests.support import kinds
+from tests.support import REPOSITORY, kinds
 from tests.support.dying_worker import Hold, Instant
 from tests.support.invariants import await_ends
 from tests.support.kinds import Ask, Asked, command
 from tests.support.stage import await_held, dying
 from tests.support.waiting import eventually
-from tests.support.workshop import REPOSITORY, Workshop
+from tests.support.workshop import Workshop
 from tests.upgrade.recording import (
     PROJECT,
     RECORDINGS,
