@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help install demo test test-fast check figures trace faults cluster bench docs man audit constraints requirements dist dist-check sbom pythons clean
+.PHONY: help install demo test long test-fast check figures trace faults cluster bench docs man audit constraints requirements dist dist-check sbom pythons clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -35,8 +35,11 @@ QUICKLY := -n 4 --dist worksteal
 test: install  ## all tests: those of the real control plane beside the others
 	.ci/test $(BIN) -n 3 --dist worksteal $(ARGS)
 
+long: install  ## the long forms of some of them, which make test leaves out
+	ECS_TEST_LONG=1 .ci/test $(BIN) -n 3 --dist worksteal $(ARGS)
+
 test-fast: install  ## two to four minutes: no real OpenStack, and nothing that is waited for long
-	$(BIN)/pytest $(QUICKLY) -m "not openstack and not slow" $(ARGS)
+	$(BIN)/pytest $(QUICKLY) -m "not openstack and not slow and not long" $(ARGS)
 
 check: install  ## style, types, layers: seconds
 	$(BIN)/ruff check

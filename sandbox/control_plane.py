@@ -161,7 +161,7 @@ class ControlPlane(PrivateServer):
         fault.
         """
         done = subprocess.run(
-            [str(_TOOL), *words],
+            [sys.executable, str(_TOOL), *words],
             env=self._environment(),
             capture_output=True,
             text=True,
@@ -182,12 +182,13 @@ class ControlPlane(PrivateServer):
 
 
 def install() -> Path:
-    """The folder with the installed services; made under the name of what is pinned, so that a
-    change is a new one.
+    """The folder with the installed services; made under the name of what is pinned and of the
+    interpreter that runs this, so that a change is a new one.
     """
     pinned = b"".join(
         (_TOOL.parent / name).read_bytes() for name in ("requirements.txt", "constraints.txt")
     )
+    pinned += f"{sys.base_prefix} {sys.version}".encode()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecs-worker"
     home = cache / f"openstack-{hashlib.sha256(pinned).hexdigest()[:12]}"
     marker = home / "installed"
@@ -200,7 +201,7 @@ def install() -> Path:
         )
         with (home / "install.log").open("wb") as log:
             done = subprocess.run(
-                [str(_TOOL), "install"],
+                [sys.executable, str(_TOOL), "install"],
                 env=os.environ | {"MINISTACK_HOME": str(home)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

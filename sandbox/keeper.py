@@ -18,13 +18,18 @@ def main() -> None:
     tool, home = sys.argv[1:]
     try:
         done = subprocess.run(
-            [tool, "up"], stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False
+            [sys.executable, tool, "up"], stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False
         )
         print("ready" if done.returncode == 0 else "failed", flush=True)
         while done.returncode == 0 and os.read(0, 1024):
             pass
     finally:
-        subprocess.run([tool, "down"], stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
+        subprocess.run(
+            [sys.executable, tool, "down"],
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+            check=False,
+        )
         shutil.rmtree(home, ignore_errors=True)
 
 

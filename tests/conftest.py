@@ -26,9 +26,17 @@ _REAL_LIMIT = 1800
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    on_real = set()
     for item in items:
-        if item.get_closest_marker("openstack") and not item.get_closest_marker("timeout"):
+        if not item.get_closest_marker("openstack"):
+            continue
+        if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(_REAL_LIMIT))
+        test = item.nodeid.partition("[")[0]
+        is_further = item.get_closest_marker("once_on_real") and test in on_real
+        if is_further or item.get_closest_marker("long_on_real"):
+            item.add_marker(pytest.mark.long)
+        on_real.add(test)
 
 
 def pytest_configure(config: pytest.Config) -> None:

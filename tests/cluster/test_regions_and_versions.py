@@ -115,6 +115,7 @@ def ask_for(seconds: float, *regions: Region) -> None:
             one.traffic.ask()
 
 
+@pytest.mark.long
 def test_each_of_two_regions_goes_on_when_the_leaders_of_ones_queues_are_killed(
     cluster: Cluster, vhost: str, tmp_path: Path
 ) -> None:

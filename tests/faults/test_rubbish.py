@@ -45,7 +45,7 @@ def waits(ears: Ears, tag: str, number: int) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("queue", ["same", "other"])
+@pytest.mark.parametrize("queue", ["same", pytest.param("other", marks=pytest.mark.long)])
 def test_rubbish_does_not_hold_up_a_good_message(workshop: Workshop, queue: str) -> None:
     """Twenty of each kind: a good one is answered while they are worked through."""
     worker = workshop.worker()

@@ -50,11 +50,14 @@ def test_a_worker_leaves_the_queue_alone_while_nova_is_down(
         eventually(lambda: not worker.problems(), 15)
 
 
-def test_ten_thousand_requests_wait_while_nova_is_down_and_none_is_parked(
-    declared: str, own_cloud: SimulatedOpenStack, tmp_path_factory: pytest.TempPathFactory
+@pytest.mark.parametrize("number", [2_000, pytest.param(10_000, marks=pytest.mark.long)])
+def test_many_requests_wait_while_nova_is_down_and_none_is_parked(
+    declared: str,
+    own_cloud: SimulatedOpenStack,
+    tmp_path_factory: pytest.TempPathFactory,
+    number: int,
 ) -> None:
     """Fault 53."""
-    number = 10_000
     with (
         Workshop(declared, own_cloud, tmp_path_factory.mktemp("many")) as shop,
         Requester(declared) as requester,

@@ -45,6 +45,7 @@ def sizes(tenant: Tenant, server_id: str) -> list[tuple[str, int]]:
     return [(one["volume_type"], one["size"]) for one in tenant.volumes(server_id)]
 
 
+@pytest.mark.long_on_real
 def test_of_several_data_disks_those_grow_that_are_named(
     requester: Requester, tenant: Tenant
 ) -> None:
@@ -115,6 +116,7 @@ def test_an_order_that_comes_late_does_not_undo_a_newer_one(
     assert tenant.server(server_id)["metadata"]["status_time"] == "2019-05-08 17:00:00"
 
 
+@pytest.mark.once_on_real
 @pytest.mark.parametrize(
     "older",
     [
@@ -161,6 +163,7 @@ def test_a_status_time_in_the_future_shuts_nobody_out(requester: Requester, tena
     assert tenant.server(server_id)["metadata"]["status_time"] < "2098"
 
 
+@pytest.mark.once_on_real
 @pytest.mark.parametrize(
     ("items", "refused"),
     [
@@ -215,6 +218,7 @@ def test_a_server_in_error_is_refused(requester: Requester, tenant: Tenant, clou
     admin.close()
 
 
+@pytest.mark.once_on_real
 @pytest.mark.parametrize(
     ("service", "most", "item"),
     [

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from sandbox.requester import Requester, Source
 from tests.openstack.test_views import ask
 from tests.support.tenant import Tenant
@@ -166,6 +168,7 @@ def test_an_image_is_made_of_a_server_that_was_booted_from_a_volume(
     assert shown["instance_uuid"] == server_id
 
 
+@pytest.mark.long_on_real
 def test_the_customers_system_takes_precedence_on_the_image(
     requester: Requester, tenant: Tenant
 ) -> None:
@@ -200,6 +203,7 @@ def made_of(requester: Requester, tenant: Tenant, server_id: str, **options: Any
     return image_id
 
 
+@pytest.mark.long_on_real
 def test_the_name_of_an_image_leaves_room_for_the_names_of_its_snapshots(
     requester: Requester, tenant: Tenant
 ) -> None:

@@ -136,6 +136,7 @@ def test_a_disk_as_large_as_its_quotas_allow_is_grown(
     assert sizes(tenant, server_id) == [("SATA", 3)]
 
 
+@pytest.mark.once_on_real
 @pytest.mark.parametrize("more", [{"cores": 1}, {"ram": 4096}])
 def test_several_servers_of_an_order_share_what_is_left(
     requester: Requester, tenant: Tenant, admin: Tenant, more: dict[str, int]
@@ -253,6 +254,7 @@ def test_a_resize_needs_the_servers_other_disks_too(
     assert (code, reason) == ("101.001040", "volume_state")
 
 
+@pytest.mark.long_on_real
 def test_a_disk_that_is_not_ordered_may_be_in_any_state(
     requester: Requester, tenant: Tenant, admin: Tenant
 ) -> None:
@@ -264,6 +266,7 @@ def test_a_disk_that_is_not_ordered_may_be_in_any_state(
     assert sizes(tenant, server_id) == [("SATA", 3), ("SSD", 1)]
 
 
+@pytest.mark.once_on_real
 @pytest.mark.parametrize(
     ("status", "which", "items"),
     [
@@ -352,6 +355,7 @@ def _until_told(requester: Requester, message_id: str, status: str) -> None:
 # Room for metadata.
 
 
+@pytest.mark.once_on_real
 @pytest.mark.parametrize("most", [3, 2, 1, 0])
 def test_a_change_that_could_not_be_noted_is_refused_before_the_server_is_resized(
     requester: Requester, lasting: tuple[Tenant, str], admin: Tenant, most: int
@@ -379,6 +383,7 @@ def test_a_renewal_and_a_stop_that_could_not_be_noted_are_refused(
     assert tenant.server(server_id)["status"] == "ACTIVE"
 
 
+@pytest.mark.long_on_real
 def test_items_that_are_replaced_take_no_room(
     requester: Requester, tenant: Tenant, admin: Tenant
 ) -> None:

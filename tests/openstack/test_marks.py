@@ -178,6 +178,7 @@ def url_of(own: Workshop, postgres: Any) -> str:
     return url
 
 
+@pytest.mark.once_on_real
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("journal", ["lost", "restored", "a fresh database"])
 def test_every_kind_of_order_has_its_result_again_and_nothing_is_done_twice(

@@ -116,6 +116,7 @@ def test_a_server_is_made_as_ordered_with_its_disks_and_paid_for(
     assert (last.body["instanceId"], last.body["progress"]) == (server_id, 100)
 
 
+@pytest.mark.long_on_real
 def test_two_sets_of_two_servers_are_four_servers_by_name(
     requester: Requester, tenant: Tenant, before: Records
 ) -> None:
@@ -302,12 +303,13 @@ def test_what_the_quota_does_not_allow_is_refused_before_anything_is_made(
     assert records(tenant) - before == NOTHING
 
 
+@pytest.mark.once_on_real
 @pytest.mark.parametrize(
     ("point", "match", "reason"),
     [
-        ("virt.spawn", "five-4", "create_failed"),
-        ("volume.clone_image", "five-5-system", "volume_failed"),
         ("volume.create_volume", "five-2-data1", "volume_failed"),
+        ("volume.clone_image", "five-5-system", "volume_failed"),
+        ("virt.spawn", "five-4", "create_failed"),
     ],
 )
 def test_one_of_five_that_cannot_be_made_leaves_none(
@@ -357,6 +359,7 @@ def test_why_a_server_is_in_error_is_told_though_nova_writes_it_down_later(
     assert records(tenant) - before == NOTHING
 
 
+@pytest.mark.long_on_real
 def test_what_cannot_be_taken_away_again_is_told(
     requester: Requester, tenant: Tenant, before: Records, cloud: Any
 ) -> None:

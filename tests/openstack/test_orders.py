@@ -125,6 +125,7 @@ def test_what_the_server_has_already_is_a_success_at_once(
     assert "resize" not in tenant.actions(server_id)
 
 
+@pytest.mark.long_on_real
 def test_a_factor_of_the_price_is_nothing_that_is_ordered(
     requester: Requester, tenant: Tenant
 ) -> None:

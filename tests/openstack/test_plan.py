@@ -190,6 +190,7 @@ def test_an_unsubscription_tells_what_does_not_come_back(
     assert (gone["verdict"], gone["steps"]) == ("carried_out", [])
 
 
+@pytest.mark.long_on_real
 def test_a_soft_down_tells_of_each_server(requester: Requester, tenant: Tenant, cloud: Any) -> None:
     running, stopped, going = (tenant.make_server(disk=None) for _ in range(3))
     tenant.stop(stopped)

@@ -102,6 +102,7 @@ def lasting(cloud: Any) -> Iterator[tuple[Tenant, str]]:
     tenant.close()
 
 
+@pytest.mark.once_on_real
 @pytest.mark.parametrize("old", [None, "2019-05-08 16:53:27", " "])
 def test_a_date_that_is_past_or_missing_counts_as_now(
     requester: Requester, tenant: Tenant, old: str | None
@@ -176,6 +177,7 @@ def test_what_its_owner_had_stopped_stays_stopped(requester: Requester, tenant: 
     assert tenant.actions(server_id) == ["create", "stop"]
 
 
+@pytest.mark.long_on_real
 def test_a_start_that_fails_leaves_every_server_as_it_was(
     requester: Requester, tenant: Tenant, cloud: Any
 ) -> None:

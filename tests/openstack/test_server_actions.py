@@ -223,6 +223,7 @@ def test_the_answer_of_a_batch_lists_each_server(
     assert tenant.actions(bad) == ["create"]
 
 
+@pytest.mark.long_on_real
 def test_each_server_of_a_refused_batch_is_checked_as_far_as_it_can_be(
     requester: Requester, tenant: Tenant
 ) -> None:
@@ -263,6 +264,7 @@ def test_the_answer_of_a_batch_lists_each_server_where_nova_does_not_answer(
     assert tenant.actions(seen) == ["create"]
 
 
+@pytest.mark.long_on_real
 def test_the_answer_of_a_batch_says_which_server_has_an_unknown_outcome(
     requester: Requester, tenant: Tenant, cloud: Any
 ) -> None:
@@ -302,6 +304,7 @@ def test_a_nova_that_hangs_delays_no_answer_and_its_stop_has_a_final_update(
         assert tenant.actions(server_id) == ["create", "stop"]
 
 
+@pytest.mark.once_on_real
 @pytest.mark.parametrize("several", [False, True])
 def test_a_hard_reboot_waits_neither_for_a_soft_one_that_hangs_nor_for_its_lock(
     requester: Requester, tenant: Tenant, cloud: Any, several: bool

@@ -176,6 +176,7 @@ def test_servers_are_searched_sorted_and_paged(requester: Requester, tenant: Ten
     )
 
 
+@pytest.mark.long_on_real
 def test_pages_make_up_the_whole_list_in_its_order(requester: Requester, tenant: Tenant) -> None:
     # One name is there twice, one in capitals, one not of letters alone: databases compare them in
     # ways of their own.
@@ -229,6 +230,7 @@ def test_a_server_that_is_newer_than_the_list_of_ports_is_shown_with_its_own(
     assert shown["nics"][0]["fixed_ip"]
 
 
+@pytest.mark.once_on_real
 @pytest.mark.parametrize("field", ["ip", None])
 def test_a_server_is_found_by_a_part_of_its_own_address(
     requester: Requester, tenant: Tenant, field: str | None
