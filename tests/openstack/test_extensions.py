@@ -160,6 +160,7 @@ def test_what_is_missing_is_not_asked_for_by_every_list(workshop: Workshop, simu
         assert asked() == before > 0
 
 
+@pytest.mark.once_on_real
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("rule", [{"status": 503, "times": 2}, {"status": 502, "times": 2}])
 def test_a_neutron_that_is_down_is_not_without_its_extensions(

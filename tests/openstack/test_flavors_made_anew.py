@@ -85,6 +85,7 @@ def change(server_id: str, *items: tuple[str, str]) -> dict[str, Any]:
     return order
 
 
+@pytest.mark.once_on_real
 @pytest.mark.parametrize("new", [(2, 512, 10), (1, 1024, 10), (1, 512, 20)])
 def test_a_flavor_made_anew_under_its_old_name_is_a_resize(
     requester: Requester, tenant: Tenant, flavor: OwnFlavor, new: Size

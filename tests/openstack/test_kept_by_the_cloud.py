@@ -108,6 +108,7 @@ def ends_soon(requester: Requester, order: dict[str, Any]) -> Heard:
     return result
 
 
+@pytest.mark.once_on_real
 @pytest.mark.parametrize("order_type", ["unsubscribe", "softDown"])
 def test_disks_with_snapshots_are_kept_and_named(
     requester: Requester, tenant: Tenant, images: Images, order_type: str
@@ -130,6 +131,7 @@ def test_disks_with_snapshots_are_kept_and_named(
     assert kept_of(ends_soon(requester, end_of(order_type, server_id))) == {}
 
 
+@pytest.mark.long_on_real
 def test_only_the_disk_with_a_snapshot_is_kept(
     requester: Requester, tenant: Tenant, images: Images
 ) -> None:
@@ -233,6 +235,7 @@ def soft_deletion(cloud: Any) -> Iterator[None]:
         yield
 
 
+@pytest.mark.once_on_real
 @pytest.mark.parametrize("order_type", ["unsubscribe", "softDown"])
 def test_a_server_that_the_cloud_keeps_for_a_while_is_gone(
     requester: Requester, tenant: Tenant, soft_deletion: None, order_type: str

@@ -208,6 +208,7 @@ def test_every_kind_of_order_has_its_result_again_and_nothing_is_done_twice(
         assert is_changed(other) is (False if name == "unsubscribe" else is_changed(one)), name
 
 
+@pytest.mark.long_on_real
 @pytest.mark.timeout(600)
 def test_what_a_dead_worker_had_done_is_not_done_again_by_one_without_its_journal(
     own: Workshop, cloud: Cloud

@@ -126,6 +126,7 @@ def test_a_command_for_another_region_is_answered_and_dead_lettered(
     assert tenant.actions(server_id) == ["create"]
 
 
+@pytest.mark.once_on_real
 @pytest.mark.parametrize("region", [REGION.upper(), f" {REGION} ", "", " ", None])
 def test_its_own_region_in_any_case_or_none_is_carried_out(
     requester: Requester, tenant: Tenant, region: str | None
