@@ -90,6 +90,7 @@ def is_refused(requester: Requester, tenant: Tenant, order: dict[str, Any], subj
     return told == ("101.001002", f"参数{subject}不符合规范")
 
 
+@pytest.mark.long_on_real
 def test_a_disk_smaller_than_the_images_own_volume_is_refused_and_one_as_large_is_made_from_its_snapshot(
     requester: Requester, tenant: Tenant, image: str
 ) -> None:
@@ -116,6 +117,7 @@ def test_a_larger_disk_of_another_type_in_a_zone_is_made_from_the_images_snapsho
     assert system["snapshot_id"] == snapshot_of(tenant, image)
 
 
+@pytest.mark.long_on_real
 def test_an_image_whose_snapshot_is_gone_or_broken_is_refused_and_one_that_is_being_made_is_waited_for(
     requester: Requester, tenant: Tenant, image: str, admin: Tenant
 ) -> None:

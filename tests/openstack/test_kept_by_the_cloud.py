@@ -277,6 +277,7 @@ def test_a_server_that_the_cloud_keeps_for_a_while_is_gone(
     tenant.act(server_id, {"forceDelete": None})
 
 
+@pytest.mark.long_on_real
 def test_what_a_failed_order_has_made_is_not_kept_for_a_while(
     requester: Requester, tenant: Tenant, soft_deletion: None, cloud: Any
 ) -> None:

@@ -23,6 +23,7 @@ MOST = 10
 NUMBER, REAL_NUMBER = 100, 25
 
 
+@pytest.mark.long_on_real
 @pytest.mark.timeout(900)
 def test_a_long_page_of_servers_costs_no_more_calls_than_one_of_one(
     shop: Workshop, requester: Requester, tenant: Tenant, cloud: SimulatedOpenStack | ControlPlane

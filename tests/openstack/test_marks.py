@@ -230,6 +230,7 @@ def test_what_a_dead_worker_had_done_is_not_done_again_by_one_without_its_journa
     check_cloud(list(asked.values()), tenant, cloud)
 
 
+@pytest.mark.long_on_real
 @pytest.mark.timeout(600)
 def test_a_backup_from_the_middle_of_an_order_has_nothing_done_twice(
     own: Workshop, cloud: Cloud
@@ -260,6 +261,7 @@ def test_a_backup_from_the_middle_of_an_order_has_nothing_done_twice(
     assert dates == [one["metadata"].get("next_fee_time") for one in tenant.servers_ever()]
 
 
+@pytest.mark.long_on_real
 @pytest.mark.timeout(300)
 def test_what_later_orders_have_made_of_a_server_stays(own: Workshop, cloud: Cloud) -> None:
     tenant = own.tenant()
@@ -305,6 +307,7 @@ def sized(server_id: str, flavor: str, cpu: int, memory: int) -> dict[str, Any]:
     return order
 
 
+@pytest.mark.long_on_real
 @pytest.mark.timeout(300)
 def test_servers_that_were_made_count_though_one_is_gone_and_the_quota_is_used_up(
     own: Workshop, cloud: Cloud

@@ -84,6 +84,7 @@ def test_a_server_that_was_ordered_goes_with_all_that_came_with_it(
     assert ended == dict.fromkeys(ids, "DELETED")
 
 
+@pytest.mark.long_on_real
 def test_what_was_attached_later_is_kept_and_named(requester: Requester, tenant: Tenant) -> None:
     network = network_of(tenant)
     port = tenant.connection.network.post(
