@@ -173,6 +173,7 @@ def test_orders_that_were_parked_are_carried_out_once_when_they_are_replayed(
         check(requester.heard, asked, tenant, None)
 
 
+@pytest.mark.long_on_real
 @pytest.mark.timeout(300)
 def test_a_resize_that_somebody_else_began_while_the_order_waited_is_not_the_orders_own(
     own: Workshop, cloud: Cloud
