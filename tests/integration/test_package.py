@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.archives import extract
+
 ROOT = Path(__file__).parents[2]
 #: A signed token; anybody's machine; a registry that only some can reach.
 FORBIDDEN = {
@@ -217,7 +219,7 @@ def test_the_source_distribution_is_the_repository_and_its_tests_run(
     dist: Path, tmp_path: Path
 ) -> None:
     with tarfile.open(one(dist, "ecs_worker-*.tar.gz")) as archive:
-        archive.extractall(tmp_path, filter="data")
+        extract(archive, tmp_path)
     (unpacked,) = tmp_path.iterdir()
     found = {
         str(path.relative_to(unpacked))

@@ -83,7 +83,7 @@ def killed(own: Workshop, cloud: Cloud, dies: list[tuple[Ask, Instant]], copies:
     worker = dying(own, holds)
     with Requester(own.broker_url) as requester:
         send(asked, requester)
-        eventually(lambda: not worker.alive, 240)
+        eventually(lambda: not worker.alive, 480)
         assert (own.folder / "held").exists()
         for _ in range(copies):
             send(asked, requester)
@@ -118,7 +118,7 @@ class InAHurry(Requester):
 
 
 @pytest.mark.long_on_real
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_five_servers_are_five_wherever_the_worker_dies(own: Workshop, cloud: Cloud) -> None:
     """An order of five dies as the third is made; beside it smaller ones, each at an instant of its
     own.
@@ -133,7 +133,7 @@ def test_five_servers_are_five_wherever_the_worker_dies(own: Workshop, cloud: Cl
 
 
 @pytest.mark.once_on_real
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kind", DEATHS)
 def test_an_order_is_carried_out_once_wherever_the_worker_dies(
     own: Workshop, cloud: Cloud, kind: str
