@@ -23,7 +23,8 @@ def cluster() -> Iterator[Cluster]:
         yield found
 
 
-@pytest.mark.parametrize("name", ["cut", pytest.param("leader", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["leader", "cut"])
 def test_a_node_that_is_lost_costs_nothing(cluster: Cluster, name: str) -> None:
     (phase,) = (one for one in PHASES if one.name == name)
     # How long it takes is measured by `make cluster`: other tests run beside this one.

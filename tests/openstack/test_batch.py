@@ -61,6 +61,7 @@ def run(shop: Workshop, requester: Requester, ids: list[str], action: str, end: 
     return course
 
 
+@pytest.mark.long_on_real
 @pytest.mark.timeout(600)
 def test_many_servers_are_stopped_and_started_together(
     shop: Workshop, requester: Requester, tenant: Tenant, cloud: SimulatedOpenStack | ControlPlane

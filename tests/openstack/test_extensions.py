@@ -99,6 +99,7 @@ def test_neutron_has_words_of_its_own_for_a_collection_that_it_does_not_have(
     assert (status, kind == "HTTPNotFound") == (404, False)
 
 
+@pytest.mark.long_on_real
 @pytest.mark.timeout(600)
 def test_every_order_goes_on_and_views_have_nulls_without_extensions(
     own: Workshop, cloud: Cloud

@@ -245,6 +245,7 @@ def next_second() -> None:
     eventually(lambda: datetime.now(UTC) - made > timedelta(seconds=1))
 
 
+@pytest.mark.long_on_real
 def test_the_documents_requests_and_their_answers(gateway: str, tenant: Tenant) -> None:
     talk = Talk(gateway)
     rich = furnish(tenant, name="abc-web").server_id

@@ -127,6 +127,7 @@ def test_the_servers_own_image_is_the_one_that_it_was_ordered_with(
     assert [one["size"] for one in tenant.volumes(second)] == [11]
 
 
+@pytest.mark.long_on_real
 def test_a_server_is_shown_with_the_image_that_it_was_ordered_with(
     requester: Requester, line: Line, second: str
 ) -> None:

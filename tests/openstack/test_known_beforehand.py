@@ -187,6 +187,7 @@ def test_a_new_order_beyond_a_quota_is_refused_before_anything_is_made(
     assert (code, reason) == ("101.001040", "quota")
 
 
+@pytest.mark.long_on_real
 def test_what_is_reserved_counts_as_used(
     requester: Requester, tenant: Tenant, admin: Tenant, cloud: Any
 ) -> None:

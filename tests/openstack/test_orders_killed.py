@@ -132,7 +132,7 @@ def test_five_servers_are_five_wherever_the_worker_dies(own: Workshop, cloud: Cl
     killed(own, cloud, dies)
 
 
-@pytest.mark.once_on_real
+@pytest.mark.long_on_real
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kind", DEATHS)
 def test_an_order_is_carried_out_once_wherever_the_worker_dies(
