@@ -48,11 +48,11 @@ TOGETHER = [one for one in Instant if one not in (Instant.EFFECT_NOT_BEGUN, Inst
 #: For each kind of order how it dies at every instant, and what else of it is cut off between call
 #: and answer.
 DEATHS: dict[str, tuple[Ask, list[Ask]]] = {
-    "renew": (renewal("start", "os-start"), [renewal("renew", "renew"), renewal("mark", "unmark")]),
     "changeConfigure": (
         change("resize", "resize"),
         [change("extend", "extend"), change("confirm", "confirm"), revert],
     ),
+    "renew": (renewal("start", "os-start"), [renewal("renew", "renew"), renewal("mark", "unmark")]),
     "unsubscribe": (
         unsubscribe("unsubscribe", "delete:"),
         [unsubscribe("unlock", "unlock:"), unsubscribe("address", "release:")],
